@@ -1,0 +1,81 @@
+"""Named tensors wherever they are: files, folders, hubs, memory. `open` is the way in."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from breadcrumbs.checkpoint import folder as _folder
+from breadcrumbs.checkpoint.memory import open_mapping
+from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, shown
+from breadcrumbs.errors import CheckpointError, suggestion
+
+__all__ = ["Checkpoint", "Tensor", "open"]
+
+_HUB_ID = re.compile(
+    r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>(?!.*\.\.)\w[\w./+-]*))?"
+)
+_SUFFIXES = (".safetensors", ".json", *_folder.PICKLES)
+
+
+def open(source: str | os.PathLike[str] | Mapping[str, Any], label: str = "") -> Checkpoint:
+    """Return the checkpoint that ``source`` names, its tensors not yet read.
+
+    source, the first of these that fits:
+        a Checkpoint, which is returned as it is;
+        a mapping of names to NumPy arrays or Torch tensors, which is not copied;
+        an existing folder with ``model.safetensors``, with shards and an index, or with
+            ``pytorch_model.bin`` (`breadcrumbs.checkpoint.folder` has the order);
+        an existing ``.safetensors`` file, ``.bin``, ``.pt`` or ``.pth`` pickle (needs Torch), or
+            index;
+        a hub id, ``org/name`` or ``org/name@revision`` (branch, tag or commit), which is
+            downloaded to the cache of `huggingface_hub`, or found there.
+    label: how messages call a mapping ("mapping" unless told).
+
+    Raises CheckpointError when there is no such thing or it is not what it claims to be. What looks
+    like a path (begins with ``.``, ``/``, ``~`` or a drive letter, has a backslash or several
+    slashes, ends like a weight file) is never asked of a hub.
+    """
+    if isinstance(source, Checkpoint):
+        return source
+    if isinstance(source, Mapping):
+        return open_mapping(source, label or "mapping")
+    if not isinstance(source, str | os.PathLike):
+        advice = " Give its `state_dict()`." if hasattr(source, "state_dict") else ""
+        raise CheckpointError(
+            f"a {type(source).__name__} is not a path, a hub id or a mapping of arrays.{advice}"
+        )
+    text = os.fsdecode(source)
+    path = Path(os.path.expanduser(text))
+    if text and os.path.isdir(path):
+        return replace(_folder.open_folder(path), label=text)
+    if text and os.path.exists(path):
+        return replace(_folder.open_file(path), label=text)
+    hub_id = _HUB_ID.fullmatch(text)
+    if not isinstance(source, str) or not hub_id or text.lower().endswith(_SUFFIXES):
+        raise CheckpointError(f"{shown(text)}: no such file or folder.{_nearest(path)}")
+    return _open_hub(text, hub_id["repo"], hub_id["revision"], path)
+
+
+def _open_hub(text: str, repo: str, revision: str | None, path: Path) -> Checkpoint:
+    from breadcrumbs.checkpoint import hub
+
+    try:
+        folder, commit = hub.fetch(repo, revision)
+    except CheckpointError as error:
+        hint = _nearest(path) if path.parent.is_dir() else ""
+        raise CheckpointError(f"{error}{hint}") from None
+    return replace(_folder.open_folder(folder), label=text, repo=f"{repo}@{commit}")
+
+
+def _nearest(path: Path) -> str:
+    """Return what else there is with nearly the name of ``path``, which does not exist."""
+    try:
+        near = suggestion(path.name, os.listdir(path.parent))
+    except (OSError, ValueError):
+        return f" There is no folder {shown(str(path.parent))} either."
+    return near or " Give a path, or a hub id like org/name."

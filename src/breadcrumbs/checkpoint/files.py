@@ -1,0 +1,124 @@
+"""Read a file by position, from any thread, into memory that the caller owns."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import stat
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from breadcrumbs.errors import CheckpointError
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
+_AT_ONCE = 1 << 30  # macOS refuses to read 2 GiB or more in one call
+_FEW, _MANY = 100, 65536
+
+
+class File:
+    """An open regular file. ``path``: where; ``size``: its bytes when it was opened."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._lock = threading.Lock()
+        self._raw = _open(self.path)
+        self.size = os.fstat(self._raw.fileno()).st_size
+
+    def read_into(self, offset: int, out: memoryview) -> None:
+        """Fill ``out`` (bytes, contiguous) from ``offset`` on.
+
+        Raises CheckpointError when the file has become shorter, ValueError when it is closed.
+        """
+        done = 0
+        while done < len(out):
+            piece = out[done : done + _AT_ONCE]
+            try:
+                count = self._read_some(offset + done, piece)
+            except OSError as error:
+                raise CheckpointError(f"{self.path}: cannot be read: {error.strerror}.") from None
+            if count == 0:
+                raise CheckpointError(
+                    f"{self.path}: ends at byte {offset + done}, where byte {offset + len(out)} "
+                    "was expected. It was cut off or replaced while being read."
+                )
+            done += count
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """Return ``nbytes`` bytes from ``offset`` on, raising as `read_into` does."""
+        out = bytearray(nbytes)
+        self.read_into(offset, memoryview(out))
+        return bytes(out)
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        self._raw.close()
+
+    def __enter__(self) -> File:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # Both forms may read less than asked, and Python itself retries interrupted calls.
+    if hasattr(os, "preadv"):
+
+        def _read_some(self, offset: int, out: memoryview) -> int:
+            return os.preadv(self._raw.fileno(), [out], offset)
+
+    else:
+
+        def _read_some(self, offset: int, out: memoryview) -> int:
+            with self._lock:
+                self._raw.seek(offset)
+                return self._raw.readinto(out) or 0
+
+
+@dataclass(frozen=True, slots=True)
+class FileRange:
+    """The ``nbytes`` bytes of ``file`` from ``offset`` on: the `Bytes` of a tensor in a file."""
+
+    file: File
+    offset: int
+    nbytes: int
+
+    def read_into(self, start: int, out: memoryview) -> None:
+        """Fill ``out`` from byte ``start`` of the range on; ValueError outside of the range."""
+        if start < 0 or start + len(out) > self.nbytes:
+            raise ValueError(f"bytes {start} to {start + len(out)} of a range of {self.nbytes}")
+        self.file.read_into(self.offset + start, out)
+
+
+def _open(path: Path) -> io.FileIO:
+    """Open ``path`` unbuffered; CheckpointError when that fails or it is no regular file."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # asked first: opening a pipe would wait
+            raise CheckpointError(f"{path}: is not a regular file.")
+        raw = io.FileIO(path, "rb")
+    except OSError as error:
+        advice = " Allow more with `ulimit -n 65536`." if error.errno == errno.EMFILE else ""
+        raise CheckpointError(f"{path}: cannot be opened: {error.strerror}.{advice}") from None
+    if raw.fileno() > _FEW:
+        _allow_more_files()
+    return raw
+
+
+def _allow_more_files() -> None:
+    """Raise this process's limit of open files, as far as it may, to `_MANY`.
+
+    200 models in shards pass the 256 (macOS) or 1024 (Linux) files that a process starts with, and
+    at the limit it is too late: nothing can be listed or imported there. Windows allows 8192.
+    """
+    if resource is None:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MANY if hard == resource.RLIM_INFINITY else min(hard, _MANY)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

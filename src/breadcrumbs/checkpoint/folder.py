@@ -1,0 +1,202 @@
+"""A folder of weights: one file, or shards and the index that lists them.
+
+Of several formats in one folder, the first of these is taken, as `transformers` does:
+
+    model.safetensors, model.safetensors.index.json
+    diffusion_pytorch_model.safetensors, diffusion_pytorch_model.safetensors.index.json
+    another *.safetensors.index.json, if it is the only one
+    another *.safetensors, if it is the only one
+    pytorch_model.bin, pytorch_model.bin.index.json
+    diffusion_pytorch_model.bin, diffusion_pytorch_model.bin.index.json
+
+An index is a JSON object whose ``weight_map`` gives the file of each tensor. It must tell the
+truth: every shard is there, and the shards together hold exactly the tensors that it lists, each
+where it says. A shard is a plain name in the folder of the index; the file of that name may be a
+link to anywhere, as in the cache of a hub.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+from breadcrumbs.checkpoint.files import File
+from breadcrumbs.checkpoint.pickles import open_pickle
+from breadcrumbs.checkpoint.safetensors import MAX_JSON, open_safetensors, parse_json
+from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, shown
+from breadcrumbs.errors import CheckpointError, listing
+
+INDEX = ".index.json"
+PICKLES = (".bin", ".pt", ".pth")
+
+
+def open_folder(path: str | os.PathLike[str]) -> Checkpoint:
+    """Return the checkpoint in the folder ``path``; CheckpointError when there is not just one."""
+    folder = Path(path)
+    try:
+        names = [entry.name for entry in folder.iterdir() if entry.is_file()]
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be listed: {error.strerror}.") from None
+    return open_file(folder / weight_file(names, str(path)), label=str(path))
+
+
+def open_file(path: Path, label: str | None = None) -> Checkpoint:
+    """Return the checkpoint in ``path``: a safetensors file, a pickle, or an index of either.
+
+    label: what the user called it, when that is the folder in which it lies.
+    """
+    if path.name.endswith(INDEX):
+        return _open_index(path, label)
+    if path.suffix == ".safetensors":
+        checkpoint = open_safetensors(path)
+    elif path.suffix in PICKLES:
+        checkpoint = open_pickle(path)
+    else:
+        raise CheckpointError(
+            f"{path}: is not a kind of weights that is read here. Give a folder, a .safetensors "
+            f"file or a {', '.join(PICKLES)} pickle."
+        )
+    if not checkpoint.tensors:
+        checkpoint.close()
+        raise CheckpointError(f"{path}: holds no tensors.")
+    return _joined([checkpoint], path, label)
+
+
+def weight_file(names: Iterable[str], where: str) -> str:
+    """Return which of the file ``names`` of a folder is the weights, or the index of the weights.
+
+    ``where`` begins the message of the CheckpointError raised when none or several could be.
+    """
+    names = sorted(name for name in names if not name.startswith("."))
+    for stem in ("model.safetensors", "diffusion_pytorch_model.safetensors"):
+        for name in (stem, stem + INDEX):
+            if name in names:
+                return name
+    adapters = [name for name in names if name.startswith("adapter_model.")]
+    names = [name for name in names if name not in adapters]
+    if adapters and not any(name.startswith("pytorch_model.bin") for name in names):
+        raise CheckpointError(
+            f"{where}: is an adapter ({adapters[0]}), not a whole model. Merge it into its base "
+            "first (in peft: `model.merge_and_unload()`, then `save_pretrained`)."
+        )
+    for suffix in (".safetensors" + INDEX, ".safetensors"):
+        found = [name for name in names if name.endswith(suffix)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise CheckpointError(
+                f"{where}: holds several models or shards without an index: {listing(found)}. "
+                "Give the path of one of them."
+            )
+    for stem in ("pytorch_model.bin", "diffusion_pytorch_model.bin"):
+        for name in (stem, stem + INDEX):
+            if name in names:
+                return name
+    found = f"Found {listing(names)}" if names else "It has no files"
+    raise CheckpointError(
+        f"{where}: holds no model.safetensors, model.safetensors.index.json or pytorch_model.bin. "
+        f"{found}. Give a folder with weights, or the path of a weight file."
+    )
+
+
+def read_index(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Return the ``weight_map`` of the index ``path``, tensor to shard; else CheckpointError."""
+    with File(path) as file:
+        if file.size > MAX_JSON:
+            raise CheckpointError(
+                f"{path}: has {file.size} bytes, more than the {MAX_JSON} that an index may have."
+            )
+        text = file.read(0, file.size)
+    return parse_index(text, Path(path).name[: -len(INDEX)], str(path))
+
+
+def parse_index(text: bytes, weights: str, where: str) -> dict[str, str]:
+    """Return the ``weight_map`` in the JSON ``text`` of the index of ``weights`` (a file name)."""
+    weight_map = parse_json(text, f"{where}: the index").get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(
+            f"{where}: has no 'weight_map' that gives the file of each tensor. It is not an index."
+        )
+    suffix = Path(weights).suffix
+    for name, shard in weight_map.items():
+        if not isinstance(shard, str) or not _is_plain(shard) or not shard.endswith(suffix):
+            raise CheckpointError(
+                f"{where}: puts tensor {shown(name)} in {shown(shard)}. A shard is the plain name "
+                f"of a {suffix} file in the same folder."
+            )
+    return weight_map
+
+
+def _is_plain(name: str) -> bool:
+    """Whether ``name`` can only mean a file in the folder itself, on any system."""
+    return name.isprintable() and name[:1] != "." and not set(name) & set('/\\:*?"<>|')
+
+
+def _open_index(path: Path, label: str | None) -> Checkpoint:
+    weight_map = read_index(path)
+    shards = sorted(set(weight_map.values()))
+    missing = [shard for shard in shards if not (path.parent / shard).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"{path}: names {len(missing)} of {len(shards)} shards that are not there: "
+            f"{listing(map(_cut, missing))}. Download or copy them."
+        )
+    with ExitStack() as opened:
+        parts = []
+        for shard in shards:
+            part = open_file(path.parent / shard)
+            opened.callback(part.close)
+            parts.append(part)
+        _check_index(path, weight_map, shards, parts)
+        checkpoint = _joined(parts, path, label)
+        opened.pop_all()
+    return checkpoint
+
+
+def _check_index(
+    path: Path, weight_map: dict[str, str], shards: list[str], parts: list[Checkpoint]
+) -> None:
+    """Raise unless each of ``parts``, the open ``shards``, holds what the index says it holds."""
+    found: dict[str, str] = {}
+    for shard, part in zip(shards, parts, strict=True):
+        unlisted = [name for name in part.tensors if name not in weight_map]
+        if unlisted:
+            raise CheckpointError(
+                f"{path}: does not list what {shard} holds: {listing(map(_cut, unlisted))}. "
+                "The index and the shards are of different models."
+            )
+        for name in part.tensors:
+            if name in found:
+                raise CheckpointError(
+                    f"{path.parent}: tensor {shown(name)} is in {found[name]} and in {shard}. "
+                    "They are not shards of one model."
+                )
+            found[name] = shard
+    for name, shard in weight_map.items():
+        if found.get(name) != shard:
+            instead = f" but in {found[name]}" if name in found else ""
+            raise CheckpointError(
+                f"{path}: puts tensor {shown(name)} in {shard}, but it is not there{instead}. "
+                "The index and the shards are of different models."
+            )
+
+
+def _joined(parts: list[Checkpoint], path: Path, label: str | None) -> Checkpoint:
+    """Return ``parts``, opened because of the file ``path``, as one checkpoint."""
+    tensors: dict[str, Tensor] = {}
+    for part in parts:
+        tensors.update(part.tensors)
+    files = tuple(file for part in parts for file in part.files)
+
+    def close() -> None:
+        for part in parts:
+            part.close()
+
+    folder = path.parent if label is not None or path.name.endswith(INDEX) else None
+    return Checkpoint(label or str(path), tensors, files, folder=folder, close=close)
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= 160 else name[:80] + "..." + name[-77:]

@@ -1,0 +1,163 @@
+"""Named tensors: what every checkpoint is to the rest of the program.
+
+A checkpoint is an ordered set of named tensors whose bytes can be read in ranges, from any thread.
+Nothing above this module knows whether the bytes lie in a file, a pickle or an array in memory.
+"""
+
+from __future__ import annotations
+
+import reprlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import ml_dtypes
+import numpy as np
+
+from breadcrumbs.errors import CheckpointError
+
+if sys.byteorder != "little":
+    raise ImportError("breadcrumbs reads weights as they lie in files, which is little-endian")
+
+#: Weights: the dtypes that are merged, by their name in the safetensors format.
+WEIGHT_DTYPES: dict[str, np.dtype] = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+}
+#: All dtypes that can be read and copied.
+DTYPES: dict[str, np.dtype] = WEIGHT_DTYPES | {
+    "BOOL": np.dtype(np.bool_),
+    "U8": np.dtype(np.uint8),
+    "I8": np.dtype(np.int8),
+    "U16": np.dtype(np.uint16),
+    "I16": np.dtype(np.int16),
+    "U32": np.dtype(np.uint32),
+    "I32": np.dtype(np.int32),
+    "U64": np.dtype(np.uint64),
+    "I64": np.dtype(np.int64),
+    "C64": np.dtype(np.complex64),
+}
+NAMES: dict[np.dtype, str] = {dtype: name for name, dtype in DTYPES.items()}
+
+
+class Bytes(Protocol):
+    """Where the bytes of one tensor lie."""
+
+    def read_into(self, start: int, out: memoryview) -> None:
+        """Fill ``out`` with the tensor's bytes from ``start`` on; safe from any thread."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of a checkpoint, not yet read.
+
+    name: its key. dtype: safetensors name, a key of `DTYPES`. shape: sizes, () for a scalar.
+    source: where the bytes are, little-endian and C-contiguous.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    source: Bytes = field(repr=False, compare=False)
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        size = 1
+        for length in self.shape:
+            size *= length
+        return size
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * DTYPES[self.dtype].itemsize
+
+    @property
+    def is_weight(self) -> bool:
+        """Whether the tensor is merged (floating point) rather than copied."""
+        return self.dtype in WEIGHT_DTYPES
+
+    def read_into(self, start: int, out: np.ndarray) -> None:
+        """Fill the contiguous ``out`` with the entries from flat position ``start`` on."""
+        if not out.size:
+            return
+        itemsize = DTYPES[self.dtype].itemsize
+        self.source.read_into(start * itemsize, out.view(np.uint8).data.cast("B"))
+
+    def read(self) -> np.ndarray:
+        """Return the whole tensor as a new array of its own dtype and shape."""
+        flat = np.empty(self.size, DTYPES[self.dtype])
+        self.read_into(0, flat)
+        return flat.reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class Checkpoint(Mapping[str, np.ndarray]):
+    """An open checkpoint: a mapping of name to array that reads a tensor when it is asked for.
+
+    label: what the user called it (a path, a hub id). tensors: by name, in the order of the files.
+    files: every weight file, for hashing and sizes; empty for arrays in memory.
+    folder: where the config and tokenizer files lie, if the checkpoint is a folder.
+    repo: hub id and resolved commit, ``org/name@revision``, when it came from a hub.
+    """
+
+    label: str
+    tensors: dict[str, Tensor]
+    files: tuple[Path, ...] = ()
+    folder: Path | None = None
+    repo: str | None = None
+    close: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.tensors[name].read()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def check_name(name: object, where: str) -> str:
+    """Return ``name`` if a tensor can be called that in a safetensors file, else CheckpointError.
+
+    Half a surrogate pair, which JSON and Python can spell, cannot be written as UTF-8.
+    """
+    if not isinstance(name, str):
+        raise CheckpointError(f"{where}: the name {shown(name)} is not a string.")
+    if name == "__metadata__" or not is_unicode(name):
+        raise CheckpointError(f"{where}: a tensor cannot be called {shown(name)}. Rename it.")
+    return name
+
+
+def is_unicode(text: str) -> bool:
+    """Whether ``text`` can be encoded as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def shown(value: object) -> str:
+    """Return ``value`` as messages quote it: on one line and short, however large it is."""
+    return _short.repr(value)
+
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 160
+_short.maxlist = _short.maxdict = 8
+_short.maxlevel = 3

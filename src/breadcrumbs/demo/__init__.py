@@ -1,0 +1,1 @@
+"""The demo: a small family of real models and the data to judge a merge of them."""

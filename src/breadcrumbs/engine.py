@@ -1,0 +1,610 @@
+"""Plan -> merged weights: reads chunks, calls the kernels, hands the results to a sink.
+
+The bits of the result depend on the recipe and the weights alone. Sums are exact: each tensor's sum
+of task vectors is accumulated in float64 where `work.provably_exact` says that no order of addition
+can round; elsewhere, and with weights other than 1, with the rounding errors kept beside the sum;
+and where even that may round, by `math.fsum`.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from breadcrumbs import kernels, survey, work
+from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
+from breadcrumbs.errors import MismatchError
+from breadcrumbs.kernels import plain
+from breadcrumbs.plan import Plan, TensorPlan
+from breadcrumbs.draws import draws
+from breadcrumbs.schedule import Task, run_tasks
+from breadcrumbs.transforms import Band, Draw
+from breadcrumbs.work import GROUP, PRECISION, Job, Segment
+
+
+class Sink(Protocol):
+    """Where merged tensors go; called from several threads, never twice for the same entries."""
+
+    def is_done(self, segment: Segment) -> SegmentReport | None:
+        """Return the report of a segment that an earlier run finished, or None."""
+        ...
+
+    def write(self, index: int, start: int, values: np.ndarray) -> None:
+        """Take entries of tensor ``index`` from ``start`` on, in the dtype of the output."""
+        ...
+
+    def finish(self, segment: Segment, report: SegmentReport) -> None:
+        """Note that all entries of the segment have been written."""
+        ...
+
+
+@dataclass
+class SegmentReport:
+    """kept: entries that stayed of each model. squares: sum of squares of the update."""
+
+    kept: list[int]
+    squares: float = 0.0
+
+
+@dataclass
+class TensorReport:
+    """What was done to one tensor; as `SegmentReport`, for all of its entries."""
+
+    kept: list[int]
+    squares: float = 0.0
+
+
+@dataclass
+class Engine:
+    """One merge. Use `run`."""
+
+    plan: Plan
+    sink: Sink
+    kernel: str = "auto"
+    progress: Callable[[int], None] = lambda nbytes: None
+    reports: list[TensorReport] = field(init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _local: threading.local = field(default_factory=threading.local)
+
+    def __post_init__(self) -> None:
+        models = len(self.plan.models)
+        self.reports = [TensorReport([0] * models) for _ in self.plan.tensors]
+        self.kernels = kernels.choose(self.plan.entries, self.kernel)
+
+    def tasks(self) -> list[Task]:
+        """Return the first task of every job, in order."""
+        return [self._job_task(job) for job in work.jobs(self.plan)]
+
+    def _job_task(self, job: Job) -> Task:
+        def start() -> list[Task]:
+            segments = []
+            for segment in job.segments():
+                report = self.sink.is_done(segment)
+                if report is None:
+                    segments.append(segment)
+                else:
+                    self._report(segment, report)
+            if not segments:
+                return []
+            if job.survey and not self.plan.tensors[segments[0].index].copied:
+                return _Survey(self, job).start(lambda cuts: self._writes(job, segments, cuts))
+            return self._writes(job, segments, None)
+
+        return start
+
+    def _writes(self, job: Job, segments: list[Segment], cuts: np.ndarray | None) -> list[Task]:
+        def task(segment: Segment) -> Task:
+            def write() -> list[Task]:
+                tensor = self.plan.tensors[segment.index]
+                if tensor.copied:
+                    report = _copy(self, tensor, segment)
+                else:
+                    report = _Merging(self, job, tensor).write(segment, cuts)
+                self.sink.finish(segment, report)
+                self._report(segment, report)
+                return []
+
+            return write
+
+        return [task(segment) for segment in segments]
+
+    def _report(self, segment: Segment, report: SegmentReport) -> None:
+        tensor = self.plan.tensors[segment.index]
+        nbytes = DTYPES[tensor.base.dtype].itemsize
+        if not tensor.copied:
+            nbytes += sum(DTYPES[m.dtype].itemsize for m in tensor.models if m)
+        with self._lock:
+            whole = self.reports[segment.index]
+            whole.kept = [a + b for a, b in zip(whole.kept, report.kept, strict=True)]
+            whole.squares += report.squares
+        self.progress(nbytes * (segment.stop - segment.start))
+
+    def buffer(self, name: str, shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
+        """Return this thread's buffer of that name, grown if needed; its content is undefined."""
+        dtype = np.dtype(dtype)
+        nbytes = math.prod(shape) * dtype.itemsize
+        buffers = self._local.__dict__
+        if name not in buffers or buffers[name].size < nbytes:
+            buffers[name] = np.empty(nbytes, np.uint8)
+        return buffers[name][:nbytes].view(dtype).reshape(shape)
+
+
+def run(
+    plan: Plan,
+    sink: Sink,
+    *,
+    threads: int,
+    kernel: str = "auto",
+    progress: Callable[[int], None] = lambda nbytes: None,
+    also: Sequence[Task] = (),
+) -> list[TensorReport]:
+    """Carry out ``plan`` and return what was done to each tensor.
+
+    threads: how many work at once; the bits of the result do not depend on it.
+    kernel: see `kernels.choose`. progress: called with numbers of input bytes done.
+    also: other tasks, spread evenly between those of the plan.
+    """
+    engine = Engine(plan, sink, kernel, progress)
+    run_tasks(_spread(engine.tasks(), also), threads)
+    return engine.reports
+
+
+def _spread(tasks: list[Task], also: Sequence[Task]) -> list[Task]:
+    ranked = [((i + 0.5) / len(tasks), 1, task) for i, task in enumerate(tasks)]
+    ranked += [(i / len(also), 0, task) for i, task in enumerate(also)]
+    return [task for _, _, task in sorted(ranked, key=lambda entry: entry[:2])]
+
+
+def _copy(engine: Engine, tensor: TensorPlan, segment: Segment) -> SegmentReport:
+    """Copy a segment of the base, byte for byte unless the output dtype differs."""
+    dtype = DTYPES[tensor.base.dtype]
+    for start in range(segment.start, segment.stop, work.CHUNK):
+        out = engine.buffer("out", (min(work.CHUNK, segment.stop - start),), dtype)
+        tensor.base.read_into(start, out)
+        if tensor.dtype != tensor.base.dtype:
+            out = _rounded(plain.widen(_raw(out)).astype(np.float64), tensor)
+        engine.sink.write(segment.index, start, out)
+    return SegmentReport([0] * len(engine.plan.models))
+
+
+def _raw(values: np.ndarray) -> np.ndarray:
+    """View bfloat16 as its bits; widen other narrow floats to float32."""
+    if values.dtype == DTYPES["BF16"]:
+        return values.view(np.uint16)
+    return values if values.dtype.itemsize >= 4 else values.astype(np.float32)
+
+
+def _rounded(merged: np.ndarray, tensor: TensorPlan) -> np.ndarray:
+    values = plain.round_to(merged, tensor.dtype)
+    lost = ~np.isfinite(values.astype(np.float32) if values.itemsize < 4 else values)
+    if lost.any():
+        worst = float(merged[np.flatnonzero(lost)[0]])
+        raise MismatchError(
+            f"tensor {tensor.name!r}: the merged value {worst:g} does not fit {tensor.dtype}."
+            " Give a wider output dtype (--dtype float32) or a smaller alpha."
+        )
+    return values
+
+
+class _Merging:
+    """The merging of one tensor, or of the part of it that a job has."""
+
+    def __init__(self, engine: Engine, job: Job, tensor: TensorPlan):
+        plan = engine.plan
+        self.engine, self.job, self.tensor = engine, job, tensor
+        self.number = len(plan.models)
+        weights = [model.weight for model in plan.recipe.models]
+        #: The models that count here: present, and of a weight other than 0.
+        self.who = [t for t, m in enumerate(tensor.models) if m is not None and weights[t] != 0]
+        self.models = [m for t in self.who if (m := tensor.models[t]) is not None]
+        present = [weights[t] for t, m in enumerate(tensor.models) if m is not None]
+        self.factor = plan.method.aggregate.factor(tensor.values, present)
+        mine = [weights[t] for t in self.who]
+        if len(set(mine)) == 1:  # a common weight is part of the factor
+            self.factor *= mine[0]
+            mine = [1.0] * len(mine)
+        self.weights = np.array(mine, np.float64)
+        self.dtype = raw_dtype_of_job(engine, job)
+        self.kernels = plain if self.dtype == np.float64 else engine.kernels
+        self.precision = max(PRECISION[t.dtype] for t in (tensor.base, *self.models))
+        self.careful = plan.recipe.allow_nonfinite
+        #: Whether what stays is counted as it is added, since ranks alone do not tell.
+        self.counting = isinstance(plan.method.transform, Draw) or len(job.pieces) > 1
+
+    # --- reading ---
+
+    def read(self, start: int, n: int, group: slice | None = None) -> np.ndarray:
+        """Return raw weights, (1 + models of the group, n): the base and then the models."""
+        tensors = [self.tensor.base, *(self.models if group is None else self.models[group])]
+        rows = self.engine.buffer("raw", (len(tensors), n), self.dtype)
+        side = self.engine.buffer("side", (n * 8,), np.uint8)
+        for row, tensor in zip(rows, tensors, strict=True):
+            work.read_raw(tensor, start, row, side)
+        return rows
+
+    def check(self, rows: np.ndarray, group: slice, start: int) -> tuple[float, float, np.ndarray]:
+        """Return the extent of the magnitudes, and which entries of the base are not finite.
+
+        A NaN or infinity is an error, or, where allowed, is made to count as unchanged.
+        """
+        smallest, largest = self.kernels.extent(rows)
+        if math.isfinite(largest):
+            return smallest, largest, _NONE
+        wide = plain.widen(rows)
+        bad = ~np.isfinite(wide)
+        if not self.careful:
+            row = int(np.flatnonzero(bad.any(axis=1))[0])
+            at = start + int(np.flatnonzero(bad[row])[0])
+            labels = [self.engine.plan.base.label]
+            labels += [self.engine.plan.models[t].label for t in self.who[group]]
+            value = wide[row, at - start]
+            raise MismatchError(
+                f"{labels[row]}: tensor {self.tensor.name!r} has {value} at entry {at}."
+                " Repair the model, `exclude` the tensor, or give --allow-nonfinite to count such"
+                " entries as unchanged."
+            )
+        base_bad = bad[0].copy()
+        rows[:, base_bad] = 0
+        for row in range(1, len(rows)):
+            rows[row, bad[row]] = rows[0, bad[row]]
+        smallest, largest = self.kernels.extent(rows)
+        return smallest, largest, np.flatnonzero(base_bad)
+
+    # --- writing ---
+
+    def write(self, segment: Segment, cuts: np.ndarray | None) -> SegmentReport:
+        """Merge a segment chunk by chunk. cuts: (chunks of the job, models, 4) after a survey."""
+        report = SegmentReport([0] * self.number)
+        chunk = self.job.chunk
+        for i, start in enumerate(range(segment.start, segment.stop, chunk)):
+            n = min(chunk, segment.stop - start)
+            mine = None if cuts is None else cuts[segment.first_chunk + i, self.who][None]
+            self._write_chunk(segment.index, start, n, mine, report)
+        self._count_kept(segment, report)
+        return report
+
+    def _count_kept(self, segment: Segment, report: SegmentReport) -> None:
+        """Bands keep an exact number; where a unit spans segments, the first one counts it."""
+        transform, job, n = self.engine.plan.method.transform, self.job, segment.stop - segment.start
+        if self.counting:
+            return
+        kept = n
+        if isinstance(transform, Band):
+            units = int(segment.first_chunk == 0) if job.survey else n // job.unit
+            kept = max(0, job.last - job.first) * units
+        for t in self.who:
+            report.kept[t] += kept
+
+    def _write_chunk(
+        self,
+        index: int,
+        start: int,
+        n: int,
+        cuts: np.ndarray | None,
+        report: SegmentReport,
+        pair: bool = False,
+    ) -> None:
+        pair = pair or bool((self.weights != 1.0).any())
+        total = self.engine.buffer("total", (n,), np.float64)
+        total[:] = 0
+        rest = self.engine.buffer("rest", (n if pair else 0,), np.float64)
+        inexact = self.engine.buffer("inexact", (n if pair else 0,), np.uint8)
+        rest[:] = 0
+        inexact[:] = 0
+        smallest, largest, untouched = math.inf, 0.0, _NONE
+        rows = self.read(start, n, slice(0, GROUP))
+        kept = [0] * self.number
+        for first in range(0, max(1, len(self.models)), GROUP):
+            group = slice(first, first + GROUP)
+            if first:
+                rows = self.read(start, n, group)
+            low, high, untouched = self.check(rows, group, start)
+            smallest, largest = min(smallest, low), max(largest, high)
+            self._add(rows, group, start, cuts, total, rest, inexact, kept)
+        if not pair and not work.provably_exact(
+            smallest, largest, len(self.models), self.precision
+        ):
+            self._write_chunk(index, start, n, cuts, report, pair=True)
+            return
+        report.kept = [a + b for a, b in zip(report.kept, kept, strict=True)]
+        if inexact.any():
+            self._add_exactly(start, n, cuts, total, rest, np.flatnonzero(inexact))
+        base = rows[0]
+        factor = self.factor if self.models else 0.0
+        out = self._finish(base, total, rest, factor, start, rows)
+        if untouched.size:
+            original = self.engine.buffer("original", (n,), DTYPES[self.tensor.base.dtype])
+            self.tensor.base.read_into(start, original)
+            out[untouched] = original[untouched].astype(out.dtype)
+        report.squares += factor * factor * float(np.dot(total, total))
+        self.engine.sink.write(index, start, out)
+
+    def _add(self, rows, group, start, cuts, total, rest, inexact, kept) -> None:
+        """Add what stays of a group of models to the sums."""
+        base, models, weights = rows[0], rows[1:], self.weights[group]
+        transform, job, n = self.engine.plan.method.transform, self.job, rows.shape[1]
+        if isinstance(transform, Band):
+            if cuts is None:
+                unit, mine = job.unit, self.kernels.cut_units(
+                    base, models, job.unit, job.first, job.last
+                )
+            else:
+                unit, mine = n, np.ascontiguousarray(cuts[:, group])
+            number = np.zeros(len(models) if self.counting else 0, np.int64)
+            self.kernels.add_band(base, models, unit, mine, weights, total, rest, inexact, number)
+        else:
+            drawn, limits = self._draws(group, start, n)
+            self.kernels.add_drawn(base, models, drawn, limits, weights, total, rest, inexact)
+            number = np.count_nonzero(drawn < limits[:, None], axis=1)
+            number += n * (drawn.shape[1] == 0)
+        if self.counting:
+            for t, more in zip(self.who[group], number, strict=True):
+                kept[t] += int(more)
+
+    def _draws(self, group: slice, start: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+        plan, transform = self.engine.plan, self.engine.plan.method.transform
+        who = self.who[group]
+        keep = transform.keep(self.tensor.values) if isinstance(transform, Draw) else 1.0
+        limits = np.full(len(who), min(math.floor(keep * 2**32), 2**32 - 1), np.uint32)
+        if keep >= 1:
+            return np.empty((len(who), 0), np.uint32), limits
+        drawn = self.engine.buffer("draws", (len(who), n), np.uint32)
+        for row, t in enumerate(who):
+            key = (plan.recipe.seed, plan.recipe.models[t].name, self.tensor.name)
+            drawn[row] = draws(key, start, n)
+        return drawn, limits
+
+    def _finish(self, base, total, rest, factor, start, rows) -> np.ndarray:
+        """Return the merged chunk in the output's dtype, rounded once."""
+        n, name = base.size, self.tensor.dtype
+        if not rest.size and name in ("BF16", "F32") and self.dtype != np.float64:
+            raw = self.engine.buffer("out", (n,), np.uint16 if name == "BF16" else np.float32)
+            zeros = self.kernels.finish(base, total, factor, raw)
+            if math.isfinite(self.kernels.extent(raw[None])[1]):
+                out = raw.view(DTYPES[name])
+                if zeros:
+                    merged = plain.merge(base, total, rest, factor)
+                    self._sign_zeros(out, np.flatnonzero(merged == 0), base, total, start, rows)
+                return out
+        merged = plain.merge(base, total, rest, factor)
+        out = _rounded(merged, self.tensor)
+        self._sign_zeros(out, np.flatnonzero(merged == 0), base, total, start, rows)
+        return out
+
+    def _sign_zeros(self, out, where, base, total, start, rows) -> None:
+        """Give zeros their sign, which addition cannot carry.
+
+        Where all models hold zeros of one sign, that sign; else, where nothing is added, the
+        base's; else what the addition gave.
+        """
+        if not where.size:
+            return
+        same = np.ones(where.size, np.bool_)
+        negative = np.zeros(where.size, np.bool_)
+        for first in range(0, len(self.models), GROUP):
+            group = slice(first, first + GROUP)
+            if len(self.models) > GROUP:
+                rows = self.read(start, rows.shape[1], group)
+            wide = plain.widen(rows[1:, where])
+            signs = np.signbit(wide)
+            negative = negative if first else signs[0]
+            same &= ((wide == 0) & (signs == negative)).all(axis=0)
+        kept = np.signbit(plain.widen(base[where] if len(self.models) <= GROUP else rows[0, where]))
+        was = np.signbit(out[where].astype(np.float32))
+        sign = np.where(same & bool(self.models), negative, np.where(total[where] == 0, kept, was))
+        out[where] = np.where(sign, -0.0, 0.0).astype(out.dtype)
+
+    def _add_exactly(self, start, n, cuts, total, rest, where) -> None:
+        """Redo the sums at the entries ``where`` with unlimited precision."""
+        terms = []
+        transform = self.engine.plan.method.transform
+        for t in range(len(self.models)):
+            group = slice(t, t + 1)
+            rows = self.read(start, n, group)
+            self.check(rows, group, start)
+            base, model = rows
+            if isinstance(transform, Band):
+                unit = self.job.unit if cuts is None else n
+                mine = (
+                    plain.cut_units(base, model[None], unit, self.job.first, self.job.last)[:, 0]
+                    if cuts is None
+                    else cuts[:, t]
+                )
+                keys = plain.magnitudes(base, model)
+                keep = np.concatenate(
+                    [plain.band(keys[u * unit : (u + 1) * unit], cut) for u, cut in enumerate(mine)]
+                )[where]
+            else:
+                drawn, limits = self._draws(group, start, n)
+                keep = drawn[0][where] < limits[0] if drawn.shape[1] else np.True_
+            x = plain.widen(model[where]).astype(np.float64)
+            y = plain.widen(base[where]).astype(np.float64)
+            tau = x - y
+            lost = plain.two_sum(x, -y, tau)
+            weight = self.weights[t]
+            terms += [np.where(keep, weight * tau, 0.0), np.where(keep, weight * lost, 0.0)]
+        for i, column in zip(where, np.array(terms).T.tolist(), strict=True):
+            total[i] = math.fsum(column)
+            rest[i] = math.fsum([*column, -total[i]])
+
+
+_NONE = np.empty(0, np.int64)
+
+
+def raw_dtype_of_job(engine: Engine, job: Job) -> np.dtype:
+    """Return the raw dtype that all tensors of a job are read as."""
+    tensors: list[Tensor] = []
+    for index in {piece.index for piece in job.pieces}:
+        tensor = engine.plan.tensors[index]
+        tensors += [tensor.base, *(m for m in tensor.models if m is not None)]
+    return work.raw_dtype(tensors)
+
+
+class _Survey:
+    """The survey of one job, as tasks: a sample, the passes that it takes, and then the rest."""
+
+    def __init__(self, engine: Engine, job: Job):
+        self.engine, self.job = engine, job
+        self.segments = list(job.segments())
+        last = self.segments[-1]
+        self.chunks = last.first_chunk - (-(last.stop - last.start) // job.chunk)
+        self.n = sum(piece.stop - piece.start for piece in job.pieces)
+        self.parts = {
+            piece.index: _Merging(engine, job, engine.plan.tensors[piece.index])
+            for piece in job.pieces
+        }
+        self.dtype = next(iter(self.parts.values())).dtype
+        self.keys = np.dtype(np.uint64 if self.dtype == np.float64 else np.uint32)
+        self.number = len(engine.plan.models)
+        self.cuts = np.empty((self.chunks, self.number, 4), np.int64)
+        self.tallies: dict[int, survey.Tally] = {}
+        self._lock = threading.Lock()
+
+    def start(self, then: Callable[[np.ndarray], list[Task]]) -> list[Task]:
+        """Return the tasks of the first pass; the last one to end returns what ``then`` gives."""
+        self.then = then
+        models = sorted({t for part in self.parts.values() for t in part.who})
+        if not models:
+            return then(self.cuts)
+        brackets = self._sample(models)
+        return self._pass(brackets)
+
+    def _pass(self, brackets: dict[int, np.ndarray]) -> list[Task]:
+        for t, bracket in brackets.items():
+            self.tallies[t] = survey.Tally(
+                bracket,
+                np.zeros((self.chunks, 4), np.int64),
+                np.zeros(self.chunks, np.int64),
+                [np.empty(0, self.keys)] * len(self.segments),
+            )
+        models = list(brackets)
+        groups = [models[i : i + GROUP] for i in range(0, len(models), GROUP)]
+        work_ = [(i, group) for i in range(len(self.segments)) for group in groups]
+        left = [len(work_)]
+
+        def task(number: int, group: list[int]) -> Task:
+            def tally() -> list[Task]:
+                self._tally(number, group)
+                with self._lock:
+                    left[0] -= 1
+                    if left[0]:
+                        return []
+                return self._resolve(models)
+
+            return tally
+
+        return [task(i, group) for i, group in work_]
+
+    def _rows(self, segment: Segment, start: int, n: int, group: list[int]) -> np.ndarray:
+        """Return raw rows, the base's and one for each model of ``group``; absent ones unchanged."""
+        part = self.parts[segment.index]
+        tensors = [part.tensor.base]
+        tensors += [part.tensor.models[t] or part.tensor.base for t in group]
+        rows = self.engine.buffer("raw", (len(tensors), n), self.dtype)
+        side = self.engine.buffer("side", (n * 8,), np.uint8)
+        for row, tensor in zip(rows, tensors, strict=True):
+            work.read_raw(tensor, start, row, side)
+        if part.careful:
+            part.check(rows, slice(0, 0), start)
+        return rows
+
+    def _tally(self, number: int, group: list[int]) -> None:
+        segment, chunk = self.segments[number], self.job.chunk
+        room = int(survey.ROOM * work.SEGMENT)
+        kept = self.engine.buffer("kept", (len(group), room), self.keys)
+        filled = np.zeros(len(group), np.int64)
+        brackets = np.stack([self.tallies[t].bracket for t in group])
+        kernel = next(iter(self.parts.values())).kernels
+        for i, start in enumerate(range(segment.start, segment.stop, chunk)):
+            n = min(chunk, segment.stop - start)
+            rows = self._rows(segment, start, n, group)
+            counts = np.zeros((len(group), 4), np.int64)
+            before = filled.copy()
+            kernel.tally(rows[0], rows[1:], brackets, counts, kept, filled)
+            for row, t in enumerate(group):
+                self.tallies[t].counts[segment.first_chunk + i] = counts[row]
+                self.tallies[t].sizes[segment.first_chunk + i] = filled[row] - before[row]
+        for row, t in enumerate(group):
+            if filled[row] > room:
+                self.tallies[t].overflow = True
+            else:
+                self.tallies[t].inside[number] = kept[row, : filled[row]].copy()
+
+    def _resolve(self, models: list[int]) -> list[Task]:
+        unknown = []
+        for t in models:
+            cuts = survey.cuts(self.tallies.pop(t), self.job.first, self.job.last, self.n)
+            if cuts is None:
+                unknown.append(t)
+            else:
+                self.cuts[:, t] = cuts
+        if unknown:
+            return self._pass(self._histograms(unknown))
+        return self.then(self.cuts)
+
+    def _sample(self, models: list[int]) -> dict[int, np.ndarray]:
+        """Return brackets of the two ranks for each model, from a sample of runs."""
+        samples = {t: [] for t in models}
+        run = min(survey.RUN, self.n)
+        for at in survey.sample_starts(self.n):
+            segment, start = self._locate(at, run)
+            n = min(run, segment.stop - start)
+            for first in range(0, len(models), GROUP):
+                group = models[first : first + GROUP]
+                rows = self._rows(segment, start, n, group)
+                keys = plain.magnitudes(rows[0], rows[1:])
+                for row, t in enumerate(group):
+                    samples[t].append(np.resize(keys[row], run))
+        return {
+            t: survey.bracket(np.array(samples[t]), self.job.first, self.job.last, self.n)
+            for t in models
+        }
+
+    def _locate(self, at: int, run: int) -> tuple[Segment, int]:
+        """Return the segment and the entry of its tensor that entry ``at`` of the job is."""
+        for segment in self.segments:
+            size = segment.stop - segment.start
+            if at < size:
+                return segment, max(segment.start, min(segment.start + at, segment.stop - run))
+            at -= size
+        raise IndexError(at)
+
+    def _histograms(self, models: list[int]) -> dict[int, np.ndarray]:
+        """Return the exact keys of the two ranks, each as a bracket of that key alone."""
+        result = {t: np.zeros(4, self.keys) for t in models}
+        for column, rank in ((0, self.job.first), (2, self.job.last)):
+            if rank in (0, self.n):
+                continue
+            first = {t: 0 for t in models}
+            ranks = {t: rank for t in models}
+            bits = 8 * self.keys.itemsize - 1
+            while bits:
+                shift = max(0, bits - 11)
+                counts = self._histogram(models, first, shift, 1 << (bits - shift))
+                for t in models:
+                    bin_, before = survey.refine(counts[t], ranks[t])
+                    first[t] += bin_ << shift
+                    ranks[t] -= before
+                bits = shift
+            for t in models:
+                result[t][column : column + 2] = first[t]
+        return result
+
+    def _histogram(
+        self, models: list[int], first: dict[int, int], shift: int, bins: int
+    ) -> dict[int, np.ndarray]:
+        counts = {t: np.zeros(bins, np.int64) for t in models}
+        for segment in self.segments:
+            for start in range(segment.start, segment.stop, self.job.chunk):
+                n = min(self.job.chunk, segment.stop - start)
+                for t in models:
+                    rows = self._rows(segment, start, n, [t])
+                    plain.histogram(
+                        rows[0], rows[1:], np.array([first[t]], self.keys), shift, counts[t][None]
+                    )
+        return counts

@@ -1,0 +1,53 @@
+"""Every error that Breadcrumbs raises on purpose.
+
+    BreadcrumbsError          one line: where, what was found, what to do; exit code 1
+    |-- CheckpointError       a file or folder is not the checkpoint that it claims to be
+    |-- MismatchError         models that do not fit each other, or weights that are not finite
+    |-- RecipeError           an unknown or impossible key, method, parameter, value or pattern
+    |-- OutputError           the output exists, cannot be written, or does not fit
+    `-- MissingExtraError     an optional package is needed and is not installed
+
+A message states where the trouble is, what was found there, and what to do about it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BreadcrumbsError(Exception):
+    """Base of all errors with a message meant for the user."""
+
+
+class CheckpointError(BreadcrumbsError):
+    """A file or folder is not the checkpoint that it claims to be."""
+
+
+class MismatchError(BreadcrumbsError):
+    """Models do not fit each other, or hold weights that cannot be merged."""
+
+
+class RecipeError(BreadcrumbsError):
+    """What was asked for is unknown or impossible."""
+
+
+class OutputError(BreadcrumbsError):
+    """The output cannot be written where it was asked for."""
+
+
+class MissingExtraError(BreadcrumbsError):
+    """An optional package is needed and is not installed."""
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` for the nearest of ``known``, or an empty string."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def listing(names: Iterable[str], limit: int = 5) -> str:
+    """Return up to ``limit`` names in quotes, then how many more there are."""
+    names = list(names)
+    shown = ", ".join(repr(name) for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

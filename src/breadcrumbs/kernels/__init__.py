@@ -1,0 +1,22 @@
+"""Arithmetic on flat arrays, nothing else: a plain form in NumPy and a compiled one in Numba."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from breadcrumbs.kernels import plain
+
+#: From so many entries of all models on, loading Numba (0.3 s) pays for itself.
+WORTH_COMPILING = 30_000_000
+
+
+def choose(entries: int, which: str = "auto") -> ModuleType:
+    """Return the module of kernels for work on ``entries`` weights of models; same bits either way.
+
+    which: ``plain``, ``compiled``, or ``auto``, which takes the compiled ones for larger work.
+    """
+    if which == "plain" or (which == "auto" and entries < WORTH_COMPILING):
+        return plain
+    from breadcrumbs.kernels import compiled
+
+    return compiled

@@ -1,0 +1,227 @@
+"""The hot operations in NumPy: what `compiled` computes, stated plainly, with the same bits.
+
+Arrays hold *raw* weights of one run of entries: ``uint16`` (the bits of bfloat16), ``float32`` or
+``float64``. ``base`` has shape (n,), ``models`` (G, n) for G models at once. The *key* of an entry
+is the magnitude of its task vector: the bits of ``|model - base|`` as an unsigned integer, which
+orders like the number. Differences are taken in float32 for keys (float64 if the weights are) and
+in float64 for sums.
+
+A *cut* is four integers ``(low, low_ties, high, high_ties)`` that state which ranks of a unit
+stay: the keys between ``low`` and ``high``; of the entries equal to ``low`` all but the first
+``low_ties``; of those equal to ``high`` the first ``high_ties``. -1 stands for all of them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import ml_dtypes
+import numpy as np
+
+
+def everything(key_bytes: int) -> tuple[int, int, int, int]:
+    """Return the cut that keeps every key of that many bytes."""
+    return 0, 0, (1 << (8 * key_bytes - 1)) - 1, -1
+
+
+def nothing(key_bytes: int) -> tuple[int, int, int, int]:
+    """Return the cut that keeps no key of that many bytes."""
+    return (1 << (8 * key_bytes - 1)) - 1, -1, 0, 0
+
+
+def widen(raw: np.ndarray) -> np.ndarray:
+    """Return raw weights as floating point; bfloat16 bits become float32."""
+    if raw.dtype == np.uint16:
+        return (raw.astype(np.uint32) << 16).view(np.float32)
+    return raw
+
+
+def magnitudes(base: np.ndarray, models: np.ndarray) -> np.ndarray:
+    """Return the keys of ``models`` over ``base``, both raw; uint32 or uint64, shape of models."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        tau = np.abs(widen(models) - widen(base))
+    return tau.view(np.uint32 if tau.dtype == np.float32 else np.uint64)
+
+
+def tally(base, models, brackets, counts, kept, filled) -> None:
+    """Count keys around two brackets and collect those inside them.
+
+    brackets: (G, 4) keys ``low, low_end, high, high_end``. counts: (G, 4) int64, to which the
+    numbers of keys < low, <= low, < high, <= high are added. kept: (G, capacity) keys, to which
+    the keys in ``(low, low_end]`` or ``(high, high_end]`` are appended in order, from position
+    ``filled[t]`` on; ``filled`` counts on where there is no room, which tells of the overflow.
+    """
+    for t, keys in enumerate(magnitudes(base, models)):
+        low, low_end, high, high_end = brackets[t]
+        counts[t, 0] += np.count_nonzero(keys < low)
+        counts[t, 1] += np.count_nonzero(keys <= low)
+        counts[t, 2] += np.count_nonzero(keys < high)
+        counts[t, 3] += np.count_nonzero(keys <= high)
+        inside = keys[((keys > low) & (keys <= low_end)) | ((keys > high) & (keys <= high_end))]
+        room = max(0, min(inside.size, kept.shape[1] - filled[t]))
+        kept[t, filled[t] : filled[t] + room] = inside[:room]
+        filled[t] += inside.size
+
+
+def histogram(base, models, first, shift, counts) -> None:
+    """Add to ``counts`` (G, bins) how many keys fall into bins of ``2**shift`` from ``first`` on.
+
+    first: (G,) keys. Keys outside the bins are not counted.
+    """
+    bins = counts.shape[1]
+    for t, keys in enumerate(magnitudes(base, models)):
+        inside = keys[(keys >= first[t])] - first[t]
+        inside >>= np.asarray(shift, keys.dtype)
+        counts[t] += np.bincount(inside[inside < bins].astype(np.int64), minlength=bins)
+
+
+def cut_units(base, models, unit: int, first: int, last: int) -> np.ndarray:
+    """Return the cuts, (n/unit, G, 4) int64, that keep ranks ``first < rank <= last`` of each unit.
+
+    Entries are ranked from 1 by (key, position). ``n`` is a multiple of ``unit``.
+    """
+    models_number, n = models.shape
+    cuts = np.empty((n // unit, models_number, 4), np.int64)
+    key_bytes = 8 if base.dtype == np.float64 else 4
+    if first >= last:
+        cuts[:] = nothing(key_bytes)
+        return cuts
+    for t in range(models_number):
+        keys = magnitudes(base, models[t]).reshape(-1, unit)
+        cuts[:, t] = everything(key_bytes)
+        if last < unit:
+            cuts[:, t, 2:] = _rank(keys, last)
+        if first > 0:
+            cuts[:, t, :2] = _rank(keys, first)
+    return cuts
+
+
+def _rank(keys: np.ndarray, rank: int) -> np.ndarray:
+    """Return (units, 2): the key of that rank, and its place among the keys equal to it."""
+    key = np.partition(keys, rank - 1, axis=1)[:, rank - 1]
+    below = np.count_nonzero(keys < key[:, None], axis=1)
+    return np.stack([key.astype(np.int64), rank - below], axis=1)
+
+
+def band(keys: np.ndarray, cut) -> np.ndarray:
+    """Return which of the ``keys`` of one unit, or of its first part, the ``cut`` keeps."""
+    low, low_ties, high, high_ties = (int(x) for x in cut)
+    at_low, at_high = keys == low, keys == high
+    keep_low = at_low & (np.cumsum(at_low) > (keys.size if low_ties < 0 else low_ties))
+    keep_high = at_high & (np.cumsum(at_high) <= (keys.size if high_ties < 0 else high_ties))
+    # Where both ends are the same key, a tie must pass both.
+    return ((keys > low) | keep_low) & ((keys < high) | keep_high)
+
+
+def add_band(base, models, unit: int, cuts, weights, total, rest, inexact, kept) -> None:
+    """Add what the cuts keep of ``weight * (model - base)`` to ``total``, float64.
+
+    cuts: (units, G, 4), one for each unit of ``unit`` entries (the last may be shorter).
+    weights: (G,). ``rest`` and ``inexact``: empty, and then every weight is 1; or as long as
+    ``total``, which then holds the leading part of the exact sum and ``rest`` what rounding it
+    left over; ``inexact`` is set where even their sum is not exact. kept: (G,) int64, to which the
+    numbers of entries kept are added, or empty.
+    """
+    for t, model in enumerate(models):
+        keys = magnitudes(base, model)
+        for u in range(cuts.shape[0]):
+            run = slice(u * unit, min(base.size, (u + 1) * unit))
+            keep = band(keys[run], cuts[u, t])
+            if kept.size:
+                kept[t] += np.count_nonzero(keep)
+            _add(base[run], model[run], keep, weights[t], total[run], rest[run], inexact[run])
+
+
+def add_drawn(base, models, draws, limits, weights, total, rest, inexact) -> None:
+    """Like `add_band`, keeping the entries whose draw (G, n) uint32 is below ``limits[t]``.
+
+    ``draws`` may have no columns: everything is kept.
+    """
+    for t, model in enumerate(models):
+        keep = draws[t] < limits[t] if draws.shape[1] else np.ones(base.size, np.bool_)
+        _add(base, model, keep, weights[t], total, rest, inexact)
+
+
+def _add(base, model, keep, weight, total, rest, inexact) -> None:
+    x, y = widen(model).astype(np.float64), widen(base).astype(np.float64)
+    tau = x - y
+    if not rest.size:
+        total += np.where(keep, tau, 0.0)
+        return
+    lost = two_sum(x, -y, tau)
+    term = np.where(keep, weight * tau, 0.0)
+    lost = np.where(keep, weight * lost, 0.0)
+    before = total.copy()
+    total += term
+    error = two_sum(before, term, total)
+    before = rest + error
+    again = two_sum(rest, error, before)
+    rest[:] = before + lost
+    inexact |= (again != 0.0) | (two_sum(before, lost, rest) != 0.0)
+
+
+def two_sum(a, b, total):
+    """Return the rounding error of ``total = a + b``, exactly (Knuth)."""
+    back = total - a
+    return (a - (total - back)) + (b - back)
+
+
+def extent(raw: np.ndarray) -> tuple[float, float]:
+    """Return the smallest nonzero and the largest magnitude of contiguous raw weights.
+
+    A NaN or infinity among them shows as a largest of nan or inf. Weights without a nonzero entry gives (inf, 0).
+    """
+    bits = raw if raw.dtype == np.uint16 else raw.view(f"u{raw.itemsize}")
+    bits = bits & np.asarray(np.iinfo(bits.dtype).max >> 1, bits.dtype)
+    largest = bits.max(initial=0)
+    smallest = (bits - np.asarray(1, bits.dtype)).min(initial=np.iinfo(bits.dtype).max)
+    return extent_of(smallest, largest, raw.dtype)
+
+
+def extent_of(smallest, largest, dtype) -> tuple[float, float]:
+    """Return the magnitudes whose bits are ``smallest + 1`` and ``largest``."""
+    pair = np.array([smallest, largest], f"u{dtype.itemsize}")
+    none = pair[0] == np.iinfo(pair.dtype).max
+    pair[0] += np.asarray(1, pair.dtype)
+    wide = widen(pair if dtype == np.uint16 else pair.view(dtype))
+    return (math.inf if none else float(wide[0])), float(wide[1])
+
+
+def merge(base, total, rest, alpha: float) -> np.ndarray:
+    """Return ``base + alpha * (total + rest)`` in float64; ``rest`` may be empty."""
+    wide = widen(base).astype(np.float64)
+    step = alpha * total
+    merged = wide + step
+    if rest.size:
+        merged += two_sum(wide, step, merged) + alpha * rest
+    return merged
+
+
+def finish(base, total, alpha: float, out) -> int:
+    """Write ``base + alpha * total``, rounded once, to raw ``out``; return the number of zeros."""
+    merged = merge(base, total, np.empty(0), alpha)
+    out[:] = round_to(merged, "BF16" if out.dtype == np.uint16 else "F32").view(out.dtype)
+    return int(np.count_nonzero(merged == 0.0))
+
+
+def round_to(merged: np.ndarray, dtype: str) -> np.ndarray:
+    """Return float64 ``merged`` rounded once, to nearest even, to the dtype of that name."""
+    if dtype == "F64":
+        return merged
+    with np.errstate(over="ignore"):
+        if dtype == "F16":
+            return merged.astype(np.float16)
+        single = merged.astype(np.float32)
+    if dtype == "F32":
+        return single
+    # A second rounding gives what one would if the first is to odd (Boldo and Melquiond 2008).
+    bits = single.view(np.uint32)
+    with np.errstate(invalid="ignore"):
+        error = merged - single
+    outward = (error > 0) == (bits < 0x80000000)
+    even = (error != 0) & (bits & 1 == 0) & np.isfinite(single)
+    bits[even & outward] += np.uint32(1)
+    bits[even & ~outward] -= np.uint32(1)
+    name = {"BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}[dtype]
+    with np.errstate(over="ignore"):
+        return single.astype(getattr(ml_dtypes, name))

@@ -1,0 +1,262 @@
+"""Recipe and checkpoint headers -> Plan: what happens to each tensor, before a weight is read.
+
+Everything that does not fit is an error here.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from breadcrumbs import methods
+from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
+from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
+from breadcrumbs.methods import Method
+from breadcrumbs.parameters import Values
+from breadcrumbs.recipe import OUTPUT_DTYPES, Recipe
+from breadcrumbs.transforms import Band
+
+
+@dataclass(frozen=True)
+class TensorPlan:
+    """What happens to one tensor.
+
+    base: the base's tensor, which gives name and shape. dtype: of the output.
+    models: the models' tensors, None for a model that lacks it. values: the method's parameters.
+    copied: why it is copied from the base; empty if it is merged.
+    """
+
+    base: Tensor
+    dtype: str
+    models: tuple[Tensor | None, ...]
+    values: Values
+    copied: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.base.name
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe that fits its checkpoints. tensors: in the base's order. warnings: for the user."""
+
+    recipe: Recipe
+    method: Method
+    base: Checkpoint
+    models: tuple[Checkpoint, ...]
+    tensors: tuple[TensorPlan, ...]
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def merged(self) -> list[TensorPlan]:
+        return [tensor for tensor in self.tensors if not tensor.copied]
+
+    @property
+    def entries(self) -> int:
+        """Weights to work on: entries times models, over the merged tensors."""
+        return sum(
+            tensor.base.size * sum(m is not None for m in tensor.models) for tensor in self.merged
+        )
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of the tensors that the result is made from, each counted once."""
+        return sum(
+            tensor.base.nbytes + sum(m.nbytes for m in tensor.models if m and not tensor.copied)
+            for tensor in self.tensors
+        )
+
+    @property
+    def bytes_written(self) -> int:
+        return sum(tensor.base.size * DTYPES[tensor.dtype].itemsize for tensor in self.tensors)
+
+
+def make(recipe: Recipe, base: Checkpoint, models: Sequence[Checkpoint]) -> Plan:
+    """Return the plan of ``recipe`` for its open checkpoints; MismatchError or RecipeError if none.
+
+    models: one checkpoint for each of ``recipe.models``, in their order.
+    """
+    method = methods.get(recipe.method)
+    if not base.tensors:
+        raise MismatchError(f"{base.label}: holds no tensors. Give a checkpoint with weights.")
+    warnings = _same_models(base, models)
+    _check_globs(recipe, base)
+    values = {name: _values(method, recipe, name) for name in base.tensors}
+    _check_model_granularity(method, values)
+    partners = [_partners(recipe, base, model, warnings) for model in models]
+    tensors = []
+    for name, tensor in base.tensors.items():
+        copied = _copied(recipe, tensor)
+        found = tuple(partner.get(name) for partner in partners)
+        if copied in ("", "not a weight"):
+            _check_fit(base, models, tensor, found)
+        dtype = tensor.dtype
+        if recipe.dtype and tensor.is_weight:
+            dtype = OUTPUT_DTYPES[recipe.dtype]
+        tensors.append(TensorPlan(tensor, dtype, found, values[name], copied))
+    plan = Plan(recipe, method, base, tuple(models), tuple(tensors), tuple(warnings))
+    if recipe.only_changed:
+        plan = _only_changed(plan)
+    return plan
+
+
+def _copied(recipe: Recipe, tensor: Tensor) -> str:
+    if any(fnmatch.fnmatchcase(tensor.name, glob) for glob in recipe.exclude):
+        return "excluded"
+    if recipe.only and not any(fnmatch.fnmatchcase(tensor.name, glob) for glob in recipe.only):
+        return "not among `only`"
+    return "" if tensor.is_weight else "not a weight"
+
+
+def _values(method: Method, recipe: Recipe, name: str) -> Values:
+    given = dict(recipe.parameters)
+    for override in recipe.overrides:
+        if fnmatch.fnmatchcase(name, override.tensors):
+            given.update(override.parameters)
+    return method.complete(given)
+
+
+def _check_globs(recipe: Recipe, base: Checkpoint) -> None:
+    globs = [("exclude", glob) for glob in recipe.exclude]
+    globs += [("only", glob) for glob in recipe.only]
+    globs += [("overrides", override.tensors) for override in recipe.overrides]
+    for key, glob in globs:
+        if not any(fnmatch.fnmatchcase(name, glob) for name in base.tensors):
+            raise RecipeError(
+                f"recipe: {key}: {glob!r} matches no tensor of {base.label}."
+                f"{suggestion(glob, base.tensors)} `breadcrumbs inspect` lists the names."
+            )
+
+
+def _check_model_granularity(method: Method, values: dict[str, Values]) -> None:
+    transform = method.transform
+    if not isinstance(transform, Band):
+        return
+    mine = [{k: v[k] for k in v if k in transform.parameters} for v in values.values()]
+    if any(transform.granularity(v) == "model" for v in mine) and any(v != mine[0] for v in mine):
+        raise RecipeError(
+            "recipe: overrides: with granularity model all tensors are ranked together, so only"
+            " alpha can differ between them. Use granularity tensor or row."
+        )
+
+
+def _same_models(base: Checkpoint, models: Sequence[Checkpoint]) -> list[str]:
+    warnings, seen = [], {}
+    for model in models:
+        if model.files and model.files == base.files:
+            raise RecipeError(
+                f"{model.label}: is the base itself, so there is nothing to add."
+                " Give the base once, first, and then the fine-tuned models."
+            )
+        if model.files and model.files in seen:
+            warnings.append(f"{model.label} is given twice, so it counts twice")
+        seen[model.files] = model
+    if not models:
+        warnings.append("no fine-tuned model is given, so the result is the base")
+    return warnings
+
+
+def _partners(
+    recipe: Recipe, base: Checkpoint, model: Checkpoint, warnings: list[str]
+) -> dict[str, Tensor]:
+    """Return the model's tensors under the base's names, tied ones included."""
+    partners = {name: tensor for name, tensor in model.tensors.items() if name in base.tensors}
+    extra = [name for name in model.tensors if name not in base.tensors]
+    extra = [name for name in extra if _twin(model, name, partners) is None]
+    if extra and recipe.extra == "error":
+        near = suggestion(extra[0], base.tensors)
+        raise MismatchError(
+            f"{model.label}: has {len(extra)} tensors that {base.label} lacks: {listing(extra)}."
+            f"{near} Is it a fine-tuning of this base? `extra: ignore` (--extra ignore) leaves"
+            " them out."
+        )
+    if extra:
+        warnings.append(f"{model.label}: left out what the base lacks: {listing(extra)}")
+    missing = []
+    for name, tensor in base.tensors.items():
+        if name in partners or not tensor.is_weight or _copied(recipe, tensor):
+            continue
+        twin = _twin(base, name, partners)
+        if twin is None:
+            missing.append(name)
+        else:
+            partners[name] = partners[twin]
+    if missing and recipe.missing == "error":
+        raise MismatchError(
+            f"{model.label}: lacks {len(missing)} tensors of {base.label}: {listing(missing)}."
+            " Is it a fine-tuning of this base? `missing: base` (--missing base) counts them as"
+            " unchanged; `exclude` copies them from the base."
+        )
+    if missing:
+        warnings.append(f"{model.label}: counted as unchanged what it lacks: {listing(missing)}")
+    return partners
+
+
+def _twin(checkpoint: Checkpoint, name: str, among: dict[str, Tensor]) -> str | None:
+    """Return the name of a tied tensor: same shape, dtype and bytes, stored under another name."""
+    tensor = checkpoint.tensors[name]
+    for other in among:
+        candidate = checkpoint.tensors.get(other)
+        if candidate is None or other == name or candidate.size == 0:
+            continue
+        if (candidate.shape, candidate.dtype) == (tensor.shape, tensor.dtype) and equal(
+            tensor, candidate
+        ):
+            return other
+    return None
+
+
+def equal(a: Tensor, b: Tensor) -> bool:
+    """Return whether two tensors hold the same bytes, reading until the first difference."""
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    step = 1 << 20
+    for start in range(0, a.nbytes, step):
+        size = min(step, a.nbytes - start)
+        pair = np.empty((2, size), np.uint8)
+        a.source.read_into(start, memoryview(pair[0]))
+        b.source.read_into(start, memoryview(pair[1]))
+        if not np.array_equal(pair[0], pair[1]):
+            return False
+    return True
+
+
+def _check_fit(
+    base: Checkpoint,
+    models: Sequence[Checkpoint],
+    tensor: Tensor,
+    found: Sequence[Tensor | None],
+) -> None:
+    for model, other in zip(models, found, strict=True):
+        if other is None:
+            continue
+        if other.shape != tensor.shape:
+            raise MismatchError(
+                f"{model.label}: tensor {tensor.name!r} has shape {other.shape}, {base.label} has"
+                f" {tensor.shape}. Merged tensors share the base's shape. Give"
+                f" `exclude: {tensor.name}` to keep the base's."
+            )
+        if other.is_weight != tensor.is_weight:
+            raise MismatchError(
+                f"{model.label}: tensor {tensor.name!r} holds {other.dtype}, {base.label} holds"
+                f" {tensor.dtype}. Only floating-point weights are merged. Give"
+                f" `exclude: {tensor.name}` to keep the base's."
+            )
+
+
+def _only_changed(plan: Plan) -> Plan:
+    """Return the plan with tensors copied that are the base's in every model (bytes compared)."""
+    tensors = []
+    for tensor in plan.tensors:
+        if not tensor.copied and all(m is None or equal(tensor.base, m) for m in tensor.models):
+            tensor = TensorPlan(
+                tensor.base, tensor.dtype, tensor.models, tensor.values, "unchanged"
+            )
+        tensors.append(tensor)
+    return Plan(
+        plan.recipe, plan.method, plan.base, plan.models, tuple(tensors), plan.warnings
+    )

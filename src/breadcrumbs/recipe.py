@@ -1,0 +1,312 @@
+"""The recipe: everything that decides the merged weights, as a frozen value and as YAML.
+
+Parsing a recipe opens no weights. docs/recipe.md specifies the format on one page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from breadcrumbs import methods
+from breadcrumbs.errors import RecipeError, suggestion
+from breadcrumbs.parameters import decimal
+
+#: Output dtypes: the name in a recipe -> the name in a safetensors file.
+OUTPUT_DTYPES = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A fine-tuned model: where it is, its weight, and a name that keys random masks.
+
+    name: the last part of the path unless given.
+    """
+
+    path: str
+    weight: float = 1.0
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Override:
+    """Parameters for the tensors whose names match a glob; later ones win."""
+
+    tensors: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to merge and how. ``base`` and the models' paths are what `checkpoint.open` takes.
+
+    exclude, only: globs of tensor names; what they leave out is copied from the base.
+    only_changed: rank only tensors that differ from the base in some model (model granularity).
+    dtype: output dtype of every weight, a key of `OUTPUT_DTYPES`; None keeps the base's.
+    missing, extra: ``error``, or ``base`` / ``ignore`` to go on.
+    allow_nonfinite: treat a NaN or infinity of a model as unchanged, copy one of the base.
+    """
+
+    base: str
+    models: tuple[Model, ...]
+    method: str = "breadcrumbs"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    overrides: tuple[Override, ...] = ()
+    exclude: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    only_changed: bool = False
+    dtype: str | None = None
+    missing: str = "error"
+    extra: str = "error"
+    allow_nonfinite: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        method = methods.get(self.method)
+        method.complete(self.parameters)
+        for override in self.overrides:
+            method.complete({**self.parameters, **override.parameters})
+        _choice("dtype", self.dtype, (None, *OUTPUT_DTYPES))
+        _choice("missing", self.missing, ("error", "base"))
+        _choice("extra", self.extra, ("error", "ignore"))
+        object.__setattr__(self, "models", _named(self.models))
+
+
+def _choice(key: str, value: Any, known: Sequence[Any]) -> None:
+    if value not in known:
+        names = [name for name in known if name is not None]
+        raise RecipeError(
+            f"recipe: {key}: {value!r} is not possible. Give one of {', '.join(names)}."
+            f"{suggestion(str(value), names)}"
+        )
+
+
+def _named(models: Sequence[Model]) -> tuple[Model, ...]:
+    """Give every model a name of its own, from the last part of its path."""
+    named: list[Model] = []
+    taken: set[str] = set()
+    for model in models:
+        stem = model.name or Path(model.path.split("@")[0]).name or model.path
+        name, n = stem, 1
+        while name in taken:
+            n += 1
+            name = f"{stem}-{n}"
+        taken.add(name)
+        named.append(replace(model, name=name))
+    return tuple(named)
+
+
+_KEYS = tuple(Recipe.__dataclass_fields__)
+_MODEL_KEYS = ("model", "weight", "name")
+
+
+def from_mapping(data: Any, where: str = "recipe") -> Recipe:
+    """Return the recipe that plain data (as read from YAML or JSON) describe.
+
+    Unknown keys, values of the wrong kind and impossible parameters are RecipeErrors that begin
+    with ``where``.
+    """
+    data = _mapping(data, where)
+    _known(data, _KEYS, where)
+    for key in ("base", "models"):
+        if key not in data:
+            raise RecipeError(f"{where}: there is no {key!r}. A recipe names a base and models.")
+    values = dict(data)
+    values["base"] = _text(data["base"], f"{where}: base")
+    values["models"] = tuple(
+        _model(entry, f"{where}: models[{i}]")
+        for i, entry in enumerate(_list(data["models"], f"{where}: models"))
+    )
+    values["parameters"] = _mapping(data.get("parameters") or {}, f"{where}: parameters")
+    values["overrides"] = tuple(
+        _override(entry, f"{where}: overrides[{i}]")
+        for i, entry in enumerate(_list(data.get("overrides") or [], f"{where}: overrides"))
+    )
+    for key in ("exclude", "only"):
+        entries = data.get(key) or []
+        entries = [entries] if isinstance(entries, str) else _list(entries, f"{where}: {key}")
+        values[key] = tuple(_text(entry, f"{where}: {key}") for entry in entries)
+    for key in ("only_changed", "allow_nonfinite"):
+        if not isinstance(data.get(key, False), bool):
+            raise RecipeError(f"{where}: {key}: {data[key]!r} is neither true nor false.")
+    seed = data.get("seed", 0)
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise RecipeError(f"{where}: seed: {seed!r} is not a whole number from 0 on.")
+    return Recipe(**values)
+
+
+def _model(entry: Any, where: str) -> Model:
+    if isinstance(entry, str):
+        return Model(_text(entry, where))
+    entry = _mapping(entry, where)
+    _known(entry, _MODEL_KEYS, where)
+    if "model" not in entry:
+        raise RecipeError(f"{where}: there is no 'model', the path or hub id of the fine-tuning.")
+    try:
+        weight = float(decimal(entry.get("weight", 1.0)))
+    except ValueError:
+        raise RecipeError(f"{where}: weight: {entry['weight']!r} is not a number.") from None
+    name = entry.get("name", "")
+    return Model(
+        _text(entry["model"], f"{where}: model"),
+        weight,
+        _text(name, f"{where}: name") if name != "" else "",
+    )
+
+
+def _override(entry: Any, where: str) -> Override:
+    entry = dict(_mapping(entry, where))
+    if "tensors" not in entry:
+        raise RecipeError(
+            f"{where}: there is no 'tensors', the glob of names that the parameters are for."
+        )
+    return Override(_text(entry.pop("tensors"), f"{where}: tensors"), entry)
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise RecipeError(f"{where}: found {_kind(value)} where `key: value` lines belong.")
+    return dict(value)
+
+
+def _list(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list | tuple):
+        raise RecipeError(f"{where}: found {_kind(value)} where a list belongs.")
+    return list(value)
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise RecipeError(f"{where}: found {_kind(value)} where a text belongs.")
+    return value
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    text = repr(value)
+    return text if len(text) <= 60 else f"a {type(value).__name__}"
+
+
+def _known(data: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    for key in data:
+        if key not in known:
+            raise RecipeError(
+                f"{where}: unknown key {key!r}. Known are {', '.join(known)}."
+                f"{suggestion(key, known)}"
+            )
+
+
+def load(path: str | Path) -> Recipe:
+    """Read a recipe file. Relative paths in it are relative to its folder; errors name the line."""
+    import yaml
+
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read as text ({error}). Give a YAML recipe.") from None
+    try:
+        data = yaml.load(text, Loader=_loader())
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise RecipeError(f"{path}, line {line}: not YAML: {error.problem}.") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    recipe = from_mapping(data, str(path))
+    return replace(
+        recipe,
+        base=_beside(path, recipe.base),
+        models=tuple(replace(m, path=_beside(path, m.path)) for m in recipe.models),
+    )
+
+
+def _beside(recipe: Path, path: str) -> str:
+    """Return ``path`` relative to the recipe's folder if something is there, else unchanged."""
+    beside = recipe.parent / path
+    return str(beside) if not Path(path).is_absolute() and beside.exists() else path
+
+
+def _loader() -> type:
+    """Return YAML's safe loader, with duplicate keys refused and fractions kept as written."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    def mapping(loader: Any, node: Any) -> dict[Any, Any]:
+        loader.flatten_mapping(node)
+        result: dict[Any, Any] = {}
+        for key_node, value_node in node.value:
+            key = loader.construct_object(key_node, deep=True)
+            if isinstance(key, list | dict):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key is a list or mapping", key_node.start_mark
+                )
+            if key in result:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
+            result[key] = loader.construct_object(value_node, deep=True)
+        return result
+
+    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
+    return Loader
+
+
+def to_mapping(recipe: Recipe, *, complete: bool = False) -> dict[str, Any]:
+    """Return the recipe as plain data, without what is at its default.
+
+    complete: with every parameter of the method, also those at their defaults.
+    """
+    given = dict(recipe.parameters)
+    parameters = methods.get(recipe.method).complete(given) if complete else given
+    data: dict[str, Any] = {
+        "base": recipe.base,
+        "models": [_model_entry(model) for model in recipe.models],
+        "method": recipe.method,
+        "parameters": _plain(parameters),
+        "overrides": [
+            {"tensors": o.tensors, **_plain(o.parameters)} for o in recipe.overrides
+        ],
+    }
+    for name, spec in Recipe.__dataclass_fields__.items():
+        value = getattr(recipe, name)
+        if name not in data and value != spec.default:
+            data[name] = list(value) if isinstance(value, tuple) else value
+    return {key: value for key, value in data.items() if value not in ([], {})} | {
+        "models": data["models"]
+    }
+
+
+def _model_entry(model: Model) -> Any:
+    entry: dict[str, Any] = {"model": model.path}
+    if model.weight != 1.0:
+        entry["weight"] = model.weight
+    if model.name != Path(model.path.split("@")[0]).name:
+        entry["name"] = model.name
+    return entry if len(entry) > 1 else model.path
+
+
+def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters with decimals as floats, which read back as the same decimals."""
+    return {k: float(v) if isinstance(v, Decimal) else v for k, v in parameters.items()}
+
+
+def to_yaml(recipe: Recipe, *, complete: bool = False) -> str:
+    """Return the recipe as the text of a recipe file."""
+    import yaml
+
+    return yaml.safe_dump(
+        to_mapping(recipe, complete=complete), sort_keys=False, allow_unicode=True, width=100
+    )

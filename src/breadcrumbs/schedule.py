@@ -1,0 +1,60 @@
+"""Run tasks on threads, the follow-up of a task before the next of the list."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+
+#: Does something and returns the tasks that have become possible.
+Task = Callable[[], "list[Task]"]
+
+
+def run_tasks(tasks: Sequence[Task], threads: int) -> None:
+    """Run ``tasks`` and all that they return. The first error stops all and is raised.
+
+    Tasks are begun in their order; what they return goes first, so that little is under way at
+    once. An interrupt (Ctrl-C) lets running tasks end.
+    """
+    waiting = deque(tasks)
+    running = 0
+    errors: list[BaseException] = []
+    changed = threading.Condition()
+
+    def work() -> None:
+        nonlocal running
+        while True:
+            with changed:
+                while not waiting and running and not errors:
+                    changed.wait()
+                if errors or not waiting:
+                    changed.notify_all()
+                    return
+                task = waiting.popleft()
+                running += 1
+            try:
+                more = task()
+            except BaseException as error:  # handed to the caller's thread below
+                more = []
+                with changed:
+                    errors.append(error)
+            with changed:
+                running -= 1
+                waiting.extendleft(reversed(more))
+                changed.notify_all()
+
+    workers = [threading.Thread(target=work, name=f"merge-{i}") for i in range(max(1, threads))]
+    for worker in workers:
+        worker.start()
+    try:
+        for worker in workers:
+            while worker.is_alive():
+                worker.join(0.1)
+    except BaseException as error:
+        with changed:
+            errors.insert(0, error)
+            changed.notify_all()
+        for worker in workers:
+            worker.join()
+    if errors:
+        raise errors[0]

@@ -1,0 +1,62 @@
+"""Transforms look at one task vector at a time and say what of it stays. One file each.
+
+A transform is declared by what it needs from the engine:
+
+* `Band` keeps an interval of ranks of each unit (a tensor, a row, or the whole model): it is a
+  function from the size of the unit to the first and last rank that stay.
+* `Draw` keeps entries at random: a function to the probability of staying.
+* `Everything` keeps all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from breadcrumbs.parameters import OneOf, Parameter, Values
+
+GRANULARITY = OneOf(
+    None,
+    ("tensor", "row", "model"),
+    "unit whose entries are ranked together: each tensor, each row along the last axis, or all",
+)
+
+
+@dataclass(frozen=True)
+class Band:
+    """Keep the entries of ranks ``first < rank <= last`` by (magnitude, position), from 1.
+
+    ranks: (n, values) -> (first, last) for a unit of n entries. check: raises RecipeError for
+    values that contradict each other, and completes them. unit: values -> default granularity.
+    keep_scalars: values -> whether a 0-dimensional tensor passes whole.
+    """
+
+    ranks: Callable[[int, Values], tuple[int, int]]
+    parameters: Mapping[str, Parameter]
+    check: Callable[[Values], Values] = lambda values: values
+    unit: Callable[[Values], str] = lambda values: "tensor"
+    keep_scalars: Callable[[Values], bool] = lambda values: False
+
+    def granularity(self, values: Values) -> str:
+        return values.get("granularity") or self.unit(values)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Keep each entry independently with a probability, from a generator keyed by
+    (seed, model, tensor) and the entry's position."""
+
+    keep: Callable[[Values], float]
+    parameters: Mapping[str, Parameter]
+    check: Callable[[Values], Values] = lambda values: values
+
+
+@dataclass(frozen=True)
+class Everything:
+    """Keep every entry."""
+
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    check: Callable[[Values], Values] = lambda values: values
+
+
+Transform = Band | Draw | Everything

@@ -1,0 +1,147 @@
+"""Plan -> jobs: which ranges of which tensors are ranked together, and in which pieces they go.
+
+A *chunk* is what is read and computed at once, small enough for the second-level cache. A *segment*
+is a run of chunks: what one thread does in one go, and what is noted as done. A *job* is what must
+be known together: the tensors, or the part of one, whose entries are ranked together. None of the
+sizes depends on the machine, and no result depends on them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
+from breadcrumbs.plan import Plan, TensorPlan
+from breadcrumbs.transforms import Band
+
+CHUNK = 1 << 16
+SEGMENT = 1 << 20
+GROUP = 8
+
+#: Bits of precision below the leading one.
+PRECISION = {"F64": 52, "F32": 23, "F16": 10, "BF16": 7, "F8_E4M3": 3, "F8_E5M2": 2}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The entries ``start`` to ``stop`` of the tensor number ``index`` of the plan."""
+
+    index: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of chunks of one piece. first_chunk: number of its first chunk within the job."""
+
+    index: int
+    start: int
+    stop: int
+    first_chunk: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """Pieces that are ranked together, or, where ``survey`` is false, need nothing first.
+
+    unit: entries ranked together; a divisor of every chunk but the last if there is no survey.
+    first, last: the ranks ``first < rank <= last`` of a unit stay (bands only).
+    survey: whether a unit is larger than a chunk, so that its cuts must be found first.
+    """
+
+    pieces: tuple[Piece, ...]
+    unit: int
+    first: int
+    last: int
+    survey: bool
+
+    @property
+    def chunk(self) -> int:
+        """Entries of a chunk."""
+        return CHUNK if self.survey or self.unit > CHUNK else max(1, CHUNK // self.unit) * self.unit
+
+    def segments(self) -> Iterator[Segment]:
+        chunk = self.chunk
+        step = max(1, SEGMENT // chunk) * chunk
+        number = 0
+        for piece in self.pieces:
+            for start in range(piece.start, piece.stop, step):
+                stop = min(piece.stop, start + step)
+                yield Segment(piece.index, start, stop, number)
+                number += -(-(stop - start) // chunk)
+
+
+def jobs(plan: Plan) -> list[Job]:
+    """Return the jobs of a plan, copies included, in the order of the base's tensors."""
+    transform = plan.method.transform
+    result: list[Job] = []
+    together: list[Piece] = []
+    for index, tensor in enumerate(plan.tensors):
+        n = tensor.base.size
+        if n == 0:
+            continue
+        if tensor.copied or not isinstance(transform, Band):
+            result.append(Job((Piece(index, 0, n),), 1, 0, 1, survey=False))
+        elif transform.granularity(tensor.values) == "model":
+            together.append(Piece(index, 0, n))
+        else:
+            result.extend(_tensor_jobs(transform, tensor, index))
+    if together:
+        together.sort(key=lambda piece: plan.tensors[piece.index].name)
+        n = sum(piece.stop for piece in together)
+        first, last = transform.ranks(n, plan.tensors[together[0].index].values)  # type: ignore
+        result.append(Job(tuple(together), n, first, last, survey=True))
+    return result
+
+
+def _tensor_jobs(transform: Band, tensor: TensorPlan, index: int) -> Iterator[Job]:
+    n, shape, values = tensor.base.size, tensor.base.shape, tensor.values
+    by_row = transform.granularity(values) == "row" and len(shape) > 0
+    unit = shape[-1] if by_row else n
+    first, last = transform.ranks(unit, values)
+    if not shape and transform.keep_scalars(values):
+        first, last = 0, 1
+    if unit <= CHUNK:
+        yield Job((Piece(index, 0, n),), unit, first, last, survey=False)
+        return
+    for start in range(0, n, unit):
+        yield Job((Piece(index, start, start + unit),), unit, first, last, survey=True)
+
+
+def raw_dtype(tensors: list[Tensor]) -> np.dtype:
+    """Return the dtype of raw weights that holds all of them exactly, for `kernels`."""
+    names = {tensor.dtype for tensor in tensors}
+    if names == {"BF16"}:
+        return np.dtype(np.uint16)
+    return np.dtype(np.float64 if "F64" in names else np.float32)
+
+
+def read_raw(tensor: Tensor, start: int, out: np.ndarray, side: np.ndarray) -> None:
+    """Fill ``out``, of a `raw_dtype`, with the tensor's entries from ``start`` on.
+
+    side: bytes to read into where the tensor's dtype is not that of ``out``.
+    """
+    dtype = DTYPES[tensor.dtype]
+    if dtype == out.dtype or (out.dtype == np.uint16 and tensor.dtype == "BF16"):
+        tensor.read_into(start, out)
+        return
+    narrow = side[: out.size * dtype.itemsize]
+    tensor.read_into(start, narrow)
+    out[:] = narrow.view(dtype)
+
+
+def provably_exact(smallest: float, largest: float, models: int, precision: int) -> bool:
+    """Return whether float64 holds every sum of ``models`` differences of such weights exactly.
+
+    smallest, largest: bounds of the magnitudes of the nonzero weights. Every difference is a
+    multiple of the last place of the smallest, and below twice the largest.
+    """
+    if largest == 0:
+        return True
+    bits = math.frexp(largest)[1] - math.frexp(smallest)[1] + precision
+    return bits + 2 + math.ceil(math.log2(max(models, 1))) <= 53
