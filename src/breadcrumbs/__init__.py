@@ -1,1 +1,40 @@
-__version__ = "0.1.0"
+"""Merge fine-tunings of one foundation model into one multi-task model, exactly.
+
+>>> import breadcrumbs
+>>> breadcrumbs.merge("base", ["ft1", "ft2"], method="breadcrumbs", output="merged")  # doctest: +SKIP
+
+`merge` merges paths, hub ids or state dicts, `open` reads a checkpoint lazily, `TaskVector` does
+arithmetic on the difference of two models.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from breadcrumbs.version import __version__
+
+if TYPE_CHECKING:
+    from breadcrumbs.checkpoint import open
+    from breadcrumbs.errors import BreadcrumbsError
+    from breadcrumbs.merging import merge
+    from breadcrumbs.task_vector import TaskVector
+
+__all__ = ["BreadcrumbsError", "TaskVector", "__version__", "merge", "open"]
+
+_HOMES = {
+    "BreadcrumbsError": "breadcrumbs.errors",
+    "TaskVector": "breadcrumbs.task_vector",
+    "merge": "breadcrumbs.merging",
+    "open": "breadcrumbs.checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for, so that the command line starts fast."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'breadcrumbs' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

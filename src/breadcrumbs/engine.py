@@ -321,7 +321,7 @@ class _Merging:
             original = self.engine.buffer("original", (n,), DTYPES[self.tensor.base.dtype])
             self.tensor.base.read_into(start, original)
             out[untouched] = original[untouched].astype(out.dtype)
-        report.squares += factor * factor * float(np.dot(total, total))
+        report.squares += factor * factor * float(np.einsum("i,i->", total, total))
         self.engine.sink.write(index, start, out)
 
     def _add(self, rows, group, start, cuts, total, rest, inexact, kept) -> None:
@@ -368,8 +368,9 @@ class _Merging:
             if math.isfinite(self.kernels.extent(raw[None])[1]):
                 out = raw.view(DTYPES[name])
                 if zeros:
-                    merged = plain.merge(base, total, rest, factor)
-                    self._sign_zeros(out, np.flatnonzero(merged == 0), base, total, start, rows)
+                    where = np.flatnonzero(out == 0)
+                    exact = plain.merge(base[where], total[where], rest, factor) == 0
+                    self._sign_zeros(out, where[exact], base, total, start, rows)
                 return out
         merged = plain.merge(base, total, rest, factor)
         out = _rounded(merged, self.tensor)
@@ -469,10 +470,14 @@ class _Survey:
         """Return the tasks of the first pass; the last one to end returns what ``then`` gives."""
         self.then = then
         models = sorted({t for part in self.parts.values() for t in part.who})
-        if not models:
-            return then(self.cuts)
-        brackets = self._sample(models)
-        return self._pass(brackets)
+        step = survey.wave(self.n)
+        self.waves = [models[i : i + step] for i in range(0, len(models), step)]
+        return self._next()
+
+    def _next(self) -> list[Task]:
+        if not self.waves:
+            return self.then(self.cuts)
+        return self._pass(self._sample(self.waves.pop(0)))
 
     def _pass(self, brackets: dict[int, np.ndarray]) -> list[Task]:
         for t, bracket in brackets.items():
@@ -545,7 +550,7 @@ class _Survey:
                 self.cuts[:, t] = cuts
         if unknown:
             return self._pass(self._histograms(unknown))
-        return self.then(self.cuts)
+        return self._next()
 
     def _sample(self, models: list[int]) -> dict[int, np.ndarray]:
         """Return brackets of the two ranks for each model, from a sample of runs."""

@@ -10,6 +10,7 @@ import numpy as np
 from blake3 import blake3
 
 from breadcrumbs.checkpoint.files import File
+from breadcrumbs.plan import Plan
 from breadcrumbs.schedule import Task
 
 STEP = 32 << 20
@@ -26,6 +27,15 @@ class FileDigests:
     def __init__(self, files: Sequence[Path]):
         self.digests = {path: PENDING for path in files}
         self.sizes = {path: path.stat().st_size for path in files}
+
+    def models(self, plan: Plan) -> list[str]:
+        """Return the labels of the models whose files hold the same bytes as the base's."""
+        base = [self.digests[path] for path in plan.base.files]
+        return [
+            model.label
+            for model in plan.models
+            if base and [self.digests[path] for path in model.files] == base
+        ]
 
     def tasks(self) -> list[Task]:
         """Return tasks whose order goes through all files at the same relative pace."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from breadcrumbs.checkpoint.tensors import DTYPES
@@ -28,3 +31,22 @@ class ArraySink:
 
     def finish(self, segment: Segment, report: SegmentReport) -> None:
         pass
+
+
+def like(base: Any, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return ``arrays`` as what ``base`` is made of: Torch tensors on their devices, or NumPy."""
+    if not isinstance(base, Mapping) or not any(_is_torch(value) for value in base.values()):
+        return arrays
+    import torch
+
+    result: dict[str, Any] = {}
+    for name, array in arrays.items():
+        flat = torch.from_numpy(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        dtype = getattr(torch, array.dtype.name)
+        tensor = flat.view(dtype) if flat.numel() else torch.empty(0, dtype=dtype)
+        result[name] = tensor.reshape(array.shape).to(base[name].device)
+    return result
+
+
+def _is_torch(value: Any) -> bool:
+    return type(value).__module__.partition(".")[0] == "torch"

@@ -1,37 +1,260 @@
-"""Merge: recipe in, files or arrays out."""
+"""Merge: a recipe or arguments in, files or arrays out."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from blake3 import blake3
 
-import breadcrumbs
-from breadcrumbs import checkpoint, engine, hashing, plan, recipe
+from breadcrumbs import card, checkpoint, engine, memory, plan, sizes
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.checkpoint.writer import Entry, Writer
-from breadcrumbs.engine import SegmentReport, TensorReport
+from breadcrumbs.engine import SegmentReport
 from breadcrumbs.errors import RecipeError
-from breadcrumbs.memory import ArraySink
+from breadcrumbs.hashing import FileDigests
 from breadcrumbs.plan import Plan
-from breadcrumbs.recipe import Model, Recipe
+from breadcrumbs.recipe import Model, Override, Recipe, to_mapping
+from breadcrumbs.report import Report
+from breadcrumbs.version import __version__
 from breadcrumbs.work import Segment
+
+Source = str | os.PathLike[str] | Mapping[str, Any]
+
+
+def merge(
+    base: Source,
+    models: Sequence[Source],
+    *,
+    method: str = "breadcrumbs",
+    output: str | os.PathLike[str] | None = None,
+    weights: Sequence[float] | None = None,
+    names: Sequence[str] | None = None,
+    overrides: Sequence[Mapping[str, Any]] = (),
+    exclude: Sequence[str] = (),
+    only: Sequence[str] = (),
+    only_changed: bool = False,
+    dtype: str | None = None,
+    missing: str = "error",
+    extra: str = "error",
+    allow_nonfinite: bool = False,
+    seed: int = 0,
+    threads: int | None = None,
+    kernel: str = "auto",
+    **parameters: Any,
+) -> Any:
+    """Merge fine-tuned ``models`` into one: ``base + alpha * sum of transformed task vectors``.
+
+    base, models: paths, hub ids (``org/name@revision``), or mappings of names to NumPy arrays or
+        Torch tensors, such as a ``state_dict()``.
+    method: a name that `breadcrumbs methods` lists; ``parameters`` are its parameters.
+    output: a folder, or a ``.safetensors`` file, to stream the result to. Without it the result is
+        returned as a dict of arrays: Torch tensors if the base is of Torch tensors, else NumPy.
+    weights: one factor for each task vector. names: of the models, which key random masks.
+    overrides: parameters for some tensors, such as ``{"tensors": "*.bias", "alpha": 1}``.
+    exclude, only: globs of tensor names; what they leave out is copied from the base.
+    only_changed, dtype, missing, extra, allow_nonfinite, seed: see `breadcrumbs.recipe.Recipe`.
+    threads: how many work at once (all cores unless told); the result does not depend on it.
+    kernel: ``plain``, ``compiled`` or ``auto``; the same bits, faster or sooner.
+
+    Returns the dict, or with ``output`` a `breadcrumbs.report.Report`. Raises a
+    `breadcrumbs.errors.BreadcrumbsError` that says in one line what is wrong and what to do.
+
+    >>> import numpy as np, breadcrumbs
+    >>> base = {"w": np.zeros(3, np.float32)}
+    >>> tuned = {"w": np.array([1, 2, 4], np.float32)}
+    >>> breadcrumbs.merge(base, [tuned], method="task_arithmetic", alpha=0.5)["w"].tolist()
+    [0.5, 1.0, 2.0]
+    """
+    if isinstance(models, str | os.PathLike | Mapping):
+        raise RecipeError("models: found one model where a list belongs. Give [model].")
+    models = list(models)
+    for key, given in (("weights", weights), ("names", names)):
+        if given is not None and len(given) != len(models):
+            raise RecipeError(f"{key}: {len(given)} are given for {len(models)} models.")
+    labels = [_label(model, f"model {i + 1}") for i, model in enumerate(models)]
+    recipe = Recipe(
+        base=_label(base, "base"),
+        models=tuple(
+            Model(label, float(weights[i]) if weights else 1.0, names[i] if names else "")
+            for i, label in enumerate(labels)
+        ),
+        method=method,
+        parameters=parameters,
+        overrides=tuple(
+            Override(o["tensors"], {k: v for k, v in o.items() if k != "tensors"})
+            for o in overrides
+        ),
+        exclude=(exclude,) if isinstance(exclude, str) else tuple(exclude),
+        only=(only,) if isinstance(only, str) else tuple(only),
+        only_changed=only_changed,
+        dtype=dtype,
+        missing=missing,
+        extra=extra,
+        allow_nonfinite=allow_nonfinite,
+        seed=seed,
+    )
+    with opened(recipe, [base, *models]) as it:
+        if output is not None:
+            return to_files(it, output, threads=threads, kernel=kernel)
+        arrays, _ = to_arrays(it, threads=threads, kernel=kernel)
+    return memory.like(base, arrays)
+
+
+def _label(source: Source, otherwise: str) -> str:
+    if isinstance(source, Checkpoint):
+        return source.label
+    return otherwise if isinstance(source, Mapping) else os.fspath(source)
+
+
+class opened:
+    """A context that opens a recipe's checkpoints, gives its plan and closes them.
+
+    sources: what to open instead of the recipe's paths, base first.
+    """
+
+    def __init__(self, recipe: Recipe, sources: Sequence[Source] | None = None):
+        self.recipe = recipe
+        self.sources = sources or [recipe.base, *(model.path for model in recipe.models)]
+        self.stack = ExitStack()
+
+    def __enter__(self) -> Plan:
+        labels = [self.recipe.base, *(model.path for model in self.recipe.models)]
+        with self.stack:
+            base, *models = (
+                self.stack.enter_context(checkpoint.open(source, label))
+                for source, label in zip(self.sources, labels, strict=True)
+            )
+            made = plan.make(self.recipe, base, models)
+            self.stack = self.stack.pop_all()
+        return made
+
+    def __exit__(self, *error: object) -> None:
+        self.stack.close()
+
+
+def to_arrays(
+    it: Plan, *, threads: int | None = None, kernel: str = "auto"
+) -> tuple[dict[str, np.ndarray], Report]:
+    """Carry out a plan in memory; return the merged arrays and the report."""
+    began = time.perf_counter()
+    sink = memory.ArraySink(it)
+    threads = sizes.threads(it, threads, None, kernel)
+    rows = engine.run(it, sink, threads=threads, kernel=kernel)
+    return sink.arrays, Report.of(it, rows, time.perf_counter() - began)
+
+
+def to_files(
+    it: Plan,
+    output: str | os.PathLike[str],
+    *,
+    threads: int | None = None,
+    max_memory: int | None = None,
+    shard_size: int = 5 * 10**9,
+    kernel: str = "auto",
+    resume: bool = False,
+    force: bool = False,
+    verify: bool = False,
+    progress: Callable[[int], None] = lambda nbytes: None,
+) -> Report:
+    """Carry out a plan into a folder or a ``.safetensors`` file; return the report.
+
+    max_memory: bytes of resident memory not to go beyond; fewer threads are used if need be.
+    shard_size: bytes of a file of a folder at most. resume: go on with an interrupted merge.
+    force: replace an existing output. verify: read the result again and compare digests.
+    progress: called with numbers of input bytes done.
+
+    The output takes its name only when it is whole. Raises OutputError, MismatchError.
+    """
+    began = time.perf_counter()
+    threads = sizes.threads(it, threads, max_memory, kernel)
+    output = Path(output)
+    _check_not_input(it, output)
+    digests = FileDigests(tuple(dict.fromkeys(f for c in (it.base, *it.models) for f in c.files)))
+    metadata = {"format": "pt", "breadcrumbs": _provenance(it, digests)}
+    writer = Writer(
+        output,
+        [Entry(tensor.name, tensor.dtype, tensor.base.shape) for tensor in it.tensors],
+        metadata,
+        shard_size=shard_size,
+        key=_key(it, shard_size),
+        force=force,
+        resume=resume,
+    )
+    try:
+        rows = engine.run(
+            it,
+            FileSink(writer),
+            threads=threads,
+            kernel=kernel,
+            progress=progress,
+            also=digests.tasks(),
+        )
+        if verify:
+            writer.verify()
+        report = Report.of(it, rows, time.perf_counter() - began, digests.models(it))
+        metadata["breadcrumbs"] = _provenance(it, digests)
+        writer.close(lambda folder: card.add(folder, it, report, digests))
+    except BaseException:
+        writer.abandon()
+        raise
+    report.seconds = time.perf_counter() - began
+    return report
+
+
+def _check_not_input(it: Plan, output: Path) -> None:
+    for source in (it.base, *it.models):
+        for path in (source.folder, *source.files):
+            if path is not None and output.exists() and path.exists() and output.samefile(path):
+                raise RecipeError(
+                    f"{output}: is one of the models to merge. Inputs are never written to; give"
+                    " another output."
+                )
+
+
+def _provenance(it: Plan, digests: FileDigests) -> str:
+    """Return the recipe and the size and BLAKE3 of every input file, as JSON."""
+    inputs = []
+    for source in (it.base, *it.models):
+        files = [
+            {"file": f.name, "bytes": digests.sizes[f], "blake3": digests.digests[f]}
+            for f in source.files
+        ]
+        inputs.append({"model": source.repo or source.label, "files": files})
+    return json.dumps(
+        {
+            "version": __version__,
+            "recipe": to_mapping(it.recipe, complete=True),
+            "inputs": inputs,
+        },
+        ensure_ascii=False,
+    )
+
+
+def _key(it: Plan, shard_size: int) -> str:
+    """Return a digest of all that the output's bytes and layout depend on."""
+    inputs = [
+        [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in source.files]
+        for source in (it.base, *it.models)
+    ]
+    depends = [__version__, to_mapping(it.recipe, complete=True), inputs, shard_size]
+    return blake3(json.dumps(depends).encode()).hexdigest()
 
 
 class FileSink:
-    """Hands merged segments to a `Writer` and reports back those that an earlier run finished."""
+    """Hands merged segments to a `Writer`, and tells which ones an earlier run finished."""
 
     def __init__(self, writer: Writer):
         self.writer = writer
-        self._hashers: dict[int, Any] = {}
+        self._thread = threading.local()
 
     def is_done(self, segment: Segment) -> SegmentReport | None:
         note = self.writer.done.get((segment.index, segment.start))
@@ -40,26 +263,22 @@ class FileSink:
         return SegmentReport(note["kept"], note["squares"])
 
     def write(self, index: int, start: int, values: np.ndarray) -> None:
-        import threading
-
         self.writer.write(index, start, values)
-        self._hashers.setdefault(threading.get_ident(), blake3()).update(values.view(np.uint8))
+        if not hasattr(self._thread, "hasher"):
+            self._thread.hasher = blake3()
+        self._thread.hasher.update(values.view(np.uint8))
 
     def finish(self, segment: Segment, report: SegmentReport) -> None:
-        import threading
-
-        digest = self._hashers.pop(threading.get_ident()).hexdigest(length=16)
+        digest = self._thread.hasher.hexdigest(length=16)
+        del self._thread.hasher
         more = {"kept": report.kept, "squares": report.squares}
         self.writer.finished(segment.index, segment.start, segment.stop, digest, more)
 
 
-def to_files(r: Recipe, output: Path, threads: int = 2, **k):
-    base = checkpoint.open(r.base)
-    models = [checkpoint.open(m.path) for m in r.models]
-    p = plan.make(r, base, models)
-    files = [f for c in (base, *models) for f in c.files]
-    digests = hashing.FileDigests(files)
-    w = Writer(output, [Entry(t.name, t.dtype, t.base.shape) for t in p.tensors], {"format": "pt"}, shard_size=5 * 10**9, key="x", force=k.get("force", False), resume=False)
-    rep = engine.run(p, FileSink(w), threads=threads, also=digests.tasks() if k.get("hash", True) else [])
-    w.close(lambda path: None)
-    return rep
+def with_settings(recipe: Recipe, **changes: Any) -> Recipe:
+    """Return the recipe with what is given (not None) changed; parameters are merged."""
+    parameters = changes.pop("parameters", None)
+    changes = {key: value for key, value in changes.items() if value is not None}
+    if parameters:
+        changes["parameters"] = {**recipe.parameters, **parameters}
+    return replace(recipe, **changes)

@@ -21,6 +21,15 @@ RUN = 1024
 MARGIN = 4.5
 #: Room for collected keys, as a fraction of the entries of a segment.
 ROOM = 0.10
+#: Collected keys of all models of one pass over a unit, bytes, about; more models take more passes.
+WAVE_BYTES = 8 << 20
+#: What fraction of the entries is collected, about.
+COLLECTED = 0.02
+
+
+def wave(n: int) -> int:
+    """Return how many models one pass over a unit of ``n`` entries takes."""
+    return max(1, int(WAVE_BYTES / (COLLECTED * n * 4)))
 
 
 def sample_starts(n: int) -> list[int]:

@@ -1,0 +1,123 @@
+"""What stands beside the weights of a merged folder: config, tokenizer, recipe and model card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from breadcrumbs.hashing import FileDigests
+from breadcrumbs.plan import Plan
+from breadcrumbs.recipe import to_yaml
+from breadcrumbs.report import Report
+from breadcrumbs.sizes import human
+from breadcrumbs.version import __version__
+
+RECIPE = "breadcrumbs.yaml"
+_WEIGHTS = {
+    ".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".gguf", ".ot", ".ckpt",
+}  # fmt: skip
+_LARGEST = 100 << 20
+
+
+def add(folder: Path, plan: Plan, report: Report, digests: FileDigests) -> None:
+    """Write into ``folder`` what a merged model needs besides its weights."""
+    for path in side_files(plan.base.folder):
+        shutil.copyfile(path, folder / path.name)
+    config = folder / "config.json"
+    if plan.recipe.dtype and config.exists():
+        _set_dtype(config, plan.recipe.dtype)
+    (folder / RECIPE).write_text(to_yaml(plan.recipe, complete=True), encoding="utf-8")
+    (folder / "README.md").write_text(card(plan, report, digests), encoding="utf-8")
+
+
+def side_files(folder: Path | None) -> Iterator[Path]:
+    """Yield the files of a model's folder that are neither weights nor about this one model."""
+    for path in sorted(folder.iterdir()) if folder else ():
+        name = path.name
+        about = name.startswith(".") or name in (RECIPE, "README.md")
+        index = name.endswith(".index.json")
+        if about or index or path.suffix in _WEIGHTS or not path.is_file():
+            continue
+        if path.stat().st_size <= _LARGEST:
+            yield path
+
+
+def _set_dtype(config: Path, dtype: str) -> None:
+    """Say the new dtype in a transformers config, under the key that it uses."""
+    try:
+        data = json.loads(config.read_text(encoding="utf-8"))
+    except ValueError:
+        return
+    for key in ("dtype", "torch_dtype"):
+        if isinstance(data, dict) and key in data:
+            data[key] = dtype
+            config.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def card(plan: Plan, report: Report, digests: FileDigests) -> str:
+    """Return the model card: front matter for the hub, the recipe, and what was kept."""
+    import yaml
+
+    front: dict[str, Any] = {"base_model": list(dict.fromkeys(_names(plan)))}
+    if plan.base.folder and (plan.base.folder / "config.json").exists():
+        front["library_name"] = "transformers"
+    front["tags"] = ["merge", "breadcrumbs"]
+    rows = "\n".join(
+        f"| {row.name} | {row.weight:g} | {row.fraction:.2%} |" for row in report.models
+    )
+    files = "\n".join(
+        f"| {source.repo or source.label} | {path.name} | {digests.sizes[path]} |"
+        f" `{digests.digests[path]}` |"
+        for source in (plan.base, *plan.models)
+        for path in source.files
+    )
+    copied = ", ".join(f"{number} {reason}" for reason, number in report.copied.items())
+    emptied = ", ".join(f"`{name}`" for name in report.emptied) or "none"
+    return f"""---
+{yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip()}
+---
+
+# Merged model
+
+Made with Breadcrumbs {__version__} by the method
+`{plan.method.name}`: {plan.method.summary}.
+
+    {plan.method.formula}
+
+{plan.method.paper}.
+
+## What was kept
+
+| model | weight | entries of its task vector kept |
+|---|---|---|
+{rows}
+
+{report.merged} of {report.tensors} tensors were merged ({report.entries:,} weights)\
+{"; copied from the base: " + copied if copied else ""}. The update has norm {report.norm:.6g}.
+Tensors of which a model kept nothing: {emptied}.
+
+## Recipe
+
+`{RECIPE}` beside this card reproduces the weights, bit for bit.
+
+```yaml
+{to_yaml(plan.recipe, complete=True).strip()}
+```
+
+## Inputs
+
+| model | file | bytes | BLAKE3 |
+|---|---|---|---|
+{files}
+
+Read {human(report.bytes_read)}, wrote {human(report.bytes_written)}.
+"""
+
+
+def _names(plan: Plan) -> Iterator[str]:
+    """Yield the hub ids of the models, or the last part of a local path."""
+    for source in (plan.base, *plan.models):
+        yield source.repo.partition("@")[0] if source.repo else Path(source.label).name

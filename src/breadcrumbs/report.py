@@ -1,0 +1,109 @@
+"""What a merge did: numbers for the table on screen, the model card and ``--json``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from breadcrumbs import sizes
+from breadcrumbs.engine import TensorReport
+from breadcrumbs.plan import Plan
+
+
+@dataclass
+class ModelRow:
+    """One model: name, weight, entries kept of its task vector and of how many."""
+
+    name: str
+    weight: float
+    kept: int
+    entries: int
+
+    @property
+    def fraction(self) -> float:
+        return self.kept / self.entries if self.entries else 0.0
+
+
+@dataclass
+class Report:
+    """A finished merge. seconds: wall clock. peak: resident bytes, where the system tells.
+
+    norm: Euclidean length of the update, the merged weights minus the base's. emptied: tensors of
+    which some model kept nothing. copied: tensors taken from the base, by reason.
+    """
+
+    method: str
+    models: list[ModelRow]
+    tensors: int
+    merged: int
+    entries: int
+    norm: float
+    emptied: list[str]
+    copied: dict[str, int]
+    seconds: float
+    peak: int | None
+    bytes_read: int
+    bytes_written: int
+    warnings: list[str] = field(default_factory=list)
+
+    @staticmethod
+    def of(
+        plan: Plan,
+        rows: Sequence[TensorReport],
+        seconds: float,
+        same: Sequence[str] = (),
+    ) -> Report:
+        """Return the report of a plan and what was done to its tensors.
+
+        same: labels of models whose files are the base's, byte for byte.
+        """
+        merged = [(t, row) for t, row in zip(plan.tensors, rows, strict=True) if not t.copied]
+        models = []
+        for number, model in enumerate(plan.recipe.models):
+            mine = [(t, row) for t, row in merged if t.models[number] is not None]
+            models.append(
+                ModelRow(
+                    model.name,
+                    model.weight,
+                    sum(row.kept[number] for _, row in mine),
+                    sum(t.base.size for t, _ in mine),
+                )
+            )
+        copied: dict[str, int] = {}
+        for tensor in plan.tensors:
+            if tensor.copied:
+                copied[tensor.copied] = copied.get(tensor.copied, 0) + 1
+        warnings = list(plan.warnings)
+        warnings += [f"{label} has the same weights as the base" for label in same]
+        return Report(
+            method=plan.recipe.method,
+            models=models,
+            tensors=len(plan.tensors),
+            merged=len(merged),
+            entries=sum(t.base.size for t, _ in merged),
+            norm=math.sqrt(math.fsum(row.squares for row in rows)),
+            emptied=[t.name for t, row in merged if t.base.size and _empty(plan, t, row)],
+            copied=copied,
+            seconds=seconds,
+            peak=sizes.peak_memory(),
+            bytes_read=plan.bytes_read,
+            bytes_written=plan.bytes_written,
+            warnings=warnings,
+        )
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        data = dict(self.__dict__)
+        data["models"] = [{**row.__dict__, "fraction": row.fraction} for row in self.models]
+        return data
+
+
+def _empty(plan: Plan, tensor: Any, row: TensorReport) -> bool:
+    weights = [model.weight for model in plan.recipe.models]
+    return any(
+        kept == 0
+        for kept, model, weight in zip(row.kept, tensor.models, weights, strict=True)
+        if model is not None and weight
+    )

@@ -1,0 +1,86 @@
+"""Sizes: bytes as people write them, memory that a merge takes, threads that fit."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+
+from breadcrumbs.errors import RecipeError
+from breadcrumbs.kernels import WORTH_COMPILING
+from breadcrumbs.plan import Plan
+from breadcrumbs.survey import ROOM, WAVE_BYTES
+from breadcrumbs.work import CHUNK, GROUP, SEGMENT
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_BINARY = {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+
+#: Resident memory of the program itself, measured: Python with NumPy, and with Numba and kernels.
+PLAIN_BYTES = 70 << 20
+COMPILED_BYTES = 185 << 20
+
+
+def parse(text: str | int) -> int:
+    """Return the bytes that ``5GB``, ``500M``, ``2GiB`` or a number mean; RecipeError if none."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]I?)?B?\s*", str(text), re.IGNORECASE)
+    size = int(float(match[1]) * (_UNITS | _BINARY)[(match[2] or "").upper()]) if match else 0
+    if size <= 0:
+        raise RecipeError(f"{text!r} is not a size. Give for example 5GB, 500MB or 2GiB.")
+    return size
+
+
+def human(nbytes: float) -> str:
+    """Return bytes in decimal units, three digits."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if nbytes < 999.5 or unit == "TB":
+            return f"{nbytes:.3g} {unit}"
+        nbytes /= 1000
+    raise AssertionError
+
+
+def memory(plan: Plan, threads: int, kernel: str = "auto") -> int:
+    """Return an upper estimate of the resident bytes of a streamed merge."""
+    compiled = kernel == "compiled" or (kernel == "auto" and plan.entries >= WORTH_COMPILING)
+    group = min(GROUP, max(1, len(plan.models)))
+    raw = CHUNK * (group + 1) * 4 + CHUNK * (8 + 8 + 1 + 8 + 4)
+    kept = int(ROOM * SEGMENT) * group * 4
+    draws = CHUNK * group * 4
+    return (
+        (COMPILED_BYTES if compiled else PLAIN_BYTES)
+        + threads * (raw + kept + draws + CHUNK * 32)
+        + (threads + 1) * WAVE_BYTES
+        + len(plan.tensors) * 2048
+    )
+
+
+def threads(plan: Plan, wanted: int | None, max_memory: int | None, kernel: str = "auto") -> int:
+    """Return how many threads to use: ``wanted``, or all cores, as far as memory allows."""
+    number = wanted or available_cores()
+    if max_memory is None:
+        return number
+    while number > 1 and memory(plan, number, kernel) > max_memory:
+        number -= 1
+    least = memory(plan, number, kernel)
+    if least > max_memory:
+        raise RecipeError(
+            f"--max-memory {human(max_memory)}: this merge needs about {human(least)} with one"
+            " thread. Allow that much."
+        )
+    return number
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def peak_memory() -> int | None:
+    """Return the most resident bytes that this process has held, or None where it is not told."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
