@@ -1,0 +1,261 @@
+"""Folders and indexes: which file is taken, and one row for each way an index can lie."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from breadcrumbs.checkpoint import folder as reader
+from breadcrumbs.checkpoint.folder import open_folder, parse_index, weight_file
+from breadcrumbs.errors import CheckpointError
+
+
+def write(path: Path, *names: str) -> Path:
+    """Write a safetensors file of one small array for each of ``names``."""
+    arrays = {name: np.full(2, ord(name[0]), np.float32) for name in names}
+    safetensors.numpy.save_file(arrays, path)
+    return path
+
+
+def write_index(folder: Path, weight_map: object, stem: str = "model.safetensors") -> Path:
+    path = folder / f"{stem}.index.json"
+    path.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}))
+    return path
+
+
+@pytest.fixture
+def sharded(tmp_path: Path) -> Path:
+    """Return a folder with tensors a, b in shard 1 and c in shard 2, and their index."""
+    write(tmp_path / "model-1.safetensors", "a", "b")
+    write(tmp_path / "model-2.safetensors", "c")
+    one, two = "model-1.safetensors", "model-2.safetensors"
+    write_index(tmp_path, {"c": two, "a": one, "b": one})
+    return tmp_path
+
+
+def test_shards_are_one_checkpoint_in_the_order_of_the_files(sharded):
+    with open_folder(sharded) as checkpoint:
+        assert list(checkpoint) == ["a", "b", "c"]
+        assert checkpoint["c"].tolist() == [99, 99]
+        assert checkpoint.folder == sharded and checkpoint.label == str(sharded)
+        assert [file.name for file in checkpoint.files] == [
+            "model-1.safetensors",
+            "model-2.safetensors",
+        ]
+    with pytest.raises(ValueError, match="closed"):
+        checkpoint["c"]
+
+
+FILES = {
+    # files in the folder, the one that is taken or what the message says
+    "one file": (["model.safetensors", "config.json", "README.md"], "model.safetensors"),
+    "file before index": (
+        ["model.safetensors", "model.safetensors.index.json"],
+        "model.safetensors",
+    ),
+    "index": (
+        ["model.safetensors.index.json", "model-1.safetensors", "consolidated.safetensors"],
+        "model.safetensors.index.json",
+    ),
+    "safetensors before pickles": (["pytorch_model.bin", "model.safetensors"], "model.safetensors"),
+    "diffusion": (
+        ["diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors"],
+        "diffusion_pytorch_model.safetensors",
+    ),
+    "diffusion index": (
+        ["diffusion_pytorch_model.safetensors.index.json", "x.safetensors"],
+        "diffusion_pytorch_model.safetensors.index.json",
+    ),
+    "the only other": (["vit.safetensors", "._vit.safetensors", "training.bin"], "vit.safetensors"),
+    "the only other index": (
+        ["m.safetensors.index.json", "m-1.safetensors", "m-2.safetensors"],
+        "m.safetensors.index.json",
+    ),
+    "pickle": (["pytorch_model.bin", "training_args.bin"], "pytorch_model.bin"),
+    "pickle index": (
+        ["pytorch_model.bin.index.json", "pytorch_model-1.bin"],
+        "pytorch_model.bin.index.json",
+    ),
+    "model beside adapter": (
+        ["model.safetensors", "adapter_model.safetensors"],
+        "model.safetensors",
+    ),
+    "pickle beside adapter": (
+        ["pytorch_model.bin", "adapter_model.safetensors"],
+        "pytorch_model.bin",
+    ),
+    "adapter": (
+        ["adapter_model.safetensors", "adapter_config.json", "other.safetensors"],
+        "is an adapter (adapter_model.safetensors)",
+    ),
+    "adapter pickle": (["adapter_model.bin", "adapter_config.json"], "is an adapter"),
+    "several": (["a.safetensors", "b.safetensors"], "'a.safetensors', 'b.safetensors'"),
+    "several indexes": (
+        ["a.safetensors.index.json", "b.safetensors.index.json", "a-1.safetensors"],
+        "'a.safetensors.index.json', 'b.safetensors.index.json'",
+    ),
+    "other formats": (["model.gguf", "tf_model.h5"], "Found 'model.gguf', 'tf_model.h5'"),
+    "pickles of other things": (["optimizer.pt", "training_args.bin"], "holds no model.safeten"),
+    "nothing": ([], "It has no files"),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_which_file_of_a_folder_is_taken(case):
+    names, expected = FILES[case]
+    if expected in names:
+        assert weight_file(reversed(names), "here") == expected
+    else:
+        with pytest.raises(CheckpointError) as error:
+            weight_file(names, "here")
+        assert str(error.value).startswith("here: ") and expected in str(error.value)
+
+
+def test_an_index_can_be_given_itself(sharded):
+    with reader.open_file(sharded / "model.safetensors.index.json") as checkpoint:
+        assert len(checkpoint) == 3 and checkpoint.folder == sharded
+
+
+def test_shards_may_be_links_out_of_the_folder(sharded, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("blobs") / "abc123"
+    (sharded / "model-2.safetensors").rename(elsewhere)
+    try:
+        os.symlink(elsewhere, sharded / "model-2.safetensors")
+    except OSError:
+        pytest.skip("no right to make links")
+    with open_folder(sharded) as checkpoint:
+        assert checkpoint["c"].tolist() == [99, 99]
+
+
+ONE, TWO = "model-1.safetensors", "model-2.safetensors"
+HONEST = {"a": ONE, "b": ONE, "c": TWO}
+LIES = {
+    "shard missing": (HONEST | {"d": "model-3.safetensors"}, "1 of 3 shards that are not there"),
+    "tensor not in its shard": (HONEST | {"d": TWO}, f"puts tensor 'd' in {TWO}"),
+    "tensor in another shard": (HONEST | {"b": TWO}, f"not there but in {ONE}"),
+    "unlisted tensors": ({"a": ONE, "c": TWO}, f"does not list what {ONE} holds: 'b'"),
+    "empty": ({}, "no 'weight_map'"),
+    "not an object": ([ONE], "no 'weight_map'"),
+    "shard not a string": (HONEST | {"a": 1}, "puts tensor 'a' in 1"),
+    "parent": (HONEST | {"a": "../model-1.safetensors"}, "plain name"),
+    "deeper": (HONEST | {"a": "sub/model-1.safetensors"}, "plain name"),
+    "absolute": (HONEST | {"a": "/etc/model.safetensors"}, "plain name"),
+    "backslash": (HONEST | {"a": "..\\model-1.safetensors"}, "plain name"),
+    "deeper on Windows": (HONEST | {"a": "sub\\model-1.safetensors"}, "plain name"),
+    "drive": (HONEST | {"a": "C:model-1.safetensors"}, "plain name"),
+    "NUL": (HONEST | {"a": "model\0.safetensors"}, "plain name"),
+    "surrogate": (HONEST | {"a": "\ud800.safetensors"}, "plain name"),
+    "hidden": (HONEST | {"a": ".safetensors"}, "plain name"),
+    "folder": (HONEST | {"a": ".."}, "plain name"),
+    "nothing": (HONEST | {"a": ""}, "plain name"),
+    "another format": (HONEST | {"a": "pytorch_model.bin"}, "plain name of a .safetensors file"),
+    "itself": (HONEST | {"a": "model.safetensors.index.json"}, "plain name"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_an_index_that_lies_is_refused(sharded, lie):
+    weight_map, says = LIES[lie]
+    write_index(sharded, weight_map)
+    with pytest.raises(CheckpointError) as error:
+        open_folder(sharded)
+    assert says in str(error.value)
+    assert str(error.value).startswith(str(sharded / "model.safetensors.index.json"))
+    assert str(error.value).isprintable()
+
+
+def test_a_tensor_in_two_shards_is_refused(sharded):
+    write(sharded / TWO, "b", "c")
+    with pytest.raises(CheckpointError, match=f"tensor 'b' is in {ONE} and in {TWO}"):
+        open_folder(sharded)
+
+
+def test_a_tensor_listed_twice_is_refused(sharded):
+    text = f'{{"weight_map": {{"a": "{ONE}", "b": "{ONE}", "c": "{TWO}", "a": "{TWO}"}}}}'
+    (sharded / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(CheckpointError, match="'a' twice"):
+        open_folder(sharded)
+
+
+def test_a_broken_shard_is_named_and_the_others_are_closed(sharded, recwarn):
+    (sharded / TWO).write_bytes(b"short")
+    with pytest.raises(CheckpointError, match=r"model-2\.safetensors: has 5 bytes"):
+        open_folder(sharded)
+    assert not [warning for warning in recwarn if warning.category is ResourceWarning]
+
+
+def test_an_index_that_is_too_large_is_not_read(sharded, monkeypatch):
+    monkeypatch.setattr(reader, "MAX_JSON", 50)
+    monkeypatch.setattr(reader, "parse_index", lambda *_: pytest.fail("was read"))
+    with pytest.raises(CheckpointError, match="more than the 50"):
+        open_folder(sharded)
+
+
+def test_a_model_without_tensors_is_refused(tmp_path):
+    safetensors.numpy.save_file({}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="holds no tensors"):
+        open_folder(tmp_path)
+
+
+def test_many_models_may_be_open_at_once(sharded):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (160, limits[1]))
+    checkpoints = []
+    try:
+        checkpoints.extend(open_folder(sharded) for _ in range(100))
+        assert {checkpoint["c"][0] for checkpoint in checkpoints} == {99}
+    finally:
+        for checkpoint in checkpoints:
+            checkpoint.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+SHARD = st.text() | st.sampled_from([ONE, "../" + ONE, "/" + ONE, "con.safetensors"])
+
+
+def check(text: bytes) -> None:
+    """Read the index ``text``; it is refused, or every shard lies in the folder itself."""
+    try:
+        weight_map = parse_index(text, "model.safetensors", "x")
+    except CheckpointError as error:
+        assert "\n" not in str(error)
+        return
+    for name, shard in weight_map.items():
+        assert isinstance(name, str)
+        assert (Path("here") / shard).parent == Path("here")
+        assert os.path.normpath(os.path.join("here", shard)) == os.path.join("here", shard)
+        assert shard.endswith(".safetensors")
+
+
+@given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
+def test_fuzz_index(text):
+    check(text)
+
+
+@given(st.dictionaries(st.text(), SHARD | SHARD.map(lambda text: text + ".safetensors") | JSON))
+@settings(max_examples=50)
+def test_fuzz_weight_map(weight_map):
+    check(json.dumps({"weight_map": weight_map}).encode())
+
+
+@given(st.data())
+@settings(max_examples=200)
+def test_fuzz_changes_of_a_valid_index(data):
+    text = bytearray(json.dumps({"metadata": {}, "weight_map": HONEST}).encode())
+    for _ in range(data.draw(st.integers(0, 4))):
+        start = data.draw(st.integers(0, len(text)))
+        stop = data.draw(st.integers(start, min(len(text), start + 8)))
+        text[start:stop] = data.draw(st.binary(max_size=4) | st.sampled_from([b"../", b"\\\\"]))
+    check(bytes(text))
