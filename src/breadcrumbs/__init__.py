@@ -1,7 +1,7 @@
 """Merge fine-tunings of one foundation model into one multi-task model, exactly.
 
 >>> import breadcrumbs
->>> breadcrumbs.merge("base", ["ft1", "ft2"], method="breadcrumbs", output="merged")  # doctest: +SKIP
+>>> breadcrumbs.merge("base", ["ft1", "ft2"], output="merged")  # doctest: +SKIP
 
 `merge` merges paths, hub ids or state dicts, `open` reads a checkpoint lazily, `TaskVector` does
 arithmetic on the difference of two models.

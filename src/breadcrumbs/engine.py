@@ -18,10 +18,10 @@ import numpy as np
 
 from breadcrumbs import kernels, survey, work
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
+from breadcrumbs.draws import draws
 from breadcrumbs.errors import MismatchError
 from breadcrumbs.kernels import plain
 from breadcrumbs.plan import Plan, TensorPlan
-from breadcrumbs.draws import draws
 from breadcrumbs.schedule import Task, run_tasks
 from breadcrumbs.transforms import Band, Draw
 from breadcrumbs.work import GROUP, PRECISION, Job, Segment
@@ -270,7 +270,11 @@ class _Merging:
 
     def _count_kept(self, segment: Segment, report: SegmentReport) -> None:
         """Bands keep an exact number; where a unit spans segments, the first one counts it."""
-        transform, job, n = self.engine.plan.method.transform, self.job, segment.stop - segment.start
+        transform, job, n = (
+            self.engine.plan.method.transform,
+            self.job,
+            segment.stop - segment.start,
+        )
         if self.counting:
             return
         kept = n
@@ -281,67 +285,121 @@ class _Merging:
             report.kept[t] += kept
 
     def _write_chunk(
+        self, index: int, start: int, n: int, cuts: np.ndarray | None, report: SegmentReport
+    ) -> None:
+        out = self._merge_fast(start, n, cuts, report)
+        if out is None:
+            out = self._merge_any(start, n, cuts, report)
+        self.engine.sink.write(index, start, out)
+
+    def _merge_fast(
+        self, start: int, n: int, cuts: np.ndarray | None, report: SegmentReport
+    ) -> np.ndarray | None:
+        """Return the merged chunk, or None where the fused kernels do not apply."""
+        fits = len(self.models) <= GROUP and self.dtype != np.float64 and not self.counting
+        if not fits or self.tensor.dtype not in ("BF16", "F32") or (self.weights != 1).any():
+            return None
+        rows = self.read(start, n)
+        base, models, factor = rows[0], rows[1:], self.factor if self.models else 0.0
+        raw = self.engine.buffer("out", (n,), _RAW[self.tensor.dtype])
+        bits = np.array(plain.NO_EXTENT, np.uint32)
+        everyone = slice(0, GROUP)
+        if isinstance(self.engine.plan.method.transform, Band):
+            unit, mine = self._cuts(rows, everyone, cuts)
+            squares = self.kernels.merge_band(base, models, unit, mine, factor, bits, raw)
+        else:
+            drawn, limits = self._draws(everyone, start, n)
+            squares = self.kernels.merge_drawn(base, models, drawn, limits, factor, bits, raw)
+        extent = plain.extent_of(bits, self.dtype)
+        if not math.isfinite(extent[1]) or not work.provably_exact(
+            *extent, len(self.models), self.precision
+        ):
+            return None
+        if not math.isfinite(self.kernels.extent(raw)[1]):
+            return None
+        report.squares += factor * factor * squares
+        return raw.view(DTYPES[self.tensor.dtype])
+
+    def _merge_any(
         self,
-        index: int,
         start: int,
         n: int,
         cuts: np.ndarray | None,
         report: SegmentReport,
         pair: bool = False,
-    ) -> None:
+    ) -> np.ndarray:
+        """Return the merged chunk, whatever the dtypes, weights and number of models."""
         pair = pair or bool((self.weights != 1.0).any())
         total = self.engine.buffer("total", (n,), np.float64)
-        total[:] = 0
         rest = self.engine.buffer("rest", (n if pair else 0,), np.float64)
         inexact = self.engine.buffer("inexact", (n if pair else 0,), np.uint8)
-        rest[:] = 0
-        inexact[:] = 0
+        for sums in (total, rest, inexact):
+            sums[:] = 0
         smallest, largest, untouched = math.inf, 0.0, _NONE
-        rows = self.read(start, n, slice(0, GROUP))
         kept = [0] * self.number
-        for first in range(0, max(1, len(self.models)), GROUP):
-            group = slice(first, first + GROUP)
-            if first:
-                rows = self.read(start, n, group)
+        for group in self.groups():
+            rows = self.read(start, n, group)
             low, high, untouched = self.check(rows, group, start)
             smallest, largest = min(smallest, low), max(largest, high)
             self._add(rows, group, start, cuts, total, rest, inexact, kept)
         if not pair and not work.provably_exact(
             smallest, largest, len(self.models), self.precision
         ):
-            self._write_chunk(index, start, n, cuts, report, pair=True)
-            return
+            return self._merge_any(start, n, cuts, report, pair=True)
         report.kept = [a + b for a, b in zip(report.kept, kept, strict=True)]
         if inexact.any():
             self._add_exactly(start, n, cuts, total, rest, np.flatnonzero(inexact))
-        base = rows[0]
         factor = self.factor if self.models else 0.0
-        out = self._finish(base, total, rest, factor, start, rows)
+        report.squares += factor * factor * float(np.einsum("i,i->", total, total))
+        base = rows[0]
+        merged = plain.merge(base, total, rest, factor)
+        zeros = np.flatnonzero(merged == 0)
+        if zeros.size:
+            base_at, total_at = base[zeros], total[zeros]
+            models_at = np.concatenate(
+                [self._checked(start, n, group)[1:, zeros] for group in self.groups()]
+            )
+            signed = merged[zeros]
+            plain.sign_zeros(signed, np.arange(zeros.size), base_at, models_at, total_at)
+            merged[zeros] = signed
+        out = _rounded(merged, self.tensor)
         if untouched.size:
             original = self.engine.buffer("original", (n,), DTYPES[self.tensor.base.dtype])
             self.tensor.base.read_into(start, original)
             out[untouched] = original[untouched].astype(out.dtype)
-        report.squares += factor * factor * float(np.einsum("i,i->", total, total))
-        self.engine.sink.write(index, start, out)
+        return out
+
+    def groups(self) -> list[slice]:
+        """Return the slices of the models that are read at once; one at least."""
+        return [slice(i, i + GROUP) for i in range(0, max(1, len(self.models)), GROUP)]
+
+    def _checked(self, start: int, n: int, group: slice) -> np.ndarray:
+        rows = self.read(start, n, group)
+        if self.careful:
+            self.check(rows, group, start)
+        return rows
+
+    def _cuts(
+        self, rows: np.ndarray, group: slice, cuts: np.ndarray | None
+    ) -> tuple[int, np.ndarray]:
+        """Return (unit, cuts of its units) for a chunk of raw rows."""
+        if cuts is not None:
+            return rows.shape[1], np.ascontiguousarray(cuts[:, group])
+        job = self.job
+        return job.unit, self.kernels.cut_units(rows[0], rows[1:], job.unit, job.first, job.last)
 
     def _add(self, rows, group, start, cuts, total, rest, inexact, kept) -> None:
         """Add what stays of a group of models to the sums."""
         base, models, weights = rows[0], rows[1:], self.weights[group]
-        transform, job, n = self.engine.plan.method.transform, self.job, rows.shape[1]
-        if isinstance(transform, Band):
-            if cuts is None:
-                unit, mine = job.unit, self.kernels.cut_units(
-                    base, models, job.unit, job.first, job.last
-                )
-            else:
-                unit, mine = n, np.ascontiguousarray(cuts[:, group])
+        if isinstance(self.engine.plan.method.transform, Band):
+            unit, mine = self._cuts(rows, group, cuts)
             number = np.zeros(len(models) if self.counting else 0, np.int64)
             self.kernels.add_band(base, models, unit, mine, weights, total, rest, inexact, number)
         else:
-            drawn, limits = self._draws(group, start, n)
+            drawn, limits = self._draws(group, start, rows.shape[1])
             self.kernels.add_drawn(base, models, drawn, limits, weights, total, rest, inexact)
             number = np.count_nonzero(drawn < limits[:, None], axis=1)
-            number += n * (drawn.shape[1] == 0)
+            number += rows.shape[1] * (drawn.shape[1] == 0)
         if self.counting:
             for t, more in zip(self.who[group], number, strict=True):
                 kept[t] += int(more)
@@ -359,66 +417,21 @@ class _Merging:
             drawn[row] = draws(key, start, n)
         return drawn, limits
 
-    def _finish(self, base, total, rest, factor, start, rows) -> np.ndarray:
-        """Return the merged chunk in the output's dtype, rounded once."""
-        n, name = base.size, self.tensor.dtype
-        if not rest.size and name in ("BF16", "F32") and self.dtype != np.float64:
-            raw = self.engine.buffer("out", (n,), np.uint16 if name == "BF16" else np.float32)
-            zeros = self.kernels.finish(base, total, factor, raw)
-            if math.isfinite(self.kernels.extent(raw[None])[1]):
-                out = raw.view(DTYPES[name])
-                if zeros:
-                    where = np.flatnonzero(out == 0)
-                    exact = plain.merge(base[where], total[where], rest, factor) == 0
-                    self._sign_zeros(out, where[exact], base, total, start, rows)
-                return out
-        merged = plain.merge(base, total, rest, factor)
-        out = _rounded(merged, self.tensor)
-        self._sign_zeros(out, np.flatnonzero(merged == 0), base, total, start, rows)
-        return out
-
-    def _sign_zeros(self, out, where, base, total, start, rows) -> None:
-        """Give zeros their sign, which addition cannot carry.
-
-        Where all models hold zeros of one sign, that sign; else, where nothing is added, the
-        base's; else what the addition gave.
-        """
-        if not where.size:
-            return
-        same = np.ones(where.size, np.bool_)
-        negative = np.zeros(where.size, np.bool_)
-        for first in range(0, len(self.models), GROUP):
-            group = slice(first, first + GROUP)
-            if len(self.models) > GROUP:
-                rows = self.read(start, rows.shape[1], group)
-            wide = plain.widen(rows[1:, where])
-            signs = np.signbit(wide)
-            negative = negative if first else signs[0]
-            same &= ((wide == 0) & (signs == negative)).all(axis=0)
-        kept = np.signbit(plain.widen(base[where] if len(self.models) <= GROUP else rows[0, where]))
-        was = np.signbit(out[where].astype(np.float32))
-        sign = np.where(same & bool(self.models), negative, np.where(total[where] == 0, kept, was))
-        out[where] = np.where(sign, -0.0, 0.0).astype(out.dtype)
-
     def _add_exactly(self, start, n, cuts, total, rest, where) -> None:
         """Redo the sums at the entries ``where`` with unlimited precision."""
         terms = []
-        transform = self.engine.plan.method.transform
         for t in range(len(self.models)):
             group = slice(t, t + 1)
-            rows = self.read(start, n, group)
-            self.check(rows, group, start)
+            rows = self._checked(start, n, group)
             base, model = rows
-            if isinstance(transform, Band):
-                unit = self.job.unit if cuts is None else n
-                mine = (
-                    plain.cut_units(base, model[None], unit, self.job.first, self.job.last)[:, 0]
-                    if cuts is None
-                    else cuts[:, t]
-                )
+            if isinstance(self.engine.plan.method.transform, Band):
+                unit, mine = self._cuts(rows, group, cuts)
                 keys = plain.magnitudes(base, model)
                 keep = np.concatenate(
-                    [plain.band(keys[u * unit : (u + 1) * unit], cut) for u, cut in enumerate(mine)]
+                    [
+                        plain.band(keys[u * unit : (u + 1) * unit], cut)
+                        for u, cut in enumerate(mine[:, 0])
+                    ]
                 )[where]
             else:
                 drawn, limits = self._draws(group, start, n)
@@ -435,6 +448,7 @@ class _Merging:
 
 
 _NONE = np.empty(0, np.int64)
+_RAW = {"BF16": np.dtype(np.uint16), "F32": np.dtype(np.float32)}
 
 
 def raw_dtype_of_job(engine: Engine, job: Job) -> np.dtype:
@@ -506,17 +520,20 @@ class _Survey:
         return [task(i, group) for i, group in work_]
 
     def _rows(self, segment: Segment, start: int, n: int, group: list[int]) -> np.ndarray:
-        """Return raw rows, the base's and one for each model of ``group``; absent ones unchanged."""
+        """Return raw rows, the base's and one for each model of ``group``; absent: unchanged."""
+        rows = self.engine.buffer("raw", (1 + len(group), n), self.dtype)
+        self._read(segment, start, group, rows)
+        return rows
+
+    def _read(self, segment: Segment, start: int, group: list[int], rows: np.ndarray) -> None:
         part = self.parts[segment.index]
         tensors = [part.tensor.base]
         tensors += [part.tensor.models[t] or part.tensor.base for t in group]
-        rows = self.engine.buffer("raw", (len(tensors), n), self.dtype)
-        side = self.engine.buffer("side", (n * 8,), np.uint8)
+        side = self.engine.buffer("side", (rows.shape[1] * 8,), np.uint8)
         for row, tensor in zip(rows, tensors, strict=True):
             work.read_raw(tensor, start, row, side)
         if part.careful:
             part.check(rows, slice(0, 0), start)
-        return rows
 
     def _tally(self, number: int, group: list[int]) -> None:
         segment, chunk = self.segments[number], self.job.chunk
@@ -542,8 +559,9 @@ class _Survey:
 
     def _resolve(self, models: list[int]) -> list[Task]:
         unknown = []
+        kernel = next(iter(self.parts.values())).kernels
         for t in models:
-            cuts = survey.cuts(self.tallies.pop(t), self.job.first, self.job.last, self.n)
+            cuts = survey.cuts(self.tallies.pop(t), self.job.first, self.job.last, self.n, kernel)
             if cuts is None:
                 unknown.append(t)
             else:
@@ -554,21 +572,20 @@ class _Survey:
 
     def _sample(self, models: list[int]) -> dict[int, np.ndarray]:
         """Return brackets of the two ranks for each model, from a sample of runs."""
-        samples = {t: [] for t in models}
         run = min(survey.RUN, self.n)
-        for at in survey.sample_starts(self.n):
-            segment, start = self._locate(at, run)
-            n = min(run, segment.stop - start)
-            for first in range(0, len(models), GROUP):
-                group = models[first : first + GROUP]
-                rows = self._rows(segment, start, n, group)
-                keys = plain.magnitudes(rows[0], rows[1:])
-                for row, t in enumerate(group):
-                    samples[t].append(np.resize(keys[row], run))
-        return {
-            t: survey.bracket(np.array(samples[t]), self.job.first, self.job.last, self.n)
-            for t in models
-        }
+        places = [self._locate(at, run) for at in survey.sample_starts(self.n)]
+        result = {}
+        for first in range(0, len(models), GROUP):
+            group = models[first : first + GROUP]
+            rows = self.engine.buffer("raw", (1 + len(group), len(places), run), self.dtype)
+            for i, (segment, start) in enumerate(places):
+                n = min(run, segment.stop - start)
+                self._read(segment, start, group, rows[:, i, :n])
+                # A piece shorter than a run counts several times; that only widens the bracket.
+                rows[:, i, n:] = rows[:, i, np.arange(n, run) % n]
+            for t, keys in zip(group, plain.magnitudes(rows[0], rows[1:]), strict=True):
+                result[t] = survey.bracket(keys, self.job.first, self.job.last, self.n)
+        return result
 
     def _locate(self, at: int, run: int) -> tuple[Segment, int]:
         """Return the segment and the entry of its tensor that entry ``at`` of the job is."""

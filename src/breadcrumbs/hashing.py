@@ -60,8 +60,8 @@ class _Run:
             with self.lock, File(self.path) as file:
                 while self.at < end:
                     piece = buffer[: min(BUFFER, end - self.at)]
-                    file.read_into(self.at, memoryview(piece))
-                    self.hasher.update(piece)
+                    file.read_into(self.at, piece.data)
+                    self.hasher.update(piece.data)
                     self.at += piece.size
                 if self.at == self.size:
                     self.owner.digests[self.path] = self.hasher.hexdigest()

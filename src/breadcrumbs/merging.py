@@ -266,7 +266,7 @@ class FileSink:
         self.writer.write(index, start, values)
         if not hasattr(self._thread, "hasher"):
             self._thread.hasher = blake3()
-        self._thread.hasher.update(values.view(np.uint8))
+        self._thread.hasher.update(values.view(np.uint8).data)
 
     def finish(self, segment: Segment, report: SegmentReport) -> None:
         digest = self._thread.hasher.hexdigest(length=16)

@@ -72,7 +72,7 @@ METHODS: dict[str, Method] = {
             "Published settings: ViT-B/32 beta .90 gamma .99; B/16 .90/.992; L/14 .85/.99;"
             " 200 tasks .85/.993. alpha is not printed; a remark of the authors gives 1 at .90/.99."
             " Entries rank by (magnitude, position), so the number kept is exact."
-            " mergekit names the fraction of largest entries cut `gamma` (0.01 there is 0.99 here).",
+            " mergekit names the fraction of largest entries cut `gamma`: 0.01 there is 0.99 here.",
         ),
         Method(
             "task_arithmetic",
@@ -98,7 +98,8 @@ METHODS: dict[str, Method] = {
             BOTTOM_MASKING,
             scaled_sum(1.0),
             "keep the largest entries of each task vector, outliers included (ablation)",
-            "base + alpha * sum_t weight_t * m_t * tau_t, m_t = [rank |tau_t| > n - floor(density n)]",
+            "base + alpha * sum_t weight_t * m_t * tau_t, "
+            "m_t = [rank |tau_t| > n - floor(density n)]",
             _BREADCRUMBS_PAPER + ", Fig. 7",
             "alpha is not published.",
         ),

@@ -94,7 +94,7 @@ Parameter = Fraction | Real | OneOf
 
 
 def parse(owner: str, declared: Mapping[str, Parameter], given: Mapping[str, Any]) -> Values:
-    """Return ``given`` checked against ``declared``, without defaults; RecipeError names the key."""
+    """Return ``given`` checked against ``declared``, no defaults added; RecipeErrors name keys."""
     values: Values = {}
     for name, value in given.items():
         if name not in declared:

@@ -257,6 +257,4 @@ def _only_changed(plan: Plan) -> Plan:
                 tensor.base, tensor.dtype, tensor.models, tensor.values, "unchanged"
             )
         tensors.append(tensor)
-    return Plan(
-        plan.recipe, plan.method, plan.base, plan.models, tuple(tensors), plan.warnings
-    )
+    return Plan(plan.recipe, plan.method, plan.base, plan.models, tuple(tensors), plan.warnings)

@@ -215,7 +215,9 @@ def load(path: str | Path) -> Recipe:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read as text ({error}). Give a YAML recipe.") from None
+        raise RecipeError(
+            f"{path}: cannot be read as text ({error}). Give a YAML recipe."
+        ) from None
     try:
         data = yaml.load(text, Loader=_loader())
     except yaml.MarkedYAMLError as error:
@@ -276,9 +278,7 @@ def to_mapping(recipe: Recipe, *, complete: bool = False) -> dict[str, Any]:
         "models": [_model_entry(model) for model in recipe.models],
         "method": recipe.method,
         "parameters": _plain(parameters),
-        "overrides": [
-            {"tensors": o.tensors, **_plain(o.parameters)} for o in recipe.overrides
-        ],
+        "overrides": [{"tensors": o.tensors, **_plain(o.parameters)} for o in recipe.overrides],
     }
     for name, spec in Recipe.__dataclass_fields__.items():
         value = getattr(recipe, name)

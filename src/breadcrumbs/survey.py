@@ -9,14 +9,16 @@ long it takes.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from types import ModuleType
 
 import numpy as np
 
 from breadcrumbs.kernels import plain
 
 #: Entries of a run of the sample.
-RUN = 1024
+RUN = 2048
 #: Standard errors that a bracket reaches to each side.
 MARGIN = 4.5
 #: Room for collected keys, as a fraction of the entries of a segment.
@@ -33,14 +35,13 @@ def wave(n: int) -> int:
 
 
 def sample_starts(n: int) -> list[int]:
-    """Return where runs of `RUN` entries are sampled of ``n``: about ``n ** (2/3)`` entries."""
+    """Return where runs of `RUN` entries are sampled of ``n``: one entry of 64, within bounds."""
     if n <= RUN:
         return [0]
-    number = int(min(max(n ** (2 / 3), 16 * RUN), 1 << 20, n) / RUN) or 1
+    number = max(1, min(max(n // 64, 1 << 15), 1 << 18, n) // RUN)
     step = n // number
-    # A stride that is odd to every row length, so that no column is favoured.
-    rng = np.random.Generator(np.random.Philox(key=n))
-    jitter = rng.integers(0, max(1, step - RUN), number)
+    # Jitter, so that no column of a matrix is favoured; from n alone, so that runs repeat.
+    jitter = np.random.Generator(np.random.Philox(key=n)).integers(0, max(1, step - RUN), number)
     return [int(min(i * step + jitter[i], n - RUN)) for i in range(number)]
 
 
@@ -50,32 +51,30 @@ def bracket(sample: np.ndarray, first: int, last: int, n: int) -> np.ndarray:
     sample: (runs, RUN) keys, the runs spread over the n entries. The spread of a rank between the
     runs gives its standard error, so weights whose rows differ get wider brackets.
     """
-    ordered = np.sort(sample, axis=None)
-    low = _around(sample, ordered, first / n) if first > 0 else (0, 0)
-    high = _around(sample, ordered, last / n) if last < n else (0, 0)
+    shift = 8 * sample.itemsize - 16
+    upto = np.cumsum(np.bincount((sample >> shift).ravel().astype(np.int64), minlength=1 << 15))
+    low = _around(sample, upto, shift, first / n) if first > 0 else (0, 0)
+    high = _around(sample, upto, shift, last / n) if last < n else (0, 0)
     return np.array([*low, *high], sample.dtype)
 
 
-def _around(sample: np.ndarray, ordered: np.ndarray, quantile: float) -> tuple[int, int]:
-    middle = ordered[min(int(quantile * ordered.size), ordered.size - 1)]
-    below = np.count_nonzero(sample < middle, axis=1) / sample.shape[1]
-    error = below.std() / np.sqrt(len(below)) if len(below) > 1 else 0.05
-    width = MARGIN * error + 4 / ordered.size
-    start = int((quantile - width) * ordered.size)
-    stop = int((quantile + width) * ordered.size) + 1
-    low = ordered[start] if start >= 0 else ordered[0] * 0
-    high = ordered[min(stop, ordered.size - 1)]
-    if stop >= ordered.size:
-        high = plain.everything(sample.itemsize)[2]
-    return int(low), int(high)
+def _around(sample: np.ndarray, upto: np.ndarray, shift: int, quantile: float) -> tuple[int, int]:
+    """Return keys on both sides of a quantile. upto: keys in bins of ``2**shift``, cumulated."""
+    middle = int(np.searchsorted(upto, quantile * sample.size, side="right"))
+    key = np.asarray(middle << shift, sample.dtype)
+    below = np.count_nonzero(sample < key, axis=1) / sample.shape[1]
+    error = below.std() / math.sqrt(len(below)) if len(below) > 1 else 0.05
+    width = (MARGIN * error + 4 / sample.size) * sample.size
+    ends = np.array([quantile * sample.size - width, quantile * sample.size + width])
+    start, stop = np.searchsorted(upto, ends, side="right")
+    return int(start) << shift, min((int(stop) + 1) << shift, 1 << (8 * sample.itemsize - 1)) - 1
 
 
 @dataclass
 class Tally:
     """What one pass over a unit found out about one model, chunk by chunk.
 
-    bracket: (4,) keys. counts: (chunks, 4) of keys < low, <= low, < high, <= high.
-    inside: keys in ``(low, low_end]`` or ``(high, high_end]``, chunk by chunk, in segments.
+    bracket, counts (chunks, 4), inside: as `plain.tally` has them, inside in segments.
     sizes: (chunks,) how many of them each chunk has. overflow: some were not kept for want of room.
     """
 
@@ -86,7 +85,7 @@ class Tally:
     overflow: bool = False
 
 
-def cuts(tally: Tally, first: int, last: int, n: int) -> np.ndarray | None:
+def cuts(tally: Tally, first: int, last: int, n: int, kernels: ModuleType) -> np.ndarray | None:
     """Return the cut of every chunk, (chunks, 4), or None if the tally does not tell.
 
     The unit's ties are dealt to its chunks in order, so the number kept is exact.
@@ -100,7 +99,7 @@ def cuts(tally: Tally, first: int, last: int, n: int) -> np.ndarray | None:
     for column, rank, limit in ((0, first, 0), (2, last, n)):
         if rank == limit:
             continue
-        found = _find(tally, inside, column, rank)
+        found = _find(tally, inside, column, rank, kernels)
         if found is None:
             return None
         key, ordinal, ties = found
@@ -112,27 +111,23 @@ def cuts(tally: Tally, first: int, last: int, n: int) -> np.ndarray | None:
 
 
 def _find(
-    tally: Tally, inside: np.ndarray, column: int, rank: int
+    tally: Tally, inside: np.ndarray, column: int, rank: int, kernels: ModuleType
 ) -> tuple[int, int, np.ndarray] | None:
     """Return (key of that rank, its place among equal keys, number of equal keys in each chunk)."""
     low, end = tally.bracket[column], tally.bracket[column + 1]
-    below, upto = tally.counts[:, column], tally.counts[:, column + 1]
-    if rank <= below.sum():
+    place = rank - int(tally.counts[:, column].sum())
+    if place <= 0:
         return None
-    if rank <= upto.sum():
-        return int(low), int(rank - below.sum()), upto - below
+    if low == end:
+        ties = tally.counts[:, column + 1]
+        return (int(low), place, ties) if place <= ties.sum() else None
     if tally.overflow:
         return None
-    mine = inside[(inside > low) & (inside <= end)]
-    place = int(rank - upto.sum())
-    if place > mine.size:
+    key, ordinal = kernels.select(inside, low, end, place)
+    if ordinal == 0:
         return None
-    key = np.partition(mine, place - 1)[place - 1]
-    ordinal = place - int(np.count_nonzero(mine < key))
-    equal = np.zeros(inside.size + 1, np.int64)
-    np.cumsum(inside == key, out=equal[1:])
-    ends = np.cumsum(tally.sizes)
-    return int(key), ordinal, equal[ends] - equal[ends - tally.sizes]
+    chunk = np.searchsorted(np.cumsum(tally.sizes), np.flatnonzero(inside == key), side="right")
+    return int(key), int(ordinal), np.bincount(chunk, minlength=len(tally.sizes))
 
 
 def refine(counts: np.ndarray, rank: int) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
 from breadcrumbs.plan import Plan, TensorPlan
 from breadcrumbs.transforms import Band
 
-CHUNK = 1 << 16
+CHUNK = 1 << 18
 SEGMENT = 1 << 20
 GROUP = 8
 
@@ -101,8 +101,8 @@ def jobs(plan: Plan) -> list[Job]:
 
 def _tensor_jobs(transform: Band, tensor: TensorPlan, index: int) -> Iterator[Job]:
     n, shape, values = tensor.base.size, tensor.base.shape, tensor.values
-    by_row = transform.granularity(values) == "row" and len(shape) > 0
-    unit = shape[-1] if by_row else n
+    by_row = transform.granularity(values) == "row"
+    unit = shape[-1] if by_row and shape else n
     first, last = transform.ranks(unit, values)
     if not shape and transform.keep_scalars(values):
         first, last = 0, 1

@@ -17,9 +17,7 @@ from breadcrumbs.parameters import Values
 def _factor(values: Values, weights: Sequence[float]) -> float:
     total = math.fsum(weights)
     if weights and total == 0:
-        raise RecipeError(
-            "average: the weights add up to 0, so there is no mean. Change a weight."
-        )
+        raise RecipeError("average: the weights add up to 0, so there is no mean. Change a weight.")
     return 1 / total if weights else 1.0
 
 

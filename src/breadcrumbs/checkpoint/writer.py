@@ -1,8 +1,8 @@
 """Write safetensors whose layout is known from the start, in any order, from any thread.
 
 Everything is written into a *partial* folder beside the output and moved to the output's name when
-it is whole. A journal in that folder notes the segments that are done, with a digest of their bytes,
-so that an interrupted merge can go on.
+it is whole. A journal in that folder notes the segments that are done, with digests of their
+bytes, so that an interrupted merge can go on.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Writer:
         self._check_room()
         self._open_files(None if self.single else shard_size, keep)
         with self.errors():
-            self._journal = open(self.partial / JOURNAL, "ab", buffering=0)
+            self._journal = open(self.partial / JOURNAL, "ab", buffering=0)  # noqa: SIM115
             if not keep:
                 self._note({"key": key})
         if keep:
@@ -255,7 +255,7 @@ class Writer:
     def write(self, number: int, start: int, values: np.ndarray) -> None:
         """Write entries of tensor ``number`` from flat position ``start`` on."""
         file, offset = self._where[number]
-        data = memoryview(values.view(np.uint8)).cast("B")
+        data = values.view(np.uint8).data.cast("B")
         with self.errors():
             file.write(offset + start * DTYPES[self.entries[number].dtype].itemsize, data)
 
@@ -267,7 +267,7 @@ class Writer:
             self._note(note)
 
     def verify(self) -> None:
-        """Read the output again and compare every digest; OutputError names the first difference."""
+        """Read the output again and compare digests; OutputError names the first difference."""
         for note in self.done.values():
             if self.digest(note["tensor"], note["start"], note["stop"]) != note["digest"]:
                 name = self.entries[note["tensor"]].name

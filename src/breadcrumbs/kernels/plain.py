@@ -47,20 +47,37 @@ def tally(base, models, brackets, counts, kept, filled) -> None:
     """Count keys around two brackets and collect those inside them.
 
     brackets: (G, 4) keys ``low, low_end, high, high_end``. counts: (G, 4) int64, to which the
-    numbers of keys < low, <= low, < high, <= high are added. kept: (G, capacity) keys, to which
-    the keys in ``(low, low_end]`` or ``(high, high_end]`` are appended in order, from position
+    numbers of keys < low, == low, < high, == high are added; equal ones are counted only for a
+    bracket of one key. kept: (G, capacity) keys, to which the keys from low to low_end and from
+    high to high_end, unless the bracket is one key, are appended in order, from position
     ``filled[t]`` on; ``filled`` counts on where there is no room, which tells of the overflow.
     """
     for t, keys in enumerate(magnitudes(base, models)):
-        low, low_end, high, high_end = brackets[t]
-        counts[t, 0] += np.count_nonzero(keys < low)
-        counts[t, 1] += np.count_nonzero(keys <= low)
-        counts[t, 2] += np.count_nonzero(keys < high)
-        counts[t, 3] += np.count_nonzero(keys <= high)
-        inside = keys[((keys > low) & (keys <= low_end)) | ((keys > high) & (keys <= high_end))]
-        room = max(0, min(inside.size, kept.shape[1] - filled[t]))
-        kept[t, filled[t] : filled[t] + room] = inside[:room]
-        filled[t] += inside.size
+        inside = np.zeros(keys.size, np.bool_)
+        for column in (0, 2):
+            low, end = brackets[t, column : column + 2]
+            counts[t, column] += np.count_nonzero(keys < low)
+            if low == end:
+                counts[t, column + 1] += np.count_nonzero(keys == low)
+            else:
+                inside |= (keys >= low) & (keys <= end)
+        found = keys[inside]
+        room = max(0, min(found.size, kept.shape[1] - filled[t]))
+        kept[t, filled[t] : filled[t] + room] = found[:room]
+        filled[t] += found.size
+
+
+def select(keys, low, end, place: int) -> tuple[int, int]:
+    """Return (the key that is number ``place`` of those from low to end, its place among equals).
+
+    Counts from 1; (0, 0) if there are fewer.
+    """
+    # NumPy's sort is several times faster here than its partition, which dislikes equal keys.
+    inside = np.sort(keys[(keys >= low) & (keys <= end)])
+    if place > inside.size:
+        return 0, 0
+    key = inside[place - 1]
+    return int(key), place - int(np.searchsorted(inside, key))
 
 
 def histogram(base, models, first, shift, counts) -> None:
@@ -166,25 +183,31 @@ def two_sum(a, b, total):
     return (a - (total - back)) + (b - back)
 
 
+#: The extent of no weights, as `merge_band` takes it.
+NO_EXTENT = (0xFFFFFFFF, 0)
+
+
 def extent(raw: np.ndarray) -> tuple[float, float]:
     """Return the smallest nonzero and the largest magnitude of contiguous raw weights.
 
-    A NaN or infinity among them shows as a largest of nan or inf. Weights without a nonzero entry gives (inf, 0).
+    A NaN or infinity among them shows as a largest of nan or inf. Weights without a nonzero entry
+    give (inf, 0).
     """
     bits = raw if raw.dtype == np.uint16 else raw.view(f"u{raw.itemsize}")
     bits = bits & np.asarray(np.iinfo(bits.dtype).max >> 1, bits.dtype)
-    largest = bits.max(initial=0)
-    smallest = (bits - np.asarray(1, bits.dtype)).min(initial=np.iinfo(bits.dtype).max)
-    return extent_of(smallest, largest, raw.dtype)
+    nonzero = bits[bits > 0]
+    if not nonzero.size:
+        return math.inf, 0.0
+    return extent_of(np.array([nonzero.min() - 1, nonzero.max()]), raw.dtype)
 
 
-def extent_of(smallest, largest, dtype) -> tuple[float, float]:
-    """Return the magnitudes whose bits are ``smallest + 1`` and ``largest``."""
-    pair = np.array([smallest, largest], f"u{dtype.itemsize}")
-    none = pair[0] == np.iinfo(pair.dtype).max
-    pair[0] += np.asarray(1, pair.dtype)
-    wide = widen(pair if dtype == np.uint16 else pair.view(dtype))
-    return (math.inf if none else float(wide[0])), float(wide[1])
+def extent_of(pair: np.ndarray, dtype: np.dtype) -> tuple[float, float]:
+    """Return the magnitudes whose bits are ``pair[0] + 1`` and ``pair[1]``."""
+    if pair[1] == 0:
+        return math.inf, 0.0
+    bits = np.array([int(pair[0]) + 1, pair[1]], f"u{dtype.itemsize}")
+    wide = widen(bits if dtype == np.uint16 else bits.view(dtype))
+    return float(wide[0]), float(wide[1])
 
 
 def merge(base, total, rest, alpha: float) -> np.ndarray:
@@ -197,11 +220,56 @@ def merge(base, total, rest, alpha: float) -> np.ndarray:
     return merged
 
 
-def finish(base, total, alpha: float, out) -> int:
-    """Write ``base + alpha * total``, rounded once, to raw ``out``; return the number of zeros."""
+def merge_band(base, models, unit: int, cuts, alpha: float, extent, out) -> float:
+    """Write ``base + alpha * (what the cuts keep of all models)``, rounded once, to raw ``out``.
+
+    As `add_band` with weights 1, then `merge` and `sign_zeros`, in one go; right where the sums
+    are provably exact, which ``extent`` helps to tell: (2,) uint32, whose first is lowered to the
+    bits of the smallest nonzero magnitude minus 1 and second raised to those of the largest.
+    Returns the sum of squares of the sums.
+    """
+    total = np.zeros(base.size)
+    none = np.empty(0)
+    add_band(base, models, unit, cuts, np.ones(len(models)), total, none, none, none)
+    return _finish_all(base, models, total, alpha, extent, out)
+
+
+def merge_drawn(base, models, draws, limits, alpha: float, extent, out) -> float:
+    """Like `merge_band`, for what `add_drawn` adds."""
+    total = np.zeros(base.size)
+    none = np.empty(0)
+    add_drawn(base, models, draws, limits, np.ones(len(models)), total, none, none)
+    return _finish_all(base, models, total, alpha, extent, out)
+
+
+def _finish_all(base, models, total, alpha, extent_bits, out) -> float:
     merged = merge(base, total, np.empty(0), alpha)
+    sign_zeros(merged, np.flatnonzero(merged == 0), base, models, total)
     out[:] = round_to(merged, "BF16" if out.dtype == np.uint16 else "F32").view(out.dtype)
-    return int(np.count_nonzero(merged == 0.0))
+    for raw in (base, models):
+        bits = (raw if raw.dtype == np.uint16 else raw.view(np.uint32)).astype(np.uint32)
+        bits &= np.uint32(0x7FFF if raw.dtype == np.uint16 else 0x7FFFFFFF)
+        nonzero = bits[bits > 0]
+        extent_bits[0] = min(extent_bits[0], (nonzero - 1).min(initial=0xFFFFFFFF))
+        extent_bits[1] = max(extent_bits[1], nonzero.max(initial=0))
+    return float(np.einsum("i,i->", total, total))
+
+
+def sign_zeros(merged, where, base, models, total) -> None:
+    """Give the zeros of ``merged`` at positions ``where`` their sign, which addition cannot carry.
+
+    Where all models hold zeros of one sign, that sign; else, where nothing is added, the base's;
+    else what the addition gave. base, models: raw; total: the sums.
+    """
+    if not where.size:
+        return
+    sign = np.where(total[where] == 0, np.signbit(widen(base[where])), np.signbit(merged[where]))
+    if len(models):
+        wide = widen(models[:, where])
+        signs = np.signbit(wide)
+        same = ((wide == 0) & (signs == signs[0])).all(axis=0)
+        sign = np.where(same, signs[0], sign)
+    merged[where] = np.where(sign, -0.0, 0.0)
 
 
 def round_to(merged: np.ndarray, dtype: str) -> np.ndarray:

@@ -1,0 +1,244 @@
+"""What people see: tables, progress and reports on a terminal. Everything goes to stderr but what
+was asked for, which goes to stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from breadcrumbs import sizes
+from breadcrumbs.aggregates import Linear
+from breadcrumbs.methods import Method
+from breadcrumbs.plan import Plan
+from breadcrumbs.report import Report
+from breadcrumbs.transforms import Band
+
+
+def _console(stderr: bool = False) -> Any:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+
+
+def _table(*columns: str, right: tuple[int, ...] = ()) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i in right else "left", overflow="fold")
+    return table
+
+
+@contextmanager
+def progress(plan: Plan, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """Show a bar with bytes per second and time left on a terminal, and nothing elsewhere."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda nbytes: None
+        return
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    bar = Progress(
+        TextColumn("merging"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=_console(stderr=True),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("", total=plan.bytes_read)
+        yield lambda nbytes: bar.advance(task, nbytes)
+
+
+def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
+    """Print what a merge would do."""
+    copied = Counter(tensor.copied for tensor in plan.tensors if tensor.copied)
+    facts: dict[str, Any] = {
+        "method": plan.recipe.method,
+        "parameters": {
+            key: str(value) for key, value in plan.method.complete(plan.recipe.parameters).items()
+        },
+        "models": len(plan.models),
+        "tensors": len(plan.tensors),
+        "merged": len(plan.merged),
+        "copied": dict(copied),
+        "bytes_read": plan.bytes_read,
+        "bytes_written": plan.bytes_written,
+        "memory": sizes.memory(plan, threads),
+        "threads": threads,
+        "excluded": [
+            t.name for t in plan.tensors if t.copied.startswith(("excluded", "not among"))
+        ],
+        "warnings": list(plan.warnings),
+    }
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    table = _table("plan", "")
+    settings = ", ".join(f"{key} {value}" for key, value in facts["parameters"].items())
+    table.add_row("method", f"{facts['method']} ({settings})")
+    table.add_row("models", f"{len(plan.models)} and the base {plan.base.label}")
+    table.add_row("tensors", f"{facts['tensors']}, of which {facts['merged']} are merged")
+    for reason, number in copied.items():
+        table.add_row("copied from the base", f"{number} ({reason})")
+    for name in facts["excluded"]:
+        table.add_row("", name)
+    table.add_row("to read", sizes.human(plan.bytes_read))
+    table.add_row("to write", sizes.human(plan.bytes_written))
+    table.add_row("memory", f"about {sizes.human(facts['memory'])} with {threads} threads")
+    _console().print(table)
+    _warn(plan.warnings)
+
+
+def report(report: Report, output: str | None, *, verbose: bool) -> None:
+    """Print what a merge did."""
+    console = _console(stderr=True)
+    table = _table("model", "weight", "kept", "of weights", right=(1, 2, 3))
+    for row in report.models:
+        table.add_row(row.name, f"{row.weight:g}", f"{row.fraction:.2%}", f"{row.entries:,}")
+    console.print(table)
+    copied = ", ".join(f"{number} {reason}" for reason, number in report.copied.items())
+    peak = f", {sizes.human(report.peak)} of memory at most" if report.peak else ""
+    console.print(
+        f"{report.method}: {report.merged} of {report.tensors} tensors merged"
+        f"{f' (copied: {copied})' if copied else ''}; norm of the update {report.norm:.4g}\n"
+        f"{sizes.human(report.bytes_read)} read, {sizes.human(report.bytes_written)} written in"
+        f" {report.seconds:.1f} s{peak}"
+    )
+    if report.emptied:
+        shown = report.emptied if verbose else report.emptied[:5]
+        more = len(report.emptied) - len(shown)
+        console.print(
+            f"{len(report.emptied)} tensors lost the whole task vector of some model: "
+            f"{', '.join(shown)}{f' and {more} more (-v lists them)' if more else ''}"
+        )
+    _warn(report.warnings)
+    console.print(f"written: {output}", markup=False)
+
+
+def _warn(warnings: Any) -> None:
+    for warning in warnings:
+        print(f"warning: {warning}.", file=sys.stderr)
+
+
+def methods(methods: list[Method]) -> None:
+    """Print one line for each method."""
+    table = _table("method", "what it does", "passes", "paper", right=(2,))
+    table.columns[0].no_wrap = True
+    for method in methods:
+        facts = method_mapping(method)
+        authors, _, rest = method.paper.partition(",")
+        paper = f"{authors}, {rest[rest.find('arXiv') :]}"
+        table.add_row(method.name, method.summary, str(facts["passes"]), paper)
+    console = _console()
+    console.print(table)
+    console.print(
+        "All need a base, take any number of models in any order, and need no data.\n"
+        "`breadcrumbs methods NAME` explains one."
+    )
+
+
+def method_mapping(method: Method) -> dict[str, Any]:
+    """Return a method as plain data."""
+    assert isinstance(method.aggregate, Linear)
+    ranked = isinstance(method.transform, Band)
+    return {
+        "name": method.name,
+        "summary": method.summary,
+        "formula": method.formula,
+        "paper": method.paper,
+        "notes": method.notes,
+        "needs": "a base, any number of models, no data",
+        "passes": 2 if ranked else 1,
+        "order": "does not matter",
+        "parameters": {
+            name: {
+                "default": None if p.default is None else str(p.default),
+                "range": p.range,
+                "help": p.help,
+            }
+            for name, p in method.parameters.items()
+        },
+    }
+
+
+def method(method: Method) -> None:
+    """Print all about one method."""
+    facts = method_mapping(method)
+    console = _console()
+    console.print(f"{method.name}: {method.summary}\n", markup=False)
+    console.print(f"    merged = {method.formula}\n", markup=False)
+    table = _table("parameter", "default", "range", "meaning")
+    for name, p in facts["parameters"].items():
+        table.add_row(name, p["default"] or "", p["range"], p["help"])
+    if facts["parameters"]:
+        console.print(table)
+    console.print(f"Needs {facts['needs']}. Reads each weight {facts['passes']} times at most.")
+    console.print(f"Paper: {method.paper}.", markup=False)
+    if method.notes:
+        console.print(method.notes, markup=False)
+
+
+def inspection(found: dict[str, Any], *, tensors: bool) -> None:
+    """Print what `breadcrumbs.inspection.inspect` found."""
+    console = _console()
+    table = _table("file", "bytes", "BLAKE3", right=(1,))
+    for file in found["files"]:
+        table.add_row(file["file"], f"{file['bytes']:,}", file.get("blake3", ""))
+    console.print(f"{found['path']}", markup=False)
+    if found["files"]:
+        console.print(table)
+    dtypes = ", ".join(f"{n:,} {dtype}" for dtype, n in found["entries_by_dtype"].items())
+    console.print(
+        f"{len(found['tensors'])} tensors, {found['parameters']:,} weights,"
+        f" {sizes.human(found['bytes'])} ({dtypes})"
+    )
+    if tensors:
+        table = _table("tensor", "dtype", "shape", "bytes", right=(3,))
+        for tensor in found["tensors"]:
+            shape = " x ".join(map(str, tensor["shape"])) or "scalar"
+            table.add_row(tensor["name"], tensor["dtype"], shape, f"{tensor['bytes']:,}")
+        console.print(table)
+    merged = found["merged_from"]
+    if merged:
+        recipe = merged.get("recipe", {})
+        console.print(
+            f"merged by breadcrumbs {merged.get('version')} ({recipe.get('method')}) from"
+        )
+        for source in merged.get("inputs", []):
+            for file in source["files"]:
+                console.print(
+                    f"  {source['model']}  {file['file']}  {file['bytes']:,} bytes"
+                    f"  {file['blake3'][:16]}...",
+                    markup=False,
+                )
+
+
+def demo(result: Any) -> None:
+    """Print the table of the demo and what it shows."""
+    console = _console()
+    table = _table(
+        "model", *result.tasks, "mean", "normalised", right=tuple(range(1, len(result.tasks) + 3))
+    )
+    for row in result.rows:
+        table.add_row(
+            row.name,
+            *(f"{row.accuracy[task]:.1%}" for task in result.tasks),
+            f"{row.mean:.1%}",
+            f"{row.normalised:.1%}",
+        )
+    console.print(table)
+    console.print(result.lesson)
