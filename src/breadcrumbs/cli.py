@@ -256,7 +256,8 @@ def demo(keep: str | None, as_json: bool) -> None:
     from breadcrumbs import show
     from breadcrumbs.demo import run
 
-    result = run(keep)
+    with show.status(quiet=as_json) as step:
+        result = run(keep, step)
     if as_json:
         click.echo(json.dumps(result.to_mapping(), indent=2))
     else:

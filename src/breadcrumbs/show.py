@@ -63,6 +63,17 @@ def progress(plan: Plan, *, quiet: bool) -> Iterator[Callable[[int], None]]:
         yield lambda nbytes: bar.advance(task, nbytes)
 
 
+@contextmanager
+def status(*, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Say on a terminal what is being done, in one line that is replaced."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda what: None
+        return
+    console = _console(stderr=True)
+    with console.status("") as line:
+        yield lambda what: line.update(what)
+
+
 def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
     """Print what a merge would do."""
     copied = Counter(tensor.copied for tensor in plan.tensors if tensor.copied)
@@ -229,16 +240,12 @@ def inspection(found: dict[str, Any], *, tensors: bool) -> None:
 
 def demo(result: Any) -> None:
     """Print the table of the demo and what it shows."""
+    table = _table("test accuracy", *(row.name for row in result.rows), right=(1, 2, 3, 4))
+    for task in result.tasks:
+        table.add_row(task, *(f"{row.accuracy[task]:.1%}" for row in result.rows))
+    table.add_section()
+    table.add_row("mean", *(f"{row.mean:.1%}" for row in result.rows))
+    table.add_row("normalised", *(f"{row.normalised:.1%}" for row in result.rows))
     console = _console()
-    table = _table(
-        "model", *result.tasks, "mean", "normalised", right=tuple(range(1, len(result.tasks) + 3))
-    )
-    for row in result.rows:
-        table.add_row(
-            row.name,
-            *(f"{row.accuracy[task]:.1%}" for task in result.tasks),
-            f"{row.mean:.1%}",
-            f"{row.normalised:.1%}",
-        )
     console.print(table)
-    console.print(result.lesson)
+    console.print(f"{result.lesson} ({result.seconds:.0f} s)", markup=False)
