@@ -30,13 +30,17 @@ def methods_page() -> str:
         parts.append(f"    merged = {method.formula}\n")
         if facts["parameters"]:
             rows = [
-                f"| `{name}` | {p['default'] or ''} | {p['range']} | {p['help']} |"
+                f"| `{name}` | {p['default'] or ''} | {p['range']} | {_cell(p['help'])} |"
                 for name, p in facts["parameters"].items()
             ]
             head = "| parameter | default | range | meaning |\n|---|---|---|---|\n"
             parts.append(head + "\n".join(rows) + "\n")
         parts.append(f"{method.paper}. {method.notes}".strip() + "\n")
     return "\n".join(parts)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def methods_table() -> str:
