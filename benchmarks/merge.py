@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--folder", required=True, help="where checkpoints and outputs go")
     parser.add_argument("--method", default="breadcrumbs", choices=SETTINGS)
     parser.add_argument("--models", type=int, default=4, help="fine-tuned checkpoints to make")

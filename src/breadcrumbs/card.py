@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from breadcrumbs.errors import CheckpointError
 from breadcrumbs.hashing import FileDigests
 from breadcrumbs.plan import Plan
 from breadcrumbs.recipe import to_yaml
@@ -20,17 +22,23 @@ _WEIGHTS = {
     ".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".gguf", ".ot", ".ckpt",
 }  # fmt: skip
 _LARGEST = 100 << 20
+_SHOWN = 50
 
 
 def add(folder: Path, plan: Plan, report: Report, digests: FileDigests) -> None:
     """Write into ``folder`` what a merged model needs besides its weights."""
     for path in side_files(plan.base.folder):
-        shutil.copyfile(path, folder / path.name)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read: {error.strerror}.") from None
+        (folder / path.name).write_bytes(content)
     config = folder / "config.json"
     if plan.recipe.dtype and config.exists():
         _set_dtype(config, plan.recipe.dtype)
     (folder / RECIPE).write_text(to_yaml(plan.recipe, complete=True), encoding="utf-8")
-    (folder / "README.md").write_text(card(plan, report, digests), encoding="utf-8")
+    text = card(plan, report, digests)
+    (folder / "README.md").write_text(text, encoding="utf-8", errors="replace")
 
 
 def side_files(folder: Path | None) -> Iterator[Path]:
@@ -46,15 +54,24 @@ def side_files(folder: Path | None) -> Iterator[Path]:
 
 
 def _set_dtype(config: Path, dtype: str) -> None:
-    """Say the new dtype in a transformers config, under the key that it uses."""
+    """Say the new dtype in a transformers config, under the keys that it uses."""
     try:
         data = json.loads(config.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return
-    for key in ("dtype", "torch_dtype"):
-        if isinstance(data, dict) and key in data:
-            data[key] = dtype
-            config.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    if _replace_dtypes(data, dtype):
+        config.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def _replace_dtypes(data: Any, dtype: str) -> bool:
+    """Set the dtypes of a config and of the configs in it; return whether there were any."""
+    found = False
+    for key, value in data.items() if isinstance(data, dict) else ():
+        if key in ("dtype", "torch_dtype"):
+            data[key], found = dtype, True
+        elif key.endswith("_config") and key != "quantization_config":
+            found |= _replace_dtypes(value, dtype)
+    return found
 
 
 def card(plan: Plan, report: Report, digests: FileDigests) -> str:
@@ -66,16 +83,18 @@ def card(plan: Plan, report: Report, digests: FileDigests) -> str:
         front["library_name"] = "transformers"
     front["tags"] = ["merge", "breadcrumbs"]
     rows = "\n".join(
-        f"| {row.name} | {row.weight:g} | {row.fraction:.2%} |" for row in report.models
+        f"| {_cell(row.name)} | {row.weight:g} | {row.fraction:.2%} |" for row in report.models
     )
     files = "\n".join(
-        f"| {source.repo or source.label} | {path.name} | {digests.sizes[path]} |"
+        f"| {_cell(source.repo or source.label)} | {_cell(path.name)} | {digests.sizes[path]} |"
         f" `{digests.digests[path]}` |"
         for source in (plan.base, *plan.models)
         for path in source.files
     )
     copied = ", ".join(f"{number} {reason}" for reason, number in report.copied.items())
-    emptied = ", ".join(f"`{name}`" for name in report.emptied) or "none"
+    emptied = ", ".join(_cell(name) for name in report.emptied[:_SHOWN]) or "none"
+    if len(report.emptied) > _SHOWN:
+        emptied += f" and {len(report.emptied) - _SHOWN} more"
     return f"""---
 {yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip()}
 ---
@@ -120,4 +139,13 @@ Read {human(report.bytes_read)}, wrote {human(report.bytes_written)}.
 def _names(plan: Plan) -> Iterator[str]:
     """Yield the hub ids of the models, or the last part of a local path."""
     for source in (plan.base, *plan.models):
-        yield source.repo.partition("@")[0] if source.repo else Path(source.label).name
+        if source.repo:
+            yield source.repo.partition("@")[0]
+        else:
+            yield os.path.basename(os.path.abspath(source.label)) or source.label
+
+
+def _cell(text: str) -> str:
+    """Return text as it may stand in a cell of a Markdown table: one line, nothing special."""
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return re.sub(r"([\\`*|<>\[\]])", r"\\\1", text)

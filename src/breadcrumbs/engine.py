@@ -347,6 +347,10 @@ class _Merging:
         ):
             return self._merge_any(start, n, cuts, report, pair=True)
         report.kept = [a + b for a, b in zip(report.kept, kept, strict=True)]
+        if pair:  # make total the correctly rounded sum, whatever the order it was added in
+            rounded = total + rest
+            rest[:] = plain.two_sum(total, rest, rounded)
+            total[:] = rounded
         if inexact.any():
             self._add_exactly(start, n, cuts, total, rest, np.flatnonzero(inexact))
         factor = self.factor if self.models else 0.0

@@ -22,7 +22,7 @@ from breadcrumbs.engine import SegmentReport
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.hashing import FileDigests
 from breadcrumbs.plan import Plan
-from breadcrumbs.recipe import Model, Override, Recipe, to_mapping
+from breadcrumbs.recipe import Model, Recipe, override, to_mapping
 from breadcrumbs.report import Report
 from breadcrumbs.version import __version__
 from breadcrumbs.work import Segment
@@ -89,10 +89,7 @@ def merge(
         ),
         method=method,
         parameters=parameters,
-        overrides=tuple(
-            Override(o["tensors"], {k: v for k, v in o.items() if k != "tensors"})
-            for o in overrides
-        ),
+        overrides=tuple(override(o, f"overrides[{i}]") for i, o in enumerate(overrides)),
         exclude=(exclude,) if isinstance(exclude, str) else tuple(exclude),
         only=(only,) if isinstance(only, str) else tuple(only),
         only_changed=only_changed,

@@ -16,7 +16,7 @@ from breadcrumbs.aggregates.mean import MEAN
 from breadcrumbs.aggregates.sum import scaled_sum
 from breadcrumbs.errors import RecipeError, suggestion
 from breadcrumbs.parameters import Parameter, Values
-from breadcrumbs.transforms import Everything, Transform
+from breadcrumbs.transforms import Band, Everything, Transform
 from breadcrumbs.transforms.bottom_masking import BOTTOM_MASKING
 from breadcrumbs.transforms.breadcrumbs import BREADCRUMBS
 from breadcrumbs.transforms.random_mask import RANDOM_MASK
@@ -53,6 +53,15 @@ class Method:
             | parameters.defaults(self.aggregate.parameters)
             | self.transform.check(ours)
             | others
+        )
+
+    def stated(self, given: Mapping[str, Any]) -> Values:
+        """Return ``given`` with the defaults that hold besides it, to be written and read back."""
+        values = self.complete(given)
+        replaces = self.transform.replaces if isinstance(self.transform, Band) else {}
+        replaced = {name for key in given for name in replaces.get(key, ())}
+        return {k: v for k, v in values.items() if k not in replaced} | parameters.parse(
+            f"method {self.name}", self.parameters, given
         )
 
 
@@ -129,7 +138,7 @@ METHODS: dict[str, Method] = {
 
 def get(name: str) -> Method:
     """Return the method of that name; RecipeError suggests the nearest."""
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise RecipeError(
             f"there is no method {name!r}.{suggestion(str(name), METHODS)}"
             f" `breadcrumbs methods` lists them all: {', '.join(METHODS)}."

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from numbers import Real as Real_
 from typing import Any
 
 from breadcrumbs.errors import RecipeError, suggestion
@@ -19,7 +20,7 @@ Values = dict[str, Any]
 
 def decimal(value: Any) -> Decimal:
     """Return a number as the decimal that it is written as; raise ValueError for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
+    if isinstance(value, bool) or not isinstance(value, Real_ | str | Decimal):
         raise ValueError(value)
     try:
         number = Decimal(str(value).strip())
@@ -69,7 +70,10 @@ class Real:
         return "any number"
 
     def parse(self, value: Any) -> float:
-        return float(decimal(value))
+        number = float(decimal(value))
+        if not math.isfinite(number):
+            raise ValueError(value)
+        return number
 
 
 @dataclass(frozen=True)

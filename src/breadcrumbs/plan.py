@@ -197,17 +197,23 @@ def _partners(
 
 
 def _twin(checkpoint: Checkpoint, name: str, among: dict[str, Tensor]) -> str | None:
-    """Return the name of a tied tensor: same shape, dtype and bytes, stored under another name."""
+    """Return the name of a tied tensor: same shape, dtype and bytes, stored under another name.
+
+    Only matrices that are not constant count: norms and biases are often equal without being tied.
+    """
     tensor = checkpoint.tensors[name]
-    for other in among:
-        candidate = checkpoint.tensors.get(other)
-        if candidate is None or other == name or candidate.size == 0:
-            continue
-        if (candidate.shape, candidate.dtype) == (tensor.shape, tensor.dtype) and equal(
-            tensor, candidate
-        ):
-            return other
-    return None
+    if len(tensor.shape) < 2:
+        return None
+    candidates = (checkpoint.tensors.get(other) for other in among if other != name)
+    found = [other.name for other in candidates if other is not None and equal(tensor, other)]
+    if len(found) != 1 or not _varies(tensor):
+        return None
+    return found[0]
+
+
+def _varies(tensor: Tensor) -> bool:
+    values = tensor.read().reshape(tensor.size, -1).view(np.uint8)
+    return bool((values != values[:1]).any())
 
 
 def equal(a: Tensor, b: Tensor) -> bool:

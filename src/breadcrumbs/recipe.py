@@ -5,6 +5,7 @@ Parsing a recipe opens no weights. docs/recipe.md specifies the format on one pa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -79,11 +80,16 @@ class Recipe:
         _choice("dtype", self.dtype, (None, *OUTPUT_DTYPES))
         _choice("missing", self.missing, ("error", "base"))
         _choice("extra", self.extra, ("error", "ignore"))
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise RecipeError(f"recipe: seed: {self.seed!r} is not a whole number from 0 on.")
+        for model in self.models:
+            if not math.isfinite(model.weight):
+                raise RecipeError(f"recipe: {model.path}: weight {model.weight} is not finite.")
         object.__setattr__(self, "models", _named(self.models))
 
 
 def _choice(key: str, value: Any, known: Sequence[Any]) -> None:
-    if value not in known:
+    if not isinstance(value, str | None) or value not in known:
         names = [name for name in known if name is not None]
         raise RecipeError(
             f"recipe: {key}: {value!r} is not possible. Give one of {', '.join(names)}."
@@ -129,7 +135,7 @@ def from_mapping(data: Any, where: str = "recipe") -> Recipe:
     )
     values["parameters"] = _mapping(data.get("parameters") or {}, f"{where}: parameters")
     values["overrides"] = tuple(
-        _override(entry, f"{where}: overrides[{i}]")
+        override(entry, f"{where}: overrides[{i}]")
         for i, entry in enumerate(_list(data.get("overrides") or [], f"{where}: overrides"))
     )
     for key in ("exclude", "only"):
@@ -139,9 +145,6 @@ def from_mapping(data: Any, where: str = "recipe") -> Recipe:
     for key in ("only_changed", "allow_nonfinite"):
         if not isinstance(data.get(key, False), bool):
             raise RecipeError(f"{where}: {key}: {data[key]!r} is neither true nor false.")
-    seed = data.get("seed", 0)
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise RecipeError(f"{where}: seed: {seed!r} is not a whole number from 0 on.")
     return Recipe(**values)
 
 
@@ -164,7 +167,8 @@ def _model(entry: Any, where: str) -> Model:
     )
 
 
-def _override(entry: Any, where: str) -> Override:
+def override(entry: Any, where: str) -> Override:
+    """Return the override that plain data describe; RecipeError begins with ``where``."""
     entry = dict(_mapping(entry, where))
     if "tensors" not in entry:
         raise RecipeError(
@@ -223,8 +227,9 @@ def load(path: str | Path) -> Recipe:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise RecipeError(f"{path}, line {line}: not YAML: {error.problem}.") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except Exception as error:  # the YAML library's constructors raise all kinds
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise RecipeError(f"{path}: not YAML that a recipe is made of: {reason}") from None
     recipe = from_mapping(data, str(path))
     return replace(
         recipe,
@@ -236,7 +241,10 @@ def load(path: str | Path) -> Recipe:
 def _beside(recipe: Path, path: str) -> str:
     """Return ``path`` relative to the recipe's folder if something is there, else unchanged."""
     beside = recipe.parent / path
-    return str(beside) if not Path(path).is_absolute() and beside.exists() else path
+    try:
+        return str(beside) if not Path(path).is_absolute() and beside.exists() else path
+    except (OSError, ValueError):  # no name that a file could have
+        return path
 
 
 def _loader() -> type:
@@ -272,7 +280,7 @@ def to_mapping(recipe: Recipe, *, complete: bool = False) -> dict[str, Any]:
     complete: with every parameter of the method, also those at their defaults.
     """
     given = dict(recipe.parameters)
-    parameters = methods.get(recipe.method).complete(given) if complete else given
+    parameters = methods.get(recipe.method).stated(given) if complete else given
     data: dict[str, Any] = {
         "base": recipe.base,
         "models": [_model_entry(model) for model in recipe.models],

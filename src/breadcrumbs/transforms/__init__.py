@@ -28,7 +28,8 @@ class Band:
 
     ranks: (n, values) -> (first, last) for a unit of n entries. check: raises RecipeError for
     values that contradict each other, and completes them. unit: values -> default granularity.
-    keep_scalars: values -> whether a 0-dimensional tensor passes whole.
+    keep_scalars: values -> whether a 0-dimensional tensor passes whole. replaces: a parameter ->
+    those that it is given instead of.
     """
 
     ranks: Callable[[int, Values], tuple[int, int]]
@@ -36,6 +37,7 @@ class Band:
     check: Callable[[Values], Values] = lambda values: values
     unit: Callable[[Values], str] = lambda values: "tensor"
     keep_scalars: Callable[[Values], bool] = lambda values: False
+    replaces: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def granularity(self, values: Values) -> str:
         return values.get("granularity") or self.unit(values)

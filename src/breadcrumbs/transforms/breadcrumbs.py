@@ -92,4 +92,5 @@ BREADCRUMBS = Band(
     check=_check,
     unit=_unit,
     keep_scalars=lambda values: values["variant"] == "authors",
+    replaces={"density": ("beta", "gamma")},
 )
