@@ -46,7 +46,8 @@ def _command(name: str | None = None) -> Callable[[Callable[..., None]], click.C
                 click.echo(f"breadcrumbs: {error}", err=True)
                 sys.exit(1)
             except KeyboardInterrupt:
-                click.echo("breadcrumbs: interrupted. Give --resume to go on.", err=True)
+                advice = " Give --resume to go on." if function.__name__ == "merge" else ""
+                click.echo(f"breadcrumbs: interrupted.{advice}", err=True)
                 sys.exit(130)
             except BrokenPipeError:
                 sys.stdout = open(os.devnull, "w")  # noqa: SIM115

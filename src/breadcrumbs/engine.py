@@ -8,10 +8,12 @@ and where even that may round, by `math.fsum`.
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Protocol
 
 import numpy as np
@@ -74,7 +76,11 @@ class Engine:
     def __post_init__(self) -> None:
         models = len(self.plan.models)
         self.reports = [TensorReport([0] * models) for _ in self.plan.tensors]
-        self.kernels = kernels.choose(self.plan.entries, self.kernel)
+
+    @functools.cached_property
+    def kernels(self) -> ModuleType:
+        """The kernels; imported when first asked for, while other threads read and hash."""
+        return kernels.choose(self.plan.entries, self.kernel)
 
     def tasks(self) -> list[Task]:
         """Return the first task of every job, in order."""
@@ -155,8 +161,13 @@ def run(
 
 
 def _spread(tasks: list[Task], also: Sequence[Task]) -> list[Task]:
-    ranked = [((i + 0.5) / len(tasks), 1, task) for i, task in enumerate(tasks)]
-    ranked += [(i / len(also), 0, task) for i, task in enumerate(also)]
+    """Return both kinds evenly mixed, but the first task and then some of the others at once.
+
+    The first task of the plan waits for the kernels to load, and the others do not.
+    """
+    early = len(also) // 5
+    ranked = [(i / len(tasks), 1, task) for i, task in enumerate(tasks)]
+    ranked += [(max(0, i - early) / len(also), 2, task) for i, task in enumerate(also)]
     return [task for _, _, task in sorted(ranked, key=lambda entry: entry[:2])]
 
 
@@ -495,6 +506,7 @@ class _Survey:
     def _next(self) -> list[Task]:
         if not self.waves:
             return self.then(self.cuts)
+        self.tries = 0
         return self._pass(self._sample(self.waves.pop(0)))
 
     def _pass(self, brackets: dict[int, np.ndarray]) -> list[Task]:
@@ -571,6 +583,9 @@ class _Survey:
             else:
                 self.cuts[:, t] = cuts
         if unknown:
+            self.tries += 1
+            if self.tries < len(survey.MARGINS):
+                return self._pass(self._sample(unknown))
             return self._pass(self._histograms(unknown))
         return self._next()
 
@@ -588,7 +603,8 @@ class _Survey:
                 # A piece shorter than a run counts several times; that only widens the bracket.
                 rows[:, i, n:] = rows[:, i, np.arange(n, run) % n]
             for t, keys in zip(group, plain.magnitudes(rows[0], rows[1:]), strict=True):
-                result[t] = survey.bracket(keys, self.job.first, self.job.last, self.n)
+                job, margin = self.job, survey.MARGINS[self.tries]
+                result[t] = survey.bracket(keys, job.first, job.last, self.n, margin)
         return result
 
     def _locate(self, at: int, run: int) -> tuple[Segment, int]:

@@ -19,7 +19,7 @@ from breadcrumbs import card, checkpoint, engine, memory, plan, sizes
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.checkpoint.writer import Entry, Writer
 from breadcrumbs.engine import SegmentReport
-from breadcrumbs.errors import RecipeError
+from breadcrumbs.errors import CheckpointError, RecipeError
 from breadcrumbs.hashing import FileDigests
 from breadcrumbs.plan import Plan
 from breadcrumbs.recipe import Model, Recipe, override, to_mapping
@@ -175,6 +175,7 @@ def to_files(
     threads = sizes.threads(it, threads, max_memory, kernel)
     output = Path(output)
     _check_not_input(it, output)
+    stamps = _stamps(it)
     digests = FileDigests(tuple(dict.fromkeys(f for c in (it.base, *it.models) for f in c.files)))
     metadata = {"format": "pt", "breadcrumbs": _provenance(it, digests)}
     writer = Writer(
@@ -182,7 +183,7 @@ def to_files(
         [Entry(tensor.name, tensor.dtype, tensor.base.shape) for tensor in it.tensors],
         metadata,
         shard_size=shard_size,
-        key=_key(it, shard_size),
+        key=_key(it, shard_size, stamps),
         force=force,
         resume=resume,
     )
@@ -195,6 +196,7 @@ def to_files(
             progress=progress,
             also=digests.tasks(),
         )
+        _check_unchanged(stamps, _stamps(it))
         if verify:
             writer.verify()
         report = Report.of(it, rows, time.perf_counter() - began, digests.models(it))
@@ -208,13 +210,37 @@ def to_files(
 
 
 def _check_not_input(it: Plan, output: Path) -> None:
+    """Refuse an output that is an input, lies in the folder of one, or holds one."""
+    out = os.path.normcase(os.path.realpath(output))
     for source in (it.base, *it.models):
         for path in (source.folder, *source.files):
-            if path is not None and output.exists() and path.exists() and output.samefile(path):
+            if path is None:
+                continue
+            real = os.path.normcase(os.path.realpath(path))
+            if _inside(out, real) or _inside(real, out):
                 raise RecipeError(
-                    f"{output}: is one of the models to merge. Inputs are never written to; give"
-                    " another output."
+                    f"{output}: is one of the models to merge, or in its folder, or holds it."
+                    " Inputs are never written to; give another output."
                 )
+
+
+def _inside(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(os.path.join(folder, ""))
+
+
+def _stamps(it: Plan) -> dict[str, tuple[int, int]]:
+    """Return the size and the time of change of every input file."""
+    files = [file for source in (it.base, *it.models) for file in source.files]
+    return {str(f): (f.stat().st_size, f.stat().st_mtime_ns) for f in files}
+
+
+def _check_unchanged(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> None:
+    for file, stamp in before.items():
+        if after[file] != stamp:
+            raise CheckpointError(
+                f"{file}: changed while it was being merged. Let nothing write to the inputs, and"
+                " merge again with --force."
+            )
 
 
 def _provenance(it: Plan, digests: FileDigests) -> str:
@@ -236,13 +262,9 @@ def _provenance(it: Plan, digests: FileDigests) -> str:
     )
 
 
-def _key(it: Plan, shard_size: int) -> str:
+def _key(it: Plan, shard_size: int, stamps: dict[str, tuple[int, int]]) -> str:
     """Return a digest of all that the output's bytes and layout depend on."""
-    inputs = [
-        [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in source.files]
-        for source in (it.base, *it.models)
-    ]
-    depends = [__version__, to_mapping(it.recipe, complete=True), inputs, shard_size]
+    depends = [__version__, to_mapping(it.recipe, complete=True), stamps, shard_size]
     return blake3(json.dumps(depends).encode()).hexdigest()
 
 

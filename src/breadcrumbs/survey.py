@@ -2,9 +2,9 @@
 
 A sample brackets the two ranks that bound the band. One pass then counts the keys below each
 bracket and collects the few inside it, among which the exact rank is selected. Where the sample
-misled (a rank outside its bracket, or too many inside), three passes of histograms find the keys
-and one more pass counts their ties. Either way the result is exact: the sample decides only how
-long it takes.
+misled (a rank outside its bracket, or too many inside), a wider bracket is tried; where that fails
+too, passes of histograms find the keys and one more pass counts their ties. Either way the result
+is exact: the sample decides only how long it takes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from breadcrumbs.kernels import plain
 
 #: Entries of a run of the sample.
 RUN = 2048
-#: Standard errors that a bracket reaches to each side.
-MARGIN = 4.5
+#: Standard errors that a bracket reaches to each side, at the first try and at the second.
+MARGINS = (3.0, 12.0)
 #: Room for collected keys, as a fraction of the entries of a segment.
 ROOM = 0.10
 #: Collected keys of all models of one pass over a unit, bytes, about; more models take more passes.
@@ -45,26 +45,31 @@ def sample_starts(n: int) -> list[int]:
     return [int(min(i * step + jitter[i], n - RUN)) for i in range(number)]
 
 
-def bracket(sample: np.ndarray, first: int, last: int, n: int) -> np.ndarray:
+def bracket(
+    sample: np.ndarray, first: int, last: int, n: int, margin: float = MARGINS[0]
+) -> np.ndarray:
     """Return keys ``low, low_end, high, high_end`` that ranks ``first`` and ``last`` lie between.
 
     sample: (runs, RUN) keys, the runs spread over the n entries. The spread of a rank between the
-    runs gives its standard error, so weights whose rows differ get wider brackets.
+    runs gives its standard error, so weights whose rows differ get wider brackets. margin: standard
+    errors to each side.
     """
-    shift = 8 * sample.itemsize - 16
-    upto = np.cumsum(np.bincount((sample >> shift).ravel().astype(np.int64), minlength=1 << 15))
-    low = _around(sample, upto, shift, first / n) if first > 0 else (0, 0)
-    high = _around(sample, upto, shift, last / n) if last < n else (0, 0)
+    shift = 8 * sample.itemsize - 17
+    upto = np.cumsum(np.bincount((sample >> shift).ravel().astype(np.int64), minlength=1 << 16))
+    low = _around(sample, upto, shift, first / n, margin) if first > 0 else (0, 0)
+    high = _around(sample, upto, shift, last / n, margin) if last < n else (0, 0)
     return np.array([*low, *high], sample.dtype)
 
 
-def _around(sample: np.ndarray, upto: np.ndarray, shift: int, quantile: float) -> tuple[int, int]:
+def _around(
+    sample: np.ndarray, upto: np.ndarray, shift: int, quantile: float, margin: float
+) -> tuple[int, int]:
     """Return keys on both sides of a quantile. upto: keys in bins of ``2**shift``, cumulated."""
     middle = int(np.searchsorted(upto, quantile * sample.size, side="right"))
     key = np.asarray(middle << shift, sample.dtype)
     below = np.count_nonzero(sample < key, axis=1) / sample.shape[1]
     error = below.std() / math.sqrt(len(below)) if len(below) > 1 else 0.05
-    width = (MARGIN * error + 4 / sample.size) * sample.size
+    width = (margin * error + 4 / sample.size) * sample.size
     ends = np.array([quantile * sample.size - width, quantile * sample.size + width])
     start, stop = np.searchsorted(upto, ends, side="right")
     return int(start) << shift, min((int(stop) + 1) << shift, 1 << (8 * sample.itemsize - 1)) - 1
