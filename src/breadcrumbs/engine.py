@@ -25,7 +25,7 @@ from breadcrumbs.errors import MismatchError
 from breadcrumbs.kernels import plain
 from breadcrumbs.plan import Plan, TensorPlan
 from breadcrumbs.schedule import Task, run_tasks
-from breadcrumbs.transforms import Band, Draw
+from breadcrumbs.transforms import Band, Draw, Everything
 from breadcrumbs.work import GROUP, PRECISION, Job, Segment
 
 
@@ -226,6 +226,14 @@ class _Merging:
         self.careful = plan.recipe.allow_nonfinite
         #: Whether what stays is counted as it is added, since ranks alone do not tell.
         self.counting = isinstance(plan.method.transform, Draw) or len(job.pieces) > 1
+        #: Whether the fused kernels do: few models, plain dtypes, no weights and no counting.
+        self.fused = (
+            len(self.models) <= GROUP
+            and self.dtype != np.float64
+            and tensor.dtype in _RAW
+            and not self.counting
+            and not (self.weights != 1).any()
+        )
 
     # --- reading ---
 
@@ -272,12 +280,61 @@ class _Merging:
         """Merge a segment chunk by chunk. cuts: (chunks of the job, models, 4) after a survey."""
         report = SegmentReport([0] * self.number)
         chunk = self.job.chunk
+        whole = self._merge_files(segment, cuts, report)
+        if whole is not None:
+            self.engine.sink.write(segment.index, segment.start, whole)
+            self._count_kept(segment, report)
+            return report
         for i, start in enumerate(range(segment.start, segment.stop, chunk)):
             n = min(chunk, segment.stop - start)
             mine = None if cuts is None else cuts[segment.first_chunk + i, self.who][None]
             self._write_chunk(segment.index, start, n, mine, report)
         self._count_kept(segment, report)
         return report
+
+    def _merge_files(
+        self, segment: Segment, cuts: np.ndarray | None, report: SegmentReport
+    ) -> np.ndarray | None:
+        """Return the merged segment by the kernels that read files, or None if they do not fit."""
+        transform = self.engine.plan.method.transform
+        if not self.fused or (cuts is None and not isinstance(transform, Everything)):
+            return None
+        tensors = [self.tensor.base, *self.models]
+        ranges = work.file_ranges(tensors, self.dtype, segment.start)
+        if ranges is None or self.kernels is plain:
+            return None
+        n, chunk = segment.stop - segment.start, self.job.chunk
+        out = self.engine.buffer("whole", (n,), _RAW[self.tensor.dtype])
+        buffer = self.engine.buffer("raw", (len(tensors) * min(n, chunk),), self.dtype)
+        bits = np.array(plain.NO_EXTENT, np.uint32)
+        factor = self.factor if self.models else 0.0
+        if cuts is None:
+            squares = self.kernels.merge_all_files(*ranges, n, chunk, buffer, factor, bits, out)
+        else:
+            first = segment.first_chunk
+            mine = np.ascontiguousarray(cuts[first : first - (-n // chunk), self.who])
+            squares = self.kernels.merge_band_files(
+                *ranges, n, chunk, buffer, mine, factor, bits, out
+            )
+        return self._accept(squares, factor, bits, out, report)
+
+    def _accept(
+        self,
+        squares: float,
+        factor: float,
+        bits: np.ndarray,
+        raw: np.ndarray,
+        report: SegmentReport,
+    ) -> np.ndarray | None:
+        """Return what a fused kernel made if it is right, as the output's dtype, else None."""
+        smallest, largest = plain.extent_of(bits, self.dtype)
+        exact = work.provably_exact(smallest, largest, len(self.models), self.precision)
+        if squares < 0 or not math.isfinite(largest) or not exact:
+            return None
+        if not math.isfinite(self.kernels.extent(raw)[1]):
+            return None
+        report.squares += factor * factor * squares
+        return raw.view(DTYPES[self.tensor.dtype])
 
     def _count_kept(self, segment: Segment, report: SegmentReport) -> None:
         """Bands keep an exact number; where a unit spans segments, the first one counts it."""
@@ -307,8 +364,7 @@ class _Merging:
         self, start: int, n: int, cuts: np.ndarray | None, report: SegmentReport
     ) -> np.ndarray | None:
         """Return the merged chunk, or None where the fused kernels do not apply."""
-        fits = len(self.models) <= GROUP and self.dtype != np.float64 and not self.counting
-        if not fits or self.tensor.dtype not in ("BF16", "F32") or (self.weights != 1).any():
+        if not self.fused:
             return None
         rows = self.read(start, n)
         base, models, factor = rows[0], rows[1:], self.factor if self.models else 0.0
@@ -321,15 +377,7 @@ class _Merging:
         else:
             drawn, limits = self._draws(everyone, start, n)
             squares = self.kernels.merge_drawn(base, models, drawn, limits, factor, bits, raw)
-        extent = plain.extent_of(bits, self.dtype)
-        if not math.isfinite(extent[1]) or not work.provably_exact(
-            *extent, len(self.models), self.precision
-        ):
-            return None
-        if not math.isfinite(self.kernels.extent(raw)[1]):
-            return None
-        report.squares += factor * factor * squares
-        return raw.view(DTYPES[self.tensor.dtype])
+        return self._accept(squares, factor, bits, raw, report)
 
     def _merge_any(
         self,
@@ -543,8 +591,7 @@ class _Survey:
 
     def _read(self, segment: Segment, start: int, group: list[int], rows: np.ndarray) -> None:
         part = self.parts[segment.index]
-        tensors = [part.tensor.base]
-        tensors += [part.tensor.models[t] or part.tensor.base for t in group]
+        tensors = self._tensors(segment, group)
         side = self.engine.buffer("side", (rows.shape[1] * 8,), np.uint8)
         for row, tensor in zip(rows, tensors, strict=True):
             work.read_raw(tensor, start, row, side)
@@ -557,21 +604,48 @@ class _Survey:
         kept = self.engine.buffer("kept", (len(group), room), self.keys)
         filled = np.zeros(len(group), np.int64)
         brackets = np.stack([self.tallies[t].bracket for t in group])
-        kernel = next(iter(self.parts.values())).kernels
-        for i, start in enumerate(range(segment.start, segment.stop, chunk)):
-            n = min(chunk, segment.stop - start)
-            rows = self._rows(segment, start, n, group)
-            counts = np.zeros((len(group), 4), np.int64)
-            before = filled.copy()
-            kernel.tally(rows[0], rows[1:], brackets, counts, kept, filled)
-            for row, t in enumerate(group):
-                self.tallies[t].counts[segment.first_chunk + i] = counts[row]
-                self.tallies[t].sizes[segment.first_chunk + i] = filled[row] - before[row]
+        n = segment.stop - segment.start
+        chunks = slice(segment.first_chunk, segment.first_chunk - (-n // chunk))
+        counts = np.zeros((chunks.stop - chunks.start, len(group), 4), np.int64)
+        sizes = np.zeros(counts.shape[:2], np.int64)
+        if not self._tally_files(segment, group, brackets, counts, kept, filled, sizes):
+            counts[:], sizes[:], filled[:] = 0, 0, 0
+            kernel = self.parts[segment.index].kernels
+            for i, start in enumerate(range(segment.start, segment.stop, chunk)):
+                rows = self._rows(segment, start, min(chunk, segment.stop - start), group)
+                before = filled.copy()
+                kernel.tally(rows[0], rows[1:], brackets, counts[i], kept, filled)
+                sizes[i] = filled - before
+        for row, t in enumerate(group):
+            self.tallies[t].counts[chunks] = counts[:, row]
+            self.tallies[t].sizes[chunks] = sizes[:, row]
         for row, t in enumerate(group):
             if filled[row] > room:
                 self.tallies[t].overflow = True
             else:
                 self.tallies[t].inside[number] = kept[row, : filled[row]].copy()
+
+    def _tally_files(
+        self, segment: Segment, group: list[int], brackets, counts, kept, filled, sizes
+    ) -> bool:
+        """Tally by the kernel that reads files; return whether that was possible."""
+        part, chunk = self.parts[segment.index], self.job.chunk
+        if part.kernels is plain or part.careful:
+            return False
+        tensors = self._tensors(segment, group)
+        ranges = work.file_ranges(tensors, self.dtype, segment.start)
+        if ranges is None:
+            return False
+        n = segment.stop - segment.start
+        buffer = self.engine.buffer("raw", (len(tensors) * min(n, chunk),), self.dtype)
+        return part.kernels.tally_files(
+            *ranges, n, chunk, buffer, brackets, counts, kept, filled, sizes
+        )
+
+    def _tensors(self, segment: Segment, group: list[int]) -> list[Tensor]:
+        """Return the base's tensor and the models', the base's again where one is absent."""
+        tensor = self.parts[segment.index].tensor
+        return [tensor.base, *(tensor.models[t] or tensor.base for t in group)]
 
     def _resolve(self, models: list[int]) -> list[Task]:
         unknown = []
@@ -597,15 +671,27 @@ class _Survey:
         for first in range(0, len(models), GROUP):
             group = models[first : first + GROUP]
             rows = self.engine.buffer("raw", (1 + len(group), len(places), run), self.dtype)
-            for i, (segment, start) in enumerate(places):
+            by_hand = [] if self._read_runs(places, group, rows) else places
+            for i, (segment, start) in enumerate(by_hand):
                 n = min(run, segment.stop - start)
                 self._read(segment, start, group, rows[:, i, :n])
                 # A piece shorter than a run counts several times; that only widens the bracket.
                 rows[:, i, n:] = rows[:, i, np.arange(n, run) % n]
-            for t, keys in zip(group, plain.magnitudes(rows[0], rows[1:]), strict=True):
+            kernel = self.parts[places[0][0].index].kernels
+            for t, keys in zip(group, kernel.magnitudes(rows[0], rows[1:]), strict=True):
                 job, margin = self.job, survey.MARGINS[self.tries]
                 result[t] = survey.bracket(keys, job.first, job.last, self.n, margin)
         return result
+
+    def _read_runs(self, places: list, group: list[int], rows: np.ndarray) -> bool:
+        """Read the sample by the kernel that reads files; return whether that was possible."""
+        segment = places[0][0]
+        part = self.parts[segment.index]
+        if part.kernels is plain or part.careful or len(self.parts) > 1:
+            return False
+        ranges = work.file_ranges(self._tensors(segment, group), self.dtype, 0)
+        starts = np.array([start for _, start in places], np.int64)
+        return ranges is not None and part.kernels.read_runs(*ranges, starts, rows)
 
     def _locate(self, at: int, run: int) -> tuple[Segment, int]:
         """Return the segment and the entry of its tensor that entry ``at`` of the job is."""

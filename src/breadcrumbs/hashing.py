@@ -14,7 +14,7 @@ from breadcrumbs.plan import Plan
 from breadcrumbs.schedule import Task
 
 STEP = 32 << 20
-BUFFER = 1 << 18
+BUFFER = 1 << 20
 PENDING = "0" * 64
 
 

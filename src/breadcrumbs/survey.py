@@ -55,7 +55,8 @@ def bracket(
     errors to each side.
     """
     shift = 8 * sample.itemsize - 17
-    upto = np.cumsum(np.bincount((sample >> shift).ravel().astype(np.int64), minlength=1 << 16))
+    bins = (sample >> shift).astype(np.intp).ravel()
+    upto = np.cumsum(np.bincount(bins, minlength=1 << 16))
     low = _around(sample, upto, shift, first / n, margin) if first > 0 else (0, 0)
     high = _around(sample, upto, shift, last / n, margin) if last < n else (0, 0)
     return np.array([*low, *high], sample.dtype)

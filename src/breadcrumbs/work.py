@@ -9,16 +9,18 @@ sizes depends on the machine, and no result depends on them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from breadcrumbs.checkpoint.files import FileRange
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
 from breadcrumbs.plan import Plan, TensorPlan
 from breadcrumbs.transforms import Band
 
-CHUNK = 1 << 18
+CHUNK = 1 << 16
 SEGMENT = 1 << 20
 GROUP = 8
 
@@ -133,6 +135,25 @@ def read_raw(tensor: Tensor, start: int, out: np.ndarray, side: np.ndarray) -> N
     narrow = side[: out.size * dtype.itemsize]
     tensor.read_into(start, narrow)
     out[:] = narrow.view(dtype)
+
+
+def file_ranges(
+    tensors: Sequence[Tensor], dtype: np.dtype, start: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return descriptors and the offsets of entry ``start``, for kernels that read by themselves.
+
+    None unless every tensor lies in a file as it is, in the raw ``dtype``.
+    """
+    files, offsets = [], []
+    for tensor in tensors:
+        source = tensor.source
+        own = DTYPES[tensor.dtype]
+        as_is = own == dtype or (tensor.dtype == "BF16" and dtype == np.uint16)
+        if not (as_is and isinstance(source, FileRange) and hasattr(os, "pread")):
+            return None
+        files.append(source.file.fileno())
+        offsets.append(source.offset + start * own.itemsize)
+    return np.array(files, np.int32), np.array(offsets, np.int64)
 
 
 def provably_exact(smallest: float, largest: float, models: int, precision: int) -> bool:

@@ -56,6 +56,10 @@ class File:
         self.read_into(offset, memoryview(out))
         return bytes(out)
 
+    def fileno(self) -> int:
+        """Return the descriptor, for kernels that read by themselves."""
+        return self._raw.fileno()
+
     def close(self) -> None:
         """Close the file; a second call does nothing."""
         self._raw.close()

@@ -1,8 +1,13 @@
 """Write safetensors whose layout is known from the start, in any order, from any thread.
 
-Everything is written into a *partial* folder beside the output and moved to the output's name when
-it is whole. A journal in that folder notes the segments that are done, with digests of their
-bytes, so that an interrupted merge can go on.
+Everything is written into a *partial* folder beside the output, which takes the output's name when
+it is whole. A journal in it notes the segments that are done, with digests of their bytes, so that
+an interrupted merge can go on; it is locked as long as a process writes there. On a resume every
+noted segment is read again, so that the journal may be ahead of the disk after a power cut.
+
+    OUT.partial/.breadcrumbs-journal    {"key": ...}, then a line of JSON for each segment done
+    OUT.partial/model*.safetensors      of their final size; the headers are written last
+    OUT.partial/.replaced               the old output, between two renames (--force)
 """
 
 from __future__ import annotations
@@ -12,19 +17,30 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from blake3 import blake3
 
+from breadcrumbs.checkpoint.files import _allow_more_files
 from breadcrumbs.checkpoint.tensors import DTYPES
 from breadcrumbs.errors import OutputError
 
-JOURNAL = "journal.jsonl"
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+JOURNAL = ".breadcrumbs-journal"
+REPLACED = ".replaced"
 INDEX = "model.safetensors.index.json"
+RECIPE = "breadcrumbs.yaml"
+_STEP = 1 << 20
+_MANY_FILES = 100
 
 
 @dataclass(frozen=True)
@@ -36,8 +52,12 @@ class Entry:
     shape: tuple[int, ...]
 
     @property
+    def itemsize(self) -> int:
+        return DTYPES[self.dtype].itemsize
+
+    @property
     def nbytes(self) -> int:
-        size = DTYPES[self.dtype].itemsize
+        size = self.itemsize
         for length in self.shape:
             size *= length
         return size
@@ -65,7 +85,10 @@ def shard_name(number: int, of: int) -> str:
 
 
 def header(entries: Sequence[Entry], metadata: dict[str, str]) -> bytes:
-    """Return the bytes before the data: length, JSON, and spaces up to a multiple of 8."""
+    """Return the bytes before the data: length, JSON, and spaces up to a multiple of 8.
+
+    What is not Unicode in the metadata (a path of stray bytes) becomes ``?``.
+    """
     described: dict[str, Any] = {"__metadata__": metadata}
     offset = 0
     for entry in entries:
@@ -75,19 +98,23 @@ def header(entries: Sequence[Entry], metadata: dict[str, str]) -> bytes:
             "data_offsets": [offset, offset + entry.nbytes],
         }
         offset += entry.nbytes
-    text = json.dumps(described, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
+    text = json.dumps(described, separators=(",", ":"), ensure_ascii=False)
+    data = text.encode(errors="replace")
+    data += b" " * (-len(data) % 8)
+    return len(data).to_bytes(8, "little") + data
 
 
 class OutFile:
-    """A file of known size, written by position from any thread."""
+    """A file of known size, written by position from any thread. What it held stays."""
 
-    def __init__(self, path: Path, size: int, *, keep: bool):
+    def __init__(self, path: Path, size: int):
         self.path, self._lock = path, threading.Lock()
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | (0 if keep else os.O_TRUNC)
-        self._fd = os.open(path, flags, 0o666)
-        os.ftruncate(self._fd, size)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        try:
+            os.ftruncate(self._fd, size)
+        except BaseException:
+            self.close()
+            raise
 
     def write(self, offset: int, data: memoryview) -> None:
         while data:
@@ -107,16 +134,22 @@ class OutFile:
             return os.read(self._fd, size)
 
     def close(self) -> None:
-        os.close(self._fd)
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 class Writer:
     """An output under way.
 
-    output: the final name, a folder, or a file if it ends in ``.safetensors``. entries: what to
-    write. metadata: for the header of each file; its texts may change until `close`, in place of
-    texts of the same length. key: what the output depends on; a journal of another key is not
-    resumed.
+    output: the final name, a folder, or a file if it ends in ``.safetensors``; what a symbolic
+    link points to, not the link, is written. entries: what to write. metadata: for the header of
+    each file; its texts may change until `close`, in place of texts of the same length. key: what
+    the output depends on; a journal of another key is not resumed. force: replace an output that
+    exists, and begin again where a merge was interrupted. resume: go on with that one instead.
+
+    done: what an earlier run finished, by tensor and start; a dict with ``stop``, ``digest`` and
+    what `finished` was given.
     """
 
     def __init__(
@@ -130,125 +163,184 @@ class Writer:
         force: bool,
         resume: bool,
     ):
-        self.output, self.entries, self.metadata = output, list(entries), metadata
-        self.single = output.suffix == ".safetensors"
-        self.partial = output.with_name(output.name + ".partial")
-        self._lock = threading.Lock()
-        self._check_output(force, resume)
+        self.shown, self.output = output, Path(os.path.realpath(output))
+        self.entries, self.metadata, self.force = list(entries), metadata, force
+        self.single = self.output.suffix == ".safetensors"
+        self.partial = self.output.parent / (self.output.name + ".partial")
         self.done: dict[tuple[int, int], dict[str, Any]] = {}
-        keep = resume and self._read_journal(key)
+        self.files: list[tuple[OutFile, list[int]]] = []
+        self._where: list[tuple[OutFile, int]] = []
+        self._lock = threading.Lock()
         with self.errors():
-            if not keep and self.partial.exists():
-                shutil.rmtree(self.partial)
-            self.partial.mkdir(parents=True, exist_ok=True)
-        self._check_room()
-        self._open_files(None if self.single else shard_size, keep)
-        with self.errors():
-            self._journal = open(self.partial / JOURNAL, "ab", buffering=0)  # noqa: SIM115
-            if not keep:
-                self._note({"key": key})
-        if keep:
-            self._check_done()
+            self._check_output()
+            self._check_room()
+            self._journal = self._begin(resume or force)
+        try:
+            with self.errors():
+                keep = resume and self._read_journal(key)
+                if not keep:
+                    self._clear()
+                    self._note({"key": key})
+                self._open_files(None if self.single else shard_size)
+                if keep:
+                    self._check_done()
+        except BaseException:
+            self.abandon()
+            if not resume:
+                shutil.rmtree(self.partial, ignore_errors=True)
+            raise
 
     # --- before writing ---
 
-    def _check_output(self, force: bool, resume: bool) -> None:
+    def _check_output(self) -> None:
         out, kind = self.output, "file" if self.single else "folder"
-        if out.exists() and not force:
-            raise OutputError(f"{out}: exists. Give another output, or --force to replace it.")
-        if out.exists() and out.is_dir() == self.single:
-            raise OutputError(f"{out}: is not a {kind}, so it is not replaced by one. Remove it.")
-        if out.is_dir() and any(out.iterdir()) and not any(out.glob("*.safetensors")):
+        if not out.name:
+            raise OutputError(f"{self.shown}: cannot be an output. Give a new name.")
+        if out.exists():
+            if not self.force:
+                raise OutputError(
+                    f"{self.shown}: exists. Give another output, or --force to replace it."
+                )
+            if out.is_dir() == self.single:
+                raise OutputError(
+                    f"{self.shown}: is not a {kind}, so it is not replaced by one. Remove it."
+                )
+            if out.is_dir():
+                self._check_replaceable()
+        partial = self.partial
+        ours = (partial / JOURNAL).is_file() or (partial.is_dir() and not any(partial.iterdir()))
+        if partial.exists() and not ours:
+            raise OutputError(f"{partial}: is in the way and not ours. Remove or rename it.")
+
+    def _check_replaceable(self) -> None:
+        """Raise unless the folder is empty or a merged model and nothing else."""
+        if os.path.ismount(self.output):
             raise OutputError(
-                f"{out}: holds no merged model, so --force does not replace it. Remove it yourself,"
+                f"{self.shown}: is where a disk is mounted, so it cannot be replaced. Give a new"
+                " folder inside it."
+            )
+        inside = [path for path in self.output.iterdir() if path.name != REPLACED]
+        folders = [path.name for path in inside if path.is_dir()]
+        names = {path.name for path in inside}
+        ours = RECIPE in names and names & {INDEX, shard_name(0, 1)}
+        if inside and (folders or not ours):
+            what = f"the folder {folders[0]!r}" if folders else "no merged model"
+            raise OutputError(
+                f"{self.shown}: holds {what}, so --force does not replace it. Remove it yourself,"
                 " or give another output."
             )
-        if self.partial.exists() and not (self.partial / JOURNAL).is_file():
-            raise OutputError(f"{self.partial}: is in the way and not ours. Remove or rename it.")
-        if self.partial.exists() and not (resume or force):
-            raise OutputError(
-                f"{self.partial}: an earlier merge was interrupted there, or is still running."
-                " Give --resume to go on with it, or --force to begin again."
-            )
-        if not out.parent.is_dir() and out.parent.exists():
-            raise OutputError(f"{out.parent}: is not a folder. Give another output.")
 
     def _check_room(self) -> None:
         wanted = sum(entry.nbytes for entry in self.entries)
-        used = sum(f.stat().st_blocks * 512 for f in self._data_files() if hasattr(f, "stat"))
-        free = shutil.disk_usage(self.partial).free + used
+        used = 0
+        for path in self.partial.glob("*.safetensors"):
+            found = path.stat()
+            blocks = getattr(found, "st_blocks", None)  # a file's holes take no room
+            used += found.st_size if blocks is None else blocks * 512
+        there = next(path for path in (self.partial, *self.partial.parents) if path.exists())
+        free = shutil.disk_usage(there).free + used
         if wanted > free:
-            self._drop_if_fresh()
             raise OutputError(
-                f"{self.output.parent.resolve()}: {wanted / 1e9:.2f} GB are needed and"
-                f" {free / 1e9:.2f} GB are free. Make room, or give an output on another disk."
+                f"{self.output.parent}: {wanted / 1e9:.3g} GB are needed and {free / 1e9:.3g} GB"
+                " are free. Make room, or give an output on another disk."
             )
 
-    def _data_files(self) -> list[Path]:
-        return [f for f in self.partial.glob("*.safetensors") if hasattr(f.stat(), "st_blocks")]
+    def _begin(self, again: bool) -> BinaryIO:
+        """Return the journal, locked. again: whether there may be one already."""
+        path = self.partial / JOURNAL
+        existed = path.exists()
+        self.partial.mkdir(parents=True, exist_ok=True)
+        journal = open(path, "a+b", buffering=0)  # noqa: SIM115
+        try:
+            if not _lock(journal) or not _is_at(journal, path):
+                raise OutputError(
+                    f"{self.shown}: another process is writing it. Wait for it, or give another"
+                    " output."
+                )
+            if existed and not again:
+                raise OutputError(
+                    f"{self.partial}: an earlier merge was interrupted there. Give --resume to go"
+                    " on with it, or --force to begin again."
+                )
+        except BaseException:
+            journal.close()
+            raise
+        return journal
 
-    def _drop_if_fresh(self) -> None:
-        if not self.done:
-            shutil.rmtree(self.partial, ignore_errors=True)
+    def _clear(self) -> None:
+        """Remove what an earlier merge left, but give a replaced output its name back."""
+        old = self.partial / REPLACED
+        if old.exists() and not self.output.exists():
+            os.rename(old, self.output)
+        for path in self.partial.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != JOURNAL:
+                path.unlink()
+        self._journal.truncate(0)
 
-    def _open_files(self, shard_size: int | None, keep: bool) -> None:
-        self.files: list[tuple[OutFile, list[int]]] = []
-        self._where: list[tuple[OutFile, int]] = [None] * len(self.entries)  # type: ignore
+    def _open_files(self, shard_size: int | None) -> None:
         groups = shards(self.entries, shard_size)
+        if len(groups) > _MANY_FILES:
+            _allow_more_files()
         for number, group in enumerate(groups):
             mine = [self.entries[i] for i in group]
             start = len(header(mine, self.metadata))
-            with self.errors():
-                file = OutFile(
-                    self.partial / shard_name(number, len(groups)),
-                    start + sum(entry.nbytes for entry in mine),
-                    keep=keep,
-                )
+            size = start + sum(entry.nbytes for entry in mine)
+            file = OutFile(self.partial / shard_name(number, len(groups)), size)
             self.files.append((file, group))
-            for i in group:
-                self._where[i] = (file, start)
-                start += self.entries[i].nbytes
+            for entry in mine:
+                self._where.append((file, start))
+                start += entry.nbytes
 
     # --- the journal ---
 
     def _note(self, line: dict[str, Any]) -> None:
-        self._journal.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        data = memoryview(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        while data:  # a disk that fills up takes a part
+            data = data[self._journal.write(data) or 0 :]
+
+    def _notes(self) -> Iterator[dict[str, Any]]:
+        """Yield the lines of the journal, without those cut off when the program was killed."""
+        with open(self.partial / JOURNAL, "rb") as lines:
+            for line in lines:
+                try:
+                    note = json.loads(line)
+                except (ValueError, RecursionError):
+                    continue
+                if isinstance(note, dict):
+                    yield note
 
     def _read_journal(self, key: str) -> bool:
-        """Read what is done; False if there is nothing to resume."""
-        try:
-            lines = (self.partial / JOURNAL).read_bytes().split(b"\n")
-        except OSError:
+        """Read what is done; False if nothing has been begun."""
+        notes = self._notes()
+        begun = next(notes, None)
+        if begun is None:
             return False
-        notes = []
-        for line in lines:
-            try:
-                notes.append(json.loads(line))
-            except ValueError:  # a line cut off when the program was killed
-                continue
-        if not notes or notes[0] != {"key": key}:
+        if begun != {"key": key}:
             raise OutputError(
                 f"{self.partial}: was begun with another recipe, other inputs or another version."
                 " Give --force to begin again."
             )
-        for note in notes[1:]:
-            self.done[note["tensor"], note["start"]] = note
+        self.done = {(n["tensor"], n["start"]): n for n in notes if "tensor" in n}
+        self._journal.seek(-1, os.SEEK_END)
+        if self._journal.read(1) != b"\n":
+            self._journal.write(b"\n")
         return True
 
     def _check_done(self) -> None:
         """Forget what is noted as done but is not on the disk as it was written."""
-        for place, note in list(self.done.items()):
-            if self.digest(note["tensor"], note["start"], note["stop"]) != note["digest"]:
-                del self.done[place]
+        self.done = {place: note for place, note in self.done.items() if self._is_whole(note)}
 
-    def digest(self, number: int, start: int, stop: int) -> str:
-        """Return the digest of entries of a tensor as they lie in the file."""
-        file, offset = self._where[number]
-        itemsize = DTYPES[self.entries[number].dtype].itemsize
+    def _is_whole(self, note: dict[str, Any]) -> bool:
+        """Return whether the entries of a note lie in the file as they were written."""
+        file, offset = self._where[note["tensor"]]
+        itemsize = self.entries[note["tensor"]].itemsize
         hasher = blake3()
-        for at in range(start * itemsize, stop * itemsize, 1 << 20):
-            hasher.update(file.read(offset + at, min(1 << 20, stop * itemsize - at)))
-        return hasher.hexdigest(length=16)
+        stop = note["stop"] * itemsize
+        for at in range(note["start"] * itemsize, stop, _STEP):
+            hasher.update(file.read(offset + at, min(_STEP, stop - at)))
+        return hasher.hexdigest(length=16) == note["digest"]
 
     # --- writing ---
 
@@ -257,38 +349,44 @@ class Writer:
         file, offset = self._where[number]
         data = values.view(np.uint8).data.cast("B")
         with self.errors():
-            file.write(offset + start * DTYPES[self.entries[number].dtype].itemsize, data)
+            file.write(offset + start * self.entries[number].itemsize, data)
 
     def finished(self, number: int, start: int, stop: int, digest: str, more: dict) -> None:
         """Note that entries ``start`` to ``stop`` of a tensor are written."""
-        note = {"tensor": number, "start": start, "stop": stop, "digest": digest, **more}
         with self._lock, self.errors():
-            self.done[number, start] = note
-            self._note(note)
+            self._note({"tensor": number, "start": start, "stop": stop, "digest": digest, **more})
 
     def verify(self) -> None:
         """Read the output again and compare digests; OutputError names the first difference."""
-        for note in self.done.values():
-            if self.digest(note["tensor"], note["start"], note["stop"]) != note["digest"]:
-                name = self.entries[note["tensor"]].name
-                raise OutputError(
-                    f"{self.output}: tensor {name!r} reads back other bytes than were written."
-                    " Check the disk and merge again."
-                )
+        with self.errors():
+            for note in self._notes():
+                if "tensor" in note and not self._is_whole(note):
+                    name = self.entries[note["tensor"]].name
+                    raise OutputError(
+                        f"{self.shown}: tensor {name!r} reads back other bytes than were written."
+                        " Check the disk and merge again."
+                    )
 
     def close(self, extras: Callable[[Path], None]) -> None:
         """Write headers, index and what ``extras`` adds to a folder, and give it its final name."""
         with self.errors():
             for file, group in self.files:
-                file.write(0, memoryview(header([self.entries[i] for i in group], self.metadata)))
-            for file, _ in self.files:
+                head = header([self.entries[i] for i in group], self.metadata)
+                assert not group or len(head) == self._where[group[0]][1]
+                file.write(0, memoryview(head))
                 file.close()
             if not self.single:
                 if len(self.files) > 1:
                     (self.partial / INDEX).write_text(self._index(), encoding="utf-8")
                 extras(self.partial)
-            self._journal.close()
+            if self.output.exists() and not self.force:
+                raise OutputError(
+                    f"{self.shown}: exists since a moment ago. Give --resume --force to replace it."
+                )
+            if fcntl is None:  # Windows renames no folder in which a file is open
+                self._journal.close()
             self._rename()
+            self._journal.close()
 
     def _index(self) -> str:
         total = sum(entry.nbytes for entry in self.entries)
@@ -296,43 +394,74 @@ class Writer:
         return json.dumps({"metadata": {"total_size": total}, "weight_map": where}, indent=2) + "\n"
 
     def _rename(self) -> None:
-        old = self.output.with_name(self.output.name + ".replaced")
+        """Give the output its name. Killed anywhere in here, old or new is whole somewhere."""
         if self.single:
             os.replace(self.files[0][0].path, self.output)
-            shutil.rmtree(self.partial)
+            shutil.rmtree(self.partial, ignore_errors=True)
             return
-        if self.output.exists():
+        old = self.partial / REPLACED
+        if replaced := self.output.exists():
             shutil.rmtree(old, ignore_errors=True)
             os.rename(self.output, old)
-        (self.partial / JOURNAL).unlink()
-        os.rename(self.partial, self.output)
-        shutil.rmtree(old, ignore_errors=True)
+        try:
+            os.rename(self.partial, self.output)
+        except OSError:
+            if replaced:
+                os.rename(old, self.output)
+            raise
+        shutil.rmtree(self.output / REPLACED, ignore_errors=True)
+        (self.output / JOURNAL).unlink()
 
     def abandon(self) -> None:
-        """Leave the partial folder for a later --resume."""
+        """Leave the partial folder for a later resume."""
         for file, _ in self.files:
             file.close()
         self._journal.close()
 
-    def errors(self) -> _Errors:
-        """Return a context that turns an OSError into an OutputError that says what to do."""
-        return _Errors(self.output)
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn an OSError into an OutputError that says what to do."""
+        try:
+            yield
+        except OSError as error:
+            advice = _ADVICE.get(error.errno or 0, "Give another output, or look at the disk.")
+            raise OutputError(f"{self.shown}: {error.strerror or error}. {advice}") from None
 
 
-class _Errors:
-    def __init__(self, output: Path):
-        self.output = output
+_FULL = "Make room and give --resume to go on."
+_DENIED = "It cannot be written there. Give another output."
+_ADVICE = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EFBIG: "Give a smaller --shard-size, or an output on another disk.",
+    errno.EMFILE: "Give a larger --shard-size, or allow more with `ulimit -n 65536`.",
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
+    errno.EROFS: _DENIED,
+}
 
-    def __enter__(self) -> None:
-        pass
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, OSError):
-            return
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            advice = "The disk is full. Make room and give --resume to go on."
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            advice = "It cannot be written there. Give another output."
+def _lock(file: BinaryIO) -> bool:
+    """Lock a file until it is closed; False if another process has locked it.
+
+    A disk that knows no locks is taken at its word that nobody has.
+    """
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         else:
-            advice = "Give another output, or look at the disk."
-        raise OutputError(f"{self.output}: {error.strerror or error}. {advice}") from None
+            import msvcrt
+
+            file.seek(0x7FFF0000)  # far behind the end: such a lock also keeps readers out
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore
+    except OSError as error:
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
+    return True
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    """Return whether an open file is still the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
