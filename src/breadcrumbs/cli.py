@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from breadcrumbs.errors import BreadcrumbsError
+from breadcrumbs.errors import BreadcrumbsError, printable
 from breadcrumbs.version import __version__
 
 
@@ -43,14 +43,16 @@ def _command(name: str | None = None) -> Callable[[Callable[..., None]], click.C
             try:
                 function(*args, **kwargs)
             except BreadcrumbsError as error:
-                click.echo(f"breadcrumbs: {error}", err=True)
+                click.echo(f"breadcrumbs: {printable(str(error))}", err=True)
                 sys.exit(1)
             except KeyboardInterrupt:
                 advice = " Give --resume to go on." if function.__name__ == "merge" else ""
                 click.echo(f"breadcrumbs: interrupted.{advice}", err=True)
                 sys.exit(130)
-            except BrokenPipeError:
+            except OSError as error:  # stdout is full or closed; files raise errors of ours
                 sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+                if not isinstance(error, BrokenPipeError):
+                    click.echo(f"breadcrumbs: cannot print: {error.strerror}.", err=True)
                 sys.exit(1)
 
         return main.command(name)(run)
@@ -104,7 +106,7 @@ def _json_option(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("--allow-nonfinite", is_flag=True, help="Count NaN and infinity as unchanged.")
 @click.option("--seed", type=click.IntRange(0), help="Seed of random methods (default 0).")
 @click.option("--shard-size", default="5GB", show_default=True, help="Largest file of a folder.")
-@click.option("--threads", type=click.IntRange(1), help="Threads to use. Default: all cores.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
 @click.option("--max-memory", metavar="SIZE", help="Resident memory not to exceed, such as 500MB.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted merge.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
@@ -135,7 +137,9 @@ def merge(sources: tuple[str, ...], output: str | None, **options: Any) -> None:
         return
     if output is None and not options["dry_run"]:
         raise click.UsageError("give -o OUTPUT, or --dry-run to see the plan")
-    max_memory = sizes.parse(options["max_memory"]) if options["max_memory"] else None
+    max_memory = None
+    if options["max_memory"] is not None:
+        max_memory = sizes.parse(options["max_memory"])
     shard_size = sizes.parse(options["shard_size"])
     with merging.opened(made) as plan:
         if options["dry_run"]:

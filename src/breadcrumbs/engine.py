@@ -195,9 +195,10 @@ def _rounded(merged: np.ndarray, tensor: TensorPlan) -> np.ndarray:
     lost = ~np.isfinite(values.astype(np.float32) if values.itemsize < 4 else values)
     if lost.any():
         worst = float(merged[np.flatnonzero(lost)[0]])
+        value = f"the merged value {worst:g}" if math.isfinite(worst) else "a merged value"
         raise MismatchError(
-            f"tensor {tensor.name!r}: the merged value {worst:g} does not fit {tensor.dtype}."
-            " Give a wider output dtype (--dtype float32) or a smaller alpha."
+            f"tensor {tensor.name!r}: {value} does not fit {tensor.dtype}."
+            " Give a wider output dtype, such as --dtype float64, or a smaller alpha."
         )
     return values
 
@@ -221,7 +222,7 @@ class _Merging:
             mine = [1.0] * len(mine)
         self.weights = np.array(mine, np.float64)
         self.dtype = raw_dtype_of_job(engine, job)
-        self.kernels = plain if self.dtype == np.float64 else engine.kernels
+        self.kernels: ModuleType = plain if self.dtype == np.float64 else engine.kernels
         self.precision = max(PRECISION[t.dtype] for t in (tensor.base, *self.models))
         self.careful = plan.recipe.allow_nonfinite
         #: Whether what stays is counted as it is added, since ranks alone do not tell.

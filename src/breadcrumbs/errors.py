@@ -40,6 +40,11 @@ class MissingExtraError(BreadcrumbsError):
     """An optional package is needed and is not installed."""
 
 
+def printable(text: str) -> str:
+    """Return ``text`` on one line, with what a terminal would act on written as escapes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the nearest of ``known``, or an empty string."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

@@ -231,7 +231,15 @@ def _inside(path: str, folder: str) -> bool:
 def _stamps(it: Plan) -> dict[str, tuple[int, int]]:
     """Return the size and the time of change of every input file."""
     files = [file for source in (it.base, *it.models) for file in source.files]
-    return {str(f): (f.stat().st_size, f.stat().st_mtime_ns) for f in files}
+    return {str(file): _stamp(file) for file in files}
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    try:
+        found = file.stat()
+    except OSError:  # gone: changed
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
 
 
 def _check_unchanged(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> None:
@@ -258,7 +266,6 @@ def _provenance(it: Plan, digests: FileDigests) -> str:
             "recipe": to_mapping(it.recipe, complete=True),
             "inputs": inputs,
         },
-        ensure_ascii=False,
     )
 
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, InvalidOperation, localcontext
 from numbers import Real as Real_
 from typing import Any
 
 from breadcrumbs.errors import RecipeError, suggestion
 
 Values = dict[str, Any]
+
+#: Digits that a decimal may have.
+DIGITS = 100
 
 
 def decimal(value: Any) -> Decimal:
@@ -26,14 +29,23 @@ def decimal(value: Any) -> Decimal:
         number = Decimal(str(value).strip())
     except InvalidOperation:
         raise ValueError(value) from None
-    if not number.is_finite():
+    if not number.is_finite() or len(number.as_tuple().digits) > DIGITS:
+        raise ValueError(value)
+    if abs(int(number.as_tuple().exponent)) > 400:
         raise ValueError(value)
     return number
 
 
 def count(fraction: Decimal, n: int) -> int:
     """Return ``floor(fraction * n)``, exactly."""
-    return math.floor(fraction * n)
+    numerator, denominator = fraction.as_integer_ratio()
+    return numerator * n // denominator
+
+
+def difference(a: Decimal | int, b: Decimal) -> Decimal:
+    """Return ``a - b``, exactly for decimals of up to `DIGITS` digits."""
+    with localcontext(prec=4 * DIGITS):
+        return a - b
 
 
 @dataclass(frozen=True)

@@ -212,8 +212,17 @@ def _twin(checkpoint: Checkpoint, name: str, among: dict[str, Tensor]) -> str | 
 
 
 def _varies(tensor: Tensor) -> bool:
-    values = tensor.read().reshape(tensor.size, -1).view(np.uint8)
-    return bool((values != values[:1]).any())
+    """Return whether the entries differ, reading until the first that does."""
+    step = 1 << 18
+    first = None
+    for start in range(0, tensor.size, step):
+        part = np.empty(min(step, tensor.size - start), DTYPES[tensor.dtype])
+        tensor.read_into(start, part)
+        values = part.view(np.uint8).reshape(part.size, -1)
+        first = values[0].copy() if first is None else first
+        if (values != first).any():
+            return True
+    return False
 
 
 def equal(a: Tensor, b: Tensor) -> bool:

@@ -307,8 +307,14 @@ def _model_entry(model: Model) -> Any:
 
 
 def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters with decimals as floats, which read back as the same decimals."""
-    return {k: float(v) if isinstance(v, Decimal) else v for k, v in parameters.items()}
+    """Return parameters with decimals as floats, or as text where a float reads back otherwise."""
+
+    def written(value: Any) -> Any:
+        if not isinstance(value, Decimal):
+            return value
+        return float(value) if decimal(float(value)) == value else str(value)
+
+    return {key: written(value) for key, value in parameters.items()}
 
 
 def to_yaml(recipe: Recipe, *, complete: bool = False) -> str:

@@ -6,6 +6,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 #: Does something and returns the tasks that have become possible.
 Task = Callable[[], "list[Task]"]
 
@@ -33,7 +35,8 @@ def run_tasks(tasks: Sequence[Task], threads: int) -> None:
                 task = waiting.popleft()
                 running += 1
             try:
-                more = task()
+                with np.errstate(over="ignore", invalid="ignore"):  # what overflows is looked for
+                    more = task()
             except BaseException as error:  # handed to the caller's thread below
                 more = []
                 with changed:

@@ -12,6 +12,7 @@ from typing import Any
 
 from breadcrumbs import sizes
 from breadcrumbs.aggregates import Linear
+from breadcrumbs.errors import printable
 from breadcrumbs.methods import Method
 from breadcrumbs.plan import Plan
 from breadcrumbs.report import Report
@@ -21,7 +22,7 @@ from breadcrumbs.transforms import Band
 def _console(stderr: bool = False) -> Any:
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
 def _table(*columns: str, right: tuple[int, ...] = ()) -> Any:
@@ -101,12 +102,12 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
     table = _table("plan", "")
     settings = ", ".join(f"{key} {value}" for key, value in facts["parameters"].items())
     table.add_row("method", f"{facts['method']} ({settings})")
-    table.add_row("models", f"{len(plan.models)} and the base {plan.base.label}")
+    table.add_row("models", f"{len(plan.models)} and the base {printable(plan.base.label)}")
     table.add_row("tensors", f"{facts['tensors']}, of which {facts['merged']} are merged")
     for reason, number in copied.items():
         table.add_row("copied from the base", f"{number} ({reason})")
     for name in facts["excluded"]:
-        table.add_row("", name)
+        table.add_row("", printable(name))
     table.add_row("to read", sizes.human(plan.bytes_read))
     table.add_row("to write", sizes.human(plan.bytes_written))
     table.add_row("memory", f"about {sizes.human(facts['memory'])} with {threads} threads")
@@ -119,7 +120,9 @@ def report(report: Report, output: str | None, *, verbose: bool) -> None:
     console = _console(stderr=True)
     table = _table("model", "weight", "kept", "of weights", right=(1, 2, 3))
     for row in report.models:
-        table.add_row(row.name, f"{row.weight:g}", f"{row.fraction:.2%}", f"{row.entries:,}")
+        table.add_row(
+            printable(row.name), f"{row.weight:g}", f"{row.fraction:.2%}", f"{row.entries:,}"
+        )
     console.print(table)
     copied = ", ".join(f"{number} {reason}" for reason, number in report.copied.items())
     peak = f", {sizes.human(report.peak)} of memory at most" if report.peak else ""
@@ -132,17 +135,18 @@ def report(report: Report, output: str | None, *, verbose: bool) -> None:
     if report.emptied:
         shown = report.emptied if verbose else report.emptied[:5]
         more = len(report.emptied) - len(shown)
+        more = f" and {more} more (-v lists them)" if more else ""
         console.print(
             f"{len(report.emptied)} tensors lost the whole task vector of some model: "
-            f"{', '.join(shown)}{f' and {more} more (-v lists them)' if more else ''}"
+            f"{', '.join(map(printable, shown))}{more}"
         )
     _warn(report.warnings)
-    console.print(f"written: {output}", markup=False)
+    console.print(f"written: {printable(str(output))}")
 
 
 def _warn(warnings: Any) -> None:
     for warning in warnings:
-        print(f"warning: {warning}.", file=sys.stderr)
+        print(f"warning: {printable(warning)}.", file=sys.stderr)
 
 
 def methods(methods: list[Method]) -> None:
@@ -190,17 +194,17 @@ def method(method: Method) -> None:
     """Print all about one method."""
     facts = method_mapping(method)
     console = _console()
-    console.print(f"{method.name}: {method.summary}\n", markup=False)
-    console.print(f"    merged = {method.formula}\n", markup=False)
+    console.print(f"{method.name}: {method.summary}\n")
+    console.print(f"    merged = {method.formula}\n")
     table = _table("parameter", "default", "range", "meaning")
     for name, p in facts["parameters"].items():
         table.add_row(name, p["default"] or "", p["range"], p["help"])
     if facts["parameters"]:
         console.print(table)
     console.print(f"Needs {facts['needs']}. Reads each weight {facts['passes']} times at most.")
-    console.print(f"Paper: {method.paper}.", markup=False)
+    console.print(f"Paper: {method.paper}.")
     if method.notes:
-        console.print(method.notes, markup=False)
+        console.print(method.notes)
 
 
 def inspection(found: dict[str, Any], *, tensors: bool) -> None:
@@ -208,8 +212,8 @@ def inspection(found: dict[str, Any], *, tensors: bool) -> None:
     console = _console()
     table = _table("file", "bytes", "BLAKE3", right=(1,))
     for file in found["files"]:
-        table.add_row(file["file"], f"{file['bytes']:,}", file.get("blake3", ""))
-    console.print(f"{found['path']}", markup=False)
+        table.add_row(printable(file["file"]), f"{file['bytes']:,}", file.get("blake3", ""))
+    console.print(printable(found["path"]))
     if found["files"]:
         console.print(table)
     dtypes = ", ".join(f"{n:,} {dtype}" for dtype, n in found["entries_by_dtype"].items())
@@ -221,7 +225,7 @@ def inspection(found: dict[str, Any], *, tensors: bool) -> None:
         table = _table("tensor", "dtype", "shape", "bytes", right=(3,))
         for tensor in found["tensors"]:
             shape = " x ".join(map(str, tensor["shape"])) or "scalar"
-            table.add_row(tensor["name"], tensor["dtype"], shape, f"{tensor['bytes']:,}")
+            table.add_row(printable(tensor["name"]), tensor["dtype"], shape, f"{tensor['bytes']:,}")
         console.print(table)
     merged = found["merged_from"]
     if merged:
@@ -230,11 +234,11 @@ def inspection(found: dict[str, Any], *, tensors: bool) -> None:
             f"merged by breadcrumbs {merged.get('version')} ({recipe.get('method')}) from"
         )
         for source in merged.get("inputs", []):
+            name = printable(source["model"])
             for file in source["files"]:
                 console.print(
-                    f"  {source['model']}  {file['file']}  {file['bytes']:,} bytes"
+                    f"  {name}  {printable(file['file'])}  {file['bytes']:,} bytes"
                     f"  {file['blake3'][:16]}...",
-                    markup=False,
                 )
 
 
@@ -248,4 +252,4 @@ def demo(result: Any) -> None:
     table.add_row("normalised", *(f"{row.normalised:.1%}" for row in result.rows))
     console = _console()
     console.print(table)
-    console.print(f"{result.lesson} ({result.seconds:.0f} s)", markup=False)
+    console.print(f"{result.lesson} ({result.seconds:.0f} s)")

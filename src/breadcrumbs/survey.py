@@ -73,7 +73,9 @@ def _around(
     width = (margin * error + 4 / sample.size) * sample.size
     ends = np.array([quantile * sample.size - width, quantile * sample.size + width])
     start, stop = np.searchsorted(upto, ends, side="right")
-    return int(start) << shift, min((int(stop) + 1) << shift, 1 << (8 * sample.itemsize - 1)) - 1
+    # Keys are compared as numbers too, and above infinity they would be none.
+    largest = int(np.array(np.inf, f"f{sample.itemsize}").view(sample.dtype))
+    return min(int(start) << shift, largest), min((int(stop) + 1) << shift, largest)
 
 
 @dataclass

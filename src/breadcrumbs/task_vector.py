@@ -44,7 +44,8 @@ class TaskVector(Mapping[str, np.ndarray]):
                     f" {first.label} has {first.tensors[name].shape}. Give a fine-tuning of this"
                     " base."
                 )
-            self._tensors[name] = second[name].astype(np.float64) - first[name].astype(np.float64)
+            tuned, own = second[name].astype(np.float64), first[name].astype(np.float64)
+            self._tensors[name] = np.subtract(tuned, own, out=np.empty(own.shape))
 
     @classmethod
     def _of(cls, tensors: dict[str, np.ndarray]) -> TaskVector:
@@ -114,6 +115,6 @@ class TaskVector(Mapping[str, np.ndarray]):
             values = opened[name]
             if name in self._tensors:
                 merged = values.astype(np.float64) + float(scale) * self._tensors[name]
-                values = plain.round_to(merged, tensor.dtype)
+                values = plain.round_to(np.atleast_1d(merged), tensor.dtype).reshape(tensor.shape)
             result[name] = values
         return memory.like(base, result)

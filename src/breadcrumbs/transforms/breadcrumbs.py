@@ -19,14 +19,14 @@ from __future__ import annotations
 from decimal import Decimal
 
 from breadcrumbs.errors import RecipeError
-from breadcrumbs.parameters import Fraction, OneOf, Parameter, Values, count, defaults
+from breadcrumbs.parameters import Fraction, OneOf, Parameter, Values, count, defaults, difference
 from breadcrumbs.transforms import GRANULARITY, Band
 
 
 def _ranks(n: int, values: Values) -> tuple[int, int]:
-    last = n - count(1 - values["gamma"], n)
+    last = n - count(difference(1, values["gamma"]), n)
     if values["variant"] == "authors":
-        return max(0, last - count(1 - values["beta"], n)), last
+        return max(0, last - count(difference(1, values["beta"]), n)), last
     return count(values["beta"], n), last
 
 
@@ -49,13 +49,14 @@ def _check(given: Values) -> Values:
             "breadcrumbs: density and outliers belong together. Give both,"
             " for example density 0.09 with outliers 0.01."
         )
-    if not 0 < density <= 1 - outliers:
+    if not 0 < density <= difference(1, outliers):
         raise RecipeError(
             f"breadcrumbs: density {density} with outliers {outliers} is not possible. The fraction"
             " kept is above 0, and together with the fraction removed at most 1."
         )
-    values["gamma"] = 1 - outliers
-    values["beta"] = 1 - density if variant == "authors" else 1 - outliers - density
+    values["gamma"] = difference(1, outliers)
+    below = Decimal(1) if variant == "authors" else values["gamma"]
+    values["beta"] = difference(below, density)
     return defaults(DECLARED) | values
 
 
