@@ -26,7 +26,7 @@ from breadcrumbs.kernels import plain
 from breadcrumbs.plan import Plan, TensorPlan
 from breadcrumbs.schedule import Task, run_tasks
 from breadcrumbs.transforms import Band, Draw, Everything
-from breadcrumbs.work import GROUP, PRECISION, Job, Segment
+from breadcrumbs.work import FUSED, GROUP, PRECISION, Job, Segment
 
 
 class Sink(Protocol):
@@ -229,7 +229,7 @@ class _Merging:
         self.counting = isinstance(plan.method.transform, Draw) or len(job.pieces) > 1
         #: Whether the fused kernels do: few models, plain dtypes, no weights and no counting.
         self.fused = (
-            len(self.models) <= GROUP
+            len(self.models) <= FUSED
             and self.dtype != np.float64
             and tensor.dtype in _RAW
             and not self.counting
@@ -371,7 +371,7 @@ class _Merging:
         base, models, factor = rows[0], rows[1:], self.factor if self.models else 0.0
         raw = self.engine.buffer("out", (n,), _RAW[self.tensor.dtype])
         bits = np.array(plain.NO_EXTENT, np.uint32)
-        everyone = slice(0, GROUP)
+        everyone = slice(0, FUSED)
         if isinstance(self.engine.plan.method.transform, Band):
             unit, mine = self._cuts(rows, everyone, cuts)
             squares = self.kernels.merge_band(base, models, unit, mine, factor, bits, raw)
@@ -560,12 +560,7 @@ class _Survey:
 
     def _pass(self, brackets: dict[int, np.ndarray]) -> list[Task]:
         for t, bracket in brackets.items():
-            self.tallies[t] = survey.Tally(
-                bracket,
-                np.zeros((self.chunks, 4), np.int64),
-                np.zeros(self.chunks, np.int64),
-                [np.empty(0, self.keys)] * len(self.segments),
-            )
+            self.tallies[t] = survey.Tally.empty(bracket, self.chunks, self.n)
         models = list(brackets)
         groups = [models[i : i + GROUP] for i in range(0, len(models), GROUP)]
         work_ = [(i, group) for i in range(len(self.segments)) for group in groups]
@@ -617,14 +612,10 @@ class _Survey:
                 before = filled.copy()
                 kernel.tally(rows[0], rows[1:], brackets, counts[i], kept, filled)
                 sizes[i] = filled - before
-        for row, t in enumerate(group):
-            self.tallies[t].counts[chunks] = counts[:, row]
-            self.tallies[t].sizes[chunks] = sizes[:, row]
-        for row, t in enumerate(group):
-            if filled[row] > room:
-                self.tallies[t].overflow = True
-            else:
-                self.tallies[t].inside[number] = kept[row, : filled[row]].copy()
+        with self._lock:
+            for row, t in enumerate(group):
+                keys = kept[row, : min(filled[row], room)]
+                self.tallies[t].take(chunks, counts[:, row], sizes[:, row], keys)
 
     def _tally_files(
         self, segment: Segment, group: list[int], brackets, counts, kept, filled, sizes

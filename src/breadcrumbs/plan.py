@@ -6,6 +6,7 @@ Everything that does not fit is an error here.
 from __future__ import annotations
 
 import fnmatch
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -145,16 +146,18 @@ def _check_model_granularity(method: Method, values: dict[str, Values]) -> None:
 
 
 def _same_models(base: Checkpoint, models: Sequence[Checkpoint]) -> list[str]:
-    warnings, seen = [], {}
+    warnings = []
+    counts = Counter(model.files for model in models if model.files)
     for model in models:
         if model.files and model.files == base.files:
             raise RecipeError(
                 f"{model.label}: is the base itself, so there is nothing to add."
                 " Give the base once, first, and then the fine-tuned models."
             )
-        if model.files and model.files in seen:
-            warnings.append(f"{model.label} is given twice, so it counts twice")
-        seen[model.files] = model
+        times = counts.pop(model.files, 1)
+        if times > 1:
+            often = "twice" if times == 2 else f"{times} times"
+            warnings.append(f"{model.label} is given {often}, so it counts {often}")
     if not models:
         warnings.append("no fine-tuned model is given, so the result is the base")
     return warnings

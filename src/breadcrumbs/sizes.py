@@ -10,7 +10,7 @@ from breadcrumbs.errors import RecipeError
 from breadcrumbs.kernels import WORTH_COMPILING
 from breadcrumbs.plan import Plan
 from breadcrumbs.survey import ROOM, WAVE_BYTES
-from breadcrumbs.work import CHUNK, GROUP, SEGMENT
+from breadcrumbs.work import CHUNK, FUSED, GROUP, SEGMENT
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY = {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
@@ -42,9 +42,10 @@ def memory(plan: Plan, threads: int, kernel: str = "auto") -> int:
     """Return an upper estimate of the resident bytes of a streamed merge."""
     compiled = kernel == "compiled" or (kernel == "auto" and plan.entries >= WORTH_COMPILING)
     group = min(GROUP, max(1, len(plan.models)))
-    raw = CHUNK * (group + 1) * 4 + CHUNK * (8 + 8 + 1 + 8 + 4)
+    fused = min(FUSED, max(1, len(plan.models)))
+    raw = CHUNK * (fused + 1) * 4 + CHUNK * (8 + 8 + 1 + 8 + 4) + SEGMENT * 4
     kept = int(ROOM * SEGMENT) * group * 4
-    draws = CHUNK * group * 4
+    draws = CHUNK * fused * 4
     return (
         (COMPILED_BYTES if compiled else PLAIN_BYTES)
         + threads * (raw + kept + draws + CHUNK * 32)

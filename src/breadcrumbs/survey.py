@@ -10,7 +10,7 @@ is exact: the sample decides only how long it takes.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
@@ -21,8 +21,8 @@ from breadcrumbs.kernels import plain
 RUN = 2048
 #: Standard errors that a bracket reaches to each side, at the first try and at the second.
 MARGINS = (3.0, 12.0)
-#: Room for collected keys, as a fraction of the entries of a segment.
-ROOM = 0.10
+#: Room for collected keys, as a fraction of the entries.
+ROOM = 0.06
 #: Collected keys of all models of one pass over a unit, bytes, about; more models take more passes.
 WAVE_BYTES = 8 << 20
 #: What fraction of the entries is collected, about.
@@ -80,17 +80,38 @@ def _around(
 
 @dataclass
 class Tally:
-    """What one pass over a unit found out about one model, chunk by chunk.
+    """What one pass over a unit finds out about one model.
 
-    bracket, counts (chunks, 4), inside: as `plain.tally` has them, inside in segments.
-    sizes: (chunks,) how many of them each chunk has. overflow: some were not kept for want of room.
+    bracket, counts (chunks, 4): as `plain.tally` has them. inside: room for the collected keys, of
+    which ``used`` are taken, segment by segment as they come. starts, sizes: (chunks,) where the
+    keys of each chunk lie in it. overflow: some were not kept for want of room.
     """
 
     bracket: np.ndarray
     counts: np.ndarray
+    starts: np.ndarray
     sizes: np.ndarray
-    inside: list[np.ndarray] = field(default_factory=list)
+    inside: np.ndarray
+    used: int = 0
     overflow: bool = False
+
+    @staticmethod
+    def empty(bracket: np.ndarray, chunks: int, n: int) -> Tally:
+        """Return a tally of nothing yet, for a unit of ``n`` entries in ``chunks``."""
+        numbers = np.zeros((6, chunks), np.int64)
+        room = np.empty(int(ROOM * n) + 64, bracket.dtype)  # resident only as far as it is used
+        return Tally(bracket, numbers[:4].T, numbers[4], numbers[5], room)
+
+    def take(self, chunks: slice, counts: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> None:
+        """Add what a segment gave: counts (its chunks, 4), sizes and the keys, in order."""
+        self.counts[chunks] = counts
+        self.sizes[chunks] = sizes
+        self.starts[chunks] = self.used + np.cumsum(sizes) - sizes
+        if sizes.sum() > keys.size or self.used + keys.size > self.inside.size:
+            self.overflow = True
+            return
+        self.inside[self.used : self.used + keys.size] = keys
+        self.used += keys.size
 
 
 def cuts(tally: Tally, first: int, last: int, n: int, kernels: ModuleType) -> np.ndarray | None:
@@ -103,7 +124,7 @@ def cuts(tally: Tally, first: int, last: int, n: int, kernels: ModuleType) -> np
     if first >= last:
         result[:] = plain.nothing(tally.bracket.itemsize)
         return result
-    inside = np.concatenate(tally.inside) if tally.inside else tally.bracket[:0]
+    inside = tally.inside[: tally.used]
     for column, rank, limit in ((0, first, 0), (2, last, n)):
         if rank == limit:
             continue
@@ -134,8 +155,9 @@ def _find(
     key, ordinal = kernels.select(inside, low, end, place)
     if ordinal == 0:
         return None
-    chunk = np.searchsorted(np.cumsum(tally.sizes), np.flatnonzero(inside == key), side="right")
-    return int(key), int(ordinal), np.bincount(chunk, minlength=len(tally.sizes))
+    order = np.lexsort((tally.sizes, tally.starts))  # a chunk without keys before one with some
+    where = np.searchsorted(tally.starts[order], np.flatnonzero(inside == key), side="right") - 1
+    return int(key), int(ordinal), np.bincount(order[where], minlength=len(tally.sizes))
 
 
 def refine(counts: np.ndarray, rank: int) -> tuple[int, int]:

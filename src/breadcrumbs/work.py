@@ -22,7 +22,9 @@ from breadcrumbs.transforms import Band
 
 CHUNK = 1 << 16
 SEGMENT = 1 << 20
-GROUP = 8
+#: Models that are read at once for one chunk: by the survey, and by the fused kernels.
+GROUP = 4
+FUSED = 32
 
 #: Bits of precision below the leading one.
 PRECISION = {"F64": 52, "F32": 23, "F16": 10, "BF16": 7, "F8_E4M3": 3, "F8_E5M2": 2}

@@ -454,6 +454,8 @@ def _lock(file: BinaryIO) -> bool:
 
             file.seek(0x7FFF0000)  # far behind the end: such a lock also keeps readers out
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore
+    except ImportError:  # neither
+        return True
     except OSError as error:
         return error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
     return True

@@ -17,6 +17,13 @@ def choose(entries: int, which: str = "auto") -> ModuleType:
     """
     if which == "plain" or (which == "auto" and entries < WORTH_COMPILING):
         return plain
-    from breadcrumbs.kernels import compiled
+    try:
+        from breadcrumbs.kernels import compiled
+    except RuntimeError:  # no folder that Numba could keep compiled kernels in
+        import tempfile
 
+        from numba import config
+
+        config.CACHE_DIR = tempfile.mkdtemp(prefix="breadcrumbs-kernels-")
+        from breadcrumbs.kernels import compiled
     return compiled
