@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from breadcrumbs.checkpoint.tensors import DTYPES
-from breadcrumbs.engine import SegmentReport
 from breadcrumbs.plan import Plan
+from breadcrumbs.sink import SegmentReport
 from breadcrumbs.work import Segment
 
 

@@ -18,12 +18,12 @@ from blake3 import blake3
 from breadcrumbs import card, checkpoint, engine, memory, plan, sizes
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.checkpoint.writer import Entry, Writer
-from breadcrumbs.engine import SegmentReport
 from breadcrumbs.errors import CheckpointError, RecipeError
 from breadcrumbs.hashing import FileDigests
 from breadcrumbs.plan import Plan
 from breadcrumbs.recipe import Model, Recipe, override, to_mapping
 from breadcrumbs.report import Report
+from breadcrumbs.sink import SegmentReport
 from breadcrumbs.version import __version__
 from breadcrumbs.work import Segment
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from breadcrumbs import sizes
-from breadcrumbs.engine import TensorReport
 from breadcrumbs.plan import Plan
+from breadcrumbs.sink import TensorReport
 
 
 @dataclass

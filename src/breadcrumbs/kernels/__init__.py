@@ -20,10 +20,12 @@ def choose(entries: int, which: str = "auto") -> ModuleType:
     try:
         from breadcrumbs.kernels import compiled
     except RuntimeError:  # no folder that Numba could keep compiled kernels in
+        import os
         import tempfile
 
-        from numba import config
+        from numba.core import config
 
-        config.CACHE_DIR = tempfile.mkdtemp(prefix="breadcrumbs-kernels-")
+        os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(prefix="breadcrumbs-kernels-")
+        config.reload_config()
         from breadcrumbs.kernels import compiled
     return compiled

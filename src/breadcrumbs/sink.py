@@ -1,0 +1,42 @@
+"""Where merged tensors go, and what is noted about each part of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from breadcrumbs.work import Segment
+
+
+class Sink(Protocol):
+    """Where merged tensors go; called from several threads, never twice for the same entries."""
+
+    def is_done(self, segment: Segment) -> SegmentReport | None:
+        """Return the report of a segment that an earlier run finished, or None."""
+        ...
+
+    def write(self, index: int, start: int, values: np.ndarray) -> None:
+        """Take entries of tensor ``index`` from ``start`` on, in the dtype of the output."""
+        ...
+
+    def finish(self, segment: Segment, report: SegmentReport) -> None:
+        """Note that all entries of the segment have been written."""
+        ...
+
+
+@dataclass
+class SegmentReport:
+    """kept: entries that stayed of each model. squares: sum of squares of the update."""
+
+    kept: list[int]
+    squares: float = 0.0
+
+
+@dataclass
+class TensorReport:
+    """What was done to one tensor; as `SegmentReport`, for all of its entries."""
+
+    kept: list[int]
+    squares: float = 0.0

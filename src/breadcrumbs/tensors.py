@@ -1,0 +1,381 @@
+"""The merging of tensors, chunk by chunk, whatever their dtypes, weights and number.
+
+Sums are exact: each tensor's sum of task vectors is accumulated in float64 where
+`work.provably_exact` says that no order of addition can round; elsewhere, and with weights other
+than 1, with the rounding errors kept beside the sum; and where even that may round, by `math.fsum`.
+"""
+
+from __future__ import annotations
+
+import math
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from breadcrumbs import work
+from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
+from breadcrumbs.draws import draws
+from breadcrumbs.errors import MismatchError
+from breadcrumbs.kernels import plain
+from breadcrumbs.plan import TensorPlan
+from breadcrumbs.sink import SegmentReport
+from breadcrumbs.transforms import Band, Draw, Everything
+from breadcrumbs.work import FUSED, GROUP, PRECISION, Job, Segment
+
+if TYPE_CHECKING:
+    from breadcrumbs.engine import Engine
+
+
+def copy(engine: Engine, tensor: TensorPlan, segment: Segment) -> SegmentReport:
+    """Copy a segment of the base, byte for byte unless the output dtype differs."""
+    dtype = DTYPES[tensor.base.dtype]
+    for start in range(segment.start, segment.stop, work.CHUNK):
+        out = engine.buffer("out", (min(work.CHUNK, segment.stop - start),), dtype)
+        tensor.base.read_into(start, out)
+        if tensor.dtype != tensor.base.dtype:
+            out = rounded(plain.widen(_widened(out)).astype(np.float64), tensor)
+        engine.sink.write(segment.index, start, out)
+    return SegmentReport([0] * len(engine.plan.models))
+
+
+def _widened(values: np.ndarray) -> np.ndarray:
+    """View bfloat16 as its bits; widen other narrow floats to float32."""
+    if values.dtype == DTYPES["BF16"]:
+        return values.view(np.uint16)
+    return values if values.dtype.itemsize >= 4 else values.astype(np.float32)
+
+
+def rounded(merged: np.ndarray, tensor: TensorPlan) -> np.ndarray:
+    """Return ``merged`` in the dtype of the output; MismatchError if a value does not fit it."""
+    values = plain.round_to(merged, tensor.dtype)
+    lost = ~np.isfinite(values.astype(np.float32) if values.itemsize < 4 else values)
+    if lost.any():
+        worst = float(merged[np.flatnonzero(lost)[0]])
+        value = f"the merged value {worst:g}" if math.isfinite(worst) else "a merged value"
+        raise MismatchError(
+            f"tensor {tensor.name!r}: {value} does not fit {tensor.dtype}."
+            " Give a wider output dtype, such as --dtype float64, or a smaller alpha."
+        )
+    return values
+
+
+class Merging:
+    """The merging of one tensor, or of the part of it that a job has."""
+
+    def __init__(self, engine: Engine, job: Job, tensor: TensorPlan):
+        plan = engine.plan
+        self.engine, self.job, self.tensor = engine, job, tensor
+        self.number = len(plan.models)
+        weights = [model.weight for model in plan.recipe.models]
+        #: The models that count here: present, and of a weight other than 0.
+        self.who = [t for t, m in enumerate(tensor.models) if m is not None and weights[t] != 0]
+        self.models = [m for t in self.who if (m := tensor.models[t]) is not None]
+        present = [weights[t] for t, m in enumerate(tensor.models) if m is not None]
+        self.factor = plan.method.aggregate.factor(tensor.values, present)
+        mine = [weights[t] for t in self.who]
+        if len(set(mine)) == 1:  # a common weight is part of the factor
+            self.factor *= mine[0]
+            mine = [1.0] * len(mine)
+        self.weights = np.array(mine, np.float64)
+        self.dtype = raw_dtype_of_job(engine, job)
+        self.kernels: ModuleType = plain if self.dtype == np.float64 else engine.kernels
+        self.precision = max(PRECISION[t.dtype] for t in (tensor.base, *self.models))
+        self.careful = plan.recipe.allow_nonfinite
+        #: Whether what stays is counted as it is added, since ranks alone do not tell.
+        self.counting = isinstance(plan.method.transform, Draw) or len(job.pieces) > 1
+        #: Whether the fused kernels do: few models, plain dtypes, no weights and no counting.
+        self.fused = (
+            len(self.models) <= FUSED
+            and self.dtype != np.float64
+            and tensor.dtype in _RAW
+            and not self.counting
+            and not (self.weights != 1).any()
+        )
+
+    # --- reading ---
+
+    def read(self, start: int, n: int, group: slice | None = None) -> np.ndarray:
+        """Return raw weights, (1 + models of the group, n): the base and then the models."""
+        tensors = [self.tensor.base, *(self.models if group is None else self.models[group])]
+        rows = self.engine.buffer("raw", (len(tensors), n), self.dtype)
+        side = self.engine.buffer("side", (n * 8,), np.uint8)
+        for row, tensor in zip(rows, tensors, strict=True):
+            work.read_raw(tensor, start, row, side)
+        return rows
+
+    def check(self, rows: np.ndarray, group: slice, start: int) -> tuple[float, float, np.ndarray]:
+        """Return the extent of the magnitudes, and which entries of the base are not finite.
+
+        A NaN or infinity is an error, or, where allowed, is made to count as unchanged.
+        """
+        smallest, largest = self.kernels.extent(rows)
+        if math.isfinite(largest):
+            return smallest, largest, _NONE
+        wide = plain.widen(rows)
+        bad = ~np.isfinite(wide)
+        if not self.careful:
+            row = int(np.flatnonzero(bad.any(axis=1))[0])
+            at = start + int(np.flatnonzero(bad[row])[0])
+            labels = [self.engine.plan.base.label]
+            labels += [self.engine.plan.models[t].label for t in self.who[group]]
+            value = wide[row, at - start]
+            raise MismatchError(
+                f"{labels[row]}: tensor {self.tensor.name!r} has {value} at entry {at}."
+                " Repair the model, `exclude` the tensor, or give --allow-nonfinite to count such"
+                " entries as unchanged."
+            )
+        base_bad = bad[0].copy()
+        rows[:, base_bad] = 0
+        for row in range(1, len(rows)):
+            rows[row, bad[row]] = rows[0, bad[row]]
+        smallest, largest = self.kernels.extent(rows)
+        return smallest, largest, np.flatnonzero(base_bad)
+
+    # --- writing ---
+
+    def write(self, segment: Segment, cuts: np.ndarray | None) -> SegmentReport:
+        """Merge a segment chunk by chunk. cuts: (chunks of the job, models, 4) after a survey."""
+        report = SegmentReport([0] * self.number)
+        chunk = self.job.chunk
+        whole = self._merge_files(segment, cuts, report)
+        if whole is not None:
+            self.engine.sink.write(segment.index, segment.start, whole)
+            self._count_kept(segment, report)
+            return report
+        for i, start in enumerate(range(segment.start, segment.stop, chunk)):
+            n = min(chunk, segment.stop - start)
+            mine = None if cuts is None else cuts[segment.first_chunk + i, self.who][None]
+            self._write_chunk(segment.index, start, n, mine, report)
+        self._count_kept(segment, report)
+        return report
+
+    def _merge_files(
+        self, segment: Segment, cuts: np.ndarray | None, report: SegmentReport
+    ) -> np.ndarray | None:
+        """Return the merged segment by the kernels that read files, or None if they do not fit."""
+        transform = self.engine.plan.method.transform
+        if not self.fused or (cuts is None and not isinstance(transform, Everything)):
+            return None
+        tensors = [self.tensor.base, *self.models]
+        ranges = work.file_ranges(tensors, self.dtype, segment.start)
+        if ranges is None or self.kernels is plain:
+            return None
+        n, chunk = segment.stop - segment.start, self.job.chunk
+        out = self.engine.buffer("whole", (n,), _RAW[self.tensor.dtype])
+        buffer = self.engine.buffer("raw", (len(tensors) * min(n, chunk),), self.dtype)
+        bits = np.array(plain.NO_EXTENT, np.uint32)
+        factor = self.factor if self.models else 0.0
+        if cuts is None:
+            squares = self.kernels.merge_all_files(*ranges, n, chunk, buffer, factor, bits, out)
+        else:
+            first = segment.first_chunk
+            mine = np.ascontiguousarray(cuts[first : first - (-n // chunk), self.who])
+            squares = self.kernels.merge_band_files(
+                *ranges, n, chunk, buffer, mine, factor, bits, out
+            )
+        return self._accept(squares, factor, bits, out, report)
+
+    def _accept(
+        self,
+        squares: float,
+        factor: float,
+        bits: np.ndarray,
+        raw: np.ndarray,
+        report: SegmentReport,
+    ) -> np.ndarray | None:
+        """Return what a fused kernel made if it is right, as the output's dtype, else None."""
+        smallest, largest = plain.extent_of(bits, self.dtype)
+        exact = work.provably_exact(smallest, largest, len(self.models), self.precision)
+        if squares < 0 or not math.isfinite(largest) or not exact:
+            return None
+        if not math.isfinite(self.kernels.extent(raw)[1]):
+            return None
+        report.squares += factor * factor * squares
+        return raw.view(DTYPES[self.tensor.dtype])
+
+    def _count_kept(self, segment: Segment, report: SegmentReport) -> None:
+        """Bands keep an exact number; where a unit spans segments, the first one counts it."""
+        transform, job, n = (
+            self.engine.plan.method.transform,
+            self.job,
+            segment.stop - segment.start,
+        )
+        if self.counting:
+            return
+        kept = n
+        if isinstance(transform, Band):
+            units = int(segment.first_chunk == 0) if job.survey else n // job.unit
+            kept = max(0, job.last - job.first) * units
+        for t in self.who:
+            report.kept[t] += kept
+
+    def _write_chunk(
+        self, index: int, start: int, n: int, cuts: np.ndarray | None, report: SegmentReport
+    ) -> None:
+        out = self._merge_fast(start, n, cuts, report)
+        if out is None:
+            out = self._merge_any(start, n, cuts, report)
+        self.engine.sink.write(index, start, out)
+
+    def _merge_fast(
+        self, start: int, n: int, cuts: np.ndarray | None, report: SegmentReport
+    ) -> np.ndarray | None:
+        """Return the merged chunk, or None where the fused kernels do not apply."""
+        if not self.fused:
+            return None
+        rows = self.read(start, n)
+        base, models, factor = rows[0], rows[1:], self.factor if self.models else 0.0
+        raw = self.engine.buffer("out", (n,), _RAW[self.tensor.dtype])
+        bits = np.array(plain.NO_EXTENT, np.uint32)
+        everyone = slice(0, FUSED)
+        if isinstance(self.engine.plan.method.transform, Band):
+            unit, mine = self._cuts(rows, everyone, cuts)
+            squares = self.kernels.merge_band(base, models, unit, mine, factor, bits, raw)
+        else:
+            drawn, limits = self._draws(everyone, start, n)
+            squares = self.kernels.merge_drawn(base, models, drawn, limits, factor, bits, raw)
+        return self._accept(squares, factor, bits, raw, report)
+
+    def _merge_any(
+        self,
+        start: int,
+        n: int,
+        cuts: np.ndarray | None,
+        report: SegmentReport,
+        pair: bool = False,
+    ) -> np.ndarray:
+        """Return the merged chunk, whatever the dtypes, weights and number of models."""
+        pair = pair or bool((self.weights != 1.0).any())
+        total = self.engine.buffer("total", (n,), np.float64)
+        rest = self.engine.buffer("rest", (n if pair else 0,), np.float64)
+        inexact = self.engine.buffer("inexact", (n if pair else 0,), np.uint8)
+        for sums in (total, rest, inexact):
+            sums[:] = 0
+        smallest, largest, untouched = math.inf, 0.0, _NONE
+        kept = [0] * self.number
+        for group in self.groups():
+            rows = self.read(start, n, group)
+            low, high, untouched = self.check(rows, group, start)
+            smallest, largest = min(smallest, low), max(largest, high)
+            self._add(rows, group, start, cuts, total, rest, inexact, kept)
+        if not pair and not work.provably_exact(
+            smallest, largest, len(self.models), self.precision
+        ):
+            return self._merge_any(start, n, cuts, report, pair=True)
+        report.kept = [a + b for a, b in zip(report.kept, kept, strict=True)]
+        if pair:  # make total the correctly rounded sum, whatever the order it was added in
+            nearest = total + rest
+            rest[:] = plain.two_sum(total, rest, nearest)
+            total[:] = nearest
+        if inexact.any():
+            self._add_exactly(start, n, cuts, total, rest, np.flatnonzero(inexact))
+        factor = self.factor if self.models else 0.0
+        report.squares += factor * factor * float(np.einsum("i,i->", total, total))
+        base = rows[0]
+        merged = plain.merge(base, total, rest, factor)
+        zeros = np.flatnonzero(merged == 0)
+        if zeros.size:
+            base_at, total_at = base[zeros], total[zeros]
+            models_at = np.concatenate(
+                [self._checked(start, n, group)[1:, zeros] for group in self.groups()]
+            )
+            signed = merged[zeros]
+            plain.sign_zeros(signed, np.arange(zeros.size), base_at, models_at, total_at)
+            merged[zeros] = signed
+        out = rounded(merged, self.tensor)
+        if untouched.size:
+            original = self.engine.buffer("original", (n,), DTYPES[self.tensor.base.dtype])
+            self.tensor.base.read_into(start, original)
+            out[untouched] = original[untouched].astype(out.dtype)
+        return out
+
+    def groups(self) -> list[slice]:
+        """Return the slices of the models that are read at once; one at least."""
+        return [slice(i, i + GROUP) for i in range(0, max(1, len(self.models)), GROUP)]
+
+    def _checked(self, start: int, n: int, group: slice) -> np.ndarray:
+        rows = self.read(start, n, group)
+        if self.careful:
+            self.check(rows, group, start)
+        return rows
+
+    def _cuts(
+        self, rows: np.ndarray, group: slice, cuts: np.ndarray | None
+    ) -> tuple[int, np.ndarray]:
+        """Return (unit, cuts of its units) for a chunk of raw rows."""
+        if cuts is not None:
+            return rows.shape[1], np.ascontiguousarray(cuts[:, group])
+        job = self.job
+        return job.unit, self.kernels.cut_units(rows[0], rows[1:], job.unit, job.first, job.last)
+
+    def _add(self, rows, group, start, cuts, total, rest, inexact, kept) -> None:
+        """Add what stays of a group of models to the sums."""
+        base, models, weights = rows[0], rows[1:], self.weights[group]
+        if isinstance(self.engine.plan.method.transform, Band):
+            unit, mine = self._cuts(rows, group, cuts)
+            number = np.zeros(len(models) if self.counting else 0, np.int64)
+            self.kernels.add_band(base, models, unit, mine, weights, total, rest, inexact, number)
+        else:
+            drawn, limits = self._draws(group, start, rows.shape[1])
+            self.kernels.add_drawn(base, models, drawn, limits, weights, total, rest, inexact)
+            number = np.count_nonzero(drawn < limits[:, None], axis=1)
+            number += rows.shape[1] * (drawn.shape[1] == 0)
+        if self.counting:
+            for t, more in zip(self.who[group], number, strict=True):
+                kept[t] += int(more)
+
+    def _draws(self, group: slice, start: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+        plan, transform = self.engine.plan, self.engine.plan.method.transform
+        who = self.who[group]
+        keep = transform.keep(self.tensor.values) if isinstance(transform, Draw) else 1.0
+        limits = np.full(len(who), min(math.floor(keep * 2**32), 2**32 - 1), np.uint32)
+        if keep >= 1:
+            return np.empty((len(who), 0), np.uint32), limits
+        drawn = self.engine.buffer("draws", (len(who), n), np.uint32)
+        for row, t in enumerate(who):
+            key = (plan.recipe.seed, plan.recipe.models[t].name, self.tensor.name)
+            drawn[row] = draws(key, start, n)
+        return drawn, limits
+
+    def _add_exactly(self, start, n, cuts, total, rest, where) -> None:
+        """Redo the sums at the entries ``where`` with unlimited precision."""
+        terms = []
+        for t in range(len(self.models)):
+            group = slice(t, t + 1)
+            rows = self._checked(start, n, group)
+            base, model = rows
+            if isinstance(self.engine.plan.method.transform, Band):
+                unit, mine = self._cuts(rows, group, cuts)
+                keys = plain.magnitudes(base, model)
+                keep = np.concatenate(
+                    [
+                        plain.band(keys[u * unit : (u + 1) * unit], cut)
+                        for u, cut in enumerate(mine[:, 0])
+                    ]
+                )[where]
+            else:
+                drawn, limits = self._draws(group, start, n)
+                keep = drawn[0][where] < limits[0] if drawn.shape[1] else np.True_
+            x = plain.widen(model[where]).astype(np.float64)
+            y = plain.widen(base[where]).astype(np.float64)
+            tau = x - y
+            lost = plain.two_sum(x, -y, tau)
+            weight = self.weights[t]
+            terms += [np.where(keep, weight * tau, 0.0), np.where(keep, weight * lost, 0.0)]
+        for i, column in zip(where, np.array(terms).T.tolist(), strict=True):
+            total[i] = math.fsum(column)
+            rest[i] = math.fsum([*column, -total[i]])
+
+
+_NONE = np.empty(0, np.int64)
+_RAW = {"BF16": np.dtype(np.uint16), "F32": np.dtype(np.float32)}
+
+
+def raw_dtype_of_job(engine: Engine, job: Job) -> np.dtype:
+    """Return the raw dtype that all tensors of a job are read as."""
+    tensors: list[Tensor] = []
+    for index in {piece.index for piece in job.pieces}:
+        tensor = engine.plan.tensors[index]
+        tensors += [tensor.base, *(m for m in tensor.models if m is not None)]
+    return work.raw_dtype(tensors)
