@@ -1,0 +1,199 @@
+"""The table of methods: what each declares, counts, and refuses."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import reference
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import breadcrumbs
+from breadcrumbs import methods, parameters
+from breadcrumbs.errors import RecipeError
+from breadcrumbs.methods import METHODS
+from breadcrumbs.transforms import Band, Draw
+
+
+def refused(text: str, method: str = "breadcrumbs", **given_) -> str:
+    with pytest.raises(RecipeError, match=text) as caught:
+        methods.get(method).complete(given_)
+    message = str(caught.value)
+    assert "\n" not in message and message.endswith((".", "?"))
+    return message
+
+
+# --- what is declared --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_documents_itself(name):
+    method = METHODS[name]
+    assert methods.get(name) is method and method.name == name
+    assert method.summary and method.formula and "arXiv" in method.paper
+    for parameter in method.parameters.values():
+        assert parameter.help and parameter.range
+    defaults = method.complete({})
+    for key, parameter in method.parameters.items():
+        assert (key in defaults) == (parameter.default is not None)
+
+
+def test_published_defaults():
+    defaults = {name: method.complete({}) for name, method in METHODS.items()}
+    assert defaults["breadcrumbs"] == {
+        "beta": Decimal("0.90"),
+        "gamma": Decimal("0.99"),
+        "variant": "paper",
+        "alpha": 1.0,
+    }
+    assert defaults["task_arithmetic"] == {"alpha": 0.3}
+    assert defaults["average"] == {}
+    assert defaults["random_sparsed"] == {"density": Decimal("0.1"), "alpha": 1.0}
+
+
+def test_an_unknown_method_suggests_the_nearest():
+    with pytest.raises(RecipeError, match=r"no method 'breadcrumb'.*mean 'breadcrumbs'.*average"):
+        methods.get("breadcrumb")
+    for strange in (["average"], {}, None, 3):
+        with pytest.raises(RecipeError, match="no method"):
+            methods.get(strange)  # pyright: ignore[reportArgumentType]
+
+
+# --- fractions ---------------------------------------------------------------------------------
+
+
+def test_029_of_100_is_29():
+    assert 0.29 * 100 < 29  # what floats would make of it
+    assert parameters.count(parameters.decimal(0.29), 100) == 29
+    for given_ in (0.29, "0.29", Decimal("0.29"), np.float64(0.29)):
+        tau = np.arange(1, 101, dtype=np.float32)
+        found = breadcrumbs.merge(
+            {"w": 0 * tau}, [{"w": tau}], method="bottom_masking", density=given_
+        )
+        assert np.count_nonzero(found["w"]) == 29
+
+
+@given(st.integers(0, 10**40), st.integers(0, 40), st.integers(0, 10**12))
+@example(29999999999999999999999999999999, 32, 10)
+def test_counts_are_floors_of_decimals(digits, places, n):
+    fraction = Decimal(f"{digits}e-{places}")
+    assert parameters.count(fraction, n) == math.floor(Fraction(digits, 10**places) * n)
+
+
+@given(st.floats(0, 1), st.integers(0, 10**9))
+def test_a_float_counts_as_the_decimal_that_it_prints_as(fraction, n):
+    count = parameters.count(parameters.decimal(fraction), n)
+    assert count == reference.floor_of(fraction, n)
+
+
+@given(st.integers(0, 1000), st.integers(0, 1000), st.integers(0, 5000))
+def test_ranks_of_breadcrumbs_are_those_of_the_definitions(beta, gamma, n):
+    if beta >= gamma or gamma < 500:
+        return
+    quantiles = {"beta": beta / 1000, "gamma": gamma / 1000}
+    transform = METHODS["breadcrumbs"].transform
+    assert isinstance(transform, Band)
+    removed = (1000 - gamma) * n // 1000
+    paper = transform.ranks(n, METHODS["breadcrumbs"].complete(quantiles))
+    assert paper == (beta * n // 1000, n - removed)
+    values = METHODS["breadcrumbs"].complete({**quantiles, "variant": "authors"})
+    kept = (1000 - beta) * n // 1000
+    assert transform.ranks(n, values) == (max(0, n - removed - kept), n - removed)
+
+
+@given(st.integers(1, 1000), st.integers(0, 499), st.sampled_from(["paper", "authors"]))
+def test_density_with_outliers_says_the_same_as_beta_with_gamma(density, outliers, variant):
+    if density + outliers > 1000:
+        return
+    method = METHODS["breadcrumbs"]
+    given_ = {"density": density / 1000, "outliers": outliers / 1000, "variant": variant}
+    values = method.complete(given_)
+    assert "density" not in values and "outliers" not in values
+    gamma = 1000 - outliers
+    beta = 1000 - density if variant == "authors" else gamma - density
+    assert values["gamma"] == Decimal(gamma) / 1000 and values["beta"] == Decimal(beta) / 1000
+    if beta < gamma:
+        quantiles = {"beta": beta / 1000, "gamma": gamma / 1000, "variant": variant}
+        assert values == method.complete(quantiles)
+
+
+def test_both_notations_merge_to_the_same_bits():
+    rng = np.random.default_rng(0)
+    base = {"w": np.zeros((7, 100), np.float32)}
+    model = {"w": rng.standard_normal((7, 100)).astype(np.float32)}
+    for variant, density in (("paper", 0.09), ("authors", 0.10)):
+        quantiles = breadcrumbs.merge(base, [model], beta=0.9, gamma=0.99, variant=variant)
+        other = breadcrumbs.merge(base, [model], density=density, outliers=0.01, variant=variant)
+        assert np.count_nonzero(other["w"]) == {"paper": 63, "authors": 70}[variant]
+        assert quantiles["w"].tobytes() == other["w"].tobytes()
+
+
+# --- what is refused ---------------------------------------------------------------------------
+
+
+def test_unknown_parameters_suggest_the_nearest():
+    refused("method breadcrumbs has no parameter 'bta'.*Did you mean 'beta'", bta=0.9)
+    refused("no parameter 'alpah'.*it has: alpha.*mean 'alpha'", "task_arithmetic", alpah=1)
+    refused("average has no parameter 'alpha'.*it has: none", "average", alpha=1)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, "x", None, True, math.nan, math.inf, "", [0.5], {}])
+def test_fractions_out_of_range(value):
+    for key in ("beta", "gamma", "density"):
+        message = refused(f"breadcrumbs: {key}: .* is not possible. Give 0 to 1", **{key: value})
+        assert repr(value) in message
+
+
+@pytest.mark.parametrize("value", ["x", None, True, math.nan, math.inf, -math.inf, "1e400", []])
+def test_alpha_is_a_finite_number(value):
+    refused("alpha: .* is not possible. Give any number", "task_arithmetic", alpha=value)
+
+
+def test_numbers_of_every_kind_are_numbers():
+    for value in (1, 1.0, "1", Decimal(1), np.float64(1), np.float32(1), np.int64(1)):
+        assert METHODS["task_arithmetic"].complete({"alpha": value}) == {"alpha": 1.0}
+
+
+def test_unknown_choices():
+    refused("variant: 'paperr' is not possible. Give paper, authors", variant="paperr")
+    refused("granularity: 'layer' .*Give tensor, row, model", granularity="layer")
+
+
+def test_beta_at_or_above_gamma_inverts_the_method():
+    refused("beta 0.99 is not below gamma 0.9.*nothing would be kept", beta=0.99, gamma=0.9)
+    refused("beta 0.9 is not below gamma 0.9", beta=0.9, gamma=0.9)
+    refused("beta 0.995 is not below gamma 0.99", beta=0.995)
+
+
+def test_gamma_of_a_hundredth_is_a_fraction_removed_and_not_a_quantile():
+    message = refused("gamma 0.01 would remove the largest 99", gamma=0.01, beta=0)
+    assert "quantile" in message and "0.99" in message and "outliers 0.01" in message
+
+
+def test_the_two_notations_exclude_each_other():
+    refused("beta and density are two ways", beta=0.9, density=0.1)
+    refused("gamma and outliers are two ways", gamma=0.9, outliers=0.1)
+    refused("beta and density are two ways", beta=0.9, gamma=0.99, density=0.1, outliers=0.01)
+    refused("density and outliers belong together", density=0.1)
+    refused("density and outliers belong together", outliers=0.1)
+
+
+def test_density_and_outliers_share_the_whole():
+    refused("density 0.6 with outliers 0.5 is not possible", density=0.6, outliers=0.5)
+    refused("density 0 with outliers 0.01 is not possible", density=0, outliers=0.01)
+
+
+def test_weights_that_add_up_to_nothing_have_no_mean():
+    base, model = {"w": np.zeros(2, np.float32)}, {"w": np.ones(2, np.float32)}
+    with pytest.raises(RecipeError, match="average: the weights add up to 0"):
+        breadcrumbs.merge(base, [model, model], method="average", weights=[1, -1])
+
+
+def test_random_masks_keep_their_share():
+    transform = METHODS["random_sparsed"].transform
+    assert isinstance(transform, Draw)
+    assert transform.keep(METHODS["random_sparsed"].complete({"density": "0.25"})) == 0.25
