@@ -294,6 +294,19 @@ def test_the_order_of_models_changes_no_bit_of_sums_that_float64_does_not_hold(m
         assert_same(results[2], results[0])
 
 
+@methods
+def test_sums_that_no_pair_of_float64_holds_are_exact(method):
+    rng = np.random.default_rng(1)
+    large, middle, small = (rng.standard_normal(50) * scale for scale in (2.0**600, 1.0, 2.0**-600))
+    terms = [large, middle, small, -large, -middle, 3 * large, -3 * large]
+    base = {"w": np.zeros(50)}
+    for order in (range(7), [6, 5, 4, 3, 2, 1, 0], [2, 0, 4, 6, 1, 5, 3]):
+        models = [{"w": terms[i]} for i in order]
+        found = breadcrumbs.merge(base, models, method=method, **TABLE[method].whole)
+        factor = 1 / 7 if method == "average" else 1.0
+        assert_same(found, {"w": factor * small})
+
+
 # --- the reference -----------------------------------------------------------------------------
 
 
@@ -332,7 +345,9 @@ def test_models_that_lack_tensors_leave_them_as_they_are(method):
         {"b": rng.standard_normal((6, 5)).astype(np.float32)},
     ]
     for unit in ("tensor", "row", "model"):
-        given_ = {"granularity": unit} if "granularity" in METHODS[method].parameters else {}
+        given_: dict[str, Any] = {}
+        if "granularity" in METHODS[method].parameters:
+            given_["granularity"] = unit
         found = breadcrumbs.merge(base, models, method=method, missing="base", **given_)
         expected = reference.merge(
             base, models, method=method, **{"alpha": ALPHAS.get(method, 1.0), **given_}

@@ -252,7 +252,7 @@ def test_segments_without_room_beside_some_with_room(kind, room, monkeypatch, se
     monkeypatch.setattr(survey, "bracket", lambda *given: np.array(WRONG["all"], np.uint32))
     for unit in ("tensor", "row", "model"):
         case: dict[str, Any] = dict(
-            method="breadcrumbs", beta=0.01, gamma=0.97, granularity=unit, alpha=1.0
+            method="bottom_masking", density=0.99, granularity=unit, alpha=1.0
         )
         assert_as_expected(run(base, models, **case), expected(base, models, **case))
     assert seen["_histograms"]

@@ -5,7 +5,9 @@ Parsing a recipe opens no weights. docs/recipe.md specifies the format on one pa
 
 from __future__ import annotations
 
+import json
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -198,7 +200,7 @@ def _text(value: Any, where: str) -> str:
 def _kind(value: Any) -> str:
     if value is None:
         return "nothing"
-    text = repr(value)
+    text = reprlib.repr(value)  # which stops in time, however deep aliases nest
     return text if len(text) <= 60 else f"a {type(value).__name__}"
 
 
@@ -321,6 +323,7 @@ def to_yaml(recipe: Recipe, *, complete: bool = False) -> str:
     """Return the recipe as the text of a recipe file."""
     import yaml
 
-    return yaml.safe_dump(
-        to_mapping(recipe, complete=complete), sort_keys=False, allow_unicode=True, width=100
-    )
+    data = to_mapping(recipe, complete=complete)
+    # Some line breaks of Unicode would read back as spaces unless they are escaped.
+    plain = not set("\x85\u2028\u2029\ufeff") & set(json.dumps(data, ensure_ascii=False))
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=plain, width=100)

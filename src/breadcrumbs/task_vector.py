@@ -116,5 +116,10 @@ class TaskVector(Mapping[str, np.ndarray]):
             if name in self._tensors:
                 merged = values.astype(np.float64) + float(scale) * self._tensors[name]
                 values = plain.round_to(np.atleast_1d(merged), tensor.dtype).reshape(tensor.shape)
+                if not np.isfinite(values.astype(np.float64)).all():
+                    raise MismatchError(
+                        f"tensor {name!r}: a value does not fit {tensor.dtype}. Give a smaller"
+                        " scale, or a base and models of finite weights."
+                    )
             result[name] = values
         return memory.like(base, result)
