@@ -13,7 +13,7 @@ from breadcrumbs.checkpoint.files import File
 from breadcrumbs.plan import Plan
 from breadcrumbs.schedule import Task
 
-STEP = 32 << 20
+STEP = 4 << 20
 BUFFER = 1 << 20
 PENDING = "0" * 64
 
