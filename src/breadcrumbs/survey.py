@@ -16,6 +16,7 @@ from types import ModuleType
 import numpy as np
 
 from breadcrumbs.kernels import plain
+from breadcrumbs.work import GROUP
 
 #: Entries of a run of the sample.
 RUN = 2048
@@ -30,8 +31,11 @@ COLLECTED = 0.02
 
 
 def wave(n: int) -> int:
-    """Return how many models one pass over a unit of ``n`` entries takes."""
-    return max(1, int(WAVE_BYTES / (COLLECTED * n * 4)))
+    """Return how many models one pass over a unit of ``n`` entries takes.
+
+    Never more than are read at once, so that memory does not grow with the number of models.
+    """
+    return max(1, min(GROUP, int(WAVE_BYTES / (COLLECTED * n * 4))))
 
 
 def sample_starts(n: int) -> list[int]:
