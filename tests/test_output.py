@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -14,7 +15,7 @@ from blake3 import blake3
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from breadcrumbs import merging, recipe
+from breadcrumbs import card, checkpoint, merging, plan, recipe
 from breadcrumbs.checkpoint.writer import Entry, header, shards
 from breadcrumbs.errors import CheckpointError, OutputError
 from breadcrumbs.inspection import inspect
@@ -381,3 +382,15 @@ def test_transformers_opens_it(tmp_path: Path, make: Any, size: int) -> None:
     with torch.no_grad():
         logits = opened(torch.arange(5)[None]).logits
     assert torch.isfinite(logits).all()
+
+
+def test_the_written_recipe_names_the_commits_that_hub_ids_meant(tmp_path):
+    base = {"w": np.zeros(4, np.float32)}
+    tuned = {"w": np.ones(4, np.float32)}
+    opened = [checkpoint.open(arrays, "org/some") for arrays in (base, tuned)]
+    opened = [dataclasses.replace(c, repo=f"org/some@{'0' * 39}{i}") for i, c in enumerate(opened)]
+    made = recipe.Recipe("org/some", (recipe.Model("org/some@main"),))
+    found = card.resolved(plan.make(made, *opened[:1], opened[1:]))
+    assert found.base == f"org/some@{'0' * 40}"
+    assert [m.path for m in found.models] == [f"org/some@{'0' * 39}1"]
+    assert [m.name for m in found.models] == [m.name for m in made.models]

@@ -6,13 +6,14 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from breadcrumbs.errors import CheckpointError
 from breadcrumbs.hashing import FileDigests
 from breadcrumbs.plan import Plan
-from breadcrumbs.recipe import to_yaml
+from breadcrumbs.recipe import Recipe, to_yaml
 from breadcrumbs.report import Report
 from breadcrumbs.sizes import human
 from breadcrumbs.version import __version__
@@ -36,7 +37,7 @@ def add(folder: Path, plan: Plan, report: Report, digests: FileDigests) -> None:
     config = folder / "config.json"
     if plan.recipe.dtype and config.exists():
         _set_dtype(config, plan.recipe.dtype)
-    (folder / RECIPE).write_text(to_yaml(plan.recipe, complete=True), encoding="utf-8")
+    (folder / RECIPE).write_text(to_yaml(resolved(plan), complete=True), encoding="utf-8")
     text = card(plan, report, digests)
     (folder / "README.md").write_text(text, encoding="utf-8", errors="replace")
 
@@ -72,6 +73,16 @@ def _replace_dtypes(data: Any, dtype: str) -> bool:
         elif key.endswith("_config") and key != "quantization_config":
             found |= _replace_dtypes(value, dtype)
     return found
+
+
+def resolved(plan: Plan) -> Recipe:
+    """Return the recipe with hub ids at the commits that they meant, so that it stays the same."""
+    pairs = zip(plan.recipe.models, plan.models, strict=True)
+    return replace(
+        plan.recipe,
+        base=plan.base.repo or plan.recipe.base,
+        models=tuple(replace(model, path=found.repo or model.path) for model, found in pairs),
+    )
 
 
 def card(plan: Plan, report: Report, digests: FileDigests) -> str:
@@ -123,7 +134,7 @@ Tensors of which a model kept nothing: {emptied}.
 `{RECIPE}` beside this card reproduces the weights, bit for bit.
 
 ```yaml
-{to_yaml(plan.recipe, complete=True).strip()}
+{to_yaml(resolved(plan), complete=True).strip()}
 ```
 
 ## Inputs

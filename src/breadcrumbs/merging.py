@@ -263,7 +263,7 @@ def _provenance(it: Plan, digests: FileDigests) -> str:
     return json.dumps(
         {
             "version": __version__,
-            "recipe": to_mapping(it.recipe, complete=True),
+            "recipe": to_mapping(card.resolved(it), complete=True),
             "inputs": inputs,
         },
     )
