@@ -13,6 +13,7 @@ from typing import Any
 from breadcrumbs import sizes
 from breadcrumbs.aggregates import Linear
 from breadcrumbs.errors import printable
+from breadcrumbs.kernels import will_compile
 from breadcrumbs.methods import Method
 from breadcrumbs.plan import Plan
 from breadcrumbs.report import Report
@@ -41,6 +42,8 @@ def progress(plan: Plan, *, quiet: bool) -> Iterator[Callable[[int], None]]:
     if quiet or not sys.stderr.isatty():
         yield lambda nbytes: None
         return
+    if will_compile(plan.entries):
+        _console(stderr=True).print("compiling kernels, once: 10 to 15 seconds")
     from rich.progress import (
         BarColumn,
         DownloadColumn,

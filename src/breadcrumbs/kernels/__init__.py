@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from types import ModuleType
 
 from breadcrumbs.kernels import plain
 
 #: From so many entries of all models on, loading Numba (0.3 s) pays for itself.
 WORTH_COMPILING = 30_000_000
+
+
+def will_compile(entries: int) -> bool:
+    """Return whether work on ``entries`` begins with compiling kernels, which happens once."""
+    kept = Path(__file__).parent / "__pycache__"
+    writable = os.access(Path(__file__).parent, os.W_OK)  # else they are kept somewhere else
+    return entries >= WORTH_COMPILING and writable and not any(kept.glob("compiled.*.nbi"))
 
 
 def choose(entries: int, which: str = "auto") -> ModuleType:
@@ -20,7 +29,6 @@ def choose(entries: int, which: str = "auto") -> ModuleType:
     try:
         from breadcrumbs.kernels import compiled
     except RuntimeError:  # no folder that Numba could keep compiled kernels in
-        import os
         import tempfile
 
         from numba.core import config
