@@ -16,7 +16,7 @@ from types import ModuleType
 import numpy as np
 
 from breadcrumbs import kernels, work
-from breadcrumbs.checkpoint.tensors import DTYPES
+from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
 from breadcrumbs.passes import Survey
 from breadcrumbs.plan import Plan
 from breadcrumbs.schedule import Task, run_tasks
@@ -93,6 +93,12 @@ class Engine:
             whole.kept = [a + b for a, b in zip(whole.kept, report.kept, strict=True)]
             whole.squares += report.squares
         self.progress(nbytes * (segment.stop - segment.start))
+
+    def read(self, tensors: Sequence[Tensor], start: int, rows: np.ndarray) -> None:
+        """Fill raw ``rows``, one for each tensor, with the entries from ``start`` on."""
+        side = self.buffer("side", (rows.shape[1] * 8,), np.uint8)
+        for row, tensor in zip(rows, tensors, strict=True):
+            work.read_raw(tensor, start, row, side)
 
     def buffer(self, name: str, shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
         """Return this thread's buffer of that name, grown if needed; its content is undefined."""

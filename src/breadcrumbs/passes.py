@@ -32,7 +32,7 @@ class Survey:
             piece.index: Merging(engine, job, engine.plan.tensors[piece.index])
             for piece in job.pieces
         }
-        self.dtype = next(iter(self.parts.values())).dtype
+        self.dtype = job.dtype
         self.keys = np.dtype(np.uint64 if self.dtype == np.float64 else np.uint32)
         self.number = len(engine.plan.models)
         self.cuts = np.empty((self.chunks, self.number, 4), np.int64)
@@ -82,10 +82,7 @@ class Survey:
 
     def _read(self, segment: Segment, start: int, group: list[int], rows: np.ndarray) -> None:
         part = self.parts[segment.index]
-        tensors = self._tensors(segment, group)
-        side = self.engine.buffer("side", (rows.shape[1] * 8,), np.uint8)
-        for row, tensor in zip(rows, tensors, strict=True):
-            work.read_raw(tensor, start, row, side)
+        self.engine.read(self._tensors(segment, group), start, rows)
         if part.careful:
             part.check(rows, slice(0, 0), start)
 

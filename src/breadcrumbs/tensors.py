@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from breadcrumbs import work
-from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
+from breadcrumbs.checkpoint.tensors import DTYPES
 from breadcrumbs.draws import draws
 from breadcrumbs.errors import MismatchError
 from breadcrumbs.kernels import plain
@@ -77,8 +77,10 @@ class Merging:
         if len(set(mine)) == 1:  # a common weight is part of the factor
             self.factor *= mine[0]
             mine = [1.0] * len(mine)
+        elif not mine:
+            self.factor = 0.0
         self.weights = np.array(mine, np.float64)
-        self.dtype = raw_dtype_of_job(engine, job)
+        self.dtype = job.dtype
         self.kernels: ModuleType = plain if self.dtype == np.float64 else engine.kernels
         self.precision = max(PRECISION[t.dtype] for t in (tensor.base, *self.models))
         self.careful = plan.recipe.allow_nonfinite
@@ -99,9 +101,7 @@ class Merging:
         """Return raw weights, (1 + models of the group, n): the base and then the models."""
         tensors = [self.tensor.base, *(self.models if group is None else self.models[group])]
         rows = self.engine.buffer("raw", (len(tensors), n), self.dtype)
-        side = self.engine.buffer("side", (n * 8,), np.uint8)
-        for row, tensor in zip(rows, tensors, strict=True):
-            work.read_raw(tensor, start, row, side)
+        self.engine.read(tensors, start, rows)
         return rows
 
     def check(self, rows: np.ndarray, group: slice, start: int) -> tuple[float, float, np.ndarray]:
@@ -165,21 +165,21 @@ class Merging:
         out = self.engine.buffer("whole", (n,), _RAW[self.tensor.dtype])
         buffer = self.engine.buffer("raw", (len(tensors) * min(n, chunk),), self.dtype)
         bits = np.array(plain.NO_EXTENT, np.uint32)
-        factor = self.factor if self.models else 0.0
         if cuts is None:
-            squares = self.kernels.merge_all_files(*ranges, n, chunk, buffer, factor, bits, out)
+            squares = self.kernels.merge_all_files(
+                *ranges, n, chunk, buffer, self.factor, bits, out
+            )
         else:
             first = segment.first_chunk
             mine = np.ascontiguousarray(cuts[first : first - (-n // chunk), self.who])
             squares = self.kernels.merge_band_files(
-                *ranges, n, chunk, buffer, mine, factor, bits, out
+                *ranges, n, chunk, buffer, mine, self.factor, bits, out
             )
-        return self._accept(squares, factor, bits, out, report)
+        return self._accept(squares, bits, out, report)
 
     def _accept(
         self,
         squares: float,
-        factor: float,
         bits: np.ndarray,
         raw: np.ndarray,
         report: SegmentReport,
@@ -191,21 +191,17 @@ class Merging:
             return None
         if not math.isfinite(self.kernels.extent(raw)[1]):
             return None
-        report.squares += factor * factor * squares
+        report.squares += self.factor * self.factor * squares
         return raw.view(DTYPES[self.tensor.dtype])
 
     def _count_kept(self, segment: Segment, report: SegmentReport) -> None:
         """Bands keep an exact number; where a unit spans segments, the first one counts it."""
-        transform, job, n = (
-            self.engine.plan.method.transform,
-            self.job,
-            segment.stop - segment.start,
-        )
         if self.counting:
             return
-        kept = n
-        if isinstance(transform, Band):
-            units = int(segment.first_chunk == 0) if job.survey else n // job.unit
+        job = self.job
+        kept = segment.stop - segment.start
+        if isinstance(self.engine.plan.method.transform, Band):
+            units = int(segment.first_chunk == 0) if job.survey else kept // job.unit
             kept = max(0, job.last - job.first) * units
         for t in self.who:
             report.kept[t] += kept
@@ -225,7 +221,7 @@ class Merging:
         if not self.fused:
             return None
         rows = self.read(start, n)
-        base, models, factor = rows[0], rows[1:], self.factor if self.models else 0.0
+        base, models, factor = rows[0], rows[1:], self.factor
         raw = self.engine.buffer("out", (n,), _RAW[self.tensor.dtype])
         bits = np.array(plain.NO_EXTENT, np.uint32)
         everyone = slice(0, FUSED)
@@ -235,7 +231,7 @@ class Merging:
         else:
             drawn, limits = self._draws(everyone, start, n)
             squares = self.kernels.merge_drawn(base, models, drawn, limits, factor, bits, raw)
-        return self._accept(squares, factor, bits, raw, report)
+        return self._accept(squares, bits, raw, report)
 
     def _merge_any(
         self,
@@ -270,10 +266,9 @@ class Merging:
             total[:] = nearest
         if inexact.any():
             self._add_exactly(start, n, cuts, total, rest, np.flatnonzero(inexact))
-        factor = self.factor if self.models else 0.0
-        report.squares += factor * factor * float(np.einsum("i,i->", total, total))
+        report.squares += self.factor * self.factor * float(np.einsum("i,i->", total, total))
         base = rows[0]
-        merged = plain.merge(base, total, rest, factor)
+        merged = plain.merge(base, total, rest, self.factor)
         zeros = np.flatnonzero(merged == 0)
         if zeros.size:
             base_at, total_at = base[zeros], total[zeros]
@@ -370,12 +365,3 @@ class Merging:
 
 _NONE = np.empty(0, np.int64)
 _RAW = {"BF16": np.dtype(np.uint16), "F32": np.dtype(np.float32)}
-
-
-def raw_dtype_of_job(engine: Engine, job: Job) -> np.dtype:
-    """Return the raw dtype that all tensors of a job are read as."""
-    tensors: list[Tensor] = []
-    for index in {piece.index for piece in job.pieces}:
-        tensor = engine.plan.tensors[index]
-        tensors += [tensor.base, *(m for m in tensor.models if m is not None)]
-    return work.raw_dtype(tensors)

@@ -55,6 +55,7 @@ class Job:
 
     unit: entries ranked together; a divisor of every chunk but the last if there is no survey.
     first, last: the ranks ``first < rank <= last`` of a unit stay (bands only).
+    dtype: raw dtype that all its tensors are read as.
     survey: whether a unit is larger than a chunk, so that its cuts must be found first.
     """
 
@@ -62,6 +63,7 @@ class Job:
     unit: int
     first: int
     last: int
+    dtype: np.dtype
     survey: bool
 
     @property
@@ -90,7 +92,7 @@ def jobs(plan: Plan) -> list[Job]:
         if n == 0:
             continue
         if tensor.copied or not isinstance(transform, Band):
-            result.append(Job((Piece(index, 0, n),), 1, 0, 1, survey=False))
+            result.append(Job((Piece(index, 0, n),), 1, 0, 1, _dtype([tensor]), survey=False))
         elif transform.granularity(tensor.values) == "model":
             together.append(Piece(index, 0, n))
         else:
@@ -99,7 +101,8 @@ def jobs(plan: Plan) -> list[Job]:
         together.sort(key=lambda piece: plan.tensors[piece.index].name)
         n = sum(piece.stop for piece in together)
         first, last = transform.ranks(n, plan.tensors[together[0].index].values)  # type: ignore
-        result.append(Job(tuple(together), n, first, last, survey=True))
+        dtype = _dtype([plan.tensors[piece.index] for piece in together])
+        result.append(Job(tuple(together), n, first, last, dtype, survey=True))
     return result
 
 
@@ -110,23 +113,25 @@ def _tensor_jobs(transform: Band, tensor: TensorPlan, index: int) -> Iterator[Jo
     first, last = transform.ranks(unit, values)
     if not shape and transform.keep_scalars(values):
         first, last = 0, 1
+    dtype = _dtype([tensor])
     if unit <= CHUNK:
-        yield Job((Piece(index, 0, n),), unit, first, last, survey=False)
+        yield Job((Piece(index, 0, n),), unit, first, last, dtype, survey=False)
         return
     for start in range(0, n, unit):
-        yield Job((Piece(index, start, start + unit),), unit, first, last, survey=True)
+        yield Job((Piece(index, start, start + unit),), unit, first, last, dtype, survey=True)
 
 
-def raw_dtype(tensors: list[Tensor]) -> np.dtype:
-    """Return the dtype of raw weights that holds all of them exactly, for `kernels`."""
-    names = {tensor.dtype for tensor in tensors}
+def _dtype(tensors: Sequence[TensorPlan]) -> np.dtype:
+    """Return the dtype of raw weights that holds all of the tensors exactly, for `kernels`."""
+    names = {t.base.dtype for t in tensors}
+    names |= {model.dtype for t in tensors for model in t.models if model is not None}
     if names == {"BF16"}:
         return np.dtype(np.uint16)
     return np.dtype(np.float64 if "F64" in names else np.float32)
 
 
 def read_raw(tensor: Tensor, start: int, out: np.ndarray, side: np.ndarray) -> None:
-    """Fill ``out``, of a `raw_dtype`, with the tensor's entries from ``start`` on.
+    """Fill ``out``, of a job's dtype, with the tensor's entries from ``start`` on.
 
     side: bytes to read into where the tensor's dtype is not that of ``out``.
     """
