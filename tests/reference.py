@@ -163,26 +163,24 @@ def kept(
 _64 = (1 << 64) - 1
 
 
-def philox(counter: int, key: int) -> list[int]:
-    """Return the four words of Philox4x64-10 (Salmon et al. 2011)."""
-    x = [counter >> (64 * i) & _64 for i in range(4)]
-    k = [key & _64, key >> 64 & _64]
-    for _ in range(10):
-        a, b = 0xD2E7470EE14C6C93 * x[0], 0xCA5A826395121157 * x[2]
-        x = [b >> 64 ^ x[1] ^ k[0], b & _64, a >> 64 ^ x[3] ^ k[1], a & _64]
-        k = [(k[0] + 0x9E3779B97F4A7C15) & _64, (k[1] + 0xBB67AE8584CAA73B) & _64]
-    return x
+def splitmix(state: int) -> int:
+    """Return the number that SplitMix64 (Steele, Lea and Flood 2014) makes of a state."""
+    z = state & _64
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & _64
+    z = (z ^ z >> 27) * 0x94D049BB133111EB & _64
+    return z ^ z >> 31
 
 
 def draws(parts: Sequence[object], n: int) -> list[int]:
     """Return ``n`` numbers of 32 bits from the stream of (seed, model, tensor)."""
     text = "\0".join(str(part) for part in parts)
-    digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
-    key = int.from_bytes(digest, "little")
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    state = int.from_bytes(digest, "little")
     result: list[int] = []
-    for step in range(-(-n // 8)):
-        for word in philox(step + 1, key):
-            result += [word & 0xFFFFFFFF, word >> 32]
+    while len(result) < n:
+        state += 0x9E3779B97F4A7C15
+        word = splitmix(state)
+        result += [word & 0xFFFFFFFF, word >> 32]
     return result[:n]
 
 

@@ -13,6 +13,7 @@ from test_kernels import ALPHAS, RAWS, cuts_of_units, drawn_rows, floats, raw_we
 from breadcrumbs import work
 from breadcrumbs.aggregates import Entries
 from breadcrumbs.aggregates.elect import election
+from breadcrumbs.draws import draws
 from breadcrumbs.kernels import compiled, plain
 
 KINDS = st.sampled_from([0, 1, 2])
@@ -113,20 +114,27 @@ def test_elect_band_is_an_election_in_a_loop(kernels, it, kind, majority, alpha,
 @settings(max_examples=100)
 def test_elect_drawn_is_an_election_in_a_loop(kernels, it, kind, majority, alpha, dtype, data):
     base, models = it
-    drawn, limits = data.draw(drawn_rows(base, models))
+    keys, start, limits = data.draw(drawn_rows(models))
     keep = [[True] * base.size for _ in models]
-    if drawn.shape[1]:
+    if limits.size:
+        drawn = [draws(key, start, base.size).tolist() for key in keys]
         keep = [[x < limits[t] for x in drawn[t]] for t in range(len(models))]
-    arguments = drawn, limits
-    assert_right(base, models, keep, kernels.elect_drawn, arguments, kind, majority, alpha, dtype)
+    kept = np.zeros(len(models), np.int64)
+
+    def elect(*arguments):
+        return kernels.elect_drawn(*arguments, kept)
+
+    arguments = keys, start, limits
+    assert_right(base, models, keep, elect, arguments, kind, majority, alpha, dtype)
+    assert kept.tolist() == [sum(row) if limits.size else 0 for row in keep]
 
 
-def assert_equal_results(name: str, base, arguments, dtype) -> None:
+def assert_equal_results(name: str, base, arguments, dtype, *more) -> None:
     results = []
     for kernel in (plain, compiled):
         extent, out = np.array(plain.NO_EXTENT, np.uint32), np.empty(base.size, dtype)
         with np.errstate(over="ignore"):
-            squares = getattr(kernel, name)(base, *arguments, extent, out)
+            squares = getattr(kernel, name)(base, *arguments, extent, out, *more)
         results.append((plain.extent_of(extent, base.dtype), out, squares))
     (extent, out, squares), (again, other, sums) = results
     assert extent == again and same(out, other)
@@ -146,8 +154,8 @@ def test_elect_band(it, data, kind, majority, alpha, dtype):
 @settings(max_examples=120)
 def test_elect_drawn(it, data, kind, majority, alpha, dtype):
     base, models = it
-    arguments = models, *data.draw(drawn_rows(base, models)), kind, majority, alpha
-    assert_equal_results("elect_drawn", base, arguments, dtype)
+    arguments = models, *data.draw(drawn_rows(models)), kind, majority, alpha
+    assert_equal_results("elect_drawn", base, arguments, dtype, np.zeros(len(models), np.int64))
 
 
 @given(rows(), st.data())

@@ -10,7 +10,7 @@ import reference
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from breadcrumbs import kernels, survey, work
+from breadcrumbs import draws, kernels, survey, work
 from breadcrumbs.kernels import compiled, plain
 
 BLOCK = compiled.BLOCK
@@ -115,8 +115,7 @@ def test_merging_whole_rows_is_the_references_sum(it, alpha, data):
     weights = data.draw(st.lists(finest, min_size=number, max_size=number))
     total, rest, inexact = np.zeros(n), np.zeros(n), np.zeros(n, np.uint8)
     cuts = plain.cut_units(base, models, n, 0, n)
-    none = np.empty(0, np.int64)
-    plain.add_band(base, models, n, cuts, np.array(weights), total, rest, inexact, none)
+    plain.add_band(base, models, n, cuts, np.array(weights), total, rest, inexact)
     columns = [floats(model) for model in models]
     for i, x in enumerate(floats(base)):
         terms = []
@@ -240,28 +239,49 @@ def test_add_band(it, data):
     base, models = it
     n, number = base.size, len(models)
     unit, cuts = data.draw(cuts_of_units(base, models))
-    pair, counted = data.draw(st.booleans()), data.draw(st.booleans())
+    pair = data.draw(st.booleans())
     weights = data.draw(st.lists(st.sampled_from([1.0, 0.3, -2.5]), min_size=number, max_size=9))
     weights = np.array(weights[:number] if pair else [1.0] * number)
     out = []
     for kernel in (plain, compiled):
         total, rest = np.zeros(n), np.zeros(n if pair else 0)
         inexact = np.zeros(n if pair else 0, np.uint8)
-        kept = np.zeros(number if counted else 0, np.int64)
-        kernel.add_band(base, models, unit, cuts, weights, total, rest, inexact, kept)
-        out.append((total + 0.0, rest + 0.0, inexact, kept))
+        kernel.add_band(base, models, unit, cuts, weights, total, rest, inexact)
+        out.append((total + 0.0, rest + 0.0, inexact))
     assert all(same(a, b) for a, b in zip(*out, strict=True))
 
 
 @st.composite
-def drawn_rows(draw, base, models):
-    """Return (draws, limits); without columns where everything is kept."""
+def drawn_rows(draw, models):
+    """Return (keys, start, limits); no limits where everything is kept."""
     number = len(models)
     limits = draw(st.lists(st.integers(0, 2**32 - 1), min_size=number, max_size=number))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    columns = draw(st.sampled_from([0, base.size]))
-    drawn = rng.integers(0, 1 << 32, (number, columns), np.uint32)
-    return drawn, np.array(limits, np.uint32)
+    keys = draw(st.lists(st.integers(0, 2**64 - 1), min_size=number, max_size=number))
+    start = draw(st.sampled_from([0, 1, 2048, 2**20 + 7]))
+    limits = limits[: draw(st.sampled_from([0, number]))]
+    return np.array(keys, np.uint64), start, np.array(limits, np.uint32)
+
+
+WEIGHTS = st.sampled_from([(), (0.3, -1.0, 7.5), (1 / 3, 1 / 3, 1e9)])
+
+
+def test_draws_are_those_of_the_reference_from_any_place_on():
+    expected = reference.draws((0, "a", "w"), 100)
+    key = draws.stream(0, "a", "w")
+    for start in (0, 1, 2, 17, 98):
+        assert draws.draws(key, start, 100 - start).tolist() == expected[start:]
+        assert draws.draws(key, start, 1).tolist() == expected[start : start + 1]
+    assert draws.draws(key, 3, 0).size == 0
+
+
+def test_draws_are_uniform_and_those_of_other_keys_others():
+    found = [draws.draws(draws.stream(0, "a", name), 0, 1 << 16) for name in ("w", "v")]
+    for drawn in found:
+        counts = np.bincount(drawn >> 24, minlength=256)
+        assert abs(counts - 256).max() < 6 * 16
+        pairs = np.corrcoef(drawn[:-1].astype(float), drawn[1:].astype(float))[0, 1]
+        assert abs(pairs) < 6 / 256
+    assert np.count_nonzero(found[0] == found[1]) < 5
 
 
 @pytest.mark.parametrize("alpha", [1e-9, -1e-9, 1e-12])
@@ -273,7 +293,7 @@ def test_results_just_beside_halfway_points_round_away_from_them(alpha):
     for kernel in (plain, compiled):
         cuts = plain.cut_units(base, model[None], 500, 0, 500)
         extent, out = np.array(plain.NO_EXTENT, np.uint32), np.empty(500, np.uint16)
-        kernel.merge_band(base, model[None], 500, cuts, alpha, extent, out)
+        kernel.merge_band(base, model[None], 500, cuts, np.empty(0), alpha, extent, out)
         assert floats(out) == expected
 
 
@@ -281,55 +301,108 @@ def test_results_just_beside_halfway_points_round_away_from_them(alpha):
 def test_add_drawn(it, data):
     base, models = it
     n, number = base.size, len(models)
-    drawn, limits = data.draw(drawn_rows(base, models))
+    keys, start, limits = data.draw(drawn_rows(models))
     pair = data.draw(st.booleans())
     weights = np.array([0.3, -1.0, 7.5])[:number] if pair else np.ones(number)
     out = []
     for kernel in (plain, compiled):
         total, rest = np.zeros(n), np.zeros(n if pair else 0)
-        inexact = np.zeros(n if pair else 0, np.uint8)
-        kernel.add_drawn(base, models, drawn, limits, weights, total, rest, inexact)
-        out.append((total + 0.0, rest + 0.0, inexact))
+        inexact, kept = np.zeros(n if pair else 0, np.uint8), np.zeros(number, np.int64)
+        sums = total, rest, inexact, kept
+        kernel.add_drawn(base, models, keys, start, limits, weights, *sums)
+        out.append((total + 0.0, rest + 0.0, inexact, kept))
     assert all(same(a, b) for a, b in zip(*out, strict=True))
 
 
 ALPHAS = st.sampled_from([1.0, 0.0, 0.5, 0.3, -1.0, 1e-9, -1e-10, 1e-30, 1e-44, 1.0 / 3.0])
 
 
-@given(rows(), st.data(), ALPHAS, RAWS)
-@settings(max_examples=120)
-def test_merge_band(it, data, alpha, dtype):
+def assert_same_merge(base, dtype, run) -> None:
+    """Compare what ``run(kernel, extent, out)`` makes with both kernels."""
+    results = []
+    for kernel in (plain, compiled):
+        extent = np.array(plain.NO_EXTENT, np.uint32)
+        out = np.empty(base.size, dtype)
+        with np.errstate(over="ignore"):
+            squares, *rest = run(kernel, extent, out)
+        results.append((extent, out, squares, rest))
+    (extent, out, squares, rest), (again, other, sums, more) = results
+    assert plain.extent_of(extent, base.dtype) == plain.extent_of(again, base.dtype)
+    assert same(out, other) and repr(rest) == repr(more)
+    assert math.isclose(squares, sums, rel_tol=1e-9)
+
+
+@given(rows(), st.data(), ALPHAS, WEIGHTS, RAWS)
+@settings(max_examples=200)
+def test_merge_band(it, data, alpha, weights, dtype):
     base, models = it
     unit, cuts = data.draw(cuts_of_units(base, models))
-    results = []
-    for kernel in (plain, compiled):
-        extent = np.array(plain.NO_EXTENT, np.uint32)
-        out = np.empty(base.size, dtype)
-        with np.errstate(over="ignore"):
-            squares = kernel.merge_band(base, models, unit, cuts, alpha, extent, out)
-        results.append((extent, out, squares))
-    (extent, out, squares), (again, other, sums) = results
-    assert plain.extent_of(extent, base.dtype) == plain.extent_of(again, base.dtype)
-    assert same(out, other)
-    assert math.isclose(squares, sums, rel_tol=1e-9)
+    settings_ = base, models, unit, cuts, np.array(weights[: len(models)]), alpha
+    assert_same_merge(base, dtype, lambda kernel, *out: kernel.merge_band(*settings_, *out))
 
 
-@given(rows(), st.data(), ALPHAS, RAWS)
-@settings(max_examples=120)
-def test_merge_drawn(it, data, alpha, dtype):
+@given(rows(), st.data(), ALPHAS, WEIGHTS, RAWS)
+@settings(max_examples=200)
+def test_merge_drawn(it, data, alpha, weights, dtype):
     base, models = it
-    drawn, limits = data.draw(drawn_rows(base, models))
-    results = []
-    for kernel in (plain, compiled):
-        extent = np.array(plain.NO_EXTENT, np.uint32)
-        out = np.empty(base.size, dtype)
-        with np.errstate(over="ignore"):
-            squares = kernel.merge_drawn(base, models, drawn, limits, alpha, extent, out)
-        results.append((extent, out, squares))
-    (extent, out, squares), (again, other, sums) = results
-    assert plain.extent_of(extent, base.dtype) == plain.extent_of(again, base.dtype)
-    assert same(out, other)
-    assert math.isclose(squares, sums, rel_tol=1e-9)
+    drawn = data.draw(drawn_rows(models))
+    settings_ = base, models, *drawn, np.array(weights[: len(models)]), alpha
+
+    def run(kernel, extent, out):
+        kept = np.zeros(len(models), np.int64)
+        return *kernel.merge_drawn(*settings_, extent, out, kept), kept.tolist()
+
+    assert_same_merge(base, dtype, run)
+
+
+OWN = st.sampled_from([0.0, -0.25, 1e-3, None])
+
+
+@given(rows(), OWN, ALPHAS, RAWS)
+@settings(max_examples=200)
+def test_combine(it, own, factor, dtype):
+    base, models = it
+    weights = np.array([1 / 3, -1.0, 1e9][: len(models) if own is not None else 0])
+    settings_ = base, models, own or 0.0, weights, factor
+    assert_same_merge(base, dtype, lambda kernel, *out: kernel.combine(*settings_, *out))
+
+
+@given(rows(sizes=st.integers(1, 30), least_models=1), OWN)
+def test_combine_is_a_sum_rounded_once_and_added_to_the_base(it, own):
+    base, models = it
+    weights = [1.0 if own is None else (1 / 3, -1.0, 0.7)[t] for t in range(len(models))]
+    given_ = np.array([] if own is None else weights)
+    extent, out = np.array(plain.NO_EXTENT, np.uint32), np.empty(base.size, np.float32)
+    _, inexact = plain.combine(base, models, own or 0.0, given_, 0.5, extent, out)
+    smallest, largest = plain.extent_of(extent, base.dtype)
+    if own is None:
+        inexact = not work.provably_exact(smallest, largest, len(models), 23)
+    if inexact:
+        return
+    columns = [floats(model) for model in models]
+    for i, x in enumerate(floats(base)):
+        terms = [(own or 0.0) * x]
+        for column, weight in zip(columns, weights, strict=True):
+            terms.append(weight * (column[i] - x))
+        step = 0.5 * math.fsum(terms)
+        assert floats(out)[i] == reference.nearest(x + step if step else x, "float32")
+
+
+@given(rows(sizes=st.sampled_from([1, 255, 257, 2049, plain.PART - 1, plain.PART + 300])))
+@settings(max_examples=60)
+def test_products(it):
+    base, models = it
+    shape = (-(-base.size // plain.PART), 1 + len(models), 1 + len(models))
+    found = [np.empty(shape), np.empty(shape), np.empty(shape), np.empty(shape)]
+    plain.products(base, models, found[0])
+    compiled.products(base, models, found[1])
+    wide = plain.widen(base).astype(np.float64)
+    flat = np.concatenate([wide[None], plain.widen(models).astype(np.float64) - wide])
+    plain.row_products(flat, found[2])
+    compiled.row_products(flat, found[3])
+    assert all(same(found[0], other) for other in found[1:])
+    gram, size = found[0].sum(axis=0), np.abs(flat) @ np.abs(flat).T
+    assert (np.abs(gram - flat @ flat.T) <= 1e-12 * size).all()
 
 
 @given(rows(), st.sampled_from([None, math.nan, math.inf, -math.inf]), st.data())

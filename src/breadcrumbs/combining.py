@@ -22,9 +22,6 @@ from breadcrumbs.tensors import Merging, rounded
 from breadcrumbs.transforms import Band, Chances, Draw, Everything
 from breadcrumbs.work import FUSED, Segment
 
-#: Entries whose inner products are added at once.
-BLOCK = 1 << 14
-
 
 class Combining:
     """The merging of one tensor, or of the part of it that a job has, by such an aggregate."""
@@ -85,7 +82,7 @@ class Combining:
             isinstance(self.aggregate, Elementwise)
             and self.aggregate.kind is not None
             and not isinstance(self.transform, Chances)
-            and merging.simple
+            and merging.fused
             and not merging.careful
             and self.tensor.onto is None
             and bool((merging.given == 1).all())
@@ -99,8 +96,9 @@ class Combining:
         if not self._is_election:
             return False
         assert isinstance(self.aggregate, Elementwise) and self.aggregate.kind
-        kind, everyone = self.aggregate.kind(self.values), slice(0, FUSED)
-        step = job.chunk if cuts is None else segment.stop - segment.start
+        kind, band = self.aggregate.kind(self.values), isinstance(self.transform, Band)
+        step = job.chunk if band and cuts is None else segment.stop - segment.start
+        kept = np.zeros(len(merging.models), np.int64)
         done = []
         for start in range(segment.start, segment.stop, step):
             n = min(step, segment.stop - start)
@@ -109,42 +107,81 @@ class Combining:
             out = merging.raw_buffer(n)
             bits = np.array(plain.NO_EXTENT, np.uint32)
             settings = (kind, majority, self.alpha, bits, out)
-            if isinstance(self.transform, Band):
+            if band:
                 if cuts is None:
-                    unit, mine = merging.cuts_of(rows, everyone, None)
+                    unit, mine = merging.cuts_of(rows, slice(0, FUSED), None)
                 else:
                     unit, mine = job.chunk, merging.of_segment(segment, cuts)
                 squares = merging.kernels.elect_band(base, models, unit, mine, *settings)
             else:
-                drawn, limits = merging.draws_of(everyone, start, n)
-                squares = merging.kernels.elect_drawn(base, models, drawn, limits, *settings)
-                if drawn.shape[1]:
-                    self._count(drawn < limits[:, None], report)
-                else:
-                    self._count(np.ones((len(models), n), np.bool_), report)
-            values = merging.accept(self.alpha**2 * squares, bits, out, report)
+                keys, limits = merging.draws_of()
+                drawn = keys, start, limits
+                squares = merging.kernels.elect_drawn(base, models, *drawn, *settings, kept)
+            values = merging.accept(self.alpha**2 * squares, None, bits, out, report)
             if values is None:
                 return False
-            done.append((start, values if cuts is not None else values.copy()))
+            done.append((start, values.copy() if n < segment.stop - segment.start else values))
         for start, values in done:  # not before all are right, since nothing is written twice
             self.engine.sink.write(segment.index, start, values)
+        merging.add_kept(kept, report)
         merging.count_kept(segment, cuts, report)
         return True
 
-    def coefficients(self, segments: list[Segment], cuts: np.ndarray | None) -> np.ndarray:
-        """Return the coefficients (1 + T,) of the base and the task vectors of a tensor."""
-        assert isinstance(self.aggregate, Gram)
-        size = 1 + len(self.all)
-        parts = [np.zeros((size, size))]
-        rows = np.empty((size, 0))
+    def products(self, segments: list[Segment], cuts: np.ndarray | None) -> np.ndarray:
+        """Return the inner products (parts, 1 + T, 1 + T) of the base and the task vectors.
+
+        They are added up in parts of `plain.PART` entries of the tensor, whatever the chunks, so
+        segments must begin at such a part.
+        """
+        parts = [self._products_fast(segment) for segment in segments]
+        if not any(part is None for part in parts):
+            return np.concatenate([part for part in parts if part is not None])
+        parts, rows = [], np.empty((1 + len(self.all), 0))
         for segment in segments:
             for _, _, base, taus, _, _ in self._chunks(segment, cuts):
                 rows = np.concatenate([rows, np.concatenate([base[None], self._everyone(taus)])], 1)
-                while rows.shape[1] >= BLOCK:  # blocks that do not depend on the size of chunks
-                    parts.append(_products(rows[:, :BLOCK]))
-                    rows = rows[:, BLOCK:]
-        parts.append(_products(rows))
-        gram = np.array([math.fsum(cell) for cell in np.array(parts).reshape(len(parts), -1).T])
+                whole = rows.shape[1] // plain.PART * plain.PART
+                parts.append(self._products_of(rows[:, :whole]))
+                rows = rows[:, whole:]
+        parts.append(self._products_of(rows))
+        return np.concatenate(parts)
+
+    def _products_fast(self, segment: Segment) -> np.ndarray | None:
+        """Return the inner products of a segment of task vectors as they are, or None."""
+        merging = self.merging
+        n = segment.stop - segment.start
+        plain_sums = isinstance(self.transform, Everything) and not merging.careful
+        if not plain_sums or not merging.fused or segment.start % plain.PART:
+            return None
+        rows = self.engine.load(
+            [self.tensor.base, *merging.models], segment.start, n, self.job.dtype
+        )
+        out = np.empty((-(-n // plain.PART), len(rows), len(rows)))
+        merging.kernels.products(rows[0], rows[1:], out)
+        if not np.isfinite(out).all():
+            merging.check(rows.copy(), slice(0, None), segment.start)  # which says where
+        return self._with_absent(out)
+
+    def _products_of(self, rows: np.ndarray) -> np.ndarray:
+        """Return the inner products of rows of float64, the first of which is the base's."""
+        out = np.empty((-(-rows.shape[1] // plain.PART), len(rows), len(rows)))
+        self.merging.kernels.row_products(rows, out)
+        return out
+
+    def _with_absent(self, products: np.ndarray) -> np.ndarray:
+        """Return the products with zeros for the models that lack the tensor."""
+        if len(self.all) == len(self.merging.who):
+            return products
+        mine = [0, *(1 + self.all.index(t) for t in self.merging.who)]
+        result = np.zeros((len(products), 1 + len(self.all), 1 + len(self.all)))
+        result[:, np.array(mine)[:, None], mine] = products
+        return result
+
+    def coefficients(self, products: np.ndarray) -> np.ndarray:
+        """Return the coefficients (1 + T,) of the base and the task vectors of a tensor."""
+        assert isinstance(self.aggregate, Gram)
+        size = products.shape[1]
+        gram = np.array([math.fsum(cell) for cell in products.reshape(len(products), -1).T])
         return self.aggregate.coefficients(
             gram.reshape(size, size), self.weights.tolist(), self.values
         )
@@ -165,8 +202,11 @@ class Combining:
         for start, _, base, taus, kept, untouched in self._chunks(segment, cuts):
             if isinstance(self.aggregate, Gram):
                 assert isinstance(known, np.ndarray)
-                terms = known[:, None] * np.concatenate([base[None], self._everyone(taus)])
-                step = self.alpha * plain.exact_sum(terms)
+                own, weights, factor = self._factored(known)
+                terms = taus = self._everyone(taus)
+                if weights.size:
+                    terms = np.concatenate([own * base[None], weights[:, None] * taus])
+                step = factor * plain.exact_sum(terms)
             else:
                 entries = self._present(taus, kept)
                 if isinstance(self.aggregate, Elementwise):
@@ -183,35 +223,42 @@ class Combining:
     def _combine_fast(
         self, segment: Segment, coefficients: np.ndarray, report: SegmentReport
     ) -> bool:
-        """Merge a segment as a weighted sum; return whether that is exact."""
-        merging, chunk = self.merging, self.job.chunk
-        if not isinstance(self.transform, Everything) or merging.careful or self.tensor.onto:
+        """Merge a segment as a weighted sum by the fused kernel; return whether that is exact."""
+        merging, n = self.merging, segment.stop - segment.start
+        as_is = isinstance(self.transform, Everything) and self.tensor.onto is None
+        if not as_is or merging.careful or not merging.fused:
             return False
-        own = coefficients[0]
-        weights = np.array([coefficients[1 + self.all.index(t)] for t in merging.who])
-        done = []
-        for start in range(segment.start, segment.stop, chunk):
-            n = min(chunk, segment.stop - start)
-            rows = merging.read(start, n)
-            merging.check(rows, slice(0, None), start)
-            base, models = rows[0], rows[1:]
-            total, rest = np.zeros(n), np.zeros(n)
-            inexact = np.zeros(n, np.uint8)
-            sums = (total, rest, inexact)
-            none, limits = np.empty((len(models), 0), np.uint32), np.empty(0, np.uint32)
-            merging.kernels.add_drawn(base, models, none, limits, weights, *sums)
-            if own:
-                zero, one = np.zeros_like(base), np.array([own])
-                merging.kernels.add_drawn(zero, rows[:1], none[:1], limits, one, *sums)
-            if inexact.any():
-                return False
-            step = total + rest
-            report.squares += float(np.einsum("i,i->", step, step))
-            done.append((start, self._added(plain.widen(base).astype(np.float64), step)))
-        for start, values in done:
-            self.engine.sink.write(segment.index, start, values)
+        rows = self.engine.load(
+            [self.tensor.base, *merging.models], segment.start, n, self.job.dtype
+        )
+        own, weights, factor = self._factored(coefficients)
+        if weights.size:
+            weights = np.array([weights[self.all.index(t)] for t in merging.who])
+        bits, out = np.array(plain.NO_EXTENT, np.uint32), merging.raw_buffer(n)
+        squares, inexact = merging.kernels.combine(
+            rows[0], rows[1:], own, weights, factor, bits, out
+        )
+        smallest, largest = plain.extent_of(bits, self.job.dtype)
+        if not weights.size:
+            number = len(merging.models)
+            inexact = not work.provably_exact(smallest, largest, number, merging.precision)
+        overflow = not math.isfinite(merging.kernels.extent(out)[1])
+        if inexact or overflow or not math.isfinite(largest):
+            return False
+        report.squares += squares
+        self.engine.sink.write(segment.index, segment.start, out.view(DTYPES[self.tensor.dtype]))
         merging.count_kept(segment, None, report)
         return True
+
+    def _factored(self, coefficients: np.ndarray) -> tuple[float, np.ndarray, float]:
+        """Return (the base's coefficient, those of the task vectors, a factor of both).
+
+        A coefficient that all task vectors share is taken out, so that what is summed is exact.
+        """
+        own, weights = float(coefficients[0]), coefficients[1:]
+        if own == 0 and (weights == weights[0]).all():
+            return 0.0, np.empty(0), float(weights[0])
+        return own, weights, 1.0
 
     def _added(self, base: np.ndarray, step: np.ndarray) -> np.ndarray:
         """Return base + step, both float64, as the output's dtype."""
@@ -308,9 +355,9 @@ class Combining:
                     kept[t, run] = plain.band(keys[run], cut)
             taus[~kept] = 0
         elif isinstance(transform, Draw):
-            drawn, limits = merging.draws_of(group, start, rows.shape[1])
-            if drawn.shape[1]:
-                kept[:] = drawn < limits[:, None]
+            keys, limits = merging.draws_of(group)
+            for t in range(len(kept)):
+                kept[t] = plain.drawn(rows.shape[1], keys, start, limits, t)
             taus[~kept] = 0
             taus *= self.scale
         elif isinstance(transform, Chances):
@@ -320,19 +367,11 @@ class Combining:
         unit = self.job.unit
         chances = np.asarray(transform.chances(unit, self.values))
         limits = np.floor(chances * 2.0**32).astype(np.uint64)
-        recipe = self.engine.plan.recipe
         for row, t in enumerate(self.merging.who[group]):
             keys = plain.magnitudes(rows[0], rows[1 + row]).reshape(-1, unit)
             ranks = np.empty(keys.shape, np.int64)
             order = np.argsort(keys, axis=1, kind="stable")
             np.put_along_axis(ranks, order, np.arange(unit)[None], axis=1)
             ranks = ranks.reshape(-1)
-            key = (recipe.seed, recipe.models[t].name, self.tensor.name)
-            kept[row] = draws(key, start, taus.shape[1]) < limits[ranks]
+            kept[row] = draws(self.merging.stream(t), start, taus.shape[1]) < limits[ranks]
             taus[row] = np.where(kept[row], taus[row] / chances[ranks], 0.0)
-
-
-def _products(rows: np.ndarray) -> np.ndarray:
-    """Return the inner products of rows. No BLAS: its sums depend on the number of its threads."""
-    rows = np.ascontiguousarray(rows)
-    return np.einsum("in,jn->ij", rows, rows)

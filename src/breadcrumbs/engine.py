@@ -22,6 +22,7 @@ from breadcrumbs.aggregates import Elementwise, Gram
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
 from breadcrumbs.combining import Combining
 from breadcrumbs.hashing import FileDigests
+from breadcrumbs.kernels import plain
 from breadcrumbs.passes import Survey
 from breadcrumbs.plan import Plan
 from breadcrumbs.schedule import Task, after, run_tasks
@@ -100,16 +101,26 @@ class Engine:
 
             return after([partial(count, segment) for segment in job.segments()], then)
         if isinstance(aggregate, Gram):
-
-            def find(index: int) -> None:
-                mine = [segment for segment in job.segments() if segment.index == index]
-                known[index] = combining(index).coefficients(mine, cuts)
-
+            products: dict[tuple[int, int], np.ndarray] = {}
             indices = {segment.index for segment in segments}
-            return after(
-                [partial(find, index) for index in sorted(indices)],
-                lambda: self._writes(job, segments, cuts, known),
-            )
+            runs = [
+                [segment for segment in job.segments() if segment.index == index]
+                for index in sorted(indices)
+            ]
+            if all(segment.start % plain.PART == 0 for run in runs for segment in run):
+                runs = [[segment] for run in runs for segment in run]
+
+            def multiply(run: list[Segment]) -> None:
+                of = run[0].index, run[0].start
+                products[of] = combining(of[0]).products(run, cuts)
+
+            def combine() -> list[Task]:
+                for index in indices:
+                    mine = [products[of] for of in sorted(products) if of[0] == index]
+                    known[index] = combining(index).coefficients(np.concatenate(mine))
+                return self._writes(job, segments, cuts, known)
+
+            return after([partial(multiply, run) for run in runs], combine)
         return self._writes(job, segments, cuts, known)
 
     def _writes(

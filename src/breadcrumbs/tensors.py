@@ -16,12 +16,12 @@ import numpy as np
 from breadcrumbs import work
 from breadcrumbs.aggregates import Linear
 from breadcrumbs.checkpoint.tensors import DTYPES
-from breadcrumbs.draws import draws
+from breadcrumbs.draws import stream
 from breadcrumbs.errors import MismatchError
 from breadcrumbs.kernels import plain
 from breadcrumbs.plan import TensorPlan
 from breadcrumbs.sink import SegmentReport
-from breadcrumbs.transforms import Band, Chances, Draw, Everything
+from breadcrumbs.transforms import Band, Chances, Draw
 from breadcrumbs.work import FUSED, GROUP, PRECISION, Job, Segment
 
 if TYPE_CHECKING:
@@ -66,6 +66,9 @@ def rounded(merged: np.ndarray, tensor: TensorPlan, kernels: ModuleType = plain)
     return values
 
 
+_ALL = slice(None)
+
+
 class Merging:
     """The merging of one tensor, or of the part of it that a job has."""
 
@@ -97,19 +100,19 @@ class Merging:
         self.kernels: ModuleType = plain if self.dtype == np.float64 else engine.kernels
         self.precision = max(PRECISION[t.dtype] for t in (tensor.base, *self.models))
         self.careful = plan.recipe.allow_nonfinite
-        #: Whether what stays is counted as it is added, since ranks alone do not tell.
-        self.counting = isinstance(transform, Draw)
+        #: The probability of staying, and whether what stays is counted as it is added.
+        self.keep = transform.keep(tensor.values) if isinstance(transform, Draw) else 1.0
+        self.counting = self.keep < 1
         #: Whether the step is a sum of the task vectors, which the kernels know, or something else.
         self.linear = (
             isinstance(aggregate, Linear)
             and not isinstance(transform, Chances)
             and tensor.onto is None
         )
-        #: Whether the fused kernels do: few models and plain dtypes; and for sums no weights.
-        self.simple = (
-            len(self.models) <= FUSED and self.dtype != np.float64 and tensor.dtype in _RAW
-        )
-        self.fused = self.simple and not self.counting and not (self.weights != 1).any()
+        #: Whether the fused kernels do: few models and plain dtypes.
+        self.fused = len(self.models) <= FUSED and self.dtype != np.float64 and tensor.dtype in _RAW
+        #: The weights as they take them.
+        self.unequal = self.weights if (self.weights != 1).any() else np.empty(0)
 
     def raw_buffer(self, n: int) -> np.ndarray:
         """Return this thread's buffer for n raw weights of the output."""
@@ -175,22 +178,29 @@ class Merging:
     ) -> np.ndarray | None:
         """Return the merged segment, or None where the fused kernels do not do it at once."""
         transform = self.engine.plan.method.transform
-        if not self.fused or self.careful:
-            return None
-        if cuts is None and not isinstance(transform, Everything):
+        if not self.fused or self.careful or (cuts is None and isinstance(transform, Band)):
             return None
         n, chunk = segment.stop - segment.start, self.job.chunk
         rows = self.engine.load([self.tensor.base, *self.models], segment.start, n, self.dtype)
         base, models = rows[0], rows[1:]
         out = self.raw_buffer(n)
-        bits = np.array(plain.NO_EXTENT, np.uint32)
+        bits, kept = np.array(plain.NO_EXTENT, np.uint32), np.zeros(len(models), np.int64)
+        settings = self.unequal, self.factor, bits, out
         if cuts is None:
-            none, limits = np.empty((len(models), 0), np.uint32), np.empty(0, np.uint32)
-            squares = self.kernels.merge_drawn(base, models, none, limits, self.factor, bits, out)
+            keys, limits = self.draws_of()
+            drawn = keys, segment.start, limits
+            squares, inexact = self.kernels.merge_drawn(base, models, *drawn, *settings, kept)
         else:
             mine = self.of_segment(segment, cuts)
-            squares = self.kernels.merge_band(base, models, chunk, mine, self.factor, bits, out)
-        return self.accept(squares, bits, out, report)
+            squares, inexact = self.kernels.merge_band(base, models, chunk, mine, *settings)
+        result = self.accept(squares, inexact, bits, out, report)
+        if result is not None:
+            self.add_kept(kept, report)
+        return result
+
+    def add_kept(self, kept: np.ndarray, report: SegmentReport) -> None:
+        for t, number in zip(self.who, kept.tolist(), strict=True):
+            report.kept[t] += number
 
     def of_segment(self, segment: Segment, cuts: np.ndarray) -> np.ndarray:
         """Return the cuts (chunks, models, 4) of a segment's chunks."""
@@ -200,14 +210,20 @@ class Merging:
     def accept(
         self,
         squares: float,
+        inexact: bool | None,
         bits: np.ndarray,
         raw: np.ndarray,
         report: SegmentReport,
     ) -> np.ndarray | None:
-        """Return what a fused kernel made if it is right, as the output's dtype, else None."""
+        """Return what a fused kernel made if it is right, as the output's dtype, else None.
+
+        inexact: what it says of sums with weights; sums without are judged by ``bits``.
+        """
         smallest, largest = plain.extent_of(bits, self.dtype)
-        exact = work.provably_exact(smallest, largest, len(self.models), self.precision)
-        if not math.isfinite(largest) or not exact:
+        if not self.unequal.size:
+            number = len(self.models)
+            inexact = not work.provably_exact(smallest, largest, number, self.precision)
+        if not math.isfinite(largest) or inexact:
             return None
         if not math.isfinite(self.kernels.extent(raw)[1]):
             return None
@@ -241,20 +257,15 @@ class Merging:
         self, start: int, n: int, cuts: np.ndarray | None, report: SegmentReport
     ) -> np.ndarray | None:
         """Return the merged chunk, or None where the fused kernels do not apply."""
-        if not self.fused:
+        if not self.fused or not isinstance(self.engine.plan.method.transform, Band):
             return None
         rows = self.read(start, n)
-        base, models, factor = rows[0], rows[1:], self.factor
         raw = self.engine.buffer("out", (n,), _RAW[self.tensor.dtype])
         bits = np.array(plain.NO_EXTENT, np.uint32)
-        everyone = slice(0, FUSED)
-        if isinstance(self.engine.plan.method.transform, Band):
-            unit, mine = self.cuts_of(rows, everyone, cuts)
-            squares = self.kernels.merge_band(base, models, unit, mine, factor, bits, raw)
-        else:
-            drawn, limits = self.draws_of(everyone, start, n)
-            squares = self.kernels.merge_drawn(base, models, drawn, limits, factor, bits, raw)
-        return self.accept(squares, bits, raw, report)
+        unit, mine = self.cuts_of(rows, slice(0, FUSED), cuts)
+        settings = self.unequal, self.factor, bits, raw
+        squares, inexact = self.kernels.merge_band(rows[0], rows[1:], unit, mine, *settings)
+        return self.accept(squares, inexact, bits, raw, report)
 
     def _merge_any(
         self,
@@ -265,7 +276,7 @@ class Merging:
         pair: bool = False,
     ) -> np.ndarray:
         """Return the merged chunk, whatever the dtypes, weights and number of models."""
-        pair = pair or bool((self.weights != 1.0).any())
+        pair = pair or self.unequal.size > 0
         total = self.engine.buffer("total", (n,), np.float64)
         rest = self.engine.buffer("rest", (n if pair else 0,), np.float64)
         inexact = self.engine.buffer("inexact", (n if pair else 0,), np.uint8)
@@ -284,9 +295,7 @@ class Merging:
             return self._merge_any(start, n, cuts, report, pair=True)
         report.kept = [a + b for a, b in zip(report.kept, kept, strict=True)]
         if pair:  # make total the correctly rounded sum, whatever the order it was added in
-            nearest = total + rest
-            rest[:] = plain.two_sum(total, rest, nearest)
-            total[:] = nearest
+            plain.settle(total, rest)
         if inexact.any():
             self._add_exactly(start, n, cuts, total, rest, np.flatnonzero(inexact))
         report.squares += self.factor * self.factor * float(np.einsum("i,i->", total, total))
@@ -329,32 +338,29 @@ class Merging:
 
     def _add(self, rows, group, start, cuts, total, rest, inexact, kept) -> None:
         """Add what stays of a group of models to the sums."""
-        base, models, weights = rows[0], rows[1:], self.weights[group]
+        base, models, sums = rows[0], rows[1:], (total, rest, inexact)
         if isinstance(self.engine.plan.method.transform, Band):
             unit, mine = self.cuts_of(rows, group, cuts)
-            number = np.zeros(len(models) if self.counting else 0, np.int64)
-            self.kernels.add_band(base, models, unit, mine, weights, total, rest, inexact, number)
-        else:
-            drawn, limits = self.draws_of(group, start, rows.shape[1])
-            self.kernels.add_drawn(base, models, drawn, limits, weights, total, rest, inexact)
-            number = np.count_nonzero(drawn < limits[:, None], axis=1)
-            number += rows.shape[1] * (drawn.shape[1] == 0)
-        if self.counting:
-            for t, more in zip(self.who[group], number, strict=True):
-                kept[t] += int(more)
+            self.kernels.add_band(base, models, unit, mine, self.weights[group], *sums)
+            return
+        keys, limits = self.draws_of(group)
+        number = np.zeros(len(models), np.int64)
+        settings = keys, start, limits, self.weights[group]
+        self.kernels.add_drawn(base, models, *settings, *sums, number)
+        for t, more in zip(self.who[group], number.tolist(), strict=True):
+            kept[t] += more
 
-    def draws_of(self, group: slice, start: int, n: int) -> tuple[np.ndarray, np.ndarray]:
-        plan, transform = self.engine.plan, self.engine.plan.method.transform
-        who = self.who[group]
-        keep = transform.keep(self.tensor.values) if isinstance(transform, Draw) else 1.0
-        limits = np.full(len(who), min(math.floor(keep * 2**32), 2**32 - 1), np.uint32)
-        if keep >= 1:
-            return np.empty((len(who), 0), np.uint32), limits
-        drawn = self.engine.buffer("draws", (len(who), n), np.uint32)
-        for row, t in enumerate(who):
-            key = (plan.recipe.seed, plan.recipe.models[t].name, self.tensor.name)
-            drawn[row] = draws(key, start, n)
-        return drawn, limits
+    def draws_of(self, group: slice = _ALL) -> tuple[np.ndarray, np.ndarray]:
+        """Return the keys of the draws of a group of models, and their limits unless all stay."""
+        keys = np.array([self.stream(t) for t in self.who[group]], np.uint64)
+        if not self.counting:
+            return keys, np.empty(0, np.uint32)
+        return keys, np.full(len(keys), math.floor(self.keep * 2**32), np.uint32)
+
+    def stream(self, t: int) -> np.uint64:
+        """Return the key of the draws of model t for this tensor."""
+        recipe = self.engine.plan.recipe
+        return stream(recipe.seed, recipe.models[t].name, self.tensor.name)
 
     def _add_exactly(self, start, n, cuts, total, rest, where) -> None:
         """Redo the sums at the entries ``where`` with unlimited precision."""
@@ -373,8 +379,8 @@ class Merging:
                     ]
                 )[where]
             else:
-                drawn, limits = self.draws_of(group, start, n)
-                keep = drawn[0][where] < limits[0] if drawn.shape[1] else np.True_
+                keys, limits = self.draws_of(group)
+                keep = plain.drawn(n, keys, start, limits, 0)[where]
             x = plain.widen(model[where]).astype(np.float64)
             y = plain.widen(base[where]).astype(np.float64)
             tau = x - y

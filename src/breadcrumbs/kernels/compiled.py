@@ -12,23 +12,21 @@ import numpy as np
 
 from breadcrumbs.kernels import plain
 from breadcrumbs.kernels.elections import elect_band, elect_drawn, vote_band
-from breadcrumbs.kernels.plain import (
-    NO_EXTENT,
-    cut_units,
-    extent_of,
-    histogram,
-)
+from breadcrumbs.kernels.plain import NO_EXTENT, cut_units, extent_of, histogram
+from breadcrumbs.kernels.products import combine, products, row_products
 from breadcrumbs.kernels.steps import (
     BLOCK,
     _add_all,
     _add_between,
     _add_drawn,
     _add_pair,
+    _any,
     _bounds,
     _collect,
-    _count_between,
+    _count_drawn,
     _count_equal,
     _count_unusual,
+    _draw,
     _extent,
     _keep_between,
     _keep_drawn,
@@ -36,9 +34,11 @@ from breadcrumbs.kernels.steps import (
     _magnitudes_and_counts,
     _mark,
     _merge,
+    _merge_pair,
     _number,
     _round,
     _runs,
+    _settle,
     _squares,
     _widen,
     jit,
@@ -47,6 +47,7 @@ from breadcrumbs.kernels.steps import (
 __all__ = [
     "add_band",
     "add_drawn",
+    "combine",
     "cut_units",
     "elect_band",
     "elect_drawn",
@@ -56,7 +57,9 @@ __all__ = [
     "merge",
     "merge_band",
     "merge_drawn",
+    "products",
     "round_to",
+    "row_products",
     "select",
     "tally",
     "vote_band",
@@ -138,7 +141,7 @@ def select(keys, low, end, place):
 
 
 @jit
-def add_band(base, models, unit, cuts, weights, total, rest, inexact, kept):
+def add_band(base, models, unit, cuts, weights, total, rest, inexact):
     """See `plain.add_band`."""
     n = base.size
     pair = rest.size > 0
@@ -165,9 +168,6 @@ def add_band(base, models, unit, cuts, weights, total, rest, inexact, kept):
                 for r in range(runs):
                     j = ends[r]
                     a, b = start + i, start + j
-                    if kept.size:
-                        _magnitudes(models[t, a:b], wide[i:j], magnitudes[i:j])
-                        kept[t] += _count_between(magnitudes[i:j], firsts[r], lasts[r])
                     if pair:
                         _magnitudes(models[t, a:b], wide[i:j], magnitudes[i:j])
                         _keep_between(magnitudes[i:j], firsts[r], lasts[r], keep[i:j])
@@ -186,34 +186,41 @@ def add_band(base, models, unit, cuts, weights, total, rest, inexact, kept):
 
 
 @jit
-def add_drawn(base, models, draws, limits, weights, total, rest, inexact):
+def _add_block(models, a, wide, drawn, weights, words, keep, sums, kept):
+    """Add what stays of the entries from ``a`` on, as many as ``wide`` has, of all models."""
+    keys, start, limits = drawn
+    total, rest, inexact = sums
+    m = wide.size
+    first = start + a
+    draws = words.view(np.uint32)[first % 2 : first % 2 + m]
+    for t in range(models.shape[0]):
+        model = models[t, a : a + m]
+        if limits.size:
+            _draw(keys[t], first // 2, words)
+            kept[t] += _count_drawn(draws, limits[t])
+        if rest.size:
+            if limits.size:
+                _keep_drawn(draws, limits[t], keep[:m])
+            _add_pair(model, wide, keep[:m], weights[t], total, rest, inexact)
+        elif limits.size:
+            _add_drawn(model, wide, draws, limits[t], total)
+        else:
+            _add_all(model, wide, total)
+
+
+@jit
+def add_drawn(base, models, keys, start, limits, weights, total, rest, inexact, kept):
     """See `plain.add_drawn`."""
-    n = base.size
-    drawn = draws.shape[1] > 0
     wide = np.empty(BLOCK, np.float32)
     keep = np.ones(BLOCK, np.uint8)
-    for a in range(0, n, BLOCK):
-        b = min(n, a + BLOCK)
-        size = b - a
-        _widen(base[a:b], wide[:size])
-        for t in range(models.shape[0]):
-            model = models[t, a:b]
-            if rest.size > 0:
-                if drawn:
-                    _keep_drawn(draws[t, a:b], limits[t], keep[:size])
-                _add_pair(
-                    model,
-                    wide[:size],
-                    keep[:size],
-                    weights[t],
-                    total[a:b],
-                    rest[a:b],
-                    inexact[a:b],
-                )
-            elif drawn:
-                _add_drawn(model, wide[:size], draws[t, a:b], limits[t], total[a:b])
-            else:
-                _add_all(model, wide[:size], total[a:b])
+    words = np.empty(BLOCK // 2 + 1, np.uint64)
+    for a in range(0, base.size, BLOCK):
+        b = min(base.size, a + BLOCK)
+        _widen(base[a:b], wide[: b - a])
+        sums = total[a:b], rest[a:b], inexact[a:b]
+        _add_block(
+            models, a, wide[: b - a], (keys, start, limits), weights, words, keep, sums, kept
+        )
 
 
 @jit
@@ -236,10 +243,14 @@ def _sign_zeros(base, models, start, total, merged):
 
 
 @jit
-def _finish(base, wide, models, start, total, alpha, merged, single, extent, out):
+def _finish(base, wide, models, start, total, rest, alpha, merged, single, extent, out):
     """Round one block, and note the extent of its weights; return the sum of squares."""
     stop = start + base.size
-    _merge(wide, total, alpha, merged)
+    if rest.size:
+        _settle(total, rest)
+        _merge_pair(wide, total, rest, alpha, merged)
+    else:
+        _merge(wide, total, alpha, merged)
     unusual = _count_unusual(merged)
     if unusual:
         _sign_zeros(wide, models, start, total, merged)
@@ -251,13 +262,15 @@ def _finish(base, wide, models, start, total, alpha, merged, single, extent, out
 
 
 @jit
-def merge_band(base, models, unit, cuts, alpha, extent, out):
+def merge_band(base, models, unit, cuts, weights, alpha, extent, out):
     """See `plain.merge_band`."""
     n = base.size
-    wide = np.empty(BLOCK, np.float32)
+    pair = BLOCK if weights.size else 0
+    wide_ = np.empty(BLOCK, np.float32)
     magnitudes = np.empty(BLOCK, np.float32)
-    total = np.empty(BLOCK, np.float64)
-    merged = np.empty(BLOCK, np.float64)
+    keep = np.empty(BLOCK, np.uint8)
+    totals, mergeds, rests = np.empty(BLOCK), np.empty(BLOCK), np.empty(pair)
+    flags = np.zeros(pair, np.uint8)
     bounds = np.empty(4, np.float32)
     ends, firsts, lasts = np.empty(3, np.int64), np.empty(3, np.float32), np.empty(3, np.float32)
     ties = np.empty((models.shape[0], 2), np.int64)
@@ -270,66 +283,76 @@ def merge_band(base, models, unit, cuts, alpha, extent, out):
         for start in range(u * unit, end, BLOCK):
             stop = min(end, start + BLOCK)
             size = stop - start
-            _widen(base[start:stop], wide[:size])
-            total[:size] = 0.0
+            wide, total, rest, inexact = wide_[:size], totals[:size], rests[:size], flags[:size]
+            _widen(base[start:stop], wide)
+            total[:] = 0.0
+            rest[:] = 0.0
             for t in range(models.shape[0]):
                 model = models[t, start:stop]
                 _bounds(cuts[u, t], bounds)
-                runs = _runs(model, wide[:size], magnitudes, bounds, ties[t], ends, firsts, lasts)
+                runs = _runs(model, wide, magnitudes, bounds, ties[t], ends, firsts, lasts)
+                if pair:
+                    _magnitudes(model, wide, magnitudes[:size])
                 i = 0
                 for r in range(runs):
                     j = ends[r]
-                    _add_between(model[i:j], wide[i:j], firsts[r], lasts[r], total[i:j])
+                    if pair:
+                        _keep_between(magnitudes[i:j], firsts[r], lasts[r], keep[i:j])
+                    else:
+                        _add_between(model[i:j], wide[i:j], firsts[r], lasts[r], total[i:j])
                     i = j
+                if pair:
+                    _add_pair(model, wide, keep[:size], weights[t], total, rest, inexact)
             squares += _finish(
                 base[start:stop],
-                wide[:size],
+                wide,
                 models,
                 start,
-                total[:size],
+                total,
+                rest,
                 alpha,
-                merged[:size],
+                mergeds[:size],
                 magnitudes[:size],
                 extent,
                 out[start:stop],
             )
-    return squares
+    return squares, _any(flags)
 
 
 @jit
-def merge_drawn(base, models, draws, limits, alpha, extent, out):
+def merge_drawn(base, models, keys, start, limits, weights, alpha, extent, out, kept):
     """See `plain.merge_drawn`."""
     n = base.size
-    drawn = draws.shape[1] > 0
-    wide = np.empty(BLOCK, np.float32)
-    single = np.empty(BLOCK, np.float32)
-    total = np.empty(BLOCK, np.float64)
-    merged = np.empty(BLOCK, np.float64)
+    pair = BLOCK if weights.size else 0
+    wide, single = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    keep = np.ones(BLOCK, np.uint8)
+    words = np.empty(BLOCK // 2 + 1, np.uint64)
+    totals, merged, rests = np.empty(BLOCK), np.empty(BLOCK), np.empty(pair)
+    flags = np.zeros(pair, np.uint8)
     squares = 0.0
-    for start in range(0, n, BLOCK):
-        stop = min(n, start + BLOCK)
-        size = stop - start
-        _widen(base[start:stop], wide[:size])
-        total[:size] = 0.0
-        for t in range(models.shape[0]):
-            model = models[t, start:stop]
-            if drawn:
-                _add_drawn(model, wide[:size], draws[t, start:stop], limits[t], total[:size])
-            else:
-                _add_all(model, wide[:size], total[:size])
+    for a in range(0, n, BLOCK):
+        b = min(n, a + BLOCK)
+        m = b - a
+        total, rest = totals[:m], rests[:m]
+        _widen(base[a:b], wide[:m])
+        total[:] = 0.0
+        rest[:] = 0.0
+        sums = total, rest, flags[:m]
+        _add_block(models, a, wide[:m], (keys, start, limits), weights, words, keep, sums, kept)
         squares += _finish(
-            base[start:stop],
-            wide[:size],
+            base[a:b],
+            wide[:m],
             models,
-            start,
-            total[:size],
+            a,
+            total,
+            rest,
             alpha,
-            merged[:size],
-            single[:size],
+            merged[:m],
+            single[:m],
             extent,
-            out[start:stop],
+            out[a:b],
         )
-    return squares
+    return squares, _any(flags)
 
 
 @jit

@@ -15,7 +15,9 @@ from breadcrumbs.kernels.plain import LARGEST, MEAN
 from breadcrumbs.kernels.steps import (
     _add_between,
     _bounds,
+    _count_drawn,
     _count_unusual,
+    _draw,
     _extent,
     _merge,
     _number,
@@ -249,40 +251,44 @@ def elect_band(base, models, unit, cuts, kind, majority, alpha, extent, out):
 
 
 @jit
-def elect_drawn(base, models, draws, limits, kind, majority, alpha, extent, out):
+def elect_drawn(base, models, keys, start, limits, kind, majority, alpha, extent, out, kept_number):
     """See `plain.elect_drawn`."""
     n = base.size
-    drawn = draws.shape[1] > 0
+    words = np.empty(BLOCK // 2 + 1, np.uint64)
     wide_, kept_ = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     doubles, totals, sizes = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
     counts = np.empty(BLOCK, np.int32)
     highest, lowest = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     squares = 0.0
-    for start in range(0, n, BLOCK):
-        stop = min(n, start + BLOCK)
-        m = stop - start
+    for a in range(0, n, BLOCK):
+        b = min(n, a + BLOCK)
+        m = b - a
+        first = start + a
+        draws = words.view(np.uint32)[first % 2 : first % 2 + m]
         wide, kept, step, size = wide_[:m], kept_[:m], totals[:m], sizes[:m]
         state = doubles[:m], step, size, counts[:m], highest[:m], lowest[:m]
-        _begin(kind, base[start:stop], wide, state)
+        _begin(kind, base[a:b], wide, state)
         for t in range(models.shape[0]):
-            model = models[t, start:stop]
-            if drawn:
-                _drop(model, wide, draws[t, start:stop], limits[t], kept)
+            model = models[t, a:b]
+            if limits.size:
+                _draw(keys[t], first // 2, words)
+                kept_number[t] += _count_drawn(draws, limits[t])
+                _drop(model, wide, draws, limits[t], kept)
             else:
                 _widen(model, kept)
             _add(kind, kept, wide, state)
         _elect(kind, majority, state)
         squares += _finish(
-            base[start:stop],
+            base[a:b],
             wide,
             models,
-            start,
+            a,
             step,
             alpha,
             size,
             kept,
             extent,
-            out[start:stop],
+            out[a:b],
         )
     return squares
 

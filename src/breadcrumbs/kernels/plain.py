@@ -18,6 +18,8 @@ import math
 import ml_dtypes
 import numpy as np
 
+from breadcrumbs.draws import draws
+
 
 def everything(key_bytes: int) -> tuple[int, int, int, int]:
     """Return the cut that keeps every key of that many bytes."""
@@ -134,33 +136,39 @@ def band(keys: np.ndarray, cut) -> np.ndarray:
     return ((keys > low) | keep_low) & ((keys < high) | keep_high)
 
 
-def add_band(base, models, unit: int, cuts, weights, total, rest, inexact, kept) -> None:
+def add_band(base, models, unit: int, cuts, weights, total, rest, inexact) -> None:
     """Add what the cuts keep of ``weight * (model - base)`` to ``total``, float64.
 
     cuts: (units, G, 4), one for each unit of ``unit`` entries (the last may be shorter).
     weights: (G,). ``rest`` and ``inexact``: empty, and then every weight is 1; or as long as
     ``total``, which then holds the leading part of the exact sum and ``rest`` what rounding it
-    left over; ``inexact`` is set where even their sum is not exact. kept: (G,) int64, to which the
-    numbers of entries kept are added, or empty.
+    left over; ``inexact`` is set where even their sum is not exact.
     """
     for t, model in enumerate(models):
         keys = magnitudes(base, model)
         for u in range(cuts.shape[0]):
             run = slice(u * unit, min(base.size, (u + 1) * unit))
             keep = band(keys[run], cuts[u, t])
-            if kept.size:
-                kept[t] += np.count_nonzero(keep)
             _add(base[run], model[run], keep, weights[t], total[run], rest[run], inexact[run])
 
 
-def add_drawn(base, models, draws, limits, weights, total, rest, inexact) -> None:
-    """Like `add_band`, keeping the entries whose draw (G, n) uint32 is below ``limits[t]``.
+def add_drawn(base, models, keys, start, limits, weights, total, rest, inexact, kept) -> None:
+    """Like `add_band`, keeping the entries whose draw is below ``limits[t]``.
 
-    ``draws`` may have no columns: everything is kept.
+    keys (G,) uint64 and start: of the `draws` of each model, for the first of the entries. limits:
+    (G,) uint32, or empty, and then everything is kept. kept: (G,) int64, to which the numbers of
+    entries kept are added unless that is all.
     """
     for t, model in enumerate(models):
-        keep = draws[t] < limits[t] if draws.shape[1] else np.ones(base.size, np.bool_)
+        keep = drawn(base.size, keys, start, limits, t)
+        if limits.size:
+            kept[t] += np.count_nonzero(keep)
         _add(base, model, keep, weights[t], total, rest, inexact)
+
+
+def drawn(n, keys, start, limits, t) -> np.ndarray:
+    """Return which of n entries model t keeps."""
+    return draws(keys[t], start, n) < limits[t] if limits.size else np.ones(n, np.bool_)
 
 
 def _add(base, model, keep, weight, total, rest, inexact) -> None:
@@ -252,34 +260,121 @@ def merge(base, total, rest, alpha: float) -> np.ndarray:
     return merged
 
 
-def merge_band(base, models, unit: int, cuts, alpha: float, extent, out) -> float:
-    """Write ``base + alpha * (what the cuts keep of all models)``, rounded once, to raw ``out``.
+def merge_band(
+    base, models, unit: int, cuts, weights, alpha: float, extent, out
+) -> tuple[float, bool]:
+    """Write ``base + alpha * (weighted sum of what the cuts keep)``, rounded once, to raw ``out``.
 
-    As `add_band` with weights 1, then `merge` and `sign_zeros`, in one go; right where the sums
-    are provably exact, which ``extent`` helps to tell: (2,) uint32, whose first is lowered to the
-    bits of the smallest nonzero magnitude minus 1 and second raised to those of the largest.
-    Returns the sum of squares of the sums.
+    As `add_band`, `settle`, `merge` and `sign_zeros`, in one go. weights: (G,), or empty, and then
+    they are all 1 and the result is right where the sums are provably exact, which ``extent`` helps
+    to tell: (2,) uint32, whose first is lowered to the bits of the smallest nonzero magnitude minus
+    1 and second raised to those of the largest. Returns the sum of squares of the sums, and whether
+    a sum with weights could not be had exactly, so that the result does not hold.
     """
-    total = np.zeros(base.size)
-    none = np.empty(0)
-    add_band(base, models, unit, cuts, np.ones(len(models)), total, none, none, none)
-    return _finish_all(base, models, total, alpha, extent, out)
+    sums = _sums(base.size, weights)
+    add_band(base, models, unit, cuts, _ones(models, weights), *sums)
+    return _finish_all(base, models, sums, alpha, extent, out)
 
 
-def merge_drawn(base, models, draws, limits, alpha: float, extent, out) -> float:
+def merge_drawn(
+    base, models, keys, start, limits, weights, alpha: float, extent, out, kept
+) -> tuple[float, bool]:
     """Like `merge_band`, for what `add_drawn` adds."""
-    total = np.zeros(base.size)
-    none = np.empty(0)
-    add_drawn(base, models, draws, limits, np.ones(len(models)), total, none, none)
-    return _finish_all(base, models, total, alpha, extent, out)
+    sums = _sums(base.size, weights)
+    add_drawn(base, models, keys, start, limits, _ones(models, weights), *sums, kept)
+    return _finish_all(base, models, sums, alpha, extent, out)
 
 
-def _finish_all(base, models, total, alpha, extent_bits, out) -> float:
-    merged = merge(base, total, np.empty(0), alpha)
+def combine(base, models, own: float, weights, factor: float, extent, out) -> tuple[float, bool]:
+    """Write ``base + factor * (own * base + sum of weights * task vectors)`` to raw ``out``.
+
+    weights: (G,), or empty, and then they are all 1, ``own`` is 0, and the result is right where
+    the sums are provably exact. The sum is rounded to float64, then the whole to the output. Else
+    as `merge_band`; but where nothing is added a zero keeps the base's sign.
+    """
+    total, rest, inexact = _sums(base.size, weights)
+    for model, weight in zip(models, _ones(models, weights), strict=True):
+        _add_whole(base, model, weight, total, rest, inexact)
+    if weights.size and own != 0:
+        _add_whole(np.zeros_like(base), base, own, total, rest, inexact)
+    if weights.size:
+        settle(total, rest)
+    step = factor * total
+    wide = widen(base).astype(np.float64)
+    _round_raw(np.where(step == 0, wide, wide + step), out)
+    _widen_extent(base, models, extent)
+    return float(np.einsum("i,i->", step, step)), bool(inexact.any())
+
+
+def _add_whole(base, model, weight, total, rest, inexact) -> None:
+    """Add all of a model; inexact also where the difference of two weights is."""
+    _add(base, model, np.True_, weight, total, rest, inexact)
+    if rest.size:
+        x, y = widen(model).astype(np.float64), widen(base).astype(np.float64)
+        inexact |= two_sum(x, -y, x - y) != 0.0
+
+
+def _sums(n: int, weights) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return total, rest and inexact as `add_band` takes them."""
+    m = n if weights.size else 0
+    return np.zeros(n), np.zeros(m), np.zeros(m, np.uint8)
+
+
+def _ones(models, weights) -> np.ndarray:
+    return weights if weights.size else np.ones(len(models))
+
+
+def settle(total, rest) -> None:
+    """Make ``total`` the correctly rounded ``total + rest``, and ``rest`` what is left."""
+    nearest = total + rest
+    rest[:] = two_sum(total, rest, nearest)
+    total[:] = nearest
+
+
+def _finish_all(base, models, sums, alpha, extent_bits, out) -> tuple[float, bool]:
+    total, rest, inexact = sums
+    if rest.size:
+        settle(total, rest)
+    merged = merge(base, total, rest, alpha)
     sign_zeros(merged, np.flatnonzero(merged == 0), base, models, total)
-    out[:] = round_to(merged, "BF16" if out.dtype == np.uint16 else "F32").view(out.dtype)
+    _round_raw(merged, out)
     _widen_extent(base, models, extent_bits)
-    return float(np.einsum("i,i->", total, total))
+    return float(np.einsum("i,i->", total, total)), bool(inexact.any())
+
+
+def _round_raw(merged, out) -> None:
+    out[:] = round_to(merged, "BF16" if out.dtype == np.uint16 else "F32").view(out.dtype)
+
+
+#: Entries whose inner products are added one after the other, and numbers that are added at once.
+PART = 1 << 14
+LANES = 256
+
+
+def products(base, models, out) -> None:
+    """Write the inner products of the base and the task vectors, in float64, part by part.
+
+    out: (parts of `PART` entries, the last may be shorter, 1 + G, 1 + G). Of each part, lane j adds
+    the products of entries j, j + LANES, ... in order; then halves of lanes are added up.
+    """
+    wide = widen(base).astype(np.float64)
+    row_products(np.concatenate([wide[None], widen(models).astype(np.float64) - wide]), out)
+
+
+def row_products(rows, out) -> None:
+    """Write the inner products of float64 rows (R, n) to ``out`` (parts, R, R), as `products`."""
+    for part, start in enumerate(range(0, rows.shape[1], PART)):
+        mine = rows[:, start : start + PART]
+        full = np.zeros((len(rows), -(-mine.shape[1] // LANES) * LANES))
+        full[:, : mine.shape[1]] = mine
+        lanes = np.zeros((len(rows), len(rows), LANES))
+        for step in range(0, full.shape[1], LANES):
+            now = full[:, step : step + LANES]
+            lanes += now[:, None] * now[None]
+        while lanes.shape[2] > 1:
+            half = lanes.shape[2] // 2
+            lanes = lanes[..., :half] + lanes[..., half:]
+        out[part] = lanes[..., 0]
 
 
 def _widen_extent(base, models, extent_bits) -> None:
@@ -312,10 +407,13 @@ def elect_band(
 
 
 def elect_drawn(
-    base, models, draws, limits, kind: int, majority: int, alpha: float, extent, out
+    base, models, keys, start, limits, kind: int, majority: int, alpha: float, extent, out, kept
 ) -> float:
     """Like `elect_band`, for what `add_drawn` adds."""
-    keep = draws < limits[:, None] if draws.shape[1] else np.ones(models.shape, np.bool_)
+    keep = [drawn(base.size, keys, start, limits, t) for t in range(len(models))]
+    keep = np.array(keep, np.bool_).reshape(models.shape)
+    if limits.size:
+        kept += np.count_nonzero(keep, axis=1)
     return _elect_all(base, models, keep, kind, majority, alpha, extent, out)
 
 
@@ -323,7 +421,7 @@ def vote_band(base, models, unit: int, cuts) -> int:
     """Return how many more entries elect 1 than -1; right where the sums are provably exact."""
     total = np.zeros(base.size)
     none = np.empty(0)
-    add_band(base, models, unit, cuts, np.ones(len(models)), total, none, none, none)
+    add_band(base, models, unit, cuts, np.ones(len(models)), total, none, none)
     return int(np.count_nonzero(total > 0)) - int(np.count_nonzero(total < 0))
 
 
@@ -357,8 +455,7 @@ def _elect_all(base, models, keep, kind, majority, alpha, extent_bits, out) -> f
     if kind == MEAN:
         step /= np.maximum(np.where(up, above, below), 1.0)
     added = alpha * step
-    merged = np.where(added == 0, wide, wide + added)
-    out[:] = round_to(merged, "BF16" if out.dtype == np.uint16 else "F32").view(out.dtype)
+    _round_raw(np.where(added == 0, wide, wide + added), out)
     _widen_extent(base, models, extent_bits)
     return float(np.einsum("i,i->", step, step))
 

@@ -13,6 +13,8 @@ import numpy as np
 from numba import njit
 from numba.extending import overload
 
+from breadcrumbs.draws import FIRST, GOLDEN, SECOND
+
 BLOCK = 2048
 MAGNITUDE = np.uint32(0x7FFFFFFF)
 MAGNITUDE64 = np.uint64(0x7FFFFFFFFFFFFFFF)
@@ -69,14 +71,6 @@ def _count_equal(magnitudes, key):
 
 
 @jit
-def _count_between(magnitudes, first, last):
-    n = np.uint32(0)
-    for i in range(magnitudes.size):
-        n += np.uint32((magnitudes[i] >= first) & (magnitudes[i] <= last))
-    return np.int64(n)
-
-
-@jit
 def _mark(magnitudes, low, low_end, high, high_end, marks):
     for i in range(magnitudes.size):
         x = magnitudes[i]
@@ -105,6 +99,24 @@ def _add_between(model, base, first, last, total):
         magnitude = abs(x - base[i])
         tau = np.float64(x) - np.float64(base[i])
         total[i] += tau if (magnitude >= first) & (magnitude <= last) else 0.0
+
+
+@jit
+def _draw(key, first, words):
+    """Write words ``first`` and on of the stream of ``key``; see `breadcrumbs.draws`."""
+    for i in range(words.size):
+        word = key + (np.uint64(first) + np.uint64(i) + np.uint64(1)) * GOLDEN
+        word = (word ^ (word >> np.uint64(30))) * FIRST
+        word = (word ^ (word >> np.uint64(27))) * SECOND
+        words[i] = word ^ (word >> np.uint64(31))
+
+
+@jit
+def _count_drawn(draws, limit):
+    n = np.uint32(0)
+    for i in range(draws.size):
+        n += np.uint32(draws[i] < limit)
+    return np.int64(n)
 
 
 @jit
@@ -160,9 +172,64 @@ def _add_pair(model, base, keep, weight, total, rest, inexact):
 
 
 @jit
+def _add_weighted(model, base, weight, total, rest):
+    """Do as `_add_pair` where all is kept; return whether a sum is inexact."""
+    inexact = False
+    for i in range(total.size):
+        x = np.float64(_number(model[i]))
+        y = np.float64(base[i])
+        tau = x - y
+        back = tau - x
+        lost = (x - (tau - back)) - (y + back)
+        term = weight * tau
+        before = total[i]
+        after = before + term
+        back = after - before
+        error = (before - (after - back)) + (term - back)
+        total[i] = after
+        before = rest[i]
+        after = before + error
+        back = after - before
+        again = (before - (after - back)) + (error - back)
+        rest[i] = after
+        inexact |= (lost != 0.0) | (again != 0.0)
+    return inexact
+
+
+@jit
 def _merge(base, total, alpha, merged):
     for i in range(merged.size):
         merged[i] = np.float64(base[i]) + alpha * total[i]
+
+
+@jit
+def _settle(total, rest):
+    """Make ``total`` the correctly rounded ``total + rest``, and ``rest`` what is left."""
+    for i in range(total.size):
+        before, more = total[i], rest[i]
+        nearest = before + more
+        back = nearest - before
+        rest[i] = (before - (nearest - back)) + (more - back)
+        total[i] = nearest
+
+
+@jit
+def _merge_pair(base, total, rest, alpha, merged):
+    for i in range(merged.size):
+        wide = np.float64(base[i])
+        step = alpha * total[i]
+        nearest = wide + step
+        back = nearest - wide
+        lost = (wide - (nearest - back)) + (step - back)
+        merged[i] = nearest + (lost + alpha * rest[i])
+
+
+@jit
+def _any(flags):
+    found = np.uint8(0)
+    for i in range(flags.size):
+        found |= flags[i]
+    return found != 0
 
 
 @jit
