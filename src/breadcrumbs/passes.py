@@ -25,7 +25,9 @@ class Survey:
 
     def __init__(self, engine: Engine, job: Job):
         self.engine, self.job = engine, job
-        self.segments = list(job.segments())
+        self.segments = list(job.segments(min(job.rows, 1 + GROUP)))
+        #: Whether one segment is all, also to write: then the rows of all models are read, once.
+        self.once = len(self.segments) == len(list(job.segments())) == 1
         last = self.segments[-1]
         self.chunks = last.first_chunk - (-(last.stop - last.start) // job.chunk)
         self.n = sum(piece.stop - piece.start for piece in job.pieces)
@@ -75,8 +77,7 @@ class Survey:
     def _rows(self, segment: Segment, group: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """Return raw rows of a segment: the base's, and the models' of ``group`` (G, n)."""
         part, n = self.parts[segment.index], segment.stop - segment.start
-        # Where one segment is all, the rows of all models are read for it, once.
-        read = part.who if len(self.segments) == 1 and len(part.who) <= FUSED else group
+        read = part.who if self.once and len(part.who) <= FUSED else group
         rows = self.engine.load(self._tensors(segment, read), segment.start, n, self.dtype)
         if part.careful:
             for start in range(0, n, self.job.chunk):
@@ -114,8 +115,8 @@ class Survey:
         unknown = []
         kernel = next(iter(self.parts.values())).kernels
         for t in models:
-            tally = self.tallies.pop(t)
-            cuts = survey.cuts(tally, self.job.first, self.job.last, self.entries, kernel)
+            first, last = self.job.first, self.job.last
+            cuts = survey.cuts(self.tallies.pop(t), first, last, self.entries, kernel)
             if cuts is None:
                 unknown.append(t)
             else:
@@ -145,7 +146,7 @@ class Survey:
     def _read_runs(self, places: list, group: list[int], rows: np.ndarray) -> None:
         """Fill rows (1 + models of ``group``, runs, entries) with a run from each of the places."""
         run = rows.shape[2]
-        if len(self.segments) == 1:
+        if self.once:
             segment = self.segments[0]
             base, models = self._rows(segment, group)
             for i, (_, start) in enumerate(places):

@@ -45,12 +45,12 @@ def memory(plan: Plan, threads: int, kernel: str = "auto") -> int:
     group = min(GROUP, max(1, len(plan.models)))
     fused = min(FUSED, max(1, len(plan.models)))
     segment = max(LEAST * CHUNK, ARENA // (2 * (fused + 1)))  # entries, of bfloat16
-    arena = segment * 4 * (fused + 1) + segment * 2 + int(ROOM * segment) * group * 4
+    surveyed = max(LEAST * CHUNK, ARENA // (2 * (group + 1)))
+    arena = segment * 4 * (fused + 1) + segment * 2 + int(ROOM * surveyed) * group * 4
     chunks = CHUNK * (group + 1) * 4 + CHUNK * (8 + 8 + 1 + 8 + 4)
-    draws = CHUNK * fused * 4
     return _step_bytes(plan, threads) + (
         (COMPILED_BYTES if compiled else PLAIN_BYTES)
-        + threads * (arena + chunks + draws + CHUNK * 32)
+        + threads * (arena + chunks + CHUNK * 32)
         + (threads + 1) * WAVE_BYTES
         + len(plan.tensors) * 2048
     )

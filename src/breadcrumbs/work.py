@@ -79,10 +79,11 @@ class Job:
         """Entries of a chunk."""
         return CHUNK if self.survey else max(1, CHUNK // self.unit) * self.unit
 
-    def segments(self) -> Iterator[Segment]:
+    def segments(self, rows: int | None = None) -> Iterator[Segment]:
+        """Yield the segments to write, or those to survey, of which only ``rows`` are read."""
         chunk = self.chunk
-        step = max(LEAST, ARENA // (self.rows * self.dtype.itemsize) // chunk) * chunk
-        if self.whole:
+        step = max(LEAST, ARENA // ((rows or self.rows) * self.dtype.itemsize) // chunk) * chunk
+        if self.whole and rows is None:
             step = max(piece.stop - piece.start for piece in self.pieces)
         number = 0
         for piece in self.pieces:
