@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-import mmap
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -187,7 +186,7 @@ class Engine:
         nbytes = math.prod(shape) * dtype.itemsize
         buffers = self._local.__dict__
         if name not in buffers or buffers[name].size < nbytes:
-            buffers[name] = np.frombuffer(mmap.mmap(-1, max(nbytes, 1)), np.uint8)
+            buffers[name] = work.mapped(nbytes, np.dtype(np.uint8))
         return buffers[name][:nbytes].view(dtype).reshape(shape)
 
 

@@ -10,14 +10,13 @@ is exact: the sample decides only how long it takes.
 from __future__ import annotations
 
 import math
-import mmap
 from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
 
 from breadcrumbs.kernels import plain
-from breadcrumbs.work import GROUP
+from breadcrumbs.work import GROUP, mapped
 
 #: Entries of a run of the sample.
 RUN = 2048
@@ -109,9 +108,7 @@ class Tally:
     def empty(bracket: np.ndarray, chunks: int, n: int) -> Tally:
         """Return a tally of nothing yet, for a unit of ``n`` entries in ``chunks``."""
         numbers = np.zeros((6, chunks), np.int64)
-        # A map of its own is resident only as far as it is used, and given back at once; what
-        # the allocator hands out may be neither.
-        kept = np.frombuffer(mmap.mmap(-1, room(n) * bracket.itemsize), bracket.dtype)
+        kept = mapped(room(n), bracket.dtype)
         return Tally(bracket, numbers[:4].T, numbers[4], numbers[5], kept)
 
     def take(self, chunks: slice, counts: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> None:

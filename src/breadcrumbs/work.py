@@ -9,6 +9,7 @@ sizes depends on the machine, and no result depends on them.
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -174,6 +175,15 @@ def read_raw(tensor: Tensor, start: int, out: np.ndarray, side: np.ndarray) -> N
         narrow = side.view(DTYPES[tensor.dtype])[: piece.size]
         tensor.read_into(start + i, narrow)
         piece[:] = narrow
+
+
+def mapped(n: int, dtype: np.dtype) -> np.ndarray:
+    """Return an array (n,) of undefined content in a map of its own.
+
+    It is resident only as far as it is used, and given back at once; what the allocator hands out
+    may be neither.
+    """
+    return np.frombuffer(mmap.mmap(-1, max(1, n * dtype.itemsize)), dtype, n)
 
 
 def provably_exact(smallest: float, largest: float, models: int, precision: int) -> bool:
