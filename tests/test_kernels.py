@@ -211,6 +211,20 @@ def test_histogram_counts_keys_of_its_bins(it, shift, bins):
         assert counts[t].tolist() == expected
 
 
+@given(
+    rows(sizes=st.sampled_from([512, 1024, 3 * 700, 2 * 2048, 2 * 2500]), least_models=1),
+    st.integers(1, 3),
+    st.data(),
+)
+@settings(max_examples=150)
+def test_cut_units(it, number, data):
+    base, models = it
+    unit = base.size // number if base.size % number == 0 else base.size
+    first, last = data.draw(st.integers(0, unit)), data.draw(st.integers(0, unit))
+    found = [kernel.cut_units(base, models, unit, first, last) for kernel in (plain, compiled)]
+    assert same(*found)
+
+
 @st.composite
 def cuts_of_units(draw, base, models):
     """Return (unit, cuts): of ranks, ties split anywhere, or of a part of a larger unit."""

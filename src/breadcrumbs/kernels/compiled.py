@@ -12,8 +12,9 @@ import numpy as np
 
 from breadcrumbs.kernels import plain
 from breadcrumbs.kernels.elections import elect_band, elect_drawn, vote_band
-from breadcrumbs.kernels.plain import NO_EXTENT, cut_units, extent_of, histogram
+from breadcrumbs.kernels.plain import NO_EXTENT, extent_of, histogram
 from breadcrumbs.kernels.products import combine, products, row_products
+from breadcrumbs.kernels.ranks import cut_units
 from breadcrumbs.kernels.steps import (
     BLOCK,
     _add_all,
