@@ -35,7 +35,8 @@ def methods_page() -> str:
             ]
             head = "| parameter | default | range | meaning |\n|---|---|---|---|\n"
             parts.append(head + "\n".join(rows) + "\n")
-        parts.append(f"{method.paper}. {method.notes}".strip() + "\n")
+        needs = f"Needs {method.needs}. " if method.statistics else ""
+        parts.append(f"{needs}{method.paper}. {method.notes}".strip() + "\n")
     return "\n".join(parts)
 
 

@@ -396,7 +396,8 @@ def test_fisher_by_hand():
     fishers = [row(3, 0, 0), row(1, 2, 0)]
     assert classical.fisher(models, fishers).tolist() == [2, 9, 6]
     # (1 * 3 * 1 + 3 * 1 * 5) / (3 + 3)
-    assert classical.fisher(models, fishers, weights=[1, 3]).tolist() == [3, 9, 6]
+    # and (4 + 3 * 8) / (1 + 3) where no model has any.
+    assert classical.fisher(models, fishers, weights=[1, 3]).tolist() == [3, 9, 7]
     # Two examples whose gradients cancel: 1, not the square of their sum.
     assert classical.diagonal_fisher([row(1), row(-1)]).tolist() == [1]
 
@@ -418,6 +419,9 @@ def test_regmean_by_hand():
     same = classical.regmean([models[1], models[1]], [np.ones((2, 2))] * 2, off_diagonal=1)
     assert same.tolist() == [[3, 4]]
     assert classical.regmean(models, [np.zeros((2, 2))] * 2).tolist() == [[2, 2]]
+    # Weights multiply the Gram matrices: column 0 is (3 * 1 + 2 * 1 * 3) / (3 + 2 * 1).
+    heavy = classical.regmean(models, [np.diag([3.0, 1.0]), np.diag([1.0, 3.0])], weights=[1, 2])
+    assert heavy == pytest.approx(np.array([[9 / 5, 24 / 7]]), rel=1e-5)
 
 
 def test_tall_masks_by_hand():

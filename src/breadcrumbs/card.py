@@ -72,11 +72,19 @@ def _replace_dtypes(data: Any, dtype: str) -> bool:
 def resolved(plan: Plan) -> Recipe:
     """Return the recipe with hub ids at the commits that they meant, so that it stays the same."""
     pairs = zip(plan.recipe.models, plan.models, strict=True)
+    given = dict(enumerate(plan.statistics))
     return replace(
         plan.recipe,
         base=plan.base.repo or plan.recipe.base,
         onto=(plan.onto.repo if plan.onto else None) or plan.recipe.onto,
-        models=tuple(replace(model, path=found.repo or model.path) for model, found in pairs),
+        models=tuple(
+            replace(
+                model,
+                path=found.repo or model.path,
+                statistics=(given[i].repo if i in given else None) or model.statistics,
+            )
+            for i, (model, found) in enumerate(pairs)
+        ),
     )
 
 
@@ -97,7 +105,7 @@ def card(plan: Plan, report: Report, digests: FileDigests) -> str:
     files = "\n".join(
         f"| {_cell(source.repo or source.label)} | {_cell(path.name)} | {digests.sizes[path]} |"
         f" `{digests.digests[path]}` |"
-        for source in plan.sources
+        for source in plan.inputs
         for path in source.files
     )
     copied = ", ".join(f"{number} {reason}" for reason, number in report.copied.items())

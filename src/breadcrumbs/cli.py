@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,12 @@ def _json_option(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("--extra", help="Tensors the base lacks: error (default), or ignore.")
 @click.option("--allow-nonfinite", is_flag=True, help="Count NaN and infinity as unchanged.")
 @click.option("--onto", metavar="MODEL", help="Add to this model instead of the base: improve it.")
+@click.option(
+    "--statistics",
+    multiple=True,
+    metavar="FILE",
+    help="What fisher or regmean needs of a model; once for each model, in order.",
+)
 @click.option("--seed", type=click.IntRange(0), help="Seed of random methods (default 0).")
 @click.option("--shard-size", default="5GB", show_default=True, help="Largest file of a folder.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
@@ -203,7 +210,14 @@ def _recipe(sources: tuple[str, ...], options: dict[str, Any]) -> Any:
                 f"{len(options['weights'])} weights are given for {len(made.models)} models"
             )
         pairs = zip(made.models, options["weights"], strict=True)
-        changes["models"] = tuple(recipe.Model(m.path, w, m.name) for m, w in pairs)
+        changes["models"] = tuple(replace(m, weight=w) for m, w in pairs)
+    if options["statistics"]:
+        if len(options["statistics"]) != len(made.models):
+            raise click.UsageError(
+                f"{len(options['statistics'])} statistics are given for {len(made.models)} models"
+            )
+        pairs = zip(changes.get("models", made.models), options["statistics"], strict=True)
+        changes["models"] = tuple(replace(m, statistics=s) for m, s in pairs)
     overrides = []
     for text in options["overrides"]:
         glob, colon, rest = text.rpartition(":")

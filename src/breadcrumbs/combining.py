@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-from breadcrumbs import work
+from breadcrumbs import plan_statistics, work
 from breadcrumbs.aggregates import Aggregate, Elementwise, Entries, Gram, Linear, Whole
 from breadcrumbs.checkpoint.tensors import DTYPES
 from breadcrumbs.draws import draws
@@ -55,8 +56,8 @@ class Combining:
         if fast is not None:
             return fast
         return sum(
-            self.aggregate.vote(self._present(taus, kept))
-            for _, _, _, taus, kept, _ in self._chunks(segment, cuts)
+            self.aggregate.vote(self._present(taus, kept, start))
+            for start, _, _, taus, kept, _ in self._chunks(segment, cuts)
         )
 
     def _vote_fast(self, segment: Segment, cuts: np.ndarray | None) -> int | None:
@@ -208,7 +209,7 @@ class Combining:
                     terms = np.concatenate([own * base[None], weights[:, None] * taus])
                 step = factor * plain.exact_sum(terms)
             else:
-                entries = self._present(taus, kept)
+                entries = self._present(taus, kept, start)
                 if isinstance(self.aggregate, Elementwise):
                     entries.majority = known if isinstance(known, int) else 1
                     step = self.alpha * self.aggregate.combine(entries, self.values)
@@ -279,9 +280,12 @@ class Combining:
             base[at], taus[:, at] = part, self._everyone(some)
             untouched.append(bad + at.start)
             self._count(kept, report)
-        step = self.aggregate.combine(
-            base.reshape(shape), taus.reshape(-1, *shape), self.weights.tolist(), self.values
-        )
+        given: list[Any] = [base.reshape(shape), taus.reshape(-1, *shape), self.weights.tolist()]
+        given.append(self.values)
+        if self.aggregate.statistics is not None:
+            plan = self.engine.plan
+            given.append(plan_statistics.read_whole(plan, self.tensor, t) for t in self.all)
+        step = self.aggregate.combine(*given)
         step = self.alpha * step.reshape(-1)
         bad = np.concatenate(untouched)
         self._finish(segment.index, segment.start, base, step, bad, report)
@@ -310,8 +314,14 @@ class Combining:
 
     # --- reading ---
 
-    def _present(self, taus: np.ndarray, kept: np.ndarray) -> Entries:
-        return Entries(taus, kept, self.merging.given)
+    def _present(self, taus: np.ndarray, kept: np.ndarray, start: int) -> Entries:
+        if self.engine.plan.method.statistics is None:
+            return Entries(taus, kept, self.merging.given)
+        taus = self._everyone(taus)
+        given = self.engine.buffer("statistics", taus.shape, np.float64)
+        for row, t in zip(given, self.all, strict=True):
+            plan_statistics.read_part(self.engine.plan, self.tensor, t, start, row)
+        return Entries(taus, taus != 0, self.weights, statistics=given)
 
     def _everyone(self, taus: np.ndarray) -> np.ndarray:
         """Return rows for all models, zeros for those that lack the tensor."""

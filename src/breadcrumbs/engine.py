@@ -19,7 +19,7 @@ import numpy as np
 
 from breadcrumbs import kernels, work
 from breadcrumbs.aggregates import Elementwise, Gram
-from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
+from breadcrumbs.checkpoint.tensors import Tensor
 from breadcrumbs.combining import Combining
 from breadcrumbs.hashing import FileDigests
 from breadcrumbs.kernels import plain
@@ -147,14 +147,12 @@ class Engine:
 
     def _report(self, segment: Segment, report: SegmentReport) -> None:
         tensor = self.plan.tensors[segment.index]
-        nbytes = DTYPES[tensor.base.dtype].itemsize
-        if not tensor.copied:
-            nbytes += sum(DTYPES[m.dtype].itemsize for m in tensor.models if m)
+        nbytes = tensor.bytes_read * (segment.stop - segment.start) // tensor.base.size
         with self._lock:
             whole = self.reports[segment.index]
             whole.kept = [a + b for a, b in zip(whole.kept, report.kept, strict=True)]
             whole.squares += report.squares
-        self.progress(nbytes * (segment.stop - segment.start))
+        self.progress(nbytes)
 
     def load(self, tensors: Sequence[Tensor], start: int, n: int, dtype: np.dtype) -> np.ndarray:
         """Return raw rows (tensors, n) with the entries from ``start`` on.

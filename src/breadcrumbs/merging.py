@@ -48,6 +48,7 @@ def merge(
     allow_nonfinite: bool = False,
     seed: int = 0,
     onto: Source | None = None,
+    statistics: Sequence[Source] | None = None,
     threads: int | None = None,
     kernel: str = "auto",
     **parameters: Any,
@@ -65,6 +66,8 @@ def merge(
     only_changed, dtype, missing, extra, allow_nonfinite, seed: see `breadcrumbs.recipe.Recipe`.
     onto: a model that the step is added to instead of the base: with the other fine-tunings as
         ``models``, this improves a fine-tuning (Model Breadcrumbs, section 4.5).
+    statistics: one for each model, for a method that needs them: what `breadcrumbs.statistics`
+        makes, or paths of files of it.
     threads: how many work at once (all cores unless told); the result does not depend on it.
     kernel: ``plain``, ``compiled`` or ``auto``; the same bits, faster or sooner.
 
@@ -80,14 +83,19 @@ def merge(
     if isinstance(models, str | os.PathLike | Mapping):
         raise RecipeError("models: found one model where a list belongs. Give [model].")
     models = list(models)
-    for key, given in (("weights", weights), ("names", names)):
+    for key, given in (("weights", weights), ("names", names), ("statistics", statistics)):
         if given is not None and len(given) != len(models):
             raise RecipeError(f"{key}: {len(given)} are given for {len(models)} models.")
     labels = [_label(model, f"model {i + 1}") for i, model in enumerate(models)]
     recipe = Recipe(
         base=_label(base, "base"),
         models=tuple(
-            Model(label, float(weights[i]) if weights else 1.0, names[i] if names else "")
+            Model(
+                label,
+                float(weights[i]) if weights else 1.0,
+                names[i] if names else "",
+                _label(statistics[i], f"statistics {i + 1}") if statistics else None,
+            )
             for i, label in enumerate(labels)
         ),
         method=method,
@@ -103,7 +111,8 @@ def merge(
         seed=seed,
         onto=None if onto is None else _label(onto, "onto"),
     )
-    with opened(recipe, [base, *models, *([] if onto is None else [onto])]) as it:
+    sources = [base, *models, *(statistics or []), *([] if onto is None else [onto])]
+    with opened(recipe, sources) as it:
         if output is not None:
             return to_files(it, output, threads=threads, kernel=kernel)
         arrays, _ = to_arrays(it, threads=threads, kernel=kernel)
@@ -119,7 +128,8 @@ def _label(source: Source, otherwise: str) -> str:
 class opened:
     """A context that opens a recipe's checkpoints, gives its plan and closes them.
 
-    sources: what to open instead of the recipe's paths, base first, `onto` last if there is one.
+    sources: what to open instead of the recipe's paths: the base, the models, their statistics,
+    `onto`, as far as there are any.
     """
 
     def __init__(self, recipe: Recipe, sources: Sequence[Source] | None = None):
@@ -135,7 +145,8 @@ class opened:
                 for source, label in zip(self.sources, labels, strict=True)
             )
             onto = models.pop() if self.recipe.onto is not None else None
-            made = plan.make(self.recipe, base, models, onto)
+            number = len(self.recipe.models)
+            made = plan.make(self.recipe, base, models[:number], onto, models[number:])
             self.stack = self.stack.pop_all()
         return made
 
@@ -144,7 +155,9 @@ class opened:
 
     def _labels(self) -> list[str]:
         onto = [self.recipe.onto] if self.recipe.onto is not None else []
-        return [self.recipe.base, *(model.path for model in self.recipe.models), *onto]
+        models = [model.path for model in self.recipe.models]
+        given = [model.statistics for model in self.recipe.models if model.statistics is not None]
+        return [self.recipe.base, *models, *given, *onto]
 
 
 def to_arrays(
@@ -185,7 +198,7 @@ def to_files(
     output = Path(output)
     _check_not_input(it, output)
     stamps = _stamps(it)
-    digests = FileDigests(tuple(dict.fromkeys(f for c in it.sources for f in c.files)))
+    digests = FileDigests(tuple(dict.fromkeys(f for c in it.inputs for f in c.files)))
     metadata = {"format": "pt", "breadcrumbs": _provenance(it, digests)}
     writer = Writer(
         output,
@@ -221,7 +234,7 @@ def to_files(
 def _check_not_input(it: Plan, output: Path) -> None:
     """Refuse an output that is an input, lies in the folder of one, or holds one."""
     out = os.path.normcase(os.path.realpath(output))
-    for source in it.sources:
+    for source in it.inputs:
         for path in (source.folder, *source.files):
             if path is None:
                 continue
@@ -239,7 +252,7 @@ def _inside(path: str, folder: str) -> bool:
 
 def _stamps(it: Plan) -> dict[str, tuple[int, int]]:
     """Return the size and the time of change of every input file."""
-    files = [file for source in it.sources for file in source.files]
+    files = [file for source in it.inputs for file in source.files]
     return {str(file): _stamp(file) for file in files}
 
 
@@ -263,12 +276,13 @@ def _check_unchanged(before: dict[str, tuple[int, int]], after: dict[str, tuple[
 def _provenance(it: Plan, digests: FileDigests) -> str:
     """Return the recipe and the size and BLAKE3 of every input file, as JSON."""
     inputs = []
-    for source in it.sources:
+    for number, source in enumerate(it.inputs):
         files = [
             {"file": f.name, "bytes": digests.sizes[f], "blake3": digests.digests[f]}
             for f in source.files
         ]
-        inputs.append({"model": source.repo or source.label, "files": files})
+        what = "model" if number < len(it.sources) else "statistics"
+        inputs.append({what: source.repo or source.label, "files": files})
     return json.dumps(
         {
             "version": __version__,

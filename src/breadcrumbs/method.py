@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from breadcrumbs import parameters
-from breadcrumbs.aggregates import Aggregate, Elementwise, Gram, Whole
+from breadcrumbs.aggregates import Aggregate, Elementwise, Gram, Statistics, Whole
 from breadcrumbs.parameters import Parameter, Values
 from breadcrumbs.transforms import Band, Transform
 
@@ -45,7 +45,16 @@ class Method:
         number = {"any": "any number of models", "1": "1 model"}.get(
             self.number, f"{self.number} models"
         )
-        return f"a base and {number}, no data"
+        needs = self.statistics
+        if needs is None:
+            return f"a base and {number}, no data"
+        return f"a base, {number}, and {needs.what} of each, made with {needs.make}"
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """What it takes of each model besides its weights."""
+        aggregate = self.aggregate
+        return aggregate.statistics if isinstance(aggregate, Elementwise | Whole) else None
 
     @property
     def passes(self) -> int:

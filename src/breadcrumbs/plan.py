@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from breadcrumbs import methods
+from breadcrumbs import methods, plan_statistics
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
 from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
 from breadcrumbs.method import Method
@@ -28,7 +28,8 @@ class TensorPlan:
     base: the base's tensor, which gives name and shape. dtype: of the output.
     models: the models' tensors, None for a model that lacks it. values: the method's parameters.
     copied: why it is copied from the base; empty if it is merged. onto: what the step is added to
-    instead of the base.
+    instead of the base. statistics: the models' arrays for it, where the method takes any; turned:
+    whether the inputs that they are about lie along axis 0.
     """
 
     base: Tensor
@@ -37,6 +38,8 @@ class TensorPlan:
     values: Values
     copied: str = ""
     onto: Tensor | None = None
+    statistics: tuple[Tensor | None, ...] = ()
+    turned: bool = False
 
     @property
     def name(self) -> str:
@@ -47,12 +50,19 @@ class TensorPlan:
         """What the step is added to, and what is copied."""
         return self.onto or self.base
 
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of the tensors that the result is made from, each counted once."""
+        others = () if self.copied else (*self.models, *self.statistics)
+        return self.base.nbytes + sum(other.nbytes for other in others if other)
+
 
 @dataclass(frozen=True)
 class Plan:
     """A recipe that fits its checkpoints. tensors: in the base's order. warnings: for the user.
 
-    onto: the model that the step is added to instead of the base.
+    onto: the model that the step is added to instead of the base. statistics: a file for each
+    model, if the method takes any.
     """
 
     recipe: Recipe
@@ -62,6 +72,7 @@ class Plan:
     tensors: tuple[TensorPlan, ...]
     warnings: tuple[str, ...] = field(default=())
     onto: Checkpoint | None = None
+    statistics: tuple[Checkpoint, ...] = ()
 
     @property
     def target(self) -> Checkpoint:
@@ -71,6 +82,11 @@ class Plan:
     @property
     def sources(self) -> tuple[Checkpoint, ...]:
         return (self.base, *self.models, *((self.onto,) if self.onto else ()))
+
+    @property
+    def inputs(self) -> tuple[Checkpoint, ...]:
+        """All that is read: models and statistics."""
+        return (*self.sources, *self.statistics)
 
     @property
     def merged(self) -> list[TensorPlan]:
@@ -86,10 +102,7 @@ class Plan:
     @property
     def bytes_read(self) -> int:
         """Bytes of the tensors that the result is made from, each counted once."""
-        return sum(
-            tensor.base.nbytes + sum(m.nbytes for m in tensor.models if m and not tensor.copied)
-            for tensor in self.tensors
-        )
+        return sum(tensor.bytes_read for tensor in self.tensors)
 
     @property
     def bytes_written(self) -> int:
@@ -101,15 +114,18 @@ def make(
     base: Checkpoint,
     models: Sequence[Checkpoint],
     onto: Checkpoint | None = None,
+    statistics: Sequence[Checkpoint] = (),
 ) -> Plan:
     """Return the plan of ``recipe`` for its open checkpoints; MismatchError or RecipeError if none.
 
     models: one checkpoint for each of ``recipe.models``, in their order. onto: that of the recipe.
+    statistics: those of the recipe's models, if they have any.
     """
     method = methods.get(recipe.method)
     if not base.tensors:
         raise MismatchError(f"{base.label}: holds no tensors. Give a checkpoint with weights.")
     _check_number(method, models)
+    plan_statistics.check_number(method, len(models), len(statistics))
     warnings = _same_models(base, models)
     _check_globs(recipe, base)
     values = {name: _values(method, recipe, name) for name in base.tensors}
@@ -130,7 +146,7 @@ def make(
     plan = Plan(recipe, method, base, tuple(models), tuple(tensors), tuple(warnings), onto)
     if recipe.only_changed:
         plan = _only_changed(plan)
-    return plan
+    return plan_statistics.add(plan, statistics)
 
 
 def _targets(

@@ -33,12 +33,14 @@ OUTPUT_DTYPES = {
 class Model:
     """A fine-tuned model: where it is, its weight, and a name that keys random masks.
 
-    name: the last part of the path unless given.
+    name: the last part of the path unless given. statistics: the file of what the method takes of
+    it besides its weights, if it does.
     """
 
     path: str
     weight: float = 1.0
     name: str = ""
+    statistics: str | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def _named(models: Sequence[Model]) -> tuple[Model, ...]:
 
 
 _KEYS = tuple(Recipe.__dataclass_fields__)
-_MODEL_KEYS = ("model", "weight", "name")
+_MODEL_KEYS = ("model", "weight", "name", "statistics")
 
 
 def from_mapping(data: Any, where: str = "recipe") -> Recipe:
@@ -165,11 +167,12 @@ def _model(entry: Any, where: str) -> Model:
         weight = float(decimal(entry.get("weight", 1.0)))
     except ValueError:
         raise RecipeError(f"{where}: weight: {entry['weight']!r} is not a number.") from None
-    name = entry.get("name", "")
+    name, statistics = entry.get("name", ""), entry.get("statistics")
     return Model(
         _text(entry["model"], f"{where}: model"),
         weight,
         _text(name, f"{where}: name") if name != "" else "",
+        _text(statistics, f"{where}: statistics") if statistics is not None else None,
     )
 
 
@@ -241,7 +244,14 @@ def load(path: str | Path) -> Recipe:
         recipe,
         base=_beside(path, recipe.base),
         onto=_beside(path, recipe.onto) if recipe.onto else None,
-        models=tuple(replace(m, path=_beside(path, m.path)) for m in recipe.models),
+        models=tuple(
+            replace(
+                m,
+                path=_beside(path, m.path),
+                statistics=_beside(path, m.statistics) if m.statistics else None,
+            )
+            for m in recipe.models
+        ),
     )
 
 
@@ -310,6 +320,8 @@ def _model_entry(model: Model) -> Any:
         entry["weight"] = model.weight
     if model.name != Path(model.path.split("@")[0]).name:
         entry["name"] = model.name
+    if model.statistics is not None:
+        entry["statistics"] = model.statistics
     return entry if len(entry) > 1 else model.path
 
 

@@ -155,12 +155,15 @@ def methods(methods: list[Method]) -> None:
     table = _table("method", "what it does", "models", "passes", right=(3,))
     table.columns[0].no_wrap = True
     for method in methods:
-        table.add_row(method.name, method.summary, method.number, str(method.passes))
+        needs = method.statistics
+        summary = f"{method.summary} (needs: {needs.kind} statistics)" if needs else method.summary
+        table.add_row(method.name, summary, method.number, str(method.passes))
     console = _console()
     console.print(table)
     console.print(
-        "All need a base and no data. `breadcrumbs methods NAME` explains one: formula, parameters,"
-        " paper.\nPairs of one's own: --transform and --aggregate, or TRANSFORM+AGGREGATE."
+        "All need a base, and no data but where statistics are named. `breadcrumbs methods NAME`"
+        " explains one: formula, parameters, paper.\n"
+        "Pairs of one's own: --transform and --aggregate, or TRANSFORM+AGGREGATE."
     )
 
 
@@ -233,7 +236,7 @@ def inspection(found: dict[str, Any], *, tensors: bool) -> None:
             f"merged by breadcrumbs {merged.get('version')} ({recipe.get('method')}) from"
         )
         for source in merged.get("inputs", []):
-            name = printable(source["model"])
+            name = printable(source.get("model") or source["statistics"])
             for file in source["files"]:
                 console.print(
                     f"  {name}  {printable(file['file'])}  {file['bytes']:,} bytes"

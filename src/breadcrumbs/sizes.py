@@ -62,10 +62,14 @@ def _step_bytes(plan: Plan, threads: int) -> int:
     if isinstance(aggregate, Linear):
         return 0
     if not isinstance(aggregate, Whole):
-        return threads * CHUNK * 8 * (5 * models + 8)
+        rows = 5 + 3 * (plan.method.statistics is not None)
+        return threads * CHUNK * 8 * (rows * models + 8)
     # Raw rows, task vectors, and about as much again for what is made of them.
     largest = sorted((tensor.base.size for tensor in plan.merged), reverse=True)[:threads]
-    return sum(largest) * (models + 1) * (8 + 8 + 4)
+    # An array of statistics at a time, the sum of them, and as much to solve with.
+    arrays = [max((a.size for a in t.statistics if a), default=0) for t in plan.merged]
+    given = sum(sorted(arrays, reverse=True)[:threads]) * 8 * 5
+    return sum(largest) * (models + 1) * (8 + 8 + 4) + given
 
 
 def threads(plan: Plan, wanted: int | None, max_memory: int | None, kernel: str = "auto") -> int:

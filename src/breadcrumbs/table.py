@@ -10,6 +10,7 @@ from breadcrumbs.aggregates import Aggregate
 from breadcrumbs.aggregates.cabs import CABS
 from breadcrumbs.aggregates.consensus import CONSENSUS
 from breadcrumbs.aggregates.elect import election
+from breadcrumbs.aggregates.fisher import FISHER
 from breadcrumbs.aggregates.iso_c import ISO_C
 from breadcrumbs.aggregates.iso_cts import ISO_CTS
 from breadcrumbs.aggregates.karcher import KARCHER
@@ -18,6 +19,7 @@ from breadcrumbs.aggregates.model_stock import MODEL_STOCK
 from breadcrumbs.aggregates.multislerp import MULTISLERP
 from breadcrumbs.aggregates.nearswap import NEARSWAP
 from breadcrumbs.aggregates.nuslerp import NUSLERP
+from breadcrumbs.aggregates.regmean import REGMEAN
 from breadcrumbs.aggregates.sce import SCE
 from breadcrumbs.aggregates.slerp import SLERP
 from breadcrumbs.aggregates.star import STAR
@@ -325,6 +327,27 @@ METHODS: dict[str, Method] = {
             "Yang et al., CABS, ICML 2025, arXiv:2503.01874",
             "n and m are searched in the paper; 64 of 256 is not checked against it.",
         ),
+        Method(
+            "fisher",
+            Everything(),
+            FISHER,
+            "the mean of the models, each entry weighted by how much it matters to each",
+            "sum_t weight_t F_t model_t / sum_t weight_t F_t, F_t the diagonal Fisher information",
+            "Matena and Raffel, Fisher-Weighted Averaging, NeurIPS 2022, arXiv:2111.09832",
+            "The weighted mean where no F_t is above 0. Of training or validation data, never of"
+            " test data.",
+        ),
+        Method(
+            "regmean",
+            Everything(),
+            REGMEAN,
+            "linear layers whose outputs are nearest to all models', on the inputs of each",
+            "(sum_t weight_t W_t G_t) (sum_t weight_t G_t + ridge)^-1, "
+            "G_t = X_t^T X_t of its inputs, off the diagonal times off_diagonal",
+            "Jin et al., Dataless Knowledge Fusion (RegMean), ICLR 2023, arXiv:2212.09849",
+            "What has no Gram matrix gets the weighted mean. The paper has off_diagonal .9, and no"
+            " ridge. Of training or validation data, never of test data.",
+        ),
     )
 }
 
@@ -360,4 +383,6 @@ ALONE: dict[str, str] = {
     "karcher": "karcher averages whole weights, not task vectors",
     "nearswap": "nearswap clips the task vector itself",
     "cabs": "cabs prunes by itself",
+    "fisher": "fisher averages whole weights, not task vectors",
+    "regmean": "regmean averages whole weights, not task vectors",
 }

@@ -480,7 +480,7 @@ def fisher(
     *,
     weights: Sequence[float] | None = None,
 ) -> np.ndarray:
-    """Return ``sum(l_t F_t theta_t) / sum(l_t F_t)``, the plain mean where that divides by 0.
+    """Return ``sum(l_t F_t theta_t) / sum(l_t F_t)``, the mean by ``l_t`` where that divides by 0.
 
     Matena and Raffel, "Merging Models with Fisher-Weighted Averaging", NeurIPS 2022,
     arXiv:2111.09832. weights: the ``l_t``, 1 by default.
@@ -488,7 +488,15 @@ def fisher(
     shares = weighted([wide(f) for f in fishers], weights)
     over = np.sum(shares, axis=0)
     total = np.sum([s * wide(m) for s, m in zip(shares, models, strict=True)], axis=0)
-    return np.where(over == 0, mean(models), total / np.where(over == 0, 1, over))
+    return np.where(over == 0, weighted_mean(models, weights), total / np.where(over == 0, 1, over))
+
+
+def weighted_mean(
+    models: Sequence[np.ndarray], weights: Sequence[float] | None = None
+) -> np.ndarray:
+    """Return ``sum(l_t theta_t) / sum(l_t)``."""
+    shares = [1.0] * len(models) if weights is None else weights
+    return np.sum(weighted([wide(m) for m in models], shares), axis=0) / math.fsum(shares)
 
 
 def regmean(
@@ -497,6 +505,7 @@ def regmean(
     *,
     off_diagonal: float = 0.95,
     ridge: float = 1e-6,
+    weights: Sequence[float] | None = None,
 ) -> np.ndarray:
     """Return the linear layer nearest to all models' outputs on their own inputs.
 
@@ -504,13 +513,14 @@ def regmean(
     ``W (sum G_t) = sum W_t G_t`` for weights of shape (out, in) and Gram matrices ``X^T X``
     of shape (in, in), the entries off the diagonal times ``off_diagonal`` (.9 in the paper).
     ridge: times the mean of the diagonal of the sum of the ``G_t``; it pulls towards the mean of
-    the models, so that equal models are returned whatever the Gram matrices are.
+    the models, so that equal models are returned whatever the Gram matrices are. weights: times
+    the ``G_t``, and of that mean; not in the paper.
     """
     size = grams[0].shape[0]
     shrink = np.where(np.eye(size, dtype=bool), 1.0, off_diagonal)
-    shrunk = [wide(g) * shrink for g in grams]
+    shrunk = weighted([wide(g) * shrink for g in grams], weights)
     total = np.sum(shrunk, axis=0)
-    middle = mean(models)
+    middle = weighted_mean(models, weights)
     pull = ridge * np.trace(total) / size
     if not total.any():
         return middle

@@ -21,6 +21,23 @@ from breadcrumbs.parameters import Parameter, Values
 #: How many models an aggregate takes: the least, and the most if there is a limit.
 Models = tuple[int, int | None]
 Weights = Sequence[float]
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What an aggregate takes of each model besides its weights: a file of arrays by weight name.
+
+    kind: as such a file says of itself. what: one of them, in words. make: what makes them.
+    fits: (shape of a weight, shape of its array) -> whether that can be. everywhere: whether each
+    merged weight must have an array; else any number of them has, the same of all models.
+    """
+
+    kind: str
+    what: str
+    make: str
+    fits: Callable[[Shape, Shape], bool]
+    everywhere: bool
 
 
 @dataclass(frozen=True)
@@ -40,13 +57,15 @@ class Entries:
     """Some entries of all models.
 
     taus: (T, n) float64, transformed, 0 where cut. kept: (T, n), where they were not cut.
-    weights: (T,). majority: 1 or -1, what `Elementwise.vote` found.
+    weights: (T,). majority: 1 or -1, what `Elementwise.vote` found. statistics: (T, n) float64, if
+    the aggregate takes any; then all models are there, an absent one as a task vector of zeros.
     """
 
     taus: np.ndarray
     kept: np.ndarray
     weights: np.ndarray
     majority: int = 1
+    statistics: np.ndarray | None = None
 
     @property
     def terms(self) -> np.ndarray:
@@ -62,7 +81,7 @@ class Elementwise:
     none. vote: entries -> a number; where the whole model is ranked together, the sign of their
     sum over all entries is found in a pass of its own, and given as ``entries.majority`` (1 where
     it is 1 or not asked for, else -1). kind: values -> which of the fused kernels' elections it is,
-    if it is one.
+    if it is one. statistics: what it takes besides, of the shape of the weights.
     """
 
     combine: Callable[[Entries, Values], np.ndarray]
@@ -70,6 +89,7 @@ class Elementwise:
     models: Models = (0, None)
     vote: Callable[[Entries], int] | None = None
     kind: Callable[[Values], int] | None = None
+    statistics: Statistics | None = None
 
 
 @dataclass(frozen=True)
@@ -92,13 +112,24 @@ class Whole:
     combine: base float64 of the tensor's shape, taus (T, *shape) that it may overwrite, weights
     (T,) -> step of the shape. alpha: as for `Elementwise`. svds: how many singular value
     decompositions a matrix takes, in words. ordered: whether the order of the models matters.
+    statistics: what it takes besides; then combine has one argument more, an iterator over the
+    models of `Given`, or None where a model has no array for this tensor.
     """
 
-    combine: Callable[[np.ndarray, np.ndarray, Weights, Values], np.ndarray]
+    combine: Callable[..., np.ndarray]
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     models: Models = (1, None)
     svds: str = ""
     ordered: bool = False
+    statistics: Statistics | None = None
+
+
+@dataclass(frozen=True)
+class Given:
+    """An array of statistics, float64. turned: whether the weight's inputs lie along its axis 0."""
+
+    array: np.ndarray
+    turned: bool = False
 
 
 Aggregate = Linear | Elementwise | Gram | Whole

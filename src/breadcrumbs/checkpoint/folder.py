@@ -195,7 +195,10 @@ def _joined(parts: list[Checkpoint], path: Path, label: str | None) -> Checkpoin
             part.close()
 
     folder = path.parent if label is not None or path.name.endswith(INDEX) else None
-    return Checkpoint(label or str(path), tensors, files, folder=folder, close=close)
+    metadata = parts[0].metadata if len(parts) == 1 else {}
+    return Checkpoint(
+        label or str(path), tensors, files, folder=folder, metadata=metadata, close=close
+    )
 
 
 def _cut(name: str) -> str:

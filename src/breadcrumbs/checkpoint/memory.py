@@ -53,7 +53,8 @@ def open_mapping(mapping: Mapping[Any, Any], label: str) -> Checkpoint:
     """
     if not mapping:
         raise CheckpointError(f"{label}: holds no tensors.")
-    return Checkpoint(label, {name: _tensor(name, mapping[name], label) for name in mapping})
+    tensors = {name: _tensor(name, mapping[name], label) for name in mapping}
+    return Checkpoint(label, tensors, metadata=getattr(mapping, "metadata", {}))
 
 
 def is_torch(value: object) -> bool:

@@ -64,7 +64,7 @@ def open_safetensors(path: str | os.PathLike[str]) -> Checkpoint:
         name: Tensor(name, dtype, shape, FileRange(file, header.data_start + begin, end - begin))
         for name, dtype, shape, begin, end in header.tensors
     }
-    return Checkpoint(str(path), tensors, (file.path,), close=file.close)
+    return Checkpoint(str(path), tensors, (file.path,), metadata=header.metadata, close=file.close)
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:

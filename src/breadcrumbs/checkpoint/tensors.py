@@ -106,6 +106,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
     files: every weight file, for hashing and sizes; empty for arrays in memory.
     folder: where the config and tokenizer files lie, if the checkpoint is a folder.
     repo: hub id and resolved commit, ``org/name@revision``, when it came from a hub.
+    metadata: what a single safetensors file, or a mapping with such an attribute, says of itself.
     """
 
     label: str
@@ -113,6 +114,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
     files: tuple[Path, ...] = ()
     folder: Path | None = None
     repo: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict, compare=False)
     close: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
 
     def __getitem__(self, name: str) -> np.ndarray:
