@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import breadcrumbs
-from breadcrumbs import recipe
+from breadcrumbs import recipe, statistics
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -92,6 +92,52 @@ def test_minilm_one_model_with_everything_kept_is_that_model(minilm):
     shared = [name for name in merged if name in model and merged[name].dtype.kind == "f"]
     assert len(shared) > 90
     assert all(merged[name].tobytes() == model[name].tobytes() for name in shared)
+
+
+def test_minilm_merges_by_what_its_layers_take_in(minilm, tmp_path):
+    base, tuned = minilm
+    tokenizer = transformers.AutoTokenizer.from_pretrained(base)
+    batch = dict(tokenizer(SENTENCES, padding=True, return_tensors="pt"))
+    files, inputs = [], []
+    for number, folder in enumerate(tuned[:2]):
+        model = transformers.AutoModel.from_pretrained(folder)
+        files.append(tmp_path / f"{number}.safetensors")
+        gram = statistics.gram(model, [batch])
+        gram.save(files[-1])
+        inputs.append({name: values.astype(np.float64) for name, values in gram.items()})
+    given = dict(extra="ignore", missing="base")
+    regmean = breadcrumbs.merge(
+        base, tuned[:2], method="regmean", statistics=files, off_diagonal=1, **given
+    )
+    average = breadcrumbs.merge(base, tuned[:2], method="average", **given)
+    models = [breadcrumbs.open(folder) for folder in tuned[:2]]
+
+    def error(merged, name):
+        """Return the mean square of what the layer's outputs are off, on the inputs of each."""
+        off = [merged[name].astype(np.float64) - model[name] for model in models]
+        return sum(np.trace(w @ g[name] @ w.T) for w, g in zip(off, inputs, strict=True))
+
+    layers = [name for name in inputs[0] if name in regmean]
+    assert len(layers) == 36 + ("pooler.dense.weight" in layers)
+    assert all(error(regmean, name) <= error(average, name) for name in layers)
+    assert sum(error(regmean, n) for n in layers) < 0.5 * sum(error(average, n) for n in layers)
+
+    def loss(output, example):
+        return (output.last_hidden_state[:, 0] ** 2).sum()
+
+    fishers = []
+    for folder in tuned[:2]:
+        model = transformers.AutoModel.from_pretrained(folder)
+        fishers.append(statistics.fisher(model, [batch], loss=loss))
+    merged = breadcrumbs.merge(base, tuned[:2], method="fisher", statistics=fishers, **given)
+    name = "encoder.layer.0.output.dense.weight"
+    low = np.minimum(models[0][name], models[1][name])
+    high = np.maximum(models[0][name], models[1][name])
+    assert ((low <= merged[name]) & (merged[name] <= high)).all()
+    nearer = np.abs(merged[name] - models[0][name]) < np.abs(merged[name] - models[1][name])
+    differ = (low < high) & (fishers[0][name] != fishers[1][name])
+    agree = (nearer == (fishers[0][name] > fishers[1][name]))[differ]
+    assert agree.mean() > 0.99
 
 
 def test_efficientnet_pickle_keeps_its_counters(tmp_path):
