@@ -4,7 +4,7 @@
 >>> breadcrumbs.merge("base", ["ft1", "ft2"], output="merged")  # doctest: +SKIP
 
 `merge` merges paths, hub ids or state dicts, `open` reads a checkpoint lazily, `TaskVector` does
-arithmetic on the difference of two models.
+arithmetic on the difference of two models, `compare` says how alike such differences are.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING, Any
 from breadcrumbs.version import __version__
 
 if TYPE_CHECKING:
+    from breadcrumbs.analysis import compare
     from breadcrumbs.checkpoint import open
     from breadcrumbs.errors import BreadcrumbsError
     from breadcrumbs.merging import merge
     from breadcrumbs.task_vector import TaskVector
 
-__all__ = ["BreadcrumbsError", "TaskVector", "__version__", "merge", "open"]
+__all__ = ["BreadcrumbsError", "TaskVector", "__version__", "compare", "merge", "open"]
 
 _HOMES = {
     "BreadcrumbsError": "breadcrumbs.errors",
     "TaskVector": "breadcrumbs.task_vector",
+    "compare": "breadcrumbs.analysis",
     "merge": "breadcrumbs.merging",
     "open": "breadcrumbs.checkpoint",
 }

@@ -187,6 +187,15 @@ class Combining:
             gram.reshape(size, size), self.weights.tolist(), self.values
         )
 
+    def task_vectors(
+        self, segment: Segment, cuts: np.ndarray | None
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (start, transformed task vectors of all models (T, n)), chunk by chunk."""
+        if isinstance(self.transform, Draw):
+            self.scale = self.transform.scale(self.values)
+        for start, _, _, taus, _, _ in self._chunks(segment, cuts):
+            yield start, self._everyone(taus)
+
     # --- writing ---
 
     def write(self, segment: Segment, cuts: np.ndarray | None, known: object) -> SegmentReport:

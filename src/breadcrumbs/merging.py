@@ -86,15 +86,15 @@ def merge(
     for key, given in (("weights", weights), ("names", names), ("statistics", statistics)):
         if given is not None and len(given) != len(models):
             raise RecipeError(f"{key}: {len(given)} are given for {len(models)} models.")
-    labels = [_label(model, f"model {i + 1}") for i, model in enumerate(models)]
+    labels = [label(model, f"model {i + 1}") for i, model in enumerate(models)]
     recipe = Recipe(
-        base=_label(base, "base"),
+        base=label(base, "base"),
         models=tuple(
             Model(
                 label,
                 float(weights[i]) if weights else 1.0,
                 names[i] if names else "",
-                _label(statistics[i], f"statistics {i + 1}") if statistics else None,
+                label(statistics[i], f"statistics {i + 1}") if statistics else None,
             )
             for i, label in enumerate(labels)
         ),
@@ -109,7 +109,7 @@ def merge(
         extra=extra,
         allow_nonfinite=allow_nonfinite,
         seed=seed,
-        onto=None if onto is None else _label(onto, "onto"),
+        onto=None if onto is None else label(onto, "onto"),
     )
     sources = [base, *models, *(statistics or []), *([] if onto is None else [onto])]
     with opened(recipe, sources) as it:
@@ -119,7 +119,8 @@ def merge(
     return memory.like(base, arrays)
 
 
-def _label(source: Source, otherwise: str) -> str:
+def label(source: Source, otherwise: str) -> str:
+    """Return how messages call a source: its path, or ``otherwise`` for arrays in memory."""
     if isinstance(source, Checkpoint):
         return source.label
     return otherwise if isinstance(source, Mapping) else os.fspath(source)

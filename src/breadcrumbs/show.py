@@ -35,7 +35,7 @@ def _table(*columns: str, right: tuple[int, ...] = ()) -> Any:
 
 
 @contextmanager
-def progress(plan: Plan, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+def progress(plan: Plan, *, quiet: bool, doing: str = "merging") -> Iterator[Callable[[int], None]]:
     """Show a bar with bytes per second and time left on a terminal, and nothing elsewhere."""
     if quiet or not sys.stderr.isatty():
         yield lambda nbytes: None
@@ -52,7 +52,7 @@ def progress(plan: Plan, *, quiet: bool) -> Iterator[Callable[[int], None]]:
     )
 
     bar = Progress(
-        TextColumn("merging"),
+        TextColumn(doing),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
@@ -242,6 +242,26 @@ def inspection(found: dict[str, Any], *, tensors: bool) -> None:
                     f"  {name}  {printable(file['file'])}  {file['bytes']:,} bytes"
                     f"  {file['blake3'][:16]}...",
                 )
+
+
+def comparison(found: Any) -> None:
+    """Print how alike task vectors are."""
+    console = _console()
+    table = _table("task vector", "norm", "of weights", right=(1, 2))
+    for name, norm, kept in zip(found.names, found.norms, found.kept, strict=True):
+        share = kept / found.entries if found.entries else 0.0
+        table.add_row(printable(name), f"{norm:.4g}", f"{share:.2%}")
+    console.print(table)
+    table = _table("pair", "", "cosine", "Pearson", "distance", "conflicts", right=(2, 3, 4, 5))
+    rows = [(printable(p["first"]), printable(p["second"]), p) for p in found.pairs]
+    if len(rows) > 1:
+        rows.append(("mean", "of all pairs", found.kinship))
+    for first, second, pair in rows:
+        numbers = (f"{pair[key]:.4f}" for key in ("cosine", "pearson"))
+        table.add_row(first, second, *numbers, f"{pair['euclid']:.4g}", f"{pair['conflicts']:.2%}")
+    if rows:
+        console.print(table)
+    _warn(found.warnings)
 
 
 def demo(result: Any) -> None:

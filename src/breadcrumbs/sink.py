@@ -26,6 +26,19 @@ class Sink(Protocol):
         ...
 
 
+class Nowhere:
+    """A sink of nothing: for what reads and does not write."""
+
+    def is_done(self, segment: Segment) -> SegmentReport | None:
+        return None
+
+    def write(self, index: int, start: int, values: np.ndarray) -> None:
+        pass
+
+    def finish(self, segment: Segment, report: SegmentReport) -> None:
+        pass
+
+
 @dataclass
 class SegmentReport:
     """kept: entries that stayed of each model. squares: sum of squares of the update."""
