@@ -91,12 +91,12 @@ def merge(
         base=label(base, "base"),
         models=tuple(
             Model(
-                label,
+                path,
                 float(weights[i]) if weights else 1.0,
                 names[i] if names else "",
                 label(statistics[i], f"statistics {i + 1}") if statistics else None,
             )
-            for i, label in enumerate(labels)
+            for i, path in enumerate(labels)
         ),
         method=method,
         parameters=parameters,
