@@ -4,7 +4,8 @@
 >>> breadcrumbs.merge("base", ["ft1", "ft2"], output="merged")  # doctest: +SKIP
 
 `merge` merges paths, hub ids or state dicts, `open` reads a checkpoint lazily, `TaskVector` does
-arithmetic on the difference of two models, `compare` says how alike such differences are.
+arithmetic on the difference of two models, `compare` says how alike such differences are,
+`greedy_soup` averages the models that help.
 """
 
 from __future__ import annotations
@@ -18,14 +19,24 @@ if TYPE_CHECKING:
     from breadcrumbs.checkpoint import open
     from breadcrumbs.errors import BreadcrumbsError
     from breadcrumbs.merging import merge
+    from breadcrumbs.soup import greedy_soup
     from breadcrumbs.task_vector import TaskVector
 
-__all__ = ["BreadcrumbsError", "TaskVector", "__version__", "compare", "merge", "open"]
+__all__ = [
+    "BreadcrumbsError",
+    "TaskVector",
+    "__version__",
+    "compare",
+    "greedy_soup",
+    "merge",
+    "open",
+]
 
 _HOMES = {
     "BreadcrumbsError": "breadcrumbs.errors",
     "TaskVector": "breadcrumbs.task_vector",
     "compare": "breadcrumbs.analysis",
+    "greedy_soup": "breadcrumbs.soup",
     "merge": "breadcrumbs.merging",
     "open": "breadcrumbs.checkpoint",
 }

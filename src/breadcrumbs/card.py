@@ -23,8 +23,11 @@ _STEP = 1 << 20
 _SHOWN = 50
 
 
-def add(folder: Path, plan: Plan, report: Report, digests: FileDigests) -> None:
-    """Write into ``folder`` what a merged model needs besides its weights."""
+def add(folder: Path, plan: Plan, report: Report, digests: FileDigests, choice: str = "") -> None:
+    """Write into ``folder`` what a merged model needs besides its weights.
+
+    choice: a section of the model card on how its models were chosen.
+    """
     base = plan.target.folder
     for path in side_files(base) if base else ():
         _copy(path, folder / path.name)
@@ -32,7 +35,7 @@ def add(folder: Path, plan: Plan, report: Report, digests: FileDigests) -> None:
     if plan.recipe.dtype and config.exists():
         _set_dtype(config, plan.recipe.dtype)
     (folder / RECIPE).write_text(to_yaml(resolved(plan), complete=True), encoding="utf-8")
-    text = card(plan, report, digests)
+    text = card(plan, report, digests, choice)
     (folder / "README.md").write_text(text, encoding="utf-8", errors="replace")
     for module in module_folders(base) if base else ():
         if not (folder / module.name).is_file():  # what we wrote goes first
@@ -88,7 +91,7 @@ def resolved(plan: Plan) -> Recipe:
     )
 
 
-def card(plan: Plan, report: Report, digests: FileDigests) -> str:
+def card(plan: Plan, report: Report, digests: FileDigests, choice: str = "") -> str:
     """Return the model card: front matter for the hub, the recipe, and what was kept."""
     import yaml
 
@@ -100,16 +103,16 @@ def card(plan: Plan, report: Report, digests: FileDigests) -> str:
             front["library_name"] = "transformers"
     front["tags"] = ["merge", "breadcrumbs"]
     rows = "\n".join(
-        f"| {_cell(row.name)} | {row.weight:g} | {row.fraction:.2%} |" for row in report.models
+        f"| {cell(row.name)} | {row.weight:g} | {row.fraction:.2%} |" for row in report.models
     )
     files = "\n".join(
-        f"| {_cell(source.repo or source.label)} | {_cell(path.name)} | {digests.sizes[path]} |"
+        f"| {cell(source.repo or source.label)} | {cell(path.name)} | {digests.sizes[path]} |"
         f" `{digests.digests[path]}` |"
         for source in plan.inputs
         for path in source.files
     )
     copied = ", ".join(f"{number} {reason}" for reason, number in report.copied.items())
-    emptied = ", ".join(_cell(name) for name in report.emptied[:_SHOWN]) or "none"
+    emptied = ", ".join(cell(name) for name in report.emptied[:_SHOWN]) or "none"
     if len(report.emptied) > _SHOWN:
         emptied += f" and {len(report.emptied) - _SHOWN} more"
     return f"""---
@@ -135,7 +138,7 @@ Made with Breadcrumbs {__version__} by the method
 {"; copied from the base: " + copied if copied else ""}. The update has norm {report.norm:.6g}.
 Tensors of which a model kept nothing: {emptied}.
 
-## Recipe
+{choice and choice + chr(10)}## Recipe
 
 `{RECIPE}` beside this card reproduces the weights, bit for bit.
 
@@ -162,7 +165,7 @@ def _names(plan: Plan) -> Iterator[str]:
             yield os.path.basename(os.path.abspath(source.label)) or source.label
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Return text as it may stand in a cell of a Markdown table: one line, nothing special."""
     text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
     return re.sub(r"([\\`*|<>\[\]])", r"\\\1", text)

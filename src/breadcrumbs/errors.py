@@ -4,6 +4,7 @@
     |-- CheckpointError       a file or folder is not the checkpoint that it claims to be
     |-- MismatchError         models that do not fit each other, or weights that are not finite
     |-- RecipeError           an unknown or impossible key, method, parameter, value or pattern
+    |-- ScoreError            a score was asked for, and what came is none
     |-- OutputError           the output exists, cannot be written, or does not fit
     `-- MissingExtraError     an optional package is needed and is not installed
 
@@ -30,6 +31,10 @@ class MismatchError(BreadcrumbsError):
 
 class RecipeError(BreadcrumbsError):
     """What was asked for is unknown or impossible."""
+
+
+class ScoreError(BreadcrumbsError):
+    """A score was asked for, and what came is none."""
 
 
 class OutputError(BreadcrumbsError):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from blake3 import blake3
@@ -184,6 +184,7 @@ def to_files(
     force: bool = False,
     verify: bool = False,
     progress: Callable[[int], None] = lambda nbytes: None,
+    choice: Choice | None = None,
 ) -> Report:
     """Carry out a plan into a folder or a ``.safetensors`` file; return the report.
 
@@ -191,16 +192,17 @@ def to_files(
     shard_size: bytes of a file of a folder at most. resume: go on with an interrupted merge.
     force: replace an existing output. verify: read the result again and compare digests.
     progress: called with numbers of input bytes done.
+    choice: how the models were chosen, for the metadata and the model card.
 
     The output takes its name only when it is whole. Raises OutputError, MismatchError.
     """
     began = time.perf_counter()
     threads = sizes.threads(it, threads, max_memory, kernel)
     output = Path(output)
-    _check_not_input(it, output)
+    check_not_input(it, output)
     stamps = _stamps(it)
     digests = FileDigests(tuple(dict.fromkeys(f for c in it.inputs for f in c.files)))
-    metadata = {"format": "pt", "breadcrumbs": _provenance(it, digests)}
+    metadata = {"format": "pt", "breadcrumbs": _provenance(it, digests, choice)}
     writer = Writer(
         output,
         [Entry(tensor.name, tensor.dtype, tensor.base.shape) for tensor in it.tensors],
@@ -223,8 +225,9 @@ def to_files(
         if verify:
             writer.verify()
         report = Report.of(it, rows, time.perf_counter() - began, digests.models(it))
-        metadata["breadcrumbs"] = _provenance(it, digests)
-        writer.close(lambda folder: card.add(folder, it, report, digests))
+        metadata["breadcrumbs"] = _provenance(it, digests, choice)
+        story = choice.to_markdown() if choice else ""
+        writer.close(lambda folder: card.add(folder, it, report, digests, story))
     except BaseException:
         writer.abandon()
         raise
@@ -232,7 +235,7 @@ def to_files(
     return report
 
 
-def _check_not_input(it: Plan, output: Path) -> None:
+def check_not_input(it: Plan, output: Path) -> None:
     """Refuse an output that is an input, lies in the folder of one, or holds one."""
     out = os.path.normcase(os.path.realpath(output))
     for source in it.inputs:
@@ -274,7 +277,7 @@ def _check_unchanged(before: dict[str, tuple[int, int]], after: dict[str, tuple[
             )
 
 
-def _provenance(it: Plan, digests: FileDigests) -> str:
+def _provenance(it: Plan, digests: FileDigests, choice: Choice | None) -> str:
     """Return the recipe and the size and BLAKE3 of every input file, as JSON."""
     inputs = []
     for number, source in enumerate(it.inputs):
@@ -289,6 +292,7 @@ def _provenance(it: Plan, digests: FileDigests) -> str:
             "version": __version__,
             "recipe": to_mapping(card.resolved(it), complete=True),
             "inputs": inputs,
+            **({"choice": choice.to_mapping()} if choice else {}),
         },
     )
 
@@ -297,6 +301,18 @@ def _key(it: Plan, shard_size: int, stamps: dict[str, tuple[int, int]]) -> str:
     """Return a digest of all that the output's bytes and layout depend on."""
     depends = [__version__, to_mapping(it.recipe, complete=True), stamps, shard_size]
     return blake3(json.dumps(depends).encode()).hexdigest()
+
+
+class Choice(Protocol):
+    """How the models of a merge were chosen."""
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return it as plain data, for the metadata."""
+        ...
+
+    def to_markdown(self) -> str:
+        """Return it as a section of the model card."""
+        ...
 
 
 class FileSink:

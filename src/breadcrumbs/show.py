@@ -230,6 +230,13 @@ def inspection(found: dict[str, Any], *, tensors: bool) -> None:
             table.add_row(printable(tensor["name"]), tensor["dtype"], shape, f"{tensor['bytes']:,}")
         console.print(table)
     merged = found["merged_from"]
+    if merged and "choice" in merged:
+        choice = merged["choice"]
+        for c in choice["candidates"]:
+            console.print(
+                f"{choice['by']}: {printable(c['name'])} scores {c['score']:.6g},"
+                f" {'in' if c['kept'] else 'not in'} the mean"
+            )
     if merged:
         recipe = merged.get("recipe", {})
         console.print(
@@ -242,6 +249,21 @@ def inspection(found: dict[str, Any], *, tensors: bool) -> None:
                     f"  {name}  {printable(file['file'])}  {file['bytes']:,} bytes"
                     f"  {file['blake3'][:16]}...",
                 )
+
+
+def soup(found: Any, output: str) -> None:
+    """Print what a greedy soup chose."""
+    console = _console(stderr=True)
+    table = _table("model", "alone", "mean with it", "in the mean", right=(1, 2))
+    for c in found.candidates:
+        mean = "" if c.mean is None else f"{c.mean:.6g}"
+        table.add_row(printable(c.name), f"{c.score:.6g}", mean, "yes" if c.kept else "no")
+    console.print(table)
+    console.print(
+        f"the mean of {len(found.chosen)} of {len(found.candidates)} models scores"
+        f" {found.score:.6g} on the data that chose it; written to {printable(output)}"
+    )
+    _warn(found.report.warnings)
 
 
 def comparison(found: Any) -> None:
