@@ -184,11 +184,21 @@ TABLE: dict[str, Row] = {
     ),
     "nuslerp": Row(
         by_tensor(
-            lambda name, base, models, weights, of="task_vectors": classical.nuslerp(
-                base if of == "task_vectors" else None, models, weights=weights
+            lambda name, base, models, weights, of="task_vectors", angles="tensor": (
+                classical.nuslerp(
+                    base if of == "task_vectors" else None,
+                    models,
+                    weights=weights,
+                    flatten=angles == "tensor",
+                    row_wise=angles == "column",
+                )
             )
         ),
-        [{}, {"of": "models"}],
+        [
+            {"of": of, "angles": angles}
+            for of, angles in (("models", "row"), ("task_vectors", "column"), ("models", "tensor"))
+        ]
+        + [{}, {"angles": "row"}, {"of": "models", "angles": "column"}],
         models=2,
         exact=False,
     ),
@@ -213,11 +223,13 @@ TABLE: dict[str, Row] = {
     ),
     "model_stock": Row(
         by_tensor(
-            lambda name, base, models, weights, ratio="clamped": classical.model_stock(
-                base, models, clamp=ratio == "clamped"
+            lambda name, base, models, weights, ratio="clamped", angles="tensor": (
+                classical.model_stock(
+                    base, models, clamp=ratio == "clamped", filter_wise=angles == "row"
+                )
             )
         ),
-        [{}, {"ratio": "free"}],
+        [{}, {"angles": "row"}, {"ratio": "free"}, {"ratio": "free", "angles": "row"}],
         weighted=False,
         exact=False,
     ),

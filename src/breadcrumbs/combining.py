@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from breadcrumbs import plan_statistics, work
+from breadcrumbs import angles, plan_statistics, work
 from breadcrumbs.aggregates import Aggregate, Elementwise, Entries, Gram, Linear, Whole
 from breadcrumbs.checkpoint.tensors import DTYPES
 from breadcrumbs.draws import draws
@@ -187,6 +187,20 @@ class Combining:
             gram.reshape(size, size), self.weights.tolist(), self.values
         )
 
+    def line_coefficients(self, segments: list[Segment], cuts: np.ndarray | None) -> np.ndarray:
+        """Return the coefficients (lines, 1 + T) of the lines of a tensor."""
+        assert isinstance(self.aggregate, Gram)
+        find, weights = self.aggregate.coefficients, self.weights.tolist()
+        pieces = (
+            np.concatenate([base[None], self._everyone(taus)])
+            for segment in segments
+            for _, _, base, taus, _, _ in self._chunks(segment, cuts)
+        )
+        lines = self.aggregate.lines(self.values)
+        return angles.coefficients(
+            pieces, self.tensor.base.shape, lines, lambda gram: find(gram, weights, self.values)
+        )
+
     def task_vectors(
         self, segment: Segment, cuts: np.ndarray | None
     ) -> Iterator[tuple[int, np.ndarray]]:
@@ -212,11 +226,7 @@ class Combining:
         for start, _, base, taus, kept, untouched in self._chunks(segment, cuts):
             if isinstance(self.aggregate, Gram):
                 assert isinstance(known, np.ndarray)
-                own, weights, factor = self._factored(known)
-                terms = taus = self._everyone(taus)
-                if weights.size:
-                    terms = np.concatenate([own * base[None], weights[:, None] * taus])
-                step = factor * plain.exact_sum(terms)
+                step = self._combined(known, start, base, self._everyone(taus))
             else:
                 entries = self._present(taus, kept, start)
                 if isinstance(self.aggregate, Elementwise):
@@ -237,6 +247,8 @@ class Combining:
         merging, n = self.merging, segment.stop - segment.start
         as_is = isinstance(self.transform, Everything) and self.tensor.onto is None
         if not as_is or merging.careful or not merging.fused:
+            return False
+        if coefficients.ndim == 2:  # of lines
             return False
         rows = self.engine.load(
             [self.tensor.base, *merging.models], segment.start, n, self.job.dtype
@@ -269,6 +281,20 @@ class Combining:
         if own == 0 and (weights == weights[0]).all():
             return 0.0, np.empty(0), float(weights[0])
         return own, weights, 1.0
+
+    def _combined(
+        self, coefficients: np.ndarray, start: int, base: np.ndarray, taus: np.ndarray
+    ) -> np.ndarray:
+        """Return the step of some entries, by the coefficients of the tensor or of its lines."""
+        if coefficients.ndim == 2:
+            assert isinstance(self.aggregate, Gram)
+            lines = self.aggregate.lines(self.values)
+            mine = angles.line_of(self.tensor.base.shape, lines, start, base.size)
+            return plain.exact_sum(coefficients[mine].T * np.concatenate([base[None], taus]))
+        own, weights, factor = self._factored(coefficients)
+        if weights.size:
+            taus = np.concatenate([own * base[None], weights[:, None] * taus])
+        return factor * plain.exact_sum(taus)
 
     def _added(self, base: np.ndarray, step: np.ndarray) -> np.ndarray:
         """Return base + step, both float64, as the output's dtype."""

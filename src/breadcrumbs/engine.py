@@ -101,27 +101,40 @@ class Engine:
 
             return after([partial(count, segment) for segment in job.segments()], then)
         if isinstance(aggregate, Gram):
-            products: dict[tuple[int, int], np.ndarray] = {}
-            indices = {segment.index for segment in segments}
-            runs = [
-                [segment for segment in job.segments() if segment.index == index]
-                for index in sorted(indices)
-            ]
-            if all(segment.start % plain.PART == 0 for run in runs for segment in run):
-                runs = [[segment] for run in runs for segment in run]
-
-            def multiply(run: list[Segment]) -> None:
-                of = run[0].index, run[0].start
-                products[of] = combining(of[0]).products(run, cuts)
-
-            def combine() -> list[Task]:
-                for index in indices:
-                    mine = [products[of] for of in sorted(products) if of[0] == index]
-                    known[index] = combining(index).coefficients(np.concatenate(mine))
-                return self._writes(job, segments, cuts, known)
-
-            return after([partial(multiply, run) for run in runs], combine)
+            return self._find_angles(aggregate, job, segments, cuts)
         return self._writes(job, segments, cuts, known)
+
+    def _find_angles(
+        self, aggregate: Gram, job: Job, segments: list[Segment], cuts: np.ndarray | None
+    ) -> list[Task]:
+        """Return the tasks that find the coefficients of each tensor, segment by segment."""
+        known: dict[int, Any] = {}
+        products: dict[int, dict[int, np.ndarray]] = {}
+
+        def multiply(run: list[Segment]) -> None:
+            index, tensor = run[0].index, self.plan.tensors[run[0].index]
+            combining = Combining(Merging(self, job, tensor))
+            if aggregate.lines(tensor.values) == "tensor":
+                products.setdefault(index, {})[run[0].start] = combining.products(run, cuts)
+            else:
+                known[index] = combining.line_coefficients(run, cuts)
+
+        def combine() -> list[Task]:
+            for index, mine in products.items():
+                parts = np.concatenate([mine[start] for start in sorted(mine)])
+                combining = Combining(Merging(self, job, self.plan.tensors[index]))
+                known[index] = combining.coefficients(parts)
+            return self._writes(job, segments, cuts, known)
+
+        tasks = []
+        for index in sorted({segment.index for segment in segments}):
+            run = [segment for segment in job.segments() if segment.index == index]
+            lines = aggregate.lines(self.plan.tensors[index].values)
+            if lines == "tensor" and all(segment.start % plain.PART == 0 for segment in run):
+                tasks += [partial(multiply, [segment]) for segment in run]
+            else:
+                tasks.append(partial(multiply, run))
+        return after(tasks, combine)
 
     def _writes(
         self, job: Job, segments: list[Segment], cuts: np.ndarray | None, known: dict[int, Any]

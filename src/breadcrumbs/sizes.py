@@ -6,7 +6,8 @@ import os
 import re
 import sys
 
-from breadcrumbs.aggregates import Linear, Whole
+from breadcrumbs import angles
+from breadcrumbs.aggregates import Gram, Linear, Whole
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.kernels import WORTH_COMPILING
 from breadcrumbs.plan import Plan
@@ -63,13 +64,27 @@ def _step_bytes(plan: Plan, threads: int) -> int:
         return 0
     if not isinstance(aggregate, Whole):
         rows = 5 + 3 * (plan.method.statistics is not None)
-        return threads * CHUNK * 8 * (rows * models + 8)
+        return threads * (CHUNK * 8 * (rows * models + 8) + _angle_bytes(plan, 1 + models))
     # Raw rows, task vectors, and about as much again for what is made of them.
     largest = sorted((tensor.base.size for tensor in plan.merged), reverse=True)[:threads]
     # An array of statistics at a time, the sum of them, and as much to solve with.
     arrays = [max((a.size for a in t.statistics if a), default=0) for t in plan.merged]
     given = sum(sorted(arrays, reverse=True)[:threads]) * 8 * 5
     return sum(largest) * (models + 1) * (8 + 8 + 4) + given
+
+
+def _angle_bytes(plan: Plan, size: int) -> int:
+    """Return what inner products and coefficients of the lines of a tensor take."""
+    aggregate = plan.method.aggregate
+    if not isinstance(aggregate, Gram):
+        return 0
+    most = 0
+    for tensor in plan.merged:
+        lines = aggregate.lines(tensor.values)
+        if lines != "tensor":
+            each = size if lines == "row" else 6 * size * size
+            most = max(most, angles.number(tensor.base.shape, lines) * each * 8)
+    return most
 
 
 def threads(plan: Plan, wanted: int | None, max_memory: int | None, kernel: str = "auto") -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from breadcrumbs.aggregates import Whole
+from breadcrumbs.aggregates import Gram, Whole
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.plan import Plan, TensorPlan
@@ -114,7 +114,7 @@ def jobs(plan: Plan) -> list[Job]:
         elif transform.granularity(tensor.values) == "model":
             together.append(Piece(index, 0, n))
         else:
-            result.extend(_tensor_jobs(transform, tensor, index, rows, whole))
+            result.extend(_tensor_jobs(plan, transform, tensor, index, rows))
     if together:
         together.sort(key=lambda piece: plan.tensors[piece.index].name)
         n = sum(piece.stop for piece in together)
@@ -126,8 +126,10 @@ def jobs(plan: Plan) -> list[Job]:
 
 
 def _tensor_jobs(
-    transform: Band, tensor: TensorPlan, index: int, rows: int, whole: bool
+    plan: Plan, transform: Band, tensor: TensorPlan, index: int, rows: int
 ) -> Iterator[Job]:
+    aggregate = plan.method.aggregate
+    whole = isinstance(aggregate, Whole)
     n, shape, values = tensor.base.size, tensor.base.shape, tensor.values
     by_row = transform.granularity(values) == "row"
     unit = shape[-1] if by_row and shape else n
@@ -138,7 +140,7 @@ def _tensor_jobs(
     if unit <= CHUNK:
         yield Job((Piece(index, 0, n),), unit, first, last, dtype, rows, survey=False, whole=whole)
         return
-    if whole and unit < n:
+    if unit < n and isinstance(aggregate, Gram | Whole):
         raise RecipeError(
             f"tensor {tensor.name!r}: rows of {unit} entries cannot be ranked one by one for an"
             " aggregate that takes whole tensors. Use granularity tensor."

@@ -293,8 +293,9 @@ def nuslerp(
     else:
         axis = 0 if row_wise else -1
         x, y = (in_rows(np.swapaxes(v, axis, -1)) for v in (a, b))
+        # Short lines are often opposite, which the rounding of their cosine must not hide.
         lines = [
-            slerp(u, [v], t=t, threshold=math.sqrt(1 - 1e-16)) for u, v in zip(x, y, strict=True)
+            slerp(u, [v], t=t, threshold=math.sqrt(1 - 1e-14)) for u, v in zip(x, y, strict=True)
         ]
         turned = np.array(lines).reshape(np.swapaxes(a, axis, -1).shape)
         result = np.swapaxes(turned, axis, -1)

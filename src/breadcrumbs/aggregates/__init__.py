@@ -96,13 +96,15 @@ class Elementwise:
 class Gram:
     """``base + c_0 base + sum(c_t * tau_t)`` with coefficients from inner products.
 
-    coefficients: (gram, weights, values) -> c (1 + T,); gram (1 + T, 1 + T): the inner products of
-    the base and the task vectors, flat, in float64.
+    coefficients: (gram, weights, values) -> c (..., 1 + T); gram (..., 1 + T, 1 + T): the inner
+    products of the base and the task vectors in float64, of the flat tensor, or of each of its
+    lines: values -> ``tensor``, ``row`` (along the last axis) or ``column`` (along the first).
     """
 
     coefficients: Callable[[np.ndarray, Weights, Values], np.ndarray]
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     models: Models = (1, None)
+    lines: Callable[[Values], str] = lambda values: values.get("angles", "tensor")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 As mergekit documents NuSLERP (Goddard, 2024): `slerp` of the two with
 ``t = weight_2 / (weight_1 + weight_2)``, 1/2 if the weights cancel, and a straight line only where
-they are parallel or opposite. One angle for a tensor (``nuslerp_flatten: true``).
+they are parallel or opposite. One angle for a tensor (there ``nuslerp_flatten: true``), for each
+row along the last axis (``false``), or for each column along the first (``false``, and
+``nuslerp_row_wise: true``, whatever its name says).
 
 Task vectors that are opposite to within 1e-7 count as opposite (mergekit: 1e-8, which float32
 cannot tell apart); the arc between them could go any way round.
@@ -39,6 +41,11 @@ NUSLERP = Gram(
     coefficients=_coefficients,
     parameters={
         "of": OneOf("task_vectors", ("task_vectors", "models"), "what lies on the arc"),
+        "angles": OneOf(
+            "tensor",
+            ("tensor", "row", "column"),
+            "what has an angle of its own: a row is along the last axis, a column along the first",
+        ),
     },
     models=(2, 2),
 )

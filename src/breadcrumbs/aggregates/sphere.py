@@ -31,9 +31,12 @@ def models(count: int) -> np.ndarray:
 
 
 def lengths(gram: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Return the lengths (...) of vectors (..., 1 + T); 0 for what is below `NOISE`."""
-    squares = ((vectors @ gram) * vectors).sum(-1)
-    terms = np.abs(vectors) @ np.sqrt(np.diagonal(gram))
+    """Return the lengths (...) of vectors (..., 1 + T); 0 for what is below `NOISE`.
+
+    gram: (..., 1 + T, 1 + T), of one tensor, or of several.
+    """
+    squares = (np.einsum("...i,...ij->...j", vectors, gram) * vectors).sum(-1)
+    terms = (np.abs(vectors) * np.sqrt(np.einsum("...ii->...i", gram))).sum(-1)
     return np.sqrt(np.where(squares > (NOISE * terms) ** 2, squares, 0))
 
 
@@ -48,20 +51,21 @@ def arc(gram: np.ndarray, a: np.ndarray, b: np.ndarray, t: float, straight: floa
 
     ``sin((1 - t) w) / sin w * a + sin(t w) / sin w * b`` with the angle ``w`` between a and b; pi/2
     if one of them is 0. ``t (b - a)``, a straight line, where they are parallel or opposite, or
-    ``|cos w| > straight``.
+    ``|cos w| > straight``. (..., 1 + T), for each of the gram (..., 1 + T, 1 + T).
     """
     chord = b - a
-    length, other = lengths(gram, np.stack([a, b]))
-    angle = math.pi / 2
-    if length and other:
-        shift = float(a @ gram @ chord) / length**2
-        sine = float(lengths(gram, chord - shift * a))
-        angle = math.atan2(sine, length * (1 + shift))
-        if sine == 0 or abs(math.cos(angle)) > straight:
-            return t * chord
+    length, other = lengths(gram, a), lengths(gram, b)
+    known = (length > 0) & (other > 0)
+    along = np.einsum("i,...ij,j->...", a, gram, chord)
+    shift = along / np.where(length > 0, length, 1) ** 2
+    sine = lengths(gram, chord - shift[..., None] * a)
+    angle = np.where(known, np.arctan2(sine, length * (1 + shift)), math.pi / 2)
+    line = known & ((sine == 0) | (np.abs(np.cos(angle)) > straight))
+    angle = np.where(line, math.pi / 2, angle)
     # The shares of a and b add up to 1 + outward.
-    outward = 2 * math.sin((1 - t) * angle / 2) * math.sin(t * angle / 2) / math.cos(angle / 2)
-    return outward * a + math.sin(t * angle) / math.sin(angle) * chord
+    outward = 2 * np.sin((1 - t) * angle / 2) * np.sin(t * angle / 2) / np.cos(angle / 2)
+    curve = outward[..., None] * a + (np.sin(t * angle) / np.sin(angle))[..., None] * chord
+    return np.where(line[..., None], t * chord, curve)
 
 
 def unweighted(method: str, weights: Sequence[float], instead: str) -> None:

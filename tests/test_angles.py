@@ -1,0 +1,95 @@
+"""Angles of rows and columns: the references at all shapes, and the same bits in all pieces."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from references import classical
+
+import breadcrumbs
+from breadcrumbs import angles, work
+from breadcrumbs.errors import RecipeError
+
+SHAPES = [(), (1,), (7,), (0,), (5, 1), (1, 5), (6, 4), (4, 30), (3, 0), (0, 3), (2, 3, 4), (40, 3)]
+
+
+def family(shape: tuple[int, ...], models: int) -> list[np.ndarray]:
+    rng = np.random.default_rng([len(shape), *shape])
+    base = rng.standard_normal(shape)
+    return [np.asarray(base + step) for step in [0, *rng.standard_normal((models, *shape)) / 8]]
+
+
+def merged(arrays: list[np.ndarray], **settings) -> np.ndarray:
+    base, *models = ({"w": array, "other": np.ones(3)} for array in arrays)
+    return breadcrumbs.merge(base, models, **settings)["w"]
+
+
+CASES = {
+    "row": (
+        2,
+        dict(method="nuslerp", angles="row"),
+        lambda base, models: classical.nuslerp(base, models, flatten=False),
+    ),
+    "column": (
+        2,
+        dict(method="nuslerp", angles="column"),
+        lambda base, models: classical.nuslerp(base, models, flatten=False, row_wise=True),
+    ),
+    "stock": (
+        3,
+        dict(method="model_stock", angles="row"),
+        lambda base, models: classical.model_stock(base, models, filter_wise=True),
+    ),
+}
+cases = pytest.mark.parametrize("case", CASES)
+
+
+@cases
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("block", [4, 1 << 14])
+def test_each_line_has_the_references_angle(case, shape, block, monkeypatch):
+    number, settings, reference = CASES[case]
+    monkeypatch.setattr(angles, "BLOCK", block)
+    arrays = family(shape, number)
+    found = merged(arrays, **settings)
+    assert found.shape == shape
+    if found.size:
+        expected = reference(arrays[0], arrays[1:])
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
+
+
+@cases
+@pytest.mark.parametrize("shape", [(40, 30), (5, 200), (150, 3), (4, 5, 6), (333,)], ids=str)
+@pytest.mark.parametrize("block", [16, 64, 1 << 14])
+def test_chunks_and_threads_change_no_bit(case, shape, block, monkeypatch):
+    number, settings, _ = CASES[case]
+    arrays = [array.astype(np.float32) for array in family(shape, number)]
+    monkeypatch.setattr(angles, "BLOCK", block)
+    given = dict(settings, dtype="float64")
+    expected = merged(arrays, threads=1, **given)
+    for chunk in (7, 16, 100):
+        monkeypatch.setattr(work, "CHUNK", chunk)
+        monkeypatch.setattr(work, "ARENA", 64 * 16)
+        for threads in (1, 3):
+            assert merged(arrays, threads=threads, **given).tobytes() == expected.tobytes()
+
+
+def test_a_row_is_as_if_it_were_alone():
+    base, *models = family((6, 40), 3)
+    found = merged([base, *models], method="model_stock", angles="row")
+    for i in range(6):
+        alone = merged([array[i] for array in (base, *models)], method="model_stock")
+        np.testing.assert_allclose(found[i], alone, rtol=0, atol=1e-15)
+    whole = merged([base, *models], method="model_stock")
+    assert np.abs(found - whole).max() > 1e-3
+
+
+def test_masks_of_rows_too_long_for_a_chunk_go_with_no_angle_of_the_tensor(monkeypatch):
+    arrays = family((4, 30), 3)
+    settings = dict(method="breadcrumbs+model_stock", beta=0.2, gamma=0.9, granularity="row")
+    expected = merged(arrays, **settings)
+    monkeypatch.setattr(work, "CHUNK", 64)
+    assert merged(arrays, **settings).tobytes() == expected.tobytes()
+    monkeypatch.setattr(work, "CHUNK", 16)
+    with pytest.raises(RecipeError, match="rows of 30 entries cannot be ranked one by one"):
+        merged(arrays, **settings)
