@@ -267,6 +267,9 @@ def test_a_file_says_what_it_is_and_is_not_replaced(tmp_path: Path):
     assert list(read) == list(found)
     said = json.loads(read.metadata[KEY])
     assert said["kind"] == "fisher" and said["examples"] == 6 and said["labels"] == "of the model"
+    assert said["norm"] == pytest.approx(
+        np.linalg.norm(np.concatenate([values.reshape(-1) for values in found.values()])), rel=1e-6
+    )
     assert inspect(str(path))["merged_from"] is None
     with pytest.raises(BreadcrumbsError, match="exists"):
         found.save(path)

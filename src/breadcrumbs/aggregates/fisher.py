@@ -2,10 +2,11 @@
 
 Matena and Raffel, "Merging Models with Fisher-Weighted Averaging", NeurIPS 2022, arXiv:2111.09832:
 ``sum(l_t F_t theta_t) / sum(l_t F_t)`` with the diagonal Fisher information ``F_t`` and weights
-``l_t``. The mean weighted by ``l_t`` alone where no model has any, the limit of equal, vanishing
-``F_t``; the authors' program takes no ``F_t`` below 1e-6 instead, which is much for a large model.
+``l_t``. Where no model has any, the mean weighted by ``l_t`` alone, the limit of equal ``F_t``.
 
-It does not matter in which unit the Fisher information is, as long as it is the same of all models.
+The authors' program takes no ``F_t`` of the first model below 1e-6 instead. Unless told not to, it
+also divides each model's by its length over the whole model, which a weight of 1 / length does here
+(`breadcrumbs.statistics.fisher` notes it as ``norm``). A factor of all ``F_t`` changes nothing.
 """
 
 from __future__ import annotations

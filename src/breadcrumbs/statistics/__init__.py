@@ -14,6 +14,7 @@ its device. Names are those of its `state_dict`, so merge the checkpoint that it
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -97,7 +98,8 @@ def fisher(
     forward: (module, batch of one example) -> output.
     progress: called with numbers of examples done.
 
-    float32, from float64 sums, for every parameter, frozen ones too, and 0 for other weights.
+    float32, from float64 sums, for every parameter, frozen ones too, and 0 for other weights. The
+    metadata note its length over the whole model as ``norm``.
     """
     torch = torch_or_error()
     if samples is not None and (loss is not None or samples < 1):
@@ -129,7 +131,8 @@ def fisher(
         if not np.isfinite(arrays[name]).all():
             raise _not_finite("fisher: the gradient", name)
     labels = "given" if loss is not None else "of the model"
-    return Gathered(arrays, kind="fisher", examples=number, labels=labels)
+    norm = math.hypot(*(float(np.linalg.norm(a.astype(np.float64))) for a in arrays.values()))
+    return Gathered(arrays, kind="fisher", examples=number, labels=labels, norm=norm)
 
 
 def gram(
