@@ -334,6 +334,11 @@ def test_what_does_not_belong_together_is_refused(method):
     statistics = TABLE[method].make(18)
     with pytest.raises(RecipeError, match="statistics: 2 are given for 3 models"):
         breadcrumbs.merge(base, models, method=method, statistics=statistics[:2])
+    with pytest.raises(RecipeError, match="statistics: found one where a list belongs"):
+        breadcrumbs.merge(base, models, method=method, statistics=statistics[0])
+    for wrong_kind in (5, "", ["a"]):
+        with pytest.raises(RecipeError, match=r"models\[0\]: statistics: found"):
+            recipe.from_mapping({"base": "b", "models": [{"model": "m", "statistics": wrong_kind}]})
     with pytest.raises(RecipeError, match="task_arithmetic: takes no statistics; 3 files"):
         breadcrumbs.merge(base, models, method="task_arithmetic", statistics=statistics)
     with pytest.raises(RecipeError, match="model 2 has the weight -1"):
@@ -396,6 +401,13 @@ def test_the_command_takes_one_file_for_each_model(files, tmp_path):
     assert breadcrumbs.open(out)["w"].tobytes() == expected["w"].tobytes()
     result = run(main, ["merge", base, *models, "-o", out, "-m", "fisher", given[0]])
     assert result.exit_code == 2 and "1 statistics are given for 2 models" in result.output
+    half = files[0].parent / "half.yaml"
+    half.write_text(
+        f"base: {base}\nmethod: fisher\nmodels:\n  - {models[0]}\n"
+        f"  - {{model: {models[1]}, statistics: {files[4]}}}\n"
+    )
+    result = run(main, ["merge", str(half), "--dry-run"])
+    assert result.exit_code == 1 and "1 are given for 2 models" in result.output
     result = run(main, ["merge", base, *models, "-m", "fisher", "--dry-run"])
     assert result.exit_code == 1 and "breadcrumbs.statistics.fisher" in result.output
     for name, word in (("fisher", "Fisher information"), ("regmean", "Gram matrices")):

@@ -82,6 +82,8 @@ def merge(
     """
     if isinstance(models, str | os.PathLike | Mapping):
         raise RecipeError("models: found one model where a list belongs. Give [model].")
+    if isinstance(statistics, str | os.PathLike | Mapping):
+        raise RecipeError("statistics: found one where a list belongs. Give one for each model.")
     models = list(models)
     for key, given in (("weights", weights), ("names", names), ("statistics", statistics)):
         if given is not None and len(given) != len(models):
