@@ -55,7 +55,8 @@ def test_each_line_has_the_references_angle(case, shape, block, monkeypatch):
     assert found.shape == shape
     if found.size:
         expected = reference(arrays[0], arrays[1:])
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
+        # Short lines are often nearly opposite, and the references take angles from cosines.
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13)
 
 
 @cases
