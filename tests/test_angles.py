@@ -94,3 +94,12 @@ def test_masks_of_rows_too_long_for_a_chunk_go_with_no_angle_of_the_tensor(monke
     monkeypatch.setattr(work, "CHUNK", 16)
     with pytest.raises(RecipeError, match="rows of 30 entries cannot be ranked one by one"):
         merged(arrays, **settings)
+
+
+@pytest.mark.parametrize("kind, shape", [("column", (1001, 2)), ("row", (2, 1001))])
+def test_long_lines_lose_no_small_entries(kind, shape, monkeypatch):
+    monkeypatch.setattr(angles, "BLOCK", 1)
+    line = np.array([1e8] + [1.0] * 1000)
+    rows = np.broadcast_to(line[:, None] if kind == "column" else line, shape).reshape(1, -1)
+    found = angles.coefficients([rows], shape, kind, lambda gram: gram[..., 0])
+    assert found.tolist() == [[1e16 + 1000]] * 2  # one by one, all 1000 would be rounded away
