@@ -217,7 +217,10 @@ def test_random_masks_keep_their_share():
 
 # --- pairs and plugins -------------------------------------------------------------------------
 
-FAMILY = [{"w": np.arange(24.0).reshape(4, 6) * k, "b": np.ones(3) + k} for k in (1, 2, -1.5)]
+FAMILY = [
+    {"w": np.arange(24.0).reshape(4, 6) * k, "b": np.ones(3) + k, "layers.1.b": np.ones(2) * k}
+    for k in (1, 2, -1.5)
+]
 
 
 def same(found, expected):

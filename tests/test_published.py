@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from reference import DTYPES, breadcrumbs_mask, draws, is_weight
 from references import classical, masks, spectral
-from references.common import magnitude
+from references.common import added, magnitude
 from safetensors.numpy import load_file
 
 import breadcrumbs
@@ -118,6 +118,37 @@ def unweighted(merge: Callable[..., Arrays]) -> Callable[..., Arrays]:
     return lambda base, models, weights, **settings: merge(base, models, **settings)
 
 
+def by_weight(merge: Callable[..., Arrays]) -> Callable[..., Arrays]:
+    """Return a reference with weights, which multiply the task vectors."""
+
+    def reference(base: Arrays, models: Sequence[Arrays], weights, **settings: Any) -> Arrays:
+        if any(w != 1 for w in weights):
+            models = weighted_models(base, models, weights)
+        return merge(base, models, **settings)
+
+    return reference
+
+
+def emr(base, models, task=None):
+    if task is not None:
+        return masks.emr_model(base, models, task - 1)
+    return added(base, masks.emr(base, models)[0])
+
+
+def lines(base, models, pattern=r"(\d+)", beta=0.5, **settings):
+    return spectral.lines(base, models, pattern=pattern, beta=beta, **settings)
+
+
+def tvq(name, base, models, weights, bits=4, alpha=0.3):
+    taus = [spectral.tvq(tau, bits=bits) for tau in taus_of(base, models)]
+    return classical.linear_sum(base, taus, weights=weights, alpha=alpha)
+
+
+def rtvq(name, base, models, weights, alpha=0.3, **settings):
+    taus = spectral.rtvq(taus_of(base, models), **settings)
+    return classical.linear_sum(base, taus, weights=weights, alpha=alpha)
+
+
 def spectrum(merge: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
     """Return a reference with weights, which multiply the task vectors."""
 
@@ -160,9 +191,26 @@ TABLE: dict[str, Row] = {
     ),
     "consensus": Row(
         unweighted(masks.consensus),
-        [{"scale": scale, "k": k} for scale in (0.2, 0.4, 0.6) for k in (0, 1, 2, 3)],
+        [{"scale": scale, "k": k} for scale in (0.2, 0.4, 0.6) for k in (0, 1, 2, 3)]
+        + [{"on": "ties", "k": k} for k in (1, 2)]
+        + [{"on": on, "scale": [0.2, 0.6, 0.4]} for on in ("sum", "ties")],
         weighted=False,
     ),
+    "tall_mask": Row(
+        unweighted(lambda base, models, task, **s: masks.tall_mask(base, models, task - 1, **s)),
+        [{"task": t, "on": on, "scale": 0.3} for t in (1, 2, 3) for on in ("sum", "ties")]
+        + [{"task": 2, "scale": [0.2, 0.6, 0.4]}],
+        weighted=False,
+    ),
+    "emr": Row(by_weight(emr), [{}, {"task": 1}, {"task": 3}]),
+    "tatr": Row(by_weight(spectral.tatr), [{}, {"quantile": 0.4, "alpha": 1}, {"quantile": 1}]),
+    "pcb": Row(by_weight(spectral.pcb), [{}, {"ratio": 0.4, "edge": 0.01}, {"alpha": 1}]),
+    "lines": Row(
+        by_weight(lines),
+        [{}, {"alpha": 0, "beta": 2}, {"beta": -1, "pattern": r"blocks\.(\d+)"}],
+    ),
+    "tvq": Row(by_tensor(tvq), [{}, {"bits": 1}, {"bits": 8, "alpha": -1}]),
+    "rtvq": Row(by_tensor(rtvq), [{}, {"base_bits": 4, "offset_bits": 1, "alpha": 1}]),
     "localize_and_stitch": Row(
         unweighted(spectral.localize_and_stitch), [{}, {"density": 0.4}], weighted=False
     ),
@@ -243,11 +291,20 @@ TABLE: dict[str, Row] = {
         by_tensor(spectrum(spectral.cabs)), [{"n": 2, "m": 8}, {}], order=False, exact=False
     ),
 }
-GOLDEN_SETTINGS: dict[str, dict[str, Any]] = {
-    f"consensus-l{digit}-k{k}-a0p3": dict(method="consensus", scale=digit / 10, k=k, alpha=0.3)
-    for digit in (2, 4, 6)
-    for k in (1, 2)
-} | {f"{method}-a1": dict(method=method) for method in ("tsv_m", "iso_c", "iso_cts")}
+GOLDEN_SETTINGS: dict[str, dict[str, Any]] = (
+    {
+        f"consensus-l{digit}-k{k}-a0p3": dict(method="consensus", scale=digit / 10, k=k, alpha=0.3)
+        for digit in (2, 4, 6)
+        for k in (1, 2)
+    }
+    | {
+        f"tall-l{digit}-task{task}": dict(method="tall_mask", scale=digit / 10, task=task + 1)
+        for digit in (2, 4, 6)
+        for task in (0, 2)
+    }
+    | {"pcb-r0p1-l1p2": dict(method="pcb")}
+    | {f"{method}-a1": dict(method=method) for method in ("tsv_m", "iso_c", "iso_cts")}
+)
 
 ORDERS = {2: [[0, 1], [1, 0]], 3: [[0, 1, 2], [2, 0, 1], [1, 2, 0]]}
 
@@ -260,6 +317,7 @@ def family(seed: int, dtype: str, models: int, kind: str = "usual") -> list[Arra
     """Return a base and models: matrices, rows, a vector, a scalar, one column, an integer."""
     rng = np.random.default_rng(seed)
     shapes = {"b": (13, 9), "a": (4, 50), "v": (31,), "s": (), "c": (7, 1), "t": (3, 4, 5)}
+    shapes |= {f"blocks.{i}.w": (2, 3) for i in (0, 3, 10)}
     to = DTYPES[dtype]
     base = {name: np.asarray(rng.integers(-8, 9, s) / 4).astype(to) for name, s in shapes.items()}
     result = [base]
@@ -325,6 +383,17 @@ def test_nothing_to_add_gives_the_base_bit_for_bit(method, dtype):
             assert values.tobytes() == base[name].tobytes(), (name, settings)
 
 
+def in_order(settings: dict[str, Any], order: list[int]) -> dict[str, Any]:
+    """Return settings that say of the models in that order what they said before."""
+    result = {
+        key: [value[i] for i in order] if isinstance(value, list) else value
+        for key, value in settings.items()
+    }
+    if "task" in settings:
+        result["task"] = order.index(settings["task"] - 1) + 1
+    return result
+
+
 @methods
 def test_the_order_of_models_changes_nothing(method):
     row = TABLE[method]
@@ -338,7 +407,7 @@ def test_the_order_of_models_changes_nothing(method):
                 [models[i] for i in order],
                 names=[NAMES[i] for i in order],
                 method=method,
-                **settings,
+                **in_order(settings, order),
             )
             for order in ORDERS[row.models]
         ]
@@ -414,6 +483,7 @@ def test_onto_a_fine_tuning_adds_the_same_step_to_it(method):
     if method in TABLE and not TABLE[method].weighted:
         weights = [1.0] * number
     given = dict(method=method, weights=weights, dtype="float64")
+    given |= {"task": 1} if method == "tall_mask" else {}
     plain = breadcrumbs.merge(base, models, **given)
     found = breadcrumbs.merge(base, models, onto=target, **given)
     for name, values in found.items():

@@ -111,6 +111,7 @@ def card(plan: Plan, report: Report, digests: FileDigests, choice: str = "") -> 
         for source in plan.inputs
         for path in source.files
     )
+    shares = ", ".join(f"{value:.2%} are {what}" for what, value in report.shares.items())
     copied = ", ".join(f"{number} {reason}" for reason, number in report.copied.items())
     emptied = ", ".join(cell(name) for name in report.emptied[:_SHOWN]) or "none"
     if len(report.emptied) > _SHOWN:
@@ -136,7 +137,8 @@ Made with Breadcrumbs {__version__} by the method
 
 {report.merged} of {report.tensors} tensors were merged ({report.entries:,} weights)\
 {"; copied from the base: " + copied if copied else ""}. The update has norm {report.norm:.6g}.
-Tensors of which a model kept nothing: {emptied}.
+Tensors of which a model kept nothing: {emptied}.\
+{f" Of the weights that changed, {shares}." if shares else ""}
 
 {choice and choice + chr(10)}## Recipe
 

@@ -20,7 +20,7 @@ from breadcrumbs.errors import MismatchError
 from breadcrumbs.kernels import plain
 from breadcrumbs.sink import SegmentReport
 from breadcrumbs.tensors import Merging, rounded
-from breadcrumbs.transforms import Band, Chances, Draw, Everything
+from breadcrumbs.transforms import Band, Chances, Draw, Everything, Fitted
 from breadcrumbs.work import FUSED, Segment
 
 
@@ -48,6 +48,21 @@ class Combining:
             self.scale = 1.0
 
     # --- before writing ---
+
+    def fit(self, segments: list[Segment]) -> Any:
+        """Return what a `Fitted` transform must know of the tensor."""
+        assert isinstance(self.transform, Fitted)
+
+        def begin() -> Iterator[np.ndarray]:
+            for segment in segments:
+                yield from (taus for _, _, _, taus, _, _ in self._chunks(segment, None))
+
+        return self.transform.fit(begin, self.values)
+
+    def stream(self, segment: Segment, cuts: np.ndarray | None) -> Iterator[Entries]:
+        """Yield the entries of a segment, for `Elementwise.prepare`."""
+        for start, _, _, taus, kept, _ in self._chunks(segment, cuts):
+            yield self._present(taus, kept, start)
 
     def vote(self, segment: Segment, cuts: np.ndarray | None) -> int:
         """Return the sum of the votes of a segment's entries."""
@@ -82,7 +97,7 @@ class Combining:
         return (
             isinstance(self.aggregate, Elementwise)
             and self.aggregate.kind is not None
-            and not isinstance(self.transform, Chances)
+            and not isinstance(self.transform, Chances | Fitted)
             and merging.fused
             and not merging.careful
             and self.tensor.onto is None
@@ -232,6 +247,7 @@ class Combining:
                 if isinstance(self.aggregate, Elementwise):
                     entries.majority = known if isinstance(known, int) else 1
                     step = self.alpha * self.aggregate.combine(entries, self.values)
+                    report.counts.update(entries.counts)
                 else:
                     step = self.merging.factor * plain.exact_sum(
                         self.merging.weights[:, None] * taus
@@ -350,19 +366,29 @@ class Combining:
     # --- reading ---
 
     def _present(self, taus: np.ndarray, kept: np.ndarray, start: int) -> Entries:
-        if self.engine.plan.method.statistics is None:
-            return Entries(taus, kept, self.merging.given)
+        merging, prepared = self.merging, self.engine.prepared
+        aggregate, statistics = self.aggregate, self.engine.plan.method.statistics
+        prepares = isinstance(aggregate, Elementwise) and aggregate.prepare is not None
+        if statistics is None and not prepares:
+            return Entries(taus, kept, merging.given)
         taus = self._everyone(taus)
-        given = self.engine.buffer("statistics", taus.shape, np.float64)
-        for row, t in zip(given, self.all, strict=True):
-            plan_statistics.read_part(self.engine.plan, self.tensor, t, start, row)
-        return Entries(taus, taus != 0, self.weights, statistics=given)
+        entries = Entries(taus, self._everyone(kept), self.weights, who=self.all)
+        entries.narrow = merging.dtype != np.float64
+        if statistics is not None:
+            given = self.engine.buffer("statistics", taus.shape, np.float64)
+            for row, t in zip(given, self.all, strict=True):
+                plan_statistics.read_part(self.engine.plan, self.tensor, t, start, row)
+            entries.statistics = given
+        if prepared is not None:
+            entries.start = prepared.starts[self.tensor.name] + start
+            entries.known = prepared.known
+        return entries
 
     def _everyone(self, taus: np.ndarray) -> np.ndarray:
         """Return rows for all models, zeros for those that lack the tensor."""
         if len(self.all) == len(taus):
             return taus
-        result = np.zeros((len(self.all), taus.shape[1]))
+        result = np.zeros((len(self.all), taus.shape[1]), taus.dtype)
         result[[self.all.index(t) for t in self.merging.who]] = taus
         return result
 
@@ -387,6 +413,8 @@ class Combining:
             mine = taus[group]
             np.subtract(plain.widen(rows[1:]), base, out=mine)
             self._transform(rows, group, start, cuts, mine, kept[group])
+        if isinstance(self.transform, Fitted) and self.tensor.name in self.engine.fits:
+            taus = self.transform.change(taus, self.engine.fits[self.tensor.name], self.values)
         return base, taus, kept, untouched
 
     def _transform(self, rows, group, start, cuts, taus, kept) -> None:

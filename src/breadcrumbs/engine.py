@@ -25,9 +25,11 @@ from breadcrumbs.hashing import FileDigests
 from breadcrumbs.kernels import plain
 from breadcrumbs.passes import Survey
 from breadcrumbs.plan import Plan
+from breadcrumbs.preparing import Prepared, prepare
 from breadcrumbs.schedule import Task, after, run_tasks
 from breadcrumbs.sink import SegmentReport, Sink, TensorReport
 from breadcrumbs.tensors import Merging, copy
+from breadcrumbs.transforms import Fitted
 from breadcrumbs.work import Job, Segment
 
 #: Hashing begins with one in EARLY of its tasks; the others come LATE (of all) after the merge.
@@ -45,6 +47,9 @@ class Engine:
     progress: Callable[[int], None] = lambda nbytes: None
     digests: FileDigests | None = None
     reports: list[TensorReport] = field(init=False)
+    #: What is known of the whole model, and of each tensor by name, where it was asked for.
+    prepared: Prepared | None = None
+    fits: dict[str, Any] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _local: threading.local = field(default_factory=threading.local)
 
@@ -58,29 +63,48 @@ class Engine:
         return kernels.choose(self.plan.entries, self.kernel)
 
     def tasks(self) -> list[Task]:
-        """Return the first task of every job, in order."""
-        return [self._job_task(job) for job in work.jobs(self.plan)]
+        """Return the first task of every job, in order, or the one that prepares for all."""
+        jobs = work.jobs(self.plan)
+        if self.plan.prepares:
+            return [partial(prepare, self, jobs)]
+        return [partial(self.start, job) for job in jobs]
 
-    def _job_task(self, job: Job) -> Task:
-        def start() -> list[Task]:
-            segments = []
-            for segment in job.segments():
-                report = self.sink.is_done(segment)
-                if report is None:
-                    segments.append(segment)
-                else:
-                    self._report(segment, report)
-            if not segments:
-                return []
-            if self.plan.tensors[segments[0].index].copied:
-                return self._writes(job, segments, None, {})
-            if job.survey:
-                return Survey(self, job).start(lambda cuts: self._before(job, segments, cuts))
-            return self._before(job, segments, None)
+    def start(self, job: Job) -> list[Task]:
+        """Return the first tasks of a job."""
+        segments = self.left(job)
+        if not segments:
+            return []
+        if self.plan.tensors[segments[0].index].copied:
+            return self._writes(job, segments, None, {})
+        return self.ready(job, lambda cuts: self.before(job, segments, cuts))
 
-        return start
+    def left(self, job: Job) -> list[Segment]:
+        """Return the segments that no earlier run has done, and report those that one has."""
+        segments = []
+        for segment in job.segments():
+            report = self.sink.is_done(segment)
+            if report is None:
+                segments.append(segment)
+            else:
+                self._report(segment, report)
+        return segments
 
-    def _before(self, job: Job, segments: list[Segment], cuts: np.ndarray | None) -> list[Task]:
+    def ready(self, job: Job, then: Callable[[np.ndarray | None], list[Task]]) -> list[Task]:
+        """Return the tasks that find what the transform must know, and then those of ``then``."""
+        if job.survey:
+            return Survey(self, job).start(then)
+        if isinstance(self.plan.method.transform, Fitted):
+
+            def fit() -> list[Task]:
+                tensor = self.plan.tensors[job.pieces[0].index]
+                combining = Combining(Merging(self, job, tensor))
+                self.fits[tensor.name] = combining.fit(list(job.segments()))
+                return then(None)
+
+            return [fit]
+        return then(None)
+
+    def before(self, job: Job, segments: list[Segment], cuts: np.ndarray | None) -> list[Task]:
         """Return the tasks that find what an aggregate must know, or at once those that write."""
         aggregate = self.plan.method.aggregate
         known: dict[int, Any] = {}
@@ -165,6 +189,7 @@ class Engine:
             whole = self.reports[segment.index]
             whole.kept = [a + b for a, b in zip(whole.kept, report.kept, strict=True)]
             whole.squares += report.squares
+            whole.counts.update(report.counts)
         self.progress(nbytes)
 
     def load(self, tensors: Sequence[Tensor], start: int, n: int, dtype: np.dtype) -> np.ndarray:

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -328,7 +329,7 @@ class FileSink:
         note = self.writer.done.get((segment.index, segment.start))
         if note is None or note["stop"] != segment.stop:
             return None
-        return SegmentReport(note["kept"], note["squares"])
+        return SegmentReport(note["kept"], note["squares"], Counter(note["counts"]))
 
     def write(self, index: int, start: int, values: np.ndarray) -> None:
         self.writer.write(index, start, values)
@@ -339,7 +340,7 @@ class FileSink:
     def finish(self, segment: Segment, report: SegmentReport) -> None:
         digest = self._thread.hasher.hexdigest(length=16)
         del self._thread.hasher
-        more = {"kept": report.kept, "squares": report.squares}
+        more = {"kept": report.kept, "squares": report.squares, "counts": report.counts}
         self.writer.finished(segment.index, segment.start, segment.stop, digest, more)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from breadcrumbs import parameters
 from breadcrumbs.aggregates import Aggregate, Elementwise, Gram, Statistics, Whole
 from breadcrumbs.parameters import Parameter, Values
-from breadcrumbs.transforms import Band, Transform
+from breadcrumbs.transforms import Band, Fitted, Transform
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,19 @@ class Method:
 
     @property
     def passes(self) -> int:
-        """How often each weight is read, but for tensors that fit a chunk."""
+        """How often each weight is read at most, but for tensors that fit a chunk."""
         aggregate = self.aggregate
         votes = isinstance(aggregate, Elementwise) and aggregate.vote is not None
         together = isinstance(self.transform, Band) and self.transform.unit({}) == "model"
+        fits = self.transform.passes if isinstance(self.transform, Fitted) else 0
+        prepares = isinstance(aggregate, Elementwise) and aggregate.passes(self.complete({}))
         return (
             1
             + isinstance(self.transform, Band)
             + isinstance(aggregate, Gram)
             + (votes and together)
+            + fits
+            + prepares
         )
 
     @property

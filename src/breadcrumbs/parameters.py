@@ -7,7 +7,8 @@ fraction of 100 entries is 29 and never 28: `count` computes on the decimal.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation, localcontext
 from numbers import Real as Real_
@@ -72,9 +73,9 @@ class Fraction:
 
 @dataclass(frozen=True)
 class Real:
-    """A finite number, positive, zero or negative."""
+    """A finite number, positive, zero or negative. ``default`` None: not given."""
 
-    default: float
+    default: float | None
     help: str
 
     @property
@@ -90,19 +91,23 @@ class Real:
 
 @dataclass(frozen=True)
 class Integer:
-    """A whole number that is not below ``least``."""
+    """A whole number that is not below ``least``, nor above ``most`` if there is one."""
 
     default: int
     least: int
     help: str
+    most: int | None = None
 
     @property
     def range(self) -> str:
-        return f"a whole number from {self.least} up"
+        end = "up" if self.most is None else f"to {self.most}"
+        return f"a whole number from {self.least} {end}"
 
     def parse(self, value: Any) -> int:
         number = decimal(value)
         if number != int(number) or number < self.least:
+            raise ValueError(value)
+        if self.most is not None and number > self.most:
             raise ValueError(value)
         return int(number)
 
@@ -125,7 +130,98 @@ class OneOf:
         return value
 
 
-Parameter = Fraction | Real | Integer | OneOf
+@dataclass(frozen=True)
+class Fractions:
+    """A decimal in [0, 1] for all models, or one for each, in their order."""
+
+    default: Decimal
+    help: str
+
+    def __init__(self, default: str, help: str):
+        object.__setattr__(self, "default", Decimal(default))
+        object.__setattr__(self, "help", help)
+
+    @property
+    def range(self) -> str:
+        return "0 to 1, or one for each model: .2,.4"
+
+    def parse(self, value: Any) -> Decimal | tuple[Decimal, ...]:
+        one = Fraction(None, "")
+        if isinstance(value, str) and "," in value:
+            value = value.split(",")
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            return tuple(one.parse(each) for each in value)
+        return one.parse(value)
+
+    def resolve(self, value: Any, models: Models) -> tuple[Decimal, ...]:
+        if not isinstance(value, tuple):
+            return (value,) * len(models)
+        if len(value) != len(models):
+            raise RecipeError(f"{len(value)} are given for {len(models)} models.")
+        return value
+
+
+@dataclass(frozen=True)
+class WhichModel:
+    """One of the models, by its name or its number from 1 on. Never given by default."""
+
+    required: bool
+    help: str
+    default: None = None
+
+    @property
+    def range(self) -> str:
+        return "a model's name, or its number from 1 on"
+
+    def parse(self, value: Any) -> str:
+        if isinstance(value, bool) or not isinstance(value, str | int) or not str(value):
+            raise ValueError(value)
+        return str(value)
+
+    def resolve(self, value: Any, models: Models) -> int | None:
+        """Return the number of the model, from 0."""
+        names = [name for name, _ in models]
+        known = f"Give one of {', '.join(names)}, or a number from 1 to {len(names)}."
+        if value is None:
+            if self.required:
+                raise RecipeError(f"is not given. {known}")
+            return None
+        numbers = [str(number + 1) for number in range(len(names))]
+        if value not in names and value not in numbers:
+            raise RecipeError(f"there is no model {value!r}. {known}{suggestion(value, names)}")
+        number = (names if value in names else numbers).index(value)
+        if models[number][1] == 0:
+            raise RecipeError(f"model {names[number]!r} has weight 0, so it takes no part.")
+        return number
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A regular expression with one group."""
+
+    default: str
+    help: str
+
+    @property
+    def range(self) -> str:
+        return "a regular expression with one group"
+
+    def parse(self, value: Any) -> str:
+        if not isinstance(value, str):
+            raise ValueError(value)
+        try:
+            groups = re.compile(value).groups
+        except re.error:
+            raise ValueError(value) from None
+        if groups != 1:
+            raise ValueError(value)
+        return value
+
+
+Parameter = Fraction | Real | Integer | OneOf | Fractions | WhichModel | Pattern
+
+#: The names and weights of the models.
+Models = Sequence[tuple[str, float]]
 
 
 def parse(owner: str, declared: Mapping[str, Parameter], given: Mapping[str, Any]) -> Values:
@@ -145,6 +241,29 @@ def parse(owner: str, declared: Mapping[str, Parameter], given: Mapping[str, Any
                 f"{owner}: {name}: {value!r} is not possible. Give {declared[name].range}."
             ) from None
     return values
+
+
+def resolve(
+    owner: str, declared: Mapping[str, Parameter], values: Values, models: Models
+) -> Values:
+    """Return the values with those that speak of models made numbers of them; RecipeErrors."""
+    result = dict(values)
+    for name, parameter in declared.items():
+        if isinstance(parameter, Fractions | WhichModel):
+            try:
+                result[name] = parameter.resolve(values.get(name), models)
+            except RecipeError as error:
+                raise RecipeError(f"{owner}: {name}: {error}") from None
+    return result
+
+
+def written(value: Any) -> Any:
+    """Return a value as plain data: decimals as floats, or as text where those read otherwise."""
+    if isinstance(value, tuple):
+        return [written(each) for each in value]
+    if not isinstance(value, Decimal):
+        return value
+    return float(value) if decimal(float(value)) == value else str(value)
 
 
 def defaults(declared: Mapping[str, Parameter]) -> Values:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from breadcrumbs import methods, plan_statistics
+from breadcrumbs import methods, parameters, plan_statistics
+from breadcrumbs.aggregates import Elementwise, Linear
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
 from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
 from breadcrumbs.method import Method
@@ -93,6 +94,14 @@ class Plan:
         return [tensor for tensor in self.tensors if not tensor.copied]
 
     @property
+    def prepares(self) -> bool:
+        """Whether the aggregate looks at the whole model before anything is written."""
+        aggregate = self.method.aggregate
+        return isinstance(aggregate, Elementwise) and any(
+            aggregate.passes(tensor.values) for tensor in self.merged if tensor.base.size
+        )
+
+    @property
     def entries(self) -> int:
         """Weights to work on: entries times models, over the merged tensors."""
         return sum(
@@ -130,6 +139,7 @@ def make(
     _check_globs(recipe, base)
     values = {name: _values(method, recipe, name) for name in base.tensors}
     _check_model_granularity(method, values)
+    values = _placed(method, recipe, base, values, warnings)
     partners = [_partners(recipe, base, model, warnings) for model in models]
     targets = _targets(recipe, base, onto, warnings) if onto else {}
     tensors = []
@@ -178,7 +188,30 @@ def _values(method: Method, recipe: Recipe, name: str) -> Values:
     for override in recipe.overrides:
         if fnmatch.fnmatchcase(name, override.tensors):
             given.update(override.parameters)
-    return method.complete(given)
+    models = [(model.name, model.weight) for model in recipe.models]
+    owner = f"method {method.name}"
+    return parameters.resolve(owner, method.parameters, method.complete(given), models)
+
+
+def _placed(
+    method: Method,
+    recipe: Recipe,
+    base: Checkpoint,
+    values: dict[str, Values],
+    warnings: list[str],
+) -> dict[str, Values]:
+    """Return the values with what the aggregate makes of the names of all weights."""
+    aggregate = method.aggregate
+    if not isinstance(aggregate, Linear) or aggregate.place is None:
+        return values
+    weights = {name: values[name] for name, tensor in base.tensors.items() if tensor.is_weight}
+    number = sum(model.weight != 0 for model in recipe.models)
+    try:
+        placed, found = aggregate.place(weights, number)
+    except RecipeError as error:
+        raise RecipeError(f"method {method.name}: {error}") from None
+    warnings.append(f"method {method.name}: {found}")
+    return values | placed
 
 
 def _check_globs(recipe: Recipe, base: Checkpoint) -> None:
@@ -194,7 +227,15 @@ def _check_globs(recipe: Recipe, base: Checkpoint) -> None:
 
 
 def _check_model_granularity(method: Method, values: dict[str, Values]) -> None:
-    transform = method.transform
+    transform, aggregate = method.transform, method.aggregate
+    if isinstance(aggregate, Elementwise) and any(map(aggregate.passes, values.values())):
+        keys = set(aggregate.parameters) - {"alpha"}
+        mine = [{k: v[k] for k in v if k in keys} for v in values.values()]
+        if any(v != mine[0] for v in mine):
+            raise RecipeError(
+                f"recipe: overrides: method {method.name} looks at the whole model, so only alpha"
+                " can differ between tensors."
+            )
     if not isinstance(transform, Band):
         return
     mine = [{k: v[k] for k in v if k in transform.parameters} for v in values.values()]

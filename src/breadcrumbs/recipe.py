@@ -10,13 +10,12 @@ import math
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from breadcrumbs import methods
 from breadcrumbs.errors import RecipeError, suggestion
-from breadcrumbs.parameters import decimal
+from breadcrumbs.parameters import decimal, written
 
 #: Output dtypes: the name in a recipe -> the name in a safetensors file.
 OUTPUT_DTYPES = {
@@ -326,13 +325,7 @@ def _model_entry(model: Model) -> Any:
 
 
 def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters with decimals as floats, or as text where a float reads back otherwise."""
-
-    def written(value: Any) -> Any:
-        if not isinstance(value, Decimal):
-            return value
-        return float(value) if decimal(float(value)) == value else str(value)
-
+    """Return parameters as plain data."""
     return {key: written(value) for key, value in parameters.items()}
 
 

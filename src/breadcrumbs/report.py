@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,7 +32,8 @@ class Report:
     """A finished merge. seconds: wall clock. peak: resident bytes, where the system tells.
 
     norm: Euclidean length of the update, the merged weights minus the base's. emptied: tensors of
-    which some model kept nothing. copied: tensors taken from the base, by reason.
+    which some model kept nothing. copied: tensors taken from the base, by reason. shares: fractions
+    of the weights that changed in some model, by what the method says of them.
     """
 
     method: str
@@ -47,6 +49,7 @@ class Report:
     bytes_read: int
     bytes_written: int
     warnings: list[str] = field(default_factory=list)
+    shares: dict[str, float] = field(default_factory=dict)
 
     @staticmethod
     def of(
@@ -91,6 +94,7 @@ class Report:
             bytes_read=plan.bytes_read,
             bytes_written=plan.bytes_written,
             warnings=warnings,
+            shares=_shares(rows),
         )
 
     def to_mapping(self) -> dict[str, Any]:
@@ -98,6 +102,14 @@ class Report:
         data = dict(self.__dict__)
         data["models"] = [{**row.__dict__, "fraction": row.fraction} for row in self.models]
         return data
+
+
+def _shares(rows: Sequence[TensorReport]) -> dict[str, float]:
+    counts: Counter[str] = Counter()
+    for row in rows:
+        counts.update(row.counts)
+    changed = max(counts["changed"], 1)
+    return {key: n / changed for key, n in sorted(counts.items()) if key != "changed"}
 
 
 def _empty(plan: Plan, tensor: Any, row: TensorReport) -> bool:

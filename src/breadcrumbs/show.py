@@ -82,7 +82,7 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
     facts: dict[str, Any] = {
         "method": plan.recipe.method,
         "parameters": {
-            key: str(value) for key, value in plan.method.complete(plan.recipe.parameters).items()
+            key: _text(value) for key, value in plan.method.complete(plan.recipe.parameters).items()
         },
         "models": len(plan.models),
         "tensors": len(plan.tensors),
@@ -116,6 +116,10 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
     _warn(plan.warnings)
 
 
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def report(report: Report, output: str | None, *, verbose: bool) -> None:
     """Print what a merge did."""
     console = _console(stderr=True)
@@ -133,6 +137,9 @@ def report(report: Report, output: str | None, *, verbose: bool) -> None:
         f"{sizes.human(report.bytes_read)} read, {sizes.human(report.bytes_written)} written in"
         f" {report.seconds:.1f} s{peak}"
     )
+    if report.shares:
+        shares = ", ".join(f"{value:.2%} are {what}" for what, value in report.shares.items())
+        console.print(f"of the weights that changed, {shares}")
     if report.emptied:
         shown = report.emptied if verbose else report.emptied[:5]
         more = len(report.emptied) - len(shown)
@@ -200,7 +207,7 @@ def method(method: Method) -> None:
         table.add_row(name, p["default"] or "", p["range"], p["help"])
     if facts["parameters"]:
         console.print(table)
-    times = {1: "once", 2: "twice"}.get(facts["passes"], f"{facts['passes']} times")
+    times = {1: "once", 2: "twice"}.get(facts["passes"], f"at most {facts['passes']} times")
     console.print(
         f"Needs {facts['needs']}. Reads each weight {times}. The order of models {facts['order']}."
     )

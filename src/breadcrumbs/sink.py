@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -41,10 +42,14 @@ class Nowhere:
 
 @dataclass
 class SegmentReport:
-    """kept: entries that stayed of each model. squares: sum of squares of the update."""
+    """kept: entries that stayed of each model. squares: sum of squares of the update.
+
+    counts: what an aggregate counted besides.
+    """
 
     kept: list[int]
     squares: float = 0.0
+    counts: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass
@@ -53,3 +58,4 @@ class TensorReport:
 
     kept: list[int]
     squares: float = 0.0
+    counts: Counter[str] = field(default_factory=Counter)

@@ -10,21 +10,26 @@ from breadcrumbs.aggregates import Aggregate
 from breadcrumbs.aggregates.cabs import CABS
 from breadcrumbs.aggregates.consensus import CONSENSUS
 from breadcrumbs.aggregates.elect import election
+from breadcrumbs.aggregates.emr import EMR
 from breadcrumbs.aggregates.fisher import FISHER
 from breadcrumbs.aggregates.iso_c import ISO_C
 from breadcrumbs.aggregates.iso_cts import ISO_CTS
 from breadcrumbs.aggregates.karcher import KARCHER
+from breadcrumbs.aggregates.lines import LINES
 from breadcrumbs.aggregates.mean import MEAN
 from breadcrumbs.aggregates.model_stock import MODEL_STOCK
 from breadcrumbs.aggregates.multislerp import MULTISLERP
 from breadcrumbs.aggregates.nearswap import NEARSWAP
 from breadcrumbs.aggregates.nuslerp import NUSLERP
+from breadcrumbs.aggregates.pcb import PCB
 from breadcrumbs.aggregates.regmean import REGMEAN
 from breadcrumbs.aggregates.sce import SCE
 from breadcrumbs.aggregates.slerp import SLERP
 from breadcrumbs.aggregates.star import STAR
 from breadcrumbs.aggregates.stitch import STITCH
 from breadcrumbs.aggregates.sum import scaled_sum
+from breadcrumbs.aggregates.tall_mask import TALL_MASK
+from breadcrumbs.aggregates.tatr import TATR
 from breadcrumbs.aggregates.tsv_m import TSV_M
 from breadcrumbs.aggregates.wudi import WUDI
 from breadcrumbs.method import Method
@@ -35,11 +40,18 @@ from breadcrumbs.transforms.largest import largest
 from breadcrumbs.transforms.magprune import MAGPRUNE
 from breadcrumbs.transforms.random_mask import RANDOM_MASK
 from breadcrumbs.transforms.top_masking import TOP_MASKING
+from breadcrumbs.transforms.tvq import RTVQ, TVQ
 
 _BREADCRUMBS_PAPER = "Davari and Belilovsky, Model Breadcrumbs, ECCV 2024, arXiv:2312.06795"
 _TIES_PAPER = "Yadav et al., TIES-Merging, NeurIPS 2023, arXiv:2306.01708"
 _DARE_PAPER = "Yu et al., Language Models are Super Mario, ICML 2024, arXiv:2311.03099"
 _ISO_PAPER = "Marczak et al., No Task Left Behind, ICML 2025, arXiv:2502.04959"
+_TALL_PAPER = "Wang et al., Localizing Task Information (TALL-masks), ICML 2024, arXiv:2405.07813"
+_TVQ_PAPER = "Kim et al., Task Vector Quantization, ICCV 2025, arXiv:2503.06921"
+_ON_TIES = (
+    " `on: ties`: the trimmed 20 % of each model make S, the masks compare whole task vectors with"
+    " it; that takes up to 6 passes more."
+)
 _MATRICES = "Holds a matrix of every model. Tensors that are no matrices get the mean."
 _DELLA_PAPER = "Deep et al., DELLA-Merging, 2024, arXiv:2406.11617"
 
@@ -185,10 +197,81 @@ METHODS: dict[str, Method] = {
             Everything(),
             CONSENSUS,
             "keep of the sum of task vectors the entries that at least k tasks use",
-            "base + alpha * [#{t: |tau_t| > scale |S - tau_t|} >= k] * S, S = sum_t weight_t tau_t",
-            "Wang et al., Localizing Task Information (TALL-masks), ICML 2024, arXiv:2405.07813",
-            "scale is searched from .2 to .6 on validation data in the paper, .4 without."
-            " k 1 removes catastrophic entries, k 2 also selfish ones.",
+            "base + alpha * [#{t: |tau_t| > scale_t |S - tau_t|} >= k] * S, S = sum_t w_t tau_t",
+            _TALL_PAPER,
+            "scale is searched from .2 to .6 for each task on validation data in the paper, .4"
+            " without. k 1 removes catastrophic entries, k 2 also selfish ones; the report counts"
+            " both." + _ON_TIES,
+        ),
+        Method(
+            "tall_mask",
+            Everything(),
+            TALL_MASK,
+            "rebuild one model from its mask over the sum of the task vectors",
+            "base + [|tau_t| > scale_t |S - tau_t|] * S, S = sum_t w_t tau_t",
+            _TALL_PAPER,
+            "scale as in consensus. `breadcrumbs.masks` writes all masks and the sum to one file."
+            + _ON_TIES,
+        ),
+        Method(
+            "emr",
+            Everything(),
+            EMR,
+            "elect one vector for all tasks; with a task, mask and rescale it for that one",
+            "base + U, U = s max{|w_t tau_t|: sign(tau_t) = s}, s = sign(sum_t w_t tau_t); with a"
+            " task, base + r_t * m_t * U, m_t = [sign(tau_t) = s], r_t = |tau_t|_1 / |m_t U|_1",
+            "Huang et al., EMR-Merging, NeurIPS 2024, arXiv:2405.17461",
+            "A sum of 0 is negative. The rescaler is of the whole model; the authors' program adds"
+            " up the means of the tensors instead. A task takes a pass more.",
+        ),
+        Method(
+            "tatr",
+            Everything(),
+            TATR,
+            "add the task vectors but for the entries where they conflict most",
+            "base + alpha * [Omega has rank <= floor(quantile N)] * sum_t w_t tau_t, "
+            "Omega = (sum_t |w_t tau_t|)^2 - sum_t |w_t tau_t|^2",
+            "Sun et al., Task Arithmetic in Trust Region, ICLR 2025, arXiv:2501.15065",
+            "Without data: task vectors stand for gradients. Equal Omega rank by position; the"
+            " program keeps what is strictly below the value of that rank, which may be nothing.",
+        ),
+        Method(
+            "pcb",
+            Everything(),
+            PCB,
+            "average the task vectors entry by entry, by how each competes with all others",
+            "base + alpha * sum_t sign(tau_t) a_t s_t / max(sum_t s_t, 1e-12), s_t = min-max of the"
+            " top `ratio` of exp(T minmax(a_t)^2) tanh(tau_t sum tau), a_t = |tau_t| without edges",
+            "Du et al., Parameter Competition Balancing, NeurIPS 2024, arXiv:2410.02396",
+            "Ranks are of the whole model. The paper searches ratio and alpha.",
+        ),
+        Method(
+            "lines",
+            Everything(),
+            LINES,
+            "add the task vectors, scaled up with the depth of their layer",
+            "base + (alpha + beta l / (L - 1)) * sum_t weight_t * tau_t, l the layer of L",
+            "Wang et al., LiNeS, ICLR 2025, arXiv:2410.17146",
+            "beta is searched on validation data in the paper; .5 is not published. Layers of all"
+            " stacks of a model count from one L, the largest number found and one.",
+        ),
+        Method(
+            "tvq",
+            TVQ,
+            scaled_sum(0.3),
+            "add the task vectors as they come back from a few bits an entry",
+            "base + alpha * sum_t weight_t * Q(tau_t), Q: `bits` bits, min to max of the tensor",
+            _TVQ_PAPER,
+            "alpha as in task_arithmetic. A tensor of equal entries comes back as it is.",
+        ),
+        Method(
+            "rtvq",
+            RTVQ,
+            scaled_sum(0.3),
+            "add the task vectors as they come back from a shared base and offsets of a few bits",
+            "base + alpha * sum_t weight_t * (B + Q(tau_t - B)), B = Q(mean_t tau_t)",
+            _TVQ_PAPER,
+            "alpha as in task_arithmetic. A model that lacks a tensor counts with zeros.",
         ),
         Method(
             "localize_and_stitch",
@@ -360,6 +443,8 @@ TRANSFORMS: dict[str, Transform] = {
     "random_mask": RANDOM_MASK,
     "dare": DROP,
     "della": MAGPRUNE,
+    "tvq": TVQ,
+    "rtvq": RTVQ,
 }
 AGGREGATES: dict[str, Aggregate] = {
     "sum": scaled_sum(1.0),
@@ -367,6 +452,9 @@ AGGREGATES: dict[str, Aggregate] = {
     "elect": election("mean", 1.0),
     "consensus": CONSENSUS,
     "stitch": STITCH,
+    "tatr": TATR,
+    "pcb": PCB,
+    "lines": LINES,
     "nuslerp": NUSLERP,
     "multislerp": MULTISLERP,
     "model_stock": MODEL_STOCK,

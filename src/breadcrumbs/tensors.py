@@ -21,7 +21,7 @@ from breadcrumbs.errors import MismatchError
 from breadcrumbs.kernels import plain
 from breadcrumbs.plan import TensorPlan
 from breadcrumbs.sink import SegmentReport
-from breadcrumbs.transforms import Band, Chances, Draw
+from breadcrumbs.transforms import Band, Chances, Draw, Fitted
 from breadcrumbs.work import FUSED, GROUP, PRECISION, Job, Segment
 
 if TYPE_CHECKING:
@@ -77,14 +77,17 @@ class Merging:
         self.engine, self.job, self.tensor = engine, job, tensor
         self.number = len(plan.models)
         weights = [model.weight for model in plan.recipe.models]
+        aggregate, transform = plan.method.aggregate, plan.method.transform
+        models = tensor.models
+        if isinstance(transform, Fitted) and transform.absent:
+            models = [model or tensor.base for model in models]
         #: The models that count here: present, and of a weight other than 0.
-        self.who = [t for t, m in enumerate(tensor.models) if m is not None and weights[t] != 0]
-        self.models = [m for t in self.who if (m := tensor.models[t]) is not None]
-        present = [weights[t] for t, m in enumerate(tensor.models) if m is not None]
+        self.who = [t for t, m in enumerate(models) if m is not None and weights[t] != 0]
+        self.models = [m for t in self.who if (m := models[t]) is not None]
+        present = [weights[t] for t, m in enumerate(models) if m is not None]
         mine = [weights[t] for t in self.who]
         #: The weights as given, and the factor of a linear aggregate.
         self.given = np.array(mine, np.float64)
-        aggregate, transform = plan.method.aggregate, plan.method.transform
         self.factor = 1.0
         if isinstance(aggregate, Linear):
             self.factor = aggregate.factor(tensor.values, present)
@@ -106,7 +109,7 @@ class Merging:
         #: Whether the step is a sum of the task vectors, which the kernels know, or something else.
         self.linear = (
             isinstance(aggregate, Linear)
-            and not isinstance(transform, Chances)
+            and not isinstance(transform, Chances | Fitted)
             and tensor.onto is None
         )
         #: Whether the fused kernels do: few models and plain dtypes.

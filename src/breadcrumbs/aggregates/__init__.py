@@ -11,8 +11,10 @@ An aggregate is declared by what it needs from the engine; the merged tensor is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -44,12 +46,15 @@ class Statistics:
 class Linear:
     """``base + factor * sum(weight_t * tau_t)``.
 
-    factor: (values, weights) -> the factor; raises RecipeError where there is none.
+    factor: (values, weights) -> the factor; raises RecipeError where there is none. place: (values
+    of each tensor by name, number of models) -> the same with what follows from the names, and a
+    sentence for the user; raises RecipeError where the names do not tell.
     """
 
     factor: Callable[[Values, Sequence[float]], float]
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     models: Models = (0, None)
+    place: Callable[[Mapping[str, Values], int], tuple[dict[str, Values], str]] | None = None
 
 
 @dataclass
@@ -57,8 +62,14 @@ class Entries:
     """Some entries of all models.
 
     taus: (T, n) float64, transformed, 0 where cut. kept: (T, n), where they were not cut.
-    weights: (T,). majority: 1 or -1, what `Elementwise.vote` found. statistics: (T, n) float64, if
-    the aggregate takes any; then all models are there, an absent one as a task vector of zeros.
+    weights: (T,). majority: 1 or -1, what `Elementwise.vote` found. counts: to add to what the
+    report tells: how many entries ``changed``, and of these how many are what else. statistics:
+    (T, n) float64, if the aggregate takes any.
+
+    With `Elementwise.prepare` or statistics, the rows are all models of a weight other than 0,
+    zeros where one lacks the tensor. who: (T,) their numbers in the recipe. start: how many entries
+    of the model come before these. narrow: whether magnitudes rank as float32. known: what
+    ``prepare`` returned.
     """
 
     taus: np.ndarray
@@ -66,11 +77,34 @@ class Entries:
     weights: np.ndarray
     majority: int = 1
     statistics: np.ndarray | None = None
+    counts: Counter[str] = field(default_factory=Counter)
+    who: Sequence[int] = ()
+    start: int = 0
+    narrow: bool = True
+    known: Any = None
 
     @property
     def terms(self) -> np.ndarray:
         """The task vectors times their weights."""
         return self.weights[:, None] * self.taus
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """The magnitudes of the task vectors, as they are ranked."""
+        sizes = np.abs(self.taus)
+        return sizes.astype(np.float32).astype(np.float64) if self.narrow else sizes
+
+
+class Stream(Protocol):
+    """All entries that are merged, some at a time, tensor after tensor in the order of names.
+
+    It may be gone through again. size: how many entries. models: how many rows they have.
+    """
+
+    size: int
+    models: int
+
+    def __iter__(self) -> Iterator[Entries]: ...
 
 
 @dataclass(frozen=True)
@@ -82,6 +116,10 @@ class Elementwise:
     sum over all entries is found in a pass of its own, and given as ``entries.majority`` (1 where
     it is 1 or not asked for, else -1). kind: values -> which of the fused kernels' elections it is,
     if it is one. statistics: what it takes besides, of the shape of the weights.
+
+    prepare: (stream, values) -> what ``combine`` is to know of the whole model, found in passes of
+    its own before anything is written, and given as ``entries.known``; no bit of it may depend on
+    how the stream is cut. passes: values -> how many passes it makes at most; 0 asks for none.
     """
 
     combine: Callable[[Entries, Values], np.ndarray]
@@ -90,6 +128,8 @@ class Elementwise:
     vote: Callable[[Entries], int] | None = None
     kind: Callable[[Values], int] | None = None
     statistics: Statistics | None = None
+    prepare: Callable[[Stream, Values], Any] | None = None
+    passes: Callable[[Values], int] = lambda values: 0
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,15 @@ A transform is declared by what it needs from the engine:
   function from the size of the unit to the first and last rank that stay.
 * `Draw` keeps entries at random: a function to the probability of staying.
 * `Chances` does so with a probability that depends on the rank of an entry in its row.
+* `Fitted` changes values by a function of a few numbers, which are found from the tensor first.
 * `Everything` keeps all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -71,6 +73,24 @@ class Chances:
 
 
 @dataclass(frozen=True)
+class Fitted:
+    """Change the values of a tensor's task vectors by a function that is fitted to them first.
+
+    fit: (begin, values) -> numbers; ``begin()`` yields the task vectors (T, n) of the tensor, some
+    entries at a time, as often as it is called. change: (task vectors (T, n), what was fitted,
+    values) -> the changed ones, entry by entry. passes: how often ``fit`` begins. absent: whether a
+    model that lacks the tensor takes part with zeros, because each one's result depends on all.
+    """
+
+    fit: Callable[[Callable[[], Iterator[np.ndarray]], Values], Any]
+    change: Callable[[np.ndarray, Any, Values], np.ndarray]
+    parameters: Mapping[str, Parameter]
+    passes: int
+    absent: bool = False
+    check: Callable[[Values], Values] = lambda values: values
+
+
+@dataclass(frozen=True)
 class Everything:
     """Keep every entry."""
 
@@ -78,4 +98,4 @@ class Everything:
     check: Callable[[Values], Values] = lambda values: values
 
 
-Transform = Band | Draw | Chances | Everything
+Transform = Band | Draw | Chances | Fitted | Everything

@@ -1,0 +1,51 @@
+"""EMR-Merging: elect one vector for all tasks, mask and rescale it for each.
+
+Huang et al., "EMR-Merging: Tuning-Free High-Performance Model Merging", NeurIPS 2024,
+arXiv:2405.17461. The elected sign of an entry is that of the sum of the task vectors, negative
+where the sum is 0; the unified vector has that sign and the largest magnitude among the task
+vectors that agree. The mask of a task holds where it agrees; its rescaler is
+``sum |tau_t| / sum |m_t unified|`` over all entries of the model, 1 for a task that did not move.
+The paper has no weights: here they multiply the task vectors.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from breadcrumbs.aggregates import Elementwise, Entries, Stream
+from breadcrumbs.kernels.plain import exact_sum
+from breadcrumbs.parameters import Values, WhichModel
+from breadcrumbs.streaming import Total
+
+
+def _elected(terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the unified vector (n,), and where each task agrees with it (T, n)."""
+    signs = np.where(exact_sum(terms) > 0, 1.0, -1.0)
+    agree = terms * signs > 0
+    return signs * np.where(agree, np.abs(terms), 0.0).max(axis=0, initial=0.0), agree
+
+
+def _prepare(stream: Stream, values: Values) -> float:
+    """Return the rescaler of the task."""
+    before, after = Total(), Total()
+    for entries in stream:
+        row, terms = list(entries.who).index(values["task"]), entries.terms
+        unified, agree = _elected(terms)
+        before.add(np.abs(terms[row]))
+        after.add(np.abs(unified[agree[row]]))
+    return float(before) / float(after) if float(after) else 1.0
+
+
+def _combine(entries: Entries, values: Values) -> np.ndarray:
+    unified, agree = _elected(entries.terms)
+    if values["task"] is None:
+        return unified
+    return entries.known * np.where(agree[list(entries.who).index(values["task"])], unified, 0.0)
+
+
+EMR = Elementwise(
+    combine=_combine,
+    parameters={"task": WhichModel(False, "the model to rebuild; without it, the unified one")},
+    prepare=_prepare,
+    passes=lambda values: int(values.get("task") is not None),
+)

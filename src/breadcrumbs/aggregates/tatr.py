@@ -1,0 +1,49 @@
+"""Task Arithmetic in the Trust Region: add the task vectors where they conflict least.
+
+Sun et al., "Task Arithmetic in Trust Region", ICLR 2025, arXiv:2501.15065, without data: the task
+vector stands for its gradient. Conflict: ``Omega = (sum |tau|)^2 - sum |tau|^2``, twice the sum of
+the products of all pairs; it is added up pair by pair, which loses nothing to cancellation, in
+float64 and from the smallest magnitude up, so that the order of the models does not matter. The
+fraction ``quantile`` of all entries of the model with the least Omega stays; equal ones rank by
+position.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from breadcrumbs.aggregates import Elementwise, Entries, Stream
+from breadcrumbs.kernels.plain import exact_sum
+from breadcrumbs.parameters import Fraction, Real, Values, count
+from breadcrumbs.streaming import PLACES, Cut, select
+
+
+def omega(entries: Entries) -> np.ndarray:
+    """Return the conflict (n,) of the weighted task vectors."""
+    total, below = np.zeros(entries.taus.shape[1]), np.zeros(entries.taus.shape[1])
+    for size in np.sort(np.abs(entries.weights)[:, None] * entries.sizes, axis=0):
+        total += size * below
+        below += size
+    return 2 * total
+
+
+def _prepare(stream: Stream, values: Values) -> Cut:
+    ranks = [[count(values["quantile"], stream.size)]]
+    begin = lambda: ((entries.start, omega(entries)[None]) for entries in stream)  # noqa: E731
+    return select(begin, stream.size, ranks)[0][0]
+
+
+def _combine(entries: Entries, values: Values) -> np.ndarray:
+    stays = entries.known.before(entries.start, omega(entries))
+    return np.where(stays, exact_sum(entries.terms), 0.0)
+
+
+TATR = Elementwise(
+    combine=_combine,
+    parameters={
+        "quantile": Fraction("0.99", "fraction of entries that stay, those of least conflict"),
+        "alpha": Real(0.3, "factor of what stays of the sum"),
+    },
+    prepare=_prepare,
+    passes=lambda values: PLACES,
+)

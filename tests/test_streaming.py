@@ -1,0 +1,84 @@
+"""Ranks and sums of values that stream by are those of all values at once."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from breadcrumbs import streaming
+from breadcrumbs.streaming import Cut, Total, select
+
+VALUES = st.one_of(
+    st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, 5e-324, -5e-324, 1e300]),
+    st.floats(allow_nan=False),
+)
+
+
+def passes(values: np.ndarray, chunk: int, seen: list[int]):
+    """Return what begins a pass over the columns of values, and counts it."""
+
+    def begin():
+        seen.append(0)
+        for start in range(0, values.shape[1], chunk):
+            yield start, values[:, start : start + chunk]
+
+    return begin
+
+
+def ranked(row: np.ndarray) -> list[tuple[float, int]]:
+    return sorted((float(value), place) for place, value in enumerate(row))
+
+
+@settings(deadline=None)
+@given(st.lists(VALUES, min_size=1, max_size=60), st.integers(1, 7), st.sampled_from([0, 1, 5, 99]))
+def test_a_rank_is_that_of_sorted_values(values, chunk, room):
+    rows = np.array([values, values[::-1]])
+    n, seen = len(values), []
+    ranks = [[0, n // 3, n], [n - 1, n // 2]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streaming, "ROOM", room)
+        found = select(passes(rows, chunk, seen), n, ranks)
+        assert len(seen) <= streaming.PLACES
+        only = select(passes(rows, chunk, []), n, ranks, places=False)
+    for row, mine, cuts, bare in zip(rows, ranks, found, only, strict=True):
+        for rank, cut, value in zip(mine, cuts, bare, strict=True):
+            assert (cut.value, cut.place) == ([*ranked(row), (math.inf, n)])[rank]
+            assert value.value == cut.value
+            before = np.concatenate([cut.before(i, row[i : i + chunk]) for i in range(0, n, chunk)])
+            assert np.flatnonzero(before).tolist() == sorted(p for _, p in ranked(row)[:rank])
+
+
+def test_values_alone_take_no_pass_for_places():
+    values, seen = np.zeros((1, 50)), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streaming, "ROOM", 3)
+        assert select(passes(values, 7, seen), 50, [[20]], places=False) == [[Cut(0.0, 0)]]
+        assert len(seen) == streaming.VALUES
+        assert select(passes(values, 7, seen), 50, [[20]]) == [[Cut(0.0, 20)]]
+        assert len(seen) == streaming.VALUES + streaming.PLACES
+
+
+def test_few_entries_take_one_pass():
+    seen: list[int] = []
+    select(passes(np.ones((2, 50)), 8, seen), 50, [[3], [4, 5]])
+    assert len(seen) == 1
+
+
+@given(st.lists(st.floats(-1e300, 1e300), max_size=40), st.integers(1, 9))
+def test_a_total_is_the_exact_sum_rounded_once(values, chunk):
+    total = Total()
+    for start in range(0, len(values), chunk):
+        total.add(np.array(values[start : start + chunk]))
+    assert float(total) == math.fsum(values)
+
+
+def test_a_total_of_the_smallest_and_of_opposite_numbers():
+    total = Total()
+    total.add(np.array([5e-324, 1e308, -1e308, 5e-324]))
+    assert float(total) == 1e-323
+    total.add(np.zeros(0))
+    assert float(total) == 1e-323
