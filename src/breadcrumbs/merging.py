@@ -340,7 +340,7 @@ class FileSink:
     def finish(self, segment: Segment, report: SegmentReport) -> None:
         digest = self._thread.hasher.hexdigest(length=16)
         del self._thread.hasher
-        more = {"kept": report.kept, "squares": report.squares, "counts": report.counts}
+        more = {"kept": report.kept, "counts": report.counts, "squares": report.squares}
         self.writer.finished(segment.index, segment.start, segment.stop, digest, more)
 
 

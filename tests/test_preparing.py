@@ -1,0 +1,297 @@
+"""Methods that look at the whole model first, or at a whole tensor: TALL, EMR, TATR, PCB, TVQ."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from reference import breadcrumbs_mask
+from references import classical, masks, spectral
+from references.common import Arrays, magnitude
+from test_published import close, family, taus_of
+
+import breadcrumbs
+from breadcrumbs import merging, recipe, streaming, work
+from breadcrumbs.errors import RecipeError
+from breadcrumbs.recipe import Model, Override, Recipe
+
+PREPARED: dict[str, dict[str, Any]] = {
+    "tatr": {"quantile": 0.4},
+    "pcb": {},
+    "emr": {"task": 2},
+    "consensus": {"on": "ties"},
+    "tall_mask": {"on": "ties", "task": 3},
+}
+prepared = pytest.mark.parametrize("method", PREPARED)
+
+
+def same(found: Arrays, expected: Arrays) -> None:
+    assert list(found) == list(expected)
+    for name, values in expected.items():
+        assert found[name].tobytes() == values.tobytes(), name
+
+
+@prepared
+@pytest.mark.parametrize("kind", ["usual", "ties"])
+def test_more_passes_find_the_same(method, kind, monkeypatch):
+    base, *models = family(1, "float32", 3, kind)
+    merge = partial(breadcrumbs.merge, base, models, method=method, **PREPARED[method])
+    expected = merge()
+    monkeypatch.setattr(work, "CHUNK", 16)
+    monkeypatch.setattr(work, "ARENA", 16 * 16)
+    for room in (0, 1, 20):
+        monkeypatch.setattr(streaming, "ROOM", room)
+        same(merge(threads=3), expected)
+
+
+def masked(base: Arrays, models: list[Arrays]) -> list[Arrays]:
+    """Return models of the Breadcrumbs masks of task vectors."""
+    result = []
+    for model in models:
+        changed = dict(model)
+        for name in set(base) - {"steps"}:
+            sizes = magnitude(base[name], model[name]).reshape(-1).tolist()
+            mask = np.reshape(breadcrumbs_mask(sizes, beta=0.3, gamma=0.8), base[name].shape)
+            changed[name] = np.where(mask, model[name], base[name])
+        result.append(changed)
+    return result
+
+
+@pytest.mark.parametrize("aggregate", ["tatr", "pcb", "consensus"])
+@pytest.mark.parametrize("unit", [None, "row", "model"])
+def test_what_is_looked_at_is_what_the_transform_leaves(aggregate, unit, monkeypatch):
+    base, *models = family(2, "float32", 3)
+    given = {"on": "ties"} if aggregate == "consensus" else {}
+    given |= {"beta": 0.3, "gamma": 0.8} | ({"granularity": unit} if unit else {})
+    merge = partial(breadcrumbs.merge, base, models, method=f"breadcrumbs+{aggregate}", **given)
+    found = merge(dtype="float64")
+    if unit is None:
+        reference = {"tatr": spectral.tatr, "pcb": spectral.pcb, "consensus": masks.consensus}
+        settings = {"on": "ties"} if aggregate == "consensus" else {}
+        close(found, reference[aggregate](base, masked(base, models), **settings), 1e-12)
+    monkeypatch.setattr(work, "CHUNK", 8)
+    monkeypatch.setattr(work, "ARENA", 8 * 16)
+    same(merge(dtype="float64", threads=2), found)
+
+
+@pytest.mark.parametrize("transform, settings", [("tvq", {"bits": 3}), ("rtvq", {})])
+@pytest.mark.parametrize("aggregate", ["tsv_m", "elect", "mean", "tatr", "model_stock"])
+def test_quantised_task_vectors_go_with_every_aggregate(transform, settings, aggregate):
+    base, *models = family(3, "float64", 3)
+    models = [*models[:2], {name: v for name, v in models[2].items() if name != "b"}]
+    found = breadcrumbs.merge(
+        base, models, method=f"{transform}+{aggregate}", missing="base", **settings
+    )
+    zeros = {name: np.zeros_like(values) for name, values in base.items()}  # to lose no digit
+    quantised: list[Arrays] = [dict(zeros) for _ in models]
+    for name in set(base) - {"steps"}:
+        taus = taus_of(base[name], [m.get(name, base[name]) for m in models])
+        if transform == "rtvq":
+            taus = spectral.rtvq(taus)
+        else:
+            taus = [spectral.tvq(tau, bits=3) for tau in taus]
+        for model, tau in zip(quantised, taus, strict=True):
+            model[name] = np.asarray(tau)
+    if aggregate == "mean" and transform == "tvq":
+        del quantised[2]["b"]  # the mean is of the models that have the tensor
+    step = breadcrumbs.merge(zeros, quantised, method=f"none+{aggregate}", missing="base")
+    close(found, {name: base[name] + values for name, values in step.items()}, 1e-12)
+
+
+@prepared
+def test_what_is_excluded_does_not_count(method):
+    base, *models = family(4, "bfloat16", 3)
+    merge = partial(breadcrumbs.merge, method=method, **PREPARED[method])
+    found = merge(base, models, exclude=["b", "blocks.3.*"])
+    left = [
+        {name: values for name, values in arrays.items() if name not in ("b", "blocks.3.w")}
+        for arrays in (base, *models)
+    ]
+    expected = merge(left[0], left[1:])
+    same({name: found[name] for name in expected}, expected)
+    assert found["b"].tobytes() == base["b"].tobytes()
+
+
+@pytest.mark.parametrize("method", [*PREPARED, "rtvq", "lines"])
+def test_a_model_of_weight_0_is_absent(method):
+    base, *models = family(5, "float32", 4)
+    given = dict(PREPARED.get(method, {}), method=method)
+    found = breadcrumbs.merge(base, models, weights=[1, 1, 1, 0], **given)
+    same(found, breadcrumbs.merge(base, models[:3], **given))
+
+
+@prepared
+def test_no_model_that_counts_gives_the_base(method):
+    base, *models = family(6, "float32", 3)
+    if "task" in PREPARED[method]:
+        with pytest.raises(RecipeError, match="has weight 0, so it takes no part"):
+            breadcrumbs.merge(base, models, weights=[0, 0, 0], method=method, **PREPARED[method])
+        return
+    same(breadcrumbs.merge(base, models, weights=[0, 0, 0], method=method), base)
+
+
+@pytest.mark.parametrize("method", [*PREPARED, "tvq", "rtvq"])
+def test_what_is_not_finite_counts_as_unchanged(method):
+    base, *models = family(7, "float32", 3)
+    whole = dict(models[1], b=models[1]["b"].copy())
+    models[1]["b"] = models[1]["b"].copy()
+    models[1]["b"][2, 3], whole["b"][2, 3] = np.nan, base["b"][2, 3]
+    given = dict(PREPARED.get(method, {}), method=method)
+    found = breadcrumbs.merge(base, models, allow_nonfinite=True, **given)
+    same(found, breadcrumbs.merge(base, [models[0], whole, models[2]], **given))
+
+
+# --- files -------------------------------------------------------------------------------------
+
+
+def saved(folder: Path, arrays: list[Arrays]) -> list[str]:
+    from safetensors.numpy import save_file
+
+    paths = [str(folder / f"{i}.safetensors") for i in range(len(arrays))]
+    for path, mine in zip(paths, arrays, strict=True):
+        save_file(mine, path)
+    return paths
+
+
+@prepared
+def test_an_interrupted_merge_goes_on_to_the_same_bits(method, tmp_path):
+    paths = saved(tmp_path, family(8, "float32", 3))
+    models = tuple(Model(path) for path in paths[1:])
+    made = Recipe(paths[0], models, method, parameters=PREPARED[method])
+    calls = iter(range(4))
+
+    def stop(nbytes: int) -> None:
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+
+    def merge(name: str, **options: Any) -> Any:
+        with merging.opened(made) as plan:
+            return merging.to_files(plan, tmp_path / name, threads=1, **options)
+
+    whole = merge("whole.safetensors")
+    with pytest.raises(KeyboardInterrupt):
+        merge("out.safetensors", progress=stop)
+    resumed = merge("out.safetensors", resume=True)
+    files = [(tmp_path / f"{name}.safetensors").read_bytes() for name in ("out", "whole")]
+    assert files[0] == files[1]
+    assert resumed.shares == whole.shares
+
+
+@pytest.mark.parametrize("on", ["sum", "ties"])
+@pytest.mark.parametrize("kind", ["usual", "ties"])
+def test_the_report_of_consensus_tells_what_tasks_use(on, kind, tmp_path):
+    base, *models = family(9, "float32", 3, kind)
+    paths = saved(tmp_path, [base, *models])
+    given = dict(method="consensus", on=on, scale=[0.2, 0.4, 0.5])
+    report = breadcrumbs.merge(paths[0], paths[1:], output=tmp_path / "out", **given)
+    expected = masks.consensus_statistics(base, models, scale=[0.2, 0.4, 0.5], on=on)
+    assert report.shares == pytest.approx(expected, abs=1e-15)
+    assert 0 < report.shares["selfish"] < 1
+    assert f"{report.shares['selfish']:.2%} are selfish" in (tmp_path / "out/README.md").read_text()
+    text = (tmp_path / "out/breadcrumbs.yaml").read_text()
+    assert "scale:\n  - 0.2\n  - 0.4\n  - 0.5\n" in text
+    loaded = recipe.load(tmp_path / "out/breadcrumbs.yaml")
+    assert recipe.to_yaml(loaded, complete=True) == text
+
+
+def test_nothing_changed_has_shares_of_0(tmp_path):
+    base, *_ = family(9, "float32", 0)
+    paths = saved(tmp_path, [base, base])
+    report = breadcrumbs.merge(
+        paths[0], paths[1:], method="consensus", output=tmp_path / "out.safetensors"
+    )
+    assert report.shares == {"catastrophic": 0, "selfish": 0}
+
+
+# --- what is refused ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "method, given, message",
+    [
+        ("tall_mask", {}, r"tall_mask: task: is not given\. Give one of dogs, cats, model 3, or"),
+        ("tall_mask", {"task": "dog"}, r"task: there is no model 'dog'.*mean 'dogs'"),
+        ("tall_mask", {"task": 4}, r"no model '4'\. Give one of .*, or a number from 1 to 3"),
+        ("tall_mask", {"task": 0}, r"no model '0'"),
+        ("emr", {"task": True}, r"emr: task: True is not possible\. Give a model's name"),
+        ("consensus", {"scale": [0.2, 0.4]}, r"consensus: scale: 2 are given for 3 models"),
+        ("consensus", {"scale": "0.2,0.4,2"}, r"scale: '0.2,0.4,2' is not possible\. Give 0 to 1"),
+        ("consensus", {"on": "tie"}, r"on: 'tie' is not possible\. Give sum, ties"),
+        ("tvq", {"bits": 0}, r"bits: 0 is not possible\. Give a whole number from 1 to 16"),
+        ("tvq", {"bits": 17}, r"bits: 17 is not possible"),
+        ("lines", {"pattern": r"block\d"}, r"pattern: .* Give a regular expression with one group"),
+        ("lines", {"pattern": "("}, r"pattern: '\(' is not possible"),
+        ("lines", {"pattern": r"b\.(\d+)"}, r"lines: pattern: 'b\\\.\(\\d\+\)' finds no layer in"),
+        ("lines", {"pattern": r"blocks.(0)"}, r"finds layer 0 alone, so there is no depth"),
+        ("pcb", {"overrides": [{"tensors": "b", "edge": 0}]}, r"so only alpha can differ"),
+    ],
+)
+def test_what_cannot_be_is_refused(method, given, message):
+    base, *models = family(10, "float32", 3)
+    with pytest.raises(RecipeError, match=message):
+        breadcrumbs.merge(base, models, names=["dogs", "cats", ""], method=method, **given)
+
+
+@pytest.mark.parametrize("task", ["cats", 2, "2"])
+def test_a_task_is_a_name_or_a_number(task):
+    base, *models = family(10, "float32", 3)
+    merge = partial(breadcrumbs.merge, base, models, method="emr", names=["dogs", "cats", "3"])
+    same(merge(task=task), merge(task="cats"))
+    same(merge(task=3), breadcrumbs.merge(base, models, method="emr", task=3))
+
+
+def test_alpha_may_differ_between_tensors():
+    base, *models = family(11, "float32", 3)
+    override = {"tensors": "b", "alpha": 0}
+    found = breadcrumbs.merge(base, models, method="pcb", overrides=[override])
+    expected = breadcrumbs.merge(base, models, method="pcb")
+    same(found, expected | {"b": base["b"]})
+
+
+# --- depth -------------------------------------------------------------------------------------
+
+
+def test_layers_are_found_in_usual_names():
+    names = {
+        "model.layers.0.self_attn.q_proj.weight": 0,
+        "model.layers.3.mlp.experts.7.weight": 3,
+        "encoder.block.2.layer.1.DenseReluDense.wi.weight": 2,
+        "visual.transformer.resblocks.4.mlp.c_fc.bias": 4,
+        "h.1.attn.bias": 1,
+        "lm_head.weight": 0,
+        "conv1.weight": 0,
+    }
+    base = {name: np.zeros(2, np.float32) for name in names}
+    models = [{name: np.ones(2, np.float32) for name in names}] * 4
+    found = breadcrumbs.merge(base, models, method="lines", beta=0.5)
+    for name, layer in names.items():  # a sum of 4, each of weight 1/4 in the first layer
+        assert found[name].tolist() == [np.float32(4 * (0.25 + 0.5 * layer / 4))] * 2, name
+
+
+def test_a_plan_says_which_layers_it_found(tmp_path):
+    paths = saved(tmp_path, family(12, "float32", 1))
+    with merging.opened(Recipe(paths[0], (Model(paths[1]),), "lines")) as plan:
+        (warning,) = plan.warnings
+    assert "found 11 layers in 3 tensors; alpha alone scales" in warning
+
+
+def test_layers_count_whatever_is_excluded():
+    base, *models = family(13, "float32", 2)
+    given = dict(method="lines", beta=1.5)
+    found = breadcrumbs.merge(base, models, exclude=["blocks.10.*"], **given)
+    expected = breadcrumbs.merge(base, models, **given)
+    same(found, expected | {"blocks.10.w": base["blocks.10.w"]})
+
+
+def test_an_override_scales_a_layer_of_its_own():
+    base, *models = family(14, "float32", 2)
+    over = Override("blocks.3.*", {"alpha": 2, "beta": 0})
+    found = breadcrumbs.merge(
+        base, models, method="lines", overrides=[{"tensors": over.tensors, **over.parameters}]
+    )
+    taus = taus_of(base["blocks.3.w"], [m["blocks.3.w"] for m in models])
+    expected = classical.linear_sum(base["blocks.3.w"], taus, alpha=2)
+    np.testing.assert_allclose(found["blocks.3.w"], expected, rtol=1e-6)
