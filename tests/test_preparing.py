@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +120,15 @@ def test_what_is_excluded_does_not_count(method):
 def test_a_model_of_weight_0_is_absent(method):
     base, *models = family(5, "float32", 4)
     given = dict(PREPARED.get(method, {}), method=method)
-    found = breadcrumbs.merge(base, models, weights=[1, 1, 1, 0], **given)
-    same(found, breadcrumbs.merge(base, models[:3], **given))
+    names = ["absent", "first", "second", "third"]
+    if "task" in given:
+        given["task"] = names[given["task"]]
+    for scales in ([0.1, 0.2, 0.5, 0.4],) if method in ("consensus", "tall_mask") else (None,):
+        more = [{"scale": mine} if mine else {} for mine in (scales, scales and scales[1:])]
+        found = breadcrumbs.merge(
+            base, models, weights=[0, 1, 1, 1], names=names, **given, **more[0]
+        )
+        same(found, breadcrumbs.merge(base, models[1:], names=names[1:], **given, **more[1]))
 
 
 @prepared
@@ -142,6 +150,30 @@ def test_what_is_not_finite_counts_as_unchanged(method):
     given = dict(PREPARED.get(method, {}), method=method)
     found = breadcrumbs.merge(base, models, allow_nonfinite=True, **given)
     same(found, breadcrumbs.merge(base, [models[0], whole, models[2]], **given))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_magnitudes_rank_as_those_of_ties_do(dtype):
+    # Rounded to float32 all are equal, and the last entries stay; in float64 the first are larger.
+    base = {"w": np.linspace(0.1, 0.9, 20).astype(dtype)}
+    models = [{"w": np.full(20, 1e8 * sign, dtype)} for sign in (1, 3)]
+    found = breadcrumbs.merge(
+        base, models, method="consensus", on="ties", k=0, alpha=1, dtype="float64"
+    )
+    close(found, masks.consensus(base, models, on="ties", k=0, alpha=1), 1e-15)
+    moved = np.flatnonzero(found["w"] != base["w"]).tolist()
+    assert moved == ([16, 17, 18, 19] if dtype == "float32" else [0, 1, 2, 3])
+    trimmed = breadcrumbs.merge(base, models, method="ties", merge="sum", alpha=1, dtype="float64")
+    same(found, trimmed)
+
+
+def test_conflict_does_not_depend_on_who_has_which_magnitude():
+    rows = np.array(list(permutations([0.1, 0.2, 0.3, 0.7]))).T
+    base = {"w": np.zeros(24)}
+    models = [{"w": row.copy()} for row in rows]
+    for quantile, number in ((0.25, 6), (0.5, 12), (0.75, 18)):
+        found = breadcrumbs.merge(base, models, method="tatr", quantile=quantile)["w"]
+        assert np.flatnonzero(found).tolist() == list(range(number))
 
 
 # --- files -------------------------------------------------------------------------------------
