@@ -59,10 +59,10 @@ class Combining:
 
         return self.transform.fit(begin, self.values)
 
-    def stream(self, segment: Segment, cuts: np.ndarray | None) -> Iterator[Entries]:
-        """Yield the entries of a segment, for `Elementwise.prepare`."""
+    def stream(self, segment: Segment, cuts: np.ndarray | None) -> Iterator[tuple[int, Entries]]:
+        """Yield (start, entries) of a segment, for `Elementwise.prepare`."""
         for start, _, _, taus, kept, _ in self._chunks(segment, cuts):
-            yield self._present(taus, kept, start)
+            yield start, self._present(taus, kept, start)
 
     def vote(self, segment: Segment, cuts: np.ndarray | None) -> int:
         """Return the sum of the votes of a segment's entries."""

@@ -51,10 +51,27 @@ class ModelStream:
             start += segment.stop - segment.start
         return result
 
-    def __iter__(self) -> Iterator[Entries]:
+    def located(self) -> Iterator[tuple[int, int, Entries]]:
+        """Yield (number of the tensor, where in it they start, entries)."""
         for segment, job, cuts in self.segments:
             tensor = self.engine.plan.tensors[segment.index]
-            yield from Combining(Merging(self.engine, job, tensor)).stream(segment, cuts)
+            combining = Combining(Merging(self.engine, job, tensor))
+            for start, entries in combining.stream(segment, cuts):
+                yield segment.index, start, entries
+
+    def __iter__(self) -> Iterator[Entries]:
+        return (entries for _, _, entries in self.located())
+
+
+def look(engine: Engine, parts: Sequence[tuple[Job, np.ndarray | None]]) -> ModelStream:
+    """Let the aggregate find what it must know of the whole model; return the stream."""
+    aggregate, stream = engine.plan.method.aggregate, ModelStream(engine, parts)
+    assert isinstance(aggregate, Elementwise) and aggregate.prepare is not None
+    engine.prepared = Prepared(stream.starts())
+    for segment, _, _ in stream.segments[:1]:  # all tensors have the same values
+        known = aggregate.prepare(stream, engine.plan.tensors[segment.index].values)
+        engine.prepared = Prepared(engine.prepared.starts, known)
+    return stream
 
 
 def prepare(engine: Engine, jobs: Sequence[Job]) -> list[Task]:
@@ -62,9 +79,7 @@ def prepare(engine: Engine, jobs: Sequence[Job]) -> list[Task]:
 
     Copies do not wait. What is known does not depend on what an earlier run has done.
     """
-    plan, aggregate = engine.plan, engine.plan.method.aggregate
-    assert isinstance(aggregate, Elementwise) and aggregate.prepare is not None
-    find = aggregate.prepare
+    plan = engine.plan
     is_copy = [bool(plan.tensors[job.pieces[0].index].copied) for job in jobs]
     copies = [partial(engine.start, job) for job, copy in zip(jobs, is_copy, strict=True) if copy]
     merged = [job for job, copy in zip(jobs, is_copy, strict=True) if not copy]
@@ -80,10 +95,7 @@ def prepare(engine: Engine, jobs: Sequence[Job]) -> list[Task]:
         if waiting:
             job = waiting.pop()
             return engine.ready(job, partial(found, job))
-        stream = ModelStream(engine, ready)
-        engine.prepared = Prepared(stream.starts())
-        known = find(stream, plan.tensors[merged[0].pieces[0].index].values)
-        engine.prepared = Prepared(engine.prepared.starts, known)
+        look(engine, ready)
         return [
             partial(engine.before, job, segments, cuts)
             for (job, cuts), segments in zip(ready, left, strict=True)
