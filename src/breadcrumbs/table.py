@@ -243,7 +243,7 @@ METHODS: dict[str, Method] = {
             "base + alpha * sum_t sign(tau_t) a_t s_t / max(sum_t s_t, 1e-12), s_t = min-max of the"
             " top `ratio` of exp(T minmax(a_t)^2) tanh(tau_t sum tau), a_t = |tau_t| without edges",
             "Du et al., Parameter Competition Balancing, NeurIPS 2024, arXiv:2410.02396",
-            "Ranks are of the whole model. The paper searches ratio and alpha.",
+            "Ranks are of the whole model. Reads it up to 9 times, so it is slow.",
         ),
         Method(
             "lines",
