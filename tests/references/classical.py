@@ -19,6 +19,7 @@ from references.common import (
     ascending,
     count_of,
     difference,
+    exact,
     flat,
     flat_magnitude,
     in_rows,
@@ -381,6 +382,13 @@ def nearswap(base: np.ndarray, models: Sequence[np.ndarray], *, t: float) -> np.
     return wide(base) + np.clip(difference(base, model), -t, t)
 
 
+def variances(taus: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the variance of each entry over the models, times their number squared, exactly."""
+    columns = zip(*(exact(tau) for tau in taus), strict=True)
+    found = [len(c) * sum(x * x for x in c) - sum(c) ** 2 for c in columns]
+    return np.array(found, object).reshape(taus[0].shape)
+
+
 def sce(base: np.ndarray, models: Sequence[np.ndarray], *, density: Any = 1.0) -> np.ndarray:
     """Return base + the task vectors selected by variance, weighted by energy, minority erased.
 
@@ -393,7 +401,7 @@ def sce(base: np.ndarray, models: Sequence[np.ndarray], *, density: Any = 1.0) -
     """
     taus = [difference(base, m) for m in models]
     if density < 1:
-        variance = np.var(taus, axis=0)
+        variance = variances(taus)
         count = count_of(density, int(np.count_nonzero(variance)))
         taus = [np.where(largest(variance, count), tau, 0) for tau in taus]
     energies = [dot(tau, tau) for tau in taus]

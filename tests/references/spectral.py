@@ -36,19 +36,22 @@ from references.common import (
 EPS = float(np.finfo(np.float64).eps)
 
 
-def triplets(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return ``U, s, V^T`` of the singular values that are not 0, the largest first."""
+def triplets(matrix: np.ndarray, least: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return ``U, s, V^T`` of the singular values that are not 0, the largest first.
+
+    least: singular values up to this count as 0 too.
+    """
     u, s, v = np.linalg.svd(matrix, full_matrices=False)
-    rank = int(np.count_nonzero(s > EPS * max(matrix.shape) * s.max(initial=0)))
+    rank = int(np.count_nonzero(s > max(least, EPS * max(matrix.shape) * s.max(initial=0))))
     return u[:, :rank], s[:rank], v[:rank]
 
 
-def polar(matrix: np.ndarray) -> np.ndarray:
+def polar(matrix: np.ndarray, least: float = 0.0) -> np.ndarray:
     """Return the polar factor ``U V^T``: the nearest matrix with orthonormal columns or rows.
 
-    Of a matrix without full rank: the nearest partial isometry.
+    Of a matrix without full rank: the nearest partial isometry. least: as for `triplets`.
     """
-    u, _, v = triplets(matrix)
+    u, _, v = triplets(matrix, least)
     return u @ v
 
 
@@ -58,8 +61,10 @@ def together(parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tupl
     return np.hstack(u), np.concatenate(s), np.vstack(v)
 
 
-def leading(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    u, s, v = triplets(matrix)
+def leading(
+    matrix: np.ndarray, count: int, least: float = 0.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    u, s, v = triplets(matrix, least)
     return u[:, :count], s[:count], v[:count]
 
 
@@ -141,11 +146,15 @@ def iso_cts(
     shared, own = iso_cts_ranks(min(base.shape), len(models), common)
     taus = [difference(base, m) for m in models]
     main = leading(np.sum(taus, axis=0), shared)
-    rest = [tau - main[0] @ (main[0].T @ tau) for tau in taus]
-    u, s, v = together([*(leading(r, own) for r in rest), main])
+    parts = []
+    for tau in taus:
+        rest = tau - main[0] @ (main[0].T @ tau)
+        # What rounding leaves of a task vector in the common space is no direction of its own.
+        parts.append(leading(rest, own, 1e-10 * float(np.linalg.norm(tau))))
+    u, s, v = together([*parts, main])
     if not s.size:
         return wide(base)
-    return wide(base) + alpha * s.sum() / min(base.shape) * polar(u) @ polar(v)
+    return wide(base) + alpha * s.sum() / min(base.shape) * polar(u, 1e-10) @ polar(v, 1e-10)
 
 
 def star_step(tau: np.ndarray, *, eta: float = 0.4) -> np.ndarray:

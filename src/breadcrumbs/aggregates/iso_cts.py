@@ -33,7 +33,8 @@ def iso_cts(taus: np.ndarray, values: Values) -> np.ndarray:
     the common left vectors, the leading triplets; side by side, and polar factors of both sides.
     The mean is over the ``min(m, n)`` chosen singular values; one that is missing counts as 0.
     What rounding leaves of a task vector that lies in the common space is no direction of its own:
-    singular values up to ``EPS * max(m, n) * sum |tau_t|`` count as 0 there.
+    singular values up to ``EPS * max(m, n) * sum |tau_t|`` count as 0 there. So much, over the
+    smallest one that counts, may directions be off, and what they differ by is none either.
     The paper has no weights: here they multiply the task vectors.
     """
     shape = taus.shape[1:]
@@ -45,7 +46,8 @@ def iso_cts(taus: np.ndarray, values: Values) -> np.ndarray:
         tau -= main[0] @ (main[0].T @ tau)
         parts.append(leading(tau, own, least))
     u, s, v = together([*parts, main])
-    return (s.sum() / min(shape) * polar(u)) @ polar(v) if s.size else np.zeros(shape)
+    off = least / min((part[1].min(initial=np.inf) for part in parts), default=np.inf)
+    return (s.sum() / min(shape) * polar(u, off)) @ polar(v, off) if s.size else np.zeros(shape)
 
 
 ISO_CTS = Whole(

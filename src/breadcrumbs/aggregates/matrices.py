@@ -74,10 +74,10 @@ def svd(matrix: np.ndarray) -> Triplets:
     return v.T, s, u.T
 
 
-def triplets(matrix: np.ndarray) -> Triplets:
-    """Return the triplets of all singular values that are not 0."""
+def triplets(matrix: np.ndarray, least: float = 0.0) -> Triplets:
+    """Return the triplets of all singular values that are not 0 and > least."""
     u, s, v = svd(matrix)
-    rank = int(np.count_nonzero(s > EPS * max(matrix.shape) * s.max(initial=0)))
+    rank = int(np.count_nonzero(s > max(least, EPS * max(matrix.shape) * s.max(initial=0))))
     return u[:, :rank], s[:rank], v[:rank]
 
 
@@ -108,15 +108,15 @@ def _few(matrix: np.ndarray, count: int) -> Triplets | None:
     return (u, s, v) if rows is matrix else (v.T, s, u.T)
 
 
-def polar(matrix: np.ndarray) -> np.ndarray:
+def polar(matrix: np.ndarray, least: float = 0.0) -> np.ndarray:
     """Return the polar factor ``U V^T``: the nearest matrix with orthonormal columns or rows.
 
-    Of a matrix without full rank: the nearest partial isometry. Through an SVD: from the products
-    of columns it would lose as many digits again as the condition number has; Newton's
-    iteration is as exact, but its inverses take longer (0.12 s each of 1024 x 1024, eight of them;
-    the SVD 0.54 s).
+    Of a matrix without full rank: the nearest partial isometry. least: as for `triplets`. Through
+    an SVD: from the products of columns it would lose as many digits again as the condition number
+    has; Newton's iteration is as exact, but its inverses take longer (0.12 s each of 1024 x 1024,
+    eight of them; the SVD 0.54 s).
     """
-    u, _, v = triplets(matrix)
+    u, _, v = triplets(matrix, least)
     return u @ v
 
 
