@@ -136,8 +136,8 @@ def test_an_aggregate_is_its_reference(name, given, shape, kind):
 
 @pytest.mark.parametrize("scale", [1.0, 0.25, 2.0**-40])
 def test_equal_variances_of_other_numbers_are_equal(scale):
-    # 0, 1, 3 and 0, 2, 3 have the variance 14/9; rounded on the way, one is larger.
-    columns = np.array([[0, 1, 3], [0, 2, 3], [5, 7, 8], [1, 2, 4], [-3, 0, -1], [9, 6, 8]]).T
+    # 0, 1, 4 and 0, 3, 4 have the variance 26/9; rounded on the way, one is larger.
+    columns = np.array([[0, 3, 4], [0, 1, 4], [5, 8, 9], [1, 2, 5], [-4, 0, -1], [9, 5, 6]]).T
     for density in (0.17, 0.34, 0.5, 0.67, 0.84):
         found = merged(SCE, np.zeros(6), columns * scale, density=Decimal(str(density)))
         expected = classical.sce(np.zeros(6), list(columns * scale), density=density)
