@@ -52,19 +52,6 @@ class SegmentReport:
     counts: Counter[str] = field(default_factory=Counter)
 
 
-class Nowhere:
-    """A sink for those who only look."""
-
-    def is_done(self, segment: Segment) -> SegmentReport | None:
-        return None
-
-    def write(self, index: int, start: int, values: np.ndarray) -> None:
-        raise NotImplementedError
-
-    def finish(self, segment: Segment, report: SegmentReport) -> None:
-        raise NotImplementedError
-
-
 @dataclass
 class TensorReport:
     """What was done to one tensor; as `SegmentReport`, for all of its entries."""
