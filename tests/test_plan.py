@@ -147,7 +147,7 @@ def test_only_alpha_differs_where_all_tensors_are_ranked_together():
     assert found["head"].tobytes() == half["head"].tobytes()
     assert found["body"].tobytes() == whole["body"].tobytes()
     for change in ({"density": 0.4}, {"granularity": "row"}):
-        with pytest.raises(RecipeError, match=r"granularity model .*only alpha can differ"):
+        with pytest.raises(RecipeError, match=r"model .*only weights and alpha can differ"):
             breadcrumbs.merge(BASE, [MODEL], overrides=[{"tensors": "head", **change}], **given)
 
 

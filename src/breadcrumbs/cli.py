@@ -223,7 +223,7 @@ def _recipe(sources: tuple[str, ...], options: dict[str, Any]) -> Any:
         glob, colon, rest = text.rpartition(":")
         if not colon:
             raise click.UsageError(f"--override {text!r} is not GLOB:KEY=VALUE")
-        overrides.append(recipe.Override(glob, dict([_pair(rest)])))
+        overrides.append(recipe.override({"tensors": glob, **dict([_pair(rest)])}, "--override"))
     changes["overrides"] = (*made.overrides, *overrides) if overrides else None
     changes["parameters"] = dict(_pair(text) for text in options["params"])
     return merging.with_settings(made, **changes)

@@ -33,15 +33,14 @@ class Combining:
         self.aggregate: Aggregate = self.engine.plan.method.aggregate
         self.transform = self.engine.plan.method.transform
         #: All models of a weight other than 0; an absent one counts as unchanged.
-        weights = [model.weight for model in self.engine.plan.recipe.models]
+        weights = [own.weight for own in self.tensor.own]
         self.all = [t for t, weight in enumerate(weights) if weight != 0]
         self.weights = np.array([weights[t] for t in self.all], np.float64)
         #: Factor of the step, and of the task vectors. Entries are rescaled last, so that opposite
         #: task vectors cancel.
         self.alpha: float = self.values.get("alpha", 1.0)
-        self.scale = 1.0
-        if isinstance(self.transform, Draw):
-            self.scale = self.transform.scale(self.values)
+        self.scale = merging.scale
+        self.scales = None if isinstance(self.aggregate, Linear) else merging.scales
         if isinstance(self.aggregate, Elementwise):
             self.alpha *= self.scale
         if isinstance(self.aggregate, Elementwise | Linear):  # the factor of which has it already
@@ -99,6 +98,7 @@ class Combining:
             and self.aggregate.kind is not None
             and not isinstance(self.transform, Chances | Fitted)
             and merging.fused
+            and self.scales is None
             and not merging.careful
             and self.tensor.onto is None
             and bool((merging.given == 1).all())
@@ -413,6 +413,8 @@ class Combining:
             mine = taus[group]
             np.subtract(plain.widen(rows[1:]), base, out=mine)
             self._transform(rows, group, start, cuts, mine, kept[group])
+            if self.scales is not None:
+                mine *= self.scales[group, None]
         if isinstance(self.transform, Fitted) and self.tensor.name in self.engine.fits:
             taus = self.transform.change(taus, self.engine.fits[self.tensor.name], self.values)
         return base, taus, kept, untouched
@@ -438,9 +440,9 @@ class Combining:
 
     def _draw_by_rank(self, transform: Chances, rows, group, start, taus, kept) -> None:
         unit = self.job.unit
-        chances = np.asarray(transform.chances(unit, self.values))
-        limits = np.floor(chances * 2.0**32).astype(np.uint64)
         for row, t in enumerate(self.merging.who[group]):
+            chances = np.asarray(transform.chances(unit, self.tensor.own[t].values))
+            limits = np.floor(chances * 2.0**32).astype(np.uint64)
             keys = plain.magnitudes(rows[0], rows[1 + row]).reshape(-1, unit)
             ranks = np.empty(keys.shape, np.int64)
             order = np.argsort(keys, axis=1, kind="stable")

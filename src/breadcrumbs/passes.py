@@ -115,8 +115,9 @@ class Survey:
         unknown = []
         kernel = next(iter(self.parts.values())).kernels
         for t in models:
-            first, last = self.job.first, self.job.last
-            cuts = survey.cuts(self.tallies.pop(t), first, last, self.entries, kernel)
+            tally, ranks = self.tallies.pop(t), self.job.ranks[t]
+            cuts = survey.cuts(tally, *ranks, self.entries, kernel)
+            del tally  # before the next ones are made
             if cuts is None:
                 unknown.append(t)
             else:
@@ -139,8 +140,8 @@ class Survey:
             self._read_runs(places, group, rows)
             kernel = self.parts[places[0][0].index].kernels
             for t, keys in zip(group, kernel.magnitudes(rows[0], rows[1:]), strict=True):
-                job, margin = self.job, survey.MARGINS[self.tries]
-                result[t] = survey.bracket(keys, job.first, job.last, self.n, margin)
+                margin = survey.MARGINS[self.tries]
+                result[t] = survey.bracket(keys, *self.job.ranks[t], self.n, margin)
         return result
 
     def _read_runs(self, places: list, group: list[int], rows: np.ndarray) -> None:
@@ -173,22 +174,23 @@ class Survey:
     def _histograms(self, models: list[int]) -> dict[int, np.ndarray]:
         """Return the exact keys of the two ranks, each as a bracket of that key alone."""
         result = {t: np.zeros(4, self.keys) for t in models}
-        for column, rank in ((0, self.job.first), (2, self.job.last)):
-            if rank in (0, self.n):
+        for end in (0, 1):
+            ranks = {t: self.job.ranks[t][end] for t in models}
+            ranks = {t: rank for t, rank in ranks.items() if rank not in (0, self.n)}
+            first = {t: 0 for t in ranks}
+            if not ranks:
                 continue
-            first = {t: 0 for t in models}
-            ranks = {t: rank for t in models}
             bits = 8 * self.keys.itemsize - 1
             while bits:
                 shift = max(0, bits - 11)
-                counts = self._histogram(models, first, shift, 1 << (bits - shift))
-                for t in models:
+                counts = self._histogram(list(ranks), first, shift, 1 << (bits - shift))
+                for t in ranks:
                     bin_, before = survey.refine(counts[t], ranks[t])
                     first[t] += bin_ << shift
                     ranks[t] -= before
                 bits = shift
-            for t in models:
-                result[t][column : column + 2] = first[t]
+            for t in ranks:
+                result[t][2 * end : 2 * end + 2] = first[t]
         return result
 
     def _histogram(

@@ -18,8 +18,16 @@ from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
 from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
 from breadcrumbs.method import Method
 from breadcrumbs.parameters import Values
-from breadcrumbs.recipe import OUTPUT_DTYPES, Recipe
+from breadcrumbs.recipe import OUTPUT_DTYPES, Override, Recipe
 from breadcrumbs.transforms import Band
+
+
+@dataclass(frozen=True)
+class Own:
+    """What holds for one model in one tensor."""
+
+    weight: float
+    values: Values
 
 
 @dataclass(frozen=True)
@@ -28,15 +36,17 @@ class TensorPlan:
 
     base: the base's tensor, which gives name and shape. dtype: of the output.
     models: the models' tensors, None for a model that lacks it. values: the method's parameters.
-    copied: why it is copied from the base; empty if it is merged. onto: what the step is added to
-    instead of the base. statistics: the models' arrays for it, where the method takes any; turned:
-    whether the inputs that they are about lie along axis 0.
+    own: for each model its weight and its parameters, which differ from `values` at most in the
+    transform's. copied: why it is copied from the base; empty if it is merged. onto: what the step
+    is added to instead of the base. statistics: the models' arrays for it, where the method takes
+    any; turned: whether the inputs that they are about lie along axis 0.
     """
 
     base: Tensor
     dtype: str
     models: tuple[Tensor | None, ...]
     values: Values
+    own: tuple[Own, ...]
     copied: str = ""
     onto: Tensor | None = None
     statistics: tuple[Tensor | None, ...] = ()
@@ -137,9 +147,11 @@ def make(
     plan_statistics.check_number(method, len(models), len(statistics))
     warnings = _same_models(base, models)
     _check_globs(recipe, base)
-    values = {name: _values(method, recipe, name) for name in base.tensors}
-    _check_model_granularity(method, values)
-    values = _placed(method, recipe, base, values, warnings)
+    settings = _Settings(method, recipe)
+    values = {name: settings.of(name) for name in base.tensors}
+    _check_granularity(method, values)
+    placed = _placed(method, recipe, base, {k: v[0] for k, v in values.items()}, warnings)
+    values = {name: (placed[name], own) for name, (_, own) in values.items()}
     partners = [_partners(recipe, base, model, warnings) for model in models]
     targets = _targets(recipe, base, onto, warnings) if onto else {}
     tensors = []
@@ -152,7 +164,7 @@ def make(
         dtype = (target or tensor).dtype
         if recipe.dtype and tensor.is_weight:
             dtype = OUTPUT_DTYPES[recipe.dtype]
-        tensors.append(TensorPlan(tensor, dtype, found, values[name], copied, target))
+        tensors.append(TensorPlan(tensor, dtype, found, *values[name], copied, target))
     plan = Plan(recipe, method, base, tuple(models), tuple(tensors), tuple(warnings), onto)
     if recipe.only_changed:
         plan = _only_changed(plan)
@@ -183,14 +195,41 @@ def _copied(recipe: Recipe, tensor: Tensor) -> str:
     return "" if tensor.is_weight else "not a weight"
 
 
-def _values(method: Method, recipe: Recipe, name: str) -> Values:
-    given = dict(recipe.parameters)
-    for override in recipe.overrides:
-        if fnmatch.fnmatchcase(name, override.tensors):
-            given.update(override.parameters)
-    models = [(model.name, model.weight) for model in recipe.models]
-    owner = f"method {method.name}"
-    return parameters.resolve(owner, method.parameters, method.complete(given), models)
+class _Settings:
+    """What the parameters of a tensor are. Tensors with the same overrides share one answer."""
+
+    def __init__(self, method: Method, recipe: Recipe):
+        self.method, self.recipe = method, recipe
+        self._known: dict[tuple[int, ...], tuple[Values, tuple[Own, ...]]] = {}
+
+    def of(self, name: str) -> tuple[Values, tuple[Own, ...]]:
+        """Return the parameters of the tensor of that name, and what each model has of its own."""
+        overrides = self.recipe.overrides
+        match = tuple(i for i, o in enumerate(overrides) if fnmatch.fnmatchcase(name, o.tensors))
+        if match not in self._known:
+            self._known[match] = self._find([overrides[i] for i in match])
+        return self._known[match]
+
+    def _find(self, overrides: Sequence[Override]) -> tuple[Values, tuple[Own, ...]]:
+        common = dict(self.recipe.parameters)
+        for override in overrides:
+            if not override.model:
+                common.update(override.parameters)
+        values = self._complete(common)
+        own = []
+        for model in self.recipe.models:
+            given, weight = {**self.recipe.parameters, **model.parameters}, model.weight
+            for override in overrides:
+                if override.model in ("", model.name):
+                    given.update(override.parameters)
+                    weight = weight if override.weight is None else override.weight
+            own.append(Own(weight, values if given == common else self._complete(given)))
+        return values, tuple(own)
+
+    def _complete(self, given: Values) -> Values:
+        models = [(model.name, model.weight) for model in self.recipe.models]
+        owner, declared = f"method {self.method.name}", self.method.parameters
+        return parameters.resolve(owner, declared, self.method.complete(given), models)
 
 
 def _placed(
@@ -226,24 +265,43 @@ def _check_globs(recipe: Recipe, base: Checkpoint) -> None:
             )
 
 
-def _check_model_granularity(method: Method, values: dict[str, Values]) -> None:
+def _check_granularity(method: Method, values: dict[str, tuple[Values, tuple[Own, ...]]]) -> None:
+    """Raise RecipeError unless what is ranked together has the same parameters."""
     transform, aggregate = method.transform, method.aggregate
-    if isinstance(aggregate, Elementwise) and any(map(aggregate.passes, values.values())):
+    every = [common for common, _ in values.values()]
+    if isinstance(aggregate, Elementwise) and any(map(aggregate.passes, every)):
         keys = set(aggregate.parameters) - {"alpha"}
-        mine = [{k: v[k] for k in v if k in keys} for v in values.values()]
-        if any(v != mine[0] for v in mine):
+        if any(
+            {k: v[k] for k in v if k in keys} != {k: every[0][k] for k in every[0] if k in keys}
+            for v in every
+        ):
             raise RecipeError(
                 f"recipe: overrides: method {method.name} looks at the whole model, so only alpha"
                 " can differ between tensors."
             )
     if not isinstance(transform, Band):
         return
-    mine = [{k: v[k] for k in v if k in transform.parameters} for v in values.values()]
-    if any(transform.granularity(v) == "model" for v in mine) and any(v != mine[0] for v in mine):
-        raise RecipeError(
-            "recipe: overrides: with granularity model all tensors are ranked together, so only"
-            " alpha can differ between them. Use granularity tensor or row."
-        )
+
+    def mine(own: Own) -> Values:
+        return {k: v for k, v in own.values.items() if k in transform.parameters}
+
+    first: tuple[Own, ...] | None = None
+    for name, (_, owns) in values.items():
+        units = {transform.granularity(own.values) for own in owns}
+        if len(units) > 1:
+            raise RecipeError(
+                f"recipe: tensor {name!r}: the granularity differs between the models"
+                f" ({', '.join(sorted(units))}). Give one granularity for all."
+            )
+        first = owns if first is None else first
+        pairs = zip(first, owns, strict=True)
+        if "model" in {transform.granularity(own.values) for own in (*first, *owns)} and any(
+            a is not b and mine(a) != mine(b) for a, b in pairs
+        ):
+            raise RecipeError(
+                "recipe: overrides: with granularity model all tensors are ranked together, so only"
+                " weights and alpha can differ between them. Use granularity tensor or row."
+            )
 
 
 def _check_number(method: Method, models: Sequence[Checkpoint]) -> None:

@@ -33,21 +33,28 @@ class Model:
     """A fine-tuned model: where it is, its weight, and a name that keys random masks.
 
     name: the last part of the path unless given. statistics: the file of what the method takes of
-    it besides its weights, if it does.
+    it besides its weights, if it does. parameters: those of the transform that this model has of
+    its own.
     """
 
     path: str
     weight: float = 1.0
     name: str = ""
     statistics: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Override:
-    """Parameters for the tensors whose names match a glob; later ones win."""
+    """Parameters for the tensors whose names match a glob; later ones win.
+
+    model: the name of the one model that they are for; empty for all. weight: of the models there.
+    """
 
     tensors: str
     parameters: Mapping[str, Any]
+    model: str = ""
+    weight: float | None = None
 
 
 @dataclass(frozen=True)
@@ -78,19 +85,51 @@ class Recipe:
     onto: str | None = None
 
     def __post_init__(self) -> None:
-        method = methods.get(self.method)
-        method.complete(self.parameters)
-        for override in self.overrides:
-            method.complete({**self.parameters, **override.parameters})
+        object.__setattr__(self, "models", _named(self.models))
+        self._check_parameters()
         _choice("dtype", self.dtype, (None, *OUTPUT_DTYPES))
         _choice("missing", self.missing, ("error", "base"))
         _choice("extra", self.extra, ("error", "ignore"))
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise RecipeError(f"recipe: seed: {self.seed!r} is not a whole number from 0 on.")
         for model in self.models:
-            if not math.isfinite(model.weight):
-                raise RecipeError(f"recipe: {model.path}: weight {model.weight} is not finite.")
-        object.__setattr__(self, "models", _named(self.models))
+            _finite(model.weight, model.path)
+        for override in self.overrides:
+            _finite(override.weight or 0.0, f"overrides: {override.tensors}")
+
+    def _check_parameters(self) -> None:
+        """Raise RecipeError for parameters that the method does not have, or not for one model."""
+        method = methods.get(self.method)
+        method.complete(self.parameters)
+        own = {model.name: model.parameters for model in self.models}
+        for name, parameters in own.items():
+            method.complete({**self.parameters, **_of_one(method, parameters, name)})
+        for override in self.overrides:
+            given = override.parameters
+            if override.model:
+                if override.model not in own:
+                    raise RecipeError(
+                        f"recipe: overrides: there is no model {override.model!r}."
+                        f"{suggestion(override.model, own)} The models are {', '.join(own)}."
+                    )
+                given = {**own[override.model], **_of_one(method, given, override.model)}
+            method.complete({**self.parameters, **given})
+
+
+def _of_one(method: Any, parameters: Mapping[str, Any], model: str) -> Mapping[str, Any]:
+    """Return the parameters of one model; RecipeError if one is of the method as a whole."""
+    for key in parameters:
+        if key in method.aggregate.parameters:
+            raise RecipeError(
+                f"recipe: {model}: {key} says how the models are combined, so it cannot be of one"
+                " model. Give it under `parameters`."
+            )
+    return parameters
+
+
+def _finite(weight: float, where: str) -> None:
+    if not math.isfinite(weight):
+        raise RecipeError(f"recipe: {where}: weight {weight} is not finite.")
 
 
 def _choice(key: str, value: Any, known: Sequence[Any]) -> None:
@@ -118,7 +157,7 @@ def _named(models: Sequence[Model]) -> tuple[Model, ...]:
 
 
 _KEYS = tuple(Recipe.__dataclass_fields__)
-_MODEL_KEYS = ("model", "weight", "name", "statistics")
+_MODEL_KEYS = ("model", "weight", "name", "statistics", "parameters")
 
 
 def from_mapping(data: Any, where: str = "recipe") -> Recipe:
@@ -162,17 +201,21 @@ def _model(entry: Any, where: str) -> Model:
     _known(entry, _MODEL_KEYS, where)
     if "model" not in entry:
         raise RecipeError(f"{where}: there is no 'model', the path or hub id of the fine-tuning.")
-    try:
-        weight = float(decimal(entry.get("weight", 1.0)))
-    except ValueError:
-        raise RecipeError(f"{where}: weight: {entry['weight']!r} is not a number.") from None
     name, statistics = entry.get("name", ""), entry.get("statistics")
     return Model(
         _text(entry["model"], f"{where}: model"),
-        weight,
+        _number(entry.get("weight", 1.0), f"{where}: weight"),
         _text(name, f"{where}: name") if name != "" else "",
         _text(statistics, f"{where}: statistics") if statistics is not None else None,
+        _mapping(entry.get("parameters") or {}, f"{where}: parameters"),
     )
+
+
+def _number(value: Any, where: str) -> float:
+    try:
+        return float(decimal(value))
+    except ValueError:
+        raise RecipeError(f"{where}: {value!r} is not a number.") from None
 
 
 def override(entry: Any, where: str) -> Override:
@@ -182,7 +225,10 @@ def override(entry: Any, where: str) -> Override:
         raise RecipeError(
             f"{where}: there is no 'tensors', the glob of names that the parameters are for."
         )
-    return Override(_text(entry.pop("tensors"), f"{where}: tensors"), entry)
+    tensors = _text(entry.pop("tensors"), f"{where}: tensors")
+    model = _text(entry.pop("model"), f"{where}: model") if "model" in entry else ""
+    weight = _number(entry.pop("weight"), f"{where}: weight") if "weight" in entry else None
+    return Override(tensors, entry, model, weight)
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:
@@ -302,7 +348,7 @@ def to_mapping(recipe: Recipe, *, complete: bool = False) -> dict[str, Any]:
         "models": [_model_entry(model) for model in recipe.models],
         "method": recipe.method,
         "parameters": _plain(parameters),
-        "overrides": [{"tensors": o.tensors, **_plain(o.parameters)} for o in recipe.overrides],
+        "overrides": [_override_entry(override) for override in recipe.overrides],
     }
     for name, spec in Recipe.__dataclass_fields__.items():
         value = getattr(recipe, name)
@@ -321,7 +367,15 @@ def _model_entry(model: Model) -> Any:
         entry["name"] = model.name
     if model.statistics is not None:
         entry["statistics"] = model.statistics
+    if model.parameters:
+        entry["parameters"] = _plain(model.parameters)
     return entry if len(entry) > 1 else model.path
+
+
+def _override_entry(override: Override) -> dict[str, Any]:
+    model = {"model": override.model} if override.model else {}
+    weight = {} if override.weight is None else {"weight": override.weight}
+    return {"tensors": override.tensors, **model, **weight, **_plain(override.parameters)}
 
 
 def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:

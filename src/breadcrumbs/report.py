@@ -113,9 +113,8 @@ def _shares(rows: Sequence[TensorReport]) -> dict[str, float]:
 
 
 def _empty(plan: Plan, tensor: Any, row: TensorReport) -> bool:
-    weights = [model.weight for model in plan.recipe.models]
     return any(
         kept == 0
-        for kept, model, weight in zip(row.kept, tensor.models, weights, strict=True)
-        if model is not None and weight
+        for kept, model, own in zip(row.kept, tensor.models, tensor.own, strict=True)
+        if model is not None and own.weight
     )

@@ -19,9 +19,10 @@ from breadcrumbs.checkpoint.tensors import DTYPES
 from breadcrumbs.draws import stream
 from breadcrumbs.errors import MismatchError
 from breadcrumbs.kernels import plain
+from breadcrumbs.parameters import Values
 from breadcrumbs.plan import TensorPlan
 from breadcrumbs.sink import SegmentReport
-from breadcrumbs.transforms import Band, Chances, Draw, Fitted
+from breadcrumbs.transforms import Band, Chances, Draw, Fitted, Transform
 from breadcrumbs.work import FUSED, GROUP, PRECISION, Job, Segment
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Merging:
         plan = engine.plan
         self.engine, self.job, self.tensor = engine, job, tensor
         self.number = len(plan.models)
-        weights = [model.weight for model in plan.recipe.models]
+        weights = [own.weight for own in tensor.own]
         aggregate, transform = plan.method.aggregate, plan.method.transform
         models = tensor.models
         if isinstance(transform, Fitted) and transform.absent:
@@ -88,11 +89,13 @@ class Merging:
         mine = [weights[t] for t in self.who]
         #: The weights as given, and the factor of a linear aggregate.
         self.given = np.array(mine, np.float64)
+        #: What the transform multiplies task vectors by: all of them, or each, where that differs.
+        self.scale, self.scales = _scale(transform, [tensor.own[t].values for t in self.who])
         self.factor = 1.0
         if isinstance(aggregate, Linear):
-            self.factor = aggregate.factor(tensor.values, present)
-            if isinstance(transform, Draw):
-                self.factor *= transform.scale(tensor.values)
+            self.factor = aggregate.factor(tensor.values, present) * self.scale
+            if self.scales is not None:
+                mine = (self.given * self.scales).tolist()
         if len(set(mine)) == 1:  # a common weight is part of the factor
             self.factor *= mine[0]
             mine = [1.0] * len(mine)
@@ -104,8 +107,10 @@ class Merging:
         self.precision = max(PRECISION[t.dtype] for t in (tensor.base, *self.models))
         self.careful = plan.recipe.allow_nonfinite
         #: The probability of staying, and whether what stays is counted as it is added.
-        self.keep = transform.keep(tensor.values) if isinstance(transform, Draw) else 1.0
-        self.counting = self.keep < 1
+        self.keep = {t: 1.0 for t in self.who}
+        if isinstance(transform, Draw):
+            self.keep = {t: transform.keep(tensor.own[t].values) for t in self.who}
+        self.counting = min(self.keep.values(), default=1.0) < 1
         #: Whether the step is a sum of the task vectors, which the kernels know, or something else.
         self.linear = (
             isinstance(aggregate, Linear)
@@ -243,10 +248,12 @@ class Merging:
             for t in self.who:
                 report.kept[t] += int(cuts[chunks, t, 4].sum())
             return
-        if isinstance(self.engine.plan.method.transform, Band):
-            n = max(0, job.last - job.first) * (n // job.unit)
         for t in self.who:
-            report.kept[t] += n
+            if isinstance(self.engine.plan.method.transform, Band):
+                first, last = job.ranks[t]
+                report.kept[t] += max(0, last - first) * (n // job.unit)
+            else:
+                report.kept[t] += n
 
     def _write_chunk(
         self, index: int, start: int, n: int, cuts: np.ndarray | None, report: SegmentReport
@@ -336,8 +343,15 @@ class Merging:
         """Return (unit, cuts of its units) for a chunk of raw rows."""
         if cuts is not None:
             return rows.shape[1], np.ascontiguousarray(cuts[:, group])
-        job = self.job
-        return job.unit, self.kernels.cut_units(rows[0], rows[1:], job.unit, job.first, job.last)
+        unit, ranks = self.job.unit, [self.job.ranks[t] for t in self.who[group]]
+        base, models = rows[0], rows[1:]
+        if len(set(ranks)) <= 1:
+            return unit, self.kernels.cut_units(base, models, unit, *(ranks or [(0, 0)])[0])
+        mine = [
+            self.kernels.cut_units(base, models[i : i + 1], unit, *pair)
+            for i, pair in enumerate(ranks)
+        ]
+        return unit, np.concatenate(mine, axis=1)
 
     def _add(self, rows, group, start, cuts, total, rest, inexact, kept) -> None:
         """Add what stays of a group of models to the sums."""
@@ -355,10 +369,12 @@ class Merging:
 
     def draws_of(self, group: slice = _ALL) -> tuple[np.ndarray, np.ndarray]:
         """Return the keys of the draws of a group of models, and their limits unless all stay."""
-        keys = np.array([self.stream(t) for t in self.who[group]], np.uint64)
+        who = self.who[group]
+        keys = np.array([self.stream(t) for t in who], np.uint64)
         if not self.counting:
             return keys, np.empty(0, np.uint32)
-        return keys, np.full(len(keys), math.floor(self.keep * 2**32), np.uint32)
+        limits = [min(math.floor(self.keep[t] * 2**32), plain.ALL) for t in who]
+        return keys, np.array(limits, np.uint32)
 
     def stream(self, t: int) -> np.uint64:
         """Return the key of the draws of model t for this tensor."""
@@ -393,6 +409,16 @@ class Merging:
         for i, column in zip(where, np.array(terms).T.tolist(), strict=True):
             total[i] = math.fsum(column)
             rest[i] = math.fsum([*column, -total[i]])
+
+
+def _scale(transform: Transform, values: list[Values]) -> tuple[float, np.ndarray | None]:
+    """Return the factor of all task vectors, or 1 and that of each where they differ."""
+    if not isinstance(transform, Draw) or not values:
+        return 1.0, None
+    scales = [transform.scale(mine) for mine in values]
+    if len(set(scales)) == 1:
+        return scales[0], None
+    return 1.0, np.array(scales, np.float64)
 
 
 _NONE = np.empty(0, np.int64)

@@ -58,7 +58,8 @@ class Job:
     """Pieces that are ranked together, or, where ``survey`` is false, need nothing first.
 
     unit: entries ranked together; a divisor of every chunk but the last if there is no survey.
-    first, last: the ranks ``first < rank <= last`` of a unit stay (bands only).
+    ranks: of each model, ``(first, last)``: the ranks ``first < rank <= last`` of a unit stay; of
+    bands only.
     dtype: raw dtype that all its tensors are read as.
     rows: tensors that are read for each segment at most, the base's among them.
     survey: whether a unit is larger than a chunk, so that its cuts must be found first.
@@ -67,8 +68,7 @@ class Job:
 
     pieces: tuple[Piece, ...]
     unit: int
-    first: int
-    last: int
+    ranks: tuple[tuple[int, int], ...]
     dtype: np.dtype
     rows: int
     survey: bool
@@ -109,19 +109,19 @@ def jobs(plan: Plan) -> list[Job]:
             unit = shape[-1] if isinstance(transform, Chances) and shape else 1
             piece = Piece(index, 0, n)
             result.append(
-                Job((piece,), unit, 0, 1, _dtype([tensor]), rows, survey=False, whole=whole)
+                Job((piece,), unit, (), _dtype([tensor]), rows, survey=False, whole=whole)
             )
-        elif transform.granularity(tensor.values) == "model":
+        elif _granularity(transform, tensor) == "model":
             together.append(Piece(index, 0, n))
         else:
             result.extend(_tensor_jobs(plan, transform, tensor, index, rows))
     if together:
         together.sort(key=lambda piece: plan.tensors[piece.index].name)
         n = sum(piece.stop for piece in together)
-        first, last = transform.ranks(n, plan.tensors[together[0].index].values)  # type: ignore
+        ranks = _ranks(transform, n, plan.tensors[together[0].index])  # type: ignore
         dtype = _dtype([plan.tensors[piece.index] for piece in together])
         pieces = tuple(together)
-        result.append(Job(pieces, n, first, last, dtype, rows, True, together=True, whole=whole))
+        result.append(Job(pieces, n, ranks, dtype, rows, True, together=True, whole=whole))
     return result
 
 
@@ -130,15 +130,13 @@ def _tensor_jobs(
 ) -> Iterator[Job]:
     aggregate = plan.method.aggregate
     whole = isinstance(aggregate, Whole)
-    n, shape, values = tensor.base.size, tensor.base.shape, tensor.values
-    by_row = transform.granularity(values) == "row"
+    n, shape = tensor.base.size, tensor.base.shape
+    by_row = _granularity(transform, tensor) == "row"
     unit = shape[-1] if by_row and shape else n
-    first, last = transform.ranks(unit, values)
-    if not shape and transform.keep_scalars(values):
-        first, last = 0, 1
+    ranks = _ranks(transform, unit, tensor)
     dtype = _dtype([tensor])
     if unit <= CHUNK:
-        yield Job((Piece(index, 0, n),), unit, first, last, dtype, rows, survey=False, whole=whole)
+        yield Job((Piece(index, 0, n),), unit, ranks, dtype, rows, survey=False, whole=whole)
         return
     if unit < n and isinstance(aggregate, Gram | Whole):
         raise RecipeError(
@@ -147,7 +145,22 @@ def _tensor_jobs(
         )
     for start in range(0, n, unit):
         piece = Piece(index, start, start + unit)
-        yield Job((piece,), unit, first, last, dtype, rows, survey=True, whole=whole)
+        yield Job((piece,), unit, ranks, dtype, rows, survey=True, whole=whole)
+
+
+def _granularity(transform: Band, tensor: TensorPlan) -> str:
+    """Return the granularity, which is one for all models."""
+    return transform.granularity(tensor.own[0].values if tensor.own else tensor.values)
+
+
+def _ranks(transform: Band, unit: int, tensor: TensorPlan) -> tuple[tuple[int, int], ...]:
+    """Return the first and last rank that stay of each model, in a unit of the tensor."""
+    known: dict[int, tuple[int, int]] = {}
+    for own in tensor.own:
+        if id(own.values) not in known:
+            scalar = not tensor.base.shape and transform.keep_scalars(own.values)
+            known[id(own.values)] = (0, 1) if scalar else transform.ranks(unit, own.values)
+    return tuple(known[id(own.values)] for own in tensor.own)
 
 
 def _dtype(tensors: Sequence[TensorPlan]) -> np.dtype:

@@ -197,7 +197,7 @@ def _add_block(models, a, wide, drawn, weights, words, keep, sums, kept):
     for t in range(models.shape[0]):
         model = models[t, a : a + m]
         if limits.size:
-            _draw(keys[t], first // 2, words)
+            _draw(keys[t], first // 2, limits[t], words)
             kept[t] += _count_drawn(draws, limits[t])
         if rest.size:
             if limits.size:

@@ -271,7 +271,7 @@ def elect_drawn(base, models, keys, start, limits, kind, majority, alpha, extent
         for t in range(models.shape[0]):
             model = models[t, a:b]
             if limits.size:
-                _draw(keys[t], first // 2, words)
+                _draw(keys[t], first // 2, limits[t], words)
                 kept_number[t] += _count_drawn(draws, limits[t])
                 _drop(model, wide, draws, limits[t], kept)
             else:

@@ -156,8 +156,8 @@ def add_drawn(base, models, keys, start, limits, weights, total, rest, inexact, 
     """Like `add_band`, keeping the entries whose draw is below ``limits[t]``.
 
     keys (G,) uint64 and start: of the `draws` of each model, for the first of the entries. limits:
-    (G,) uint32, or empty, and then everything is kept. kept: (G,) int64, to which the numbers of
-    entries kept are added unless that is all.
+    (G,) uint32, or empty, and then everything is kept, as is with a limit of `ALL`. kept: (G,)
+    int64, to which the numbers of entries kept are added unless that is all.
     """
     for t, model in enumerate(models):
         keep = drawn(base.size, keys, start, limits, t)
@@ -168,7 +168,9 @@ def add_drawn(base, models, keys, start, limits, weights, total, rest, inexact, 
 
 def drawn(n, keys, start, limits, t) -> np.ndarray:
     """Return which of n entries model t keeps."""
-    return draws(keys[t], start, n) < limits[t] if limits.size else np.ones(n, np.bool_)
+    if not limits.size or limits[t] == ALL:
+        return np.ones(n, np.bool_)
+    return draws(keys[t], start, n) < limits[t]
 
 
 def _add(base, model, keep, weight, total, rest, inexact) -> None:
@@ -345,6 +347,9 @@ def _finish_all(base, models, sums, alpha, extent_bits, out) -> tuple[float, boo
 def _round_raw(merged, out) -> None:
     out[:] = round_to(merged, "BF16" if out.dtype == np.uint16 else "F32").view(out.dtype)
 
+
+#: The limit of draws that keeps every entry.
+ALL = 2**32 - 1
 
 #: Entries whose inner products are added one after the other, and numbers that are added at once.
 PART = 1 << 14

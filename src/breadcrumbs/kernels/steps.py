@@ -14,6 +14,7 @@ from numba import njit
 from numba.extending import overload
 
 from breadcrumbs.draws import FIRST, GOLDEN, SECOND
+from breadcrumbs.kernels.plain import ALL
 
 BLOCK = 2048
 MAGNITUDE = np.uint32(0x7FFFFFFF)
@@ -102,8 +103,11 @@ def _add_between(model, base, first, last, total):
 
 
 @jit
-def _draw(key, first, words):
-    """Write words ``first`` and on of the stream of ``key``; see `breadcrumbs.draws`."""
+def _draw(key, first, limit, words):
+    """Write words ``first`` and on of the stream of ``key``, or 0 where the limit keeps all."""
+    if limit == ALL:
+        words[:] = 0
+        return
     for i in range(words.size):
         word = key + (np.uint64(first) + np.uint64(i) + np.uint64(1)) * GOLDEN
         word = (word ^ (word >> np.uint64(30))) * FIRST
