@@ -49,10 +49,12 @@ def test_published_defaults():
         "beta": Decimal("0.90"),
         "gamma": Decimal("0.99"),
         "variant": "paper",
+        "counts": "decimal",
+        "rescale": "none",
         "alpha": 1.0,
     }
     assert defaults["task_arithmetic"] == {"alpha": 0.3}
-    assert defaults["average"] == {}
+    assert defaults["average"] == {"base_weight": 0.0, "normalize": "weights"}
     assert defaults["random_sparsed"] == {"density": Decimal("0.1"), "alpha": 1.0}
 
 
@@ -154,7 +156,7 @@ def test_both_notations_merge_to_the_same_bits():
 def test_unknown_parameters_suggest_the_nearest():
     refused("method breadcrumbs has no parameter 'bta'.*Did you mean 'beta'", bta=0.9)
     refused("no parameter 'alpah'.*it has: alpha.*mean 'alpha'", "task_arithmetic", alpah=1)
-    refused("average has no parameter 'alpha'.*it has: none", "average", alpha=1)
+    refused("average has no parameter 'alpha'.*it has: base_weight, normalize", "average", alpha=1)
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, "x", None, True, math.nan, math.inf, "", [0.5], {}])

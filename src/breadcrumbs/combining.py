@@ -23,6 +23,9 @@ from breadcrumbs.tensors import Merging, rounded
 from breadcrumbs.transforms import Band, Chances, Draw, Everything, Fitted
 from breadcrumbs.work import FUSED, Segment
 
+#: The L1 norm that a task vector must have to be rescaled by it.
+LEAST_NORM = 1e-7
+
 
 class Combining:
     """The merging of one tensor, or of the part of it that a job has, by such an aggregate."""
@@ -143,6 +146,47 @@ class Combining:
         merging.count_kept(segment, cuts, report)
         return True
 
+    def ratios(self, segments: list[Segment], cuts: np.ndarray | None) -> np.ndarray:
+        """Return, of each model that counts, the L1 norm of its task vector over what stays of it.
+
+        1 for one that is not rescaled, or hardly has a norm.
+        """
+        merging, chunk = self.merging, self.job.chunk
+        asks = [self.tensor.own[t].values.get("rescale") == "l1" for t in merging.who]
+        size = len(merging.who)
+        parts, rows = [], np.empty((2 * size, 0))
+        for segment in segments:
+            for i, start in enumerate(range(segment.start, segment.stop, chunk)):
+                n = min(chunk, segment.stop - start)
+                place = (segment.first_chunk + i, merging.who, slice(4))
+                mine = None if cuts is None else cuts[place][None]
+                rows = np.concatenate([rows, self._magnitudes(start, n, mine)], 1)
+                while rows.shape[1] >= plain.PART:  # as in `products`
+                    parts.append(rows[:, : plain.PART].sum(axis=1))
+                    rows = rows[:, plain.PART :]
+        parts.append(rows.sum(axis=1))
+        norms = [math.fsum(column) for column in np.array(parts).T]
+        return np.array(
+            [
+                before / after if ask and min(before, after) >= LEAST_NORM else 1.0
+                for ask, before, after in zip(asks, norms[:size], norms[size:], strict=True)
+            ]
+        )
+
+    def _magnitudes(self, start: int, n: int, cuts: np.ndarray | None) -> np.ndarray:
+        """Return the magnitudes (2 T, n) of the task vectors, and of what stays of them."""
+        merging = self.merging
+        result = np.zeros((2, len(merging.who), n))
+        for group in merging.groups():
+            rows = merging.read(start, n, group)
+            merging.check(rows, group, start)
+            before, after = result[:, group]
+            np.subtract(plain.widen(rows[1:]), plain.widen(rows[0]).astype(np.float64), out=before)
+            after[:] = before
+            kept = np.ones(after.shape, np.bool_)
+            self._transform(rows, group, start, cuts, after, kept)
+        return np.abs(result.reshape(-1, n))
+
     def products(self, segments: list[Segment], cuts: np.ndarray | None) -> np.ndarray:
         """Return the inner products (parts, 1 + T, 1 + T) of the base and the task vectors.
 
@@ -252,6 +296,8 @@ class Combining:
                     step = self.merging.factor * plain.exact_sum(
                         self.merging.weights[:, None] * taus
                     )
+                    if self.merging.more:
+                        step = step + self.merging.more * base
             self._count(kept, report)
             self._finish(segment.index, start, base, step, untouched, report)
         return report
@@ -415,6 +461,8 @@ class Combining:
             self._transform(rows, group, start, cuts, mine, kept[group])
             if self.scales is not None:
                 mine *= self.scales[group, None]
+            elif self.scale != 1:
+                mine *= self.scale
         if isinstance(self.transform, Fitted) and self.tensor.name in self.engine.fits:
             taus = self.transform.change(taus, self.engine.fits[self.tensor.name], self.values)
         return base, taus, kept, untouched
@@ -434,14 +482,14 @@ class Combining:
             for t in range(len(kept)):
                 kept[t] = plain.drawn(rows.shape[1], keys, start, limits, t)
             taus[~kept] = 0
-            taus *= self.scale
         elif isinstance(transform, Chances):
             self._draw_by_rank(transform, rows, group, start, taus, kept)
 
     def _draw_by_rank(self, transform: Chances, rows, group, start, taus, kept) -> None:
         unit = self.job.unit
         for row, t in enumerate(self.merging.who[group]):
-            chances = np.asarray(transform.chances(unit, self.tensor.own[t].values))
+            values = self.tensor.own[t].values
+            chances = np.asarray(transform.chances(unit, values))
             limits = np.floor(chances * 2.0**32).astype(np.uint64)
             keys = plain.magnitudes(rows[0], rows[1 + row]).reshape(-1, unit)
             ranks = np.empty(keys.shape, np.int64)
@@ -449,4 +497,6 @@ class Combining:
             np.put_along_axis(ranks, order, np.arange(unit)[None], axis=1)
             ranks = ranks.reshape(-1)
             kept[row] = draws(self.merging.stream(t), start, taus.shape[1]) < limits[ranks]
-            taus[row] = np.where(kept[row], taus[row] / chances[ranks], 0.0)
+            if transform.divide(values):
+                taus[row] /= chances[ranks]
+            taus[row, ~kept[row]] = 0

@@ -50,6 +50,8 @@ class Engine:
     #: What is known of the whole model, and of each tensor by name, where it was asked for.
     prepared: Prepared | None = None
     fits: dict[str, Any] = field(default_factory=dict)
+    #: By tensor, what `rescale: l1` multiplies the task vectors by.
+    ratios: dict[str, np.ndarray] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _local: threading.local = field(default_factory=threading.local)
 
@@ -92,7 +94,7 @@ class Engine:
     def ready(self, job: Job, then: Callable[[np.ndarray | None], list[Task]]) -> list[Task]:
         """Return the tasks that find what the transform must know, and then those of ``then``."""
         if job.survey:
-            return Survey(self, job).start(then)
+            return Survey(self, job).start(lambda cuts: self._rescaled(job, cuts, then))
         if isinstance(self.plan.method.transform, Fitted):
 
             def fit() -> list[Task]:
@@ -102,7 +104,25 @@ class Engine:
                 return then(None)
 
             return [fit]
-        return then(None)
+        return self._rescaled(job, None, then)
+
+    def _rescaled(
+        self,
+        job: Job,
+        cuts: np.ndarray | None,
+        then: Callable[[np.ndarray | None], list[Task]],
+    ) -> list[Task]:
+        """Return the tasks that find norms, for tensors that are rescaled by them, and then all."""
+        rescaled = [p.index for p in job.pieces if work.rescaled(self.plan.tensors[p.index])]
+        if not rescaled:
+            return then(cuts)
+
+        def find(index: int) -> None:
+            tensor = self.plan.tensors[index]
+            mine = [segment for segment in job.segments() if segment.index == index]
+            self.ratios[tensor.name] = Combining(Merging(self, job, tensor)).ratios(mine, cuts)
+
+        return after([partial(find, index) for index in rescaled], lambda: then(cuts))
 
     def before(self, job: Job, segments: list[Segment], cuts: np.ndarray | None) -> list[Task]:
         """Return the tasks that find what an aggregate must know, or at once those that write."""

@@ -283,10 +283,13 @@ def _check_granularity(method: Method, values: dict[str, tuple[Values, tuple[Own
         return
 
     def mine(own: Own) -> Values:
-        return {k: v for k, v in own.values.items() if k in transform.parameters}
+        known = [key for key in transform.parameters if key != "rescale"]
+        return {key: own.values.get(key) for key in known}
 
     first: tuple[Own, ...] | None = None
     for name, (_, owns) in values.items():
+        if owns is first:
+            continue
         units = {transform.granularity(own.values) for own in owns}
         if len(units) > 1:
             raise RecipeError(

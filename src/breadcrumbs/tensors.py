@@ -90,10 +90,14 @@ class Merging:
         #: The weights as given, and the factor of a linear aggregate.
         self.given = np.array(mine, np.float64)
         #: What the transform multiplies task vectors by: all of them, or each, where that differs.
-        self.scale, self.scales = _scale(transform, [tensor.own[t].values for t in self.who])
+        values = [tensor.own[t].values for t in self.who]
+        self.scale, self.scales = _scale(transform, values, engine.ratios.get(tensor.name))
         self.factor = 1.0
+        #: How much of the base is added besides.
+        self.more = 0.0
         if isinstance(aggregate, Linear):
             self.factor = aggregate.factor(tensor.values, present) * self.scale
+            self.more = aggregate.more(tensor.values, present)
             if self.scales is not None:
                 mine = (self.given * self.scales).tolist()
         if len(set(mine)) == 1:  # a common weight is part of the factor
@@ -116,6 +120,7 @@ class Merging:
             isinstance(aggregate, Linear)
             and not isinstance(transform, Chances | Fitted)
             and tensor.onto is None
+            and self.more == 0
         )
         #: Whether the fused kernels do: few models and plain dtypes.
         self.fused = len(self.models) <= FUSED and self.dtype != np.float64 and tensor.dtype in _RAW
@@ -411,11 +416,15 @@ class Merging:
             rest[i] = math.fsum([*column, -total[i]])
 
 
-def _scale(transform: Transform, values: list[Values]) -> tuple[float, np.ndarray | None]:
+def _scale(
+    transform: Transform, values: list[Values], ratios: np.ndarray | None
+) -> tuple[float, np.ndarray | None]:
     """Return the factor of all task vectors, or 1 and that of each where they differ."""
-    if not isinstance(transform, Draw) or not values:
+    scales = [1.0] * len(values) if ratios is None else ratios.tolist()
+    if isinstance(transform, Draw):
+        scales = [transform.scale(v) * scale for v, scale in zip(values, scales, strict=True)]
+    if not scales:
         return 1.0, None
-    scales = [transform.scale(mine) for mine in values]
     if len(set(scales)) == 1:
         return scales[0], None
     return 1.0, np.array(scales, np.float64)

@@ -114,7 +114,14 @@ def jobs(plan: Plan) -> list[Job]:
         elif _granularity(transform, tensor) == "model":
             together.append(Piece(index, 0, n))
         else:
-            result.extend(_tensor_jobs(plan, transform, tensor, index, rows))
+            found = list(_tensor_jobs(plan, transform, tensor, index, rows))
+            looks = isinstance(plan.method.aggregate, Whole | Gram) or rescaled(tensor)
+            if len(found) > 1 and looks:
+                raise RecipeError(
+                    f"tensor {tensor.name!r}: rows of {found[0].unit} entries cannot be ranked one"
+                    " by one where the whole tensor is looked at. Use granularity tensor."
+                )
+            result.extend(found)
     if together:
         together.sort(key=lambda piece: plan.tensors[piece.index].name)
         n = sum(piece.stop for piece in together)
@@ -128,8 +135,7 @@ def jobs(plan: Plan) -> list[Job]:
 def _tensor_jobs(
     plan: Plan, transform: Band, tensor: TensorPlan, index: int, rows: int
 ) -> Iterator[Job]:
-    aggregate = plan.method.aggregate
-    whole = isinstance(aggregate, Whole)
+    whole = isinstance(plan.method.aggregate, Whole)
     n, shape = tensor.base.size, tensor.base.shape
     by_row = _granularity(transform, tensor) == "row"
     unit = shape[-1] if by_row and shape else n
@@ -138,14 +144,14 @@ def _tensor_jobs(
     if unit <= CHUNK:
         yield Job((Piece(index, 0, n),), unit, ranks, dtype, rows, survey=False, whole=whole)
         return
-    if unit < n and isinstance(aggregate, Gram | Whole):
-        raise RecipeError(
-            f"tensor {tensor.name!r}: rows of {unit} entries cannot be ranked one by one for an"
-            " aggregate that takes whole tensors. Use granularity tensor."
-        )
     for start in range(0, n, unit):
         piece = Piece(index, start, start + unit)
         yield Job((piece,), unit, ranks, dtype, rows, survey=True, whole=whole)
+
+
+def rescaled(tensor: TensorPlan) -> bool:
+    """Return whether some task vector is multiplied by the norm that it lost in the tensor."""
+    return any(own.values.get("rescale") == "l1" for own in tensor.own)
 
 
 def _granularity(transform: Band, tensor: TensorPlan) -> str:

@@ -46,14 +46,16 @@ class Statistics:
 class Linear:
     """``base + factor * sum(weight_t * tau_t)``.
 
-    factor: (values, weights) -> the factor; raises RecipeError where there is none. place: (values
-    of each tensor by name, number of models) -> the same with what follows from the names, and a
-    sentence for the user; raises RecipeError where the names do not tell.
+    factor: (values, weights) -> the factor; raises RecipeError where there is none. more: (values,
+    weights) -> how much of the base is added besides. place: (values of each tensor by name, number
+    of models) -> the same with what follows from the names, and a sentence for the user; raises
+    RecipeError where the names do not tell.
     """
 
     factor: Callable[[Values, Sequence[float]], float]
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     models: Models = (0, None)
+    more: Callable[[Values, Sequence[float]], float] = lambda values, weights: 0.0
     place: Callable[[Mapping[str, Values], int], tuple[dict[str, Values], str]] | None = None
 
 

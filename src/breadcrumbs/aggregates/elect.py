@@ -33,7 +33,8 @@ def _combine(entries: Entries, values: Values) -> np.ndarray:
         return signs * np.abs(terms).max(axis=0, initial=0.0)
     step = exact_sum(terms)
     if values["merge"] == "mean":
-        shares = exact_sum(np.where(agree, np.abs(entries.weights)[:, None], 0.0))
+        weights = entries.weights if values["shares"] == "signed" else np.abs(entries.weights)
+        shares = exact_sum(np.where(agree, weights[:, None], 0.0))
         step /= np.where(shares == 0, 1.0, shares)
     return step
 
@@ -47,6 +48,11 @@ def election(merge: str, alpha: float) -> Elementwise:
         combine=_combine,
         parameters={
             "merge": OneOf(merge, MERGES, "what is made of the entries of the elected sign"),
+            "shares": OneOf(
+                "magnitudes",
+                ("magnitudes", "signed"),
+                "what the mean divides by: the sum of |weight|, or of weight (1 if that is 0)",
+            ),
             "alpha": Real(alpha, "factor of the merged task vector"),
         },
         vote=_vote,

@@ -14,10 +14,11 @@ import numpy as np
 from breadcrumbs.aggregates import Whole
 from breadcrumbs.aggregates.matrices import present
 from breadcrumbs.kernels.plain import exact_sum
-from breadcrumbs.parameters import Fraction, Values, count
+from breadcrumbs.parameters import Fraction, Real, Values, count
+from breadcrumbs.transforms import COUNTS, floored
 
 
-def selected(taus: np.ndarray, density: Decimal) -> np.ndarray:
+def selected(taus: np.ndarray, density: Decimal, counts: str = "decimal") -> np.ndarray:
     """Return the mask of the fraction ``density`` of largest variance over the models.
 
     Of the entries whose variance is not 0. taus: ``(T, n)``. Equal variances rank by position, the
@@ -29,7 +30,8 @@ def selected(taus: np.ndarray, density: Decimal) -> np.ndarray:
     ordered = np.sort(taus, axis=0)
     ordered -= ordered[0].copy()
     variance = len(taus) * (ordered * ordered).sum(axis=0) - ordered.sum(axis=0) ** 2
-    number = count(density, int(np.count_nonzero(variance)))
+    changed = int(np.count_nonzero(variance))
+    number = floored(density, changed) if counts == "mergekit" else count(density, changed)
     if number == 0:
         return np.zeros(variance.shape, bool)
     last = np.partition(variance, variance.size - number)[variance.size - number]
@@ -45,17 +47,20 @@ def combine(
     """Return the mean, weighted by energy, of the selected entries that have the elected sign.
 
     Of one tensor, of any shape. The energy of a model is its sum of squares after selection. An
-    entry that no model has with the elected sign (+ where the sum is 0) is 0. mergekit takes equal
-    energies if the mean squares sum to less than 1e-6, as those of most fine-tunings do; here,
-    only if they are all 0. Neither has other weights: here they multiply the task vectors.
+    entry that no model has with the elected sign (+ where the sum is 0) is 0. Equal energies are
+    taken if their means over the entries sum to less than ``guard``: 1e-6 in mergekit, where most
+    fine-tunings are below, here 0; nor is an entry divided by less. Neither has other weights: here
+    they multiply the task vectors.
     """
     taus = present(taus, weights)
     taus = taus.reshape(len(taus), base.size)
     if not taus.size:
         return np.zeros(base.shape)
     if values["density"] < 1:
-        taus *= selected(taus, values["density"])
+        taus *= selected(taus, values["density"], values["counts"])
     energies = [float(np.vdot(tau, tau)) for tau in taus]
+    if math.fsum(energies) < values["guard"] * base.size:
+        energies = [1.0] * len(taus)
     positive = exact_sum(taus) >= 0
     kept, over = np.zeros(base.size), np.zeros(base.size)
     for tau, energy in zip(taus, energies, strict=True):
@@ -65,11 +70,16 @@ def combine(
         tau *= share * agrees
         kept += tau
     over[over == 0] = 1
+    np.maximum(over, values["guard"], out=over)
     return (kept / over).reshape(base.shape)
 
 
 SCE = Whole(
     combine=combine,
-    parameters={"density": Fraction("1", "fraction of entries kept, those of largest variance")},
+    parameters={
+        "density": Fraction("1", "fraction of entries kept, those of largest variance"),
+        "counts": COUNTS,
+        "guard": Real(0.0, "mean energy below which models count alike; 1e-6 in mergekit"),
+    },
     svds="none",
 )

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,19 @@ GRANULARITY = OneOf(
     ("tensor", "row", "model"),
     "unit whose entries are ranked together: each tensor, each row along the last axis, or all",
 )
+
+COUNTS = OneOf(
+    "decimal",
+    ("decimal", "mergekit"),
+    "how fractions are counted: floors of decimals, or as mergekit does",
+)
+L1 = "the norm lost in a tensor, if it was 1e-7 at least before and after"
+RESCALE = OneOf("none", ("none", "l1"), "whether what stays is multiplied; l1: by " + L1)
+
+
+def floored(fraction: Decimal, n: int) -> int:
+    """Return ``int(fraction * n)`` in binary floating point: 28 for 0.29 of 100, as mergekit."""
+    return int(float(fraction) * n)
 
 
 @dataclass(frozen=True)
@@ -61,15 +75,17 @@ class Draw:
 
 @dataclass(frozen=True)
 class Chances:
-    """Keep each entry with a probability of its own, drawn as for `Draw`, and divide by it.
+    """Keep each entry with a probability of its own, drawn as for `Draw`.
 
     chances: (n, values) -> the probabilities (n,) of the entries of a row along the last axis, by
-    (magnitude, position) from the smallest on.
+    (magnitude, position) from the smallest on. divide: values -> whether entries are divided by
+    their probability.
     """
 
     chances: Callable[[int, Values], np.ndarray]
     parameters: Mapping[str, Parameter]
     check: Callable[[Values], Values] = lambda values: values
+    divide: Callable[[Values], bool] = lambda values: True
 
 
 @dataclass(frozen=True)

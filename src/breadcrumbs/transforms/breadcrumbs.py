@@ -11,7 +11,9 @@ leaves 0-dimensional tensors unmasked. So at .90/.99 the paper keeps 9 % and the
 
 ``density`` (the fraction kept) and ``outliers`` (the fraction of largest removed) say the same in
 the words of other programs: ``gamma = 1 - outliers``; ``beta = gamma - density`` for the paper,
-``beta = 1 - density`` for the authors' program.
+``beta = 1 - density`` for the authors' program. ``counts: mergekit`` floors these two, the part
+kept and the part removed, cuts fewer of the largest where both are more than the whole, and cuts
+nothing at density 1.
 """
 
 from __future__ import annotations
@@ -20,10 +22,16 @@ from decimal import Decimal
 
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.parameters import Fraction, OneOf, Parameter, Values, count, defaults, difference
-from breadcrumbs.transforms import GRANULARITY, Band
+from breadcrumbs.transforms import COUNTS, GRANULARITY, RESCALE, Band, floored
 
 
 def _ranks(n: int, values: Values) -> tuple[int, int]:
+    if values["counts"] == "mergekit":
+        if values["density"] >= 1:
+            return 0, n
+        kept = floored(values["density"], n)
+        first = max(0, n - kept - floored(values["outliers"], n))
+        return first, first + kept
     last = n - count(difference(1, values["gamma"]), n)
     if values["variant"] == "authors":
         return max(0, last - count(difference(1, values["beta"]), n)), last
@@ -35,6 +43,10 @@ def _check(given: Values) -> Values:
     variant = values.get("variant", "paper")
     density, outliers = values.pop("density", None), values.pop("outliers", None)
     quantiles = [name for name in ("beta", "gamma") if name in values]
+    if values.get("counts") == "mergekit" and (density is None or variant != "paper"):
+        raise RecipeError(
+            "breadcrumbs: counts: mergekit is for density with outliers, of variant paper."
+        )
     if density is None and outliers is None:
         values = defaults(DECLARED) | values
         _check_quantiles(values["beta"], values["gamma"])
@@ -49,6 +61,8 @@ def _check(given: Values) -> Values:
             "breadcrumbs: density and outliers belong together. Give both,"
             " for example density 0.09 with outliers 0.01."
         )
+    if values.get("counts") == "mergekit":
+        return defaults(DECLARED) | values | {"density": density, "outliers": outliers}
     if not 0 < density <= difference(1, outliers):
         raise RecipeError(
             f"breadcrumbs: density {density} with outliers {outliers} is not possible. The fraction"
@@ -85,6 +99,8 @@ DECLARED: dict[str, Parameter] = {
     "granularity": GRANULARITY,
     "density": Fraction(None, "fraction kept; with outliers, instead of beta and gamma"),
     "outliers": Fraction(None, "fraction of largest entries cut; with density"),
+    "counts": COUNTS,
+    "rescale": RESCALE,
 }
 
 BREADCRUMBS = Band(
