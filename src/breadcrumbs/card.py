@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from breadcrumbs.sizes import human
 from breadcrumbs.version import __version__
 
 _STEP = 1 << 20
+#: What configs call the number of layers.
+_LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _SHOWN = 50
 
 
@@ -32,8 +34,8 @@ def add(folder: Path, plan: Plan, report: Report, digests: FileDigests, choice: 
     for path in side_files(base) if base else ():
         _copy(path, folder / path.name)
     config = folder / "config.json"
-    if plan.recipe.dtype and config.exists():
-        _set_dtype(config, plan.recipe.dtype)
+    if config.exists():
+        _change(config, plan)
     (folder / RECIPE).write_text(to_yaml(resolved(plan), complete=True), encoding="utf-8")
     text = card(plan, report, digests, choice)
     (folder / "README.md").write_text(text, encoding="utf-8", errors="replace")
@@ -51,14 +53,33 @@ def _copy(source: Path, target: Path) -> None:
             out.write(file.read(start, min(_STEP, file.size - start)))
 
 
-def _set_dtype(config: Path, dtype: str) -> None:
-    """Say the new dtype in a transformers config, under the keys that it uses."""
+def _change(config: Path, plan: Plan) -> None:
+    """Say the new dtype and the new layers in a transformers config, under its own keys."""
     try:
         data = json.loads(config.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         return
-    if _replace_dtypes(data, dtype):
+    changed = plan.recipe.dtype is not None and _replace_dtypes(data, plan.recipe.dtype)
+    if plan.target.layers and isinstance(data, dict):
+        changed |= _replace_layers(data, plan.target.layers)
+    if changed:
         config.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def _replace_layers(data: dict[str, Any], layers: Sequence[int]) -> bool:
+    """Set the number of layers of a config, and what it lists for each; return whether it had it.
+
+    In the config itself, or else in those in it.
+    """
+    key = next((key for key in _LAYER_KEYS if isinstance(data.get(key), int)), None)
+    if key is None:
+        inner = [v for k, v in data.items() if k.endswith("_config") and isinstance(v, dict)]
+        return any([_replace_layers(value, layers) for value in inner])
+    before, data[key] = data[key], len(layers)
+    for name, value in data.items():
+        if "layer" in name and isinstance(value, list) and len(value) == before > max(layers):
+            data[name] = [value[i] for i in layers]
+    return True
 
 
 def _replace_dtypes(data: Any, dtype: str) -> bool:
@@ -160,7 +181,7 @@ Read {human(report.bytes_read)}, wrote {human(report.bytes_written)}.
 
 def _names(plan: Plan) -> Iterator[str]:
     """Yield the hub ids of the models, or the last part of a local path."""
-    for source in plan.sources:
+    for source in [part for whole in plan.sources for part in whole.parts or (whole,)]:
         if source.repo:
             yield source.repo.partition("@")[0]
         else:

@@ -190,7 +190,7 @@ def _recipe(sources: tuple[str, ...], options: dict[str, Any]) -> Any:
     from breadcrumbs import merging, recipe
 
     if len(sources) == 1 and Path(sources[0]).suffix in (".yaml", ".yml"):
-        made = recipe.load(sources[0])
+        made = _load(sources[0], quiet=options["quiet"])
     else:
         made = recipe.Recipe(sources[0], tuple(recipe.Model(path) for path in sources[1:]))
     changes: dict[str, Any] = {
@@ -227,6 +227,39 @@ def _recipe(sources: tuple[str, ...], options: dict[str, Any]) -> Any:
     changes["overrides"] = (*made.overrides, *overrides) if overrides else None
     changes["parameters"] = dict(_pair(text) for text in options["params"])
     return merging.with_settings(made, **changes)
+
+
+def _load(path: str, *, quiet: bool) -> Any:
+    """Return the recipe in a file, ours or a mergekit configuration, of which notes are printed."""
+    from breadcrumbs import mergekit, recipe
+
+    if not mergekit.is_config(Path(path)):
+        return recipe.load(path)
+    found = mergekit.convert(path)
+    for note in found.notes if not quiet else ():
+        click.echo(f"breadcrumbs: {path}: {printable(note)}.", err=True)
+    return found.recipe
+
+
+@_command("import")
+@click.argument("config", metavar="CONFIG.yml")
+@_json_option
+def import_(config: str, as_json: bool) -> None:
+    """Print the recipe that a mergekit configuration means.
+
+    `breadcrumbs merge CONFIG.yml -o OUT` runs it as it is. What there is no way to say here is
+    refused with its line; what changes no weight is named on stderr.
+
+    \b
+    breadcrumbs import config.yml > recipe.yaml
+    """
+    from breadcrumbs import recipe
+
+    made = _load(config, quiet=False)
+    if as_json:
+        click.echo(json.dumps(recipe.to_mapping(made), indent=2))
+    else:
+        click.echo(recipe.to_yaml(made), nl=False)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -45,7 +45,10 @@ class FileDigests:
         return [
             model.label
             for model in plan.models
-            if base and [self.digests[path] for path in model.files] == base
+            if base
+            and [self.digests[path] for path in model.files] == base
+            and model.layers == plan.base.layers
+            and model.files != plan.base.files
         ]
 
     def tasks(self) -> list[Task]:

@@ -145,7 +145,7 @@ def make(
         raise MismatchError(f"{base.label}: holds no tensors. Give a checkpoint with weights.")
     _check_number(method, models)
     plan_statistics.check_number(method, len(models), len(statistics))
-    warnings = _same_models(base, models)
+    warnings = _same_models(base, models, recipe.parameters.get("of") == "models")
     _check_globs(recipe, base)
     settings = _Settings(method, recipe)
     values = {name: settings.of(name) for name in base.tensors}
@@ -316,16 +316,22 @@ def _check_number(method: Method, models: Sequence[Checkpoint]) -> None:
     )
 
 
-def _same_models(base: Checkpoint, models: Sequence[Checkpoint]) -> list[str]:
+def _identity(checkpoint: Checkpoint) -> tuple:
+    """Return what two checkpoints have in common that are one."""
+    return checkpoint.files, checkpoint.layers
+
+
+def _same_models(base: Checkpoint, models: Sequence[Checkpoint], whole: bool) -> list[str]:
+    """Return warnings. whole: whether whole models are merged, so that the base may be one."""
     warnings = []
-    counts = Counter(model.files for model in models if model.files)
+    counts = Counter(_identity(model) for model in models if model.files)
     for model in models:
-        if model.files and model.files == base.files:
+        if model.files and _identity(model) == _identity(base) and not whole:
             raise RecipeError(
                 f"{model.label}: is the base itself, so there is nothing to add."
                 " Give the base once, first, and then the fine-tuned models."
             )
-        times = counts.pop(model.files, 1)
+        times = counts.pop(_identity(model), 1)
         if times > 1:
             often = "twice" if times == 2 else f"{times} times"
             warnings.append(f"{model.label} is given {often}, so it counts {often}")

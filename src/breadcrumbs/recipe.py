@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from breadcrumbs import methods
+from breadcrumbs.checkpoint import stack
 from breadcrumbs.errors import RecipeError, suggestion
 from breadcrumbs.parameters import decimal, written
 
@@ -287,26 +288,30 @@ def load(path: str | Path) -> Recipe:
     recipe = from_mapping(data, str(path))
     return replace(
         recipe,
-        base=_beside(path, recipe.base),
-        onto=_beside(path, recipe.onto) if recipe.onto else None,
+        base=beside(path, recipe.base),
+        onto=beside(path, recipe.onto) if recipe.onto else None,
         models=tuple(
             replace(
                 m,
-                path=_beside(path, m.path),
-                statistics=_beside(path, m.statistics) if m.statistics else None,
+                path=beside(path, m.path),
+                statistics=beside(path, m.statistics) if m.statistics else None,
             )
             for m in recipe.models
         ),
     )
 
 
-def _beside(recipe: Path, path: str) -> str:
+def beside(recipe: Path, path: str) -> str:
     """Return ``path`` relative to the recipe's folder if something is there, else unchanged."""
-    beside = recipe.parent / path
-    try:
-        return str(beside) if not Path(path).is_absolute() and beside.exists() else path
-    except (OSError, ValueError):  # no name that a file could have
-        return path
+
+    def found(path: str) -> str:
+        beside = recipe.parent / path
+        try:
+            return str(beside) if not Path(path).is_absolute() and beside.exists() else path
+        except (OSError, ValueError):  # no name that a file could have
+            return path
+
+    return stack.renamed(path, found)
 
 
 def _loader() -> type:

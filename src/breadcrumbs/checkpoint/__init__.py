@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from breadcrumbs.checkpoint import folder as _folder
+from breadcrumbs.checkpoint import stack
 from breadcrumbs.checkpoint.memory import open_mapping
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, shown
 from breadcrumbs.errors import CheckpointError, suggestion
@@ -32,6 +34,8 @@ def open(source: str | os.PathLike[str] | Mapping[str, Any], label: str = "") ->
             ``pytorch_model.bin`` (`breadcrumbs.checkpoint.folder` has the order);
         an existing ``.safetensors`` file, ``.bin``, ``.pt`` or ``.pth`` pickle (needs Torch), or
             index;
+        a stack of layers, ``PART[FIRST:LAST] + PART[FIRST:LAST]``, each part a path or hub id
+            (`breadcrumbs.checkpoint.stack`);
         a hub id, ``org/name`` or ``org/name@revision`` (branch, tag or commit), which is
             downloaded to the cache of `huggingface_hub`, or found there.
     label: how messages call a mapping ("mapping" unless told).
@@ -55,10 +59,24 @@ def open(source: str | os.PathLike[str] | Mapping[str, Any], label: str = "") ->
         return replace(_folder.open_folder(path), label=text)
     if text and os.path.exists(path):
         return replace(_folder.open_file(path), label=text)
+    parts = stack.parse(text) if isinstance(source, str) else None
+    if parts is not None:
+        return _open_stack(text, parts)
     hub_id = _HUB_ID.fullmatch(text)
     if not isinstance(source, str) or not hub_id or text.lower().endswith(_SUFFIXES):
         raise CheckpointError(f"{shown(text)}: no such file or folder.{_nearest(path)}")
     return _open_hub(text, hub_id["repo"], hub_id["revision"], path)
+
+
+def _open_stack(text: str, parts: list[stack.Part]) -> Checkpoint:
+    with ExitStack() as opened:
+        found: dict[str, Checkpoint] = {}
+        for part in parts:
+            if part.path not in found:
+                found[part.path] = opened.enter_context(open(part.path))
+        made = stack.put_together(text, parts, [found[part.path] for part in parts])
+        opened.pop_all()
+    return made
 
 
 def _open_hub(text: str, repo: str, revision: str | None, path: Path) -> Checkpoint:

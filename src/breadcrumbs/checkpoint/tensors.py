@@ -107,6 +107,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
     folder: where the config and tokenizer files lie, if the checkpoint is a folder.
     repo: hub id and resolved commit, ``org/name@revision``, when it came from a hub.
     metadata: what a single safetensors file, or a mapping with such an attribute, says of itself.
+    parts, layers: of a stack, what it is made of, and the number that each layer has there.
     """
 
     label: str
@@ -116,6 +117,8 @@ class Checkpoint(Mapping[str, np.ndarray]):
     repo: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict, compare=False)
     close: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
+    parts: tuple[Checkpoint, ...] = ()
+    layers: tuple[int, ...] = ()
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.tensors[name].read()

@@ -1,0 +1,1 @@
+"""Configurations in mergekit's format, and small models that they merge."""
