@@ -10,7 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from breadcrumbs.checkpoint.beside import RECIPE, module_files, module_folders, side_files
+from breadcrumbs.checkpoint.beside import (
+    RECIPE,
+    is_tokenizer,
+    module_files,
+    module_folders,
+    side_files,
+)
 from breadcrumbs.checkpoint.files import File
 from breadcrumbs.hashing import FileDigests
 from breadcrumbs.plan import Plan
@@ -31,8 +37,13 @@ def add(folder: Path, plan: Plan, report: Report, digests: FileDigests, choice: 
     choice: a section of the model card on how its models were chosen.
     """
     base = plan.target.folder
+    other = _tokenizer(plan)
     for path in side_files(base) if base else ():
-        _copy(path, folder / path.name)
+        if not (other and is_tokenizer(path.name)):
+            _copy(path, folder / path.name)
+    for path in side_files(other) if other else ():
+        if is_tokenizer(path.name):
+            _copy(path, folder / path.name)
     config = folder / "config.json"
     if config.exists():
         _change(config, plan)
@@ -44,6 +55,15 @@ def add(folder: Path, plan: Plan, report: Report, digests: FileDigests, choice: 
             (folder / module.name).mkdir(exist_ok=True)
             for path in module_files(module):
                 _copy(path, folder / module.name / path.name)
+
+
+def _tokenizer(plan: Plan) -> Path | None:
+    """Return the folder whose tokenizer is asked for instead of the base's."""
+    for source in plan.sources:
+        for found in (source, *source.parts):
+            if found.label == plan.recipe.tokenizer:
+                return found.folder
+    return None
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -97,10 +117,14 @@ def resolved(plan: Plan) -> Recipe:
     """Return the recipe with hub ids at the commits that they meant, so that it stays the same."""
     pairs = zip(plan.recipe.models, plan.models, strict=True)
     given = dict(enumerate(plan.statistics))
+    every = [found for source in plan.sources for found in (source, *source.parts)]
+    repos = {found.label: found.repo for found in every if found.repo}
+    tokenizer = plan.recipe.tokenizer
     return replace(
         plan.recipe,
         base=plan.base.repo or plan.recipe.base,
         onto=(plan.onto.repo if plan.onto else None) or plan.recipe.onto,
+        tokenizer=None if tokenizer is None else repos.get(tokenizer, tokenizer),
         models=tuple(
             replace(
                 model,

@@ -121,6 +121,7 @@ def _json_option(function: Callable[..., None]) -> Callable[..., None]:
     metavar="FILE",
     help="What fisher or regmean needs of a model; once for each model, in order.",
 )
+@click.option("--tokenizer", metavar="MODEL", help="Copy this model's tokenizer, not the base's.")
 @click.option("--seed", type=click.IntRange(0), help="Seed of random methods (default 0).")
 @click.option("--shard-size", default="5GB", show_default=True, help="Largest file of a folder.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
@@ -194,7 +195,8 @@ def _recipe(sources: tuple[str, ...], options: dict[str, Any]) -> Any:
     else:
         made = recipe.Recipe(sources[0], tuple(recipe.Model(path) for path in sources[1:]))
     changes: dict[str, Any] = {
-        key: options[key] for key in ("method", "dtype", "missing", "extra", "seed", "onto")
+        key: options[key]
+        for key in ("method", "dtype", "missing", "extra", "seed", "onto", "tokenizer")
     }
     if options["transform"] or options["aggregate"]:
         if options["method"]:

@@ -50,6 +50,7 @@ def merge(
     seed: int = 0,
     onto: Source | None = None,
     statistics: Sequence[Source] | None = None,
+    tokenizer: str | None = None,
     threads: int | None = None,
     kernel: str = "auto",
     **parameters: Any,
@@ -69,6 +70,7 @@ def merge(
         ``models``, this improves a fine-tuning (Model Breadcrumbs, section 4.5).
     statistics: one for each model, for a method that needs them: what `breadcrumbs.statistics`
         makes, or paths of files of it.
+    tokenizer: one of the paths, whose tokenizer files are copied instead of the base's.
     threads: how many work at once (all cores unless told); the result does not depend on it.
     kernel: ``plain``, ``compiled`` or ``auto``; the same bits, faster or sooner.
 
@@ -113,6 +115,7 @@ def merge(
         allow_nonfinite=allow_nonfinite,
         seed=seed,
         onto=None if onto is None else label(onto, "onto"),
+        tokenizer=tokenizer,
     )
     sources = [base, *models, *(statistics or []), *([] if onto is None else [onto])]
     with opened(recipe, sources) as it:
@@ -138,11 +141,11 @@ class opened:
 
     def __init__(self, recipe: Recipe, sources: Sequence[Source] | None = None):
         self.recipe = recipe
-        self.sources = sources or self._labels()
+        self.sources = sources or recipe.paths
         self.stack = ExitStack()
 
     def __enter__(self) -> Plan:
-        labels = self._labels()
+        labels = self.recipe.paths
         with self.stack:
             base, *models = (
                 self.stack.enter_context(checkpoint.open(source, label))
@@ -156,12 +159,6 @@ class opened:
 
     def __exit__(self, *error: object) -> None:
         self.stack.close()
-
-    def _labels(self) -> list[str]:
-        onto = [self.recipe.onto] if self.recipe.onto is not None else []
-        models = [model.path for model in self.recipe.models]
-        given = [model.statistics for model in self.recipe.models if model.statistics is not None]
-        return [self.recipe.base, *models, *given, *onto]
 
 
 def to_arrays(

@@ -67,6 +67,7 @@ class Recipe:
     dtype: output dtype of every weight, a key of `OUTPUT_DTYPES`; None keeps the base's.
     missing, extra: ``error``, or ``base`` / ``ignore`` to go on.
     onto: a model that the step is added to instead of the base, such as the fine-tuning to improve.
+    tokenizer: one of the models, whose tokenizer files are copied instead of the base's.
     allow_nonfinite: treat a NaN or infinity of a model as unchanged, copy one of the base.
     """
 
@@ -84,6 +85,7 @@ class Recipe:
     allow_nonfinite: bool = False
     seed: int = 0
     onto: str | None = None
+    tokenizer: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "models", _named(self.models))
@@ -93,10 +95,23 @@ class Recipe:
         _choice("extra", self.extra, ("error", "ignore"))
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise RecipeError(f"recipe: seed: {self.seed!r} is not a whole number from 0 on.")
+        known = [part for path in self.paths for part in (path, *stack.paths(path))]
+        if self.tokenizer is not None and self.tokenizer not in known:
+            raise RecipeError(
+                f"recipe: tokenizer: {self.tokenizer!r} is none of the models. Give one of"
+                f" {', '.join(dict.fromkeys(known))}."
+            )
         for model in self.models:
             _finite(model.weight, model.path)
         for override in self.overrides:
             _finite(override.weight or 0.0, f"overrides: {override.tensors}")
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The base, all models, their statistics, and what the step is added to instead."""
+        onto = [self.onto] if self.onto is not None else []
+        given = [model.statistics for model in self.models if model.statistics is not None]
+        return (self.base, *(model.path for model in self.models), *given, *onto)
 
     def _check_parameters(self) -> None:
         """Raise RecipeError for parameters that the method does not have, or not for one model."""
@@ -174,8 +189,9 @@ def from_mapping(data: Any, where: str = "recipe") -> Recipe:
             raise RecipeError(f"{where}: there is no {key!r}. A recipe names a base and models.")
     values = dict(data)
     values["base"] = _text(data["base"], f"{where}: base")
-    if data.get("onto") is not None:
-        values["onto"] = _text(data["onto"], f"{where}: onto")
+    for key in ("onto", "tokenizer"):
+        if data.get(key) is not None:
+            values[key] = _text(data[key], f"{where}: {key}")
     values["models"] = tuple(
         _model(entry, f"{where}: models[{i}]")
         for i, entry in enumerate(_list(data["models"], f"{where}: models"))
@@ -290,6 +306,7 @@ def load(path: str | Path) -> Recipe:
         recipe,
         base=beside(path, recipe.base),
         onto=beside(path, recipe.onto) if recipe.onto else None,
+        tokenizer=beside(path, recipe.tokenizer) if recipe.tokenizer else None,
         models=tuple(
             replace(
                 m,

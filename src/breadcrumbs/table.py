@@ -152,7 +152,7 @@ METHODS: dict[str, Method] = {
             "base + alpha * sum_t weight_t * m_t * tau_t / (1 - p), m_t iid Bernoulli(1 - p)",
             _DARE_PAPER,
             "The draws depend on the seed, the name of the model and the name of the tensor alone."
-            " mergekit's density is 1 - p, and it rescales to the L1 norm instead of by 1/(1 - p).",
+            " mergekit's density is 1 - p, and it rescales to the L1 norm (`rescale: l1`).",
         ),
         Method(
             "dare_ties",

@@ -69,6 +69,17 @@ def save(folder: Path, family: str = "") -> None:
             {"format": "pt"},
         )
         (at / "config.json").write_text(json.dumps(config(family, dtype.name), indent=2))
+        save_tokenizer(at)
+
+
+def save_tokenizer(folder: Path) -> None:
+    """Write a tokenizer of as many words as there are rows of embeddings."""
+    vocabulary = {f"w{i}": i for i in range(VOCABULARY)}
+    model = {"type": "WordLevel", "vocab": vocabulary, "unk_token": "w0"}
+    data = {"version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "Whitespace"}}
+    (folder / "tokenizer.json").write_text(json.dumps({**data, "model": model}))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "w0"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
 def config(family: str, dtype: str) -> dict[str, object]:
@@ -93,5 +104,5 @@ def flat(arrays: dict[str, np.ndarray]) -> np.ndarray:
     parts = []
     for name in sorted(arrays):
         values = np.asarray(arrays[name], np.float64).reshape(-1)
-        parts.append(values / np.abs(values).max())
+        parts.append(values / (np.abs(values).max() or 1.0))
     return np.concatenate(parts)

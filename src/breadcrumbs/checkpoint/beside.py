@@ -26,6 +26,10 @@ RECIPE = "breadcrumbs.yaml"
 _WEIGHTS = {
     ".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".gguf", ".ot", ".ckpt",
 }  # fmt: skip
+_TOKENIZER = {
+    "added_tokens.json", "merges.txt", "sentencepiece.bpe.model", "special_tokens_map.json",
+    "spiece.model", "tekken.json", "vocab.json", "vocab.txt",
+}  # fmt: skip
 _LARGEST = 100 << 20
 _LARGEST_LIST = 1 << 20
 
@@ -33,6 +37,11 @@ _LARGEST_LIST = 1 << 20
 def side_files(folder: Path) -> list[Path]:
     """Return the files of a model's folder that are neither weights nor about this one model."""
     return _files(folder, _is_side)
+
+
+def is_tokenizer(name: str) -> bool:
+    """Return whether a file beside the weights is a part of the tokenizer."""
+    return name.startswith(("tokenizer", "chat_template")) or name in _TOKENIZER
 
 
 def module_files(subfolder: Path) -> list[Path]:

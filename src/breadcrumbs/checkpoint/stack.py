@@ -42,6 +42,11 @@ def parse(text: str) -> list[Part] | None:
     return [Part(m["path"], int(m["first"]), int(m["last"])) for m in found if m]
 
 
+def paths(text: str) -> list[str]:
+    """Return the paths of the parts that a text names, none if it is something else."""
+    return [part.path for part in parse(text) or ()]
+
+
 def renamed(text: str, rename: Callable[[str], str]) -> str:
     """Return the text with other paths, each through ``rename``; a path alone too."""
     parts = parse(text)
@@ -109,7 +114,11 @@ def _prefix(part: Part, checkpoint: Checkpoint) -> str:
         if match := LAYER.search(name):
             found.setdefault(name[: match.start()], set()).add(int(match[1]))
     if len(found) != 1:
-        what = f"layers under several names: {listing(found)}" if found else "no numbered layers"
+        what = (
+            f"layers under several names: {listing(sorted(found))}"
+            if found
+            else "no numbered layers"
+        )
         raise CheckpointError(f"{checkpoint.label}: has {what}, so a range of them says nothing.")
     ((prefix, numbers),) = found.items()
     missing = [n for n in range(part.first, part.last) if n not in numbers]

@@ -83,7 +83,7 @@ def load(path: Path) -> Config:
         (top[given[1]] if given else root).refuse(
             "exactly one of models, slices and modules belongs here."
         )
-    base = _model(top["base_model"]) if "base_model" in top else None
+    base = model(top["base_model"]) if "base_model" in top else None
     scopes = [_settings(top.get("parameters"))]
     body = top
     if given == ["modules"]:
@@ -167,17 +167,17 @@ def _slice(node: Node, base: str | None) -> Slice:
     lengths = {s.layers[1] - s.layers[0] for s in sources if s.layers}
     if len(lengths) > 1:
         node.refuse(f"the sources of a slice have as many layers each, here {sorted(lengths)}.")
-    mine = _model(body["base_model"]) if "base_model" in body else base
+    mine = model(body["base_model"]) if "base_model" in body else base
     return Slice(tuple(sources), mine, _settings(body.get("parameters")), node)
 
 
 def _source(entry: Node, body: Mapping[str, Node], layers: tuple[int, int] | None) -> Source:
     if "model" not in body:
         entry.refuse("there is no model, the path or hub id.")
-    return Source(_model(body["model"]), layers, _settings(body.get("parameters")), entry)
+    return Source(model(body["model"]), layers, _settings(body.get("parameters")), entry)
 
 
-def _model(node: Node) -> str:
+def model(node: Node) -> str:
     """Return the path or hub id that a model reference means."""
     if isinstance(node.value, dict):
         body = node.mapping(
@@ -187,7 +187,7 @@ def _model(node: Node) -> str:
             if key in body and body[key].value is not None:
                 body[key].refuse(f"{key} is not offered. Merge adapters into their model first.")
         if "model" in body:
-            return _model(body["model"])
+            return model(body["model"])
         if "path" not in body:
             node.refuse("there is no path.")
         revision = body["revision"].value if "revision" in body else None

@@ -211,7 +211,6 @@ def _sce(given: Given) -> Step:
 
 
 _WEIGHT = {"weight": Parameter("model", float, required=True)}
-_RESCALED = dict(rescale=True)
 
 PEERS: dict[str, Peer] = {
     "task_arithmetic": Peer("task_arithmetic", _family(_everything, False), _arithmetic()),

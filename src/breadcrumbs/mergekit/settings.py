@@ -130,9 +130,7 @@ def check_names(
             if name not in known:
                 notes.append(f"line {node.line}: {name} has no effect on {method}")
             elif whose and known[name].scope == "shared":
-                notes.append(
-                    f"line {node.line}: {name} is one for all, so of a model without effect"
-                )
+                notes.append(f"line {node.line}: {name} has no effect on one model")
     return notes
 
 

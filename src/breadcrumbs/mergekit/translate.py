@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from breadcrumbs import checkpoint
+from breadcrumbs.checkpoint import stack
 from breadcrumbs.checkpoint.stack import LAYER, is_first
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.errors import suggestion
@@ -18,6 +19,7 @@ from breadcrumbs.mergekit.config import Config, Slice
 from breadcrumbs.mergekit.globs import cover
 from breadcrumbs.mergekit.methods import MISSING, PEERS, WITHOUT_EFFECT, Given, Peer, Step
 from breadcrumbs.mergekit.settings import Place, check_names, filters, resolve
+from breadcrumbs.mergekit.vocabulary import vocabulary
 from breadcrumbs.recipe import Model, Override, Recipe, beside
 
 #: What mergekit's promoted dtype is called in a recipe.
@@ -56,7 +58,10 @@ def convert(path: str | Path) -> Converted:
         found = [opened.enter_context(checkpoint.open(ref)) for ref in refs]
         steps = _steps(config, peer, columns, found[0])
         dtype = config.dtype or _promoted(config, found)
+        tokenizer = _tokenizer(config, path, found)
     recipe = _recipe(config, peer, refs, steps, dtype)
+    if tokenizer is not None and tokenizer not in (recipe.base, *stack.paths(recipe.base)[:1]):
+        recipe = replace(recipe, tokenizer=tokenizer)
     if peer.random:
         notes.append(f"{method} draws at random: its draws are not mergekit's, their chances are")
     return Converted(recipe, tuple(notes))
@@ -165,6 +170,34 @@ def _steps(
     return steps
 
 
+def _tokenizer(config: Config, path: Path, found: Sequence[Checkpoint]) -> str | None:
+    """Return the model whose tokenizer is asked for. RecipeError unless all have its vocabulary."""
+    node = config.tokenizer
+    if node is None:
+        return None
+    every = {part.label: part for source in found for part in source.parts or (source,)}
+    if node.value == "union":
+        node.refuse("tokenizer_source: union builds new embeddings, which is not offered.")
+    bases = {piece.base for piece in config.slices}
+    wanted = next(iter(bases)) if node.value == "base" else configs.model(node)
+    if wanted is None or (node.value == "base" and len(bases) > 1):
+        node.refuse("there is no base_model to take the tokenizer of, or more than one.")
+    wanted = beside(path, wanted)
+    if wanted not in every:
+        node.refuse(f"{wanted} is none of the models. Copy its tokenizer's files by hand.")
+    known = vocabulary(every[wanted].folder)
+    for label, other in every.items():
+        mine = vocabulary(other.folder)
+        if known is None or mine is None:
+            node.refuse(f"{label if mine is None else wanted}: there is no tokenizer to compare.")
+        if mine != known:
+            node.refuse(
+                f"{label} has other tokens than {wanted}, or other numbers for them. mergekit moves"
+                " the rows of embeddings then, which is not offered."
+            )
+    return wanted
+
+
 def _promoted(config: Config, found: Sequence[Checkpoint]) -> str | None:
     """Return the dtype that mergekit gives the output, None if it is the base's throughout."""
     kinds = set()
@@ -222,7 +255,7 @@ def _recipe(
         if t == 0:
             common = {**common, **{k: v for k, v in usual.items() if k != "weight"}}
         different = {k: v for k, v in usual.items() if k != "weight" and common.get(k) != v}
-        given.append(Model(path, weight, "", different))
+        given.append(Model(path, weight, parameters=different))
         given = list(Recipe(base, tuple(given), method, common).models)
         overrides += _overrides(mine, usual, given[-1].name, names, texts)
     return Recipe(base, tuple(given), method, common, tuple(overrides), dtype=dtype)
