@@ -61,11 +61,12 @@ def test_a_merge_is_mergekits(folder, name):
     text = (CONFIGS / f"{name}.yml").read_text()
     found = merged(converted(folder, text, name).recipe)
     wanted = load_file(CONFIGS.parent / "golden.safetensors")[name]
-    dtypes = {values.dtype.name for values in found.values()}
-    assert dtypes == {"bfloat16" if "bfloat16" in text else "float32"}
+    given = yaml.safe_load(text)
+    dtype = given.get("out_dtype") or given.get("dtype") or "float32"
+    assert {values.dtype.name for values in found.values()} == {dtype}
     off = np.abs(models.flat(found)[::STRIDE] - wanted).max()
     # Of bfloat16 the rounding of the output, and of the largest entry that all are divided by.
-    assert off <= (2.0**-8 if "bfloat16" in text else 1e-6)
+    assert off <= (2.0**-7 if dtype == "bfloat16" else 1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -369,3 +370,36 @@ def test_globs_are_few():
     assert cover({n for n in names if "q_proj" in n}, names, []) == [
         "model.layers.*.self_attn.q_proj.weight"
     ]
+
+
+# --- mangled configurations --------------------------------------------------------------------
+
+JUNK: list[Any] = [None, True, 0, -1, 2.5, "x", "", [], {}, [1], ["a"], [[1, 2]], {"value": 1}]
+JUNK += [{"value": [0, 1], "filter": "mlp"}, [{"value": 1}], "nan", 1e400, 10**30, "ft1", "1e-3"]
+
+
+def places(data: Any, at: tuple = ()) -> list[tuple]:
+    below = data.items() if isinstance(data, dict) else enumerate(data)
+    found = [at] if at else []
+    for key, entry in below:
+        found += places(entry, (*at, key)) if isinstance(entry, dict | list) else [(*at, key)]
+    return found
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_mangled_configuration_is_a_recipe_or_refused_in_one_line(folder, seed):
+    rng = random.Random(seed)
+    data = yaml.safe_load((CONFIGS / f"{rng.choice(NAMES)}.yml").read_text())
+    *above, last = rng.choice(places(data))
+    parent = data
+    for key in above:
+        parent = parent[key]
+    if rng.random() < 0.2:
+        del parent[last]
+    else:
+        parent[last] = rng.choice(JUNK)
+    try:
+        found = converted(folder, yaml.safe_dump(data, sort_keys=False), "mangled")
+        assert recipe.from_mapping(recipe.to_mapping(found.recipe)) == found.recipe
+    except breadcrumbs.errors.BreadcrumbsError as error:
+        assert "\n" not in str(error)
