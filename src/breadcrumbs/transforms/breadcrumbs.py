@@ -27,8 +27,6 @@ from breadcrumbs.transforms import COUNTS, GRANULARITY, RESCALE, Band, floored
 
 def _ranks(n: int, values: Values) -> tuple[int, int]:
     if values["counts"] == "mergekit":
-        if values["density"] >= 1:
-            return 0, n
         kept = floored(values["density"], n)
         first = max(0, n - kept - floored(values["outliers"], n))
         return first, first + kept
