@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from references import classical
 
 import breadcrumbs
 from breadcrumbs import statistics
+from breadcrumbs.cli import main
 from breadcrumbs.errors import BreadcrumbsError
 from breadcrumbs.inspection import inspect
 from breadcrumbs.plan_statistics import KEY
@@ -270,7 +272,9 @@ def test_a_file_says_what_it_is_and_is_not_replaced(tmp_path: Path):
     assert said["norm"] == pytest.approx(
         np.linalg.norm(np.concatenate([values.reshape(-1) for values in found.values()])), rel=1e-6
     )
-    assert inspect(str(path))["merged_from"] is None
+    assert inspect(str(path))["merged_from"] is None and inspect(str(path))["statistics"] == said
+    result = CliRunner().invoke(main, ["inspect", str(path)])
+    assert "statistics of the kind fisher  examples 6, labels of the model" in result.stdout
     with pytest.raises(BreadcrumbsError, match="exists"):
         found.save(path)
     found.save(path, force=True)

@@ -10,10 +10,14 @@ from typing import Any
 from breadcrumbs import checkpoint, hashing
 from breadcrumbs.checkpoint.safetensors import read_header
 from breadcrumbs.errors import CheckpointError
+from breadcrumbs.plan_statistics import KEY
 
 
 def inspect(path: str, *, with_hash: bool = False) -> dict[str, Any]:
-    """Return plain data: files, tensors, counts by dtype, and where a merged model came from."""
+    """Return plain data: files, tensors, counts by dtype, and what the file says of itself.
+
+    merged_from: where a merged model came from. statistics: what the arrays are, if they are any.
+    """
     with checkpoint.open(path) as opened:
         digests = _digests(opened.files) if with_hash else {}
         tensors = [
@@ -38,6 +42,7 @@ def inspect(path: str, *, with_hash: bool = False) -> dict[str, Any]:
             "bytes": sum(t.nbytes for t in opened.tensors.values()),
             "entries_by_dtype": dict(dtypes),
             "merged_from": _provenance(opened.files),
+            "statistics": _parsed(opened.metadata.get(KEY)),
             "tensors": tensors,
         }
 
@@ -55,8 +60,15 @@ def _provenance(files: tuple[Path, ...]) -> Any:
         if file.suffix != ".safetensors":
             continue
         try:
-            text = read_header(file).metadata.get("breadcrumbs")
-            return json.loads(text) if text else None
-        except (CheckpointError, ValueError):
+            return _parsed(read_header(file).metadata.get("breadcrumbs"))
+        except CheckpointError:
             return None
     return None
+
+
+def _parsed(text: str | None) -> Any:
+    """Return what JSON in a file's metadata says; None if nothing, or something else."""
+    try:
+        return json.loads(text) if text else None
+    except (ValueError, RecursionError):
+        return None

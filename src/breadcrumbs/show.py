@@ -183,6 +183,7 @@ def method_mapping(method: Method) -> dict[str, Any]:
         "paper": method.paper,
         "notes": method.notes,
         "needs": method.needs,
+        "statistics": method.statistics.kind if method.statistics else None,
         "passes": method.passes,
         "order": method.order,
         "parameters": {
@@ -236,6 +237,10 @@ def inspection(found: dict[str, Any], *, tensors: bool) -> None:
             shape = " x ".join(map(str, tensor["shape"])) or "scalar"
             table.add_row(printable(tensor["name"]), tensor["dtype"], shape, f"{tensor['bytes']:,}")
         console.print(table)
+    if isinstance(found["statistics"], dict):
+        said = found["statistics"]
+        facts = ", ".join(f"{key} {said[key]}" for key in ("examples", "labels") if key in said)
+        console.print(printable(f"statistics of the kind {said.get('kind')}  {facts}".rstrip()))
     merged = found["merged_from"]
     if merged and "choice" in merged:
         choice = merged["choice"]

@@ -98,8 +98,9 @@ def fisher(
     forward: (module, batch of one example) -> output.
     progress: called with numbers of examples done.
 
-    float32, from float64 sums, for every parameter, frozen ones too, and 0 for other weights. The
-    metadata note its length over the whole model as ``norm``.
+    float32, from float64 sums (8 bytes a parameter, beside the gradients), for every parameter,
+    frozen ones too, and 0 for other weights. The metadata note its length over the whole model as
+    ``norm``.
     """
     torch = torch_or_error()
     if samples is not None and (loss is not None or samples < 1):
