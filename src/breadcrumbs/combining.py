@@ -64,7 +64,7 @@ class Combining:
     def stream(self, segment: Segment, cuts: np.ndarray | None) -> Iterator[tuple[int, Entries]]:
         """Yield (start, entries) of a segment, for `Elementwise.prepare`."""
         for start, _, _, taus, kept, _ in self._chunks(segment, cuts):
-            yield start, self._present(taus, kept, start)
+            yield start, self._present(start, taus, kept)
 
     def vote(self, segment: Segment, cuts: np.ndarray | None) -> int:
         """Return the sum of the votes of a segment's entries."""
@@ -73,7 +73,7 @@ class Combining:
         if fast is not None:
             return fast
         return sum(
-            self.aggregate.vote(self._present(taus, kept, start))
+            self.aggregate.vote(self._present(start, taus, kept))
             for start, _, _, taus, kept, _ in self._chunks(segment, cuts)
         )
 
@@ -287,7 +287,7 @@ class Combining:
                 assert isinstance(known, np.ndarray)
                 step = self._combined(known, start, base, self._everyone(taus))
             else:
-                entries = self._present(taus, kept, start)
+                entries = self._present(start, taus, kept)
                 if isinstance(self.aggregate, Elementwise):
                     entries.majority = known if isinstance(known, int) else 1
                     step = self.alpha * self.aggregate.combine(entries, self.values)
@@ -411,7 +411,7 @@ class Combining:
 
     # --- reading ---
 
-    def _present(self, taus: np.ndarray, kept: np.ndarray, start: int) -> Entries:
+    def _present(self, start: int, taus: np.ndarray, kept: np.ndarray) -> Entries:
         merging, prepared = self.merging, self.engine.prepared
         aggregate, statistics = self.aggregate, self.engine.plan.method.statistics
         prepares = isinstance(aggregate, Elementwise) and aggregate.prepare is not None

@@ -99,7 +99,7 @@ def merge(
                 path,
                 float(weights[i]) if weights else 1.0,
                 names[i] if names else "",
-                label(statistics[i], f"statistics {i + 1}") if statistics else None,
+                statistics=label(statistics[i], f"statistics {i + 1}") if statistics else None,
             )
             for i, path in enumerate(labels)
         ),

@@ -223,8 +223,8 @@ def _model(entry: Any, where: str) -> Model:
         _text(entry["model"], f"{where}: model"),
         _number(entry.get("weight", 1.0), f"{where}: weight"),
         _text(name, f"{where}: name") if name != "" else "",
-        _text(statistics, f"{where}: statistics") if statistics is not None else None,
-        _mapping(entry.get("parameters") or {}, f"{where}: parameters"),
+        statistics=None if statistics is None else _text(statistics, f"{where}: statistics"),
+        parameters=_mapping(entry.get("parameters") or {}, f"{where}: parameters"),
     )
 
 
