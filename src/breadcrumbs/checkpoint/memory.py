@@ -54,7 +54,8 @@ def open_mapping(mapping: Mapping[Any, Any], label: str) -> Checkpoint:
     if not mapping:
         raise CheckpointError(f"{label}: holds no tensors.")
     tensors = {name: _tensor(name, mapping[name], label) for name in mapping}
-    return Checkpoint(label, tensors, metadata=getattr(mapping, "metadata", {}))
+    said = getattr(mapping, "metadata", None)
+    return Checkpoint(label, tensors, metadata=said if isinstance(said, Mapping) else {})
 
 
 def is_torch(value: object) -> bool:
