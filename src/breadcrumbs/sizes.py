@@ -12,6 +12,7 @@ from breadcrumbs.errors import RecipeError
 from breadcrumbs.kernels import WORTH_COMPILING
 from breadcrumbs.plan import Plan
 from breadcrumbs.survey import ROOM, WAVE_BYTES
+from breadcrumbs.transforms import Chances, Fitted
 from breadcrumbs.work import ARENA, CHUNK, FUSED, GROUP, LEAST
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -60,10 +61,11 @@ def memory(plan: Plan, threads: int, kernel: str = "auto") -> int:
 def _step_bytes(plan: Plan, threads: int) -> int:
     """Return what aggregates that are no plain sum hold besides: task vectors in float64."""
     aggregate, models = plan.method.aggregate, max(1, len(plan.models))
-    if isinstance(aggregate, Linear):
+    if isinstance(aggregate, Linear) and not isinstance(plan.method.transform, Chances | Fitted):
         return 0
     if not isinstance(aggregate, Whole):
-        rows = 5 + 3 * (plan.method.statistics is not None)
+        # Of each model; with the histograms of its ranks, or with its statistics.
+        rows = 5 + 5 * plan.prepares + 3 * (plan.method.statistics is not None)
         return threads * (CHUNK * 8 * (rows * models + 8) + _angle_bytes(plan, 1 + models))
     # Raw rows, task vectors, and about as much again for what is made of them.
     largest = sorted((tensor.base.size for tensor in plan.merged), reverse=True)[:threads]
