@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from reference import breadcrumbs_mask
 from references import classical, masks, spectral
 from references.common import Arrays, magnitude
@@ -174,6 +176,60 @@ def test_conflict_does_not_depend_on_who_has_which_magnitude():
     for quantile, number in ((0.25, 6), (0.5, 12), (0.75, 18)):
         found = breadcrumbs.merge(base, models, method="tatr", quantile=quantile)["w"]
         assert np.flatnonzero(found).tolist() == list(range(number))
+
+
+# --- what methods come to at the ends of their parameters ---------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "method, given, other, alpha",
+    [
+        ("tatr", {"quantile": 1, "alpha": 0.5}, "task_arithmetic", 0.5),
+        ("consensus", {"k": 0, "alpha": 0.5}, "task_arithmetic", 0.5),
+        ("lines", {"beta": 0, "alpha": 0.5}, "task_arithmetic", 0.5),
+        ("lines", {"beta": 0}, "task_arithmetic", 1 / 3),
+        ("consensus", {"k": 0, "on": "ties", "alpha": 0.5}, "ties", 0.5),
+        ("emr", {}, "none+elect", 1),
+    ],
+)
+def test_a_method_comes_to_another(method, given, other, alpha, dtype):
+    if method == "emr":
+        dtype = "float32"  # of bfloat16 some sums are 0, which emr takes for negative
+    base, *models = family(15, dtype, 3)
+    more = {"ties": {"merge": "sum"}, "none+elect": {"merge": "max"}}.get(other, {})
+    found = breadcrumbs.merge(base, models, method=method, **given)
+    same(found, breadcrumbs.merge(base, models, method=other, alpha=alpha, **more))
+
+
+@pytest.mark.parametrize("method", ["tall_mask", "emr"])
+def test_one_model_is_rebuilt_whole(method):
+    base, model = family(16, "bfloat16", 1)
+    same(breadcrumbs.merge(base, [model], method=method, task=1), dict(base, **model))
+
+
+def test_a_rescaler_gives_a_task_vector_its_length_back():
+    base, *models = family(17, "float64", 4)
+    for task, model in enumerate(models):
+        found = breadcrumbs.merge(base, models, method="emr", task=task + 1)
+        lengths = [
+            sum(np.abs(mine[name] - base[name]).sum() for name in set(base) - {"steps"})
+            for mine in (found, model)
+        ]
+        assert lengths[0] == pytest.approx(lengths[1], rel=1e-12)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=40),
+    st.sampled_from([1, 2, 4, 8, 16]),
+)
+def test_a_few_bits_hold_a_task_vector_to_a_step(values, bits):
+    base, model = {"w": np.zeros(len(values))}, {"w": np.array(values)}
+    found = breadcrumbs.merge(base, [model], method="tvq", bits=bits, alpha=1)["w"]
+    step = (max(values) - min(values)) / (2**bits - 1)
+    assert len(set(found.tolist())) <= 2**bits
+    assert np.abs(found - values).max() <= step * (1 + 1e-9)
 
 
 # --- files -------------------------------------------------------------------------------------
