@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 from itertools import permutations
 from pathlib import Path
@@ -17,9 +18,10 @@ from references.common import Arrays, magnitude
 from test_published import close, family, taus_of
 
 import breadcrumbs
-from breadcrumbs import merging, recipe, streaming, work
+from breadcrumbs import merging, preparing, recipe, streaming, work
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.recipe import Model, Override, Recipe
+from breadcrumbs.schedule import Stopped, run_tasks
 
 PREPARED: dict[str, dict[str, Any]] = {
     "tatr": {"quantile": 0.4},
@@ -266,6 +268,41 @@ def test_an_interrupted_merge_goes_on_to_the_same_bits(method, tmp_path):
     files = [(tmp_path / f"{name}.safetensors").read_bytes() for name in ("out", "whole")]
     assert files[0] == files[1]
     assert resumed.shares == whole.shares
+
+
+@pytest.mark.parametrize("method", ["pcb", "tatr"])
+def test_an_interrupt_does_not_wait_for_what_looks_at_the_model(method, monkeypatch):
+    base, *models = family(8, "float32", 3)
+    passes = []
+    before = preparing.ModelStream.located
+
+    def located(stream: Any) -> Any:
+        passes.append(0)
+        for number, part in enumerate(before(stream)):
+            if number == 2:  # as an interrupt does
+                stream.engine.stop.set()
+            yield part
+
+    monkeypatch.setattr(preparing.ModelStream, "located", located)
+    with pytest.raises(Stopped):
+        breadcrumbs.merge(base, models, method=method)
+    assert len(passes) == 1
+
+
+def test_an_error_asks_all_to_stop():
+    stop, begun = threading.Event(), threading.Event()
+
+    def fails() -> list:
+        begun.wait(10)
+        raise KeyError("first")
+
+    def waits() -> list:
+        begun.set()
+        assert stop.wait(10)
+        raise Stopped
+
+    with pytest.raises(KeyError, match="first"):
+        run_tasks([fails, waits], 2, stop)
 
 
 @pytest.mark.parametrize("on", ["sum", "ties"])

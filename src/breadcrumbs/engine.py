@@ -52,6 +52,7 @@ class Engine:
     fits: dict[str, Any] = field(default_factory=dict)
     #: By tensor, what `rescale: l1` multiplies the task vectors by.
     ratios: dict[str, np.ndarray] = field(default_factory=dict)
+    stop: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _local: threading.local = field(default_factory=threading.local)
 
@@ -262,7 +263,7 @@ def run(
     digests: of the input files, to be found on the way.
     """
     engine = Engine(plan, sink, kernel, progress, digests)
-    run_tasks(_spread(engine.tasks(), digests.tasks() if digests else []), threads)
+    run_tasks(_spread(engine.tasks(), digests.tasks() if digests else []), threads, engine.stop)
     return engine.reports
 
 

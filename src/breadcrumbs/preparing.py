@@ -11,7 +11,7 @@ import numpy as np
 
 from breadcrumbs.aggregates import Elementwise, Entries
 from breadcrumbs.combining import Combining
-from breadcrumbs.schedule import Task
+from breadcrumbs.schedule import Stopped, Task
 from breadcrumbs.tensors import Merging
 from breadcrumbs.work import Job, Segment
 
@@ -57,6 +57,8 @@ class ModelStream:
             tensor = self.engine.plan.tensors[segment.index]
             combining = Combining(Merging(self.engine, job, tensor))
             for start, entries in combining.stream(segment, cuts):
+                if self.engine.stop.is_set():  # in some merges this goes on for minutes
+                    raise Stopped
                 yield segment.index, start, entries
 
     def __iter__(self) -> Iterator[Entries]:

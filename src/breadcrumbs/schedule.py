@@ -12,12 +12,18 @@ import numpy as np
 Task = Callable[[], "list[Task]"]
 
 
-def run_tasks(tasks: Sequence[Task], threads: int) -> None:
+class Stopped(Exception):
+    """Raised by a long task that sees that all are to stop."""
+
+
+def run_tasks(tasks: Sequence[Task], threads: int, stop: threading.Event | None = None) -> None:
     """Run ``tasks`` and all that they return. The first error stops all and is raised.
 
     Tasks are begun in their order; what they return goes first, so that little is under way at
     once, and a single one at once on the same thread. An interrupt (Ctrl-C) lets running tasks end.
+    stop: set by an error or interrupt, for tasks so long that they look.
     """
+    stop = stop or threading.Event()
     waiting = deque(tasks)
     running = 0
     errors: list[BaseException] = []
@@ -41,6 +47,7 @@ def run_tasks(tasks: Sequence[Task], threads: int) -> None:
                         more = more[0]()
             except BaseException as error:  # handed to the caller's thread below
                 more = []
+                stop.set()
                 with changed:
                     errors.append(error)
             with changed:
@@ -56,6 +63,7 @@ def run_tasks(tasks: Sequence[Task], threads: int) -> None:
             while worker.is_alive():
                 worker.join(0.1)
     except BaseException as error:
+        stop.set()
         with changed:
             errors.insert(0, error)
             changed.notify_all()
