@@ -187,7 +187,7 @@ def test_elections_are_those_of_the_aggregate(number, dtype, seed, merge, majori
         taus[t, run][~plain.band(plain.magnitudes(base[run], models[t, run]), cuts[u, t])] = 0
     entries = Entries(taus, taus != 0, np.ones(number), majority)
     aggregate = election(merge, 1.0)
-    step = alpha * aggregate.combine(entries, {"merge": merge})
+    step = alpha * aggregate.combine(entries, {"merge": merge, "shares": "magnitudes"})
     merged = np.where(step == 0, wide, wide + step)
     expected = plain.round_to(merged, "BF16" if dtype == np.uint16 else "F32").view(dtype)
     kind = ["mean", "sum", "max"].index(merge)
