@@ -117,12 +117,9 @@ parameters: {lambda: 0.5}
     found = converted(folder, text)
     assert any("draws at random" in note for note in found.notes)
     assert [m.parameters for m in found.recipe.models] == [{}, {"p": 0.4}]
-    assert found.recipe.parameters["p"] == 0.7
-    assert found.recipe.parameters["rescale"] == "l1"
-    assert found.recipe.parameters["merge"] == "sum"
+    assert found.recipe.parameters == {"alpha": 0.5, "p": 0.7, "rescale": "l1"}
     again = converted(folder, text.replace("lambda: 0.5", "rescale: false, normalize: true"))
-    assert again.recipe.parameters["rescale"] == "none"
-    assert again.recipe.parameters["merge"] == "mean"
+    assert again.recipe.parameters == {"p": 0.7, "rescale": "none", "merge": "mean"}
 
 
 # --- what is refused ---------------------------------------------------------------------------
@@ -258,7 +255,7 @@ def test_what_changes_no_weight_is_named(folder, more, note):
 def test_a_shared_parameter_under_a_model_is_named(folder):
     found = converted(folder, TIES.replace("{weight: 1}", "{weight: 1, normalize: false}", 1))
     assert found.notes == ("line 5: normalize has no effect on one model",)
-    assert found.recipe.parameters["merge"] == "mean"
+    assert found.recipe.parameters == converted(folder, TIES).recipe.parameters
 
 
 # --- tokenizers --------------------------------------------------------------------------------

@@ -145,7 +145,7 @@ def make(
         raise MismatchError(f"{base.label}: holds no tensors. Give a checkpoint with weights.")
     _check_number(method, models)
     plan_statistics.check_number(method, len(models), len(statistics))
-    warnings = _same_models(base, models, recipe.parameters.get("of") == "models")
+    warnings = _same_models(recipe, base, models)
     _check_globs(recipe, base)
     settings = _Settings(method, recipe)
     values = {name: settings.of(name) for name in base.tensors}
@@ -321,8 +321,10 @@ def _identity(checkpoint: Checkpoint) -> tuple:
     return checkpoint.files, checkpoint.layers
 
 
-def _same_models(base: Checkpoint, models: Sequence[Checkpoint], whole: bool) -> list[str]:
-    """Return warnings. whole: whether whole models are merged, so that the base may be one."""
+def _same_models(recipe: Recipe, base: Checkpoint, models: Sequence[Checkpoint]) -> list[str]:
+    """Return warnings of models that are one; RecipeError if one is the base, but adds to it."""
+    whole = recipe.parameters.get("of") == "models"  # merged whole, so that the base may be one
+    scaled = recipe.parameters.get("normalize") == "none"
     warnings = []
     counts = Counter(_identity(model) for model in models if model.files)
     for model in models:
@@ -335,7 +337,7 @@ def _same_models(base: Checkpoint, models: Sequence[Checkpoint], whole: bool) ->
         if times > 1:
             often = "twice" if times == 2 else f"{times} times"
             warnings.append(f"{model.label} is given {often}, so it counts {often}")
-    if not models:
+    if not models and not base.layers and not scaled:
         warnings.append("no fine-tuned model is given, so the result is the base")
     return warnings
 

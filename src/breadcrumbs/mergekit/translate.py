@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from breadcrumbs import checkpoint
+from breadcrumbs import checkpoint, methods
 from breadcrumbs.checkpoint import stack
 from breadcrumbs.checkpoint.stack import LAYER, is_first
 from breadcrumbs.checkpoint.tensors import Checkpoint
@@ -258,6 +258,8 @@ def _recipe(
         given.append(Model(path, weight, parameters=different))
         given = list(Recipe(base, tuple(given), method, common).models)
         overrides += _overrides(mine, usual, given[-1].name, names, texts)
+    default = methods.get(method).complete({})
+    common = {key: v for key, v in common.items() if v != default.get(key)}
     return Recipe(base, tuple(given), method, common, tuple(overrides), dtype=dtype)
 
 
