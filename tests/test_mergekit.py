@@ -105,6 +105,13 @@ def test_flags_go_before_the_configuration(folder):
     assert yaml.safe_load(done.stdout)["dtype"] == "bfloat16"
 
 
+def test_slices_of_all_layers_are_the_models_themselves(folder):
+    found = converted(folder, (CONFIGS / "slerp_slices.yml").read_text()).recipe
+    assert (found.base, found.models[0].path) == (str(folder / "ft1"), str(folder / "ft2"))
+    found = converted(folder, (CONFIGS / "frankenmerge.yml").read_text()).recipe
+    assert found.base == f"{folder}/ft1[0:3] + {folder}/ft2[1:3] + {folder}/ft3[2:4]"
+
+
 def test_random_methods_say_that_their_draws_are_others(folder):
     text = """
 merge_method: dare_ties
@@ -213,12 +220,6 @@ REFUSED: list[tuple[str, str]] = [
         "merge_method: linear\nparameters: {weight: 1}\nslices:\n- sources:\n"
         "  - {model: ft1, layer_range: [0, 2]}\n  - {model: ft2, layer_range: [0, 3]}",
         "line 4: the sources of a slice have as many layers each",
-    ),
-    (
-        "merge_method: linear\nparameters: {weight: 1}\nslices:\n- sources:\n"
-        "  - {model: ft1, layer_range: [0, 2]}\n  - {model: ft2, layer_range: [0, 2]}\n"
-        "- sources:\n  - {model: ft1, layer_range: [0, 2]}",
-        "line 7: the slices have different numbers of models",
     ),
     (
         "merge_method: linear\nmodules:\n  a: {models: [{model: ft1}]}\n"

@@ -49,13 +49,13 @@ def convert(path: str | Path) -> Converted:
     peer = PEERS[method]
     notes = [*config.notes, *check_names(config, method, peer.parameters, WITHOUT_EFFECT)]
     columns = [_columns(config, peer, piece) for piece in config.slices]
-    if len({len(column) for column in columns}) > 1:
-        config.slices[1].node.refuse(
-            "the slices have different numbers of models, which is not offered."
-        )
+    number = max(len(column) for column in columns)
     with ExitStack() as opened:
-        refs = [_reference(config, path, [c[i] for c in columns]) for i in range(len(columns[0]))]
+        # Where a slice has fewer models, the base stands for those that it lacks, with weight 0.
+        full = [column + column[:1] * (number - len(column)) for column in columns]
+        refs = [_reference(config, path, [c[i] for c in full]) for i in range(number)]
         found = [opened.enter_context(checkpoint.open(ref)) for ref in refs]
+        refs = [_whole(ref, source) for ref, source in zip(refs, found, strict=True)]
         steps = _steps(config, peer, columns, found[0])
         dtype = config.dtype or _promoted(config, found)
         tokenizer = _tokenizer(config, path, found)
@@ -105,6 +105,12 @@ def _reference(config: Config, path: Path, column: Sequence[int]) -> str:
         else:
             parts.append([name, first, last])
     return " + ".join(f"{name}[{first}:{last}]" for name, first, last in parts)
+
+
+def _whole(ref: str, source: Checkpoint) -> str:
+    """Return the path alone of a stack of all layers of one model."""
+    one = len(source.parts) == 1 and len(source.tensors) == len(source.parts[0].tensors)
+    return source.parts[0].label if one else ref
 
 
 def _places(config: Config, base: Checkpoint) -> list[Place]:
@@ -167,7 +173,16 @@ def _steps(
 
         given = Given(shared, each[column[0]], [each[i] for i in column[1:]], refuse)
         steps[place.name] = peer.translate(given)
-    return steps
+    number = max(len(column) for column in columns) - 1
+    usual = next((own for step in steps.values() for own in step.own), {})
+    return {name: _full(step, number, usual) for name, step in steps.items()}
+
+
+def _full(step: Step, number: int, usual: dict[str, Any]) -> Step:
+    """Return the step with as many models, those that it lacks of weight 0."""
+    missing = number - len(step.own)
+    own = [*step.own, *[dict(step.own[0] if step.own else usual)] * missing]
+    return Step(step.values, [*step.weights, *[0.0] * missing], own)
 
 
 def _tokenizer(config: Config, path: Path, found: Sequence[Checkpoint]) -> str | None:
