@@ -222,6 +222,14 @@ REFUSED: list[tuple[str, str]] = [
         "line 4: the sources of a slice have as many layers each",
     ),
     (
+        "merge_method: nuslerp\nparameters: {weight: 1}\nslices:\n- base_model: base\n"
+        "  sources:\n  - {model: base, layer_range: [0, 2]}\n"
+        "  - {model: ft1, layer_range: [0, 2]}\n  - {model: ft2, layer_range: [0, 2]}\n"
+        "- sources:\n  - {model: ft1, layer_range: [2, 4]}\n"
+        "  - {model: ft2, layer_range: [2, 4]}",
+        "line 9: some slices have a base_model and this one has not",
+    ),
+    (
         "merge_method: linear\nmodules:\n  a: {models: [{model: ft1}]}\n"
         "  b: {models: [{model: ft1}]}",
         "line 4: more than one module",

@@ -47,6 +47,9 @@ def convert(path: str | Path) -> Converted:
         near = suggestion(method, PEERS)
         config.method.refuse(f"merge_method {method!r} {what}.{near} There are {', '.join(PEERS)}.")
     peer = PEERS[method]
+    without = [piece for piece in config.slices if piece.base is None]
+    if peer.base == "possible" and 0 < len(without) < len(config.slices):
+        without[0].node.refuse("some slices have a base_model and this one has not.")
     notes = [*config.notes, *check_names(config, method, peer.parameters, WITHOUT_EFFECT)]
     columns = [_columns(config, peer, piece) for piece in config.slices]
     number = max(len(column) for column in columns)
