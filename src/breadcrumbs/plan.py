@@ -12,22 +12,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from breadcrumbs import methods, parameters, plan_statistics
-from breadcrumbs.aggregates import Elementwise, Linear
+from breadcrumbs import methods, plan_statistics
+from breadcrumbs.aggregates import Elementwise
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
 from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
 from breadcrumbs.method import Method
 from breadcrumbs.parameters import Values
-from breadcrumbs.recipe import OUTPUT_DTYPES, Override, Recipe
-from breadcrumbs.transforms import Band
-
-
-@dataclass(frozen=True)
-class Own:
-    """What holds for one model in one tensor."""
-
-    weight: float
-    values: Values
+from breadcrumbs.recipe import OUTPUT_DTYPES, Recipe
+from breadcrumbs.settings import Own, Settings, check_granularity, placed
 
 
 @dataclass(frozen=True)
@@ -147,11 +139,10 @@ def make(
     plan_statistics.check_number(method, len(models), len(statistics))
     warnings = _same_models(recipe, base, models)
     _check_globs(recipe, base)
-    settings = _Settings(method, recipe)
+    settings = Settings(method, recipe)
     values = {name: settings.of(name) for name in base.tensors}
-    _check_granularity(method, values)
-    placed = _placed(method, recipe, base, {k: v[0] for k, v in values.items()}, warnings)
-    values = {name: (placed[name], own) for name, (_, own) in values.items()}
+    check_granularity(method, values)
+    values = placed(method, recipe, base, values, warnings)
     partners = [_partners(recipe, base, model, warnings) for model in models]
     targets = _targets(recipe, base, onto, warnings) if onto else {}
     tensors = []
@@ -195,64 +186,6 @@ def _copied(recipe: Recipe, tensor: Tensor) -> str:
     return "" if tensor.is_weight else "not a weight"
 
 
-class _Settings:
-    """What the parameters of a tensor are. Tensors with the same overrides share one answer."""
-
-    def __init__(self, method: Method, recipe: Recipe):
-        self.method, self.recipe = method, recipe
-        self._known: dict[tuple[int, ...], tuple[Values, tuple[Own, ...]]] = {}
-
-    def of(self, name: str) -> tuple[Values, tuple[Own, ...]]:
-        """Return the parameters of the tensor of that name, and what each model has of its own."""
-        overrides = self.recipe.overrides
-        match = tuple(i for i, o in enumerate(overrides) if fnmatch.fnmatchcase(name, o.tensors))
-        if match not in self._known:
-            self._known[match] = self._find([overrides[i] for i in match])
-        return self._known[match]
-
-    def _find(self, overrides: Sequence[Override]) -> tuple[Values, tuple[Own, ...]]:
-        common = dict(self.recipe.parameters)
-        for override in overrides:
-            if not override.model:
-                common.update(override.parameters)
-        values = self._complete(common)
-        own = []
-        for model in self.recipe.models:
-            given, weight = {**self.recipe.parameters, **model.parameters}, model.weight
-            for override in overrides:
-                if override.model in ("", model.name):
-                    given.update(override.parameters)
-                    weight = weight if override.weight is None else override.weight
-            own.append(Own(weight, values if given == common else self._complete(given)))
-        return values, tuple(own)
-
-    def _complete(self, given: Values) -> Values:
-        models = [(model.name, model.weight) for model in self.recipe.models]
-        owner, declared = f"method {self.method.name}", self.method.parameters
-        return parameters.resolve(owner, declared, self.method.complete(given), models)
-
-
-def _placed(
-    method: Method,
-    recipe: Recipe,
-    base: Checkpoint,
-    values: dict[str, Values],
-    warnings: list[str],
-) -> dict[str, Values]:
-    """Return the values with what the aggregate makes of the names of all weights."""
-    aggregate = method.aggregate
-    if not isinstance(aggregate, Linear) or aggregate.place is None:
-        return values
-    weights = {name: values[name] for name, tensor in base.tensors.items() if tensor.is_weight}
-    number = sum(model.weight != 0 for model in recipe.models)
-    try:
-        placed, found = aggregate.place(weights, number)
-    except RecipeError as error:
-        raise RecipeError(f"method {method.name}: {error}") from None
-    warnings.append(f"method {method.name}: {found}")
-    return values | placed
-
-
 def _check_globs(recipe: Recipe, base: Checkpoint) -> None:
     globs = [("exclude", glob) for glob in recipe.exclude]
     globs += [("only", glob) for glob in recipe.only]
@@ -262,48 +195,6 @@ def _check_globs(recipe: Recipe, base: Checkpoint) -> None:
             raise RecipeError(
                 f"recipe: {key}: {glob!r} matches no tensor of {base.label}."
                 f"{suggestion(glob, base.tensors)} `breadcrumbs inspect` lists the names."
-            )
-
-
-def _check_granularity(method: Method, values: dict[str, tuple[Values, tuple[Own, ...]]]) -> None:
-    """Raise RecipeError unless what is ranked together has the same parameters."""
-    transform, aggregate = method.transform, method.aggregate
-    every = [common for common, _ in values.values()]
-    if isinstance(aggregate, Elementwise) and any(map(aggregate.passes, every)):
-        keys = set(aggregate.parameters) - {"alpha"}
-        if any(
-            {k: v[k] for k in v if k in keys} != {k: every[0][k] for k in every[0] if k in keys}
-            for v in every
-        ):
-            raise RecipeError(
-                f"recipe: overrides: method {method.name} looks at the whole model, so only alpha"
-                " can differ between tensors."
-            )
-    if not isinstance(transform, Band):
-        return
-
-    def mine(own: Own) -> Values:
-        known = [key for key in transform.parameters if key != "rescale"]
-        return {key: own.values.get(key) for key in known}
-
-    first: tuple[Own, ...] | None = None
-    for name, (_, owns) in values.items():
-        if owns is first:
-            continue
-        units = {transform.granularity(own.values) for own in owns}
-        if len(units) > 1:
-            raise RecipeError(
-                f"recipe: tensor {name!r}: the granularity differs between the models"
-                f" ({', '.join(sorted(units))}). Give one granularity for all."
-            )
-        first = owns if first is None else first
-        pairs = zip(first, owns, strict=True)
-        if "model" in {transform.granularity(own.values) for own in (*first, *owns)} and any(
-            a is not b and mine(a) != mine(b) for a, b in pairs
-        ):
-            raise RecipeError(
-                "recipe: overrides: with granularity model all tensors are ranked together, so only"
-                " weights and alpha can differ between them. Use granularity tensor or row."
             )
 
 

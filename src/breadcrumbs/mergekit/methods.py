@@ -187,8 +187,10 @@ def _nuslerp(given: Given) -> Step:
 def _multislerp(given: Given) -> Step:
     if given.shared["eps"] != 1e-8:
         given.refuse("eps", "eps cannot be changed. Leave it out.")
-    normalize = "weights" if given.shared["normalize_weights"] else "none"
     weights = [model["weight"] for model in given.models]
+    # One model is taken as it is, whatever its weight.
+    whole = given.shared["normalize_weights"] or len(weights) == 1
+    normalize = "weights" if whole else "none"
     return Step({"normalize": normalize}, weights, [{} for _ in weights])
 
 
