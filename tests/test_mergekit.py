@@ -112,6 +112,16 @@ def test_slices_of_all_layers_are_the_models_themselves(folder):
     assert found.base == f"{folder}/ft1[0:3] + {folder}/ft2[1:3] + {folder}/ft3[2:4]"
 
 
+@pytest.mark.parametrize("method", ["ties", "task_arithmetic", "sce", "linear", "karcher"])
+def test_a_base_alone_is_the_base(folder, method):
+    text = f"merge_method: {method}\nbase_model: base\nmodels: [{{model: base}}]\n"
+    text += "parameters: {weight: 2}" if method != "sce" else ""
+    found = converted(folder, text).recipe
+    assert (found.base, found.models) == (str(folder / "base"), ())
+    wanted = dict(breadcrumbs.open(folder / "base"))
+    assert all(v.tobytes() == wanted[k].tobytes() for k, v in merged(found).items())
+
+
 def test_random_methods_say_that_their_draws_are_others(folder):
     text = """
 merge_method: dare_ties

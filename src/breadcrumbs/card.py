@@ -59,11 +59,8 @@ def add(folder: Path, plan: Plan, report: Report, digests: FileDigests, choice: 
 
 def _tokenizer(plan: Plan) -> Path | None:
     """Return the folder whose tokenizer is asked for instead of the base's."""
-    for source in plan.sources:
-        for found in (source, *source.parts):
-            if found.label == plan.recipe.tokenizer:
-                return found.folder
-    return None
+    found = [c.folder for c in plan.origins if c.label == plan.recipe.tokenizer]
+    return found[0] if found else None
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -117,8 +114,7 @@ def resolved(plan: Plan) -> Recipe:
     """Return the recipe with hub ids at the commits that they meant, so that it stays the same."""
     pairs = zip(plan.recipe.models, plan.models, strict=True)
     given = dict(enumerate(plan.statistics))
-    every = [found for source in plan.sources for found in (source, *source.parts)]
-    repos = {found.label: found.repo for found in every if found.repo}
+    repos = {found.label: found.repo for found in plan.inputs if found.repo}
     tokenizer = plan.recipe.tokenizer
     return replace(
         plan.recipe,
@@ -153,7 +149,7 @@ def card(plan: Plan, report: Report, digests: FileDigests, choice: str = "") -> 
     files = "\n".join(
         f"| {cell(source.repo or source.label)} | {cell(path.name)} | {digests.sizes[path]} |"
         f" `{digests.digests[path]}` |"
-        for source in plan.inputs
+        for source in plan.origins
         for path in source.files
     )
     shares = ", ".join(f"{value:.2%} are {what}" for what, value in report.shares.items())
@@ -205,7 +201,7 @@ Read {human(report.bytes_read)}, wrote {human(report.bytes_written)}.
 
 def _names(plan: Plan) -> Iterator[str]:
     """Yield the hub ids of the models, or the last part of a local path."""
-    for source in [part for whole in plan.sources for part in whole.parts or (whole,)]:
+    for source in plan.inputs:
         if source.repo:
             yield source.repo.partition("@")[0]
         else:

@@ -285,7 +285,7 @@ def _provenance(it: Plan, digests: FileDigests, choice: Choice | None) -> str:
             {"file": f.name, "bytes": digests.sizes[f], "blake3": digests.digests[f]}
             for f in source.files
         ]
-        what = "model" if number < len(it.sources) else "statistics"
+        what = "model" if number < len(it.origins) else "statistics"
         inputs.append({what: source.repo or source.label, "files": files})
     return json.dumps(
         {

@@ -89,7 +89,13 @@ class Plan:
     @property
     def inputs(self) -> tuple[Checkpoint, ...]:
         """All that is read: models and statistics."""
-        return (*self.sources, *self.statistics)
+        return (*self.origins, *self.statistics)
+
+    @property
+    def origins(self) -> tuple[Checkpoint, ...]:
+        """The sources, those that a stack is made of in its place, each once."""
+        parts = [{p.label: p for p in source.parts or (source,)} for source in self.sources]
+        return tuple(part for mine in parts for part in mine.values())
 
     @property
     def merged(self) -> list[TensorPlan]:

@@ -12,8 +12,8 @@ from breadcrumbs.checkpoint.stack import LAYER
 def cover(wanted: set[str], names: Sequence[str], filters: Sequence[str]) -> list[str]:
     """Return globs that match ``wanted`` among ``names`` and nothing else.
 
-    Whole layers, one tensor of all layers, and ``filters`` that names contain, are tried; what is
-    left is named.
+    Whole layers, parts of one, one tensor of all layers, and ``filters`` that names contain, are
+    tried; what is left is named.
     """
     left, found = set(wanted), []
     matches = {g: set(fnmatch.filter(names, g)) for g in _candidates(wanted, filters)}
@@ -38,4 +38,5 @@ def _candidates(wanted: set[str], filters: Sequence[str]) -> list[str]:
         layer = f"{before}{match[1]}."
         found[f"{before}*{after}"] = None
         found.update(dict.fromkeys([f"{layer}*", *(layer + part for part in parts)]))
+        found[f"{layer}{glob.escape(name[match.end() :].lstrip('.').partition('.')[0])}.*"] = None
     return list(found)

@@ -63,7 +63,7 @@ def convert(path: str | Path) -> Converted:
         dtype = config.dtype or _promoted(config, found)
         tokenizer = _tokenizer(config, path, found)
     recipe = _recipe(config, peer, refs, steps, dtype)
-    if tokenizer is not None and tokenizer not in (recipe.base, *stack.paths(recipe.base)[:1]):
+    if tokenizer is not None and tokenizer != (*stack.paths(recipe.base), recipe.base)[0]:
         recipe = replace(recipe, tokenizer=tokenizer)
     if peer.random:
         notes.append(f"{method} draws at random: its draws are not mergekit's, their chances are")
@@ -258,7 +258,7 @@ def _recipe(
         for mine in values.values():
             mine["of"] = "models" if whole else "task_vectors"
     if peer.alone and len(models) <= (peer.base == "possible"):
-        return _alone(models[0] if models else base, base, dtype)
+        return _alone(models[0] if models else base, dtype)
     if all(mine[:1] * len(mine) == mine for mine in own.values()):  # all models alike
         for name, mine in own.items():
             values[name].update(mine[0] if mine else {})
@@ -276,12 +276,14 @@ def _recipe(
         given.append(Model(path, weight, parameters=different))
         given = list(Recipe(base, tuple(given), method, common).models)
         overrides += _overrides(mine, usual, given[-1].name, names, texts)
+    if not models and not overrides and common.get("base_weight", 1) == 1:
+        return _alone(base, dtype)
     default = methods.get(method).complete({})
     common = {key: v for key, v in common.items() if v != default.get(key)}
     return Recipe(base, tuple(given), method, common, tuple(overrides), dtype=dtype)
 
 
-def _alone(model: str, base: str, dtype: str | None) -> Recipe:
+def _alone(model: str, dtype: str | None) -> Recipe:
     """Return the recipe of one model as it is."""
     return Recipe(model, (), "average", dtype=dtype)
 
