@@ -149,7 +149,7 @@ def card(plan: Plan, report: Report, digests: FileDigests, choice: str = "") -> 
     files = "\n".join(
         f"| {cell(source.repo or source.label)} | {cell(path.name)} | {digests.sizes[path]} |"
         f" `{digests.digests[path]}` |"
-        for source in plan.origins
+        for source in plan.inputs
         for path in source.files
     )
     shares = ", ".join(f"{value:.2%} are {what}" for what, value in report.shares.items())
@@ -201,7 +201,7 @@ Read {human(report.bytes_read)}, wrote {human(report.bytes_written)}.
 
 def _names(plan: Plan) -> Iterator[str]:
     """Yield the hub ids of the models, or the last part of a local path."""
-    for source in plan.inputs:
+    for source in plan.origins:
         if source.repo:
             yield source.repo.partition("@")[0]
         else:
