@@ -8,7 +8,17 @@ import pytest
 import reference
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from test_kernels import ALPHAS, RAWS, cuts_of_units, drawn_rows, floats, raw_weights, rows, same
+from test_kernels import (
+    ALPHAS,
+    RAWS,
+    assert_same_merge,
+    cuts_of_units,
+    drawn_rows,
+    floats,
+    raw_weights,
+    rows,
+    same,
+)
 
 from breadcrumbs import work
 from breadcrumbs.aggregates import Entries
@@ -198,3 +208,68 @@ def test_elections_are_those_of_the_aggregate(number, dtype, seed, merge, majori
         assert aggregate.vote and kernel.vote_band(base, models, 1500, cuts) == aggregate.vote(
             entries
         )
+
+
+SHARED = st.sampled_from([(0.3, 0.3, 0.3, 0.3, 0.3, 0.3), (0.5, -1.0, 1 / 3, 2.0, 0.1, 7.0)])
+
+
+@pytest.mark.parametrize("kernel", [plain, compiled])
+@given(few_values(), KINDS, MAJORITIES, SHARED, st.booleans(), ALPHAS, RAWS, st.data())
+@settings(max_examples=250)
+def test_elect_weighted_is_the_aggregates_election(
+    kernel, it, kind, majority, weights, signed, alpha, dtype, data
+):
+    base, models = it
+    number, wide = len(models), plain.widen(base).astype(np.float64)
+    given_ = np.array(weights[:number])
+    unit, cuts, drawn = base.size, np.empty((0, number, 4), np.int64), data.draw(drawn_rows(models))
+    keep = [plain.drawn(base.size, *drawn, t) for t in range(number)]
+    if data.draw(st.booleans()):
+        unit, cuts = data.draw(cuts_of_units(base, models))
+        keep = cut_in_a_loop(base, models, unit, cuts)
+    taus = np.where(keep, plain.widen(models).astype(np.float64) - wide, 0.0)
+    entries = Entries(taus, np.array(keep), given_, majority)
+    values = {"merge": ["mean", "sum", "max"][kind], "shares": "signed" if signed else "magnitudes"}
+    step = alpha * election("mean", 1.0).combine(entries, values)
+    expected = np.where(step == 0, wide, wide + step)
+    name = "BF16" if dtype == np.uint16 else "F32"
+    mine = given_ if signed else np.abs(given_)
+    shares = np.array(
+        [math.fsum(w for t, w in enumerate(mine) if b >> t & 1) for b in range(1 << number)]
+    )
+    extent, out = np.array(plain.NO_EXTENT, np.uint32), np.empty(base.size, dtype)
+    kept = np.zeros(number, np.int64)
+    arguments = unit, cuts, drawn, kind, majority, given_, shares, alpha, extent, out, kept
+    _, inexact = kernel.elect_weighted(base, models, *arguments)
+    if not inexact:
+        assert same(out, plain.round_to(expected, name).view(dtype))
+
+
+@given(rows(), KINDS, MAJORITIES, SHARED, ALPHAS, RAWS, st.data())
+@settings(max_examples=200)
+def test_elect_weighted(it, kind, majority, weights, alpha, dtype, data):
+    base, models = it
+    number = len(models)
+    shares = np.arange(1 << number) / 7
+    unit, cuts, drawn = base.size, np.empty((0, number, 4), np.int64), data.draw(drawn_rows(models))
+    if data.draw(st.booleans()):
+        unit, cuts = data.draw(cuts_of_units(base, models))
+    settings_ = unit, cuts, drawn, kind, majority, np.array(weights[:number]), shares, alpha
+
+    def run(kernel, extent, out):
+        kept = np.zeros(number, np.int64)
+        return *kernel.elect_weighted(base, models, *settings_, extent, out, kept), kept.tolist()
+
+    assert_same_merge(base, dtype, run)
+
+
+def test_opposite_terms_that_only_their_remainders_tell_apart():
+    base = np.zeros(2, np.float32)
+    models = np.array([[1.0, 1.0], [1.0, 1.0], [2.0**-40, -(2.0**-40)]], np.float32)
+    weights = np.array([1 / 3, -1 / 3, 2.0**-30])
+    for kernel in (plain, compiled):
+        extent, out = np.array(plain.NO_EXTENT, np.uint32), np.empty(2, np.float32)
+        drawn = np.zeros(3, np.uint64), 0, np.empty(0, np.uint32)
+        arguments = 2, np.empty((0, 3, 4), np.int64), drawn, 1, 1, weights, np.empty(1), 1.0
+        _, inexact = kernel.elect_weighted(base, models, *arguments, extent, out, np.zeros(3, int))
+        assert not inexact and out.tolist() == [np.float32(1 / 3), np.float32(-1 / 3)]

@@ -80,7 +80,8 @@ class Combining:
     def _vote_fast(self, segment: Segment, cuts: np.ndarray | None) -> int | None:
         """Return the votes by the fused kernel, or None where it may not be exact."""
         merging = self.merging
-        if not self._is_election or cuts is None or not isinstance(self.transform, Band):
+        known = self._is_election and not self._weighted
+        if not known or cuts is None or not isinstance(self.transform, Band):
             return None
         n = segment.stop - segment.start
         tensors = [self.tensor.base, *merging.models]
@@ -94,8 +95,8 @@ class Combining:
 
     @property
     def _is_election(self) -> bool:
-        """Whether the fused kernels know this aggregate, and the weights are all 1."""
-        merging = self.merging
+        """Whether the fused kernels know this aggregate."""
+        merging, number = self.merging, len(self.merging.models)
         return (
             isinstance(self.aggregate, Elementwise)
             and self.aggregate.kind is not None
@@ -104,8 +105,12 @@ class Combining:
             and self.scales is None
             and not merging.careful
             and self.tensor.onto is None
-            and bool((merging.given == 1).all())
+            and (number <= plain.SUBSETS or not self._weighted)
         )
+
+    @property
+    def _weighted(self) -> bool:
+        return bool((self.merging.given != 1).any())
 
     def _elect_fast(
         self, segment: Segment, cuts: np.ndarray | None, majority: int, report: SegmentReport
@@ -118,6 +123,10 @@ class Combining:
         kind, band = self.aggregate.kind(self.values), isinstance(self.transform, Band)
         step = job.chunk if band and cuts is None else segment.stop - segment.start
         kept = np.zeros(len(merging.models), np.int64)
+        none = np.empty((0, len(merging.models), 4), np.int64)
+        keys, limits = merging.draws_of()
+        weights = merging.given if self._weighted else np.empty(0)
+        shares = self._shares(weights) if kind == plain.MEAN else np.empty(1)
         done = []
         for start in range(segment.start, segment.stop, step):
             n = min(step, segment.stop - start)
@@ -125,18 +134,21 @@ class Combining:
             base, models = rows[0], rows[1:]
             out = merging.raw_buffer(n)
             bits = np.array(plain.NO_EXTENT, np.uint32)
-            settings = (kind, majority, self.alpha, bits, out)
-            if band:
-                if cuts is None:
-                    unit, mine = merging.cuts_of(rows, slice(0, FUSED), None)
-                else:
-                    unit, mine = job.chunk, merging.of_segment(segment, cuts)
-                squares = merging.kernels.elect_band(base, models, unit, mine, *settings)
+            settings, results = (kind, majority), (self.alpha, bits, out)
+            unit, mine, drawn = n, none, (keys, start, limits)
+            if band and cuts is None:
+                unit, mine = merging.cuts_of(rows, slice(0, FUSED), None)
+            elif band and cuts is not None:
+                unit, mine = job.chunk, merging.of_segment(segment, cuts)
+            kernels, inexact = merging.kernels, None
+            if weights.size:
+                settings = unit, mine, drawn, *settings, weights, shares
+                squares, inexact = kernels.elect_weighted(base, models, *settings, *results, kept)
+            elif band:
+                squares = kernels.elect_band(base, models, unit, mine, *settings, *results)
             else:
-                keys, limits = merging.draws_of()
-                drawn = keys, start, limits
-                squares = merging.kernels.elect_drawn(base, models, *drawn, *settings, kept)
-            values = merging.accept(self.alpha**2 * squares, None, bits, out, report)
+                squares = kernels.elect_drawn(base, models, *drawn, *settings, *results, kept)
+            values = merging.accept(self.alpha**2 * squares, inexact, bits, out, report)
             if values is None:
                 return False
             done.append((start, values.copy() if n < segment.stop - segment.start else values))
@@ -145,6 +157,14 @@ class Combining:
         merging.add_kept(kept, report)
         merging.count_kept(segment, cuts, report)
         return True
+
+    def _shares(self, weights: np.ndarray) -> np.ndarray:
+        """Return, of each set of models as the bits of a number, what their mean divides by."""
+        mine = weights if self.values["shares"] == "signed" else np.abs(weights)
+        sets = range(1 << len(mine))
+        return np.array(
+            [math.fsum(w for t, w in enumerate(mine.tolist()) if bits >> t & 1) for bits in sets]
+        )
 
     def ratios(self, segments: list[Segment], cuts: np.ndarray | None) -> np.ndarray:
         """Return, of each model that counts, the L1 norm of its task vector over what stays of it.

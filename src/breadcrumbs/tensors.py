@@ -206,7 +206,8 @@ class Merging:
         else:
             mine = self.of_segment(segment, cuts)
             squares, inexact = self.kernels.merge_band(base, models, chunk, mine, *settings)
-        result = self.accept(squares, inexact, bits, out, report)
+        judged = inexact if self.unequal.size else None
+        result = self.accept(squares, judged, bits, out, report)
         if result is not None:
             self.add_kept(kept, report)
         return result
@@ -230,10 +231,10 @@ class Merging:
     ) -> np.ndarray | None:
         """Return what a fused kernel made if it is right, as the output's dtype, else None.
 
-        inexact: what it says of sums with weights; sums without are judged by ``bits``.
+        inexact: what it says of sums with weights; None for sums without, judged by ``bits``.
         """
         smallest, largest = plain.extent_of(bits, self.dtype)
-        if not self.unequal.size:
+        if inexact is None:
             number = len(self.models)
             inexact = not work.provably_exact(smallest, largest, number, self.precision)
         if not math.isfinite(largest) or inexact:
@@ -280,7 +281,7 @@ class Merging:
         unit, mine = self.cuts_of(rows, slice(0, FUSED), cuts)
         settings = self.unequal, self.factor, bits, raw
         squares, inexact = self.kernels.merge_band(rows[0], rows[1:], unit, mine, *settings)
-        return self.accept(squares, inexact, bits, raw, report)
+        return self.accept(squares, inexact if self.unequal.size else None, bits, raw, report)
 
     def _merge_any(
         self,

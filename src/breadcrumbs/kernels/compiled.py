@@ -44,6 +44,7 @@ from breadcrumbs.kernels.steps import (
     _widen,
     jit,
 )
+from breadcrumbs.kernels.weighted import elect_weighted
 
 __all__ = [
     "add_band",
@@ -52,6 +53,7 @@ __all__ = [
     "cut_units",
     "elect_band",
     "elect_drawn",
+    "elect_weighted",
     "extent",
     "histogram",
     "magnitudes",

@@ -422,6 +422,63 @@ def elect_drawn(
     return _elect_all(base, models, keep, kind, majority, alpha, extent, out)
 
 
+#: Models that `elect_weighted` takes for a mean: their subsets are looked up.
+SUBSETS = 10
+
+
+def elect_weighted(
+    base, models, unit, cuts, drawn_, kind, majority, weights, shares, alpha, extent, out, kept
+) -> tuple[float, bool]:
+    """Like `elect_band` or, with no cuts, `elect_drawn` of (keys, start, limits), with weights.
+
+    weights: (G,), by which the task vectors are multiplied before the election. shares: of each set
+    of models, as the bits of a number, what the mean of theirs is divided by (1 if that is 0); one
+    entry for other kinds. Returns the squares, and whether a sum could not be had exactly, so that
+    the result does not hold.
+    """
+    keys, start, limits = drawn_
+    if len(cuts):
+        keep = _kept(base, models, unit, cuts)
+    else:
+        keep = [drawn(base.size, keys, start, limits, t) for t in range(len(models))]
+        keep = np.array(keep, np.bool_).reshape(models.shape)
+        kept += np.count_nonzero(keep, axis=1) if limits.size else 0
+    wide = widen(base).astype(np.float64)
+    sides, bits = np.zeros((2, 3, base.size)), np.zeros((2, base.size), np.int64)
+    inexact = False
+    for t, (model, mine) in enumerate(zip(models, keep, strict=True)):
+        tau = np.where(mine, widen(model).astype(np.float64) - wide, 0.0)
+        for (total, rest, extreme), voters, sign in zip(sides, bits, (1, -1), strict=True):
+            term = np.maximum(sign * weights[t] * tau, 0.0)
+            before = total.copy()
+            total += term
+            error = two_sum(before, term, total)
+            before = rest.copy()
+            rest += error
+            inexact |= bool(two_sum(before, error, rest).any())
+            np.maximum(extreme, term, out=extreme)
+            voters |= (term > 0).astype(np.int64) << t
+    (up, up_rest, highest), (down, down_rest, lowest) = sides
+    total, rest = up - down, up_rest - down_rest
+    error = two_sum(up, -down, total)
+    inexact |= bool(two_sum(up_rest, -down_rest, rest).any())
+    more = error + rest
+    inexact |= bool(two_sum(error, rest, more).any())
+    total = total + more
+    wins = (total > 0) | ((total == 0) & (majority > 0))
+    if kind == LARGEST:
+        step = np.where(wins, highest, -lowest)
+    else:
+        step = np.where(wins, up + up_rest, -(down + down_rest))
+    if kind == MEAN:
+        share = shares[np.where(wins, *bits)]
+        step /= np.where(share == 0, 1.0, share)
+    added = alpha * step
+    _round_raw(np.where(added == 0, wide, wide + added), out)
+    _widen_extent(base, models, extent)
+    return float(np.einsum("i,i->", step, step)), inexact
+
+
 def vote_band(base, models, unit: int, cuts) -> int:
     """Return how many more entries elect 1 than -1; right where the sums are provably exact."""
     total = np.zeros(base.size)
