@@ -3,8 +3,8 @@
     python -m benchmarks.methods --folder /tmp/breadcrumbs-benchmark
 
 Each method runs as whole processes, those of this program and of mergekit alternating; medians are
-printed and written as JSON. Methods that take a matrix of every model at once run on a smaller job
-(hidden 512, 4 layers), spectral ones beside a program that computes nothing but the singular value
+printed and written as JSON. Methods that take a matrix of every model at once, and those that look
+at the whole model before they write, run on a smaller job (hidden 512, 4 layers), spectral ones beside a program that computes nothing but the singular value
 decompositions that they need (`benchmarks/svds.py`).
 """
 
@@ -20,9 +20,11 @@ from pathlib import Path
 from benchmarks import programs
 from benchmarks.checkpoints import Size, make
 from benchmarks.svds import NEEDS
-from breadcrumbs.aggregates import Whole
+from breadcrumbs.aggregates import Elementwise, Whole
 from breadcrumbs.methods import METHODS
 
+#: Seconds after which a program is not run again.
+SLOW = 30.0
 SMALL = Size(hidden=512, inter=1408, layers=4, vocabulary=4000, dtype="float32", shards=1)
 
 
@@ -32,8 +34,8 @@ def main() -> None:
     path = Path(options.output) if options.output else None
     rows = json.loads(path.read_text())["methods"] if path and path.exists() else {}
     for method in options.methods or METHODS:
-        if getattr(METHODS[method].aggregate, "statistics", ""):
-            continue  # which this benchmark has none of
+        if METHODS[method].statistics:  # which this benchmark has none of
+            continue
         rows[method] = _time(method, folder, options)
         print(method, json.dumps(rows[method]), flush=True)
         if path:
@@ -55,11 +57,12 @@ def _options() -> argparse.Namespace:
 
 
 def _time(method: str, folder: Path, options: argparse.Namespace) -> dict[str, object]:
-    whole = isinstance(METHODS[method].aggregate, Whole)
-    size = SMALL if whole else Size()
+    aggregate = METHODS[method].aggregate
+    prepares = isinstance(aggregate, Elementwise) and aggregate.prepare is not None
+    size = SMALL if prepares or isinstance(aggregate, Whole) else Size()
     job = programs.job(method)
     base, *models = (make(folder, size, number) for number in range(5))
-    models = models[: job.models or METHODS[method].aggregate.models[1]]
+    models = models[: job.models or aggregate.models[1]]
     output = folder / "out"
     commands = {"breadcrumbs": programs.ours(method, options.program, base, models, output)}
     if options.mergekit != "none" and job.theirs is not None:
@@ -73,7 +76,8 @@ def _time(method: str, folder: Path, options: argparse.Namespace) -> dict[str, o
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
     for round_ in range(options.rounds):
         for name, command in commands.items():
-            if name != "mergekit" or round_ < options.mergekit_rounds:
+            slow = any(run["seconds"] > SLOW for run in runs[name])
+            if not slow and (name != "mergekit" or round_ < options.mergekit_rounds):
                 runs[name].append(programs.run(command, output, cold=False))
     row: dict[str, object] = {"models": len(models), "parameters": size.parameters}
     for name, mine in runs.items():

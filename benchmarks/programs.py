@@ -55,6 +55,8 @@ JOBS = {
     "multislerp": Job((), ONE),
     "sce": Job((), {}, settings={"select_topk": 1.0}),
     "nuslerp": Job((), ONE, models=2),
+    "tall_mask": Job(_p(task=1)),
+    "emr": Job(_p(task=1)),
     "nearswap": Job((), {}, models=1, settings={"t": 0.001}),
     "slerp": Job((), {}, models=1, settings={"t": 0.5}),
 }
