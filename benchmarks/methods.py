@@ -4,8 +4,9 @@
 
 Each method runs as whole processes, those of this program and of mergekit alternating; medians are
 printed and written as JSON. Methods that take a matrix of every model at once, and those that look
-at the whole model before they write, run on a smaller job (hidden 512, 4 layers), spectral ones beside a program that computes nothing but the singular value
-decompositions that they need (`benchmarks/svds.py`).
+at the whole model before they write, run on a smaller job (hidden 512, 4 layers); spectral ones
+beside a program that computes nothing but the singular value decompositions that they need
+(`benchmarks/svds.py`).
 """
 
 from __future__ import annotations
