@@ -343,6 +343,16 @@ def test_what_does_not_belong_together_is_refused(method):
         breadcrumbs.merge(base, models, method="task_arithmetic", statistics=statistics)
     with pytest.raises(RecipeError, match="model 2 has the weight -1"):
         breadcrumbs.merge(base, models, method=method, statistics=statistics, weights=[1, -1, 1])
+    given = dict(method=method, statistics=statistics)
+    below = [{"tensors": "q", "model": "model 2", "weight": -1}]
+    with pytest.raises(RecipeError, match=r"model 2 has the weight -1 in 'q'.*none below 0"):
+        breadcrumbs.merge(base, models, **given, overrides=below)
+    # What holds for no tensor that is merged does not matter.
+    breadcrumbs.merge(base, models, **given, overrides=below, exclude="q")
+    above = [{"tensors": "*", "model": "model 2", "weight": 1}]
+    found = breadcrumbs.merge(base, models, **given, weights=[1, -1, 1], overrides=above)
+    expected = breadcrumbs.merge(base, models, **given)
+    assert all(found[name].tobytes() == values.tobytes() for name, values in expected.items())
     with pytest.raises(RecipeError, match=f"Use method {method}"):
         breadcrumbs.merge(base, models, method=f"breadcrumbs+{method}", statistics=statistics)
 
@@ -384,6 +394,15 @@ def test_a_recipe_names_statistics_beside_it_and_an_output_their_hashes(files, t
     assert "fisher.safetensors" not in card.partition("# Merged")[0]
     again = recipe.load(folder / "out" / "breadcrumbs.yaml")
     assert [model.statistics for model in again.models] == [str(path) for path in files[3:]]
+
+
+def test_statistics_are_no_model_to_take_a_tokenizer_of():
+    data = {"base": "b", "method": "fisher", "models": [{"model": "m", "statistics": "f"}]}
+    for known in ("b", "m"):
+        assert recipe.from_mapping({**data, "tokenizer": known}).tokenizer == known
+    assert recipe.from_mapping({**data, "onto": "o", "tokenizer": "o"}).tokenizer == "o"
+    with pytest.raises(RecipeError, match=r"'f' is none of the models\. Give one of b, m\."):
+        recipe.from_mapping({**data, "tokenizer": "f"})
 
 
 def test_the_command_takes_one_file_for_each_model(files, tmp_path):

@@ -50,12 +50,13 @@ def add(plan: Plan, statistics: Sequence[Checkpoint]) -> Plan:
     needs = plan.method.statistics
     if needs is None:
         return plan
-    for model in plan.recipe.models:
-        if model.weight < 0:
-            raise RecipeError(
-                f"method {plan.method.name}: {model.name} has the weight {model.weight:g}."
-                " Weights multiply statistics; give none below 0."
-            )
+    for tensor in plan.merged:
+        for model, own in zip(plan.recipe.models, tensor.own, strict=True):
+            if own.weight < 0:
+                raise RecipeError(
+                    f"method {plan.method.name}: {model.name} has the weight {own.weight:g} in"
+                    f" {tensor.name!r}. Weights multiply statistics; give none below 0."
+                )
     files = [(file, _turned(file, needs)) for file in statistics]
     tensors = tuple(t if t.copied else _with(t, needs, files) for t in plan.tensors)
     for file in statistics:

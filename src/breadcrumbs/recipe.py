@@ -95,7 +95,9 @@ class Recipe:
         _choice("extra", self.extra, ("error", "ignore"))
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise RecipeError(f"recipe: seed: {self.seed!r} is not a whole number from 0 on.")
-        known = [part for path in self.paths for part in stack.paths(path) or (path,)]
+        onto = [self.onto] if self.onto is not None else []
+        sources = [self.base, *(model.path for model in self.models), *onto]
+        known = [part for path in sources for part in stack.paths(path) or (path,)]
         if self.tokenizer is not None and self.tokenizer not in known:
             raise RecipeError(
                 f"recipe: tokenizer: {self.tokenizer!r} is none of the models. Give one of"
