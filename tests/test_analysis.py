@@ -193,3 +193,23 @@ def test_the_command_prints_a_table_or_json(tmp_path):
     assert f"{found.cosine[0, 1]:.4f}" in result.stdout and "of all pairs" in result.stdout
     result = CliRunner().invoke(main, ["compare", *paths, "-p", "alpha=1"])
     assert result.exit_code == 1 and "no parameter 'alpha'" in result.output
+
+
+def test_the_command_leaves_out_what_nobody_changed_and_numbers_that_are_none(tmp_path):
+    base, *models = family(8, models=2)
+    models = [{**base, "a": model["a"], "v": model["v"]} for model in models]
+    models[0]["v"][:3] = np.nan
+    paths = [str(tmp_path / f"{name}.safetensors") for name in ("base", "ft1", "ft2")]
+    for path, arrays in zip(paths, [base, *models], strict=True):
+        save_file(arrays, path)
+
+    def run(*more: str):
+        return CliRunner().invoke(main, ["compare", *paths, "--json", *more])
+
+    refused = run("--only-changed")
+    assert refused.exit_code == 1 and "has nan" in refused.output
+    every = json.loads(run("--allow-nonfinite").stdout)
+    some = json.loads(run("--allow-nonfinite", "--only-changed").stdout)
+    assert some["entries"] == base["a"].size + base["v"].size < every["entries"]
+    found = breadcrumbs.compare(paths[0], paths[1:], allow_nonfinite=True, only_changed=True)
+    assert some == found.to_mapping()

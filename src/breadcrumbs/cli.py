@@ -355,8 +355,10 @@ def soup(base: str, models: tuple[str, ...], **options: Any) -> None:
 @click.option("-p", "--param", "params", multiple=True, help="KEY=VALUE of the transform.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Tensors to leave out.")
 @click.option("--only", multiple=True, metavar="GLOB", help="The only tensors to compare.")
+@click.option("--only-changed", is_flag=True, help="Leave out tensors that no model changed.")
 @click.option("--missing", default="error", help="Tensors a model lacks: error or base.")
 @click.option("--extra", default="error", help="Tensors the base lacks: error, or ignore.")
+@click.option("--allow-nonfinite", is_flag=True, help="Count NaN and infinity as unchanged.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of random transforms.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
 @_json_option
@@ -371,12 +373,13 @@ def compare(base: str, models: tuple[str, ...], as_json: bool, **options: Any) -
     """
     from breadcrumbs import analysis, merging, recipe, show
 
+    given = ("exclude", "only", "only_changed", "missing", "extra")
     made = analysis.recipe(
         base,
         [recipe.Model(path) for path in models],
         options["transform"],
         dict(_pair(text) for text in options["params"]),
-        **{key: options[key] for key in ("exclude", "only", "missing", "extra", "seed")},
+        **{key: options[key] for key in (*given, "allow_nonfinite", "seed")},
     )
     with (
         merging.opened(made) as plan,
