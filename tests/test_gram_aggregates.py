@@ -169,6 +169,12 @@ def test_model_stock(kind: str, shape: tuple[int, ...], count: int):
     check(merge(MODEL_STOCK, base, models), expected, [base, *models])
     expected = classical.model_stock(base, models, clamp=False)
     check(merge(MODEL_STOCK, base, models, ratio="free"), expected, [base, *models, expected])
+    # One that some products of lengths are below, and some above.
+    lengths = [float(np.linalg.norm(np.subtract(m, base, dtype=np.float64))) for m in models]
+    guard = float(np.median([x * y for x, y in itertools.combinations(lengths, 2)]))
+    expected = classical.model_stock(base, models, clamp=False, guard=guard)
+    found = merge(MODEL_STOCK, base, models, ratio="free", guard=guard)
+    check(found, expected, [base, *models, expected])
 
 
 #: Every reading of every aggregate, with a number of models that it takes.

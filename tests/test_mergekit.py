@@ -198,16 +198,6 @@ REFUSED: list[tuple[str, str]] = [
         "line 4: t 1e-07 is below 1e-6",
     ),
     (
-        "merge_method: nuslerp\nmodels: [{model: ft1}, {model: ft2}]\n"
-        "parameters:\n  weight: 1\n  nuslerp_flatten: false",
-        "line 5: arcs of rows",
-    ),
-    (
-        "merge_method: model_stock\nbase_model: base\nmodels: [{model: ft1}, {model: ft2}]\n"
-        "parameters:\n  filter_wise: true",
-        "line 5: filter_wise is not offered",
-    ),
-    (
         "merge_method: della\nbase_model: base\nmodels: [{model: ft1}]\n"
         "parameters: {weight: 1, density: 0.1}",
         "density 0.1 with epsilon 0.15",

@@ -269,13 +269,24 @@ TABLE: dict[str, Row] = {
     ),
     "model_stock": Row(
         by_tensor(
-            lambda name, base, models, weights, ratio="clamped", angles="tensor": (
+            lambda name, base, models, weights, ratio="clamped", angles="tensor", guard=0.0: (
                 classical.model_stock(
-                    base, models, clamp=ratio == "clamped", filter_wise=angles == "row"
+                    base,
+                    models,
+                    clamp=ratio == "clamped",
+                    filter_wise=angles == "row",
+                    guard=guard,
                 )
             )
         ),
-        [{}, {"angles": "row"}, {"ratio": "free"}, {"ratio": "free", "angles": "row"}],
+        [
+            {},
+            {"angles": "row"},
+            {"ratio": "free"},
+            {"ratio": "free", "angles": "row"},
+            {"ratio": "free", "angles": "row", "guard": 0.01},
+            {"guard": 100.0},
+        ],
         weighted=False,
         exact=False,
     ),

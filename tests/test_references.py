@@ -373,6 +373,10 @@ def test_model_stock_by_hand():
     )
     assert lines.tolist() == [[1, 0], [0, 0]]
     assert classical.model_stock(base, [base, right]).tolist() == [1, 1]
+    # Lengths of 1 and 1, a guard of 2: the cosine 1 is 1/2, t = 2/3.
+    guarded = classical.model_stock(base, [right, right], guard=2.0)
+    assert guarded == pytest.approx([1 + 2 / 3, 1])
+    assert classical.model_stock(base, [right, right], guard=0.5).tolist() == [2, 1]
 
 
 def test_soups_by_hand():

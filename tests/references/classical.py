@@ -419,6 +419,7 @@ def model_stock(
     *,
     filter_wise: bool = False,
     clamp: bool = True,
+    guard: float = 0.0,
 ) -> np.ndarray:
     """Return ``t * mean + (1 - t) * base`` with ``t = T c / (1 + (T - 1) c)``, in [0, 1].
 
@@ -427,8 +428,9 @@ def model_stock(
     (the paper: of nearly equal angles). A task vector of zeros has cosine 0 with any.
     filter_wise: one ``t`` for each line along the last axis.
     clamp: c < 0 gives the base. False, as mergekit: the formula extrapolates there, except that
-    a denominator below 1e-6 gives the base. (mergekit also divides by no product of lengths below
-    1e-6, which takes the cosine of short, barely trained tensors towards 0.)
+    a denominator below 1e-6 gives the base.
+    guard: a cosine divides by no product of two lengths below this (mergekit: 1e-6), which takes
+    that of short, barely trained tensors towards 0.
     """
     count = len(models)
     taus = [difference(base, m) for m in models]
@@ -436,7 +438,13 @@ def model_stock(
     result = np.zeros(lines[0].shape)
     for row in range(result.shape[0]):
         units = [unit(line[row]) for line in lines]
-        pairs = [dot(units[i], units[j]) for j in range(count) for i in range(j)]
+        sizes = [math.sqrt(dot(line[row], line[row])) for line in lines]
+        pairs = []
+        for j in range(count):
+            for i in range(j):
+                size = sizes[i] * sizes[j]
+                short = size / guard if size < guard else 1.0
+                pairs.append(short * dot(units[i], units[j]))
         cosine = math.fsum(pairs) / len(pairs)
         below = 1 + (count - 1) * cosine
         t = count * cosine / below if abs(below) >= 1e-6 else 0.0

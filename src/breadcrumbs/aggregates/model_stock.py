@@ -7,8 +7,8 @@ mergekit (the paper has nearly equal angles). One ``t`` for a tensor, or for eac
 axis (``filter_wise: true`` there). A task vector of zeros has cosine 0 with any.
 
 A negative cosine gives the base. mergekit lets the formula extrapolate there (``ratio: free``),
-except that a denominator below 1e-6 gives the base; it also divides by no product of lengths below
-1e-6, which takes the cosine of short, barely trained tensors towards 0. Here it does not.
+except that a denominator below 1e-6 gives the base. It also divides by no product of lengths below
+1e-6 (``guard: 1e-6``), which takes the cosine of short, barely trained tensors towards 0.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from breadcrumbs.aggregates import Gram
 from breadcrumbs.aggregates.sphere import unweighted
-from breadcrumbs.parameters import OneOf, Values
+from breadcrumbs.parameters import OneOf, Real, Values
 
 #: The denominator ``1 + (T - 1) c`` below which nothing is added.
 LEAST = 1e-6
@@ -31,7 +31,8 @@ def _coefficients(gram: np.ndarray, weights: Sequence[float], values: Values) ->
     products = gram[..., 1:, 1:]
     squares = np.einsum("...ii->...i", products)
     sizes = np.sqrt(squares[..., :, None] * squares[..., None, :])
-    cosines = np.where(sizes > 0, products / np.where(sizes > 0, sizes, 1), 0)
+    over = np.maximum(sizes, values["guard"])
+    cosines = np.where(sizes > 0, products / np.where(sizes > 0, over, 1), 0)
     first, second = np.triu_indices(count, 1)
     cosine = cosines[..., first, second].sum(axis=-1) / max(first.size, 1)
     below = 1 + (count - 1) * cosine
@@ -51,6 +52,7 @@ MODEL_STOCK = Gram(
         "angles": OneOf(
             "tensor", ("tensor", "row"), "what has a ratio of its own: rows lie along the last axis"
         ),
+        "guard": Real(0.0, "least product of two lengths that a cosine divides by; mergekit: 1e-6"),
     },
     models=(2, None),
 )

@@ -179,9 +179,11 @@ def _nearswap(given: Given) -> Step:
 
 
 def _nuslerp(given: Given) -> Step:
-    if not given.shared["nuslerp_flatten"]:
-        given.refuse("nuslerp_flatten", "arcs of rows or columns are not offered, only of tensors.")
-    return Step({}, [model["weight"] for model in given.models], [{} for _ in given.models])
+    # There `row_wise` turns the tensor, so that its columns are what has an angle.
+    lines = "column" if given.shared["nuslerp_row_wise"] else "row"
+    angles = "tensor" if given.shared["nuslerp_flatten"] else lines
+    weights = [model["weight"] for model in given.models]
+    return Step({"angles": angles}, weights, [{} for _ in weights])
 
 
 def _multislerp(given: Given) -> Step:
@@ -195,9 +197,8 @@ def _multislerp(given: Given) -> Step:
 
 
 def _model_stock(given: Given) -> Step:
-    if given.shared["filter_wise"]:
-        given.refuse("filter_wise", "filter_wise is not offered, only whole tensors.")
-    return _unweighted(given, ratio="free")
+    angles = "row" if given.shared["filter_wise"] else "tensor"
+    return _unweighted(given, ratio="free", angles=angles, guard=1e-6)
 
 
 def _karcher(given: Given) -> Step:
