@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from breadcrumbs import kernels, work
+from breadcrumbs import gram, kernels, work
 from breadcrumbs.aggregates import Elementwise, Gram
 from breadcrumbs.checkpoint.tensors import Tensor
 from breadcrumbs.combining import Combining
@@ -160,15 +160,15 @@ class Engine:
             index, tensor = run[0].index, self.plan.tensors[run[0].index]
             combining = Combining(Merging(self, job, tensor))
             if aggregate.lines(tensor.values) == "tensor":
-                products.setdefault(index, {})[run[0].start] = combining.products(run, cuts)
+                products.setdefault(index, {})[run[0].start] = gram.products(combining, run, cuts)
             else:
-                known[index] = combining.line_coefficients(run, cuts)
+                known[index] = gram.line_coefficients(combining, run, cuts)
 
         def combine() -> list[Task]:
             for index, mine in products.items():
                 parts = np.concatenate([mine[start] for start in sorted(mine)])
                 combining = Combining(Merging(self, job, self.plan.tensors[index]))
-                known[index] = combining.coefficients(parts)
+                known[index] = gram.coefficients(combining, parts)
             return self._writes(job, segments, cuts, known)
 
         tasks = []
