@@ -10,6 +10,7 @@ import functools
 import math
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from types import ModuleType
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from breadcrumbs import gram, kernels, work
-from breadcrumbs.aggregates import Elementwise, Gram
+from breadcrumbs.aggregates import Elementwise, Gram, Whole
 from breadcrumbs.checkpoint.tensors import Tensor
 from breadcrumbs.combining import Combining
 from breadcrumbs.hashing import FileDigests
@@ -263,8 +264,21 @@ def run(
     digests: of the input files, to be found on the way.
     """
     engine = Engine(plan, sink, kernel, progress, digests)
-    run_tasks(_spread(engine.tasks(), digests.tasks() if digests else []), threads, engine.stop)
+    tasks = _spread(engine.tasks(), digests.tasks() if digests else [])
+    with _one_blas_thread() if isinstance(plan.method.aggregate, Whole) else nullcontext():
+        run_tasks(tasks, threads, engine.stop)
     return engine.reports
+
+
+def _one_blas_thread() -> AbstractContextManager[Any]:
+    """A context in which a product or decomposition of matrices uses the thread it runs in.
+
+    Threads of NumPy's linear algebra wait for the cores that those of the merge are on: with two
+    busy cores `wudi` took ten times as long. And what they round to may depend on their number.
+    """
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1, user_api="blas")
 
 
 def _spread(tasks: list[Task], hashing: list[Task]) -> list[Task]:

@@ -1,0 +1,47 @@
+"""NumPy's linear algebra has one thread during a merge, and as many as before after it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
+
+import breadcrumbs
+from breadcrumbs import methods
+from breadcrumbs.aggregates import Whole
+from breadcrumbs.method import Method
+from breadcrumbs.parameters import Real
+from breadcrumbs.transforms import Everything
+
+
+def numbers() -> set[int]:
+    """Return how many threads each loaded library of linear algebra would use."""
+    return {row["num_threads"] for row in threadpool_info() if row["user_api"] == "blas"}
+
+
+@pytest.fixture(autouse=True)
+def two():
+    with threadpool_limits(2, user_api="blas"):
+        if numbers() != {2}:
+            pytest.skip("NumPy's linear algebra cannot be told how many threads to use")
+        yield
+
+
+def test_a_whole_aggregate_computes_in_the_merges_own_threads(monkeypatch):
+    seen = []
+
+    def combine(base, taus, weights, values):
+        seen.append(numbers())
+        if values["alpha"] == 3:
+            raise ZeroDivisionError
+        return taus.sum(axis=0)
+
+    whole = Whole(combine, {"alpha": Real(1.0, "factor")})
+    method = Method("watched", Everything(), whole, "sum", "sum", "2026")
+    monkeypatch.setitem(methods.METHODS, "watched", method)
+    base, model = ({"w": np.full((3, 3), x, np.float32)} for x in (0, 1))
+    breadcrumbs.merge(base, [model], method="watched")
+    assert seen == [{1}] and numbers() == {2}
+    with pytest.raises(ZeroDivisionError):
+        breadcrumbs.merge(base, [model], method="watched", alpha=3)
+    assert numbers() == {2}
