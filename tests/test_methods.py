@@ -265,6 +265,8 @@ def test_every_pair_merges_or_says_why_not(transform, aggregate):
         ("dare+slerp", r"dare\+slerp: slerp turns whole weights.* Use method slerp"),
         ("dare+elct", r"no aggregate 'elct'\. Did you mean 'elect'"),
         ("dar+elect", r"no transform 'dar'\. Did you mean 'dare'"),
+        ("none+emr", r"'emr' is a method, not an aggregate\. Use method emr, or another"),
+        ("ties+sum", r"'ties' is a method, not a transform\. Use method ties, or another"),
         ("none+stitch", r"Use method average"),
         ("tsv_n", r"no method 'tsv_n'"),
     ],
@@ -313,6 +315,7 @@ def test_a_plugin_adds_methods_and_aggregates(tables, tmp_path):
     [
         ("1 / 0", "cannot be loaded: division by zero"),
         ("", "names no METHODS"),
+        ("METHODS = [3]", "METHODS: '3' is a int"),
         ("AGGREGATES = {'x': 3}", "AGGREGATES: 'x' is a int"),
         (PLUGIN.replace('"median"', '"ties"'), "the name 'ties' is taken"),
     ],

@@ -37,14 +37,14 @@ class Method:
         """How many models it takes besides the base."""
         least, most = self.aggregate.models
         if most is None:
-            return "any" if least <= 1 else f"{least} or more"
+            return f"{least} or more" if least else "any"
         return str(least) if least == most else f"{least} to {most}"
 
     @property
     def needs(self) -> str:
-        number = {"any": "any number of models", "1": "1 model"}.get(
-            self.number, f"{self.number} models"
-        )
+        number = f"{self.number} model{'' if self.number == '1' else 's'}"
+        if self.number == "any":
+            number = "any number of models"
         needs = self.statistics
         if needs is None:
             return f"a base and {number}, no data"

@@ -66,6 +66,11 @@ def pair(transform: str, aggregate: str) -> Method:
 
 def _known(kind: str, name: str, known: Mapping[str, Any]) -> Any:
     if name not in known:
+        if name in METHODS:
+            raise RecipeError(
+                f"{name!r} is a method, not {'an' if kind == 'aggregate' else 'a'} {kind}."
+                f" Use method {name}, or another {kind}: {', '.join(known)}."
+            )
         raise RecipeError(
             f"there is no {kind} {name!r}.{suggestion(name, known)} There are {', '.join(known)}."
         )
@@ -96,7 +101,8 @@ def _load_installed() -> None:
 
 
 def _add(found: Mapping[str, Any], where: str) -> None:
-    named = {method.name: method for method in found.get("METHODS", ())}
+    given = found.get("METHODS", ())
+    named = {getattr(method, "name", repr(method)): method for method in given}
     tables: tuple[tuple[str, dict[str, Any], Any, Any], ...] = (
         ("METHODS", METHODS, named, Method),
         ("TRANSFORMS", TRANSFORMS, found.get("TRANSFORMS", {}), Transform),
