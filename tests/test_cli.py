@@ -295,6 +295,8 @@ def test_misuse_is_exit_code_2() -> None:
     misused("merge", "base", "ft1", match="-o OUTPUT")
     misused("merge", "base", "ft1", "-o", "o", "--betta", "1", match="No such option")
     misused("merge", "base", "ft1", "-o", "o", "-p", "beta", match="KEY=VALUE")
+    twice = ("-p", "beta=.8", "-p", " beta=.7")
+    misused("merge", "base", "ft1", "-o", "o", *twice, match="--param beta is given twice")
     misused("merge", "base", "ft1", "-o", "o", "-w", "1", "-w", "2", match="2 weights")
     misused("merge", "base", "ft1", "-o", "o", "--override", "beta=1", match="GLOB:KEY=VALUE")
     for threads in ("0", "-1", "99999999999999999999"):

@@ -15,9 +15,12 @@ from hypothesis import strategies as st
 
 import breadcrumbs
 from breadcrumbs import methods, parameters
-from breadcrumbs.errors import RecipeError
+from breadcrumbs.aggregates import Elementwise, Whole
+from breadcrumbs.errors import MismatchError, RecipeError
+from breadcrumbs.method import Method
 from breadcrumbs.methods import METHODS
-from breadcrumbs.transforms import Band, Draw
+from breadcrumbs.parameters import Real
+from breadcrumbs.transforms import Band, Draw, Everything
 
 
 def refused(text: str, method: str = "breadcrumbs", **given_) -> str:
@@ -308,6 +311,20 @@ def test_a_plugin_adds_methods_and_aggregates(tables, tmp_path):
     expected = base["w"] + 0.5 * np.median([m["w"] - base["w"] for m in models], axis=0)
     np.testing.assert_allclose(found["w"], expected, rtol=1e-15)
     breadcrumbs.merge(base, models, method="breadcrumbs+median", beta=0.1, gamma=0.9)
+
+
+@pytest.mark.parametrize("kind", [Elementwise, Whole])
+@pytest.mark.parametrize("cut", [np.s_[:1], np.s_[..., None]])
+def test_a_step_of_another_shape_is_refused(tables, kind, cut):
+    def combine(first, second, *more):
+        terms = first.terms if kind is Elementwise else second
+        return terms.sum(axis=0)[cut]
+
+    aggregate = kind(combine, {"alpha": Real(1.0, "factor")})
+    methods.METHODS["bad"] = Method("bad", Everything(), aggregate, "sum", "sum", "2026")
+    base, *models = FAMILY
+    with pytest.raises(MismatchError, match=r"of method bad returned the shape .*Repair"):
+        breadcrumbs.merge(base, models, method="bad")
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,7 @@ def _recipe(sources: tuple[str, ...], options: dict[str, Any]) -> Any:
             raise click.UsageError(f"--override {text!r} is not GLOB:KEY=VALUE")
         overrides.append(recipe.override({"tensors": glob, **dict([_pair(rest)])}, "--override"))
     changes["overrides"] = (*made.overrides, *overrides) if overrides else None
-    changes["parameters"] = dict(_pair(text) for text in options["params"])
+    changes["parameters"] = _pairs(options["params"])
     return merging.with_settings(made, **changes)
 
 
@@ -262,6 +262,16 @@ def import_(config: str, as_json: bool) -> None:
         click.echo(json.dumps(recipe.to_mapping(made), indent=2))
     else:
         click.echo(recipe.to_yaml(made), nl=False)
+
+
+def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for text in texts:
+        key, value = _pair(text)
+        if key in found:
+            raise click.UsageError(f"--param {key} is given twice")
+        found[key] = value
+    return found
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -378,7 +388,7 @@ def compare(base: str, models: tuple[str, ...], as_json: bool, **options: Any) -
         base,
         [recipe.Model(path) for path in models],
         options["transform"],
-        dict(_pair(text) for text in options["params"]),
+        _pairs(options["params"]),
         **{key: options[key] for key in (*given, "allow_nonfinite", "seed")},
     )
     with (

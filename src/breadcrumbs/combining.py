@@ -60,7 +60,7 @@ class Combining(Reading):
                 entries = self._present(start, taus, kept)
                 if isinstance(self.aggregate, Elementwise):
                     entries.majority = known if isinstance(known, int) else 1
-                    step = self.alpha * self.aggregate.combine(entries, self.values)
+                    step = self._step(self.aggregate.combine(entries, self.values), base.shape)
                     report.counts.update(entries.counts)
                 else:
                     step = self.merging.factor * plain.exact_sum(
@@ -71,6 +71,15 @@ class Combining(Reading):
             self._count(kept, report)
             self._finish(segment.index, start, base, step, untouched, report)
         return report
+
+    def _step(self, found: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Return alpha times what an aggregate found; MismatchError if that is no such array."""
+        if np.shape(found) != shape:
+            raise MismatchError(
+                f"tensor {self.tensor.name!r}: `combine` of method {self.engine.plan.method.name}"
+                f" returned the shape {np.shape(found)}, not {shape}. Repair the method."
+            )
+        return self.alpha * np.asarray(found)
 
     def _added(self, base: np.ndarray, step: np.ndarray) -> np.ndarray:
         """Return base + step, both float64, as the output's dtype."""
@@ -96,8 +105,7 @@ class Combining(Reading):
         if self.aggregate.statistics is not None:
             plan = self.engine.plan
             given.append(plan_statistics.read_whole(plan, self.tensor, t) for t in self.all)
-        step = self.aggregate.combine(*given)
-        step = self.alpha * step.reshape(-1)
+        step = self._step(self.aggregate.combine(*given), shape).reshape(-1)
         bad = np.concatenate(untouched)
         self._finish(segment.index, segment.start, base, step, bad, report)
 
