@@ -434,3 +434,9 @@ def test_help_starts_light() -> None:
         loaded = set(ran.stderr.split())
         assert "breadcrumbs.cli" in loaded
         assert not loaded & {"numpy", "numba", "rich", "torch", "yaml", "huggingface_hub"}
+
+
+def test_a_merge_of_no_models_prints_no_table_of_them() -> None:
+    assert "of weights" in invoke("merge", "base", "ft1", "-o", "one").stderr
+    stderr = invoke("merge", "base", "-m", "average", "-o", "none").stderr
+    assert "of weights" not in stderr and "average: 3 of 4 tensors merged" in stderr

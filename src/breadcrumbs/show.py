@@ -128,7 +128,8 @@ def report(report: Report, output: str | None, *, verbose: bool) -> None:
         table.add_row(
             printable(row.name), f"{row.weight:g}", f"{row.fraction:.2%}", f"{row.entries:,}"
         )
-    console.print(table)
+    if report.models:
+        console.print(table)
     copied = ", ".join(f"{number} {reason}" for reason, number in report.copied.items())
     peak = f", {sizes.human(report.peak)} of memory at most" if report.peak else ""
     console.print(
