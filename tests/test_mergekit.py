@@ -167,7 +167,7 @@ REFUSED: list[tuple[str, str]] = [
         "line 10: .*'filtr'",
     ),
     (TIES + "parameters: {normalize: 3}", "line 8: 3 is neither true nor false"),
-    (TIES.replace("{weight: 1}", "{density: 1}"), "line 4: there is no weight for tensor"),
+    (TIES.replace("{weight: 1}", "{density: 1}"), "line 4: there is no weight of "),
     (TIES.replace("ft2", "ft1"), "line 6: ft1 stands twice"),
     (TIES.replace("ft2", "ft2+lora"), "line 6: .*an adapter"),
     (TIES + "dtype: int64", "line 8: dtype 'int64' is not possible"),

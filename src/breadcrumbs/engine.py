@@ -54,6 +54,8 @@ class Engine:
     #: By tensor, what `rescale: l1` multiplies the task vectors by.
     ratios: dict[str, np.ndarray] = field(default_factory=dict)
     stop: threading.Event = field(default_factory=threading.Event)
+    #: By tensor: the share of it that passes before writing have done, entries written, bytes told.
+    _done: dict[int, list[float]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _local: threading.local = field(default_factory=threading.local)
 
@@ -103,6 +105,7 @@ class Engine:
                 tensor = self.plan.tensors[job.pieces[0].index]
                 combining = Combining(Merging(self, job, tensor))
                 self.fits[tensor.name] = combining.fit(list(job.segments()))
+                self.looked(job.pieces[0].index, self.plan.method.passes - 1)
                 return then(None)
 
             return [fit]
@@ -123,6 +126,7 @@ class Engine:
             tensor = self.plan.tensors[index]
             mine = [segment for segment in job.segments() if segment.index == index]
             self.ratios[tensor.name] = Combining(Merging(self, job, tensor)).ratios(mine, cuts)
+            self.looked(index, 1)
 
         return after([partial(find, index) for index in rescaled], lambda: then(cuts))
 
@@ -139,6 +143,7 @@ class Engine:
 
             def count(segment: Segment) -> None:
                 votes.append(combining(segment.index).vote(segment, cuts))
+                self.looked(segment.index, self._share([segment]))
 
             def then() -> list[Task]:
                 majority = 1 if sum(votes) > 0 else -1
@@ -164,6 +169,7 @@ class Engine:
                 products.setdefault(index, {})[run[0].start] = gram.products(combining, run, cuts)
             else:
                 known[index] = gram.line_coefficients(combining, run, cuts)
+            self.looked(index, self._share(run))
 
         def combine() -> list[Task]:
             for index, mine in products.items():
@@ -205,14 +211,34 @@ class Engine:
         return [task(segment) for segment in segments]
 
     def _report(self, segment: Segment, report: SegmentReport) -> None:
-        tensor = self.plan.tensors[segment.index]
-        nbytes = tensor.bytes_read * (segment.stop - segment.start) // tensor.base.size
         with self._lock:
             whole = self.reports[segment.index]
             whole.kept = [a + b for a, b in zip(whole.kept, report.kept, strict=True)]
             whole.squares += report.squares
             whole.counts.update(report.counts)
-        self.progress(nbytes)
+        self._advance(segment.index, written=segment.stop - segment.start)
+
+    def _share(self, segments: list[Segment]) -> float:
+        """Return what share of their tensor some segments are."""
+        size = self.plan.tensors[segments[0].index].base.size
+        return sum(segment.stop - segment.start for segment in segments) / size
+
+    def looked(self, index: int, share: float) -> None:
+        """Note that a share of one pass over a tensor is done, not of the one that writes."""
+        self._advance(index, looked=share / self.plan.method.passes)
+
+    def _advance(self, index: int, looked: float = 0.0, written: int = 0) -> None:
+        """Tell how many more bytes are done, if each pass does its part of those of the tensor."""
+        tensor = self.plan.tensors[index]
+        with self._lock:
+            mine = self._done.setdefault(index, [0.0, 0, 0])
+            mine[0] = min(mine[0] + looked, 1 - 1 / self.plan.method.passes)
+            mine[1] += written
+            share = mine[0] + (1 - mine[0]) * (mine[1] / tensor.base.size)
+            more = max(0, int(share * tensor.bytes_read) - mine[2])
+            mine[2] += more
+        if more or written:
+            self.progress(int(more))
 
     def load(self, tensors: Sequence[Tensor], start: int, n: int, dtype: np.dtype) -> np.ndarray:
         """Return raw rows (tensors, n) with the entries from ``start`` on.

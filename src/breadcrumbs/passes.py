@@ -105,6 +105,8 @@ class Survey:
             for row, t in enumerate(group):
                 keys = kept[row, : min(sizes[:, row].sum(), kept.shape[1])]
                 self.tallies[t].take(chunks, counts[:, row], sizes[:, row], keys)
+        share = n / part.tensor.base.size * len(group) / max(1, len(part.who))
+        self.engine.looked(segment.index, share)
 
     def _tensors(self, segment: Segment, group: list[int]) -> list[Tensor]:
         """Return the base's tensor and the models', the base's again where one is absent."""

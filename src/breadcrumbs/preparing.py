@@ -60,6 +60,7 @@ class ModelStream:
                 if self.engine.stop.is_set():  # in some merges this goes on for minutes
                     raise Stopped
                 yield segment.index, start, entries
+            self.engine.looked(segment.index, (segment.stop - segment.start) / tensor.base.size)
 
     def __iter__(self) -> Iterator[Entries]:
         return (entries for _, _, entries in self.located())

@@ -80,13 +80,17 @@ class Report:
                 copied[tensor.copied] = copied.get(tensor.copied, 0) + 1
         warnings = list(plan.warnings)
         warnings += [f"{label} has the same weights as the base" for label in same]
+        norm = math.sqrt(math.fsum(row.squares for row in rows))
+        if plan.models and norm == 0:
+            what = "no tensor is merged" if not merged else "nothing is added"
+            warnings.append(f"{what}, so the result is the base: are the parameters as meant?")
         return Report(
             method=plan.recipe.method,
             models=models,
             tensors=len(plan.tensors),
             merged=len(merged),
             entries=sum(t.base.size for t, _ in merged),
-            norm=math.sqrt(math.fsum(row.squares for row in rows)),
+            norm=norm,
             emptied=[t.name for t, row in merged if t.base.size and _empty(plan, t, row)],
             copied=copied,
             seconds=seconds,

@@ -41,7 +41,7 @@ def progress(plan: Plan, *, quiet: bool, doing: str = "merging") -> Iterator[Cal
         yield lambda nbytes: None
         return
     if will_compile(plan.entries):
-        _console(stderr=True).print("compiling kernels, once: 10 to 15 seconds")
+        _console(stderr=True).print("compiling kernels, once: 10 to 20 seconds")
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -112,6 +112,8 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
     table.add_row("to read", sizes.human(plan.bytes_read))
     table.add_row("to write", sizes.human(plan.bytes_written))
     table.add_row("memory", f"about {sizes.human(facts['memory'])} with {threads} threads")
+    if will_compile(plan.entries):
+        table.add_row("", "150 MB more while kernels are compiled, once, for 10 to 20 seconds")
     _console().print(table)
     _warn(plan.warnings)
 

@@ -142,14 +142,16 @@ def resolve(
     inputs: the tensor's name in each source, which is what filters of its values look at.
     """
 
-    def find(name: str, parameter: Parameter, own: list[Settings], tensor: str, node: Node) -> Any:
+    def find(
+        name: str, parameter: Parameter, own: list[Settings], tensor: str, node: Node, of: str = ""
+    ) -> Any:
         for settings in (*own, piece.parameters, *config.scopes):
             if name in settings:
                 found = value(settings[name], tensor, place.t, parameter.kind)
                 if found is not None:
                     return found
         if parameter.required:
-            node.refuse(f"there is no {name} for tensor {tensor!r}.")
+            node.refuse(f"there is no {name}{of} for tensor {tensor!r}.")
         return parameter.default
 
     shared = {
@@ -165,5 +167,6 @@ def resolve(
             if parameter.scope == "input"
             or (parameter.scope == "model" and source.model != piece.base)
         ]
-        each.append({n: find(n, p, [source.parameters], tensor, source.node) for n, p in mine})
+        own, of = [source.parameters], f" of {source.model}"
+        each.append({n: find(n, p, own, tensor, source.node, of) for n, p in mine})
     return shared, each
