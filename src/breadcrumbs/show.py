@@ -170,9 +170,11 @@ def methods(methods: list[Method]) -> None:
         table.add_row(method.name, summary, method.number, str(method.passes))
     console = _console()
     console.print(table)
+    ordered = ", ".join(method.name for method in methods if method.order == "matters")
     console.print(
-        "All need a base, and no data but where statistics are named. `breadcrumbs methods NAME`"
-        " explains one: formula, parameters, paper.\n"
+        "All need a base, and no data but where statistics are named. Passes are how often each"
+        f" weight is read. The order of the models matters to {ordered or 'none'} alone."
+        " `breadcrumbs methods NAME` explains one: formula, parameters, paper.\n"
         "Pairs of one's own: --transform and --aggregate, or TRANSFORM+AGGREGATE."
     )
 
