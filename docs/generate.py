@@ -1,12 +1,14 @@
 """Write the pages that come from declarations: `python -m docs.generate` (`--check` in CI).
 
-docs/methods.md from the table of methods, docs/cli.md from the commands, and the table of methods
-in the README between its two marks.
+docs/methods.md from the table of methods, docs/cli.md from the commands, the table of methods in
+the README and the times of all methods in docs/performance.md, both between two marks.
 """
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -74,18 +76,44 @@ def _block(text: str) -> str:
     return "```text\n" + "\n".join(lines) + "\n```\n"
 
 
-def readme() -> str:
-    """Return the README with its table of methods renewed."""
-    text = README.read_text(encoding="utf-8")
+def times_table() -> str:
+    """Return the times of all methods, as `benchmarks.methods` measured them."""
+    path = HERE.parent / "benchmarks" / "results" / "methods.json"
+    head = "| method | models, weights | seconds | ns | memory | compared with |\n"
+    parts = [head + "|---|---|---|---|---|---|"]
+    for name, row in json.loads(path.read_text())["methods"].items():
+        other = ""
+        if "mergekit_seconds" in row:
+            times = row["times_faster_than_mergekit"]
+            other = f"mergekit {row['mergekit_seconds']:.1f} s, {times:.1f} times"
+        if "svds_seconds" in row:
+            other = f"its SVDs alone {row['svds_seconds']:.1f} s: {row['times_the_svds']:.2f} times"
+        weights = f"{row['models']}, {row['parameters'] / 1e6:.0f}M"
+        each, memory = row["ns_per_entry_and_model"], row["breadcrumbs_peak_mb"]
+        each = f"{each:.1f}" if each < 100 else f"{each:,.0f}"
+        seconds = f"{row['breadcrumbs_seconds']:.1f}"
+        parts.append(f"| `{name}` | {weights} | {seconds} | {each} | {memory:.0f} MB | {other} |")
+    return "\n".join(parts)
+
+
+def between(path: Path, make: Callable[[], str]) -> str:
+    """Return the page with what ``make`` returns between its marks."""
+    text = path.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{methods_table()}\n{END}{after}"
+    return f"{before}{BEGIN}\n{make()}\n{END}{after}"
 
 
 def main(arguments: list[str]) -> int:
     """Write the pages, or with ``--check`` return 1 if one is not up to date."""
     stale = []
-    pages = {HERE / "methods.md": methods_page, HERE / "cli.md": cli_page, README: readme}
+    performance = HERE / "performance.md"
+    pages = {
+        HERE / "methods.md": methods_page,
+        HERE / "cli.md": cli_page,
+        README: lambda: between(README, methods_table),
+        performance: lambda: between(performance, times_table),
+    }
     for path, make in pages.items():
         text = make()
         if path.exists() and path.read_text(encoding="utf-8") == text:
