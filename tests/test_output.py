@@ -17,7 +17,7 @@ from blake3 import blake3
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from breadcrumbs import card, checkpoint, merging, plan, recipe
+from breadcrumbs import card, checkpoint, engine, merging, plan, recipe, sizes
 from breadcrumbs.checkpoint.writer import Entry, header, shards
 from breadcrumbs.errors import CheckpointError, OutputError
 from breadcrumbs.inspection import inspect
@@ -506,3 +506,24 @@ def test_the_written_recipe_names_the_commits_that_hub_ids_meant(tmp_path):
     assert found.base == f"org/some@{'0' * 40}"
     assert [m.path for m in found.models] == [f"org/some@{'0' * 39}1"]
     assert [m.name for m in found.models] == [m.name for m in made.models]
+
+
+def test_within_little_memory_no_kernels_are_compiled(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(sizes, "will_compile", lambda entries: True)
+    used, run = [], engine.run
+
+    def noted(*given, **options):
+        used.append(options["kernel"])
+        return run(*given, **options)
+
+    monkeypatch.setattr(engine, "run", noted)
+    told = [
+        merge(models, tmp_path / f"{limit}.safetensors", max_memory=limit).warnings
+        for limit in (None, 250 << 20, 4 << 30)
+    ]
+    assert used == ["auto", "plain", "auto"]
+    assert [any("not compiled" in warning for warning in mine) for mine in told] == [
+        False,
+        True,
+        False,
+    ]

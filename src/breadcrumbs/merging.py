@@ -188,7 +188,8 @@ def to_files(
 ) -> Report:
     """Carry out a plan into a folder or a ``.safetensors`` file; return the report.
 
-    max_memory: bytes of resident memory not to go beyond; fewer threads are used if need be.
+    max_memory: bytes of resident memory not to go beyond; fewer threads are used if need be, and
+    no kernels compiled.
     shard_size: bytes of a file of a folder at most. resume: go on with an interrupted merge.
     force: replace an existing output. verify: read the result again and compare digests.
     progress: called with numbers of input bytes done.
@@ -197,7 +198,8 @@ def to_files(
     The output takes its name only when it is whole. Raises OutputError, MismatchError.
     """
     began = time.perf_counter()
-    threads = sizes.threads(it, threads, max_memory, kernel)
+    chosen = sizes.kernel(it, kernel, max_memory)
+    threads = sizes.threads(it, threads, max_memory, chosen)
     output = Path(output)
     check_not_input(it, output)
     stamps = _stamps(it)
@@ -217,7 +219,7 @@ def to_files(
             it,
             FileSink(writer),
             threads=threads,
-            kernel=kernel,
+            kernel=chosen,
             progress=progress,
             digests=digests,
         )
@@ -225,6 +227,11 @@ def to_files(
         if verify:
             writer.verify()
         report = Report.of(it, rows, time.perf_counter() - began, digests.models(it))
+        if chosen != kernel:
+            report.warnings.append(
+                f"kernels are not compiled within {sizes.human(max_memory or 0)}, so this was slow;"
+                " a merge without a limit compiles them, once"
+            )
         metadata["breadcrumbs"] = _provenance(it, digests, choice)
         story = choice.to_markdown() if choice else ""
         writer.close(lambda folder: card.add(folder, it, report, digests, story))

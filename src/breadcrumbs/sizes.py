@@ -9,7 +9,7 @@ import sys
 from breadcrumbs import angles
 from breadcrumbs.aggregates import Gram, Linear, Whole
 from breadcrumbs.errors import RecipeError
-from breadcrumbs.kernels import WORTH_COMPILING
+from breadcrumbs.kernels import WORTH_COMPILING, will_compile
 from breadcrumbs.plan import Plan
 from breadcrumbs.survey import ROOM, WAVE_BYTES
 from breadcrumbs.transforms import Chances, Fitted
@@ -21,6 +21,8 @@ _BINARY = {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 #: Resident memory of the program itself, measured: Python with NumPy, and with Numba and kernels.
 PLAIN_BYTES = 70 << 20
 COMPILED_BYTES = 185 << 20
+#: What compiling the kernels takes besides, once.
+COMPILING_BYTES = 150 << 20
 
 
 def parse(text: str | int) -> int:
@@ -103,6 +105,13 @@ def threads(plan: Plan, wanted: int | None, max_memory: int | None, kernel: str 
             " thread. Allow that much."
         )
     return number
+
+
+def kernel(plan: Plan, wanted: str, max_memory: int | None) -> str:
+    """Return ``wanted``, but ``plain`` where ``auto`` would compile kernels beyond the memory."""
+    if wanted != "auto" or max_memory is None or not will_compile(plan.entries):
+        return wanted
+    return "plain" if memory(plan, 1) + COMPILING_BYTES > max_memory else wanted
 
 
 def available_cores() -> int:
