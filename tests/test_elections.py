@@ -20,11 +20,12 @@ from test_kernels import (
     same,
 )
 
-from breadcrumbs import work
+from breadcrumbs import merging, work
 from breadcrumbs.aggregates import Entries
 from breadcrumbs.aggregates.elect import election
 from breadcrumbs.draws import draws
 from breadcrumbs.kernels import compiled, plain
+from breadcrumbs.recipe import Model, Recipe
 
 KINDS = st.sampled_from([0, 1, 2])
 MAJORITIES = st.sampled_from([1, -1])
@@ -273,3 +274,16 @@ def test_opposite_terms_that_only_their_remainders_tell_apart():
         arguments = 2, np.empty((0, 3, 4), np.int64), drawn, 1, 1, weights, np.empty(1), 1.0
         _, inexact = kernel.elect_weighted(base, models, *arguments, extent, out, np.zeros(3, int))
         assert not inexact and out.tolist() == [np.float32(1 / 3), np.float32(-1 / 3)]
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.5, -0.25])
+def test_the_norm_of_an_election_with_a_common_weight_is_that_of_its_update(weight):
+    rng = np.random.default_rng(0)
+    base = {"w": rng.integers(-9, 9, (50, 40)).astype(np.float32)}
+    models = [{"w": base["w"] + rng.integers(-3, 4, (50, 40), np.int8)} for _ in range(3)]
+    names = tuple(Model(f"ft{i}", weight) for i in range(3))
+    made = Recipe("base", names, "ties", {"density": 1, "granularity": "tensor"})
+    with merging.opened(made, [base, *models]) as plan:
+        arrays, report = merging.to_arrays(plan)
+    norm = np.linalg.norm(arrays["w"].astype(np.float64) - base["w"])
+    assert norm > 0 and math.isclose(report.norm, norm, rel_tol=1e-6)

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from breadcrumbs import angles, work
+from breadcrumbs import angles
 from breadcrumbs.aggregates import Gram
-from breadcrumbs.checkpoint.tensors import DTYPES
 from breadcrumbs.kernels import plain
 from breadcrumbs.sink import SegmentReport
 from breadcrumbs.transforms import Everything
@@ -112,15 +111,10 @@ def combine(
         weights = np.array([weights[it.all.index(t)] for t in merging.who])
     bits, out = np.array(plain.NO_EXTENT, np.uint32), merging.raw_buffer(n)
     squares, inexact = merging.kernels.combine(rows[0], rows[1:], own, weights, factor, bits, out)
-    smallest, largest = plain.extent_of(bits, it.job.dtype)
-    if not weights.size:
-        number = len(merging.models)
-        inexact = not work.provably_exact(smallest, largest, number, merging.precision)
-    overflow = not math.isfinite(merging.kernels.extent(out)[1])
-    if inexact or overflow or not math.isfinite(largest):
+    values = merging.accept(squares, inexact if weights.size else None, bits, out, report)
+    if values is None:
         return False
-    report.squares += squares
-    it.engine.sink.write(segment.index, segment.start, out.view(DTYPES[it.tensor.dtype]))
+    it.engine.sink.write(segment.index, segment.start, values)
     merging.count_kept(segment, None, report)
     return True
 

@@ -206,8 +206,7 @@ class Merging:
         else:
             mine = self.of_segment(segment, cuts)
             squares, inexact = self.kernels.merge_band(base, models, chunk, mine, *settings)
-        judged = inexact if self.unequal.size else None
-        result = self.accept(squares, judged, bits, out, report)
+        result = self._accept_sum(squares, inexact, bits, out, report)
         if result is not None:
             self.add_kept(kept, report)
         return result
@@ -221,6 +220,11 @@ class Merging:
         first, n = segment.first_chunk, segment.stop - segment.start
         return np.ascontiguousarray(cuts[first : first - (-n // self.job.chunk), self.who, :4])
 
+    def _accept_sum(self, squares, inexact, bits, raw, report) -> np.ndarray | None:
+        """Do as `accept` for what `merge_band` or `merge_drawn` made, squares of its sums."""
+        judged = inexact if self.unequal.size else None
+        return self.accept(self.factor * self.factor * squares, judged, bits, raw, report)
+
     def accept(
         self,
         squares: float,
@@ -231,7 +235,8 @@ class Merging:
     ) -> np.ndarray | None:
         """Return what a fused kernel made if it is right, as the output's dtype, else None.
 
-        inexact: what it says of sums with weights; None for sums without, judged by ``bits``.
+        squares: those of the update, which are reported. inexact: what the kernel says of sums with
+        weights; None for sums without, judged by ``bits``.
         """
         smallest, largest = plain.extent_of(bits, self.dtype)
         if inexact is None:
@@ -241,7 +246,7 @@ class Merging:
             return None
         if not math.isfinite(self.kernels.extent(raw)[1]):
             return None
-        report.squares += self.factor * self.factor * squares
+        report.squares += squares
         return raw.view(DTYPES[self.tensor.dtype])
 
     def count_kept(self, segment: Segment, cuts: np.ndarray | None, report: SegmentReport) -> None:
@@ -281,7 +286,7 @@ class Merging:
         unit, mine = self.cuts_of(rows, slice(0, FUSED), cuts)
         settings = self.unequal, self.factor, bits, raw
         squares, inexact = self.kernels.merge_band(rows[0], rows[1:], unit, mine, *settings)
-        return self.accept(squares, inexact if self.unequal.size else None, bits, raw, report)
+        return self._accept_sum(squares, inexact, bits, raw, report)
 
     def _merge_any(
         self,
