@@ -9,9 +9,8 @@ Masked first, these are the cosines of Model Breadcrumbs, Fig. 8.
 from __future__ import annotations
 
 import math
-import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -121,18 +120,13 @@ def compare(
     >>> breadcrumbs.compare(base, tuned).cosine.round(3).tolist()
     [[1.0, 0.707], [0.707, 1.0]]
     """
-    if isinstance(models, str | os.PathLike | Mapping):
-        raise RecipeError("models: found one model where a list belongs. Give [model, other].")
-    if names is not None and len(names) != len(models):
-        raise RecipeError(f"names: {len(names)} are given for {len(models)} models.")
-    labels = [merging.label(model, f"model {i + 1}") for i, model in enumerate(models)]
     made = recipe(
         merging.label(base, "base"),
-        [Model(path, name=names[i] if names else "") for i, path in enumerate(labels)],
+        merging.named(models, names),
         transform,
         parameters,
-        exclude=(exclude,) if isinstance(exclude, str) else tuple(exclude),
-        only=(only,) if isinstance(only, str) else tuple(only),
+        exclude=merging.globs(exclude),
+        only=merging.globs(only),
         only_changed=only_changed,
         missing=missing,
         extra=extra,

@@ -36,7 +36,7 @@ from breadcrumbs.errors import CheckpointError, MismatchError, OutputError, sugg
 from breadcrumbs.kernels import plain
 from breadcrumbs.merging import Source
 from breadcrumbs.preparing import look
-from breadcrumbs.recipe import Model, Recipe
+from breadcrumbs.recipe import Recipe
 from breadcrumbs.sink import Nowhere
 
 _KEY, _VERSION = "breadcrumbs.masks", 1
@@ -60,10 +60,9 @@ def write(
     output = Path(output)
     if output.suffix != ".safetensors":
         raise OutputError(f"{output}: masks are written to one file. Give NAME.safetensors.")
-    labels = [merging.label(model, f"model {i + 1}") for i, model in enumerate(models)]
     recipe = Recipe(
         merging.label(base, "base"),
-        tuple(Model(x, name=names[i] if names else "") for i, x in enumerate(labels)),
+        merging.named(models, names),
         "consensus",  # whose masks they are
         parameters={"on": on, "scale": scale},
     )

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -83,31 +83,27 @@ def merge(
     >>> breadcrumbs.merge(base, [tuned], method="task_arithmetic", alpha=0.5)["w"].tolist()
     [0.5, 1.0, 2.0]
     """
-    if isinstance(models, str | os.PathLike | Mapping):
-        raise RecipeError("models: found one model where a list belongs. Give [model].")
+    models = listed(models)
+    mine = named(models, names)
     if isinstance(statistics, str | os.PathLike | Mapping):
         raise RecipeError("statistics: found one where a list belongs. Give one for each model.")
-    models = list(models)
-    for key, given in (("weights", weights), ("names", names), ("statistics", statistics)):
-        if given is not None and len(given) != len(models):
-            raise RecipeError(f"{key}: {len(given)} are given for {len(models)} models.")
-    labels = [label(model, f"model {i + 1}") for i, model in enumerate(models)]
+    for key, given in (("weights", weights), ("statistics", statistics)):
+        check_length(key, given, models)
     recipe = Recipe(
         base=label(base, "base"),
         models=tuple(
-            Model(
-                path,
-                float(weights[i]) if weights else 1.0,
-                names[i] if names else "",
+            replace(
+                model,
+                weight=float(weights[i]) if weights else 1.0,
                 statistics=label(statistics[i], f"statistics {i + 1}") if statistics else None,
             )
-            for i, path in enumerate(labels)
+            for i, model in enumerate(mine)
         ),
         method=method,
         parameters=parameters,
         overrides=tuple(override(o, f"overrides[{i}]") for i, o in enumerate(overrides)),
-        exclude=(exclude,) if isinstance(exclude, str) else tuple(exclude),
-        only=(only,) if isinstance(only, str) else tuple(only),
+        exclude=globs(exclude),
+        only=globs(only),
         only_changed=only_changed,
         dtype=dtype,
         missing=missing,
@@ -123,6 +119,34 @@ def merge(
             return to_files(it, output, threads=threads, kernel=kernel)
         arrays, _ = to_arrays(it, threads=threads, kernel=kernel)
     return memory.like(base, arrays)
+
+
+def named(models: Sequence[Source], names: Sequence[str] | None = None) -> tuple[Model, ...]:
+    """Return models as a recipe has them; RecipeError for another number of names."""
+    models = listed(models)
+    check_length("names", names, models)
+    return tuple(
+        Model(label(model, f"model {i + 1}"), name=names[i] if names else "")
+        for i, model in enumerate(models)
+    )
+
+
+def listed(models: Iterable[Source]) -> list[Source]:
+    """Return models as a list; RecipeError for one alone, which would be taken for a list."""
+    if isinstance(models, str | os.PathLike | Mapping):
+        raise RecipeError("models: found one model where a list belongs. Give [model].")
+    return list(models)
+
+
+def check_length(key: str, given: Sequence[Any] | None, models: Sequence[Source]) -> None:
+    """Raise RecipeError unless what is given is one for each model."""
+    if given is not None and len(given) != len(models):
+        raise RecipeError(f"{key}: {len(given)} are given for {len(models)} models.")
+
+
+def globs(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Return one glob or several as a recipe has them."""
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def label(source: Source, otherwise: str) -> str:

@@ -24,7 +24,7 @@ from breadcrumbs import card, memory, merging
 from breadcrumbs import plan as plans
 from breadcrumbs.errors import OutputError, RecipeError, ScoreError, printable
 from breadcrumbs.plan import Plan
-from breadcrumbs.recipe import Model, Recipe
+from breadcrumbs.recipe import Recipe
 from breadcrumbs.report import Report
 
 Step = Callable[[str], None]
@@ -107,20 +107,16 @@ def greedy_soup(
     names, exclude, only, dtype, missing, extra, threads: as for `breadcrumbs.merge`. force: replace
         the output if it exists. step: called with a line on what is being done.
     """
-    if isinstance(models, str | os.PathLike | Mapping):
-        raise RecipeError("models: found one model where a list belongs. Give [model, other].")
-    for key, given in (("scores", scores), ("names", names)):
-        if given is not None and len(given) != len(models):
-            raise RecipeError(f"{key}: {len(given)} are given for {len(models)} models.")
+    mine = merging.named(models, names)
+    merging.check_length("scores", scores, models)
     if not models:
         raise RecipeError("greedy soup: no models are given. Give a base and two models or more.")
-    labels = [merging.label(model, f"model {i + 1}") for i, model in enumerate(models)]
     recipe = Recipe(
         merging.label(base, "base"),
-        tuple(Model(path, name=names[i] if names else "") for i, path in enumerate(labels)),
+        mine,
         "average",
-        exclude=(exclude,) if isinstance(exclude, str) else tuple(exclude),
-        only=(only,) if isinstance(only, str) else tuple(only),
+        exclude=merging.globs(exclude),
+        only=merging.globs(only),
         dtype=dtype,
         missing=missing,
         extra=extra,
