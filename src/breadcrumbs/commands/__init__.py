@@ -1,0 +1,64 @@
+"""The commands: one short function each, a call into the library. What they share is here."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from breadcrumbs.errors import BreadcrumbsError, printable
+
+
+def command(name: str | None = None) -> Callable[[Callable[..., None]], click.Command]:
+    """Make a command whose errors are one line on stderr and exit code 1."""
+
+    def wrap(function: Callable[..., None]) -> click.Command:
+        @functools.wraps(function)
+        def run(*args: Any, **kwargs: Any) -> None:
+            try:
+                function(*args, **kwargs)
+            except BreadcrumbsError as error:
+                click.echo(f"breadcrumbs: {printable(str(error))}", err=True)
+                sys.exit(1)
+            except KeyboardInterrupt:
+                advice = " Give --resume to go on." if function.__name__ == "merge" else ""
+                click.echo(f"breadcrumbs: interrupted.{advice}", err=True)
+                sys.exit(130)
+            except OSError as error:  # stdout is full or closed; files raise errors of ours
+                sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+                if not isinstance(error, BrokenPipeError):
+                    click.echo(f"breadcrumbs: cannot print: {error.strerror}.", err=True)
+                sys.exit(1)
+
+        return click.command(name)(run)
+
+    return wrap
+
+
+def json_option(function: Callable[..., None]) -> Callable[..., None]:
+    return click.option("--json", "as_json", is_flag=True, help="Print machine output to stdout.")(
+        function
+    )
+
+
+def pairs(texts: tuple[str, ...]) -> dict[str, str]:
+    """Return what `--param KEY=VALUE` options say; wrong usage if a key is given twice."""
+    found = {}
+    for text in texts:
+        key, value = pair(text)
+        if key in found:
+            raise click.UsageError(f"--param {key} is given twice")
+        found[key] = value
+    return found
+
+
+def pair(text: str) -> tuple[str, str]:
+    """Return the key and the value of KEY=VALUE."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise click.UsageError(f"{text!r} is not KEY=VALUE, such as beta=0.9")
+    return key.strip(), value.strip()

@@ -1,0 +1,35 @@
+"""`breadcrumbs methods`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from breadcrumbs.commands import command, json_option
+
+
+@command()
+@click.argument("name", required=False)
+@click.option("--plugin", "plugins", multiple=True, metavar="FILE.py", help="Methods of one's own.")
+@json_option
+def methods(name: str | None, plugins: tuple[str, ...], as_json: bool) -> None:
+    """List the methods, or explain the method NAME: formula, parameters, paper.
+
+    \b
+    breadcrumbs methods
+    breadcrumbs methods breadcrumbs
+    breadcrumbs methods breadcrumbs+elect
+    """
+    from breadcrumbs import methods as table
+    from breadcrumbs import show
+
+    for plugin in plugins:
+        table.load_plugin(plugin)
+    chosen = [table.get(name)] if name else list(table.METHODS.values())
+    if as_json:
+        click.echo(json.dumps([show.method_mapping(method) for method in chosen], indent=2))
+    elif name:
+        show.method(chosen[0])
+    else:
+        show.methods(chosen)

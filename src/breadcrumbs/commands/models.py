@@ -1,0 +1,75 @@
+"""`breadcrumbs compare` and `breadcrumbs inspect`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from breadcrumbs.commands import command, json_option, pairs
+
+
+@command()
+@click.argument("base")
+@click.argument("models", nargs=-1, required=True, metavar="FINETUNED...")
+@click.option("--transform", default="none", help="Cut task vectors first, such as breadcrumbs.")
+@click.option("-p", "--param", "params", multiple=True, help="KEY=VALUE of the transform.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Tensors to leave out.")
+@click.option("--only", multiple=True, metavar="GLOB", help="The only tensors to compare.")
+@click.option("--only-changed", is_flag=True, help="Leave out tensors that no model changed.")
+@click.option("--missing", default="error", help="Tensors a model lacks: error or base.")
+@click.option("--extra", default="error", help="Tensors the base lacks: error, or ignore.")
+@click.option("--allow-nonfinite", is_flag=True, help="Count NaN and infinity as unchanged.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Seed of random transforms.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
+@json_option
+def compare(base: str, models: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Show how alike fine-tunings are: cosines, distances and sign conflicts of their task vectors.
+
+    The means over all pairs are the kinship of the models. Nothing is written.
+
+    \b
+    breadcrumbs compare base ft1 ft2 ft3
+    breadcrumbs compare base ft1 ft2 --transform breadcrumbs -p beta=0.85 -p gamma=0.99
+    """
+    from breadcrumbs import analysis, merging, recipe, show
+
+    given = ("exclude", "only", "only_changed", "missing", "extra")
+    made = analysis.recipe(
+        base,
+        [recipe.Model(path) for path in models],
+        options["transform"],
+        pairs(options["params"]),
+        **{key: options[key] for key in (*given, "allow_nonfinite", "seed")},
+    )
+    with (
+        merging.opened(made) as plan,
+        show.progress(plan, quiet=as_json, doing="comparing") as progress,
+    ):
+        found = analysis.of(plan, threads=options["threads"], progress=progress)
+    if as_json:
+        click.echo(json.dumps(found.to_mapping(), indent=2))
+    else:
+        show.comparison(found)
+
+
+@command()
+@click.argument("path")
+@click.option("--tensors", is_flag=True, help="List every tensor.")
+@click.option("--hash", "with_hash", is_flag=True, help="Compute the BLAKE3 of every file.")
+@json_option
+def inspect(path: str, tensors: bool, with_hash: bool, as_json: bool) -> None:
+    """Show what a checkpoint, or a merged model, holds; read headers only.
+
+    \b
+    breadcrumbs inspect merged
+    breadcrumbs inspect org/name@revision --tensors
+    """
+    from breadcrumbs import inspection, show
+
+    found = inspection.inspect(path, with_hash=with_hash)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        show.inspection(found, tensors=tensors)
