@@ -79,7 +79,7 @@ def _public(tree: ast.Module) -> list[ast.FunctionDef | ast.ClassDef]:
 
 def test_modules_between_a_command_and_the_arithmetic() -> None:
     """Fewer than four: the command's, merging and engine."""
-    chain = ["cli", "merging", "engine", "kernels"]
+    chain = ["commands.merge", "merging", "engine", "kernels"]
     for above, below in itertools.pairwise(chain):
         module: ModuleType = importlib.import_module(f"breadcrumbs.{above}")
         text = Path(str(module.__file__)).read_text(encoding="utf-8")

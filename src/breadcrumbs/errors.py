@@ -5,6 +5,8 @@
     |-- MismatchError         models that do not fit each other, or weights that are not finite
     |-- RecipeError           an unknown or impossible key, method, parameter, value or pattern
     |-- ScoreError            a score was asked for, and what came is none
+    |-- SuiteError            a suite, task or foundation that cannot be what it says
+    |   `-- SplitError        rows were asked for that may not be seen, or there are none
     |-- OutputError           the output exists, cannot be written, or does not fit
     `-- MissingExtraError     an optional package is needed and is not installed
 
@@ -35,6 +37,14 @@ class RecipeError(BreadcrumbsError):
 
 class ScoreError(BreadcrumbsError):
     """A score was asked for, and what came is none."""
+
+
+class SuiteError(BreadcrumbsError):
+    """A suite, a task or a foundation cannot be what it says."""
+
+
+class SplitError(SuiteError):
+    """Rows were asked for that may not be seen, or of which there are none."""
 
 
 class OutputError(BreadcrumbsError):

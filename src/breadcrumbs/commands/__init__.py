@@ -40,6 +40,7 @@ def command(name: str | None = None) -> Callable[[Callable[..., None]], click.Co
 
 
 def json_option(function: Callable[..., None]) -> Callable[..., None]:
+    """Add `--json`, given to the function as ``as_json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print machine output to stdout.")(
         function
     )

@@ -1,0 +1,62 @@
+"""What the harness asks of a kind of model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from breadcrumbs.evaluate.task import Rows, Task
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a model takes in at once. inputs: tensors by name. rows: the numbers of the rows in it.
+
+    labels: their classes, (n,) int64.
+    """
+
+    inputs: Mapping[str, Any]
+    rows: np.ndarray
+    labels: Any
+
+
+class Foundation(Protocol):
+    """A kind of model: how to load it, ask it and train it.
+
+    kind: its name. settings: what was declared of it, which results depend on; plain data.
+    """
+
+    kind: str
+    settings: Mapping[str, Any]
+
+    def load(self, base: str) -> torch.nn.Module:
+        """Return the base's module with its weights, in float32, not training."""
+        ...
+
+    def prepare(self, task: Task, rows: Rows, size: int) -> Sequence[Batch]:
+        """Return batches of up to ``size`` rows, which depend on no weight (tokens, pixels).
+
+        Rows of like length lie together, so that little is padded.
+        """
+        ...
+
+    def head(self, module: torch.nn.Module, task: Task) -> Any:
+        """Return the frozen head of a task, made of the base's module: tensors, by name.
+
+        Reads training rows at most. Heads are never merged.
+        """
+        ...
+
+    def logits(self, module: torch.nn.Module, head: Any, batch: Batch) -> torch.Tensor:
+        """Return (rows of the batch, classes): the largest is what the model answers."""
+        ...
+
+    def loss(self, module: torch.nn.Module, head: Any, batch: Batch) -> torch.Tensor:
+        """Return the mean loss of a batch, for fine-tuning."""
+        ...

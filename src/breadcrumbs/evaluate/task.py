@@ -1,0 +1,64 @@
+"""A task: rows of inputs and labels in three splits, of which a search never sees the last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from breadcrumbs.errors import SplitError
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one split of a task.
+
+    inputs: a text, a pair of texts, or a picture (PIL, RGB) each. labels: ``(n,)`` int64, numbers
+    of classes. digest: BLAKE3 of all inputs and labels, in hexadecimal.
+    """
+
+    inputs: tuple[Any, ...]
+    labels: np.ndarray
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A classification task.
+
+    labels: the names of the classes, by number. read: split -> its rows. metric: what is reported:
+    ``accuracy``, ``matthews`` or ``f1``. head: settings of the foundation's head, such as
+    ``templates`` of a zero-shot head or ``words`` of a text-to-text one. finetuned: the path or hub
+    id of the model that was fine-tuned on it, if there is one, which accuracies are normalised by.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    read: Callable[[Split], Rows]
+    metric: str = "accuracy"
+    head: Mapping[str, Any] = field(default_factory=dict)
+    finetuned: str | None = None
+    #: The splits that may be read.
+    open: tuple[Split, ...] = SPLITS
+
+    def rows(self, split: Split) -> Rows:
+        """Return the rows of a split; SplitError for test rows of a task that is being tuned."""
+        if split not in self.open:
+            raise SplitError(
+                f"task {self.name!r}: {split} rows were asked for where only"
+                f" {' and '.join(self.open)} rows may be seen. Choose parameters on validation"
+                " rows, and score the chosen ones on test rows once."
+            )
+        return self.read(split)
+
+    def tuning(self) -> Task:
+        """Return the task without its test rows, for all that chooses or trains."""
+        return replace(self, open=("train", "validation"))
