@@ -82,6 +82,12 @@ def _around(
     error = below.std() / math.sqrt(len(below)) if len(below) > 1 else 0.05
     width = math.ceil(margin * error * sample.size) + 4
     start, stop = upto.searchsorted([place - width, place + width], side="right").tolist()
+    if start == stop:  # perhaps all one key, as where a fine-tuning left most entries as they were
+        inside = np.sort(sample[(sample >> shift) == start])
+        ends = np.array([place - width, place + width]) - (upto[start - 1] if start else 0)
+        first, last = inside[np.clip(ends, 0, inside.size - 1)].tolist()
+        if first == last:
+            return first, last
     # Keys are compared as numbers too, and above infinity they would be none.
     largest = int(np.array(np.inf, f"f{sample.itemsize}").view(sample.dtype))
     return min(start << shift, largest), min((stop + 1) << shift, largest)
