@@ -17,7 +17,7 @@ from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from breadcrumbs.errors import ScoreError, SuiteError
+from breadcrumbs.errors import ScoreError
 from breadcrumbs.evaluate.task import Split
 from breadcrumbs.recipe import Recipe
 
@@ -50,8 +50,6 @@ class Pool:
     def __init__(self, suite: Suite, settings: Settings):
         from breadcrumbs.evaluate import devices
 
-        if suite.path is None:
-            raise SuiteError("this suite was not read from a file, which processes need. Save it.")
         devices.require_torch()
         self.suite, self.settings = suite, settings
         gpu = settings.device != "cpu" and devices.device(settings.device).type != "cpu"
@@ -63,7 +61,7 @@ class Pool:
             self.workers,
             mp_context=get_context("spawn"),
             initializer=_begin,
-            initargs=(self.suite.declared(), self.settings),
+            initargs=(self.suite, self.settings),
         )
         return self
 
@@ -122,7 +120,7 @@ class Pool:
 _state: Any = None
 
 
-def _begin(declared: Any, settings: Settings) -> None:
+def _begin(suite: Suite, settings: Settings) -> None:
     """Set this process up: one thread, no noise, no Ctrl-C of its own."""
     global _state
     import signal
@@ -135,7 +133,7 @@ def _begin(declared: Any, settings: Settings) -> None:
 
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _state = (declared, settings)
+    _state = (suite, settings)
 
 
 def _end_with_parent() -> None:

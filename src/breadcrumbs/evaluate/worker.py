@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from blake3 import blake3
 
 import breadcrumbs
-from breadcrumbs.evaluate import suite as suites
 from breadcrumbs.evaluate.results import Results, Row, model_hash
 from breadcrumbs.evaluate.scoring import Score, Scorer
 from breadcrumbs.evaluate.task import Split
@@ -19,16 +19,16 @@ from breadcrumbs.sweep import Sweep
 
 if TYPE_CHECKING:
     from breadcrumbs.evaluate.pool import Settings, Spec
+    from breadcrumbs.evaluate.suite import Suite
 
 
 class Worker:
     """A process's scorer, its last model, and the rows that were kept."""
 
-    def __init__(self, declared: Any, settings: Settings):
-        self.settings = settings
-        self.suite = suites.of(declared)
+    def __init__(self, suite: Suite, settings: Settings):
+        self.suite = suite
         self.scorer = Scorer(
-            self.suite,
+            suite,
             device=settings.device,
             precision=settings.precision,
             cache=settings.cache,
@@ -37,7 +37,8 @@ class Worker:
         self._spec: Spec | None = None
         self._state: Mapping[str, Any] = {}
         self._hash = ""
-        self._sweep: Sweep | None = None
+        self._sweep = Sweep(suite.base)
+        self._finetuned: dict[str, str] = {}
 
     def make_head(self, name: str) -> str:
         """Make the head of a task, or find that it is there."""
@@ -55,8 +56,6 @@ class Worker:
             return
         self._spec = None
         if isinstance(spec, Recipe):
-            if self._sweep is None:
-                self._sweep = Sweep()
             self._state = self._sweep.merged(spec)
         else:
             self._state = breadcrumbs.open(spec)
@@ -78,12 +77,12 @@ class Worker:
         }
         found = self.results.find(**key)
         if found is not None:
-            return found
+            return replace(found, label=label(spec), suite=self.suite.name)
         row = self._made(key, self.scorer.score(task, split, self._state, self._hash), spec)
         self.results.add(row)
         return row
 
-    def _made(self, key: Mapping[str, str], score: Score, spec: Spec) -> Row:
+    def _made(self, key: dict[str, Any], score: Score, spec: Spec) -> Row:
         recipe = to_mapping(spec, complete=True) if isinstance(spec, Recipe) else None
         return Row(
             **key,
@@ -94,10 +93,20 @@ class Worker:
             stderr=score.stderr,
             hits=np.packbits(score.hits).tobytes(),
             suite=self.suite.name,
+            finetuned=self._own(score.task),
             recipe=None if recipe is None else json.dumps(recipe),
             recipe_hash=None if recipe is None else _digest(recipe),
             seconds=score.seconds,
         )
+
+    def _own(self, name: str) -> str | None:
+        """Return the hash of the model that was fine-tuned on a task, if there is one."""
+        path = self.suite.task(name).finetuned
+        if path is None:
+            return None
+        if path not in self._finetuned:
+            self._finetuned[path] = model_hash(path)
+        return self._finetuned[path]
 
 
 def label(spec: Spec) -> str:
