@@ -82,15 +82,21 @@ def locate(text: str, folder: Path, where: str) -> Path | None:
         return None
     path = in_package(text, where) if text.startswith(PACKAGE) else beside(folder, text)
     if not path.exists():
-        near = suggestion(path.name, os.listdir(path.parent)) if path.parent.is_dir() else ""
-        hub = " A hub data set is written hub:org/name." if text.count("/") == 1 else ""
-        raise SuiteError(f"{where}: {text}: no such file or folder.{near or hub}")
+        raise SuiteError(f"{where}: {text}: no such file or folder.{_nearest(path, folder)}")
     if path.is_file() and path.suffix.lower() not in (*TABLES, ".npz", ".py"):
         raise SuiteError(
             f"{where}: {text}: cannot be read as data. Give a folder of pictures, or one of"
             f" {', '.join((*TABLES, '.npz', '.py'))}."
         )
     return path
+
+
+def _nearest(path: Path, folder: Path) -> str:
+    """Return what else there is with nearly the name of ``path``, or how a hub id is written."""
+    parents = [parent for parent in (folder / path.parent, path.parent) if parent.is_dir()]
+    near = (suggestion(path.name, os.listdir(parent)) for parent in parents)
+    hub = " A hub data set is written hub:org/name." if str(path).count("/") == 1 else ""
+    return next((text for text in near if text), "" if parents else hub)
 
 
 def in_package(text: str, where: str) -> Path:

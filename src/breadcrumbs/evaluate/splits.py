@@ -147,8 +147,9 @@ def _default(
     if one is not None:
         share = {"train": None, "validation": Decimal("0.15"), "test": Decimal("0.25")}[split]
         return Part(one, fraction=share)
-    taken = {part.of for part in parts.values() if not part.drawn}
     called = [n for n in (ALIASES if split == "validation" else (split,)) if n in names]
+    # GLUE has its test rows in its validation split; validation rows are then drawn from train.
+    taken = [part.of for part in parts.values() if not part.drawn and split == "validation"]
     if called and called[0] not in taken:
         return Part(called[0])
     train = parts["train"].of if "train" in parts else None
