@@ -41,11 +41,9 @@ def state(path):
 def shaken(arrays, scale=0.3, seed=0, where=lambda name: True):
     """Return the weights with noise added, in their own dtypes."""
     generator = np.random.default_rng(seed)
-    return {
-        name: (array.astype(np.float32) + scale * generator.normal(size=array.shape)).astype(
-            array.dtype
-        )
-        if where(name) and array.dtype.kind not in "iub"
-        else array
-        for name, array in arrays.items()
-    }
+    made = dict(arrays)
+    for name, array in arrays.items():
+        if where(name) and array.dtype.kind not in "iub":
+            noise = scale * generator.normal(size=array.shape)
+            made[name] = np.asarray(array.astype(np.float32) + noise).astype(array.dtype)
+    return made

@@ -190,6 +190,7 @@ def as_torch(array: np.ndarray) -> torch.Tensor:
     """Return an array as a Torch tensor, on the same memory where Torch can use it."""
     import torch
 
+    array = np.asarray(array)  # of no dimension, arithmetic makes them scalars
     if not (array.flags.writeable and array.flags.c_contiguous):
         array = array.copy(order="C")
     if array.dtype in _VIEWS:

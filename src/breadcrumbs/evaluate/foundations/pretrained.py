@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from breadcrumbs import checkpoint
-from breadcrumbs.errors import MissingExtraError, SuiteError, listing
+from breadcrumbs.errors import BreadcrumbsError, MissingExtraError, SuiteError, listing
 
 
 def transformers_or_error() -> Any:
@@ -66,7 +66,9 @@ def _errors(base: str, kind: Any) -> Iterator[None]:
     """Raise what transformers raises, of whatever type, as one line."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError, AttributeError) as error:
+    except BreadcrumbsError:
+        raise
+    except Exception as error:  # of many kinds, by version
         reason = " ".join(str(error).split())
         reason = reason if len(reason) < 300 else reason[:300] + "..."
         raise SuiteError(
