@@ -76,8 +76,6 @@ class T5:
         found: dict[tuple[int, ...], str] = {}
         for word in words(task):
             tokens = tuple(self._tokenizer(text_target=word)["input_ids"])
-            end = self._tokenizer.eos_token_id
-            tokens = tokens if tokens[-1:] == (end,) else (*tokens, end)
             if tokens in found:
                 raise SuiteError(
                     f"task {task.name!r}: words {found[tokens]!r} and {word!r} are the same to the"
