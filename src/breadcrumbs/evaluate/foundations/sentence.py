@@ -34,6 +34,7 @@ class Sentence:
     """
 
     kind = "sentence"
+    trains_heads = True
     SETTINGS: Mapping[str, Setting] = {
         "max_tokens": Integer(32, 2, "tokens of a row; what is longer is cut"),
         "scale": Positive(20.0, "factor of the cosine"),
