@@ -35,6 +35,7 @@ class T5:
     """
 
     kind = "t5"
+    trains_heads = False
     SETTINGS: Mapping[str, Setting] = {
         "max_tokens": Integer(128, 2, "tokens of an input; what is longer is cut"),
     }
