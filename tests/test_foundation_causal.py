@@ -147,6 +147,7 @@ def test_scores_are_those_of_one_choice_at_a_time(llama, yaml, split):
     right = naive_correct(base, SPLIT_ROWS[split])
     assert found.items == len(right) == len(task.rows(split))
     assert found.value == pytest.approx(right.mean())
+    assert found.hits.tolist() == right.tolist()
     assert found.stderr == pytest.approx(right.std(ddof=1) / len(right) ** 0.5)
     assert 0 < found.value < 1
 
@@ -280,6 +281,18 @@ def test_another_metric_and_its_filter(llama, yaml):
     other = lm_tasks.task("mine", yaml, metric="acc,strict")
     with pytest.raises(SuiteError, match=r"there is no such filter\. Give one of acc,none"):
         foundation.score(module, other, "test", 8)
+
+
+def test_a_metric_that_is_no_count(llama, tmp_path):
+    foundation = make("causal")
+    module = foundation.load(llama())
+    yaml = write_task(tmp_path, "f1", metric_list=[
+        {"metric": "f1", "aggregation": "f1", "higher_is_better": True}
+    ], doc_to_choice=["red", "blue"], doc_to_target="{{[0, 1, 1][gold]}}")  # fmt: skip
+    found = foundation.score(module, lm_tasks.task("mine", yaml), "test", 8)
+    assert (found.items, found.hits) == (12, None)
+    assert 0 <= found.value <= 1
+    assert found.stderr > 0
 
 
 def test_tasks_of_other_kinds_and_training(llama):

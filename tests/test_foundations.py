@@ -350,6 +350,7 @@ class Letters:
     """Counts of letters into one layer."""
 
     kind = "letters"
+    trains_heads = False
     settings = {"letters": 26}
 
     def load(self, base):
@@ -410,11 +411,11 @@ def test_a_foundation_of_a_python_file(tmp_path):
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("x = 1", "sets no FOUNDATION.*kind, settings, load"),
+        ("x = 1", "sets no FOUNDATION.*kind, settings, trains_heads, load"),
         ("1 / 0", "cannot be loaded: division by zero"),
         ("def", "cannot be loaded: invalid syntax"),
         ("class A: pass\nFOUNDATION = A", r"is a class. Give FOUNDATION = A\(\)"),
-        ("FOUNDATION = 3", "has no 'load', 'prepare', 'head', 'logits', 'loss' and 2 more"),
+        ("FOUNDATION = 3", "has no 'load', 'prepare', 'head', 'logits', 'loss' and 3 more"),
         (WRITTEN.replace("def loss", "def lost"), "has no 'loss'. It needs"),
         (WRITTEN.replace('{"letters": 26}', "3"), "settings is no mapping"),
     ],

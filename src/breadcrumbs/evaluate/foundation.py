@@ -30,12 +30,14 @@ class Batch:
 class Measured:
     """What a foundation that scores by itself found: a task's metric over so many items.
 
-    stderr: its standard error, None if there is no estimate.
+    stderr: its standard error, None if there is no estimate. hits: (items,) which are right, in
+    the order of the rows, None if the metric is no count of right ones.
     """
 
     value: float
     stderr: float | None
     items: int
+    hits: np.ndarray | None
 
 
 class Scoring(Protocol):

@@ -21,7 +21,7 @@ __all__ = ["KINDS", "make"]
 #: kind -> what makes such a foundation of its settings.
 KINDS: dict[str, type] = {kind.kind: kind for kind in (Sentence, Clip, T5, Causal)}
 
-_DATA = ("kind", "settings")
+_DATA = ("kind", "settings", "trains_heads")
 _METHODS = ("load", "prepare", "head", "logits", "loss")
 
 

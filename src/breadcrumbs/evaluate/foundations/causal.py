@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import numpy as np
+
 from breadcrumbs.errors import BreadcrumbsError, SuiteError
 from breadcrumbs.evaluate.foundation import Batch, Measured
 from breadcrumbs.evaluate.foundations import lm_tasks, pretrained
@@ -36,6 +38,7 @@ class Causal:
     """
 
     kind = "causal"
+    trains_heads = False
     SETTINGS: Mapping[str, Setting] = {}
 
     def __init__(self, settings: Mapping[str, Any], folder: Path | None = None):
@@ -70,10 +73,10 @@ class Causal:
             found = lm_tasks.lm_eval("evaluator").evaluate(
                 model,
                 {"tasks": {name: made}, "groups": {}, "group_map": {}},
-                log_samples=False,
+                log_samples=True,
                 bootstrap_iters=_DRAWS,
             )
-            return _measured(task, found["results"][name], found["n-samples"][name]["effective"])
+            return _measured(task, found["results"][name], found["samples"][name])
 
     def prepare(self, task: Task, rows: Rows, size: int) -> Sequence[Batch]:
         _only_scored()
@@ -92,7 +95,9 @@ def _only_scored() -> NoReturn:
     raise SuiteError("foundation causal: lm-eval scores its models; they are not trained here.")
 
 
-def _measured(task: Task, found: Mapping[str, Any], items: int) -> Measured:
+def _measured(
+    task: Task, found: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]
+) -> Measured:
     """Return the task's metric, after the first filter unless the metric names another."""
     metric, _, wanted = task.metric.partition(",")
     filters = [key.partition(",")[2] for key in found if key.partition(",")[0] == metric]
@@ -102,11 +107,18 @@ def _measured(task: Task, found: Mapping[str, Any], items: int) -> Measured:
             f"task {task.name!r}: metric {task.metric!r}: there is no such filter. Give one of"
             f" {', '.join(f'{metric},{name}' for name in filters)}."
         )
-    stderr = found.get(f"{metric}_stderr,{chosen}")
+    mine = sorted(
+        (sample for sample in samples if sample["filter"] == chosen),
+        key=lambda sample: sample["doc_id"],
+    )
+    each = [sample[metric] for sample in mine]
+    value, stderr = float(found[f"{metric},{chosen}"]), found.get(f"{metric}_stderr,{chosen}")
+    counts = all(np.isscalar(one) and one in (0, 1) for one in each)
     return Measured(
-        value=float(found[f"{metric},{chosen}"]),
+        value=value,
         stderr=float(stderr) if isinstance(stderr, int | float) else None,
-        items=int(items),
+        items=len(mine),
+        hits=np.array(each, bool) if counts and np.isclose(np.mean(each), value) else None,
     )
 
 
