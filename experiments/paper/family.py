@@ -57,8 +57,6 @@ class Family:
 
     def __enter__(self) -> Family:
         self.pool.__enter__()
-        for _ in self.pool.make_heads(self.tasks):
-            pass
         return self
 
     def __exit__(
