@@ -26,28 +26,14 @@ class Batch:
     labels: Any
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What a foundation that scores by itself found: a task's metric over so many items.
+class Answering(Protocol):
+    """What a foundation has besides, whose tasks another program asks.
 
-    stderr: its standard error, None if there is no estimate. hits: (items,) which are right, in
-    the order of the rows, None if the metric is no count of right ones.
+    One that has it is never asked for batches and logits; its head is empty.
     """
 
-    value: float
-    stderr: float | None
-    items: int
-    hits: np.ndarray | None
-
-
-class Scoring(Protocol):
-    """What a foundation has besides, whose tasks another program scores: it is asked nothing else.
-
-    A foundation without this method is scored by its logits.
-    """
-
-    def score(self, module: torch.nn.Module, task: Task, split: Split, size: int) -> Measured:
-        """Return the task's metric on the rows of a split, up to ``size`` at once."""
+    def hits(self, module: torch.nn.Module, task: Task, split: Split, size: int) -> np.ndarray:
+        """Return which rows of a split are answered right, (n,) bool, asked ``size`` at once."""
         ...
 
 
