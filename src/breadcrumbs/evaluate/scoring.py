@@ -12,7 +12,7 @@ import numpy as np
 
 import breadcrumbs
 from breadcrumbs.evaluate import devices, heads, metrics
-from breadcrumbs.evaluate.foundation import Batch
+from breadcrumbs.evaluate.foundation import Answering, Batch
 from breadcrumbs.evaluate.results import model_hash
 from breadcrumbs.evaluate.task import Split, Task
 
@@ -96,6 +96,12 @@ class Scorer:
         began = time.perf_counter()
         head = self.head(task)
         self._put(state, hash_)
+        if isinstance(self.foundation, Answering):
+            with self._context():
+                hits = self.foundation.hits(self.module, task, split, BATCH[self.device.type])
+            value, stderr = metrics.measured("accuracy", hits, np.ones_like(hits))
+            seconds = time.perf_counter() - began
+            return Score(task.name, split, task.metric, value, stderr, hits, seconds)
         batches = self._prepared(task, split)
         answers, labels = [], []
         with self._context():
