@@ -7,7 +7,7 @@ import os
 
 import click
 
-from breadcrumbs.commands import command, demo, evaluate, merge, methods, models, soup
+from breadcrumbs.commands import command, demo, evaluate, merge, methods, models, results, soup
 from breadcrumbs.version import __version__
 
 # NumPy is not loaded yet. The threads of its linear algebra would only cost their start, and what
@@ -57,6 +57,7 @@ for one in (
     models.inspect,
     soup.soup,
     evaluate.evaluate,
+    results.results,
     demo.demo,
     completion,
 ):
