@@ -315,7 +315,8 @@ def test_a_suite_of_lm_evals_tasks_from_end_to_end(llama, tmp_path):
     write_task(tmp_path, "one")
     other = write_task(tmp_path, "two", {"train": 12, "test": 9})
     changed = small.shaken(small.state(base), 0.5)
-    breadcrumbs.merge(base, [changed], method="task_arithmetic", output=tmp_path / "tuned")
+    tuned = str(tmp_path / "tuned")
+    breadcrumbs.merge(base, [changed], method="task_arithmetic", alpha=1, output=tuned)
     (tmp_path / "suite.yaml").write_text(
         json.dumps(
             {
@@ -330,13 +331,13 @@ def test_a_suite_of_lm_evals_tasks_from_end_to_end(llama, tmp_path):
         )
     )  # fmt: skip
     results = str(tmp_path / "results.sqlite")
-    given = ["evaluate", str(tmp_path / "suite.yaml"), str(tmp_path / "tuned")]
+    given = ["evaluate", str(tmp_path / "suite.yaml"), tuned]
     given += ["--results", results, "--workers", "1", "--json", "--precision", "float32"]
     found = CliRunner().invoke(main, given)
     assert found.exit_code == 0, found.output
     rows = {(row["label"], row["task"]): row for row in json.loads(found.stdout)}
-    row = rows[str(tmp_path / "tuned"), "one"]
+    row = rows[tuned, "one"]
     right = naive_correct(base, QUESTIONS[18:], changed)
     assert (row["correct"], row["items"], row["metric"]) == (right.sum(), 12, "acc")
-    assert rows[base, "one"]["correct"] == naive_correct(base, QUESTIONS[18:]).sum()
-    assert rows[base, "two"]["items"] == 7
+    assert rows["base", "one"]["correct"] == naive_correct(base, QUESTIONS[18:]).sum()
+    assert rows["base", "two"]["items"] == 7
