@@ -401,6 +401,10 @@ def test_a_foundation_of_a_python_file(tmp_path):
     torch.testing.assert_close(logits, -before)
     assert foundation.loss(module, {}, foundation.prepare(task, task.rows("train"), 9)[0]) > 0
 
+    assert foundation.trains_heads is False
+    (tmp_path / "silent.py").write_text(WRITTEN.replace("trains_heads = False", ""))
+    assert make("silent.py", tmp_path).trains_heads is True
+
     code = foundation.settings["code"]
     (tmp_path / "letters.py").write_text(WRITTEN + "\n# another\n")
     assert make(tmp_path / "letters.py").settings["code"] != code
@@ -411,11 +415,11 @@ def test_a_foundation_of_a_python_file(tmp_path):
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("x = 1", "sets no FOUNDATION.*kind, settings, trains_heads, load"),
+        ("x = 1", "sets no FOUNDATION.*kind, settings, load"),
         ("1 / 0", "cannot be loaded: division by zero"),
         ("def", "cannot be loaded: invalid syntax"),
         ("class A: pass\nFOUNDATION = A", r"is a class. Give FOUNDATION = A\(\)"),
-        ("FOUNDATION = 3", "has no 'load', 'prepare', 'head', 'logits', 'loss' and 3 more"),
+        ("FOUNDATION = 3", "has no 'load', 'prepare', 'head', 'logits', 'loss' and 2 more"),
         (WRITTEN.replace("def loss", "def lost"), "has no 'loss'. It needs"),
         (WRITTEN.replace('{"letters": 26}', "3"), "settings is no mapping"),
     ],

@@ -21,7 +21,7 @@ __all__ = ["KINDS", "make"]
 #: kind -> what makes such a foundation of its settings.
 KINDS: dict[str, type] = {kind.kind: kind for kind in (Sentence, Clip, T5, Causal)}
 
-_DATA = ("kind", "settings", "trains_heads")
+_DATA = ("kind", "settings")
 _METHODS = ("load", "prepare", "head", "logits", "loss")
 
 
@@ -57,6 +57,8 @@ class _OfFile:
 
     def __init__(self, inner: Any, source: bytes):
         self._inner = inner
+        #: Unless told, heads depend on training rows, so that none is kept when those change.
+        self.trains_heads = bool(getattr(inner, "trains_heads", True))
         self.settings = {**inner.settings, "code": blake3(source).hexdigest()}
 
     def __getattr__(self, name: str) -> Any:
