@@ -304,3 +304,40 @@ def test_tasks_of_other_kinds_and_training(llama):
         with pytest.raises(SuiteError, match="lm-eval asks its models"):
             call()
     assert foundation.head(module, task) == {}
+
+
+def test_a_suite_of_lm_evals_tasks_from_end_to_end(llama, tmp_path):
+    from click.testing import CliRunner
+
+    from breadcrumbs.cli import main
+
+    base = llama()
+    write_task(tmp_path, "one")
+    other = write_task(tmp_path, "two", {"train": 12, "test": 9})
+    changed = small.shaken(small.state(base), 0.5)
+    tuned = str(tmp_path / "tuned")
+    breadcrumbs.merge(base, [changed], method="task_arithmetic", alpha=1, output=tuned)
+    (tmp_path / "suite.yaml").write_text(
+        json.dumps(
+            {
+                "foundation": "causal",
+                "base": base,
+                "tasks": [
+                    {"task": "one", "data": "lm-eval:one.yaml", "finetuned": "tuned"},
+                    {"task": "two", "data": f"lm-eval:{other}", "splits": {"test": "train[5:]"}
+                     | {"train": "train[:5]"}, "head": {"shots": 1}, "metric": "acc_norm"},
+                ],
+            }
+        )
+    )  # fmt: skip
+    results = str(tmp_path / "results.sqlite")
+    given = ["evaluate", str(tmp_path / "suite.yaml"), tuned]
+    given += ["--results", results, "--workers", "1", "--json", "--precision", "float32"]
+    found = CliRunner().invoke(main, given)
+    assert found.exit_code == 0, found.output
+    rows = {(row["label"], row["task"]): row for row in json.loads(found.stdout)}
+    row = rows[tuned, "one"]
+    right = naive_correct(base, QUESTIONS[18:], changed)
+    assert (row["correct"], row["items"], row["metric"]) == (right.sum(), 12, "acc")
+    assert rows["base", "one"]["correct"] == naive_correct(base, QUESTIONS[18:]).sum()
+    assert rows["base", "two"]["items"] == 7

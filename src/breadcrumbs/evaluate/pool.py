@@ -110,8 +110,7 @@ class Pool:
         """Make the heads that are not in the cache, each in one process, before all need them."""
         cache = self.settings.cache
         missing = [name for name in names if not heads.exists(cache, self.keys.head(name))]
-        scored = hasattr(self.suite.foundation, "score")  # which has no heads
-        if cache is not None and len(missing) > 1 and not scored:
+        if cache is not None and len(missing) > 1:
             for _ in self._each([("head", name) for name in missing]):
                 pass
 

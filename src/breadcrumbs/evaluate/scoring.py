@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import breadcrumbs
-from breadcrumbs.errors import SuiteError
 from breadcrumbs.evaluate import devices, heads, metrics
-from breadcrumbs.evaluate.foundation import Batch, Measured
+from breadcrumbs.evaluate.foundation import Answering, Batch
 from breadcrumbs.evaluate.keys import Keys
 from breadcrumbs.evaluate.task import Split, Task
 
@@ -28,8 +27,7 @@ BATCH = {"cpu": 32, "cuda": 256}
 class Score:
     """What a model scores on one split of one task.
 
-    value: of the metric, with its standard error. hits: (items,) which answers are right, None
-    where the metric is no count of right answers.
+    value: of the metric, with its standard error. hits: (items,) which answers are right.
     """
 
     task: str
@@ -37,16 +35,18 @@ class Score:
     metric: str
     value: float
     stderr: float
-    items: int
-    hits: np.ndarray | None
+    hits: np.ndarray
     seconds: float
 
     @property
     def correct(self) -> int:
-        """The number of right answers; about it, where answers are right in part."""
-        if self.hits is None:
-            return round(min(1.0, max(0.0, self.value)) * self.items)
+        """The number of right answers."""
         return int(np.count_nonzero(self.hits))
+
+    @property
+    def items(self) -> int:
+        """The number of rows."""
+        return len(self.hits)
 
 
 class Scorer:
@@ -90,20 +90,19 @@ class Scorer:
     def score(self, task: Task, split: Split, state: Mapping[str, Any], hash_: str) -> Score:
         """Return the score of weights. hash_: theirs, which tells whether they are in already."""
         began = time.perf_counter()
-        by_itself = getattr(self.foundation, "score", None)
-        if by_itself is not None:
+        if isinstance(self.foundation, Answering):
             self._put(state, hash_)
             with self._context():
-                found = by_itself(self.module, task, split, BATCH[self.device.type])
-            error = _bound(task, found) if found.stderr is None else found.stderr
-            mine = found.value, error, found.items, found.hits
+                hits = self.foundation.hits(self.module, task, split, BATCH[self.device.type])
+            value, stderr = metrics.measured("accuracy", hits, np.ones_like(hits))
         else:
             head = self.head(task)
             self._put(state, hash_)
             given, truth = self._answers(task, split, head)
-            value, error = metrics.measured(task.metric, given, truth)
-            mine = value, error, len(truth), given == truth
-        return Score(task.name, split, task.metric, *mine, time.perf_counter() - began)
+            value, stderr = metrics.measured(task.metric, given, truth)
+            hits = given == truth
+        seconds = time.perf_counter() - began
+        return Score(task.name, split, task.metric, value, stderr, hits, seconds)
 
     def _answers(self, task: Task, split: Split, head: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return the classes that the model answers, and the right ones, in the order of rows."""
@@ -144,16 +143,6 @@ class Scorer:
         enabled = self.precision == "bfloat16"
         stack.enter_context(torch.autocast(self.device.type, torch.bfloat16, enabled=enabled))
         return stack
-
-
-def _bound(task: Task, found: Measured) -> float:
-    """Return the largest standard error that a mean of values from 0 to 1 can have."""
-    if not 0 <= found.value <= 1:
-        raise SuiteError(
-            f"task {task.name!r}: metric {task.metric!r}: lm-eval gives {found.value} and no"
-            " standard error. Choose a metric that has one."
-        )
-    return float(np.sqrt(found.value * (1 - found.value) / found.items))
 
 
 def _to(value: Any, device: Any) -> Any:

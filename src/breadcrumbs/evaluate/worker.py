@@ -80,7 +80,7 @@ class Worker:
             correct=score.correct,
             items=score.items,
             stderr=score.stderr,
-            hits=None if score.hits is None else np.packbits(score.hits).tobytes(),
+            hits=np.packbits(score.hits).tobytes(),
             suite=self.suite.name,
             finetuned=self.scorer.keys.finetuned(score.task),
             recipe=None if recipe is None else json.dumps(recipe),
