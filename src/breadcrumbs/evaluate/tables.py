@@ -97,8 +97,10 @@ class Table:
         """Return the table with the highest means first, after the base and the fine-tuned."""
 
         def rank(line: Line) -> tuple[bool, float]:
+            if line.label in (BASE, FINETUNED):
+                return False, 0.0
             found = self.normalised(line) or self.mean(line)
-            return line.label not in (BASE, FINETUNED), -found.value if found else 0.0
+            return True, -found.value if found else float("inf")
 
         return replace(self, lines=tuple(sorted(self.lines, key=rank)))
 
@@ -157,6 +159,8 @@ def choose(
             f"{where}: no {split} rows. There are {', '.join(there[:12])}: choose with --split."
         )
     rows = results.select(suite=fits[0], split=split)
+    if not rows:
+        raise ResultsError(f"{where}: none of the rows is whole. Score the models again.")
     known = list(dict.fromkeys(row.task for row in rows))
     for name in tasks:
         if name not in known and not any(fnmatchcase(task, name) for task in known):
@@ -165,6 +169,8 @@ def choose(
                 f"{suggestion(name, known)} There are {listing(known, 24)}."
             )
     chosen = {"task": tasks} if tasks else {}
+    if not chosen and not filters:
+        return rows
     found = results.select(suite=fits[0], split=split, **chosen, **filters)
     if not found:
         given = ", ".join(f"{name} {value}" for name, value in filters.items())
