@@ -7,6 +7,7 @@ import runpy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from blake3 import blake3
 
@@ -23,7 +24,7 @@ class Objective:
     """
 
     name: str
-    function: Callable[[Scores], float]
+    function: Callable[[Scores], Any]
     normalised: bool = False
     identity: str = ""
 

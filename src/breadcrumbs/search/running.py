@@ -38,7 +38,7 @@ def run(
     seed: int = 0,
     storage: str | Path | None = None,
     identity: Mapping[str, Any] | None = None,
-    told: Callable[[Trial], None] = lambda trial: None,
+    told: Callable[[Trial, int], None] = lambda trial, total: None,
 ) -> Found:
     """Search the space and return what was tried.
 
@@ -48,7 +48,8 @@ def run(
         grid, unless told. batch: how many points are asked at once.
     storage: a file that keeps the trials; with the same search in it, it goes on from there.
         identity: what the trials depend on besides what is given here, as plain data.
-    told: called with every trial as it is scored, those from the storage first.
+    told: called with every trial as it is scored, those from the storage first, and with how many
+        there will be.
 
     Raises RecipeError before anything is merged where the space has no possible point, and where
     the storage is of another search.
@@ -77,11 +78,11 @@ def run(
     )
     search = _Search(template, space, study, sampler, seed, grid, objective, tuple(tasks))
     for trial in search.known.values():
-        told(trial)
+        told(trial, total)
     for first in range(0, total, batch):
         numbers = range(first, min(first + batch, total))
         for trial in search.score([n for n in numbers if n not in search.known], evaluate):
-            told(trial)
+            told(trial, total)
     found = [trial for number, trial in sorted(search.known.items()) if number < total]
     return Found(found, objective.name, left_out)
 
@@ -187,8 +188,8 @@ class _Search:
                 return trial, point
             samplers.tell(self.study, trial.number, None)
         raise RecipeError(
-            f"{ATTEMPTS} points in a row were impossible, the last: {point}. Give ranges that do not"
-            " contradict each other."
+            f"{ATTEMPTS} points in a row were impossible, the last: {point}. Give ranges that fit"
+            " each other."
         )
 
     def _tell(

@@ -66,6 +66,7 @@ def open_study(storage: str | Path | None, identity: Mapping[str, Any], objectiv
     import optuna
     from optuna.storages import InMemoryStorage, JournalStorage
     from optuna.storages.journal import JournalFileBackend
+    from optuna.study import StudyDirection
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     wanted = json.loads(json.dumps(identity))
@@ -75,7 +76,7 @@ def open_study(storage: str | Path | None, identity: Mapping[str, Any], objectiv
         study = optuna.create_study(
             storage=store,
             study_name="search",
-            directions=["maximize"] * objectives,
+            directions=[StudyDirection.MAXIMIZE] * objectives,
             load_if_exists=True,
         )
         found = study.user_attrs.get("search")

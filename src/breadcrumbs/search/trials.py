@@ -26,7 +26,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found. trials: all, in order. left_out: points of a grid that are impossible."""
+    """What a search found. trials: in order. left_out: how many points of a grid are impossible."""
 
     trials: list[Trial]
     objective: str
