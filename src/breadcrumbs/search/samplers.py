@@ -8,6 +8,7 @@ was interrupted.
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -71,6 +72,8 @@ def open_study(storage: str | Path | None, identity: Mapping[str, Any], objectiv
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     wanted = json.loads(json.dumps(identity))
     quoted = printable(str(storage))
+    if storage is not None:
+        _mend(Path(storage))
     try:
         store = JournalStorage(JournalFileBackend(str(storage))) if storage else InMemoryStorage()
         study = optuna.create_study(
@@ -96,6 +99,33 @@ def open_study(storage: str | Path | None, identity: Mapping[str, Any], objectiv
                 " --storage, or the same settings."
             )
     return study
+
+
+def _mend(path: Path) -> None:
+    """Cut off a last line that was not written to its end; RecipeError for no such file."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}.") from None
+    whole = data[: data.rfind(b"\n") + 1]
+    for number, line in enumerate(whole.splitlines() or ([data] if data else [])):
+        try:
+            right = "op_code" in json.loads(line)
+        except (ValueError, TypeError):
+            right = not whole and _FIRST.startswith(data[: len(_FIRST)])
+        if not right:
+            raise RecipeError(
+                f"{path}, line {number + 1}: cannot be used as the storage of a search. Give"
+                " another --storage, which is made, or one that a search left."
+            )
+    if len(whole) < len(data):
+        os.truncate(path, len(whole))
+
+
+#: How a storage begins.
+_FIRST = b'{"op_code":'
 
 
 def _difference(key: str, found: Any, wanted: Any) -> str:
