@@ -39,6 +39,11 @@ class Reader:
     def __repr__(self) -> str:
         return f"<reader of {self.task!r}>"
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what the suite says, for other processes, which read the rows themselves."""
+        said = ("task", "sources", "declared", "parts", "seed")
+        return {name: getattr(self, name) for name in said} | {"_pools": {}, "_rows": {}}
+
     def rows(self, split: Split) -> Rows:
         """Return the rows of a split; errors begin with the name of the task."""
         try:
