@@ -54,7 +54,8 @@ def _text(data: Any) -> str:
 
 
 class Validation:
-    """Scores of recipes on the validation rows of tasks. A context: it has processes that score.
+    """Scores of recipes on the validation rows of tasks. A context: it has processes that score,
+    which begin when there is something to score.
 
     suite: whole or not; test rows are shut here.
     """
@@ -64,17 +65,14 @@ class Validation:
 
         self.suite, self.names = suite.tuning(), list(names)
         self.pool = Pool(self.suite, settings)
+        self._stack = ExitStack()
         self._own: list[Row] = []
 
     def __enter__(self) -> Validation:
-        with ExitStack() as stack:
-            stack.enter_context(self.pool)
-            self._own = _begin(self.pool, self.suite, self.names, "validation")
-            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
+        self._stack.close()
 
     def __call__(
         self, recipes: Sequence[Recipe]
@@ -82,6 +80,9 @@ class Validation:
         """Yield each recipe with its values and normalised values by task, as they come."""
         from breadcrumbs.evaluate.results import refer
 
+        if not self._own:
+            self._stack.enter_context(self.pool)
+            self._own = _begin(self.pool, self.suite, self.names, "validation")
         rows: dict[int, list[Row]] = {}
         jobs = [(recipe, self.names) for recipe in recipes]
         for number, some in self.pool.score(jobs, "validation"):
