@@ -7,7 +7,17 @@ import os
 
 import click
 
-from breadcrumbs.commands import command, demo, evaluate, merge, methods, models, results, soup
+from breadcrumbs.commands import (
+    command,
+    demo,
+    evaluate,
+    merge,
+    methods,
+    models,
+    results,
+    search,
+    soup,
+)
 from breadcrumbs.version import __version__
 
 # NumPy is not loaded yet. The threads of its linear algebra would only cost their start, and what
@@ -55,6 +65,7 @@ for one in (
     methods.methods,
     models.compare,
     models.inspect,
+    search.search,
     soup.soup,
     evaluate.evaluate,
     results.results,
