@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.suites import packages, tasks, writing
 from experiments.suites.splits import deal
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Fetch the packages, read and split the tasks, write the suite; print one line a task."""
     parser = argparse.ArgumentParser(prog="python -m experiments.suites", description=__doc__)
     parser.add_argument("suite", choices=tasks.SUITES)
@@ -21,7 +22,7 @@ def main() -> int:
         default=Path.home() / ".cache/breadcrumbs-experiments",
         help="where packages are kept",
     )
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     try:
         chosen = tasks.SUITES[given.suite]
         made = {}

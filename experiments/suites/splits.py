@@ -43,7 +43,7 @@ def key(text: str) -> str:
 
 
 def unique(examples: Iterable[Example]) -> list[Example]:
-    """Return the openings of the texts, each once; without those that have two labels or no word."""
+    """Return the openings of the texts, each once; none that has two labels, or no word."""
     found: dict[str, Example] = {}
     labels = defaultdict(set)
     for example in examples:

