@@ -151,7 +151,7 @@ def test_brown_sentences_are_put_together_as_they_were_written(tmp_path):
         "\n\tThe/at Jury/nn-tl said/vbd ``/`` no/at evidence/nn ''/'' ./.\n\n"
         "Why/wrb ?/. ?/.\n\tAnd/or/cc so/rb (/( he/pps left/vbd )/) ./.\n"
     )
-    assert list(brown.sentences(said)) == [
+    assert [text for text, _ in brown.sentences(said)] == [
         'The Jury said "no evidence".',
         "Why?",
         "And/or so (he left).",
@@ -161,9 +161,24 @@ def test_brown_sentences_are_put_together_as_they_were_written(tmp_path):
     (place / "cats.txt").write_text("ca01 news\ncn01 adventure\ncr01 humor\n")
     for name in ("ca01", "cn01", "cr01"):
         (place / name).write_text("One/cd ./.\nTwo/cd ./.\nThree/cd ./.\n")
-    genres = list(brown.genres(tmp_path))
-    assert genres[0] == Example("One. Two.", "news", "ca01")
-    assert [e.group for e in genres] == ["ca01", "cn01", "cr01"]
+    assert list(brown.prose(tmp_path)) == [
+        Example("One. Two.", "informative", "ca01"),
+        Example("One. Two.", "imaginative", "cn01"),
+        Example("One. Two.", "imaginative", "cr01"),
+    ]
+
+
+def test_a_sentence_has_the_tense_of_all_its_finite_verbs(tmp_path):
+    place = tmp_path / "package"
+    place.mkdir()
+    (place / "cats.txt").write_text("ca01 news\n")
+    rest = "to/to go/vb there/rb now/rb and/cc then/rb ./."
+    verbs = ["She/pps wanted/vbd", "She/pps isn't/bez*", "She's/pps+bez said/vbd", "She/pps may/md"]
+    (place / "ca01").write_text("\n".join(f"{said} {rest}" for said in (*verbs, "How/wrb")))
+    assert list(brown.tenses(tmp_path)) == [
+        Example("She wanted to go there now and then.", "past", "ca01"),
+        Example("She isn't to go there now and then.", "present", "ca01"),
+    ]
 
 
 def test_reviews_have_no_plots_and_debates_have_their_turns(tmp_path):
