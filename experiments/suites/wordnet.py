@@ -98,6 +98,7 @@ def kinds(found: Mapping[str, Synset], file: str, names: Iterable[str]) -> Itera
 def classes(found: Mapping[str, Synset], least: int) -> dict[str, list[str]]:
     """Return the lowest synsets with at least ``least`` glosses below them, and those glosses.
 
+    Neighbours in the hierarchy are neighbours in the answer.
     From the leaves upwards: what lies below a synset makes a class once it is enough; what is not
     goes on to the synset above, so each gloss is in one class at most. Glosses that occur
     twice are in none.
@@ -129,7 +130,9 @@ def classes(found: Mapping[str, Synset], least: int) -> dict[str, list[str]]:
 def sequence(folder: Path, tasks: int, size: int, least: int) -> list[list[Example]]:
     """Return the examples of tasks of ``size`` classes each, drawn from the nouns and the verbs.
 
-    A class is called by the first word of its synset, and by its place where others are too.
+    The classes of a task are neighbours in the hierarchy, for the base alone tells apart what is
+    put together at random; the tasks come in the order of a hash. A class is called by the first
+    word of its synset, and by its place where others are too.
     """
     glosses, words = {}, {}
     for part in ("noun", "verb"):
@@ -141,8 +144,10 @@ def sequence(folder: Path, tasks: int, size: int, least: int) -> list[list[Examp
         raise ValueError(f"WordNet has {len(glosses)} classes, {tasks} tasks need {tasks * size}.")
     times = Counter(words.values())
     names = {at: word if times[word] == 1 else f"{word} ({at})" for at, word in words.items()}
-    chosen = order("sequence", glosses)[: tasks * size]
+    drawn = set(order("classes", glosses)[: tasks * size])
+    kept = [at for at in glosses if at in drawn]
+    cut = {kept[start]: kept[start : start + size] for start in range(0, len(kept), size)}
     return [
-        [Example(gloss, names[at]) for at in chosen[start : start + size] for gloss in glosses[at]]
-        for start in range(0, tasks * size, size)
+        [Example(gloss, names[at]) for at in cut[first] for gloss in glosses[at]]
+        for first in order("tasks", cut)
     ]
