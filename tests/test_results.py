@@ -214,7 +214,7 @@ def test_several_processes_write_at_once(path, before):
     if before is not None:
         path.write_bytes(before)
     code = (
-        "sys.stdin.readline()\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
         "with Results(sys.argv[1]) as results:\n"
         "    for i in range(40):\n"
         "        results.add(row(sys.argv[2], f'task {i}'), row('s', f'task {i}', seed=0))\n"
@@ -226,6 +226,8 @@ def test_several_processes_write_at_once(path, before):
         subprocess.Popen([*arguments, name], stdin=-1, stdout=-1, stderr=-1, text=True)
         for name in "cdea"
     ]
+    for process in processes:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("go\n")
@@ -387,6 +389,7 @@ def test_what_can_be_read_of_a_damaged_file_is_kept(path):
         found = results.select()
         assert 100 < len(found) < 400
         assert all(one == rows[one.seed] for one in found)
+        assert found[0] == rows[0] and found[-1] == rows[-1]  # from both ends
         assert f"{len(found)} rows that could be read" in said[0] and len(said) == 1
     assert Path(f"{path}.broken").read_bytes() == data
     # ... and to read only, from memory.
@@ -395,6 +398,34 @@ def test_what_can_be_read_of_a_damaged_file_is_kept(path):
         assert results.select() == found
     assert f"{len(found)} of its rows could be read" in said[1]
     assert path.read_bytes() == data
+
+
+def test_two_that_find_the_same_damage_set_one_file_aside(path):
+    rows = filled(path)
+    with Results(path, warn=lambda text: None) as first, Results(path) as second:
+        assert first.select() == second.select() == rows
+        first._database._mend("as both have found")
+        second._database._mend("as both have found")
+        assert first.select() == second.select() == rows
+    # The first one's log was still in use by the second, so it stands beside the broken file.
+    aside = {name for name in os.listdir(path.parent) if "broken" in name}
+    assert "results.sqlite.broken" in aside and not any("broken-2" in name for name in aside)
+
+
+def test_an_index_that_hides_a_row_is_made_anew(path):
+    rows = filled(path, 400)
+    data = path.read_bytes()
+    pages = [bytearray(data[at : at + 4096]) for at in range(0, len(data), 4096)]
+    hits = [page for page in pages if page[0] == 10 and b"task 77" in page]  # leaves of an index
+    assert hits
+    for page in hits:  # one holds it, another one may hold what a split has left
+        page[:] = page.replace(b"task 77", b"task 7z")
+    path.write_bytes(b"".join(pages))
+    said: list[str] = []
+    with Results(path, warn=said.append) as results:
+        assert results.find(**key(rows[77])) == rows[77]
+        assert results.select() == rows
+    assert len(said) == 1 and "the 400 rows that could be read" in said[0]
 
 
 @pytest.mark.parametrize(
