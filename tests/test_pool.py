@@ -295,3 +295,19 @@ def test_the_precision_is_one_that_there_is() -> None:
     assert devices.precision("auto", where) in ("float32", "bfloat16")
     with pytest.raises(SuiteError, match="Did you mean 'float32'"):
         devices.precision("float23", where)
+
+
+def test_a_row_that_is_found_is_normalised_by_the_models_of_the_suite_at_hand(
+    family: Path, tmp_path: Path
+) -> None:
+    made = suite.load(family / "suite.yaml")
+    before = scores.of(made, [], settings(tmp_path))
+    swapped = made.with_models(
+        {"first": str(family / "second.safetensors"), "second": str(family / "first.safetensors")}
+    )
+    after = scores.of(swapped, [], settings(tmp_path))
+    for first, second in zip(before[:2], after[:2], strict=True):
+        assert (first.model, first.value) == (second.model, second.value)
+        assert first.finetuned != second.finetuned
+        (own,) = [r for r in after if r.label == "fine-tuned" and r.task == second.task]
+        assert second.normalised == pytest.approx(second.value / own.value)

@@ -10,6 +10,7 @@ from blake3 import blake3
 from breadcrumbs.evaluate import heads
 from breadcrumbs.evaluate.results import Key, model_hash
 from breadcrumbs.evaluate.task import Split
+from breadcrumbs.recipe import Recipe, to_mapping
 
 if TYPE_CHECKING:
     from breadcrumbs.evaluate.suite import Suite
@@ -57,6 +58,23 @@ class Keys:
             metric=mine.metric,
             precision=self.precision,
         )
+
+    def facts(self, spec: str | Recipe, task: str) -> dict[str, Any]:
+        """Return what a row says besides of a model: what it is called, and was made from."""
+        facts = {"suite": self.suite.name, "finetuned": self.finetuned(task), "label": label(spec)}
+        if not isinstance(spec, Recipe):
+            return facts | {"recipe": None, "recipe_hash": None, "seed": None}
+        made = to_mapping(spec, complete=True)
+        told = {"recipe": json.dumps(made), "recipe_hash": digest(made), "seed": spec.seed}
+        return facts | told
+
+
+def label(spec: str | Recipe) -> str:
+    """Return what a model is called: its path, or its method, number of models and parameters."""
+    if isinstance(spec, str):
+        return spec
+    values = ", ".join(f"{key} {value}" for key, value in spec.parameters.items())
+    return f"{spec.method} of {len(spec.models)}" + (f" ({values})" if values else "")
 
 
 def digest(data: Any) -> str:

@@ -104,7 +104,11 @@ class Pool:
             return []
         keys = [self.keys.key(self.keys.of(spec), name, split) for name in names]
         found = [self.results.find(**asdict(key)) for key in keys]
-        return [replace(row, label=spec, suite=self.suite.name) for row in found if row]
+        rows = [
+            replace(row, **self.keys.facts(spec, row.task), reference=None) for row in found if row
+        ]
+        self.results.add(*rows)
+        return rows
 
     def _make_heads(self, names: Sequence[str]) -> None:
         """Make the heads that are not in the cache, each in one process, before all need them."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -10,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import breadcrumbs
-from breadcrumbs.evaluate.keys import digest
-from breadcrumbs.evaluate.results import Key, Results, Row, model_hash
-from breadcrumbs.evaluate.scoring import Score, Scorer
+from breadcrumbs.checkpoint import Checkpoint
+from breadcrumbs.evaluate.results import Results, Row, model_hash
+from breadcrumbs.evaluate.scoring import Scorer
 from breadcrumbs.evaluate.task import Split
-from breadcrumbs.recipe import Recipe, to_mapping
+from breadcrumbs.recipe import Recipe
 from breadcrumbs.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -37,6 +36,7 @@ class Worker:
         self._spec: Spec | None = None
         self._state: Mapping[str, Any] = {}
         self._hash = ""
+        self._opened: Checkpoint | None = None
         self._sweep = Sweep(suite.base)
 
     def make_head(self, name: str) -> str:
@@ -57,41 +57,29 @@ class Worker:
         if isinstance(spec, Recipe):
             self._state = self._sweep.merged(spec)
         else:
-            self._state = breadcrumbs.open(spec)
+            if self._opened is not None:
+                self._opened.close()
+            self._state = self._opened = breadcrumbs.open(spec)
         self._hash = model_hash(self._state)
         self._spec = spec
 
     def _row(self, spec: Spec, name: str, split: Split) -> Row:
-        key = self.scorer.keys.key(self._hash, name, split)
-        found = self.results.find(**asdict(key))
-        if found is not None:
-            return replace(found, label=label(spec), suite=self.suite.name)
-        score = self.scorer.score(self.suite.task(name), split, self._state, self._hash)
-        row = self._made(key, score, spec)
+        keys = self.scorer.keys
+        key, facts = keys.key(self._hash, name, split), keys.facts(spec, name)
+        row = self.results.find(**asdict(key))
+        if row is not None:  # of this model by whatever name
+            row = replace(row, **facts, reference=None)
+        else:
+            score = self.scorer.score(self.suite.task(name), split, self._state, self._hash)
+            row = Row(
+                **asdict(key),
+                **facts,
+                value=score.value,
+                correct=score.correct,
+                items=score.items,
+                stderr=score.stderr,
+                hits=np.packbits(score.hits).tobytes(),
+                seconds=score.seconds,
+            )
         self.results.add(row)
         return row
-
-    def _made(self, key: Key, score: Score, spec: Spec) -> Row:
-        recipe = to_mapping(spec, complete=True) if isinstance(spec, Recipe) else None
-        return Row(
-            **asdict(key),
-            label=label(spec),
-            value=score.value,
-            correct=score.correct,
-            items=score.items,
-            stderr=score.stderr,
-            hits=np.packbits(score.hits).tobytes(),
-            suite=self.suite.name,
-            finetuned=self.scorer.keys.finetuned(score.task),
-            recipe=None if recipe is None else json.dumps(recipe),
-            recipe_hash=None if recipe is None else digest(recipe),
-            seconds=score.seconds,
-        )
-
-
-def label(spec: Spec) -> str:
-    """Return what a model is called: its path, or its method and number of models."""
-    if isinstance(spec, Recipe):
-        values = ", ".join(f"{key} {value}" for key, value in spec.parameters.items())
-        return f"{spec.method} of {len(spec.models)}" + (f" ({values})" if values else "")
-    return spec
