@@ -8,6 +8,7 @@
     |-- TrainingError         a fine-tuning cannot go on as it was asked for
     |-- SuiteError            a suite, task or foundation that cannot be what it says
     |   `-- SplitError        rows were asked for that may not be seen, or there are none
+    |-- ResultsError          a file is no file of results, or has no such rows
     |-- OutputError           the output exists, cannot be written, or does not fit
     `-- MissingExtraError     an optional package is needed and is not installed
 
@@ -50,6 +51,10 @@ class SuiteError(BreadcrumbsError):
 
 class SplitError(SuiteError):
     """Rows were asked for that may not be seen, or of which there are none."""
+
+
+class ResultsError(BreadcrumbsError):
+    """A file is no file of results, or does not have the rows that were asked for."""
 
 
 class OutputError(BreadcrumbsError):

@@ -1,0 +1,301 @@
+"""Rows of results: what a model scores on one split of one task, kept in one SQLite file.
+
+Nothing is computed twice: a row is found again by its `Key`, hashes of all that it depends on.
+Normalised values are not kept. They come, on reading, from the row of the fine-tuned model.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from breadcrumbs.errors import ResultsError, ScoreError, listing, suggestion
+from breadcrumbs.evaluate import standard_errors
+from breadcrumbs.evaluate.database import Database, Values
+from breadcrumbs.version import __version__
+
+#: The file that commands use unless told.
+DEFAULT = "results.sqlite"
+#: Bytes that are read at once from files, to be hashed.
+STEP = 8 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """All that a score depends on.
+
+    model, base: hashes of weights. foundation, head, rows: digests of its settings, of what the
+    head was made of, and of the rows. precision: float32 or bfloat16.
+    """
+
+    model: str
+    base: str
+    foundation: str
+    head: str
+    task: str
+    rows: str
+    split: str
+    metric: str
+    precision: str
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row(Key):
+    """A score, with all that is known of it.
+
+    label: what the user calls the model. suite: where the task comes from. value: of the metric.
+    correct, items: right answers, and all. hits: which answers are right, in the order of the
+    rows, as `numpy.packbits` packs them. finetuned: hash of the model that was fine-tuned on the
+    task, which the value is normalised by. recipe: JSON of what the model was merged from.
+    seconds: what scoring took. version: of breadcrumbs. when: UTC.
+    reference: the row of the fine-tuned model, if it is there; it is not kept.
+    """
+
+    suite: str
+    label: str
+    value: float
+    stderr: float
+    correct: int
+    items: int
+    hits: bytes | None = field(default=None, repr=False)
+    finetuned: str | None = None
+    recipe: str | None = field(default=None, repr=False)
+    recipe_hash: str | None = None
+    seed: int | None = None
+    seconds: float | None = None
+    version: str = __version__
+    when: str = field(default_factory=_now)
+    reference: Row | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Make plain numbers and text of what is given, and check that they agree."""
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if value is not None and one.name in _CASTS:
+                object.__setattr__(self, one.name, _CASTS[one.name](value))
+        where = f"{self.label} on {self.task}"
+        if not (math.isfinite(self.value) and math.isfinite(self.stderr)):
+            raise ScoreError(f"{where}: scores {self.value} +- {self.stderr}, which is no number.")
+        if not 0 <= self.correct <= self.items or not self.items:
+            raise ScoreError(f"{where}: {self.correct} of {self.items} answers cannot be right.")
+        if self.hits is not None:
+            right = int(np.bitwise_count(np.frombuffer(self.hits, np.uint8)).sum())
+            if right != self.correct or len(self.hits) != -(-self.items // 8):
+                raise ScoreError(
+                    f"{where}: hits of {len(self.hits)} bytes with {right} right do not fit"
+                    f" {self.correct} of {self.items} answers."
+                )
+        if self.seed is not None and not 0 <= self.seed < 1 << 63:
+            raise ScoreError(f"{where}: seed {self.seed} is not between 0 and 2^63.")
+
+    @property
+    def key(self) -> Key:
+        """What the score depends on."""
+        return Key(**{name: getattr(self, name) for name in KEY})
+
+    @property
+    def normalised(self) -> float | None:
+        """The value divided by that of the fine-tuned model: 1 for that one itself."""
+        found = self.normalised_estimate
+        return None if found is None else found.value
+
+    @property
+    def normalised_estimate(self) -> standard_errors.Estimate | None:
+        """The normalised value and its standard error."""
+        if self.model == self.finetuned:
+            return standard_errors.Estimate(1.0, 0.0)
+        return None if self.reference is None else standard_errors.ratio(self, self.reference)
+
+    @property
+    def finetuned_value(self) -> float | None:
+        """The value of the fine-tuned model."""
+        if self.model == self.finetuned:
+            return self.value
+        return None if self.reference is None else self.reference.value
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return all fields as plain data but for the hits, and the normalised value."""
+        found = {name: getattr(self, name) for name in COLUMNS if name != "hits"}
+        normalised = self.normalised_estimate
+        return found | {
+            "finetuned_value": self.finetuned_value,
+            "normalised": None if normalised is None else normalised.value,
+            "normalised_stderr": None if normalised is None else normalised.stderr,
+        }
+
+
+KEY = tuple(one.name for one in fields(Key))
+_KINDS = {"str": "TEXT", "float": "REAL", "int": "INTEGER", "bytes": "BLOB"}
+#: The columns of the file: every field but the reference.
+COLUMNS = {
+    one.name: _KINDS[str(one.type).split(" ")[0]] for one in fields(Row) if one.name != "reference"
+}
+_CASTS: dict[str, Callable[[Any], Any]] = {
+    name: {
+        # A file name that is no Unicode can be a label.
+        "TEXT": lambda text: str(text).encode(errors="backslashreplace").decode(),
+        "REAL": float,
+        "INTEGER": int,
+        "BLOB": bytes,
+    }[kind]
+    for name, kind in COLUMNS.items()
+}
+#: The same score may stand in several suites, under several names and for several fine-tunings.
+_UNIQUE = (*KEY, "suite", "label", "finetuned", "recipe_hash", "seed")
+_HASHES = ("model", "base", "foundation", "head", "rows", "finetuned", "recipe_hash")
+
+
+class Results:
+    """Rows in a file that several processes read and write at once. A context manager.
+
+    path: of the file, which is made where there is none, or ``:memory:``. readonly: leave the file
+    as it is, and raise ResultsError where there is none. warn: takes one line, which is printed
+    unless told. `breadcrumbs.evaluate.database` says what happens to files that are damaged.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] = DEFAULT,
+        *,
+        readonly: bool = False,
+        warn: Callable[[str], None] | None = None,
+    ):
+        file = None if path == ":memory:" else Path(path)
+        told = {} if warn is None else {"warn": warn}
+        self._database = Database(file, COLUMNS, _UNIQUE, readonly=readonly, **told)
+        self._settings = (path, readonly)
+
+    def __enter__(self) -> Results:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._database.close()
+
+    def add(self, *rows: Row) -> None:
+        """Keep rows: all or none of them, and on disk when this returns.
+
+        A row of the same key, suite, label, fine-tuned model, recipe and seed is replaced.
+        """
+        self._database.write([_values(row) for row in rows])
+
+    def find(self, **key: str) -> Row | None:
+        """Return the latest row of a key, given as the fields of `Key`, or None."""
+        wanted = Key(**key)
+        found = self._read({name: getattr(wanted, name) for name in KEY})
+        return self.referenced(found[-1:])[0] if found else None
+
+    def select(self, **filters: Any) -> list[Row]:
+        """Return the rows that fit, in the order of writing.
+
+        filters: by column, a value or several of them. Hashes fit by their beginning, text also as
+        a glob, such as ``task="glyphs-*"``; None fits what is unknown.
+        """
+        return self.referenced(self._read(filters))
+
+    def referenced(self, rows: Iterable[Row]) -> list[Row]:
+        """Return the rows with the rows of the fine-tuned models, as far as they are there."""
+        rows = list(rows)
+        wanted = {row.finetuned for row in rows if row.finetuned not in (None, row.model)}
+        return refer(rows, self._read({"model": wanted}) if wanted else [])
+
+    def contents(self) -> list[tuple[str, str, int]]:
+        """Return (suite, split, number of rows), the latest first."""
+        return self._database.ask(
+            "SELECT suite, split, count(*) FROM rows GROUP BY suite, split ORDER BY max(id) DESC"
+        )
+
+    def _read(self, filters: Mapping[str, Any]) -> list[Row]:
+        conditions, parameters = [], []
+        for name, wanted in filters.items():
+            if name not in COLUMNS or name == "hits":
+                raise ResultsError(
+                    f"rows have no {name!r} to choose by.{suggestion(name, COLUMNS)}"
+                    f" They have {listing(COLUMNS, len(COLUMNS))}."
+                )
+            several = isinstance(wanted, Collection) and not isinstance(wanted, str | bytes)
+            tests = [_test(name, one) for one in (wanted if several else [wanted])]
+            conditions.append(" OR ".join(test for test, _ in tests) or "0")
+            parameters += [value for _, values in tests for value in values]
+        where = f"WHERE ({') AND ('.join(conditions)})" if conditions else ""
+        return [_row(values) for values in self._database.read(where, parameters)]
+
+
+def refer(rows: Iterable[Row], among: Iterable[Row]) -> list[Row]:
+    """Return the rows with their reference among the others, if they have none."""
+    by_key = {row.key: row for row in among}
+    found = []
+    for row in rows:
+        if row.reference is None and row.finetuned not in (None, row.model):
+            row = replace(row, reference=by_key.get(replace(row.key, model=row.finetuned)))
+        found.append(row)
+    return found
+
+
+def _test(name: str, wanted: Any) -> tuple[str, list[Any]]:
+    """Return the SQL and the parameters of a condition."""
+    column = f'"{name}"'
+    if wanted is None:
+        return f"{column} IS NULL", []
+    wanted = _CASTS[name](wanted)
+    if name in _HASHES and len(wanted) < 64:
+        return f"substr({column}, 1, ?) = ?", [len(wanted), wanted]
+    if COLUMNS[name] == "TEXT" and re.search(r"[*?\[]", wanted):
+        return f"{column} = ? OR {column} GLOB ?", [wanted, wanted]
+    return f"{column} = ?", [wanted]
+
+
+def _values(row: Row) -> Values:
+    return tuple(getattr(row, name) for name in COLUMNS)
+
+
+def _row(values: Values) -> Row:
+    return Row(**dict(zip(COLUMNS, values, strict=True)))
+
+
+def model_hash(source: str | os.PathLike[str] | Mapping[str, Any], threads: int = 0) -> str:
+    """Return the BLAKE3 of a model's weights: names, dtypes, shapes and bytes, in order of names.
+
+    source: whatever `breadcrumbs.open` opens. The hash is that of the tensors: the same for one
+    file, for shards and for arrays in memory, whatever the order and whatever else the files say.
+    Arrays are hashed where they are; files are read in steps. threads: 0 for one a core.
+    """
+    from blake3 import blake3
+
+    from breadcrumbs import checkpoint
+    from breadcrumbs.checkpoint.memory import ArrayBytes
+
+    hasher = blake3(max_threads=threads or blake3.AUTO)
+    buffer = np.empty(0, np.uint8)
+    opened = checkpoint.open(source)
+    try:
+        for name in sorted(opened.tensors):
+            tensor = opened.tensors[name]
+            head = json.dumps([name, tensor.dtype, list(tensor.shape)]).encode()
+            hasher.update(len(head).to_bytes(8, "little") + head)
+            where = tensor.source
+            if isinstance(where, ArrayBytes) and where.array.flags.c_contiguous:
+                hasher.update(where.array.reshape(-1).view(np.uint8).data)
+                continue
+            if not buffer.size:
+                buffer = np.empty(STEP, np.uint8)
+            for start in range(0, tensor.nbytes, STEP):
+                piece = buffer[: min(STEP, tensor.nbytes - start)]
+                where.read_into(start, piece.data)
+                hasher.update(piece.data)
+    finally:
+        if opened is not source:
+            opened.close()
+    return hasher.hexdigest()
