@@ -40,9 +40,10 @@ from breadcrumbs.commands import command, json_option
 def finetune(suite: str, output: str, **options: Any) -> None:
     """Fine-tune the base of a suite on each of its tasks: DIR/seed-S/TASK.
 
-    AdamW with frozen heads made of the base, in several processes of one thread. DIR/seed-S/suite.yaml
-    is the suite with the models in it, for `breadcrumbs evaluate`. Run it again to go on after an
-    interruption: what is finished is kept, the rest goes on from its last state to the same bits.
+    AdamW with frozen heads made of the base, in several processes of one thread.
+    DIR/seed-S/suite.yaml is the suite with the models in it, for `breadcrumbs evaluate`. Run it
+    again after an interruption: what is finished is kept, the rest goes on from its last state, to
+    the same bits.
 
     \b
     breadcrumbs finetune suite.yaml -o family

@@ -114,9 +114,16 @@ def begin(path: Path, base: Checkpoint, of: Mapping[str, Any]) -> Writer:
     if (before := begun(path)) is not None:
         check_same(path, before, of)
     entries = [Entry(tensor.name, tensor.dtype, tensor.shape) for tensor in base.tensors.values()]
-    key = json.dumps(of, sort_keys=True)
-    metadata = {"format": "pt"}
-    return Writer(path, entries, metadata, shard_size=None, key=key, force=False, resume=True)
+    return Writer(
+        path,
+        entries,
+        {"format": "pt"},
+        shard_size=None,
+        key=json.dumps(of, sort_keys=True),
+        force=False,
+        resume=True,
+        again="run this again",
+    )
 
 
 def finish(

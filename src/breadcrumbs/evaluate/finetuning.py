@@ -1,4 +1,4 @@
-"""Fine-tune a base on the tasks of a suite: several processes of one thread, one task each at a time.
+"""Fine-tune a base on the tasks of a suite, in several processes of one thread.
 
     suite + settings + seeds -> jobs -> seed-S/TASK/ -> seed-S/suite.yaml
 

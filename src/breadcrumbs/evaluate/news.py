@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -34,10 +35,10 @@ def ended(record: dict[str, Any]) -> str:
 
 
 class _Lines:
-    """A line where a job begins, at the first step of each epoch, and where it ends."""
+    """A line where a job begins, every half a minute of its steps, and where it ends."""
 
     def __init__(self) -> None:
-        self._epoch: dict[Job, int] = {}
+        self._next: dict[Job, float] = {}
         self._ended: set[Job] = set()
 
     def tell(self, event: Event) -> None:
@@ -45,9 +46,10 @@ class _Lines:
         if job in self._ended or news is None:  # late news, or none
             return
         if isinstance(news, Step):
-            if self._epoch.get(job) == news.epoch:
+            now = time.monotonic()
+            if now < self._next.setdefault(job, now + 30):
                 return
-            self._epoch[job] = news.epoch
+            self._next[job] = now + 30
             text = f"epoch {news.epoch + 1}, {_step(news)}"
         else:
             text = _text(news)

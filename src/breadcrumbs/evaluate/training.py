@@ -24,6 +24,7 @@ from blake3 import blake3
 
 from breadcrumbs.errors import SuiteError, TrainingError
 from breadcrumbs.evaluate.foundation import Batch, Foundation
+from breadcrumbs.evaluate.precise import precise
 from breadcrumbs.evaluate.task import Rows, Task
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 WINDOW = 16
 #: The largest norm of a step's gradient.
 CLIP = 1.0
-#: Up to so many tokens, Torch's plain attention trains faster on a CPU than its fused one.
-SHORT = 128
 SCHEDULES = ("cosine", "linear")
 
 
@@ -203,7 +202,7 @@ class Training:
             loss = self.foundation.loss(self.module, self.head, on(batch, self.device))
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.weights, CLIP, foreach=True)
-        found = float(loss)
+        found = float(loss.detach())
         if not (math.isfinite(found) and math.isfinite(float(norm))):
             what = f"loss is {found}" if not math.isfinite(found) else f"gradient is {float(norm)}"
             raise TrainingError(
@@ -254,51 +253,6 @@ def on(value: Any, device: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: on(one, device) for name, one in value.items()}
     return value.to(device) if hasattr(value, "to") else value
-
-
-class precise:
-    """A context in which products are in the precision that is asked for, and attention is fast."""
-
-    def __init__(self, precision: str, device: torch.device):
-        import torch
-
-        narrow = precision == "bfloat16"
-        self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=narrow)
-        self._attention = _short_attention() if device.type == "cpu" else None
-
-    def __enter__(self) -> None:
-        self._autocast.__enter__()
-        if self._attention is not None:
-            self._attention.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        if self._attention is not None:
-            self._attention.__exit__(*error)
-        self._autocast.__exit__(*error)
-
-
-def _short_attention() -> Any:
-    """Return a context in which attention over few tokens is Torch's plain one.
-
-    On a CPU the backward pass of the fused one costs as much as all matrix products of such a layer.
-    """
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.nn.functional import scaled_dot_product_attention
-    from torch.overrides import TorchFunctionMode
-
-    class ShortAttention(TorchFunctionMode):
-        def __torch_function__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            kwargs = kwargs or {}
-            if func is scaled_dot_product_attention:
-                query = args[0] if args else kwargs["query"]
-                if query.shape[-2] <= SHORT:
-                    with sdpa_kernel(SDPBackend.MATH):
-                        return func(*args, **kwargs)
-            return func(*args, **kwargs)
-
-    return ShortAttention()
 
 
 class _Picked(Sequence[Any]):

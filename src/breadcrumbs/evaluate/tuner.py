@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from breadcrumbs.checkpoint import Checkpoint
 from breadcrumbs.errors import SplitError, SuiteError, TrainingError, suggestion
 from breadcrumbs.evaluate import finetuned
+from breadcrumbs.evaluate.precise import precise
 from breadcrumbs.evaluate.saved import Saved
 from breadcrumbs.evaluate.task import Rows, Split, Task
-from breadcrumbs.evaluate.training import Settings, Step, Training, drawn, on, precise
+from breadcrumbs.evaluate.training import Settings, Step, Training, drawn, on
 
 if TYPE_CHECKING:
     from breadcrumbs.evaluate.scoring import Scorer
@@ -57,13 +59,14 @@ class Tuner:
         if record is not None:
             finetuned.check_same(path, record["made_of"], of)
             return record
-        rows = drawn(rows, self.settings.rows, seed, name)
-        writer = finetuned.begin(path, scorer.base, of)
+        rows, base = drawn(rows, self.settings.rows, seed, name), scorer.base
+        assert isinstance(base, Checkpoint)
+        writer = finetuned.begin(path, base, of)
         try:
             saved = Saved(finetuned.partial(path) / finetuned.STATE, self.every)
             state, told = self._train(scorer, task, rows, seed, saved, tell)
             record = {"made_of": of, **told}
-            finetuned.finish(writer, scorer.base, state, record)
+            finetuned.finish(writer, base, state, record)
         except (MemoryError, RuntimeError) as error:  # Torch raises the latter
             full = ("out of memory" in str(error)) or ("allocate memory" in str(error))
             if isinstance(error, MemoryError) or full:
