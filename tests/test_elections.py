@@ -96,8 +96,10 @@ def merged_in_a_loop(base, steps, alpha: float, dtype) -> list[float]:
 
 def assert_right(base, models, keep, kernel, arguments, kind, majority, alpha, dtype) -> None:
     extent, out = np.array(plain.NO_EXTENT, np.uint32), np.empty(base.size, dtype)
-    squares = kernel(base, models, *arguments, kind, majority, alpha, extent, out)
+    found = np.empty(base.size)
+    squares = kernel(base, models, *arguments, kind, majority, alpha, extent, out, found)
     steps = elect_in_a_loop(base, models, keep, kind, majority)
+    assert found.tolist() == steps
     # As strings, since 0 and -0 are equal.
     assert list(map(repr, floats(out))) == list(
         map(repr, merged_in_a_loop(base, steps, alpha, dtype))
@@ -145,10 +147,11 @@ def assert_equal_results(name: str, base, arguments, dtype, *more) -> None:
     for kernel in (plain, compiled):
         extent, out = np.array(plain.NO_EXTENT, np.uint32), np.empty(base.size, dtype)
         with np.errstate(over="ignore"):
-            squares = getattr(kernel, name)(base, *arguments, extent, out, *more)
-        results.append((plain.extent_of(extent, base.dtype), out, squares))
-    (extent, out, squares), (again, other, sums) = results
-    assert extent == again and same(out, other)
+            found = np.empty(base.size)
+            squares = getattr(kernel, name)(base, *arguments, extent, out, found, *more)
+        results.append((plain.extent_of(extent, base.dtype), out, found, squares))
+    (extent, out, found, squares), (again, other, steps, sums) = results
+    assert extent == again and same(out, other) and same(found, steps)
     assert math.isclose(squares, sums, rel_tol=1e-9)
 
 
@@ -204,7 +207,8 @@ def test_elections_are_those_of_the_aggregate(number, dtype, seed, merge, majori
     kind = ["mean", "sum", "max"].index(merge)
     for kernel in (plain, compiled):
         extent, out = np.array(plain.NO_EXTENT, np.uint32), np.empty(base.size, dtype)
-        kernel.elect_band(base, models, 1500, cuts, kind, majority, alpha, extent, out)
+        none = np.empty(0)
+        kernel.elect_band(base, models, 1500, cuts, kind, majority, alpha, extent, out, none)
         assert same(out, expected)
         assert aggregate.vote and kernel.vote_band(base, models, 1500, cuts) == aggregate.vote(
             entries
@@ -240,9 +244,11 @@ def test_elect_weighted_is_the_aggregates_election(
     )
     extent, out = np.array(plain.NO_EXTENT, np.uint32), np.empty(base.size, dtype)
     kept = np.zeros(number, np.int64)
-    arguments = unit, cuts, drawn, kind, majority, given_, shares, alpha, extent, out, kept
+    found = np.empty(base.size)
+    arguments = unit, cuts, drawn, kind, majority, given_, shares, alpha, extent, out, found, kept
     _, inexact = kernel.elect_weighted(base, models, *arguments)
     if not inexact:
+        assert (alpha * found == step).all()
         assert same(out, plain.round_to(expected, name).view(dtype))
 
 
@@ -259,7 +265,8 @@ def test_elect_weighted(it, kind, majority, weights, alpha, dtype, data):
 
     def run(kernel, extent, out):
         kept = np.zeros(number, np.int64)
-        return *kernel.elect_weighted(base, models, *settings_, extent, out, kept), kept.tolist()
+        results = extent, out, np.empty(0), kept
+        return *kernel.elect_weighted(base, models, *settings_, *results), kept.tolist()
 
     assert_same_merge(base, dtype, run)
 
@@ -272,7 +279,8 @@ def test_opposite_terms_that_only_their_remainders_tell_apart():
         extent, out = np.array(plain.NO_EXTENT, np.uint32), np.empty(2, np.float32)
         drawn = np.zeros(3, np.uint64), 0, np.empty(0, np.uint32)
         arguments = 2, np.empty((0, 3, 4), np.int64), drawn, 1, 1, weights, np.empty(1), 1.0
-        _, inexact = kernel.elect_weighted(base, models, *arguments, extent, out, np.zeros(3, int))
+        results = extent, out, np.empty(0), np.zeros(3, int)
+        _, inexact = kernel.elect_weighted(base, models, *arguments, *results)
         assert not inexact and out.tolist() == [np.float32(1 / 3), np.float32(-1 / 3)]
 
 

@@ -321,3 +321,13 @@ def test_a_weight_that_is_not_finite_is_found_in_any_chunk():
     found = breadcrumbs.merge(base, models, allow_nonfinite=True, **allowed)
     models[1]["b"][2, 7] = base["b"][2, 7]
     assert_same(found, reference.merge(base, models, method="breadcrumbs", **allowed))
+
+
+def test_a_tensor_that_was_left_as_it_was_takes_no_histogram(monkeypatch, seen):
+    base, models = family("usual", 11, 3, shapes={"a": (20, 600), "b": (20, 600)})
+    models = [{**model, "b": base["b"]} for model in models]
+    monkeypatch.setattr(survey, "ROOM", 0.06)
+    monkeypatch.setattr(survey, "SPARE", 0)
+    found, kept = run(base, models, method="breadcrumbs", beta=0.9, gamma=0.99)
+    assert found["b"].tobytes() == base["b"].tobytes() and kept["b"] == [1080] * 3
+    assert seen["_sample"] and not seen["_histograms"]

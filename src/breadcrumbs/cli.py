@@ -7,7 +7,7 @@ import os
 
 import click
 
-from breadcrumbs.commands import command, demo, finetune, merge, methods, models, soup
+from breadcrumbs.commands import command, demo, evaluate, finetune, merge, methods, models, soup
 from breadcrumbs.version import __version__
 
 # NumPy is not loaded yet. The threads of its linear algebra would only cost their start, and what
@@ -56,6 +56,7 @@ for one in (
     models.compare,
     models.inspect,
     soup.soup,
+    evaluate.evaluate,
     finetune.finetune,
     demo.demo,
     completion,

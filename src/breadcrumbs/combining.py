@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from breadcrumbs import electing, gram, plan_statistics
-from breadcrumbs.aggregates import Elementwise, Entries, Gram, Whole
+from breadcrumbs.aggregates import Elementwise, Entries, Gram, Linear, Whole
 from breadcrumbs.checkpoint.tensors import DTYPES
 from breadcrumbs.errors import MismatchError
 from breadcrumbs.kernels import plain
+from breadcrumbs.parameters import Values
 from breadcrumbs.reading import Reading
 from breadcrumbs.sink import SegmentReport
 from breadcrumbs.tensors import rounded
@@ -48,38 +49,48 @@ class Combining(Reading):
             self._write_whole(segment, cuts, report)
             return report
         fast = SegmentReport([0] * self.merging.number)
-        if electing.elect(self, segment, cuts, known if isinstance(known, int) else 1, fast):
+        majority = known if isinstance(known, int) else 1
+        if electing.elect(self, segment, cuts, majority, fast):
             return fast
         if isinstance(known, np.ndarray) and gram.combine(self, segment, known, fast):
             return fast
         for start, _, base, taus, kept, untouched in self.chunks(segment, cuts):
             if isinstance(self.aggregate, Gram):
                 assert isinstance(known, np.ndarray)
-                step = gram.step(self, known, start, base, self.everyone(taus))
-            else:
+                found = gram.step(self, known, start, base, self.everyone(taus))
+            elif isinstance(self.aggregate, Elementwise):
                 entries = self._present(start, taus, kept)
-                if isinstance(self.aggregate, Elementwise):
-                    entries.majority = known if isinstance(known, int) else 1
-                    step = self._step(self.aggregate.combine(entries, self.values), base.shape)
-                    report.counts.update(entries.counts)
-                else:
-                    step = self.merging.factor * plain.exact_sum(
-                        self.merging.weights[:, None] * taus
-                    )
-                    if self.merging.more:
-                        step = step + self.merging.more * base
+                entries.majority = majority
+                found = self._found(self.aggregate.combine(entries, self.unscaled), base.shape)
+                report.counts.update(entries.counts)
+            else:
+                found = plain.exact_sum(self.merging.weights[:, None] * taus)
             self._count(kept, report)
-            self._finish(segment.index, start, base, step, untouched, report)
+            self.add(segment.index, start, base, found, untouched, report)
         return report
 
-    def _step(self, found: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """Return alpha times what an aggregate found; MismatchError if that is no such array."""
+    @property
+    def unscaled(self) -> Values:
+        """The parameters as `combine` has them: without alpha, which what it returns is times."""
+        return {key: value for key, value in self.values.items() if key != "alpha"}
+
+    def _found(self, found: Any, shape: tuple[int, ...]) -> np.ndarray:
+        """Return what an aggregate found, flat; MismatchError if that is no array of that shape."""
         if np.shape(found) != shape:
             raise MismatchError(
                 f"tensor {self.tensor.name!r}: `combine` of method {self.engine.plan.method.name}"
                 f" returned the shape {np.shape(found)}, not {shape}. Repair the method."
             )
-        return self.alpha * np.asarray(found)
+        return np.asarray(found, np.float64).reshape(-1)
+
+    def _step(self, base: np.ndarray, found: np.ndarray) -> np.ndarray:
+        """Return what is added to the base: the factor times what an aggregate found."""
+        if isinstance(self.aggregate, Gram):
+            return found
+        if not isinstance(self.aggregate, Linear):
+            return self.alpha * found
+        step = self.merging.factor * found
+        return step + self.merging.more * base if self.merging.more else step
 
     def _added(self, base: np.ndarray, step: np.ndarray) -> np.ndarray:
         """Return base + step, both float64, as the output's dtype."""
@@ -101,15 +112,37 @@ class Combining(Reading):
             untouched.append(bad + at.start)
             self._count(kept, report)
         given: list[Any] = [base.reshape(shape), taus.reshape(-1, *shape), self.weights.tolist()]
-        given.append(self.values)
+        given.append(self.unscaled)
         if self.aggregate.statistics is not None:
             plan = self.engine.plan
             given.append(plan_statistics.read_whole(plan, self.tensor, t) for t in self.all)
-        step = self._step(self.aggregate.combine(*given), shape).reshape(-1)
+        found = self._found(self.aggregate.combine(*given), shape)
         bad = np.concatenate(untouched)
-        self._finish(segment.index, segment.start, base, step, bad, report)
+        self.add(segment.index, segment.start, base, found, bad, report)
 
-    def _finish(self, index, start, base, step, untouched, report) -> None:
+    def rescale(self, index: int, start: int, found: np.ndarray) -> None:
+        """Write a chunk from what an aggregate found before."""
+        raw, untouched = self.merging.base(start, found.size)
+        base = plain.widen(raw).astype(np.float64)
+        report = SegmentReport([0] * self.merging.number)
+        self.add(index, start, base, found, untouched, report)
+
+    def add(
+        self,
+        index: int,
+        start: int,
+        base: np.ndarray,
+        found: np.ndarray,
+        untouched: np.ndarray,
+        report: SegmentReport,
+    ) -> None:
+        """Write a chunk of the base, float64, plus the step that follows from ``found``.
+
+        untouched: entries of the base that stay as they are, since they are not finite.
+        """
+        if self.engine.steps is not None:
+            self.engine.steps.keep(self.tensor, start, found)
+        step = self._step(base, found)
         if self.tensor.onto is not None:
             raw = np.empty(base.size, DTYPES[self.tensor.onto.dtype])
             self.tensor.onto.read_into(start, raw)

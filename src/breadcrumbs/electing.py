@@ -76,7 +76,8 @@ def elect(
         base, models = rows[0], rows[1:]
         out = merging.raw_buffer(n)
         bits = np.array(plain.NO_EXTENT, np.uint32)
-        settings, results = (kind, majority), (it.alpha, bits, out)
+        found = np.empty(0 if it.engine.steps is None else n)
+        settings, results = (kind, majority), (it.alpha, bits, out, found)
         unit, mine, drawn = n, none, (keys, start, limits)
         if band and cuts is None:
             unit, mine = merging.cuts_of(rows, slice(0, FUSED), None)
@@ -93,8 +94,11 @@ def elect(
         values = merging.accept(it.alpha**2 * squares, inexact, bits, out, report)
         if values is None:
             return False
-        done.append((start, values.copy() if n < segment.stop - segment.start else values))
-    for start, values in done:  # not before all are right, since nothing is written twice
+        values = values.copy() if n < segment.stop - segment.start else values
+        done.append((start, values, found))
+    for start, values, found in done:  # not before all are right, since nothing is written twice
+        if it.engine.steps is not None:
+            it.engine.steps.keep(it.tensor, start, found)
         it.engine.sink.write(segment.index, start, values)
     merging.add_kept(kept, report)
     merging.count_kept(segment, cuts, report)

@@ -29,9 +29,10 @@ from breadcrumbs.plan import Plan
 from breadcrumbs.preparing import Prepared, prepare
 from breadcrumbs.schedule import Task, after, run_tasks
 from breadcrumbs.sink import SegmentReport, Sink, TensorReport
+from breadcrumbs.steps import Steps
 from breadcrumbs.tensors import Merging, copy
 from breadcrumbs.transforms import Fitted
-from breadcrumbs.work import Job, Segment
+from breadcrumbs.work import Job, Piece, Segment
 
 #: Hashing begins with one in EARLY of its tasks; the others come LATE (of all) after the merge.
 EARLY = 5
@@ -47,6 +48,8 @@ class Engine:
     kernel: str = "auto"
     progress: Callable[[int], None] = lambda nbytes: None
     digests: FileDigests | None = None
+    #: Where the steps go before their factor, if they are to be kept.
+    steps: Steps | None = None
     reports: list[TensorReport] = field(init=False)
     #: What is known of the whole model, and of each tensor by name, where it was asked for.
     prepared: Prepared | None = None
@@ -282,18 +285,42 @@ def run(
     kernel: str = "auto",
     progress: Callable[[int], None] = lambda nbytes: None,
     digests: FileDigests | None = None,
+    steps: Steps | None = None,
 ) -> list[TensorReport]:
     """Carry out ``plan`` and return what was done to each tensor.
 
     threads: how many work at once; the bits of the result do not depend on it.
     kernel: see `kernels.choose`. progress: called with numbers of input bytes done.
-    digests: of the input files, to be found on the way.
+    digests: of the input files, to be found on the way. steps: where to keep the steps.
     """
-    engine = Engine(plan, sink, kernel, progress, digests)
+    engine = Engine(plan, sink, kernel, progress, digests, steps)
     tasks = _spread(engine.tasks(), digests.tasks() if digests else [])
     with _one_blas_thread() if isinstance(plan.method.aggregate, Whole) else nullcontext():
         run_tasks(tasks, threads, engine.stop)
+    if steps is not None:
+        steps.ratios.update(engine.ratios)
     return engine.reports
+
+
+def rescale(plan: Plan, steps: Steps, sink: Sink, *, threads: int, kernel: str = "auto") -> None:
+    """Carry out ``plan`` with steps that an earlier merge kept; only its factors may be others."""
+    engine = Engine(plan, sink, kernel, ratios=steps.ratios)
+
+    def add(job: Job, piece: Piece) -> list[Task]:
+        tensor = plan.tensors[piece.index]
+        if tensor.copied:
+            copy(engine, tensor, Segment(piece.index, piece.start, piece.stop, 0))
+            return []
+        merging = Merging(engine, job, tensor)
+        for start, total, rest in steps.parts(tensor, piece):
+            if merging.linear:
+                merging.rescale(piece.index, start, total, rest)
+            else:
+                Combining(merging).rescale(piece.index, start, total)
+        return []
+
+    tasks = [partial(add, job, piece) for job in work.jobs(plan) for piece in job.pieces]
+    run_tasks(tasks, threads, engine.stop)
 
 
 def _one_blas_thread() -> AbstractContextManager[Any]:

@@ -171,18 +171,24 @@ class opened:
     def __enter__(self) -> Plan:
         labels = self.recipe.paths
         with self.stack:
-            base, *models = (
+            found = [
                 self.stack.enter_context(checkpoint.open(source, label))
                 for source, label in zip(self.sources, labels, strict=True)
-            )
-            onto = models.pop() if self.recipe.onto is not None else None
-            number = len(self.recipe.models)
-            made = plan.make(self.recipe, base, models[:number], onto, models[number:])
+            ]
+            made = planned(self.recipe, found)
             self.stack = self.stack.pop_all()
         return made
 
     def __exit__(self, *error: object) -> None:
         self.stack.close()
+
+
+def planned(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Plan:
+    """Return the plan of a recipe for its open checkpoints, those of ``recipe.paths``, in order."""
+    base, *models = checkpoints
+    onto = models.pop() if recipe.onto is not None else None
+    number = len(recipe.models)
+    return plan.make(recipe, base, models[:number], onto, models[number:])
 
 
 def to_arrays(

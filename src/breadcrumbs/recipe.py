@@ -296,7 +296,7 @@ def load(path: str | Path) -> Recipe:
             f"{path}: cannot be read as text ({error}). Give a YAML recipe."
         ) from None
     try:
-        data = yaml.load(text, Loader=_loader())
+        data = yaml.load(text, Loader=yaml_loader())
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise RecipeError(f"{path}, line {line}: not YAML: {error.problem}.") from None
@@ -333,7 +333,7 @@ def beside(recipe: Path, path: str) -> str:
     return stack.renamed(path, found)
 
 
-def _loader() -> type:
+def yaml_loader() -> type:
     """Return YAML's safe loader, with duplicate keys refused and fractions kept as written."""
     import yaml
 

@@ -76,6 +76,35 @@ def status(*, quiet: bool) -> Iterator[Callable[[str], None]]:
         yield lambda what: line.update(what)
 
 
+@contextmanager
+def counted(*, quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
+    """Show a bar of things done on a terminal, with the time left, and nothing elsewhere."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda done, total, what: None
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    bar = Progress(
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+        console=_console(stderr=True),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total, what: bar.update(
+            task, completed=done, total=total, description=what
+        )
+
+
 def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
     """Print what a merge would do."""
     copied = Counter(tensor.copied for tensor in plan.tensors if tensor.copied)

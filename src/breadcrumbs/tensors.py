@@ -67,7 +67,7 @@ def rounded(merged: np.ndarray, tensor: TensorPlan, kernels: ModuleType = plain)
     return values
 
 
-_ALL = slice(None)
+_ALL, _NO_MODELS = slice(None), slice(0, 0)
 
 
 class Merging:
@@ -191,7 +191,8 @@ class Merging:
     ) -> np.ndarray | None:
         """Return the merged segment, or None where the fused kernels do not do it at once."""
         transform = self.engine.plan.method.transform
-        if not self.fused or self.careful or (cuts is None and isinstance(transform, Band)):
+        apply = self.fused and self.engine.steps is None
+        if not apply or self.careful or (cuts is None and isinstance(transform, Band)):
             return None
         n, chunk = segment.stop - segment.start, self.job.chunk
         rows = self.engine.load([self.tensor.base, *self.models], segment.start, n, self.dtype)
@@ -278,7 +279,8 @@ class Merging:
         self, start: int, n: int, cuts: np.ndarray | None, report: SegmentReport
     ) -> np.ndarray | None:
         """Return the merged chunk, or None where the fused kernels do not apply."""
-        if not self.fused or not isinstance(self.engine.plan.method.transform, Band):
+        apply = self.fused and self.engine.steps is None
+        if not apply or not isinstance(self.engine.plan.method.transform, Band):
             return None
         rows = self.read(start, n)
         raw = self.engine.buffer("out", (n,), _RAW[self.tensor.dtype])
@@ -320,7 +322,23 @@ class Merging:
         if inexact.any():
             self._add_exactly(start, n, cuts, total, rest, np.flatnonzero(inexact))
         report.squares += self.factor * self.factor * float(np.einsum("i,i->", total, total))
-        base = rows[0]
+        if self.engine.steps is not None:
+            self.engine.steps.keep(self.tensor, start, total, rest)
+        return self.add(start, rows[0], total, rest, untouched)
+
+    def add(
+        self,
+        start: int,
+        base: np.ndarray,
+        total: np.ndarray,
+        rest: np.ndarray,
+        untouched: np.ndarray,
+    ) -> np.ndarray:
+        """Return a chunk of the base plus the factor times the sums, as the output's dtype.
+
+        untouched: entries of the base that stay as they are, since they are not finite.
+        """
+        n = base.size
         merged = self.kernels.merge(base, total, rest, self.factor)
         zeros = np.flatnonzero(merged == 0)
         if zeros.size:
@@ -337,6 +355,16 @@ class Merging:
             self.tensor.base.read_into(start, original)
             out[untouched] = original[untouched].astype(out.dtype)
         return out
+
+    def rescale(self, index: int, start: int, total: np.ndarray, rest: np.ndarray) -> None:
+        """Write a chunk from sums that were kept."""
+        base, untouched = self.base(start, total.size)
+        self.engine.sink.write(index, start, self.add(start, base, total, rest, untouched))
+
+    def base(self, start: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return raw weights (n,) of the base, and which of them stay as they are."""
+        rows = self.read(start, n, _NO_MODELS)
+        return rows[0], self.check(rows, _NO_MODELS, start)[2] if self.careful else _NONE
 
     def groups(self) -> list[slice]:
         """Return the slices of the models that are read at once; one at least."""

@@ -34,6 +34,8 @@ class Foundation(Protocol):
 
     kind: str
     settings: Mapping[str, Any]
+    #: Whether heads are made of training rows, or of names of classes alone.
+    trains_heads: bool
 
     def load(self, base: str) -> torch.nn.Module:
         """Return the base's module with its weights, in float32, not training."""

@@ -82,10 +82,10 @@ class Row(Key):
 
     def __post_init__(self) -> None:
         """Make plain numbers and text of what is given, and check that they agree."""
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if value is not None and one.name in _CASTS:
-                object.__setattr__(self, one.name, _CASTS[one.name](value))
+        for name, cast in _CASTS.items():
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, cast(value))
         where = f"{self.label} on {self.task}"
         if not (math.isfinite(self.value) and math.isfinite(self.stderr)):
             raise ScoreError(f"{where}: scores {self.value} +- {self.stderr}, which is no number.")
@@ -138,11 +138,17 @@ class Row(Key):
 
 
 KEY = tuple(one.name for one in fields(Key))
-_KINDS = {"str": "TEXT", "float": "REAL", "int": "INTEGER", "bytes": "BLOB"}
-#: The columns of the file: every field but the reference.
-COLUMNS = {
-    one.name: _KINDS[str(one.type).split(" ")[0]] for one in fields(Row) if one.name != "reference"
+_KINDS = {
+    "str": "TEXT NOT NULL",
+    "float": "REAL NOT NULL",
+    "int": "INTEGER NOT NULL",
+    "str | None": "TEXT",
+    "float | None": "REAL",
+    "int | None": "INTEGER",
+    "bytes | None": "BLOB",
 }
+#: The columns of the file: every field but the reference.
+COLUMNS = {one.name: _KINDS[str(one.type)] for one in fields(Row) if one.name != "reference"}
 _CASTS: dict[str, Callable[[Any], Any]] = {
     name: {
         # A file name that is no Unicode can be a label.
@@ -150,7 +156,7 @@ _CASTS: dict[str, Callable[[Any], Any]] = {
         "REAL": float,
         "INTEGER": int,
         "BLOB": bytes,
-    }[kind]
+    }[kind.split(" ")[0]]
     for name, kind in COLUMNS.items()
 }
 #: The same score may stand in several suites, under several names and for several fine-tunings.
@@ -230,18 +236,26 @@ class Results:
             conditions.append(" OR ".join(test for test, _ in tests) or "0")
             parameters += [value for _, values in tests for value in values]
         where = f"WHERE ({') AND ('.join(conditions)})" if conditions else ""
-        return [_row(values) for values in self._database.read(where, parameters)]
+        rows = [_row(values) for values in self._database.read(where, parameters)]
+        # Where the index is damaged, a row may be there twice.
+        latest = {tuple(getattr(row, name) for name in _UNIQUE): row for row in reversed(rows)}
+        return [*reversed(latest.values())] if len(latest) < len(rows) else rows
 
 
 def refer(rows: Iterable[Row], among: Iterable[Row]) -> list[Row]:
     """Return the rows with their reference among the others, if they have none."""
-    by_key = {row.key: row for row in among}
+    by_key = {_key(row, row.model): row for row in among}
     found = []
     for row in rows:
         if row.reference is None and row.finetuned not in (None, row.model):
-            row = replace(row, reference=by_key.get(replace(row.key, model=row.finetuned)))
+            reference = by_key.get(_key(row, row.finetuned))
+            row = row if reference is None else replace(row, reference=reference)
         found.append(row)
     return found
+
+
+def _key(row: Row, model: str | None) -> tuple[Any, ...]:
+    return (model, *(getattr(row, name) for name in KEY if name != "model"))
 
 
 def _test(name: str, wanted: Any) -> tuple[str, list[Any]]:
@@ -252,7 +266,7 @@ def _test(name: str, wanted: Any) -> tuple[str, list[Any]]:
     wanted = _CASTS[name](wanted)
     if name in _HASHES and len(wanted) < 64:
         return f"substr({column}, 1, ?) = ?", [len(wanted), wanted]
-    if COLUMNS[name] == "TEXT" and re.search(r"[*?\[]", wanted):
+    if COLUMNS[name].startswith("TEXT") and re.search(r"[*?\[]", wanted):
         return f"{column} = ? OR {column} GLOB ?", [wanted, wanted]
     return f"{column} = ?", [wanted]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -18,13 +18,15 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 class Rows:
     """Rows of one split of a task.
 
-    inputs: a text, a pair of texts, or a picture (PIL, RGB) each. labels: ``(n,)`` int64, numbers
-    of classes. digest: BLAKE3 of all inputs and labels, in hexadecimal.
+    inputs: a text, a pair of texts, or a picture (PIL, RGB, decoded when it is asked for) each.
+    labels: ``(n,)`` int64, numbers of classes. digest: BLAKE3 of all inputs and labels, in
+    hexadecimal. notes: a line each on what was left out of the source.
     """
 
-    inputs: tuple[Any, ...]
+    inputs: Sequence[Any]
     labels: np.ndarray
     digest: str
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -34,14 +36,15 @@ class Rows:
 class Task:
     """A classification task.
 
-    labels: the names of the classes, by number. read: split -> its rows. metric: what is reported:
-    ``accuracy``, ``matthews`` or ``f1``. head: settings of the foundation's head, such as
-    ``templates`` of a zero-shot head or ``words`` of a text-to-text one. finetuned: the path or hub
-    id of the model that was fine-tuned on it, if there is one, which accuracies are normalised by.
+    labels: the names of the classes, by number, read at first use. read: split -> its rows.
+    metric: what is reported: ``accuracy``, ``matthews`` or ``f1``. head: settings of the
+    foundation's head, such as ``templates`` of a zero-shot head or ``words`` of a text-to-text one.
+    finetuned: the path or hub id of the model that was fine-tuned on it, if there is one, which
+    accuracies are normalised by.
     """
 
     name: str
-    labels: tuple[str, ...]
+    labels: Sequence[str]
     read: Callable[[Split], Rows]
     metric: str = "accuracy"
     head: Mapping[str, Any] = field(default_factory=dict)

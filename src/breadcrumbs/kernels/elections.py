@@ -185,9 +185,11 @@ def _elect(kind, majority, state):
 
 
 @jit
-def _finish(base, wide, models, start, step, alpha, merged, single, extent, out):
+def _finish(base, wide, models, start, step, alpha, merged, single, extent, out, found):
     """Round one block, and note the extent of its weights; return the sum of squares."""
     stop = start + base.size
+    if found.size:
+        found[:] = step
     _merge(wide, step, alpha, merged)
     unusual = _count_unusual(merged)
     if unusual:
@@ -203,7 +205,7 @@ def _finish(base, wide, models, start, step, alpha, merged, single, extent, out)
 
 
 @jit
-def elect_band(base, models, unit, cuts, kind, majority, alpha, extent, out):
+def elect_band(base, models, unit, cuts, kind, majority, alpha, extent, out, found):
     """See `plain.elect_band`."""
     n = base.size
     wide_, kept_ = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
@@ -246,12 +248,15 @@ def elect_band(base, models, unit, cuts, kind, majority, alpha, extent, out):
                 kept,
                 extent,
                 out[start:stop],
+                found[start:stop],
             )
     return squares
 
 
 @jit
-def elect_drawn(base, models, keys, start, limits, kind, majority, alpha, extent, out, kept_number):
+def elect_drawn(
+    base, models, keys, start, limits, kind, majority, alpha, extent, out, found, kept_number
+):
     """See `plain.elect_drawn`."""
     n = base.size
     words = np.empty(BLOCK // 2 + 1, np.uint64)
@@ -289,6 +294,7 @@ def elect_drawn(base, models, keys, start, limits, kind, majority, alpha, extent
             kept,
             extent,
             out[a:b],
+            found[a:b],
         )
     return squares
 

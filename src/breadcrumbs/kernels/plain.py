@@ -396,30 +396,30 @@ MEAN, SUM, LARGEST = 0, 1, 2
 
 
 def elect_band(
-    base, models, unit: int, cuts, kind: int, majority: int, alpha: float, extent, out
+    base, models, unit: int, cuts, kind: int, majority: int, alpha: float, extent, out, found
 ) -> float:
     """Write ``base + alpha * step``, rounded once, to raw ``out``; `merge_band` for elections.
 
     The elected sign of an entry is that of the sum of what the cuts keep of all models, and
     ``majority`` (1 or -1) where the sum is 0. The step is, of the kept task vectors of that sign,
     the mean (``kind`` 0), the sum (1) or the one of the largest magnitude (2); 0 if there is none,
-    and then zeros keep the base's sign. Up to 32 models, all of weight 1. Returns the sum of
-    squares of the steps.
+    and then zeros keep the base's sign. Up to 32 models, all of weight 1. found: (n,) float64, set
+    to the steps, or empty. Returns the sum of squares of the steps.
     """
     return _elect_all(
-        base, models, _kept(base, models, unit, cuts), kind, majority, alpha, extent, out
+        base, models, _kept(base, models, unit, cuts), kind, majority, alpha, extent, out, found
     )
 
 
 def elect_drawn(
-    base, models, keys, start, limits, kind: int, majority: int, alpha: float, extent, out, kept
+    base, models, keys, start, limits, kind, majority, alpha: float, extent, out, found, kept
 ) -> float:
     """Like `elect_band`, for what `add_drawn` adds."""
     keep = [drawn(base.size, keys, start, limits, t) for t in range(len(models))]
     keep = np.array(keep, np.bool_).reshape(models.shape)
     if limits.size:
         kept += np.count_nonzero(keep, axis=1)
-    return _elect_all(base, models, keep, kind, majority, alpha, extent, out)
+    return _elect_all(base, models, keep, kind, majority, alpha, extent, out, found)
 
 
 #: Models that `elect_weighted` takes for a mean: their subsets are looked up.
@@ -427,7 +427,20 @@ SUBSETS = 10
 
 
 def elect_weighted(
-    base, models, unit, cuts, drawn_, kind, majority, weights, shares, alpha, extent, out, kept
+    base,
+    models,
+    unit,
+    cuts,
+    drawn_,
+    kind,
+    majority,
+    weights,
+    shares,
+    alpha,
+    extent,
+    out,
+    found,
+    kept,
 ) -> tuple[float, bool]:
     """Like `elect_band` or, with no cuts, `elect_drawn` of (keys, start, limits), with weights.
 
@@ -473,6 +486,8 @@ def elect_weighted(
     if kind == MEAN:
         share = shares[np.where(wins, *bits)]
         step /= np.where(share == 0, 1.0, share)
+    if found.size:
+        found[:] = step
     added = alpha * step
     _round_raw(np.where(added == 0, wide, wide + added), out)
     _widen_extent(base, models, extent)
@@ -498,7 +513,7 @@ def _kept(base, models, unit: int, cuts) -> np.ndarray:
     return keep
 
 
-def _elect_all(base, models, keep, kind, majority, alpha, extent_bits, out) -> float:
+def _elect_all(base, models, keep, kind, majority, alpha, extent_bits, out, found) -> float:
     wide = widen(base).astype(np.float64)
     total, size, above, below = (np.zeros(base.size) for _ in range(4))
     highest, lowest = total, total
@@ -516,6 +531,8 @@ def _elect_all(base, models, keep, kind, majority, alpha, extent_bits, out) -> f
         step = 0.5 * (total + np.where(up, size, -size))
     if kind == MEAN:
         step /= np.maximum(np.where(up, above, below), 1.0)
+    if found.size:
+        found[:] = step
     added = alpha * step
     _round_raw(np.where(added == 0, wide, wide + added), out)
     _widen_extent(base, models, extent_bits)

@@ -80,6 +80,7 @@ def elect_weighted(
     alpha,
     extent,
     out,
+    found,
     kept_number,
 ):
     """See `plain.elect_weighted`."""
@@ -142,5 +143,6 @@ def elect_weighted(
                 kept,
                 extent,
                 out[a:b],
+                found[a:b],
             )
     return squares, inexact

@@ -1,0 +1,50 @@
+"""Measure and draw one figure: `python -m experiments.paper NAME --family FOLDER`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+from experiments.paper.family import Family, say
+
+from breadcrumbs.version import __version__
+
+HERE = Path(__file__).resolve().parent.parent
+NAMES = ("table1", "fig2", "fig3", "fig6", "fig7", "fig8", "fig9")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m experiments.paper", description=__doc__)
+    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("--family", type=Path, help="folder that `breadcrumbs finetune` wrote")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--workers", type=int, default=0, help="processes; default: all cores")
+    parser.add_argument("--draw", action="store_true", help="only draw what was measured")
+    options = parser.parse_args()
+    figure = importlib.import_module(f"experiments.paper.{options.name}")
+    path = HERE / "results" / f"{options.name}.json"
+    if not options.draw:
+        began = time.monotonic()
+        found: dict[str, Any] = {"seeds": {}}
+        for seed in options.seeds:
+            say(f"{options.name}: seed {seed}")
+            with Family(options.family, seed, options.workers) as family:
+                found["suite"] = family.suite.name
+                found["seeds"][str(seed)] = figure.measure(family)
+        found["seconds"] = round(time.monotonic() - began)
+        found["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
+        found["version"] = __version__
+        found["command"] = f"python -m experiments.paper {options.name} --family FOLDER"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(found, indent=1) + "\n")
+    figure.draw(json.loads(path.read_text()), HERE.parent / "docs" / "figures")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""A family of fine-tunings, at several seeds: recipes over it, and their scores."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from breadcrumbs.evaluate.results import Row
+from breadcrumbs.evaluate.suite import Suite
+
+from breadcrumbs.evaluate import heads
+from breadcrumbs.evaluate import suite as suites
+from breadcrumbs.evaluate.pool import Pool, Settings
+from breadcrumbs.evaluate.task import Split
+from breadcrumbs.recipe import Model, Recipe
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of one recipe. values: by task. normalised: divided by those of the fine-tuned."""
+
+    recipe: Recipe
+    values: Mapping[str, float]
+    normalised: Mapping[str, float]
+    rows: Sequence[Row]
+
+    @property
+    def mean(self) -> float:
+        """The mean over tasks, normalised."""
+        return sum(self.normalised.values()) / len(self.normalised)
+
+    @property
+    def raw(self) -> float:
+        """The mean over tasks, as it is."""
+        return sum(self.values.values()) / len(self.values)
+
+
+class Family:
+    """The fine-tunings of a suite that one seed gave: ``FOLDER/seed-S/suite.yaml``.
+
+    A context manager, which has the processes that score.
+    """
+
+    def __init__(self, folder: Path, seed: int, workers: int = 0):
+        self.folder, self.seed = folder, seed
+        self.suite: Suite = suites.load(str(folder / f"seed-{seed}" / "suite.yaml"))
+        self.tasks = [task.name for task in self.suite.tasks]
+        settings = Settings(
+            results=str(folder / "results.sqlite"), workers=workers, cache=heads.folder()
+        )
+        self.pool = Pool(self.suite, settings)
+
+    def __enter__(self) -> Family:
+        self.pool.__enter__()
+        for _ in self.pool.make_heads(self.tasks):
+            pass
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.pool.__exit__(kind, error, trace)
+
+    def model(self, task: str) -> str:
+        """Return the path of the model that was fine-tuned on a task."""
+        found = self.suite.task(task).finetuned
+        assert found is not None, task
+        return found
+
+    def recipe(self, method: str, tasks: Sequence[str] | None = None, **parameters: Any) -> Recipe:
+        """Return the recipe that merges the fine-tunings of tasks, all unless told."""
+        models = tuple(Model(self.model(name), name=name) for name in tasks or self.tasks)
+        return Recipe(self.suite.base, models, method, parameters)
+
+    @functools.cache  # noqa: B019  a family lives as long as the program
+    def own(self, split: Split) -> dict[str, float]:
+        """Return what each fine-tuned model scores on its own task."""
+        jobs = [(self.model(name), [name]) for name in self.tasks]
+        return {row.task: row.value for _, rows in self.pool.score(jobs, split) for row in rows}
+
+    def base(self, split: Split) -> dict[str, float]:
+        """Return what the base scores on each task."""
+        jobs = [(self.suite.base, self.tasks)]
+        return {row.task: row.value for _, rows in self.pool.score(jobs, split) for row in rows}
+
+    def scores(
+        self,
+        recipes: Sequence[Recipe],
+        split: Split,
+        tasks: Sequence[Sequence[str]] | None = None,
+        saying: str = "",
+    ) -> list[Scored]:
+        """Return the scores of recipes. tasks: those of each recipe; all unless told."""
+        own = self.own(split)
+        mine = tasks or [self.tasks] * len(recipes)
+        rows: dict[int, dict[str, Row]] = {number: {} for number in range(len(recipes))}
+        began = said = time.monotonic()
+        done = 0
+        jobs = list(zip(recipes, mine, strict=True))
+        for number, found in self.pool.score(jobs, split):
+            rows[number].update((row.task, row) for row in found)
+            done += len(rows[number]) == len(mine[number])
+            if time.monotonic() - said > 30:
+                said = time.monotonic()
+                say(f"{saying} {done} of {len(recipes)} in {said - began:.0f} s")
+        result = []
+        for number, recipe in enumerate(recipes):
+            values = {name: rows[number][name].value for name in mine[number]}
+            ratios = {name: value / own[name] for name, value in values.items()}
+            ordered = [rows[number][name] for name in mine[number]]
+            result.append(Scored(recipe, values, ratios, ordered))
+        return result
+
+    def best(self, recipes: Sequence[Recipe], saying: str = "") -> tuple[Scored, list[Scored]]:
+        """Return the recipe that is best on validation rows, and all."""
+        found = self.scores(recipes, "validation", saying=saying)
+        return max(found, key=lambda one: one.mean), found
+
+
+def grid(**values: Iterable[Any]) -> list[dict[str, Any]]:
+    """Return every combination of values, as parameters."""
+    found: list[dict[str, Any]] = [{}]
+    for name, options in values.items():
+        found = [{**one, name: option} for one in found for option in options]
+    return found
+
+
+def say(text: str) -> None:
+    """Print a line of progress."""
+    print(text, file=sys.stderr, flush=True)

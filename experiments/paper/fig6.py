@@ -1,0 +1,43 @@
+"""Fig. 6: every pair of tasks."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+from experiments.paper.choosing import COMPARED, chosen, mean
+from experiments.paper.drawing import NAMES, drawn
+from experiments.paper.family import Family
+
+
+def measure(family: Family) -> dict[str, Any]:
+    """Return the mean normalised accuracy of both tasks of every pair, by method.
+
+    One setting for all pairs, chosen on their validation rows.
+    """
+    pairs = [list(pair) for pair in itertools.combinations(family.tasks, 2)]
+    result: dict[str, Any] = {"pairs": pairs, "settings": {}, "values": {}}
+    for method in COMPARED:
+        setting, _ = chosen(family, method, pairs, f"{method} pairs")
+        recipes = [family.recipe(method, pair, **setting) for pair in pairs]
+        scored = family.scores(recipes, "test", pairs, f"{method} pairs")
+        result["settings"][method] = setting
+        result["values"][method] = [round(mean(one.normalised), 5) for one in scored]
+    return result
+
+
+def draw(found: dict[str, Any], folder: Path) -> None:
+    """Draw one method against the other, a point a pair."""
+    with drawn(folder / "fig6.svg", 4.0, 4.0) as (_, axis):
+        across, up = COMPARED
+        points = [
+            (100 * x, 100 * y)
+            for seed in found["seeds"].values()
+            for x, y in zip(seed["values"][across], seed["values"][up], strict=True)
+        ]
+        low, high = min(map(min, points)) - 1, max(map(max, points)) + 1
+        axis.plot([low, high], [low, high], color="#999999", linewidth=0.8)
+        axis.scatter(*zip(*points, strict=True), s=10, color="#0072B2", alpha=0.6)
+        axis.set_xlabel(f"{NAMES[across]}, normalised accuracy, %")
+        axis.set_ylabel(f"{NAMES[up]}, normalised accuracy, %")

@@ -1,0 +1,155 @@
+"""Scores of many models: several processes of one thread each, and rows that are kept.
+
+Nothing is computed twice: a row is found again by the hash of the weights, of the head, of the
+rows and the precision. Models that are recipes are merged in memory, in the process that scores
+them; no file is written.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import connection, get_context, parent_process
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from breadcrumbs.errors import ScoreError
+from breadcrumbs.evaluate.task import Split
+from breadcrumbs.recipe import Recipe
+
+if TYPE_CHECKING:
+    from breadcrumbs.evaluate.results import Row
+    from breadcrumbs.evaluate.suite import Suite
+
+#: A model to score: a path or hub id, or what is to be merged.
+Spec = str | Recipe
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to score. results: file of rows, or None. workers: processes, 0 for one a core. device,
+    precision, cache: see `Scorer`."""
+
+    results: str | None = None
+    workers: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    cache: Path | None = None
+
+
+class Pool:
+    """Processes that score models on the tasks of a suite. A context manager.
+
+    A search hands in ``suite.tuning()``, and the processes then have no way to test rows either.
+    """
+
+    def __init__(self, suite: Suite, settings: Settings):
+        from breadcrumbs.evaluate import devices
+
+        devices.require_torch()
+        self.suite, self.settings = suite, settings
+        gpu = settings.device != "cpu" and devices.device(settings.device).type != "cpu"
+        self.workers = settings.workers or (1 if gpu else max(1, os.cpu_count() or 1))
+        self._executor: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Pool:
+        self._executor = ProcessPoolExecutor(
+            self.workers,
+            mp_context=get_context("spawn"),
+            initializer=_begin,
+            initargs=(self.suite, self.settings),
+        )
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        assert self._executor is not None
+        processes = list((self._executor._processes or {}).values())
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        for process in processes:  # nothing is lost: rows are kept as they are found
+            process.terminate()
+
+    def make_heads(self, tasks: Sequence[str]) -> Iterator[str]:
+        """Make the heads of tasks, each in one process; yield their names as they are done."""
+        yield from self._each([("head", name) for name in tasks])
+
+    def score(
+        self, models: Sequence[tuple[Spec, Sequence[str]]], split: Split
+    ) -> Iterator[tuple[int, list[Row]]]:
+        """Yield (number of the model, rows) as they come, in parts where models are few.
+
+        models: what to score, and the names of the tasks to score it on. Heads are made before, or
+        every process makes its own.
+        """
+        apart = len(models) < 2 * self.workers
+        jobs = [
+            ("score", number, spec, group, split)
+            for number, (spec, names) in enumerate(models)
+            for group in ([[name] for name in names] if apart else [list(names)])
+        ]
+        yield from self._each(jobs)
+
+    def _each(self, jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+        """Yield the results of jobs as they come; a few wait at a time, so that an end is soon."""
+        assert self._executor is not None, "the pool is used as a context manager"
+        left, running = iter(jobs), set[Future[Any]]()
+        while True:
+            for job in left:
+                running.add(self._executor.submit(_run, job))
+                if len(running) >= 2 * self.workers:
+                    break
+            if not running:
+                return
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                try:
+                    found = future.result()
+                except BrokenProcessPool:
+                    raise ScoreError(
+                        "a process that scores models ended by itself, perhaps for want of memory."
+                        " Give fewer --workers; what was scored is kept."
+                    ) from None
+                yield found
+
+
+# --- in the processes -------------------------------------------------------------------------
+
+_state: Any = None
+
+
+def _begin(suite: Suite, settings: Settings) -> None:
+    """Set this process up: one thread, no noise, no Ctrl-C of its own."""
+    global _state
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    import torch
+
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _state = (suite, settings)
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _run(job: tuple[Any, ...]) -> Any:
+    """Do a job: make a head, or score a model."""
+    global _state
+    from breadcrumbs.evaluate.worker import Worker
+
+    if isinstance(_state, tuple):
+        _state = Worker(*_state)
+    if job[0] == "head":
+        return _state.make_head(job[1])
+    return job[1], _state.score(*job[2:])

@@ -1,0 +1,144 @@
+"""Scores of models on tasks, in one process: weights in, answers counted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import breadcrumbs
+from breadcrumbs.evaluate import devices, heads, metrics
+from breadcrumbs.evaluate.foundation import Batch
+from breadcrumbs.evaluate.results import model_hash
+from breadcrumbs.evaluate.task import Split, Task
+
+if TYPE_CHECKING:
+    from breadcrumbs.evaluate.suite import Suite
+
+#: Rows in a batch.
+BATCH = {"cpu": 32, "cuda": 256}
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model scores on one split of one task.
+
+    value: of the metric, with its standard error. hits: (items,) which answers are right.
+    """
+
+    task: str
+    split: str
+    metric: str
+    value: float
+    stderr: float
+    hits: np.ndarray
+    seconds: float
+
+    @property
+    def correct(self) -> int:
+        """The number of right answers."""
+        return int(np.count_nonzero(self.hits))
+
+    @property
+    def items(self) -> int:
+        """The number of rows."""
+        return len(self.hits)
+
+
+class Scorer:
+    """Scores weights on the tasks of a suite.
+
+    Holds one module, which weights are put into, and of each task the head and the batches, which
+    are made once. cache: a folder of heads, made of the base, that processes share.
+    """
+
+    def __init__(
+        self, suite: Suite, *, device: str = "cpu", precision: str = "auto", cache: Path | None
+    ):
+        from breadcrumbs.evaluate.weights import Slots
+
+        self.suite, self.foundation = suite, suite.foundation
+        self.device = devices.device(device)
+        self.precision = devices.precision(precision, self.device)
+        self.cache = cache
+        self.base: Mapping[str, Any] = breadcrumbs.open(suite.base)
+        self.base_hash = model_hash(self.base)
+        self.module = self.foundation.load(suite.base).to(self.device)
+        self.slots = Slots(self.module, self.base)
+        #: The hash of the weights in the module.
+        self._holds = self.base_hash
+        self._heads: dict[str, Any] = {}
+        self._batches: dict[tuple[str, str], Sequence[Batch]] = {}
+
+    def head(self, task: Task) -> Any:
+        """Return the frozen head of a task: from the cache, or made of the base now."""
+        if task.name not in self._heads:
+            key = self.head_digest(task)
+            found = heads.read(self.cache, key)
+            if found is None:
+                self._put(self.base, self.base_hash)
+                with self._context():
+                    found = self.foundation.head(self.module, task)
+                heads.write(self.cache, key, found)
+            self._heads[task.name] = _to(found, self.device)
+        return self._heads[task.name]
+
+    def head_digest(self, task: Task) -> str:
+        """Return a digest of all that the head of a task is made of."""
+        return heads.digest(self.suite, task, self.base_hash, self.precision)
+
+    def score(self, task: Task, split: Split, state: Mapping[str, Any], hash_: str) -> Score:
+        """Return the score of weights. hash_: theirs, which tells whether they are in already."""
+        began = time.perf_counter()
+        head = self.head(task)
+        self._put(state, hash_)
+        batches = self._prepared(task, split)
+        answers, labels = [], []
+        with self._context():
+            for batch in batches:
+                inputs = _to(batch.inputs, self.device)
+                mine = Batch(inputs, batch.rows, batch.labels)
+                found = self.foundation.logits(self.module, head, mine)
+                answers.append(found.argmax(dim=-1).cpu().numpy())
+                labels.append(np.asarray(batch.labels))
+        order = np.concatenate([batch.rows for batch in batches])
+        given, truth = np.empty(len(order), np.int64), np.empty(len(order), np.int64)
+        given[order], truth[order] = np.concatenate(answers), np.concatenate(labels)
+        value, stderr = metrics.measured(task.metric, given, truth)
+        seconds = time.perf_counter() - began
+        return Score(task.name, split, task.metric, value, stderr, given == truth, seconds)
+
+    def _put(self, state: Mapping[str, Any], hash_: str) -> None:
+        if hash_ != self._holds:
+            self._holds = ""
+            self.slots.put(state)
+            self._holds = hash_
+
+    def _prepared(self, task: Task, split: Split) -> Sequence[Batch]:
+        if (task.name, split) not in self._batches:
+            rows = task.rows(split)
+            made = self.foundation.prepare(task, rows, BATCH[self.device.type])
+            self._batches[task.name, split] = made
+        return self._batches[task.name, split]
+
+    def _context(self) -> Any:
+        import contextlib
+
+        import torch
+
+        stack = contextlib.ExitStack()
+        stack.enter_context(torch.inference_mode())
+        enabled = self.precision == "bfloat16"
+        stack.enter_context(torch.autocast(self.device.type, torch.bfloat16, enabled=enabled))
+        return stack
+
+
+def _to(value: Any, device: Any) -> Any:
+    """Return tensors, in mappings too, on the device."""
+    if isinstance(value, Mapping):
+        return {key: _to(one, device) for key, one in value.items()}
+    return value.to(device) if hasattr(value, "to") else value

@@ -1,0 +1,184 @@
+"""A suite: a foundation, a base and tasks, from one YAML file that docs/suite.md specifies.
+
+Reading a suite opens no data and no weights. The same file gives the same rows in every process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from breadcrumbs.errors import SuiteError, suggestion
+from breadcrumbs.evaluate import declared, tasks
+from breadcrumbs.evaluate.foundation import Foundation
+from breadcrumbs.evaluate.task import Task
+
+SHIPPED = Path(__file__).parent / "suites"
+KEYS = ("suite", "foundation", "base", "tasks")
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What models are evaluated on. base: path or hub id. path: the file that it was read from.
+
+    declared: what the file says, as plain data in which no path is relative.
+    """
+
+    name: str
+    foundation: Foundation
+    base: str
+    tasks: tuple[Task, ...]
+    path: Path | None = None
+    declared: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def task(self, name: str) -> Task:
+        """Return the task of that name; SuiteError with the nearest one."""
+        known = [task.name for task in self.tasks]
+        if name not in known:
+            raise SuiteError(
+                f"suite {self.name}: there is no task {name!r}.{suggestion(name, known)} The tasks"
+                f" are {', '.join(known)}."
+            )
+        return self.tasks[known.index(name)]
+
+    def tuning(self) -> Suite:
+        """Return the suite without test rows, for all that chooses or trains."""
+        return replace(self, tasks=tuple(task.tuning() for task in self.tasks))
+
+    def with_models(self, models: Mapping[str, str]) -> Suite:
+        """Return the suite with these as the fine-tuned models of the tasks that are named."""
+        for name in models:
+            self.task(name)
+        found = {name: os.path.abspath(p) if Path(p).exists() else p for name, p in models.items()}
+        changed = [
+            replace(task, finetuned=found.get(task.name, task.finetuned)) for task in self.tasks
+        ]
+        entries = [
+            {**entry, "finetuned": found[entry["task"]]} if entry["task"] in found else entry
+            for entry in self.declared["tasks"]
+        ]
+        return replace(self, tasks=tuple(changed), declared={**self.declared, "tasks": entries})
+
+    def to_mapping(self, folder: Path | None = None) -> dict[str, Any]:
+        """Return the suite as plain data, as a file holds it.
+
+        folder: of that file; paths inside it are written relative to it, all others in full.
+        """
+        return _relative(dict(self.declared), None if folder is None else os.path.abspath(folder))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the suite as a file, which gives the same tasks and rows from there."""
+        import yaml
+
+        path = Path(path)
+        data = self.to_mapping(path.parent)
+        text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
+        new = path.with_name(f".{path.name}.{os.getpid()}")
+        new.write_text(text, encoding="utf-8")
+        os.replace(new, path)
+
+
+def shipped() -> list[str]:
+    """Return the names of the suites that come with the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def load(source: str | os.PathLike[str], base: str | None = None) -> Suite:
+    """Return the suite that a YAML file, or the name of a shipped one, declares.
+
+    base: another base than the file's: a path, a hub id, or ``package:NAME/path``.
+    """
+    path = _file(os.fspath(source))
+    data = declared.mapping(declared.read(path), str(path), KEYS)
+    for key in ("foundation", "tasks"):
+        if key not in data:
+            raise SuiteError(
+                f"{path}: there is no {key!r}. A suite has foundation, base and tasks."
+            )
+    if base is None and "base" not in data:
+        raise SuiteError(f"{path}: there is no 'base'. Name the folder or hub id of the base.")
+    folder = path.parent
+    name = declared.text(data.get("suite", path.stem), f"{path}: suite")
+    text = declared.text(data["base"], f"{path}: base") if base is None else base
+    text = tasks.absolute(text, folder if base is None else Path())
+    found: list[tasks.Declared] = []
+    for i, entry in enumerate(declared.items(data["tasks"], f"{path}: tasks")):
+        found += tasks.read(entry, folder, text, f"{path}: tasks[{i}]")
+    _check_names([one.task.name for one in found], path)
+    kind = _foundation(data["foundation"], folder, f"{path}: foundation")
+    mapping = {
+        "suite": name,
+        "foundation": kind,
+        "base": text,
+        "tasks": [dict(one.mapping) for one in found],
+    }
+    return Suite(
+        name,
+        _made(kind, folder, f"{path}: foundation"),
+        tasks.place(text, folder, f"{path}: base"),
+        tuple(one.task for one in found),
+        path,
+        mapping,
+    )
+
+
+def _file(source: str) -> Path:
+    path = Path(os.path.expanduser(source))
+    if path.is_file():
+        return path
+    if source in shipped():
+        return SHIPPED / f"{source}.yaml"
+    what = "is a folder" if path.is_dir() else "no such file"
+    raise SuiteError(
+        f"{source}: {what}.{suggestion(source, shipped())} Give a suite's YAML file, or one of"
+        f" {', '.join(shipped())}."
+    )
+
+
+def _check_names(names: list[str], path: Path) -> None:
+    folded = [name.casefold() for name in names]
+    for name in names:
+        if folded.count(name.casefold()) > 1:
+            raise SuiteError(
+                f"{path}: tasks: the name {name!r} stands twice (upper and lower case count as"
+                " equal). Rename one."
+            )
+
+
+def _foundation(value: Any, folder: Path, where: str) -> str | dict[str, Any]:
+    """Return the declaration with the path of a Python file in full."""
+    if isinstance(value, Mapping):
+        data = declared.mapping(value, where)
+        if "kind" not in data:
+            raise SuiteError(f"{where}: there is no 'kind', such as {{kind: sentence, ...}}.")
+        return {**data, "kind": _foundation(data["kind"], folder, f"{where}: kind")}
+    text = declared.text(value, where)
+    if text.endswith(".py"):
+        found = tasks.absolute(text, folder)
+        if found == text and not Path(text).exists():
+            raise SuiteError(f"{where}: {text}: no such file.")
+        return found
+    return text
+
+
+def _made(kind: str | dict[str, Any], folder: Path, where: str) -> Foundation:
+    from breadcrumbs.evaluate import foundations
+
+    try:
+        return foundations.make(kind, folder)
+    except SuiteError as error:
+        raise SuiteError(f"{where}: {error}") from None
+
+
+def _relative(value: Any, folder: str | None) -> Any:
+    """Return plain data with the absolute paths inside ``folder`` relative to it."""
+    if isinstance(value, Mapping):
+        return {key: _relative(one, folder) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_relative(one, folder) for one in value]
+    if folder is not None and isinstance(value, str) and value.startswith(folder + os.sep):
+        return Path(value).relative_to(folder).as_posix()
+    return value

@@ -1,0 +1,87 @@
+"""Many merges of one family of models in memory, one after the other, each as fast as it can be.
+
+Checkpoints are opened once. Where a recipe differs from an earlier one in factors of the whole step
+alone (`breadcrumbs.steps`), such as alpha, the models are not looked at again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+
+import numpy as np
+
+from breadcrumbs import checkpoint, engine, memory, merging, steps
+from breadcrumbs.checkpoint.tensors import Checkpoint
+from breadcrumbs.merging import Source
+from breadcrumbs.recipe import Recipe
+
+
+class Sweep:
+    """A family of open models, and the steps of the last merges of it. A context; one thread's.
+
+    base, models: what to merge, models by name; a recipe's paths (names, for arrays in memory) say
+        which. What else a recipe names is opened when it is first asked for.
+    keep: of how many merges steps are kept, 8 bytes an entry each.
+    threads, kernel: as for `breadcrumbs.merge`; no bit depends on them.
+    """
+
+    def __init__(
+        self,
+        base: Source,
+        models: Mapping[str, Source] | None = None,
+        *,
+        keep: int = 1,
+        threads: int = 1,
+        kernel: str = "auto",
+    ):
+        self.threads, self.kernel, self.keep = threads, kernel, keep
+        self._stack = ExitStack()
+        self._open: dict[str, Checkpoint] = {}
+        self._steps: dict[str, steps.Steps] = {}
+        with self._stack:
+            self._add(base, "base")
+            for name, model in (models or {}).items():
+                self._add(model, name)
+            self._stack = self._stack.pop_all()
+
+    def _add(self, source: Source, otherwise: str) -> Checkpoint:
+        label = merging.label(source, otherwise)
+        if label not in self._open:
+            found = checkpoint.open(source, label)
+            self._open[label] = self._stack.enter_context(found)
+        return self._open[label]
+
+    def merged(self, recipe: Recipe) -> dict[str, np.ndarray]:
+        """Return the merged weights, bit for bit what `breadcrumbs.merge` makes of the recipe.
+
+        The arrays are the caller's. Raises as `breadcrumbs.merge` does.
+        """
+        plan = merging.planned(recipe, [self._add(path, path) for path in recipe.paths])
+        sink = memory.ArraySink(plan)
+        settings = {"threads": self.threads, "kernel": self.kernel}
+        if not steps.factors(plan) or not self.keep:
+            engine.run(plan, sink, **settings)
+            return sink.arrays
+        key = steps.key(plan)
+        known = self._steps.pop(key, None)
+        if known is not None:
+            engine.rescale(plan, known, sink, **settings)
+        else:
+            while len(self._steps) >= self.keep:
+                del self._steps[next(iter(self._steps))]
+            known = steps.Steps(plan)
+            engine.run(plan, sink, steps=known, **settings)
+        self._steps[key] = known
+        return sink.arrays
+
+    def close(self) -> None:
+        """Close the models and forget their steps."""
+        self._steps.clear()
+        self._stack.close()
+
+    def __enter__(self) -> Sweep:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
