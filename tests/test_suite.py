@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from breadcrumbs.errors import SplitError, SuiteError
-from breadcrumbs.evaluate import sources, suite
+from breadcrumbs.errors import BreadcrumbsError, SplitError, SuiteError
+from breadcrumbs.evaluate import sources, suite, tasks
 from breadcrumbs.evaluate.task import SPLITS
 
 FOUNDATION = """
@@ -161,6 +163,15 @@ def test_a_saved_suite_gives_the_same_tasks_elsewhere(folder: Path, tmp_path: Pa
     ]
     assert digests(again) == digests(found)
     assert sorted(path.name for path in new.iterdir()) == ["spam", "suite.yaml"]
+
+
+def test_a_saved_suite_finds_what_its_foundation_names(folder: Path, tmp_path: Path):
+    (folder / "towers").mkdir()
+    path = folder / "clip.yaml"
+    path.write_text(SUITE.replace("words.py", "{kind: clip, text: ./towers}"))
+    suite.load(path).save(tmp_path / "suite.yaml")
+    again = suite.load(tmp_path / "suite.yaml")
+    assert again.foundation.settings["text"] == str(folder / "towers")
 
 
 def test_a_folder_that_is_moved_with_all_in_it_still_works(folder: Path, tmp_path: Path):
@@ -331,3 +342,51 @@ def test_the_shape_of_clip8_runs_on_a_local_folder_of_pictures(tmp_path: Path):
         for picture, label in zip(rows.inputs, rows.labels, strict=True):
             assert (picture.mode, picture.size) == ("RGB", (8, 6))
             assert (picture.getpixel((0, 0))[0] >= 100) == (task.labels[label] == "bright")
+
+
+# --- whatever a file may hold --------------------------------------------------------------------
+
+ATOMS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 3),
+    st.floats(),
+    st.text(max_size=4),
+    st.text("\n\0/.~a", max_size=3),
+    st.just("long" * 100),
+    st.sampled_from(["data/movies.csv", "words.py", "hub:", "package:", "package:a/b", "rest"]),
+)
+VALUES = st.recursive(
+    ATOMS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.one_of(st.sampled_from(["of", "count", "test", "train", "kind", "task"]), ATOMS),
+            inner,
+            max_size=3,
+        ),
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300)
+@given(
+    where=st.sampled_from(["suite", "task"]),
+    key=st.sampled_from([*suite.KEYS, *tasks.KEYS]),
+    value=VALUES,
+)
+def test_whatever_stands_in_a_file_is_read_or_refused_on_one_line(
+    folder: Path, where: str, key: str, value: Any
+):
+    data = yaml.safe_load(SUITE)
+    (data if where == "suite" else data["tasks"][0])[key] = value
+    path = folder / "any.yaml"
+    path.write_text(yaml.safe_dump(data), encoding="utf-8")
+    try:
+        found = suite.load(path)
+        for task in found.tasks:
+            for split in SPLITS:
+                task.rows(split)
+    except BreadcrumbsError as error:
+        assert "\n" not in str(error)

@@ -16,7 +16,7 @@ from experiments.paper.family import Family, say
 from breadcrumbs.version import __version__
 
 HERE = Path(__file__).resolve().parent.parent
-NAMES = ("table1", "fig2", "fig3", "fig6", "fig7", "fig8", "fig9")
+NAMES = ("table1", "fig2", "fig3", "fig4", "fig6", "fig7", "fig8", "fig9", "table2", "tall")
 
 
 def main() -> None:

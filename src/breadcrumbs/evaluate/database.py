@@ -51,13 +51,13 @@ class Database:
         readonly: bool = False,
         warn: Callable[[str], None] = _warn,
     ):
-        self.path, self.columns, self.readonly, self.warn = path, columns, readonly, warn
-        self.unique = unique
+        self.path, self.readonly, self.warn = path, readonly, warn
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[Any, ...] = ()
         self._told: set[int] = set()
         self._names = ("id", *columns, "checksum")
+        self._schema = _schema(columns, unique)
 
     def write(self, rows: Sequence[Values]) -> None:
         """Write rows in one transaction: all of them or none."""
@@ -156,7 +156,7 @@ class Database:
             self._opened = (os.getpid(), *files.identity(path))
             if not files.recognised(path, self.readonly):
                 raise files.DamagedError("it does not begin as a database does")
-            return files.connect(path, self._names, self.readonly)
+            return files.connect(path, self._schema, readonly=self.readonly)
 
     def _make(self, path: Path, rows: Sequence[Values]) -> None:
         """Make a new file, which takes its name when it is whole."""
@@ -179,18 +179,9 @@ class Database:
             ) from None
 
     def _fill(self, connection: sqlite3.Connection, rows: Sequence[Values]) -> sqlite3.Connection:
-        columns = ", ".join(f'"{name}" {kind}' for name, kind in self.columns.items())
-        # NULLs differ from each other in an index, so they are named where there are any.
-        unique = ", ".join(
-            f'"{name}"' if "NOT NULL" in self.columns[name] else f"ifnull(\"{name}\", '')"
-            for name in self.unique
-        )
-        for statement in (
-            f"PRAGMA application_id = {files.APPLICATION}",
-            f"PRAGMA user_version = {files.VERSION}",
-            f"CREATE TABLE rows (id INTEGER PRIMARY KEY, {columns}, checksum TEXT)",
-            f"CREATE UNIQUE INDEX one ON rows ({unique})",
-        ):
+        connection.execute(f"PRAGMA application_id = {files.APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {files.VERSION}")
+        for statement in self._schema:
             connection.execute(statement)
         self._insert(connection, rows)
         return connection
@@ -243,12 +234,25 @@ class Database:
             for order in ("", "DESC"):  # from both ends up to what is broken
                 with (
                     contextlib.suppress(sqlite3.Error, files.DamagedError),
-                    contextlib.closing(files.connect(copy, self._names)) as old,
+                    contextlib.closing(files.connect(copy, self._schema, checked=False)) as old,
                 ):
                     for number, *values, checksum in old.execute(sql + order):
                         if checksum == seal(values):
                             found[number] = tuple(values)
         return [found[number] for number in sorted(found)]
+
+
+def _schema(columns: Mapping[str, str], unique: Sequence[str]) -> list[str]:
+    """Return the statements that make the table."""
+    listed = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
+    # NULLs differ from each other in an index, so they are named where there are any.
+    parts = (
+        f'"{name}"' if "NOT NULL" in columns[name] else f"ifnull(\"{name}\", '')" for name in unique
+    )
+    return [
+        f"CREATE TABLE rows (id INTEGER PRIMARY KEY, {listed}, checksum TEXT)",
+        f"CREATE UNIQUE INDEX one ON rows ({', '.join(parts)})",
+    ]
 
 
 def _quoted(names: Sequence[str]) -> str:

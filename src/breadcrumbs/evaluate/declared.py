@@ -53,10 +53,12 @@ def items(value: Any, where: str) -> list[Any]:
 
 
 def text(value: Any, where: str) -> str:
-    """Return a text that is not empty."""
+    """Return a text that is not empty, of one line."""
     if not isinstance(value, str) or not value:
         advice = " Put it in quotes." if isinstance(value, bool | int | float) else ""
         raise SuiteError(f"{where}: found {kind(value)} where a text belongs.{advice}")
+    if value.splitlines() != [value] or "\0" in value:
+        raise SuiteError(f"{where}: {kind(value)} is not a text of one line.")
     return value
 
 

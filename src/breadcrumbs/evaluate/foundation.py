@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from breadcrumbs.evaluate.task import Rows, Task
+from breadcrumbs.evaluate.task import Rows, Split, Task
 
 if TYPE_CHECKING:
     import torch
@@ -26,10 +26,35 @@ class Batch:
     labels: Any
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What a foundation that scores by itself found: a task's metric over so many items.
+
+    stderr: its standard error, None if there is no estimate.
+    """
+
+    value: float
+    stderr: float | None
+    items: int
+
+
+class Scoring(Protocol):
+    """What a foundation has besides, whose tasks another program scores: it is asked nothing else.
+
+    A foundation without this method is scored by its logits.
+    """
+
+    def score(self, module: torch.nn.Module, task: Task, split: Split, size: int) -> Measured:
+        """Return the task's metric on the rows of a split, up to ``size`` at once."""
+        ...
+
+
 class Foundation(Protocol):
     """A kind of model: how to load it, ask it and train it.
 
     kind: its name. settings: what was declared of it, which results depend on; plain data.
+    It may remember what belongs to the base that was loaded last, such as its tokenizer, so `load`
+    comes first.
     """
 
     kind: str

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from breadcrumbs import recipe as recipes
 from breadcrumbs.evaluate.pool import Pool, Settings, Spec
+from breadcrumbs.evaluate.results import Results, Row, refer
 from breadcrumbs.evaluate.task import Split
 
 if TYPE_CHECKING:
-    from breadcrumbs.evaluate.results import Row
     from breadcrumbs.evaluate.suite import Suite
 
 #: Called with the number of scores done, of all, and what is being done.
@@ -60,7 +60,11 @@ def of(
                 done += 1
                 progress(done, total, f"{found[number, row.task].label} on {row.task}")
     order = [(number, name) for number, (_, _, mine) in enumerate(jobs) for name in mine]
-    return [found[key] for key in order]
+    rows = refer([found[key] for key in order], found.values())
+    if settings.results is None:
+        return rows
+    with Results(settings.results) as results:
+        return results.referenced(rows)
 
 
 def read(model: Spec) -> Spec:

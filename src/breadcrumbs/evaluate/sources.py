@@ -56,7 +56,7 @@ class Source:
         path, shown = self.path, self.shown
         if path is None:
             return hub.load(shown.removeprefix(HUB), self.config, self.revision, self.columns)
-        if path.is_dir():
+        if os.path.isdir(path):
             return _folder(path, shown)
         if path.suffix.lower() == ".py":
             return _python(path, shown)
@@ -67,7 +67,8 @@ class Source:
     @property
     def has_columns(self) -> bool:
         """Whether it is a table, of which a task says which columns hold what."""
-        return self.path is None or (self.path.suffix.lower() in TABLES and self.path.is_file())
+        path = self.path
+        return path is None or (path.suffix.lower() in TABLES and path.is_file())
 
 
 def locate(text: str, folder: Path, where: str) -> Path | None:
@@ -81,9 +82,9 @@ def locate(text: str, folder: Path, where: str) -> Path | None:
             raise SuiteError(f"{where}: {text!r} names no data set. Write hub:org/name.")
         return None
     path = in_package(text, where) if text.startswith(PACKAGE) else beside(folder, text)
-    if not path.exists():
+    if not os.path.exists(path):
         raise SuiteError(f"{where}: {text}: no such file or folder.{_nearest(path, folder)}")
-    if path.is_file() and path.suffix.lower() not in (*TABLES, ".npz", ".py"):
+    if os.path.isfile(path) and path.suffix.lower() not in (*TABLES, ".npz", ".py"):
         raise SuiteError(
             f"{where}: {text}: cannot be read as data. Give a folder of pictures, or one of"
             f" {', '.join((*TABLES, '.npz', '.py'))}."
@@ -93,7 +94,7 @@ def locate(text: str, folder: Path, where: str) -> Path | None:
 
 def _nearest(path: Path, folder: Path) -> str:
     """Return what else there is with nearly the name of ``path``, or how a hub id is written."""
-    parents = [parent for parent in (folder / path.parent, path.parent) if parent.is_dir()]
+    parents = [parent for parent in (folder / path.parent, path.parent) if os.path.isdir(parent)]
     near = (suggestion(path.name, os.listdir(parent)) for parent in parents)
     hub = " A hub data set is written hub:org/name." if str(path).count("/") == 1 else ""
     return next((text for text in near if text), "" if parents else hub)
@@ -112,13 +113,13 @@ def in_package(text: str, where: str) -> Path:
             f"{where}: {text}: there is no package {name!r} in this environment. Install it."
         )
     paths = [Path(root, inside) for root in roots]
-    return next((path for path in paths if path.exists()), paths[0])
+    return next((path for path in paths if os.path.exists(path)), paths[0])
 
 
 def beside(folder: Path, text: str) -> Path:
     """Return a path relative to ``folder`` if something is there, else to the working folder."""
     path = Path(os.path.expanduser(text))
-    return folder / path if (folder / path).exists() else path
+    return folder / path if os.path.exists(folder / path) else path
 
 
 # --- tables --------------------------------------------------------------------------------------

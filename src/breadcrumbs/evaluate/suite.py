@@ -52,7 +52,7 @@ class Suite:
         """Return the suite with these as the fine-tuned models of the tasks that are named."""
         for name in models:
             self.task(name)
-        found = {name: os.path.abspath(p) if Path(p).exists() else p for name, p in models.items()}
+        found = {name: tasks.absolute(model, Path()) for name, model in models.items()}
         changed = [
             replace(task, finetuned=found.get(task.name, task.finetuned)) for task in self.tasks
         ]
@@ -127,11 +127,11 @@ def load(source: str | os.PathLike[str], base: str | None = None) -> Suite:
 
 def _file(source: str) -> Path:
     path = Path(os.path.expanduser(source))
-    if path.is_file():
+    if os.path.isfile(path):
         return path
     if source in shipped():
         return SHIPPED / f"{source}.yaml"
-    what = "is a folder" if path.is_dir() else "no such file"
+    what = "is a folder" if os.path.isdir(path) else "no such file"
     raise SuiteError(
         f"{source}: {what}.{suggestion(source, shipped())} Give a suite's YAML file, or one of"
         f" {', '.join(shipped())}."
@@ -149,16 +149,19 @@ def _check_names(names: list[str], path: Path) -> None:
 
 
 def _foundation(value: Any, folder: Path, where: str) -> str | dict[str, Any]:
-    """Return the declaration with the path of a Python file in full."""
+    """Return the declaration with paths in full: of a Python file, and settings with a ``/``."""
     if isinstance(value, Mapping):
         data = declared.mapping(value, where)
         if "kind" not in data:
             raise SuiteError(f"{where}: there is no 'kind', such as {{kind: sentence, ...}}.")
+        for key, setting in data.items():
+            if isinstance(setting, str) and "/" in setting:
+                data[key] = tasks.absolute(setting, folder)
         return {**data, "kind": _foundation(data["kind"], folder, f"{where}: kind")}
     text = declared.text(value, where)
     if text.endswith(".py"):
         found = tasks.absolute(text, folder)
-        if found == text and not Path(text).exists():
+        if found == text and not os.path.exists(text):
             raise SuiteError(f"{where}: {text}: no such file.")
         return found
     return text

@@ -36,7 +36,7 @@ def read(entry: Any, folder: Path, base: str, where: str) -> list[Declared]:
     if not isinstance(entry, str):
         return [_task(entry, folder, base, where)]
     path = folder / declared.text(entry, where)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise SuiteError(
             f"{where}: {entry}: no such file. An entry is the path of a YAML file with a task, or"
             " `task:`, `data:` and so on."
@@ -148,7 +148,7 @@ def place(text: str, folder: Path, where: str) -> str:
     relative to ``folder`` if something is there, else ``text`` as it is."""
     if text.startswith(PACKAGE):
         path = sources.in_package(text, where)
-        if not path.exists():
+        if not os.path.exists(path):
             raise SuiteError(f"{where}: {text}: the package has no such folder ({path}).")
         return str(path)
     return absolute(text, folder)
@@ -159,7 +159,7 @@ def absolute(text: str, folder: Path) -> str:
     if text.startswith((PACKAGE, HUB)):
         return text
     path = sources.beside(folder, text)
-    return os.path.abspath(path) if path.exists() else text
+    return os.path.abspath(path) if os.path.exists(path) else text
 
 
 def _last(base: str) -> str:

@@ -36,8 +36,8 @@ def folder(base: str) -> str:
     return str(found)
 
 
-def model(kind: Any, base: str, spare: Sequence[str] = ()) -> Any:
-    """Return the model of a base in float32, not training.
+def model(kind: Any, base: str, spare: Sequence[str] = (), *, widen: bool = True) -> Any:
+    """Return the model of a base in float32 (unless not to be widened), not training.
 
     kind: a class of transformers. spare: beginnings of names of weights that the base may lack,
     because nothing depends on them. SuiteError lists others that it lacks.
@@ -52,7 +52,7 @@ def model(kind: Any, base: str, spare: Sequence[str] = ()) -> Any:
             f"{base}: is no {kind.__name__}: it has no {listing(sorted(missing))}.{also} Give a"
             " base of the foundation's kind."
         )
-    return module.float().eval()
+    return (module.float() if widen else module).eval()
 
 
 def beside(kind: Any, base: str, **settings: Any) -> Any:

@@ -1,0 +1,63 @@
+"""Fig. 4: a long sequence of tasks, merged one after the other, parameters from the first ten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from experiments.paper.choosing import COMPARED, mean, settings, summary
+from experiments.paper.drawing import COLOURS, NAMES, drawn
+from experiments.paper.family import Family, say
+
+FIRST = 10
+AT = (1, 5, 10, 20, 30, 40, 60, 80, 100, 120, 140, 160, 180, 200)
+#: Of the paper, for 200 tasks.
+TAILS = {"beta": 0.85, "gamma": 0.993}
+
+
+def measure(family: Family) -> dict[str, Any]:
+    """Return the mean normalised accuracy on the tasks merged so far, by their number."""
+    result: dict[str, Any] = {"at": [n for n in AT if n <= len(family.tasks)]}
+    first = family.tasks[:FIRST]
+    for method in COMPARED:
+        tried = settings(method)
+        if method == "breadcrumbs":
+            tried += [{**TAILS, "alpha": alpha} for alpha in (0.1, 0.2)]
+        recipes = [family.recipe(method, first, **values) for values in tried]
+        found = family.scores(recipes, "validation", [first] * len(recipes), method)
+        best = max(found, key=lambda one: one.mean)
+        setting = dict(best.recipe.parameters)
+        sets = [family.tasks[:n] for n in result["at"]]
+        merged = [family.recipe(method, tasks, **setting) for tasks in sets]
+        scored = family.scores(merged, "test", sets, method)
+        result[method] = {
+            "setting": setting,
+            "values": [round(mean(one.normalised), 5) for one in scored],
+        }
+        say(f"{method}: {result[method]}")
+    base, own = family.base("test"), family.own("test")
+    result["base"] = [
+        round(mean({name: base[name] / own[name] for name in family.tasks[:n]}), 5)
+        for n in result["at"]
+    ]
+    return result
+
+
+def draw(found: dict[str, Any], folder: Path) -> None:
+    """Draw normalised accuracy against the number of tasks merged."""
+    seeds = list(found["seeds"].values())
+    with drawn(folder / "fig4.svg", 6.0) as (_, axis):
+        at = seeds[0]["at"]
+        for method in COMPARED:
+            columns = zip(*(seed[method]["values"] for seed in seeds), strict=True)
+            points = [summary(column) for column in columns]
+            middle = [100 * value for value, _ in points]
+            axis.plot(at, middle, color=COLOURS[method], label=NAMES[method], marker="o", ms=3)
+            low = [100 * (value - error) for value, error in points]
+            high = [100 * (value + error) for value, error in points]
+            axis.fill_between(at, low, high, color=COLOURS[method], alpha=0.2)
+        bases = [summary(c)[0] for c in zip(*(seed["base"] for seed in seeds), strict=True)]
+        axis.plot(at, [100 * value for value in bases], ":", color="#999999", label="base")
+        axis.set_xlabel("tasks merged (parameters from the first 10)")
+        axis.set_ylabel("normalised accuracy, %")
+        axis.legend()

@@ -1,0 +1,299 @@
+"""Causal models through lm-eval, where it is installed: a tiny random Llama, a task in a file."""
+
+from __future__ import annotations
+
+import json
+
+import foundation_tasks as small
+import numpy as np
+import pytest
+
+import breadcrumbs
+from breadcrumbs.errors import MissingExtraError, SplitError, SuiteError
+from breadcrumbs.evaluate.foundations import lm_tasks, make
+from breadcrumbs.evaluate.task import Task
+from breadcrumbs.evaluate.weights import Slots
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+QUESTIONS = [
+    {"question": f"what is {a} and {b}", "choices": ["red", "a big dog", "blue sky"], "gold": g}
+    for number, (a, b, g) in enumerate(
+        [(a, b, (a * 7 + b * 3) % 3) for a in range(6) for b in range(5)]
+    )
+]
+SIZES = {"train": 8, "validation": 10, "test": 12}
+
+
+def test_without_lm_eval_it_says_what_to_install(monkeypatch):
+    def absent(name):
+        raise lm_tasks.importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(lm_tasks.importlib.metadata, "version", absent)
+    with pytest.raises(MissingExtraError, match=r'pip install "breadcrumbs\[evaluate\]" "lm-eval'):
+        make("causal")
+    monkeypatch.setattr(lm_tasks.importlib.metadata, "version", lambda name: "0.4.2")
+    with pytest.raises(MissingExtraError, match=r"lm-eval 0\.4\.2 is too old"):
+        make("causal")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def write_task(folder, name="small", sizes=SIZES, **more):
+    """Write a task of lm-eval, and its rows as JSON lines, in splits; return the YAML's path."""
+    pytest.importorskip("lm_eval")
+    files, start = {}, 0
+    for split, size in sizes.items():
+        files[split] = str(folder / f"{name}-{split}.jsonl")
+        rows = QUESTIONS[start : start + size]
+        start += size
+        (folder / f"{name}-{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    config = {
+        "task": name,
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": files, "cache_dir": str(folder / "cache")},
+        "output_type": "multiple_choice",
+        "doc_to_text": "question: {{question}} answer:",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "gold",
+        "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
+    }
+    keys = {"train": "training_split", "validation": "validation_split", "test": "test_split"}
+    config |= {keys[split]: split for split in sizes} | more
+    (folder / f"{name}.yaml").write_text(json.dumps(config))
+    return str(folder / f"{name}.yaml")
+
+
+@pytest.fixture(scope="module")
+def yaml(tmp_path_factory):
+    return write_task(tmp_path_factory.mktemp("task"))
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    """Return a function that saves a tiny random Llama, tied or not, with a tokenizer of words."""
+    pytest.importorskip("lm_eval")
+    import tokenizers
+
+    words = ["what", "is", "and", "red", "a", "big", "dog", "blue", "sky", "question", "answer"]
+    vocabulary = ["<unk>", "<s>", "</s>", ":", *words, *map(str, range(10))]
+    made = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({w: n for n, w in enumerate(vocabulary)}, unk_token="<unk>")
+    )
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made, bos_token="<s>", eos_token="</s>", pad_token="</s>"
+    )
+
+    def save(dtype=torch.float32, *, tied=False):
+        folder = tmp_path_factory.mktemp("llama") / "model"
+        config = transformers.LlamaConfig(
+            vocab_size=len(vocabulary),
+            hidden_size=16,
+            intermediate_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=64,
+            initializer_range=0.4,
+            tie_word_embeddings=tied,
+            bos_token_id=1,
+            eos_token_id=2,
+        )
+        torch.manual_seed(0)
+        transformers.LlamaForCausalLM(config).to(dtype).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return str(folder)
+
+    return save
+
+
+def naive_correct(base, questions, state=None):
+    """Return whether the likeliest choice is right, for one question and choice at a time."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(base).eval()
+    if state is not None:
+        model.load_state_dict({n: torch.from_numpy(a) for n, a in state.items()}, strict=False)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(base)
+    right = []
+    for row in questions:
+        context = tokenizer(f"question: {row['question']} answer:")["input_ids"]
+        scores = []
+        for choice in row["choices"]:
+            tokens = tokenizer(choice)["input_ids"]
+            with torch.no_grad():
+                logits = model(torch.tensor([context + tokens])).logits[0].log_softmax(-1)
+            places = range(len(context) - 1, len(context) + len(tokens) - 1)
+            scores.append(sum(logits[p, t].item() for p, t in zip(places, tokens, strict=True)))
+        right.append(int(np.argmax(scores)) == row["gold"])
+    return np.array(right)
+
+
+SPLIT_ROWS = {"validation": QUESTIONS[8:18], "test": QUESTIONS[18:30]}
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_scores_are_those_of_one_choice_at_a_time(llama, yaml, split):
+    base, foundation = llama(), make("causal")
+    module = foundation.load(base)
+    task = lm_tasks.task("mine", f"lm-eval:{yaml}")
+    assert task.metric == "acc"
+    found = foundation.score(module, task, split, 4)
+    right = naive_correct(base, SPLIT_ROWS[split])
+    assert found.items == len(right) == len(task.rows(split))
+    assert found.value == pytest.approx(right.mean())
+    assert found.stderr == pytest.approx(right.std(ddof=1) / len(right) ** 0.5)
+    assert 0 < found.value < 1
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_state_changes_the_scores_as_loading_it_does(llama, yaml, tied):
+    base, foundation = llama(tied=tied), make("causal")
+    module = foundation.load(base)
+    with breadcrumbs.open(base) as it:
+        slots = Slots(module, it)
+    task = lm_tasks.task("mine", yaml)
+    values = set()
+    for seed in range(4):
+        changed = small.shaken(small.state(base), 0.5, seed)
+        slots.put(changed)
+        found = foundation.score(module, task, "test", 64)
+        assert found.value == pytest.approx(naive_correct(base, QUESTIONS[18:], changed).mean())
+        values.add(found.value)
+    assert len(values) > 1
+
+
+def test_the_base_keeps_its_own_dtype(llama, yaml):
+    base, foundation = llama(torch.bfloat16), make("causal")
+    module = foundation.load(base)
+    assert {p.dtype for p in module.parameters()} == {torch.bfloat16}
+    with breadcrumbs.open(base) as it:
+        Slots(module, it).put(small.shaken(small.state(base), 0.3))
+    assert foundation.score(module, lm_tasks.task("mine", yaml), "test", 8).items == 12
+
+
+def test_test_rows_are_not_for_tuning(llama, yaml):
+    foundation = make("causal")
+    module = foundation.load(llama())
+    task = lm_tasks.task("mine", yaml).tuning()
+    assert foundation.score(module, task, "validation", 8).items == 10
+    with pytest.raises(SplitError, match="test rows were asked for"):
+        foundation.score(module, task, "test", 8)
+
+
+def test_rows_are_the_documents_of_the_split(yaml):
+    task = lm_tasks.task("mine", yaml)
+    for split, start, stop in (("train", 0, 8), ("validation", 8, 18), ("test", 18, 30)):
+        assert [json.loads(row) for row in task.rows(split).inputs] == QUESTIONS[start:stop]
+    digests = {task.rows(split).digest for split in ("train", "validation", "test")}
+    assert len(digests) == 3
+    assert lm_tasks.task("mine", yaml).rows("test").digest == task.rows("test").digest
+
+
+def test_the_digest_is_of_all_that_scores_depend_on(yaml, tmp_path):
+    plain = lm_tasks.task("mine", yaml).rows("test").digest
+    same = lm_tasks.task("another name", write_task(tmp_path, "copy")).rows("test").digest
+    assert same == plain
+    text = write_task(tmp_path, "text", doc_to_text="{{question}}?")
+    shots = {"shots": 2}
+    others = {
+        lm_tasks.task("mine", text).rows("test").digest,
+        lm_tasks.task("mine", yaml, head=shots).rows("test").digest,
+        lm_tasks.task("mine", yaml, head={"shots": 3}).rows("test").digest,
+        lm_tasks.task("mine", yaml, head=shots, splits={"train": "train[:5]"}).rows("test").digest,
+    }
+    assert len(others | {plain}) == 5
+
+
+def test_shots_come_out_of_training_rows(yaml):
+    reader = lm_tasks.task("mine", yaml, head={"shots": 3}).read
+    made = reader.task("test")
+    made.build_all_requests(rank=0, world_size=1)
+    train = [row["question"] for row in QUESTIONS[:8]]
+    rest = [row["question"] for row in QUESTIONS[8:]]
+    for instance in made.instances:
+        context, _ = instance.args
+        assert sum(f"question: {q} " in context for q in train) == 3
+        assert sum(f"question: {q} " in context for q in rest) == 1
+
+
+def test_one_split_is_for_the_test_unless_the_suite_says_more(tmp_path):
+    one = write_task(tmp_path, "one", {"train": 8, "validation": 10})
+    task = lm_tasks.task("mine", one)
+    assert [json.loads(row) for row in task.rows("test").inputs] == QUESTIONS[8:18]
+    with pytest.raises(SplitError, match=r"has no validation rows: .*splits: \{validation: "):
+        task.rows("validation")
+
+    told = {"validation": "train[-3:]", "train": "train[:-3]"}
+    task = lm_tasks.task("mine", one, splits=told)
+    found = {split: [json.loads(r) for r in task.rows(split).inputs] for split in told}
+    assert found == {"validation": QUESTIONS[5:8], "train": QUESTIONS[:5]}
+
+    halves = {"validation": "validation[:50%]", "test": "validation[50%:]"}
+    task = lm_tasks.task("mine", one, splits=halves)
+    assert [json.loads(row) for row in task.rows("validation").inputs] == QUESTIONS[8:13]
+    assert [json.loads(row) for row in task.rows("test").inputs] == QUESTIONS[13:18]
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"splits": {"valid": "train"}}, r"no 'valid'. There are train|Did you mean 'validation'"),
+        ({"splits": {"validation": 3}}, "validation: 3 is no text like"),
+        ({"splits": {"validation": "tset"}}, r"'tset' is no part of its data. Did you mean 'test'"),
+        ({"splits": {"validation": "train[a:]"}}, "is no part of its data"),
+        ({"splits": {"validation": "train"}}, r"train rows \(train\) and validation rows.*overlap"),
+        ({"splits": {"validation": "test[5:]"}}, r"validation rows \(test\[5:\]\) and test rows"),
+        ({"metric": "acc_nrom"}, r"no 'acc_nrom'. Did you mean 'acc_norm'\?"),
+        ({"head": {"shot": 3}}, r"no 'shot'. Did you mean 'shots'"),
+        ({"head": {"shots": -1}}, "shots: -1 is not possible. Give 0 or more"),
+    ],
+)
+def test_what_a_task_cannot_be(yaml, how, message):
+    with pytest.raises(SuiteError, match=message):
+        lm_tasks.task("mine", yaml, **how)
+
+
+def test_tasks_that_are_not_there(yaml, tmp_path):
+    with pytest.raises(SuiteError, match=r"task 'mine': lm-eval cannot load .*nowhere\.yaml"):
+        lm_tasks.task("mine", "nowhere.yaml", folder=tmp_path)
+    perplexity = write_task(tmp_path, "worse", metric_list=[
+        {"metric": "brier_score", "aggregation": "brier_score", "higher_is_better": False}
+    ])  # fmt: skip
+    with pytest.raises(SuiteError, match="of 'brier_score', lower is better"):
+        lm_tasks.task("mine", perplexity)
+    bare = write_task(tmp_path, "bare", {"validation": 3, "test": 4})
+    with pytest.raises(SuiteError, match="shots come out of training rows, and it has none"):
+        lm_tasks.task("mine", bare, head={"shots": 1})
+
+
+def test_another_metric_and_its_filter(llama, yaml):
+    foundation = make("causal")
+    module = foundation.load(llama())
+    norm = lm_tasks.task("mine", yaml, metric="acc_norm,none")
+    assert foundation.score(module, norm, "test", 8).items == 12
+    other = lm_tasks.task("mine", yaml, metric="acc,strict")
+    with pytest.raises(SuiteError, match=r"there is no such filter\. Give one of acc,none"):
+        foundation.score(module, other, "test", 8)
+
+
+def test_tasks_of_other_kinds_and_training(llama):
+    foundation = make("causal")
+    module = foundation.load(llama())
+    task = small.task(["a"], [0], ("x",))
+    with pytest.raises(SuiteError, match=r"takes tasks of lm-eval\. Give data: lm-eval:NAME"):
+        foundation.score(module, task, "test", 8)
+    for call in (
+        lambda: foundation.prepare(task, task.rows("test"), 2),
+        lambda: foundation.head(module, task),
+        lambda: foundation.logits(module, None, None),
+        lambda: foundation.loss(module, None, None),
+    ):
+        with pytest.raises(SuiteError, match="lm-eval scores its models"):
+            call()
+    assert isinstance(task, Task)
