@@ -195,7 +195,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bits(home, suite, whole, tm
         time.sleep(0.001)
     time.sleep(random.random() * 0.2)
     ran.send_signal(signal.SIGKILL)
-    ran.communicate()  # until nobody has its stderr open any more
+    ran.communicate(timeout=60)  # until nobody has its stderr open any more
     assert not (tmp_path / "seed-0/three").exists(), "this computer is too fast for this test"
     told = []
     tuner(suite, tmp_path).tune("three", 0, told.append)
@@ -237,9 +237,9 @@ def test_interrupted_after_any_step_it_gives_the_same_bits(suite, whole, tmp_pat
 
 
 def test_a_failure_does_not_spoil_the_next_task_of_the_process(suite, whole, tmp_path):
-    mine = tuner(suite, tmp_path)
+    mine = tuner(suite, tmp_path / "mine")
     interrupt(mine, 5)
-    assert weights_after(mine, "two") != weights(whole)
+    assert weights_after(mine, "two") == weights_after(tuner(suite, tmp_path / "other"), "two")
     assert weights_after(mine, "three") == weights(whole)
 
 
@@ -337,7 +337,8 @@ def test_each_epoch_has_every_row_once_in_an_order_of_its_own(suite):
     ]
     assert sorted(keys[0]) == sorted(keys[1]) == sorted(keys[2])
     assert len(keys[0]) == 200
-    assert keys[0] != keys[1] != keys[2]
+    together = [{frozenset(key[i : i + 2]) for i in range(0, 200, 2)} for key in keys]
+    assert len(together[0] & together[1]) < 20 > len(together[1] & together[2])
     padding = [1 - float(b["mask"].mean()) for epoch in epochs for b in epoch]
     assert np.mean(padding) < 0.05  # at random it would be a quarter
 
