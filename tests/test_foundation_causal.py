@@ -11,7 +11,6 @@ import pytest
 import breadcrumbs
 from breadcrumbs.errors import MissingExtraError, SplitError, SuiteError
 from breadcrumbs.evaluate.foundations import lm_tasks, make
-from breadcrumbs.evaluate.task import Task
 from breadcrumbs.evaluate.weights import Slots
 
 torch = pytest.importorskip("torch")
@@ -143,12 +142,10 @@ def test_scores_are_those_of_one_choice_at_a_time(llama, yaml, split):
     module = foundation.load(base)
     task = lm_tasks.task("mine", f"lm-eval:{yaml}")
     assert task.metric == "acc"
-    found = foundation.score(module, task, split, 4)
-    right = naive_correct(base, SPLIT_ROWS[split])
-    assert found.items == len(right) == len(task.rows(split))
-    assert found.value == pytest.approx(right.mean())
-    assert found.stderr == pytest.approx(right.std(ddof=1) / len(right) ** 0.5)
-    assert 0 < found.value < 1
+    hits = foundation.hits(module, task, split, 4)
+    assert hits.dtype == bool
+    assert hits.tolist() == naive_correct(base, SPLIT_ROWS[split]).tolist()
+    assert 0 < hits.mean() < 1
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -158,14 +155,14 @@ def test_a_state_changes_the_scores_as_loading_it_does(llama, yaml, tied):
     with breadcrumbs.open(base) as it:
         slots = Slots(module, it)
     task = lm_tasks.task("mine", yaml)
-    values = set()
+    seen = set()
     for seed in range(4):
         changed = small.shaken(small.state(base), 0.5, seed)
         slots.put(changed)
-        found = foundation.score(module, task, "test", 64)
-        assert found.value == pytest.approx(naive_correct(base, QUESTIONS[18:], changed).mean())
-        values.add(found.value)
-    assert len(values) > 1
+        hits = foundation.hits(module, task, "test", 64).tolist()
+        assert hits == naive_correct(base, QUESTIONS[18:], changed).tolist()
+        seen.add(tuple(hits))
+    assert len(seen) > 1
 
 
 def test_the_base_keeps_its_own_dtype(llama, yaml):
@@ -174,16 +171,16 @@ def test_the_base_keeps_its_own_dtype(llama, yaml):
     assert {p.dtype for p in module.parameters()} == {torch.bfloat16}
     with breadcrumbs.open(base) as it:
         Slots(module, it).put(small.shaken(small.state(base), 0.3))
-    assert foundation.score(module, lm_tasks.task("mine", yaml), "test", 8).items == 12
+    assert len(foundation.hits(module, lm_tasks.task("mine", yaml), "test", 8)) == 12
 
 
 def test_test_rows_are_not_for_tuning(llama, yaml):
     foundation = make("causal")
     module = foundation.load(llama())
     task = lm_tasks.task("mine", yaml).tuning()
-    assert foundation.score(module, task, "validation", 8).items == 10
+    assert len(foundation.hits(module, task, "validation", 8)) == 10
     with pytest.raises(SplitError, match="test rows were asked for"):
-        foundation.score(module, task, "test", 8)
+        foundation.hits(module, task, "test", 8)
 
 
 def test_rows_are_the_documents_of_the_split(yaml):
@@ -276,10 +273,21 @@ def test_another_metric_and_its_filter(llama, yaml):
     foundation = make("causal")
     module = foundation.load(llama())
     norm = lm_tasks.task("mine", yaml, metric="acc_norm,none")
-    assert foundation.score(module, norm, "test", 8).items == 12
+    assert len(foundation.hits(module, norm, "test", 8)) == 12
     other = lm_tasks.task("mine", yaml, metric="acc,strict")
     with pytest.raises(SuiteError, match=r"there is no such filter\. Give one of acc,none"):
-        foundation.score(module, other, "test", 8)
+        foundation.hits(module, other, "test", 8)
+
+
+def test_a_metric_that_is_no_count(llama, tmp_path):
+    foundation = make("causal")
+    module = foundation.load(llama())
+    yaml = write_task(tmp_path, "f1", metric_list=[
+        {"metric": "f1", "aggregation": "f1", "higher_is_better": True}
+    ], doc_to_choice=["red", "blue"], doc_to_target="{{[0, 1, 1][gold]}}")  # fmt: skip
+    task = lm_tasks.task("mine", yaml)
+    with pytest.raises(SuiteError, match=r"metric 'f1' is no count of right answers\. Give"):
+        foundation.hits(module, task, "test", 8)
 
 
 def test_tasks_of_other_kinds_and_training(llama):
@@ -287,13 +295,49 @@ def test_tasks_of_other_kinds_and_training(llama):
     module = foundation.load(llama())
     task = small.task(["a"], [0], ("x",))
     with pytest.raises(SuiteError, match=r"takes tasks of lm-eval\. Give data: lm-eval:NAME"):
-        foundation.score(module, task, "test", 8)
+        foundation.hits(module, task, "test", 8)
     for call in (
         lambda: foundation.prepare(task, task.rows("test"), 2),
-        lambda: foundation.head(module, task),
         lambda: foundation.logits(module, None, None),
         lambda: foundation.loss(module, None, None),
     ):
-        with pytest.raises(SuiteError, match="lm-eval scores its models"):
+        with pytest.raises(SuiteError, match="lm-eval asks its models"):
             call()
-    assert isinstance(task, Task)
+    assert foundation.head(module, task) == {}
+
+
+def test_a_suite_of_lm_evals_tasks_from_end_to_end(llama, tmp_path):
+    from click.testing import CliRunner
+
+    from breadcrumbs.cli import main
+
+    base = llama()
+    write_task(tmp_path, "one")
+    other = write_task(tmp_path, "two", {"train": 12, "test": 9})
+    changed = small.shaken(small.state(base), 0.5)
+    tuned = str(tmp_path / "tuned")
+    breadcrumbs.merge(base, [changed], method="task_arithmetic", alpha=1, output=tuned)
+    (tmp_path / "suite.yaml").write_text(
+        json.dumps(
+            {
+                "foundation": "causal",
+                "base": base,
+                "tasks": [
+                    {"task": "one", "data": "lm-eval:one.yaml", "finetuned": "tuned"},
+                    {"task": "two", "data": f"lm-eval:{other}", "splits": {"test": "train[5:]"}
+                     | {"train": "train[:5]"}, "head": {"shots": 1}, "metric": "acc_norm"},
+                ],
+            }
+        )
+    )  # fmt: skip
+    results = str(tmp_path / "results.sqlite")
+    given = ["evaluate", str(tmp_path / "suite.yaml"), tuned]
+    given += ["--results", results, "--workers", "1", "--json", "--precision", "float32"]
+    found = CliRunner().invoke(main, given)
+    assert found.exit_code == 0, found.output
+    rows = {(row["label"], row["task"]): row for row in json.loads(found.stdout)}
+    row = rows[tuned, "one"]
+    right = naive_correct(base, QUESTIONS[18:], changed)
+    assert (row["correct"], row["items"], row["metric"]) == (right.sum(), 12, "acc")
+    assert rows["base", "one"]["correct"] == naive_correct(base, QUESTIONS[18:]).sum()
+    assert rows["base", "two"]["items"] == 7

@@ -302,10 +302,12 @@ def test_the_loss_trains_the_tower_and_the_projection_if_so_declared(clip, proje
 
 def test_autocast_leaves_the_cosine_alone(clip):
     foundation, task = make("clip"), shapes()
-    module, _, head = loaded(foundation, clip, task)
+    module, _, exact = loaded(foundation, clip, task)
     (batch,) = foundation.prepare(task, task.rows("test"), 7)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        head = foundation.head(module, task)
         logits = foundation.logits(module, head, batch)
+    assert torch.equal(head["classes"], exact["classes"])
     assert logits.dtype == torch.float32
     exact = naive_logits(clip)
     assert not torch.equal(logits, exact)

@@ -350,6 +350,7 @@ class Letters:
     """Counts of letters into one layer."""
 
     kind = "letters"
+    trains_heads = False
     settings = {"letters": 26}
 
     def load(self, base):
@@ -399,6 +400,10 @@ def test_a_foundation_of_a_python_file(tmp_path):
     logits, _ = small.predicted(foundation, module, {}, task)
     torch.testing.assert_close(logits, -before)
     assert foundation.loss(module, {}, foundation.prepare(task, task.rows("train"), 9)[0]) > 0
+
+    assert foundation.trains_heads is False
+    (tmp_path / "silent.py").write_text(WRITTEN.replace("trains_heads = False", ""))
+    assert make("silent.py", tmp_path).trains_heads is True
 
     code = foundation.settings["code"]
     (tmp_path / "letters.py").write_text(WRITTEN + "\n# another\n")

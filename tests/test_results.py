@@ -39,7 +39,7 @@ def row(model: str = "m", task: str = "spam", right: list[int] = GOOD, **more) -
         "suite": "text8",
         "label": f"models/{model}",
         "value": sum(right) / len(right),
-        "stderr": 0.1,
+        "stderr": (sum(right) * (len(right) - sum(right)) / len(right) ** 3) ** 0.5,
         "correct": sum(right),
         "items": len(right),
         "hits": np.packbits(right).tobytes(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -390,3 +391,16 @@ def test_whatever_stands_in_a_file_is_read_or_refused_on_one_line(
                 task.rows(split)
     except BreadcrumbsError as error:
         assert "\n" not in str(error)
+
+
+def test_a_suite_that_was_read_from_goes_to_another_process(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\n" + "".join(f"t{i},{i % 2}\n" for i in range(40)))
+    path = tmp_path / "s.yaml"
+    path.write_text("foundation: sentence\nbase: b\ntasks:\n- {task: a, data: a.csv, text: text}\n")
+    made = suite.load(path)
+    digest = made.task("a").rows("test").digest
+    again = pickle.loads(pickle.dumps(made.tuning()))
+    assert again.task("a").rows("train").digest == made.task("a").rows("train").digest
+    assert digest not in pickle.dumps(made).decode("latin-1")
+    with pytest.raises(SplitError, match="test rows were asked for"):
+        again.task("a").rows("test")

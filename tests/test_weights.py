@@ -131,6 +131,10 @@ def test_values_that_fit_two_places_are_not_guessed():
     base = {n.replace("weight", "gamma"): t.numpy() for n, t in module.state_dict().items()}
     with pytest.raises(MismatchError, match=r"no tensors for '0.weight', '1.weight'.*'0.gamma'"):
         Slots(module, base)
+    del base["1.gamma"], base["1.bias"]
+    module[1].requires_grad_(False)
+    with pytest.raises(MismatchError, match=r"no tensors for '0.weight' of the .*'0.gamma'"):
+        Slots(module, base)
 
 
 def test_what_the_module_does_not_hold_must_be_the_bases(tiny):

@@ -11,12 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from breadcrumbs.evaluate.results import Row
-from breadcrumbs.evaluate.suite import Suite
-
 from breadcrumbs.evaluate import heads
 from breadcrumbs.evaluate import suite as suites
 from breadcrumbs.evaluate.pool import Pool, Settings
+from breadcrumbs.evaluate.results import Row
+from breadcrumbs.evaluate.suite import Suite
 from breadcrumbs.evaluate.task import Split
 from breadcrumbs.recipe import Model, Recipe
 
@@ -58,8 +57,6 @@ class Family:
 
     def __enter__(self) -> Family:
         self.pool.__enter__()
-        for _ in self.pool.make_heads(self.tasks):
-            pass
         return self
 
     def __exit__(

@@ -7,7 +7,18 @@ import os
 
 import click
 
-from breadcrumbs.commands import command, demo, evaluate, finetune, merge, methods, models, soup
+from breadcrumbs.commands import (
+    command,
+    demo,
+    evaluate,
+    finetune,
+    merge,
+    methods,
+    models,
+    results,
+    search,
+    soup,
+)
 from breadcrumbs.version import __version__
 
 # NumPy is not loaded yet. The threads of its linear algebra would only cost their start, and what
@@ -55,9 +66,11 @@ for one in (
     methods.methods,
     models.compare,
     models.inspect,
+    search.search,
     soup.soup,
-    evaluate.evaluate,
     finetune.finetune,
+    evaluate.evaluate,
+    results.results,
     demo.demo,
     completion,
 ):

@@ -6,9 +6,9 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 from breadcrumbs import sizes
 from breadcrumbs.errors import printable
@@ -343,3 +343,38 @@ def demo(result: Any) -> None:
     console = _console()
     console.print(table)
     console.print(f"{result.lesson} ({result.seconds:.0f} s)")
+
+
+def grid(grid: Any, title: str, notes: Sequence[str] = (), out: TextIO | None = None) -> None:
+    """Print a grid of cells, in several tables where the terminal is too narrow for one.
+
+    out: a file that is written instead, where nothing is too wide.
+    """
+    from rich.cells import cell_len
+    from rich.console import Console
+    from rich.text import Text
+
+    stream: TextIO = out or sys.stdout
+    width = None if stream.isatty() else 1 << 16
+    console = Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+    columns = list(zip(grid.header, *grid.body, strict=True))
+    widths = [max(cell_len(printable(cell)) for cell in column) + 3 for column in columns]
+    blocks: list[list[int]] = [[]]
+    for number in range(1, len(columns)):
+        if blocks[-1] and sum(widths[j] for j in (0, *blocks[-1], number)) > console.width:
+            blocks.append([])
+        blocks[-1].append(number)
+    console.print(printable(title))
+    for block in blocks:
+        shown = [0, *block]
+        right = tuple(range(1, len(shown)))
+        table = _table(*(printable(grid.header[j]) for j in shown), right=right)
+        for i, row in enumerate(grid.body):
+            if grid.last and i + 1 == len(grid.body):
+                table.add_section()
+            style = ["bold" if (i, j) in grid.best else "" for j in shown]
+            cells = zip(shown, style, strict=True)
+            table.add_row(*(Text(printable(row[j]), style=one) for j, one in cells))
+        console.print(table)
+    for note in notes:
+        console.print(printable(f"{note}."))

@@ -166,9 +166,8 @@ class Database:
             connection = self._fill(sqlite3.connect(new, **files.SETTINGS), rows)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.close()
-            leftover = [Path(f"{path}-wal"), Path(f"{path}-shm")]
-            if any(map(os.path.lexists, leftover)):  # of a file that somebody removed
-                files.rename(leftover, files.free_name(path))
+            # A log is of a file that somebody removed; SQLite would take it for the new one's.
+            files.rename(path, files.free_name(path), ("-wal", "-shm"))
             os.replace(new, path)
         except (OSError, sqlite3.OperationalError) as error:
             with contextlib.suppress(OSError):
@@ -209,7 +208,7 @@ class Database:
             aside = files.free_name(path)
             # The log first: beside a new file of the same name it would be taken for its own.
             try:
-                files.rename([Path(f"{path}-wal"), Path(f"{path}-shm"), path], aside)
+                files.rename(path, aside, ("-wal", "-shm", ""))
             except OSError as error:
                 raise OutputError(
                     f"{path}: is damaged ({what}), and cannot be set aside: {error.strerror}. Move"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -26,26 +26,15 @@ class Batch:
     labels: Any
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What a foundation that scores by itself found: a task's metric over so many items.
+@runtime_checkable
+class Answering(Protocol):
+    """What a foundation has besides, whose tasks another program asks.
 
-    stderr: its standard error, None if there is no estimate.
+    One that has it is never asked for batches and logits; its head is empty.
     """
 
-    value: float
-    stderr: float | None
-    items: int
-
-
-class Scoring(Protocol):
-    """What a foundation has besides, whose tasks another program scores: it is asked nothing else.
-
-    A foundation without this method is scored by its logits.
-    """
-
-    def score(self, module: torch.nn.Module, task: Task, split: Split, size: int) -> Measured:
-        """Return the task's metric on the rows of a split, up to ``size`` at once."""
+    def hits(self, module: torch.nn.Module, task: Task, split: Split, size: int) -> np.ndarray:
+        """Return which rows of a split are answered right, (n,) bool, asked ``size`` at once."""
         ...
 
 

@@ -39,16 +39,24 @@ def digest(suite: Suite, task: Task, base: str, precision: str) -> str:
     return blake3(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def exists(cache: Path | None, key: str) -> bool:
+    """Whether there is a head of that digest, whole or not."""
+    return cache is not None and _path(cache, key).exists()
+
+
+def _path(cache: Path, key: str) -> Path:
+    return cache / "heads" / f"{key}.head"
+
+
 def read(cache: Path | None, key: str) -> Mapping[str, Any] | None:
     """Return the tensors of a head, or None where there is none that is whole."""
-    path = None if cache is None else cache / "heads" / f"{key}.head"
-    if path is None or not path.exists():
+    if cache is None or not exists(cache, key):
         return None
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
-        data = path.read_bytes()
+        data = _path(cache, key).read_bytes()
         sum_, content = data[:32], data[32:]
         return load(content) if blake3(content).digest() == sum_ else None
     except (OSError, SafetensorError):
@@ -62,7 +70,7 @@ def write(cache: Path | None, key: str, head: Mapping[str, Any]) -> None:
     from safetensors.torch import save
 
     content = save({name: tensor.contiguous().cpu() for name, tensor in head.items()})
-    path = cache / "heads" / f"{key}.head"
+    path = _path(cache, key)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent)

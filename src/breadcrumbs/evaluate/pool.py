@@ -12,17 +12,19 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from breadcrumbs.errors import ScoreError
+from breadcrumbs.evaluate import heads
+from breadcrumbs.evaluate.keys import Keys
+from breadcrumbs.evaluate.results import Results, Row
 from breadcrumbs.evaluate.task import Split
 from breadcrumbs.recipe import Recipe
 
 if TYPE_CHECKING:
-    from breadcrumbs.evaluate.results import Row
     from breadcrumbs.evaluate.suite import Suite
 
 #: A model to score: a path or hub id, or what is to be merged.
@@ -44,60 +46,87 @@ class Settings:
 class Pool:
     """Processes that score models on the tasks of a suite. A context manager.
 
-    A search hands in ``suite.tuning()``, and the processes then have no way to test rows either.
+    They start when something is to be computed. A search hands in ``suite.tuning()``, and the
+    processes then have no way to test rows either.
     """
 
     def __init__(self, suite: Suite, settings: Settings):
         from breadcrumbs.evaluate import devices
 
         devices.require_torch()
-        self.suite, self.settings = suite, settings
-        gpu = settings.device != "cpu" and devices.device(settings.device).type != "cpu"
-        self.workers = settings.workers or (1 if gpu else max(1, os.cpu_count() or 1))
+        where = devices.device(settings.device)
+        precision = devices.precision(settings.precision, where)
+        self.suite, self.settings = suite, replace(settings, precision=precision, device=str(where))
+        self.workers = settings.workers or (1 if where.type != "cpu" else os.cpu_count() or 1)
+        self.keys = Keys(suite, precision)
+        self.results = Results(settings.results or ":memory:")
         self._executor: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Pool:
-        self._executor = ProcessPoolExecutor(
-            self.workers,
-            mp_context=get_context("spawn"),
-            initializer=_begin,
-            initargs=(self.suite, self.settings),
-        )
         return self
 
     def __exit__(self, *exc: object) -> None:
-        assert self._executor is not None
+        self.results.__exit__(*exc)
+        if self._executor is None:
+            return
         processes = list((self._executor._processes or {}).values())
         self._executor.shutdown(wait=False, cancel_futures=True)
         for process in processes:  # nothing is lost: rows are kept as they are found
             process.terminate()
-
-    def make_heads(self, tasks: Sequence[str]) -> Iterator[str]:
-        """Make the heads of tasks, each in one process; yield their names as they are done."""
-        yield from self._each([("head", name) for name in tasks])
 
     def score(
         self, models: Sequence[tuple[Spec, Sequence[str]]], split: Split
     ) -> Iterator[tuple[int, list[Row]]]:
         """Yield (number of the model, rows) as they come, in parts where models are few.
 
-        models: what to score, and the names of the tasks to score it on. Heads are made before, or
-        every process makes its own.
+        models: what to score, and the names of the tasks to score it on.
         """
-        apart = len(models) < 2 * self.workers
+        left: list[tuple[int, Spec, list[str]]] = []
+        for number, (spec, names) in enumerate(models):
+            known = self._known(spec, names, split)
+            if known:
+                yield number, known
+            missing = [name for name in names if name not in {row.task for row in known}]
+            if missing:
+                left.append((number, spec, missing))
+        self._make_heads(sorted({name for _, _, names in left for name in names}))
+        apart = len(left) < 2 * self.workers
         jobs = [
             ("score", number, spec, group, split)
-            for number, (spec, names) in enumerate(models)
-            for group in ([[name] for name in names] if apart else [list(names)])
+            for number, spec, names in left
+            for group in ([[name] for name in names] if apart else [names])
         ]
         yield from self._each(jobs)
 
+    def _known(self, spec: Spec, names: Sequence[str], split: Split) -> list[Row]:
+        """Return the rows that are there of a model on disk; one to be merged has no hash yet."""
+        if isinstance(spec, Recipe):
+            return []
+        keys = [self.keys.key(self.keys.of(spec), name, split) for name in names]
+        found = [self.results.find(**asdict(key)) for key in keys]
+        return [replace(row, label=spec, suite=self.suite.name) for row in found if row]
+
+    def _make_heads(self, names: Sequence[str]) -> None:
+        """Make the heads that are not in the cache, each in one process, before all need them."""
+        cache = self.settings.cache
+        missing = [name for name in names if not heads.exists(cache, self.keys.head(name))]
+        if cache is not None and len(missing) > 1:
+            for _ in self._each([("head", name) for name in missing]):
+                pass
+
     def _each(self, jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
         """Yield the results of jobs as they come; a few wait at a time, so that an end is soon."""
-        assert self._executor is not None, "the pool is used as a context manager"
+        if jobs and self._executor is None:
+            self._executor = ProcessPoolExecutor(
+                self.workers,
+                mp_context=get_context("spawn"),
+                initializer=_begin,
+                initargs=(self.suite, self.settings),
+            )
         left, running = iter(jobs), set[Future[Any]]()
         while True:
             for job in left:
+                assert self._executor is not None
                 running.add(self._executor.submit(_run, job))
                 if len(running) >= 2 * self.workers:
                     break

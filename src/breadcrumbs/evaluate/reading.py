@@ -39,6 +39,10 @@ class Reader:
     def __repr__(self) -> str:
         return f"<reader of {self.task!r}>"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what is declared: another process reads the rows itself."""
+        return Reader, (self.task, self.sources, self.declared, self.parts, self.seed)
+
     def rows(self, split: Split) -> Rows:
         """Return the rows of a split; errors begin with the name of the task."""
         try:

@@ -107,6 +107,11 @@ class Row(Key):
         return Key(**{name: getattr(self, name) for name in KEY})
 
     @property
+    def divisor(self) -> Row | None:
+        """The row of the fine-tuned model, which may be this one."""
+        return self if self.model == self.finetuned else self.reference
+
+    @property
     def normalised(self) -> float | None:
         """The value divided by that of the fine-tuned model: 1 for that one itself."""
         found = self.normalised_estimate
@@ -115,16 +120,12 @@ class Row(Key):
     @property
     def normalised_estimate(self) -> standard_errors.Estimate | None:
         """The normalised value and its standard error."""
-        if self.model == self.finetuned:
-            return standard_errors.Estimate(1.0, 0.0)
-        return None if self.reference is None else standard_errors.ratio(self, self.reference)
+        return standard_errors.ratio(self)
 
     @property
     def finetuned_value(self) -> float | None:
         """The value of the fine-tuned model."""
-        if self.model == self.finetuned:
-            return self.value
-        return None if self.reference is None else self.reference.value
+        return None if self.divisor is None else self.divisor.value
 
     def to_mapping(self) -> dict[str, Any]:
         """Return all fields as plain data but for the hits, and the normalised value."""
@@ -182,7 +183,8 @@ class Results:
         file = None if path == ":memory:" else Path(path)
         told = {} if warn is None else {"warn": warn}
         self._database = Database(file, COLUMNS, _UNIQUE, readonly=readonly, **told)
-        self._settings = (path, readonly)
+        #: How messages call the file.
+        self.name = str(path)
 
     def __enter__(self) -> Results:
         return self

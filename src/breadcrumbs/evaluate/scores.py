@@ -47,13 +47,10 @@ def of(
     if not alone:
         own = [(FINETUNED, t.finetuned, [t.name]) for t in chosen if t.finetuned is not None]
         jobs = [(BASE, suite.base, names), *own, *jobs]
-    total = len(names) + sum(len(mine) for _, _, mine in jobs)
-    done = 0
+    total, done = sum(len(mine) for _, _, mine in jobs), 0
     found: dict[tuple[int, str], Row] = {}
     with Pool(suite, settings) as pool:
-        for name in pool.make_heads(names):
-            done += 1
-            progress(done, total, f"head of {name}")
+        progress(0, total, "heads")
         for number, rows in pool.score([(spec, mine) for _, spec, mine in jobs], split):
             for row in rows:
                 found[number, row.task] = replace(row, label=jobs[number][0] or row.label)

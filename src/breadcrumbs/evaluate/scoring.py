@@ -12,8 +12,8 @@ import numpy as np
 
 import breadcrumbs
 from breadcrumbs.evaluate import devices, heads, metrics
-from breadcrumbs.evaluate.foundation import Batch
-from breadcrumbs.evaluate.results import model_hash
+from breadcrumbs.evaluate.foundation import Answering, Batch
+from breadcrumbs.evaluate.keys import Keys
 from breadcrumbs.evaluate.task import Split, Task
 
 if TYPE_CHECKING:
@@ -66,36 +66,46 @@ class Scorer:
         self.precision = devices.precision(precision, self.device)
         self.cache = cache
         self.base: Mapping[str, Any] = breadcrumbs.open(suite.base)
-        self.base_hash = model_hash(self.base)
+        self.keys = Keys(suite, self.precision)
         self.module = self.foundation.load(suite.base).to(self.device)
         self.slots = Slots(self.module, self.base)
         #: The hash of the weights in the module.
-        self._holds = self.base_hash
+        self._holds = self.keys.of(suite.base)
         self._heads: dict[str, Any] = {}
         self._batches: dict[tuple[str, str], Sequence[Batch]] = {}
 
     def head(self, task: Task) -> Any:
         """Return the frozen head of a task: from the cache, or made of the base now."""
         if task.name not in self._heads:
-            key = self.head_digest(task)
+            key = self.keys.head(task.name)
             found = heads.read(self.cache, key)
             if found is None:
-                self._put(self.base, self.base_hash)
+                self._put(self.base, self.keys.of(self.suite.base))
                 with self._context():
                     found = self.foundation.head(self.module, task)
                 heads.write(self.cache, key, found)
             self._heads[task.name] = _to(found, self.device)
         return self._heads[task.name]
 
-    def head_digest(self, task: Task) -> str:
-        """Return a digest of all that the head of a task is made of."""
-        return heads.digest(self.suite, task, self.base_hash, self.precision)
-
     def score(self, task: Task, split: Split, state: Mapping[str, Any], hash_: str) -> Score:
         """Return the score of weights. hash_: theirs, which tells whether they are in already."""
         began = time.perf_counter()
-        head = self.head(task)
-        self._put(state, hash_)
+        if isinstance(self.foundation, Answering):
+            self._put(state, hash_)
+            with self._context():
+                hits = self.foundation.hits(self.module, task, split, BATCH[self.device.type])
+            value, stderr = metrics.measured("accuracy", hits, np.ones_like(hits))
+        else:
+            head = self.head(task)
+            self._put(state, hash_)
+            given, truth = self._answers(task, split, head)
+            value, stderr = metrics.measured(task.metric, given, truth)
+            hits = given == truth
+        seconds = time.perf_counter() - began
+        return Score(task.name, split, task.metric, value, stderr, hits, seconds)
+
+    def _answers(self, task: Task, split: Split, head: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return the classes that the model answers, and the right ones, in the order of rows."""
         batches = self._prepared(task, split)
         answers, labels = [], []
         with self._context():
@@ -108,9 +118,7 @@ class Scorer:
         order = np.concatenate([batch.rows for batch in batches])
         given, truth = np.empty(len(order), np.int64), np.empty(len(order), np.int64)
         given[order], truth[order] = np.concatenate(answers), np.concatenate(labels)
-        value, stderr = metrics.measured(task.metric, given, truth)
-        seconds = time.perf_counter() - began
-        return Score(task.name, split, task.metric, value, stderr, given == truth, seconds)
+        return given, truth
 
     def _put(self, state: Mapping[str, Any], hash_: str) -> None:
         if hash_ != self._holds:

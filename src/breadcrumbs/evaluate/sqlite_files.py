@@ -121,6 +121,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def size(path: Path) -> int:
+    """Return the bytes of a file, 0 where there is none."""
     try:
         return path.stat().st_size
     except OSError:
@@ -146,11 +147,11 @@ def free_name(path: Path) -> Path:
         number += 1
 
 
-def rename(files: Sequence[Path], aside: Path) -> None:
-    for file in files:
-        suffix = file.name[-4:] if file.name.endswith(("-wal", "-shm")) else ""
+def rename(path: Path, aside: Path, endings: Sequence[str]) -> None:
+    """Give a database, its log (-wal) and the log's index (-shm) another name, in this order."""
+    for ending in endings:
         with contextlib.suppress(FileNotFoundError):
-            os.rename(file, f"{aside}{suffix}")
+            os.rename(f"{path}{ending}", f"{aside}{ending}")
 
 
 @contextlib.contextmanager

@@ -36,18 +36,13 @@ def mean(estimates: Sequence[Estimate]) -> Estimate:
     return Estimate(value, math.sqrt(math.fsum(one.stderr**2 for one in estimates)) / number)
 
 
-def ratio(row: Row, reference: Row) -> Estimate | None:
-    """Return ``row / reference`` by the delta method, or None where the reference is not above 0.
+def ratio(row: Row) -> Estimate | None:
+    """Return the value divided by that of the fine-tuned model, by the delta method.
 
-    The reference is 1 of itself, without error.
+    None where that is not known, or not above 0. The fine-tuned model itself is 1, without error.
     """
-    if row.key == reference.key:
-        return Estimate(1.0, 0.0)
-    if reference.value <= 0:
-        return None
-    value = row.value / reference.value
-    terms = [(1 / reference.value, row), (-value / reference.value, reference)]
-    return Estimate(value, _of_sum(terms))
+    parts = _parts(row, 1.0)
+    return None if parts is None else Estimate(parts[0], _of_sum(parts[1]))
 
 
 def difference(first: Row, second: Row) -> Estimate:
@@ -55,14 +50,23 @@ def difference(first: Row, second: Row) -> Estimate:
     return Estimate(first.value - second.value, _of_sum([(1.0, first), (-1.0, second)]))
 
 
-def ratio_difference(first: Row, second: Row, reference: Row) -> Estimate | None:
-    """Return ``(first - second) / reference``, or None where the reference is not above 0."""
-    if reference.value <= 0:
+def ratio_difference(first: Row, second: Row) -> Estimate | None:
+    """Return the difference of two normalised values, or None where one is not known."""
+    one, two = _parts(first, 1.0), _parts(second, -1.0)
+    if one is None or two is None:
         return None
-    unit = 1 / reference.value
-    value = (first.value - second.value) * unit
-    terms = [(unit, first), (-unit, second), (-value * unit, reference)]
-    return Estimate(value, _of_sum(terms))
+    return Estimate(one[0] - two[0], _of_sum([*one[1], *two[1]]))
+
+
+def _parts(row: Row, sign: float) -> tuple[float, list[tuple[float, Row]]] | None:
+    """Return the ratio a / f, and its derivatives by a and by f, times ``sign``."""
+    divisor = row.divisor
+    if row.model == row.finetuned:
+        return 1.0, []
+    if divisor is None or divisor.value <= 0:
+        return None
+    value, unit = row.value / divisor.value, sign / divisor.value
+    return value, [(unit, row), (-value * unit, divisor)]
 
 
 def _of_sum(terms: Sequence[tuple[float, Row]]) -> float:
@@ -82,7 +86,7 @@ def covariance(first: Row, second: Row) -> float:
     """
     if first.rows != second.rows or first.split != second.split:
         return 0.0
-    if not (_answers(first) and _answers(second)) or first.items != second.items:
+    if not paired(first, second):
         return first.stderr**2 if first.key == second.key else 0.0
     assert first.hits is not None and second.hits is not None
     bits = np.frombuffer(first.hits, np.uint8) & np.frombuffer(second.hits, np.uint8)
@@ -90,6 +94,8 @@ def covariance(first: Row, second: Row) -> float:
     return (n * both - first.correct * second.correct) / n**3  # in whole numbers: exactly 0 is 0
 
 
-def _answers(row: Row) -> bool:
-    """Whether the value is the mean of the answers that the row holds."""
-    return row.hits is not None and row.metric == "accuracy"
+def paired(first: Row, second: Row) -> bool:
+    """Whether both values are means of answers to the same rows, which are known one by one."""
+    return first.rows == second.rows and all(
+        row.hits is not None and row.metric == "accuracy" for row in (first, second)
+    )

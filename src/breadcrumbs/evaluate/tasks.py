@@ -18,6 +18,9 @@ from breadcrumbs.evaluate.task import SPLITS, Task
 METRICS = ("accuracy", "matthews", "f1")
 KEYS = ("task", "data", "config", "revision", "text", "image", "label", "labels", "splits", "seed")
 KEYS += ("metric", "head", "finetuned")
+#: What data begin with that are a task of lm-eval's, and the keys that go with it.
+LM_EVAL = "lm-eval:"
+LM_EVAL_KEYS = ("splits", "metric", "head", "finetuned")
 
 
 @dataclass(frozen=True)
@@ -56,18 +59,15 @@ def _task(entry: Any, folder: Path, base: str, where: str) -> Declared:
     name = declared.text(data["task"], f"{where}: task")
     if name in (".", "..") or set(name) & set('/\\:*?"<>|') or not name.isprintable():
         raise SuiteError(f"{where}: task: {name!r} cannot be the name of a folder. Choose another.")
+    if isinstance(data["data"], str) and data["data"].startswith(LM_EVAL):
+        return _of_lm_eval(name, data, folder, base, where)
     found, data["data"] = _sources(data, folder, where)
     labels = _labels(data["labels"], f"{where}: labels") if "labels" in data else None
     parts = splits.parse(data["splits"], f"{where}: splits") if "splits" in data else {}
     seed = declared.whole(data.get("seed", 0), f"{where}: seed")
     metric = declared.choice(data.get("metric", "accuracy"), f"{where}: metric", METRICS)
     head = declared.mapping(data.get("head", {}), f"{where}: head")
-    finetuned = None
-    if data.get("finetuned") is not None:
-        text = declared.text(data["finetuned"], f"{where}: finetuned")
-        meant = text.replace("{base}", _last(base))
-        finetuned = place(meant, folder, f"{where}: finetuned")
-        data["finetuned"] = text if finetuned == meant else absolute(meant, folder)
+    finetuned = _finetuned(data, folder, base, where)
     if labels is not None:
         data["labels"] = list(labels)
     if parts:
@@ -75,6 +75,32 @@ def _task(entry: Any, folder: Path, base: str, where: str) -> Declared:
     reader = Reader(name, found, labels, parts, seed)
     names = labels if labels is not None else Labels(reader)
     return Declared(Task(name, names, reader.rows, metric, head, finetuned), data)
+
+
+def _of_lm_eval(name: str, data: dict[str, Any], folder: Path, base: str, where: str) -> Declared:
+    """Return a task of lm-eval's, which says itself what its columns and answers are."""
+    from breadcrumbs.evaluate.foundations import lm_tasks
+
+    declared.mapping(data, f"{where}: of lm-eval", ("task", "data", *LM_EVAL_KEYS))
+    source = absolute(data["data"].removeprefix(LM_EVAL), folder)
+    data["data"] = LM_EVAL + source
+    parts = declared.mapping(data.get("splits", {}), f"{where}: splits", SPLITS)
+    metric = declared.text(data["metric"], f"{where}: metric") if "metric" in data else None
+    head = declared.mapping(data.get("head", {}), f"{where}: head")
+    finetuned = _finetuned(data, folder, base, where)
+    made = lm_tasks.task(name, source, splits=parts, metric=metric, head=head, finetuned=finetuned)
+    return Declared(made, data)
+
+
+def _finetuned(data: dict[str, Any], folder: Path, base: str, where: str) -> str | None:
+    """Return the place of the fine-tuned model, if there is one; ``data`` has it in full then."""
+    if data.get("finetuned") is None:
+        return None
+    text = declared.text(data["finetuned"], f"{where}: finetuned")
+    meant = text.replace("{base}", _last(base))
+    found = place(meant, folder, f"{where}: finetuned")
+    data["finetuned"] = text if found == meant else absolute(meant, folder)
+    return found
 
 
 def _sources(data: Mapping[str, Any], folder: Path, where: str) -> tuple[dict[str, Source], Any]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from blake3 import blake3
 
 import breadcrumbs
-from breadcrumbs.evaluate.results import Results, Row, model_hash
+from breadcrumbs.evaluate.keys import digest
+from breadcrumbs.evaluate.results import Key, Results, Row, model_hash
 from breadcrumbs.evaluate.scoring import Score, Scorer
 from breadcrumbs.evaluate.task import Split
 from breadcrumbs.recipe import Recipe, to_mapping
@@ -38,7 +38,6 @@ class Worker:
         self._state: Mapping[str, Any] = {}
         self._hash = ""
         self._sweep = Sweep(suite.base)
-        self._finetuned: dict[str, str] = {}
 
     def make_head(self, name: str) -> str:
         """Make the head of a task, or find that it is there."""
@@ -63,29 +62,19 @@ class Worker:
         self._spec = spec
 
     def _row(self, spec: Spec, name: str, split: Split) -> Row:
-        task = self.suite.task(name)
-        key = {
-            "model": self._hash,
-            "base": self.scorer.base_hash,
-            "foundation": _digest([self.suite.foundation.kind, self.suite.foundation.settings]),
-            "head": self.scorer.head_digest(task),
-            "task": name,
-            "rows": task.rows(split).digest,
-            "split": split,
-            "metric": task.metric,
-            "precision": self.scorer.precision,
-        }
-        found = self.results.find(**key)
+        key = self.scorer.keys.key(self._hash, name, split)
+        found = self.results.find(**asdict(key))
         if found is not None:
             return replace(found, label=label(spec), suite=self.suite.name)
-        row = self._made(key, self.scorer.score(task, split, self._state, self._hash), spec)
+        score = self.scorer.score(self.suite.task(name), split, self._state, self._hash)
+        row = self._made(key, score, spec)
         self.results.add(row)
         return row
 
-    def _made(self, key: dict[str, Any], score: Score, spec: Spec) -> Row:
+    def _made(self, key: Key, score: Score, spec: Spec) -> Row:
         recipe = to_mapping(spec, complete=True) if isinstance(spec, Recipe) else None
         return Row(
-            **key,
+            **asdict(key),
             label=label(spec),
             value=score.value,
             correct=score.correct,
@@ -93,20 +82,11 @@ class Worker:
             stderr=score.stderr,
             hits=np.packbits(score.hits).tobytes(),
             suite=self.suite.name,
-            finetuned=self._own(score.task),
+            finetuned=self.scorer.keys.finetuned(score.task),
             recipe=None if recipe is None else json.dumps(recipe),
-            recipe_hash=None if recipe is None else _digest(recipe),
+            recipe_hash=None if recipe is None else digest(recipe),
             seconds=score.seconds,
         )
-
-    def _own(self, name: str) -> str | None:
-        """Return the hash of the model that was fine-tuned on a task, if there is one."""
-        path = self.suite.task(name).finetuned
-        if path is None:
-            return None
-        if path not in self._finetuned:
-            self._finetuned[path] = model_hash(path)
-        return self._finetuned[path]
 
 
 def label(spec: Spec) -> str:
@@ -115,7 +95,3 @@ def label(spec: Spec) -> str:
         values = ", ".join(f"{key} {value}" for key, value in spec.parameters.items())
         return f"{spec.method} of {len(spec.models)}" + (f" ({values})" if values else "")
     return spec
-
-
-def _digest(data: Any) -> str:
-    return blake3(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()

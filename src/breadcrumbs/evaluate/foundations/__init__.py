@@ -55,9 +55,15 @@ def make(declared: str | Path | Mapping[str, Any], folder: Path | None = None) -
 class _OfFile:
     """A foundation of a Python file, whose content is among the settings: results depend on it."""
 
-    def __init__(self, inner: Any, source: bytes):
-        self._inner = inner
+    def __init__(self, inner: Any, source: bytes, path: Path):
+        self._inner, self._path = inner, path
+        #: Unless told, heads depend on training rows, so that none is kept when those change.
+        self.trains_heads = bool(getattr(inner, "trains_heads", True))
         self.settings = {**inner.settings, "code": blake3(source).hexdigest()}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the path: another process runs the file itself."""
+        return _of_file, (self._path,)
 
     def __getattr__(self, name: str) -> Any:
         if name == "_inner":  # being copied, and not made yet
@@ -85,7 +91,7 @@ def _of_file(path: Path) -> Any:
         raise SuiteError(f"{path}: FOUNDATION has no {listing(lacks)}. It needs {_wanted()}.")
     if not isinstance(inner.settings, Mapping):
         raise SuiteError(f"{path}: FOUNDATION.settings is no mapping. Give {{}} for none.")
-    return _OfFile(inner, source)
+    return _OfFile(inner, source, path.absolute())
 
 
 def _wanted() -> str:

@@ -1,8 +1,8 @@
 """Causal language models, scored by lm-eval, which brings its own tasks.
 
 A task of such a suite names one of lm-eval's (``data: lm-eval:NAME``, or ``lm-eval:mine.yaml``),
-and its score is the main metric of that. lm-eval asks the model, as
-`breadcrumbs.evaluate.foundation.Scoring` says.
+and its score is the main metric of that: one that counts right answers, such as acc, acc_norm or
+exact_match. lm-eval asks the model, as `breadcrumbs.evaluate.foundation.Answering` says.
 
 Validation and test rows are the two splits that lm-eval's task has of those names. Where it has
 one, that is the test split, and the suite has to say what is to be chosen on:
@@ -16,17 +16,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import numpy as np
+
 from breadcrumbs.errors import BreadcrumbsError, SuiteError
-from breadcrumbs.evaluate.foundation import Batch, Measured
+from breadcrumbs.evaluate.foundation import Batch
 from breadcrumbs.evaluate.foundations import lm_tasks, pretrained
 from breadcrumbs.evaluate.foundations.settings import Setting, checked
 from breadcrumbs.evaluate.task import Rows, Split, Task
 
 if TYPE_CHECKING:
     import torch
-
-#: Draws for the standard errors that have no formula.
-_DRAWS = 1000
 
 
 class Causal:
@@ -36,6 +35,7 @@ class Causal:
     """
 
     kind = "causal"
+    trains_heads = False
     SETTINGS: Mapping[str, Setting] = {}
 
     def __init__(self, settings: Mapping[str, Any], folder: Path | None = None):
@@ -50,10 +50,10 @@ class Causal:
         self._tokenizer = pretrained.beside(transformers.AutoTokenizer, base)
         return module
 
-    def score(self, module: torch.nn.Module, task: Task, split: Split, size: int) -> Measured:
-        """Return what lm-eval finds on the rows of a split, ``size`` requests at once.
+    def hits(self, module: torch.nn.Module, task: Task, split: Split, size: int) -> np.ndarray:
+        """Return which rows of a split lm-eval finds right, (n,) bool. After `load`.
 
-        After `load`. SplitError where the task does not show them.
+        SplitError where the task does not show them, SuiteError where its metric is no count.
         """
         reader = task.read
         if not isinstance(reader, lm_tasks.LmEval):
@@ -70,44 +70,47 @@ class Causal:
             found = lm_tasks.lm_eval("evaluator").evaluate(
                 model,
                 {"tasks": {name: made}, "groups": {}, "group_map": {}},
-                log_samples=False,
-                bootstrap_iters=_DRAWS,
+                log_samples=True,
+                bootstrap_iters=0,
             )
-            return _measured(task, found["results"][name], found["n-samples"][name]["effective"])
+            return _hits(task, found["samples"][name])
 
     def prepare(self, task: Task, rows: Rows, size: int) -> Sequence[Batch]:
-        _only_scored()
+        _only_asked()
 
-    def head(self, module: torch.nn.Module, task: Task) -> Any:
-        _only_scored()
+    def head(self, module: torch.nn.Module, task: Task) -> dict[str, torch.Tensor]:
+        """Return nothing: such models answer in words."""
+        return {}
 
     def logits(self, module: torch.nn.Module, head: Any, batch: Batch) -> torch.Tensor:
-        _only_scored()
+        _only_asked()
 
     def loss(self, module: torch.nn.Module, head: Any, batch: Batch) -> torch.Tensor:
-        _only_scored()
+        _only_asked()
 
 
-def _only_scored() -> NoReturn:
-    raise SuiteError("foundation causal: lm-eval scores its models; they are not trained here.")
+def _only_asked() -> NoReturn:
+    raise SuiteError("foundation causal: lm-eval asks its models; they are not trained here.")
 
 
-def _measured(task: Task, found: Mapping[str, Any], items: int) -> Measured:
-    """Return the task's metric, after the first filter unless the metric names another."""
+def _hits(task: Task, samples: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Return the task's metric of each row, after the first filter unless it names another."""
     metric, _, wanted = task.metric.partition(",")
-    filters = [key.partition(",")[2] for key in found if key.partition(",")[0] == metric]
-    chosen = wanted or next(iter(filters), "")
+    filters = list(dict.fromkeys(sample["filter"] for sample in samples))
+    chosen = wanted or filters[0]
     if chosen not in filters:
         raise SuiteError(
             f"task {task.name!r}: metric {task.metric!r}: there is no such filter. Give one of"
             f" {', '.join(f'{metric},{name}' for name in filters)}."
         )
-    stderr = found.get(f"{metric}_stderr,{chosen}")
-    return Measured(
-        value=float(found[f"{metric},{chosen}"]),
-        stderr=float(stderr) if isinstance(stderr, int | float) else None,
-        items=int(items),
-    )
+    mine = [sample for sample in samples if sample["filter"] == chosen]
+    each = [sample[metric] for sample in sorted(mine, key=lambda sample: sample["doc_id"])]
+    if not all(np.isscalar(one) and one in (0, 1) for one in each):
+        raise SuiteError(
+            f"task {task.name!r}: metric {metric!r} is no count of right answers. Give one that is,"
+            " such as acc or exact_match."
+        )
+    return np.array(each, bool)
 
 
 @contextlib.contextmanager
@@ -119,4 +122,4 @@ def _asking(task: Task) -> Iterator[None]:
         raise
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise SuiteError(f"task {task.name!r}: lm-eval cannot score it: {reason}") from error
+        raise SuiteError(f"task {task.name!r}: lm-eval cannot ask it: {reason}") from error

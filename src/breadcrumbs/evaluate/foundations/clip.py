@@ -49,6 +49,7 @@ class Clip:
     """
 
     kind = "clip"
+    trains_heads = False
     SETTINGS: Mapping[str, Setting] = {
         "text": Name("the CLIPModel that has what the base lacks: text tower, projections"),
         "projection": Switch(False, "whether the visual projection is trained and merged too"),
@@ -122,7 +123,7 @@ class Clip:
         templates = _templates(task)
         device = next(module.parameters()).device
         made = []
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
             for word in words(task):
                 tokens = self._tokenizer(
                     [template.format(word) for template in templates],

@@ -35,6 +35,7 @@ class T5:
     """
 
     kind = "t5"
+    trains_heads = False
     SETTINGS: Mapping[str, Setting] = {
         "max_tokens": Integer(128, 2, "tokens of an input; what is longer is cut"),
     }
@@ -76,8 +77,6 @@ class T5:
         found: dict[tuple[int, ...], str] = {}
         for word in words(task):
             tokens = tuple(self._tokenizer(text_target=word)["input_ids"])
-            end = self._tokenizer.eos_token_id
-            tokens = tokens if tokens[-1:] == (end,) else (*tokens, end)
             if tokens in found:
                 raise SuiteError(
                     f"task {task.name!r}: words {found[tokens]!r} and {word!r} are the same to the"

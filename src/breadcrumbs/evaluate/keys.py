@@ -1,0 +1,64 @@
+"""What a score depends on, found without loading a model: the key of its row."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from blake3 import blake3
+
+from breadcrumbs.evaluate import heads
+from breadcrumbs.evaluate.results import Key, model_hash
+from breadcrumbs.evaluate.task import Split
+
+if TYPE_CHECKING:
+    from breadcrumbs.evaluate.suite import Suite
+
+
+class Keys:
+    """The keys of rows of a suite. precision: in which models compute. Hashes are found once."""
+
+    def __init__(self, suite: Suite, precision: str):
+        self.suite, self.precision = suite, precision
+        self._hashes: dict[str, str] = {}
+        self._heads: dict[str, str] = {}
+        self._foundation = digest([suite.foundation.kind, dict(suite.foundation.settings)])
+
+    def of(self, path: str) -> str:
+        """Return the hash of a model's weights."""
+        if path not in self._hashes:
+            self._hashes[path] = model_hash(path)
+        return self._hashes[path]
+
+    def finetuned(self, task: str) -> str | None:
+        """Return the hash of the model that was fine-tuned on a task, if there is one."""
+        path = self.suite.task(task).finetuned
+        return None if path is None else self.of(path)
+
+    def head(self, task: str) -> str:
+        """Return a digest of all that the head of a task is made of."""
+        if task not in self._heads:
+            base = self.of(self.suite.base)
+            found = heads.digest(self.suite, self.suite.task(task), base, self.precision)
+            self._heads[task] = found
+        return self._heads[task]
+
+    def key(self, model: str, task: str, split: Split) -> Key:
+        """Return the key of a row. model: the hash of its weights."""
+        mine = self.suite.task(task)
+        return Key(
+            model=model,
+            base=self.of(self.suite.base),
+            foundation=self._foundation,
+            head=self.head(task),
+            task=task,
+            rows=mine.rows(split).digest,
+            split=split,
+            metric=mine.metric,
+            precision=self.precision,
+        )
+
+
+def digest(data: Any) -> str:
+    """Return the BLAKE3 of plain data."""
+    return blake3(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()

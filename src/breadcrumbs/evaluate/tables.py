@@ -1,0 +1,272 @@
+"""Tables of results: models in rows, tasks in columns, means raw and normalised.
+
+The normalised mean is the mean over tasks of a model's value divided by that of the task's own
+fine-tuned model, not the ratio of the two means.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from breadcrumbs.errors import ResultsError, listing, suggestion
+from breadcrumbs.evaluate import standard_errors
+from breadcrumbs.evaluate.results import KEY, Results, Row, refer
+from breadcrumbs.evaluate.standard_errors import Estimate
+
+#: What the base, and the fine-tuned models on their own tasks together, are called.
+BASE, FINETUNED = "base", "fine-tuned"
+#: Digits of a hash that are shown.
+SHORT = 8
+
+
+@dataclass(frozen=True)
+class Line:
+    """A model, or the fine-tuned models together, and its row of each task that it was scored on.
+
+    name: the label, with what tells it from others of the same label. model: the hash, empty for
+    the fine-tuned models together.
+    """
+
+    name: str
+    label: str
+    model: str
+    seed: int | None
+    rows: Mapping[str, Row]
+
+    @property
+    def together(self) -> bool:
+        """Whether these are the fine-tuned models, each on its own task."""
+        return not self.model
+
+    def fits(self, name: str) -> bool:
+        """Whether the line may be called that: a label, a glob, or the beginning of a hash."""
+        named = fnmatchcase(self.name, name) or fnmatchcase(self.label, name)
+        return named or self.label == name or (len(name) >= 4 and self.model.startswith(name))
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of one suite and one split. notes: what the reader should know of it.
+
+    lines: what is shown. single: the fine-tuned models that were scored on their own task alone,
+    which are shown together.
+    """
+
+    suite: str
+    split: str
+    tasks: tuple[str, ...]
+    lines: tuple[Line, ...]
+    single: tuple[Line, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def mean(self, line: Line) -> Estimate | None:
+        """Return the mean over all tasks, or None if one is missing."""
+        rows = [line.rows.get(task) for task in self.tasks]
+        return mean_of(row and Estimate(row.value, row.stderr) for row in rows)
+
+    def normalised(self, line: Line) -> Estimate | None:
+        """Return the mean over all tasks of normalised values, or None if one is missing."""
+        rows = [line.rows.get(task) for task in self.tasks]
+        return mean_of(row and row.normalised_estimate for row in rows)
+
+    def line(self, name: str) -> Line:
+        """Return the one line of a name, a label, a glob or the beginning of a hash."""
+        lines = [*self.lines, *self.single]
+        exact = [line for line in lines if line.name == name]
+        fits = exact or [line for line in lines if line.fits(name)]
+        if len(fits) == 1:
+            return fits[0]
+        if fits:
+            names = [f"{line.name} {line.model[:SHORT]}".strip() for line in fits]
+            raise ResultsError(f"{name!r} may be {listing(names, 12)}. Give a name or a hash.")
+        raise self._unknown(name)
+
+    def only(self, names: Sequence[str]) -> Table:
+        """Return the table with the lines of these names alone."""
+        for name in names:
+            if not any(line.fits(name) for line in (*self.lines, *self.single)):
+                raise self._unknown(name)
+        lines = (*self.lines, *self.single)
+        return replace(self, lines=tuple(x for x in lines if any(map(x.fits, names))), single=())
+
+    def best_first(self) -> Table:
+        """Return the table with the highest means first, after the base and the fine-tuned."""
+
+        def rank(line: Line) -> tuple[bool, float]:
+            if line.label in (BASE, FINETUNED):
+                return False, 0.0
+            found = self.normalised(line) or self.mean(line)
+            return True, -found.value if found else float("inf")
+
+        return replace(self, lines=tuple(sorted(self.lines, key=rank)))
+
+    def _unknown(self, name: str) -> ResultsError:
+        names = [line.name for line in (*self.lines, *self.single)]
+        return ResultsError(
+            f"no model {name!r} among the results.{suggestion(name, names)} There are"
+            f" {listing(names, 12)}."
+        )
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the table as plain data."""
+        models = []
+        for line in self.lines:
+            mean, normalised = self.mean(line), self.normalised(line)
+            models.append(
+                {
+                    "name": line.name,
+                    "model": line.model or None,
+                    "seed": line.seed,
+                    "mean": mean and mean._asdict(),
+                    "normalised": normalised and normalised._asdict(),
+                    "tasks": {task: row.to_mapping() for task, row in line.rows.items()},
+                }
+            )
+        head = {"suite": self.suite, "split": self.split, "tasks": list(self.tasks)}
+        return {**head, "models": models, "notes": list(self.notes)}
+
+
+def choose(
+    results: Results,
+    *,
+    suite: str | None = None,
+    split: str = "test",
+    tasks: Sequence[str] = (),
+    **filters: Any,
+) -> list[Row]:
+    """Return rows of one suite and split, or ResultsError that says what there is instead.
+
+    suite: the one of the latest rows of the split unless told. tasks: names or globs. filters:
+    more of what `Results.select` takes.
+    """
+    where, contents = results.name, results.contents()
+    if not contents:
+        raise ResultsError(f"{where}: holds no rows yet. `breadcrumbs evaluate` writes some.")
+    suites = list(dict.fromkeys(name for name, _, _ in contents))
+    if suite is not None and suite not in suites:
+        raise ResultsError(
+            f"{where}: no rows of suite {suite!r}.{suggestion(suite, suites)} There are rows of"
+            f" {listing(suites, 12)}."
+        )
+    fits = [one for one, its, _ in contents if its == split and suite in (None, one)]
+    if not fits:
+        there = [f"{number} {its} rows of {one}" for one, its, number in contents]
+        raise ResultsError(
+            f"{where}: no {split} rows. There are {', '.join(there[:12])}: choose with --split."
+        )
+    rows = results.select(suite=fits[0], split=split)
+    if not rows:
+        raise ResultsError(f"{where}: none of the rows is whole. Score the models again.")
+    known = list(dict.fromkeys(row.task for row in rows))
+    for name in tasks:
+        if name not in known and not any(fnmatchcase(task, name) for task in known):
+            raise ResultsError(
+                f"{where}: no {split} rows of task {name!r} in suite {fits[0]!r}."
+                f"{suggestion(name, known)} There are {listing(known, 24)}."
+            )
+    chosen = {"task": tasks} if tasks else {}
+    if not chosen and not filters:
+        return rows
+    found = results.select(suite=fits[0], split=split, **chosen, **filters)
+    if not found:
+        given = ", ".join(f"{name} {value}" for name, value in filters.items())
+        there = [
+            f"{name} {', '.join(sorted({str(getattr(row, name)) for row in rows}))}"
+            for name in filters
+        ]
+        raise ResultsError(f"{where}: no rows with {given}. There are {'; '.join(there)}.")
+    return found
+
+
+def of(rows: Iterable[Row]) -> Table:
+    """Return the table of rows of one suite and split; of the same model the later rows count.
+
+    In the order of the rows: the base, the fine-tuned models together, all others.
+    """
+    rows = list(rows)
+    if len({(row.suite, row.split) for row in rows}) != 1:
+        raise ResultsError("a table is of one suite and one split. Choose them.")
+    kept, notes = _comparable(refer(rows, rows))
+    tasks = tuple(dict.fromkeys(row.task for row in kept))
+    lines, single = _lines(kept)
+    notes += [
+        f"{line.name}: {len(line.rows)} of {len(tasks)} tasks, so there is no mean"
+        for line in lines
+        if len(line.rows) < len(tasks)
+    ]
+    known = {row.task for row in kept if row.normalised is not None}
+    lacking = [task for task in tasks if task not in known]
+    if known and lacking:
+        notes.append(f"no row of the fine-tuned model of {listing(lacking)}: nothing to divide by")
+    return Table(rows[0].suite, rows[0].split, tasks, tuple(lines), tuple(single), tuple(notes))
+
+
+def _comparable(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
+    """Return, of each task, the rows that were measured as its latest was, and notes on others."""
+    names = [name for name in KEY if name != "model"]
+    latest = {row.task: row for row in rows}
+    kept, others, why = [], Counter[str](), dict[str, set[str]]()
+    for row in rows:
+        differ = [name for name in names if getattr(row, name) != getattr(latest[row.task], name)]
+        if not differ:
+            kept.append(row)
+            continue
+        others[row.task] += 1
+        why.setdefault(row.task, set()).update(differ)
+    return kept, [
+        f"{task}: left out {number} row(s) with another {' or '.join(sorted(why[task]))} than the"
+        " latest row has"
+        for task, number in others.items()
+    ]
+
+
+def _lines(rows: Sequence[Row]) -> tuple[list[Line], list[Line]]:
+    """Return a line for each label, model and seed; apart from those of one's own task alone."""
+    found: dict[tuple[str, str, int | None], dict[str, Row]] = {}
+    own: dict[int | None, dict[str, Row]] = {}
+    for row in rows:
+        label = BASE if row.model == row.base else row.label
+        found.setdefault((label, row.model, row.seed), {})[row.task] = row
+        if row.model == row.finetuned:
+            own.setdefault(row.seed, {})[row.task] = row
+    base, others, single = [], [], []
+    for (label, model, seed), mine in found.items():
+        line = Line(label, label, model, seed, mine)
+        alone = all(row.model == row.finetuned for row in mine.values())
+        (base if label == BASE else single if alone else others).append(line)
+    together = [Line(FINETUNED, FINETUNED, "", seed, mine) for seed, mine in own.items()]
+    return _named([*base, *together, *others]), single
+
+
+def _named(lines: Sequence[Line]) -> list[Line]:
+    """Return the lines, those of the same label with the seed or the hash in their names."""
+    found = []
+    for line in lines:
+        same = [other for other in lines if other.label == line.label]
+        name = line.label
+        if len({other.seed for other in same}) > 1 and line.seed is not None:
+            name += f" seed {line.seed}"
+        if sum(other.seed == line.seed for other in same) > 1:
+            name += f" {line.model[:SHORT]}"
+        found.append(replace(line, name=name))
+    return found
+
+
+def mean_of(estimates: Iterable[Estimate | None]) -> Estimate | None:
+    """Return the mean, or None if one is missing."""
+    found = list(estimates)
+    known = [one for one in found if one is not None]
+    return standard_errors.mean(known) if known and len(known) == len(found) else None
+
+
+def show(rows: Iterable[Row]) -> None:
+    """Print the table of rows of one suite and split."""
+    from breadcrumbs import show as screen
+    from breadcrumbs.evaluate import exports
+
+    table = of(rows)
+    screen.grid(exports.of_table(table), f"{table.suite}, {table.split} rows", table.notes)
