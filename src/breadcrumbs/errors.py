@@ -5,6 +5,7 @@
     |-- MismatchError         models that do not fit each other, or weights that are not finite
     |-- RecipeError           an unknown or impossible key, method, parameter, value or pattern
     |-- ScoreError            a score was asked for, and what came is none
+    |-- TrainingError         a fine-tuning cannot go on as it was asked for
     |-- SuiteError            a suite, task or foundation that cannot be what it says
     |   `-- SplitError        rows were asked for that may not be seen, or there are none
     |-- ResultsError          a file is no file of results, or has no such rows
@@ -38,6 +39,10 @@ class RecipeError(BreadcrumbsError):
 
 class ScoreError(BreadcrumbsError):
     """A score was asked for, and what came is none."""
+
+
+class TrainingError(BreadcrumbsError):
+    """A fine-tuning cannot go on as it was asked for."""
 
 
 class SuiteError(BreadcrumbsError):

@@ -142,6 +142,7 @@ class Writer:
     each file; its texts may change until `close`, in place of texts of the same length. key: what
     the output depends on; a journal of another key is not resumed. force: replace an output that
     exists, and begin again where a merge was interrupted. resume: go on with that one instead.
+    again: what messages say to do for that.
 
     done: what an earlier run finished, by tensor and start; a dict with ``stop``, ``digest`` and
     what `finished` was given.
@@ -157,7 +158,9 @@ class Writer:
         key: str,
         force: bool,
         resume: bool,
+        again: str = "give --resume",
     ):
+        self.again = again
         self.shown, self.output = output, Path(os.path.realpath(output))
         self.entries, self.metadata, self.force = list(entries), metadata, force
         self.single = self.output.suffix == ".safetensors"
@@ -367,10 +370,11 @@ class Writer:
             yield
         except OSError as error:
             advice = _ADVICE.get(error.errno or 0, "Give another output, or look at the disk.")
+            advice = advice.format(again=self.again)
             raise OutputError(f"{self.shown}: {error.strerror or error}. {advice}") from None
 
 
-_FULL = "Make room and give --resume to go on."
+_FULL = "Make room and {again} to go on."
 _DENIED = "It cannot be written there. Give another output."
 _ADVICE = {
     errno.ENOSPC: _FULL,

@@ -13,6 +13,9 @@ import click
 from breadcrumbs.errors import BreadcrumbsError, printable
 
 
+_GO_ON = {"merge": " Give --resume to go on.", "finetune": " Run it again to go on."}
+
+
 def command(name: str | None = None) -> Callable[[Callable[..., None]], click.Command]:
     """Make a command whose errors are one line on stderr and exit code 1."""
 
@@ -25,7 +28,7 @@ def command(name: str | None = None) -> Callable[[Callable[..., None]], click.Co
                 click.echo(f"breadcrumbs: {printable(str(error))}", err=True)
                 sys.exit(1)
             except KeyboardInterrupt:
-                advice = " Give --resume to go on." if function.__name__ == "merge" else ""
+                advice = _GO_ON.get(function.__name__, "")
                 click.echo(f"breadcrumbs: interrupted.{advice}", err=True)
                 sys.exit(130)
             except OSError as error:  # stdout is full or closed; files raise errors of ours
