@@ -31,6 +31,11 @@ class Keys:
             self._hashes[path] = model_hash(path)
         return self._hashes[path]
 
+    @property
+    def base(self) -> str:
+        """The hash of the base's weights."""
+        return self.of(self.suite.base)
+
     def finetuned(self, task: str) -> str | None:
         """Return the hash of the model that was fine-tuned on a task, if there is one."""
         path = self.suite.task(task).finetuned
@@ -39,8 +44,7 @@ class Keys:
     def head(self, task: str) -> str:
         """Return a digest of all that the head of a task is made of."""
         if task not in self._heads:
-            base = self.of(self.suite.base)
-            found = heads.digest(self.suite, self.suite.task(task), base, self.precision)
+            found = heads.digest(self.suite, self.suite.task(task), self.base, self.precision)
             self._heads[task] = found
         return self._heads[task]
 
@@ -49,7 +53,7 @@ class Keys:
         mine = self.suite.task(task)
         return Key(
             model=model,
-            base=self.of(self.suite.base),
+            base=self.base,
             foundation=self._foundation,
             head=self.head(task),
             task=task,

@@ -70,7 +70,7 @@ class Scorer:
         self.module = self.foundation.load(suite.base).to(self.device)
         self.slots = Slots(self.module, self.base)
         #: The hash of the weights in the module.
-        self._holds = self.keys.of(suite.base)
+        self._holds = self.keys.base
         self._heads: dict[str, Any] = {}
         self._batches: dict[tuple[str, str], Sequence[Batch]] = {}
 
@@ -80,7 +80,7 @@ class Scorer:
             key = self.keys.head(task.name)
             found = heads.read(self.cache, key)
             if found is None:
-                self._put(self.base, self.keys.of(self.suite.base))
+                self._put(self.base, self.keys.base)
                 with self._context():
                     found = self.foundation.head(self.module, task)
                 heads.write(self.cache, key, found)
