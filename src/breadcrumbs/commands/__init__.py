@@ -12,7 +12,6 @@ import click
 
 from breadcrumbs.errors import BreadcrumbsError, printable
 
-
 _GO_ON = {"merge": " Give --resume to go on.", "finetune": " Run it again to go on."}
 
 

@@ -53,7 +53,8 @@ class Tuner:
         rows = _read(task, "train")
         scorer, self._scorer = self._scorer or self._new_scorer(), None
         of = finetuned.made_of(self.suite, task, self.settings, seed)
-        of |= {"base": scorer.base_hash, "training rows": rows.digest, "labels": list(task.labels)}
+        of |= {"base": scorer.keys.of(self.suite.base)}
+        of |= {"training rows": rows.digest, "labels": list(task.labels)}
         path = finetuned.folder(self.output, name, seed)
         record = finetuned.found(path)
         if record is not None:
@@ -103,7 +104,8 @@ class Tuner:
         it = Training(scorer.foundation, scorer.module, weights, head, task, rows, settings, seed)
         if (state := saved.read()) is None:
             tell("scoring the base")
-            before = scorer.score(task, "validation", scorer.base, scorer.base_hash).value
+            hash_ = scorer.keys.of(self.suite.base)
+            before = scorer.score(task, "validation", scorer.base, hash_).value
             earlier = 0.0
         else:
             it.restore(state["training"])
