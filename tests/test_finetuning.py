@@ -483,3 +483,9 @@ def test_a_folder_of_something_else_is_never_touched(suite, tmp_path):
     for force in (False, True):
         with pytest.raises(OutputError, match="exists and is no fine-tuning of ours"):
             finetuning.run(suite, tmp_path, SETTINGS, tasks=["two"], force=force)
+
+
+def test_an_output_that_cannot_be_written_is_refused_at_once(suite, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="seed-0: cannot be made: Not a directory"):
+        finetuning.run(suite, tmp_path / "file", SETTINGS)
