@@ -440,8 +440,10 @@ def test_impossible_settings(change, told):
 
 def test_a_training_that_explodes_says_where_and_what_to_lower(suite, tmp_path):
     with pytest.raises(TrainingError, match=r"'two': at step \d+, the .*Lower the rate \(1e\+30\)"):
-        tuner(suite, tmp_path, replace(SETTINGS, rate=1e30)).tune("two", 0)
+        tuner(suite, tmp_path, replace(SETTINGS, rate=1e30), every=0).tune("two", 0)
     assert not (tmp_path / "seed-0/two").exists()
+    finetuning._check(suite, tmp_path, SETTINGS, [finetuning.Job("two", 0)], force=False)
+    tuner(suite, tmp_path).tune("two", 0)  # with a lower rate, as the error says
 
 
 def test_labels_that_the_head_has_no_class_for(home, tmp_path):

@@ -58,29 +58,32 @@ class Tuner:
         path = finetuned.folder(self.output, name, seed)
         record = finetuned.found(path)
         if record is not None:
+            self._scorer = scorer
             finetuned.check_same(path, record["made_of"], of)
             return record
         rows, base = drawn(rows, self.settings.rows, seed, name), scorer.base
         assert isinstance(base, Checkpoint)
         writer = finetuned.begin(path, base, of)
+        saved = Saved(finetuned.partial(path) / finetuned.STATE, self.every)
         try:
-            saved = Saved(finetuned.partial(path) / finetuned.STATE, self.every)
             state, told = self._train(scorer, task, rows, seed, saved, tell)
             record = {"made_of": of, **told}
             finetuned.finish(writer, base, state, record)
+        except TrainingError:
+            saved.remove()  # going on from there would end in the same way
+            raise
         except (MemoryError, RuntimeError) as error:  # Torch raises the latter
             full = ("out of memory" in str(error)) or ("allocate memory" in str(error))
             if isinstance(error, MemoryError) or full:
                 raise TrainingError(
-                    f"task {name!r}: out of memory. Give a --batch smaller than"
-                    f" {self.settings.batch}, or fewer --workers, and run this again to go on."
+                    f"task {name!r}: out of memory. Run this again with fewer --workers to go on,"
+                    f" or begin again (--force) with a --batch below {self.settings.batch}."
                 ) from None
             raise
         finally:
             writer.abandon()
-        self._scorer = (
-            scorer  # after a failure its weights would not be those that it takes them for
-        )
+        # Not after a failure, when the weights are others than the scorer takes them for.
+        self._scorer = scorer
         return record
 
     def _new_scorer(self) -> Scorer:
