@@ -440,8 +440,10 @@ def test_impossible_settings(change, told):
 
 def test_a_training_that_explodes_says_where_and_what_to_lower(suite, tmp_path):
     with pytest.raises(TrainingError, match=r"'two': at step \d+, the .*Lower the rate \(1e\+30\)"):
-        tuner(suite, tmp_path, replace(SETTINGS, rate=1e30)).tune("two", 0)
+        tuner(suite, tmp_path, replace(SETTINGS, rate=1e30), every=0).tune("two", 0)
     assert not (tmp_path / "seed-0/two").exists()
+    finetuning._check(suite, tmp_path, SETTINGS, [finetuning.Job("two", 0)], force=False)
+    tuner(suite, tmp_path).tune("two", 0)  # with a lower rate, as the error says
 
 
 def test_labels_that_the_head_has_no_class_for(home, tmp_path):
@@ -483,3 +485,9 @@ def test_a_folder_of_something_else_is_never_touched(suite, tmp_path):
     for force in (False, True):
         with pytest.raises(OutputError, match="exists and is no fine-tuning of ours"):
             finetuning.run(suite, tmp_path, SETTINGS, tasks=["two"], force=force)
+
+
+def test_an_output_that_cannot_be_written_is_refused_at_once(suite, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="seed-0: cannot be made: Not a directory"):
+        finetuning.run(suite, tmp_path / "file", SETTINGS)

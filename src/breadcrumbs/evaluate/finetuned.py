@@ -70,8 +70,9 @@ def found(path: Path) -> dict[str, Any] | None:
 
 
 def begun(path: Path) -> dict[str, Any] | None:
-    """Return what a fine-tuning under way is made of; None where none has been begun."""
+    """Return what a fine-tuning under way is made of; None where no state of one is kept."""
     try:
+        (partial(path) / STATE).stat()
         with open(partial(path) / JOURNAL, "rb") as lines:
             of = json.loads(json.loads(next(lines))["key"])
     except (OSError, ValueError, KeyError, TypeError, StopIteration):
@@ -113,6 +114,8 @@ def begin(path: Path, base: Checkpoint, of: Mapping[str, Any]) -> Writer:
     """
     if (before := begun(path)) is not None:
         check_same(path, before, of)
+    else:
+        clear(path)
     entries = [Entry(tensor.name, tensor.dtype, tensor.shape) for tensor in base.tensors.values()]
     return Writer(
         path,

@@ -107,15 +107,24 @@ def run(
         _write_manifest(suite, Path(output), seed)
     if failed:
         others = [f"{event.job.task}, seed {event.job.seed}" for event in failed[1:]]
-        more = f" {len(others)} others failed too: {listing(others)}." if others else ""
+        more = f" Also failed: {listing(others)}." if others else ""
         raise type(failed[0].news)(f"{failed[0].news}{more}")
     return [done[job] for job in jobs]
 
 
 def _check(suite: Suite, output: Path, settings: Settings, jobs: list[Job], force: bool) -> None:
-    """Raise OutputError where an output is of other settings, or remove it if ``force``."""
+    """Raise OutputError where an output is of other settings, or remove it if ``force``.
+
+    The folders that all is written to are made.
+    """
     for job in jobs:
         path = finetuned.folder(output, job.task, job.seed)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"{path.parent}: cannot be made: {error.strerror}. Give another output folder."
+            ) from None
         if force:
             finetuned.clear(path)
             continue

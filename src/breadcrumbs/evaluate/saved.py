@@ -71,3 +71,7 @@ class Saved:
         if blake3(memoryview(data)[_DIGEST:]).digest() != data[:_DIGEST]:
             return None
         return torch.load(io.BytesIO(data[_DIGEST:]), weights_only=True, map_location="cpu")
+
+    def remove(self) -> None:
+        """Forget the state, if there is one."""
+        self.path.unlink(missing_ok=True)

@@ -53,33 +53,37 @@ class Tuner:
         rows = _read(task, "train")
         scorer, self._scorer = self._scorer or self._new_scorer(), None
         of = finetuned.made_of(self.suite, task, self.settings, seed)
-        of |= {"base": scorer.keys.base, "training rows": rows.digest, "labels": list(task.labels)}
+        of |= {"base": scorer.keys.of(self.suite.base)}
+        of |= {"training rows": rows.digest, "labels": list(task.labels)}
         path = finetuned.folder(self.output, name, seed)
         record = finetuned.found(path)
         if record is not None:
+            self._scorer = scorer
             finetuned.check_same(path, record["made_of"], of)
             return record
         rows, base = drawn(rows, self.settings.rows, seed, name), scorer.base
         assert isinstance(base, Checkpoint)
         writer = finetuned.begin(path, base, of)
+        saved = Saved(finetuned.partial(path) / finetuned.STATE, self.every)
         try:
-            saved = Saved(finetuned.partial(path) / finetuned.STATE, self.every)
             state, told = self._train(scorer, task, rows, seed, saved, tell)
             record = {"made_of": of, **told}
             finetuned.finish(writer, base, state, record)
+        except TrainingError:
+            saved.remove()  # going on from there would end in the same way
+            raise
         except (MemoryError, RuntimeError) as error:  # Torch raises the latter
             full = ("out of memory" in str(error)) or ("allocate memory" in str(error))
             if isinstance(error, MemoryError) or full:
                 raise TrainingError(
-                    f"task {name!r}: out of memory. Give a --batch smaller than"
-                    f" {self.settings.batch}, or fewer --workers, and run this again to go on."
+                    f"task {name!r}: out of memory. Run this again with fewer --workers to go on,"
+                    f" or begin again (--force) with a --batch below {self.settings.batch}."
                 ) from None
             raise
         finally:
             writer.abandon()
-        self._scorer = (
-            scorer  # after a failure its weights would not be those that it takes them for
-        )
+        # Not after a failure, when the weights are others than the scorer takes them for.
+        self._scorer = scorer
         return record
 
     def _new_scorer(self) -> Scorer:
@@ -103,7 +107,8 @@ class Tuner:
         it = Training(scorer.foundation, scorer.module, weights, head, task, rows, settings, seed)
         if (state := saved.read()) is None:
             tell("scoring the base")
-            before = scorer.score(task, "validation", scorer.base, scorer.keys.base).value
+            hash_ = scorer.keys.of(self.suite.base)
+            before = scorer.score(task, "validation", scorer.base, hash_).value
             earlier = 0.0
         else:
             it.restore(state["training"])
