@@ -15,7 +15,6 @@ from breadcrumbs import electing, gram, plan_statistics
 from breadcrumbs.aggregates import Elementwise, Entries, Gram, Whole
 from breadcrumbs.checkpoint.tensors import DTYPES
 from breadcrumbs.errors import MismatchError
-from breadcrumbs.kernels import plain
 from breadcrumbs.reading import Reading
 from breadcrumbs.sink import SegmentReport
 from breadcrumbs.tensors import rounded
@@ -63,9 +62,8 @@ class Combining(Reading):
                     step = self._step(self.aggregate.combine(entries, self.values), base.shape)
                     report.counts.update(entries.counts)
                 else:
-                    step = self.merging.factor * plain.exact_sum(
-                        self.merging.weights[:, None] * taus
-                    )
+                    total = self.engine.kernels.exact_sum(taus, self.merging.weights)
+                    step = self.merging.factor * total
                     if self.merging.more:
                         step = step + self.merging.more * base
             self._count(kept, report)
@@ -136,10 +134,10 @@ class Combining(Reading):
         aggregate, statistics = self.aggregate, self.engine.plan.method.statistics
         prepares = isinstance(aggregate, Elementwise) and aggregate.prepare is not None
         if statistics is None and not prepares:
-            return Entries(taus, kept, merging.given)
+            return Entries(taus, kept, merging.given, kernels=self.engine.kernels)
         taus = self.everyone(taus)
         entries = Entries(taus, self.everyone(kept), self.weights, who=self.all)
-        entries.narrow = merging.dtype != np.float64
+        entries.narrow, entries.kernels = merging.dtype != np.float64, self.engine.kernels
         if statistics is not None:
             given = self.engine.buffer("statistics", taus.shape, np.float64)
             for row, t in zip(given, self.all, strict=True):

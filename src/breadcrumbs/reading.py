@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from breadcrumbs.aggregates import Aggregate, Elementwise, Linear
-from breadcrumbs.draws import draws
 from breadcrumbs.kernels import plain
 from breadcrumbs.tensors import Merging
 from breadcrumbs.transforms import Band, Chances, Draw, Fitted
@@ -128,7 +127,8 @@ class Reading:
             _, _, untouched = merging.check(rows, group, start)
             base = plain.widen(rows[0]).astype(np.float64)
             mine = taus[group]
-            np.subtract(plain.widen(rows[1:]), base, out=mine)
+            if not isinstance(self.transform, Chances):  # which writes them by itself
+                np.subtract(plain.widen(rows[1:]), base, out=mine)
             self._transform(rows, group, start, cuts, mine, kept[group])
             if self.scales is not None:
                 mine *= self.scales[group, None]
@@ -154,20 +154,16 @@ class Reading:
                 kept[t] = plain.drawn(rows.shape[1], keys, start, limits, t)
             taus[~kept] = 0
         elif isinstance(transform, Chances):
-            self._draw_by_rank(transform, rows, group, start, taus, kept)
+            self._keep_by_rank(transform, rows, group, start, taus, kept)
 
-    def _draw_by_rank(self, transform: Chances, rows, group, start, taus, kept) -> None:
-        unit = self.job.unit
+    def _keep_by_rank(self, transform: Chances, rows, group, start, taus, kept) -> None:
+        unit, known = self.job.unit, {}
         for row, t in enumerate(self.merging.who[group]):
             values = self.tensor.own[t].values
-            chances = np.asarray(transform.chances(unit, values))
-            limits = np.floor(chances * 2.0**32).astype(np.uint64)
-            keys = plain.magnitudes(rows[0], rows[1 + row]).reshape(-1, unit)
-            ranks = np.empty(keys.shape, np.int64)
-            order = np.argsort(keys, axis=1, kind="stable")
-            np.put_along_axis(ranks, order, np.arange(unit)[None], axis=1)
-            ranks = ranks.reshape(-1)
-            kept[row] = draws(self.merging.stream(t), start, taus.shape[1]) < limits[ranks]
-            if transform.divide(values):
-                taus[row] /= chances[ranks]
-            taus[row, ~kept[row]] = 0
+            if id(values) not in known:
+                chances = np.asarray(transform.chances(unit, values), np.float64)
+                limits = np.floor(chances * 2.0**32).astype(np.uint64)
+                divisors = chances if transform.divide(values) else np.ones(unit)
+                known[id(values)] = limits, divisors
+            drawn = unit, self.merging.stream(t), start, *known[id(values)]
+            self.merging.kernels.keep_by_rank(rows[0], rows[1 + row], *drawn, taus[row], kept[row])
