@@ -37,7 +37,7 @@ class Combining(Reading):
             return fast
         return sum(
             self.aggregate.vote(self._present(start, taus, kept))
-            for start, _, _, taus, kept, _ in self.chunks(segment, cuts)
+            for start, _, _, taus, kept, _ in self.chunks(segment, cuts, again=True)
         )
 
     def write(self, segment: Segment, cuts: np.ndarray | None, known: object) -> SegmentReport:
@@ -51,7 +51,7 @@ class Combining(Reading):
             return fast
         if isinstance(known, np.ndarray) and gram.combine(self, segment, known, fast):
             return fast
-        for start, _, base, taus, kept, untouched in self.chunks(segment, cuts):
+        for start, _, base, taus, kept, untouched in self.chunks(segment, cuts, again=True):
             if isinstance(self.aggregate, Gram):
                 assert isinstance(known, np.ndarray)
                 step = gram.step(self, known, start, base, self.everyone(taus))
@@ -81,8 +81,7 @@ class Combining(Reading):
 
     def _added(self, base: np.ndarray, step: np.ndarray) -> np.ndarray:
         """Return base + step, both float64, as the output's dtype."""
-        # Without a step the base stays as it is, and so does the sign of its zeros.
-        merged = np.where(step == 0, base, base + step)
+        merged = self.engine.kernels.add_step(base, step)
         return rounded(merged, self.tensor, self.merging.kernels)
 
     def _write_whole(
@@ -93,7 +92,7 @@ class Combining(Reading):
         base = np.empty(segment.stop - segment.start)
         taus = np.zeros((len(self.all), base.size))
         untouched = []
-        for start, n, part, some, kept, bad in self.chunks(segment, cuts):
+        for start, n, part, some, kept, bad in self.chunks(segment, cuts, again=True):
             at = slice(start - segment.start, start - segment.start + n)
             base[at], taus[:, at] = part, self.everyone(some)
             untouched.append(bad + at.start)
@@ -126,8 +125,8 @@ class Combining(Reading):
         self.engine.sink.write(index, start, out)
 
     def _count(self, kept: np.ndarray, report: SegmentReport) -> None:
-        for t, number in zip(self.merging.who, np.count_nonzero(kept, axis=1), strict=True):
-            report.kept[t] += int(number)
+        for t, mine in zip(self.merging.who, kept, strict=True):  # along an axis it is slow
+            report.kept[t] += int(np.count_nonzero(mine))
 
     def _present(self, start: int, taus: np.ndarray, kept: np.ndarray) -> Entries:
         merging, prepared = self.merging, self.engine.prepared

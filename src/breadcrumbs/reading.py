@@ -108,18 +108,25 @@ class Reading:
         result[[self.all.index(t) for t in self.merging.who]] = taus
         return result
 
-    def chunks(self, segment: Segment, cuts: np.ndarray | None) -> Iterator[tuple]:
-        """Yield (start, n, base, transformed task vectors, kept, entries that stay as they are)."""
+    def chunks(
+        self, segment: Segment, cuts: np.ndarray | None, again: bool = False
+    ) -> Iterator[tuple]:
+        """Yield (start, n, base, transformed task vectors, kept, entries that stay as they are).
+
+        again: whether a chunk is done with when the next is asked for, so that they share memory.
+        """
         chunk, who = self.job.chunk, self.merging.who
         for i, start in enumerate(range(segment.start, segment.stop, chunk)):
             n = min(chunk, segment.stop - start)
             mine = None if cuts is None else cuts[segment.first_chunk + i, who, :4][None]
-            yield (start, n, *self._entries(start, n, mine))
+            yield (start, n, *self._entries(start, n, mine, again))
 
-    def _entries(self, start: int, n: int, cuts: np.ndarray | None) -> tuple:
-        merging = self.merging
-        taus = np.empty((len(merging.who), n))
-        kept = np.ones(taus.shape, np.bool_)
+    def _entries(self, start: int, n: int, cuts: np.ndarray | None, again: bool) -> tuple:
+        merging, shape = self.merging, (len(self.merging.who), n)
+        buffer = self.engine.buffer
+        taus = buffer("taus", shape, np.float64) if again else np.empty(shape)
+        kept = buffer("kept", shape, np.bool_) if again else np.empty(shape, np.bool_)
+        kept[:] = True
         base = np.empty(n)
         untouched = np.empty(0, np.int64)
         for group in merging.groups():
@@ -162,8 +169,6 @@ class Reading:
             values = self.tensor.own[t].values
             if id(values) not in known:
                 chances = np.asarray(transform.chances(unit, values), np.float64)
-                limits = np.floor(chances * 2.0**32).astype(np.uint64)
-                divisors = chances if transform.divide(values) else np.ones(unit)
-                known[id(values)] = limits, divisors
+                known[id(values)] = chances, bool(transform.divide(values))
             drawn = unit, self.merging.stream(t), start, *known[id(values)]
             self.merging.kernels.keep_by_rank(rows[0], rows[1 + row], *drawn, taus[row], kept[row])

@@ -45,12 +45,13 @@ from breadcrumbs.kernels.steps import (
     _widen,
     jit,
 )
-from breadcrumbs.kernels.terms import elected, exact_sum
+from breadcrumbs.kernels.terms import add_step, elected, exact_sum
 from breadcrumbs.kernels.weighted import elect_weighted
 
 __all__ = [
     "add_band",
     "add_drawn",
+    "add_step",
     "combine",
     "cut_units",
     "elect_band",

@@ -248,6 +248,11 @@ def elected(taus, weights, kind: int, majority: int, signed: bool) -> np.ndarray
     return step
 
 
+def add_step(base, step) -> np.ndarray:
+    """Return ``base + step``, both float64 (n,); without a step a zero keeps the base's sign."""
+    return np.where(step == 0, base, base + step)
+
+
 def shares(weights, signed: bool) -> np.ndarray:
     """Return, of each set of models as the bits of a number, what their mean divides by."""
     mine = weights if signed else np.abs(weights)
@@ -257,21 +262,23 @@ def shares(weights, signed: bool) -> np.ndarray:
     )
 
 
-def keep_by_rank(base, model, unit: int, key, start: int, limits, divisors, taus, kept) -> None:
+def keep_by_rank(base, model, unit: int, key, start: int, chances, divide, taus, kept) -> None:
     """Write what stays of ``model - base`` to float64 ``taus`` (n,), and to ``kept`` what that is.
 
     The entry of rank r, from 0 by (key, position), of each unit of ``unit`` entries stays if its
-    draw is below ``limits[r]``, uint64, and is divided by ``divisors[r]``. key and start: of the
-    `draws`, for the first of the entries.
+    draw is below ``floor(chances[r] * 2**32)``, and is divided by the chance if ``divide``. key and
+    start: of the `draws`, for the first of the entries.
     """
     keys = magnitudes(base, model).reshape(-1, unit)
     ranks = np.empty(keys.shape, np.int64)
     order = np.argsort(keys, axis=1, kind="stable")
     np.put_along_axis(ranks, order, np.arange(unit)[None], axis=1)
     ranks = ranks.reshape(-1)
+    limits = np.floor(chances * 2.0**32).astype(np.uint64)
     kept[:] = draws(key, start, base.size) < limits[ranks]
     np.subtract(widen(model), widen(base), out=taus, dtype=np.float64)
-    taus /= divisors[ranks]
+    if divide:
+        taus /= chances[ranks]
     taus[~kept] = 0
 
 

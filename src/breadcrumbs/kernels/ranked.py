@@ -14,11 +14,11 @@ from breadcrumbs.kernels.steps import BLOCK, _draw, _magnitudes, _number, _widen
 WIDEST, NARROW = 11, 8
 MANY = 256
 #: Units of so many entries and fewer are sorted by insertion.
-FEW = 24
+FEW = 16
 PLACE = np.uint64(0xFFFFFFFF)
 
 
-# --- steps: each one loop ------------------------------------------------------------------------
+# --- steps: each one loop --------------------------------------------------------------------
 
 
 @jit
@@ -69,18 +69,19 @@ def _scatter(words, shift, mask, bins, out):
 
 
 @jit
-def _scatter_ranks(words, shift, mask, bins, ranks):
-    """Do the last pass, of which only the ranks of the positions are wanted."""
+def _look_up(words, shift, mask, bins, chances, chance):
+    """Do the last pass: write at the position of each word the chance of its rank."""
     for i in range(words.size):
         word = words[i]
         b = (word >> shift) & mask
         place = bins[b]
-        ranks[word & PLACE] = place
+        chance[word & PLACE] = chances[place]
         bins[b] = place + np.uint32(1)
 
 
 @jit
-def _insert(keys, words, ranks):
+def _insert(keys, words, chances, chance):
+    """Do all of it for a few keys, or for those that are all the same."""
     for i in range(keys.size):
         word = (np.uint64(keys[i]) << np.uint64(32)) | np.uint64(i)
         j = i
@@ -89,28 +90,28 @@ def _insert(keys, words, ranks):
             j -= 1
         words[j] = word
     for i in range(keys.size):
-        ranks[words[i] & PLACE] = i
+        chance[words[i] & PLACE] = chances[i]
 
 
 @jit
-def _keep(model, base, draws, limits, divisors, ranks, taus, kept):
+def _keep(model, base, draws, chance, divide, taus, kept):
     for i in range(taus.size):
-        rank = ranks[i]
-        tau = (np.float64(_number(model[i])) - np.float64(base[i])) / divisors[rank]
-        keep = np.uint64(draws[i]) < limits[rank]
+        p = chance[i]
+        tau = (np.float64(_number(model[i])) - np.float64(base[i])) / (p if divide else 1.0)
+        keep = np.float64(draws[i]) + 1.0 <= p * 2.0**32  # just as draw < floor(p * 2^32)
         taus[i] = tau if keep else 0.0
-        kept[i] = keep
+        kept[i] = np.uint8(keep)
 
 
-# --- kernels -------------------------------------------------------------------------------------
+# --- kernels ---------------------------------------------------------------------------------
 
 
 @jit
-def _rank(keys, words, others, bins, ranks):
-    """Write the ranks, from 0, of the keys of a unit by (key, position)."""
+def _rank(keys, words, others, bins, chances, chance):
+    """Write the chance of each entry of a unit by its rank, from 0, by (key, position)."""
     every, least, most = _bits(keys)
     if keys.size <= FEW or every == 0:
-        _insert(keys, words, ranks)
+        _insert(keys, words, chances, chance)
         return
     shift = np.uint32(0)
     while not (every >> shift) & np.uint32(1):
@@ -129,7 +130,7 @@ def _rank(keys, words, others, bins, ranks):
         _count_digits(words, at, mask, mine)
         _starts(mine)
         if left == 1:
-            _scatter_ranks(words, at, mask, mine, ranks)
+            _look_up(words, at, mask, mine, chances, chance)
         else:
             _scatter(words, at, mask, mine, others)
             words, others = others, words
@@ -137,29 +138,25 @@ def _rank(keys, words, others, bins, ranks):
 
 
 @jit
-def keep_by_rank(base, model, unit, key, start, limits, divisors, taus, kept):
-    """See `plain.keep_by_rank`."""
-    wide, magnitudes = np.empty(unit, np.float32), np.empty(unit, np.float32)
+def _keep_by_rank(base, model, unit, key, start, chances, divide, taus, kept):
+    step = max(1, BLOCK // unit) * unit
+    wide, magnitudes = np.empty(step, np.float32), np.empty(step, np.float32)
+    keys, chance = magnitudes.view(np.uint32), np.empty(step)
     words, others = np.empty(unit, np.uint64), np.empty(unit, np.uint64)
-    bins, ranks = np.empty(1 << WIDEST, np.uint32), np.empty(unit, np.uint32)
-    drawn = np.empty(BLOCK // 2 + 1, np.uint64)
-    for u in range(0, base.size, unit):
-        row = model[u : u + unit]
-        _widen(base[u : u + unit], wide)
-        _magnitudes(row, wide, magnitudes)
-        _rank(magnitudes.view(np.uint32), words, others, bins, ranks)
-        for i in range(0, unit, BLOCK):
-            j = min(unit, i + BLOCK)
-            first = start + u + i
-            draws = drawn.view(np.uint32)[first % 2 : first % 2 + j - i]
-            _draw(key, first // 2, np.uint32(0), drawn)
-            _keep(
-                row[i:j],
-                wide[i:j],
-                draws,
-                limits,
-                divisors,
-                ranks[i:j],
-                taus[u + i : u + j],
-                kept[u + i : u + j],
-            )
+    bins, drawn = np.empty(1 << WIDEST, np.uint32), np.empty(step // 2 + 1, np.uint64)
+    for a in range(0, base.size, step):
+        b = min(base.size, a + step)
+        m, first = b - a, start + a
+        _widen(base[a:b], wide[:m])
+        _magnitudes(model[a:b], wide[:m], magnitudes[:m])
+        for u in range(0, m, unit):
+            _rank(keys[u : u + unit], words, others, bins, chances, chance[u : u + unit])
+        draws = drawn.view(np.uint32)[first % 2 : first % 2 + m]
+        _draw(key, first // 2, np.uint32(0), drawn)
+        _keep(model[a:b], wide[:m], draws, chance[:m], divide, taus[a:b], kept[a:b])
+
+
+def keep_by_rank(base, model, unit, key, start, chances, divide, taus, kept):
+    """See `plain.keep_by_rank`."""
+    bits = kept.view(np.uint8)
+    _keep_by_rank(base, model, unit, key, start, chances, divide, taus, bits)

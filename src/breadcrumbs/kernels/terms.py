@@ -15,7 +15,7 @@ from breadcrumbs.kernels.steps import jit
 BLOCK = 1024
 
 
-# --- steps: each one loop over one block ---------------------------------------------------------
+# --- steps: each one loop over one block -----------------------------------------------------
 
 
 @jit
@@ -117,7 +117,7 @@ def _share(signs, least, above, below, shares, step):
         step[i] /= shares[above[i] if signs[i] > least else below[i]]
 
 
-# --- kernels -------------------------------------------------------------------------------------
+# --- kernels ---------------------------------------------------------------------------------
 
 
 @jit
@@ -191,3 +191,16 @@ def elected(taus, weights, kind: int, majority: int, signed: bool) -> np.ndarray
         where = np.flatnonzero(inexact)
         step[where] = plain.elected(taus[:, where], weights, kind, majority, signed)
     return step
+
+
+@jit
+def _add_step(base, step, merged):
+    for i in range(merged.size):
+        merged[i] = base[i] + step[i] if step[i] != 0.0 else base[i]
+
+
+def add_step(base: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """See `plain.add_step`."""
+    merged = np.empty(base.size)
+    _add_step(np.ascontiguousarray(base), np.ascontiguousarray(step), merged)
+    return merged
