@@ -10,7 +10,7 @@ import numpy as np
 
 from breadcrumbs.kernels import plain
 from breadcrumbs.kernels.plain import LARGEST, MEAN, SUBSETS
-from breadcrumbs.kernels.steps import jit
+from breadcrumbs.kernels.steps import inline, jit
 
 BLOCK = 1024
 
@@ -114,7 +114,54 @@ def _choose_extreme(signs, least, highest, lowest, step):
 @jit
 def _share(signs, least, above, below, shares, step):
     for i in range(step.size):
-        step[i] /= shares[above[i] if signs[i] > least else below[i]]
+        share = shares[above[i] if signs[i] > least else below[i]]
+        step[i] /= share if share != 0.0 else 1.0
+
+
+# --- a block ---------------------------------------------------------------------------------
+# Its state: sums of the terms of both signs and what these leave out, the extreme terms, numbers of
+# the signs of all sums, and in bits which models have terms of which sign.
+
+
+@inline
+def _state():
+    sums, extremes, signs = np.empty((4, BLOCK)), np.empty((2, BLOCK)), np.empty(BLOCK)
+    return sums, extremes, signs, np.empty((2, BLOCK), np.uint32)
+
+
+@inline
+def _begin(state):
+    sums, extremes, _, voters = state
+    sums[:] = 0.0
+    extremes[:] = 0.0
+    voters[:] = 0
+
+
+@inline
+def _add_model(kind, taus, weight, t, state, inexact):
+    sums, extremes, _, voters = state
+    m = taus.size
+    _add_sides(taus, weight, sums[0, :m], sums[1, :m], sums[2, :m], sums[3, :m], inexact)
+    if kind == MEAN:
+        _note(taus, weight, np.uint32(1) << np.uint32(t), voters[0, :m], voters[1, :m])
+    elif kind == LARGEST:
+        _stretch(taus, weight, extremes[0, :m], extremes[1, :m])
+
+
+@inline
+def _elect(kind, majority, shares, state, step, inexact):
+    """Turn both sides of every entry into its step."""
+    sums, extremes, signs, voters = state
+    m = step.size
+    sides = sums[0, :m], sums[1, :m], sums[2, :m], sums[3, :m]
+    least = 0.0 if majority < 0 else -5e-324  # every sum of 0 is over that, and none below 0
+    _compare(*sides, signs[:m], inexact)
+    if kind == LARGEST:
+        _choose_extreme(signs[:m], least, extremes[0, :m], extremes[1, :m], step)
+    else:
+        _choose(signs[:m], least, *sides, step)
+        if kind == MEAN:
+            _share(signs[:m], least, voters[0, :m], voters[1, :m], shares, step)
 
 
 # --- kernels ---------------------------------------------------------------------------------
@@ -149,34 +196,14 @@ def exact_sum(terms: np.ndarray, weights: np.ndarray | None = None) -> np.ndarra
 
 @jit
 def _elected(taus, weights, kind, majority, shares, steps, inexact):
-    sides, votes = np.empty((4, BLOCK)), np.empty(BLOCK)
-    extremes, voters = np.empty((2, BLOCK)), np.empty((2, BLOCK), np.uint32)
-    least = 0.0 if majority < 0 else -5e-324  # every sum of 0 is over that, and none below 0
+    state = _state()
     for a in range(0, steps.size, BLOCK):
         b = min(steps.size, a + BLOCK)
-        m = b - a
-        up, up_rest, down, down_rest = sides[0, :m], sides[1, :m], sides[2, :m], sides[3, :m]
-        highest, lowest = extremes[0, :m], extremes[1, :m]
-        above, below = voters[0, :m], voters[1, :m]
-        signs, step, wrong = votes[:m], steps[a:b], inexact[a:b]
-        sides[:] = 0.0
-        extremes[:] = 0.0
-        voters[:] = 0
-        wrong[:] = 0
+        _begin(state)
+        inexact[a:b] = 0
         for t in range(weights.size):
-            mine, weight = taus[t, a:b], weights[t]
-            _add_sides(mine, weight, up, up_rest, down, down_rest, wrong)
-            if kind == MEAN:
-                _note(mine, weight, np.uint32(1) << np.uint32(t), above, below)
-            elif kind == LARGEST:
-                _stretch(mine, weight, highest, lowest)
-        _compare(up, up_rest, down, down_rest, signs, wrong)
-        if kind == LARGEST:
-            _choose_extreme(signs, least, highest, lowest, step)
-            continue
-        _choose(signs, least, up, up_rest, down, down_rest, step)
-        if kind == MEAN:
-            _share(signs, least, above, below, shares, step)
+            _add_model(kind, taus[t, a:b], weights[t], t, state, inexact[a:b])
+        _elect(kind, majority, shares, state, steps[a:b], inexact[a:b])
 
 
 def elected(taus, weights, kind: int, majority: int, signed: bool) -> np.ndarray:
@@ -184,7 +211,6 @@ def elected(taus, weights, kind: int, majority: int, signed: bool) -> np.ndarray
     if kind == MEAN and len(weights) > SUBSETS:
         return plain.elected(taus, weights, kind, majority, signed)
     shares = plain.shares(weights, signed) if kind == MEAN else np.empty(1)
-    shares[shares == 0] = 1.0
     step, inexact = np.empty(taus.shape[1]), np.empty(taus.shape[1], np.uint8)
     _elected(np.ascontiguousarray(taus), weights, kind, majority, shares, step, inexact)
     if inexact.any():
