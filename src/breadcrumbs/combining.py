@@ -39,7 +39,7 @@ class Combining(Reading):
             return fast
         return sum(
             self.aggregate.vote(self._present(start, taus, kept))
-            for start, _, _, taus, kept, _ in self.chunks(segment, cuts)
+            for start, _, _, taus, kept, _ in self.chunks(segment, cuts, again=True)
         )
 
     def write(self, segment: Segment, cuts: np.ndarray | None, known: object) -> SegmentReport:
@@ -54,7 +54,7 @@ class Combining(Reading):
             return fast
         if isinstance(known, np.ndarray) and gram.combine(self, segment, known, fast):
             return fast
-        for start, _, base, taus, kept, untouched in self.chunks(segment, cuts):
+        for start, _, base, taus, kept, untouched in self.chunks(segment, cuts, again=True):
             if isinstance(self.aggregate, Gram):
                 assert isinstance(known, np.ndarray)
                 found = gram.step(self, known, start, base, self.everyone(taus))
@@ -64,7 +64,7 @@ class Combining(Reading):
                 found = self._found(self.aggregate.combine(entries, self.unscaled), base.shape)
                 report.counts.update(entries.counts)
             else:
-                found = plain.exact_sum(self.merging.weights[:, None] * taus)
+                found = self.engine.kernels.exact_sum(taus, self.merging.weights)
             self._count(kept, report)
             self.add(segment.index, start, base, found, untouched, report)
         return report
@@ -94,8 +94,7 @@ class Combining(Reading):
 
     def _added(self, base: np.ndarray, step: np.ndarray) -> np.ndarray:
         """Return base + step, both float64, as the output's dtype."""
-        # Without a step the base stays as it is, and so does the sign of its zeros.
-        merged = np.where(step == 0, base, base + step)
+        merged = self.engine.kernels.add_step(base, step)
         return rounded(merged, self.tensor, self.merging.kernels)
 
     def _write_whole(
@@ -106,7 +105,7 @@ class Combining(Reading):
         base = np.empty(segment.stop - segment.start)
         taus = np.zeros((len(self.all), base.size))
         untouched = []
-        for start, n, part, some, kept, bad in self.chunks(segment, cuts):
+        for start, n, part, some, kept, bad in self.chunks(segment, cuts, again=True):
             at = slice(start - segment.start, start - segment.start + n)
             base[at], taus[:, at] = part, self.everyone(some)
             untouched.append(bad + at.start)
@@ -161,18 +160,18 @@ class Combining(Reading):
         self.engine.sink.write(index, start, out)
 
     def _count(self, kept: np.ndarray, report: SegmentReport) -> None:
-        for t, number in zip(self.merging.who, np.count_nonzero(kept, axis=1), strict=True):
-            report.kept[t] += int(number)
+        for t, mine in zip(self.merging.who, kept, strict=True):  # along an axis it is slow
+            report.kept[t] += int(np.count_nonzero(mine))
 
     def _present(self, start: int, taus: np.ndarray, kept: np.ndarray) -> Entries:
         merging, prepared = self.merging, self.engine.prepared
         aggregate, statistics = self.aggregate, self.engine.plan.method.statistics
         prepares = isinstance(aggregate, Elementwise) and aggregate.prepare is not None
         if statistics is None and not prepares:
-            return Entries(taus, kept, merging.given)
+            return Entries(taus, kept, merging.given, kernels=self.engine.kernels)
         taus = self.everyone(taus)
         entries = Entries(taus, self.everyone(kept), self.weights, who=self.all)
-        entries.narrow = merging.dtype != np.float64
+        entries.narrow, entries.kernels = merging.dtype != np.float64, self.engine.kernels
         if statistics is not None:
             given = self.engine.buffer("statistics", taus.shape, np.float64)
             for row, t in zip(given, self.all, strict=True):

@@ -68,7 +68,8 @@ def elect(
     none = np.empty((0, len(merging.models), 4), np.int64)
     keys, limits = merging.draws_of()
     weights = merging.given if _weighted(it) else np.empty(0)
-    shares = _shares(it, weights) if kind == plain.MEAN else np.empty(1)
+    signed = it.values["shares"] == "signed"
+    shares = plain.shares(weights, signed) if kind == plain.MEAN else np.empty(1)
     done = []
     for start in range(segment.start, segment.stop, step):
         n = min(step, segment.stop - start)
@@ -103,12 +104,3 @@ def elect(
     merging.add_kept(kept, report)
     merging.count_kept(segment, cuts, report)
     return True
-
-
-def _shares(it: Combining, weights: np.ndarray) -> np.ndarray:
-    """Return, of each set of models as the bits of a number, what their mean divides by."""
-    mine = weights if it.values["shares"] == "signed" else np.abs(weights)
-    sets = range(1 << len(mine))
-    return np.array(
-        [math.fsum(w for t, w in enumerate(mine.tolist()) if bits >> t & 1) for bits in sets]
-    )

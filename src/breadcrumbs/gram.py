@@ -138,8 +138,9 @@ def step(
         assert isinstance(it.aggregate, Gram)
         lines = it.aggregate.lines(it.values)
         mine = angles.line_of(it.tensor.base.shape, lines, start, base.size)
-        return plain.exact_sum(coefficients[mine].T * np.concatenate([base[None], taus]))
+        terms = coefficients[mine].T * np.concatenate([base[None], taus])
+        return it.engine.kernels.exact_sum(terms)
     own, weights, factor = _factored(coefficients)
     if weights.size:
         taus = np.concatenate([own * base[None], weights[:, None] * taus])
-    return factor * plain.exact_sum(taus)
+    return factor * it.engine.kernels.exact_sum(taus)

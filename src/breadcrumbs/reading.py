@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from breadcrumbs.aggregates import Aggregate, Elementwise, Linear
-from breadcrumbs.draws import draws
 from breadcrumbs.kernels import plain
 from breadcrumbs.tensors import Merging
 from breadcrumbs.transforms import Band, Chances, Draw, Fitted
@@ -109,18 +108,25 @@ class Reading:
         result[[self.all.index(t) for t in self.merging.who]] = taus
         return result
 
-    def chunks(self, segment: Segment, cuts: np.ndarray | None) -> Iterator[tuple]:
-        """Yield (start, n, base, transformed task vectors, kept, entries that stay as they are)."""
+    def chunks(
+        self, segment: Segment, cuts: np.ndarray | None, again: bool = False
+    ) -> Iterator[tuple]:
+        """Yield (start, n, base, transformed task vectors, kept, entries that stay as they are).
+
+        again: whether a chunk is done with when the next is asked for, so that they share memory.
+        """
         chunk, who = self.job.chunk, self.merging.who
         for i, start in enumerate(range(segment.start, segment.stop, chunk)):
             n = min(chunk, segment.stop - start)
             mine = None if cuts is None else cuts[segment.first_chunk + i, who, :4][None]
-            yield (start, n, *self._entries(start, n, mine))
+            yield (start, n, *self._entries(start, n, mine, again))
 
-    def _entries(self, start: int, n: int, cuts: np.ndarray | None) -> tuple:
-        merging = self.merging
-        taus = np.empty((len(merging.who), n))
-        kept = np.ones(taus.shape, np.bool_)
+    def _entries(self, start: int, n: int, cuts: np.ndarray | None, again: bool) -> tuple:
+        merging, shape = self.merging, (len(self.merging.who), n)
+        buffer = self.engine.buffer
+        taus = buffer("taus", shape, np.float64) if again else np.empty(shape)
+        kept = buffer("kept", shape, np.bool_) if again else np.empty(shape, np.bool_)
+        kept[:] = True
         base = np.empty(n)
         untouched = np.empty(0, np.int64)
         for group in merging.groups():
@@ -128,7 +134,8 @@ class Reading:
             _, _, untouched = merging.check(rows, group, start)
             base = plain.widen(rows[0]).astype(np.float64)
             mine = taus[group]
-            np.subtract(plain.widen(rows[1:]), base, out=mine)
+            if not isinstance(self.transform, Chances):  # which writes them by itself
+                np.subtract(plain.widen(rows[1:]), base, out=mine)
             self._transform(rows, group, start, cuts, mine, kept[group])
             if self.scales is not None:
                 mine *= self.scales[group, None]
@@ -154,20 +161,14 @@ class Reading:
                 kept[t] = plain.drawn(rows.shape[1], keys, start, limits, t)
             taus[~kept] = 0
         elif isinstance(transform, Chances):
-            self._draw_by_rank(transform, rows, group, start, taus, kept)
+            self._keep_by_rank(transform, rows, group, start, taus, kept)
 
-    def _draw_by_rank(self, transform: Chances, rows, group, start, taus, kept) -> None:
-        unit = self.job.unit
+    def _keep_by_rank(self, transform: Chances, rows, group, start, taus, kept) -> None:
+        unit, known = self.job.unit, {}
         for row, t in enumerate(self.merging.who[group]):
             values = self.tensor.own[t].values
-            chances = np.asarray(transform.chances(unit, values))
-            limits = np.floor(chances * 2.0**32).astype(np.uint64)
-            keys = plain.magnitudes(rows[0], rows[1 + row]).reshape(-1, unit)
-            ranks = np.empty(keys.shape, np.int64)
-            order = np.argsort(keys, axis=1, kind="stable")
-            np.put_along_axis(ranks, order, np.arange(unit)[None], axis=1)
-            ranks = ranks.reshape(-1)
-            kept[row] = draws(self.merging.stream(t), start, taus.shape[1]) < limits[ranks]
-            if transform.divide(values):
-                taus[row] /= chances[ranks]
-            taus[row, ~kept[row]] = 0
+            if id(values) not in known:
+                chances = np.asarray(transform.chances(unit, values), np.float64)
+                known[id(values)] = chances, bool(transform.divide(values))
+            drawn = unit, self.merging.stream(t), start, *known[id(values)]
+            self.merging.kernels.keep_by_rank(rows[0], rows[1 + row], *drawn, taus[row], kept[row])

@@ -14,10 +14,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
 
+from breadcrumbs.kernels import plain
 from breadcrumbs.parameters import Parameter, Values
 
 #: How many models an aggregate takes: the least, and the most if there is a limit.
@@ -71,7 +73,7 @@ class Entries:
     With `Elementwise.prepare` or statistics, the rows are all models of a weight other than 0,
     zeros where one lacks the tensor. who: (T,) their numbers in the recipe. start: how many entries
     of the model come before these. narrow: whether magnitudes rank as float32. known: what
-    ``prepare`` returned.
+    ``prepare`` returned. kernels: with ``exact_sum`` and ``elected``, as `kernels.plain` has them.
     """
 
     taus: np.ndarray
@@ -84,6 +86,7 @@ class Entries:
     start: int = 0
     narrow: bool = True
     known: Any = None
+    kernels: ModuleType = plain
 
     @property
     def terms(self) -> np.ndarray:

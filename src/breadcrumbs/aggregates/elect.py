@@ -11,32 +11,17 @@ from __future__ import annotations
 import numpy as np
 
 from breadcrumbs.aggregates import Elementwise, Entries
-from breadcrumbs.kernels.plain import exact_sum
 from breadcrumbs.parameters import OneOf, Real, Values
 
 
-def _signs(terms: np.ndarray) -> np.ndarray:
-    return np.sign(exact_sum(terms))
-
-
 def _vote(entries: Entries) -> int:
-    return int(_signs(entries.terms).sum())
+    return int(np.sign(entries.kernels.exact_sum(entries.taus, entries.weights)).sum())
 
 
 def _combine(entries: Entries, values: Values) -> np.ndarray:
-    terms = entries.terms
-    signs = _signs(terms)
-    signs[signs == 0] = entries.majority
-    agree = terms * signs > 0
-    terms = np.where(agree, terms, 0.0)
-    if values["merge"] == "max":
-        return signs * np.abs(terms).max(axis=0, initial=0.0)
-    step = exact_sum(terms)
-    if values["merge"] == "mean":
-        weights = entries.weights if values["shares"] == "signed" else np.abs(entries.weights)
-        shares = exact_sum(np.where(agree, weights[:, None], 0.0))
-        step /= np.where(shares == 0, 1.0, shares)
-    return step
+    kind, signed = MERGES.index(values["merge"]), values["shares"] == "signed"
+    given = entries.taus, entries.weights, kind, entries.majority, signed
+    return entries.kernels.elected(*given)
 
 
 MERGES = ("mean", "sum", "max")

@@ -13,14 +13,14 @@ from __future__ import annotations
 import numpy as np
 
 from breadcrumbs.aggregates import Elementwise, Entries, Stream
-from breadcrumbs.kernels.plain import exact_sum
 from breadcrumbs.parameters import Values, WhichModel
 from breadcrumbs.streaming import Total
 
 
-def _elected(terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _elected(entries: Entries) -> tuple[np.ndarray, np.ndarray]:
     """Return the unified vector (n,), and where each task agrees with it (T, n)."""
-    signs = np.where(exact_sum(terms) > 0, 1.0, -1.0)
+    terms = entries.terms
+    signs = np.where(entries.kernels.exact_sum(terms) > 0, 1.0, -1.0)
     agree = terms * signs > 0
     return signs * np.where(agree, np.abs(terms), 0.0).max(axis=0, initial=0.0), agree
 
@@ -30,14 +30,14 @@ def _prepare(stream: Stream, values: Values) -> float:
     before, after = Total(), Total()
     for entries in stream:
         row, terms = list(entries.who).index(values["task"]), entries.terms
-        unified, agree = _elected(terms)
+        unified, agree = _elected(entries)
         before.add(np.abs(terms[row]))
         after.add(np.abs(unified[agree[row]]))
     return float(before) / float(after) if float(after) else 1.0
 
 
 def _combine(entries: Entries, values: Values) -> np.ndarray:
-    unified, agree = _elected(entries.terms)
+    unified, agree = _elected(entries)
     if values["task"] is None:
         return unified
     return entries.known * np.where(agree[list(entries.who).index(values["task"])], unified, 0.0)

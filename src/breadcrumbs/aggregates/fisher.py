@@ -16,7 +16,6 @@ import math
 import numpy as np
 
 from breadcrumbs.aggregates import Elementwise, Entries, Statistics
-from breadcrumbs.kernels.plain import exact_sum
 from breadcrumbs.parameters import Values
 
 FISHER_INFORMATION = Statistics(
@@ -32,12 +31,12 @@ def _combine(entries: Entries, values: Values) -> np.ndarray:
     assert entries.statistics is not None
     weights = entries.weights[:, None]
     shares = weights * entries.statistics
-    over = exact_sum(shares)
+    over = entries.kernels.exact_sum(shares)
     nowhere = over == 0
     # Divided first: products of shares and task vectors may be too small for a float64.
     alike = weights / math.fsum(entries.weights)
     shares = np.where(nowhere, alike, shares / np.where(nowhere, 1, over))
-    return exact_sum(shares * entries.taus)
+    return entries.kernels.exact_sum(shares * entries.taus)
 
 
 FISHER = Elementwise(combine=_combine, statistics=FISHER_INFORMATION)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import numpy as np
 
 from breadcrumbs.aggregates import Elementwise, Entries
-from breadcrumbs.kernels.plain import exact_sum
 from breadcrumbs.parameters import Real, Values
 
 
 def _combine(entries: Entries, values: Values) -> np.ndarray:
     owners = np.count_nonzero(entries.kept, axis=0)
-    return exact_sum(entries.terms) / np.maximum(owners, 1)
+    total = entries.kernels.exact_sum(entries.taus, entries.weights)
+    return total / np.maximum(owners, 1)
 
 
 STITCH = Elementwise(

@@ -13,7 +13,6 @@ from __future__ import annotations
 import numpy as np
 
 from breadcrumbs.aggregates import Elementwise, Entries, Stream
-from breadcrumbs.kernels.plain import exact_sum
 from breadcrumbs.parameters import Fraction, Real, Values, count
 from breadcrumbs.streaming import PLACES, Cut, select
 
@@ -35,7 +34,8 @@ def _prepare(stream: Stream, values: Values) -> Cut:
 
 def _combine(entries: Entries, values: Values) -> np.ndarray:
     stays = entries.known.before(entries.start, omega(entries))
-    return np.where(stays, exact_sum(entries.terms), 0.0)
+    total = entries.kernels.exact_sum(entries.taus, entries.weights)
+    return np.where(stays, total, 0.0)
 
 
 TATR = Elementwise(

@@ -14,6 +14,7 @@ from breadcrumbs.kernels import plain
 from breadcrumbs.kernels.elections import elect_band, elect_drawn, vote_band
 from breadcrumbs.kernels.plain import NO_EXTENT, extent_of, histogram
 from breadcrumbs.kernels.products import combine, products, row_products
+from breadcrumbs.kernels.ranked import keep_by_rank
 from breadcrumbs.kernels.ranks import cut_units
 from breadcrumbs.kernels.steps import (
     BLOCK,
@@ -44,18 +45,23 @@ from breadcrumbs.kernels.steps import (
     _widen,
     jit,
 )
+from breadcrumbs.kernels.terms import add_step, elected, exact_sum
 from breadcrumbs.kernels.weighted import elect_weighted
 
 __all__ = [
     "add_band",
     "add_drawn",
+    "add_step",
     "combine",
     "cut_units",
     "elect_band",
     "elect_drawn",
     "elect_weighted",
+    "elected",
+    "exact_sum",
     "extent",
     "histogram",
+    "keep_by_rank",
     "magnitudes",
     "merge",
     "merge_band",

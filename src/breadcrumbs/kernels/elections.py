@@ -2,14 +2,12 @@
 
 In place of the terms of all models, which would fill the cache, a block keeps their sum and that of
 their magnitudes: the terms of one sign are half of the two's sum or difference. Of the largest term
-it keeps the weight. What a model loses is first replaced by the base, so that the steps after that
-know no cuts and no draws.
+it keeps the weight. Each model takes one loop, for each way to lose entries and each kind.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from breadcrumbs.kernels.plain import LARGEST, MEAN
 from breadcrumbs.kernels.steps import (
@@ -25,41 +23,90 @@ from breadcrumbs.kernels.steps import (
     _runs,
     _squares,
     _widen,
+    inline,
     jit,
 )
 
 #: Entries of a block: its arrays and the models just fill the first-level cache.
 BLOCK = 1024
-
-#: For what only calls steps: as a call of its own it would cost as much as a step.
-inline = njit(nogil=True, cache=True, error_model="numpy", inline="always")
+#: What a term adds to the counts of an entry.
+ABOVE, BELOW = np.int32(1), np.int32(0x10000)
+ZERO, LAST = np.float32(0.0), np.float32(np.inf)
 
 
 # --- steps: each one loop over one block -----------------------------------------------------
 
 
 @jit
-def _cut(model, base, first, last, kept):
-    """Write the entries that changed by ``first`` to ``last``, and the base for the others."""
-    for i in range(kept.size):
-        x = _number(model[i])
-        magnitude = abs(x - base[i])
-        kept[i] = x if (magnitude >= first) & (magnitude <= last) else base[i]
+def _cut_sizes(model, base, first, last, total, size):
+    """Add the differences from ``first`` to ``last``, and their magnitudes to ``size``."""
+    for i in range(total.size):
+        x, y = _number(model[i]), base[i]
+        magnitude = abs(x - y)
+        tau = np.float64(x) - np.float64(y)
+        tau = tau if (magnitude >= first) & (magnitude <= last) else 0.0
+        total[i] += tau
+        size[i] += abs(tau)
 
 
 @jit
-def _drop(model, base, draws, limit, kept):
-    for i in range(kept.size):
-        x = _number(model[i])
-        kept[i] = x if draws[i] < limit else base[i]
+def _cut_counts(model, base, first, last, total, size, counts):
+    """Also count what is above the base in the lower 16 bits, what is below in the upper ones."""
+    for i in range(total.size):
+        x, y = _number(model[i]), base[i]
+        magnitude = abs(x - y)
+        stays = (magnitude >= first) & (magnitude <= last)
+        tau = np.float64(x) - np.float64(y)
+        tau = tau if stays else 0.0
+        more = ABOVE if x > y else BELOW
+        counts[i] += more if stays & (x != y) else np.int32(0)
+        total[i] += tau
+        size[i] += abs(tau)
 
 
 @jit
-def _start(wide, doubles, total, size):
-    for i in range(wide.size):
-        doubles[i] = np.float64(wide[i])
-        total[i] = 0.0
-        size[i] = 0.0
+def _cut_range(model, base, first, last, total, highest, lowest):
+    for i in range(total.size):
+        x, y, high, low = _number(model[i]), base[i], highest[i], lowest[i]
+        magnitude = abs(x - y)
+        stays = (magnitude >= first) & (magnitude <= last)
+        tau = np.float64(x) - np.float64(y)
+        total[i] += tau if stays else 0.0
+        highest[i] = x if stays & (x > high) else high
+        lowest[i] = x if stays & (x < low) else low
+
+
+@jit
+def _drop_sizes(model, base, draws, limit, total, size):
+    for i in range(total.size):
+        tau = np.float64(_number(model[i])) - np.float64(base[i])
+        tau = tau if draws[i] < limit else 0.0
+        total[i] += tau
+        size[i] += abs(tau)
+
+
+@jit
+def _drop_counts(model, base, draws, limit, total, size, counts):
+    for i in range(total.size):
+        x, y = _number(model[i]), base[i]
+        stays = draws[i] < limit
+        tau = np.float64(x) - np.float64(y)
+        tau = tau if stays else 0.0
+        more = ABOVE if x > y else BELOW
+        counts[i] += more if stays & (x != y) else np.int32(0)
+        total[i] += tau
+        size[i] += abs(tau)
+
+
+@jit
+def _drop_range(model, base, draws, limit, total, highest, lowest):
+    for i in range(total.size):
+        x, y, high, low = _number(model[i]), base[i], highest[i], lowest[i]
+        stays = draws[i] < limit
+        tau = np.float64(x) - np.float64(y)
+        total[i] += tau if stays else 0.0
+        highest[i] = x if stays & (x > high) else high
+        lowest[i] = x if stays & (x < low) else low
 
 
 @jit
@@ -67,38 +114,6 @@ def _start_range(wide, highest, lowest):
     for i in range(wide.size):
         highest[i] = wide[i]
         lowest[i] = wide[i]
-
-
-@jit
-def _add_signed(kept, doubles, total):
-    for i in range(kept.size):
-        total[i] += np.float64(kept[i]) - doubles[i]
-
-
-@jit
-def _add_sizes(kept, doubles, total, size):
-    """Add the differences to ``total`` and their magnitudes to ``size``."""
-    for i in range(kept.size):
-        tau = np.float64(kept[i]) - doubles[i]
-        total[i] += tau
-        size[i] += abs(tau)
-
-
-@jit
-def _count(kept, base, counts):
-    """Count what lies above the base in the lower 16 bits, what lies below in the upper ones."""
-    for i in range(kept.size):
-        x, y, n = kept[i], base[i], counts[i]
-        n = n + np.int32(1) if x > y else n
-        counts[i] = n + np.int32(0x10000) if x < y else n
-
-
-@jit
-def _stretch(kept, highest, lowest):
-    for i in range(kept.size):
-        x, high, low = kept[i], highest[i], lowest[i]
-        highest[i] = x if x > high else high
-        lowest[i] = x if x < low else low
 
 
 @jit
@@ -120,10 +135,10 @@ def _take_mean(size, counts, least, step):
 
 
 @jit
-def _take_largest(doubles, highest, lowest, least, step):
+def _take_largest(base, highest, lowest, least, step):
     for i in range(step.size):
         high, low = highest[i], lowest[i]
-        step[i] = np.float64(high if step[i] > least else low) - doubles[i]
+        step[i] = np.float64(high if step[i] > least else low) - np.float64(base[i])
 
 
 @jit
@@ -143,41 +158,55 @@ def _sum_signs(total):
 
 
 # --- a block ---------------------------------------------------------------------------------
-# Its state: the base in float64, the total and then the step, the sum of magnitudes, the counts,
+# Its state: the total and then the step, the sum of magnitudes, the counts,
 # and the highest and the lowest weight kept. Which of them are in use, the kind decides.
 
 
 @inline
 def _begin(kind, base, wide, state):
-    doubles, step, size, counts, highest, lowest = state
+    step, size, counts, highest, lowest = state
     _widen(base, wide)
-    _start(wide, doubles, step, size)
+    step[:] = 0.0
     if kind == LARGEST:
         _start_range(wide, highest, lowest)
-    elif kind == MEAN:
+        return
+    size[:] = 0.0
+    if kind == MEAN:
         counts[:] = 0
 
 
 @inline
-def _add(kind, kept, wide, state):
-    """Add what one model keeps."""
-    doubles, step, size, counts, highest, lowest = state
+def _cut(kind, model, wide, first, last, state, i, j):
+    """Add entries i to j of what one model keeps by magnitudes."""
+    step, size, counts, highest, lowest = state
+    x, y, total = model[i:j], wide[i:j], step[i:j]
     if kind == LARGEST:
-        _add_signed(kept, doubles, step)
-        _stretch(kept, highest, lowest)
+        _cut_range(x, y, first, last, total, highest[i:j], lowest[i:j])
+    elif kind == MEAN:
+        _cut_counts(x, y, first, last, total, size[i:j], counts[i:j])
     else:
-        _add_sizes(kept, doubles, step, size)
-        if kind == MEAN:
-            _count(kept, wide, counts)
+        _cut_sizes(x, y, first, last, total, size[i:j])
 
 
 @inline
-def _elect(kind, majority, state):
+def _drop(kind, model, wide, draws, limit, state):
+    """Add what one model keeps by its draws."""
+    step, size, counts, highest, lowest = state
+    if kind == LARGEST:
+        _drop_range(model, wide, draws, limit, step, highest, lowest)
+    elif kind == MEAN:
+        _drop_counts(model, wide, draws, limit, step, size, counts)
+    else:
+        _drop_sizes(model, wide, draws, limit, step, size)
+
+
+@inline
+def _elect(kind, majority, wide, state):
     """Turn the total of every entry into its step."""
-    doubles, step, size, counts, highest, lowest = state
+    step, size, counts, highest, lowest = state
     least = 0.0 if majority < 0 else -5e-324  # every total of 0 is over that, and none below 0
     if kind == LARGEST:
-        _take_largest(doubles, highest, lowest, least, step)
+        _take_largest(wide, highest, lowest, least, step)
     elif kind == MEAN:
         _take_mean(size, counts, least, step)
     else:
@@ -208,8 +237,8 @@ def _finish(base, wide, models, start, step, alpha, merged, single, extent, out,
 def elect_band(base, models, unit, cuts, kind, majority, alpha, extent, out, found):
     """See `plain.elect_band`."""
     n = base.size
-    wide_, kept_ = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
-    doubles, totals, sizes = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
+    wide_, single_ = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    totals, sizes = np.empty(BLOCK), np.empty(BLOCK)
     counts = np.empty(BLOCK, np.int32)
     highest, lowest = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     bounds = np.empty(4, np.float32)
@@ -223,20 +252,19 @@ def elect_band(base, models, unit, cuts, kind, majority, alpha, extent, out, fou
         for start in range(u * unit, end, BLOCK):
             stop = min(end, start + BLOCK)
             m = stop - start
-            wide, kept, step, size = wide_[:m], kept_[:m], totals[:m], sizes[:m]
-            state = doubles[:m], step, size, counts[:m], highest[:m], lowest[:m]
+            wide, single, step, size = wide_[:m], single_[:m], totals[:m], sizes[:m]
+            state = step, size, counts[:m], highest[:m], lowest[:m]
             _begin(kind, base[start:stop], wide, state)
             for t in range(models.shape[0]):
                 model = models[t, start:stop]
                 _bounds(cuts[u, t], bounds)
-                runs = _runs(model, wide, kept, bounds, ties[t], ends, firsts, lasts)
+                runs = _runs(model, wide, single, bounds, ties[t], ends, firsts, lasts)
                 i = 0
                 for r in range(runs):
                     j = ends[r]
-                    _cut(model[i:j], wide[i:j], firsts[r], lasts[r], kept[i:j])
+                    _cut(kind, model, wide, firsts[r], lasts[r], state, i, j)
                     i = j
-                _add(kind, kept, wide, state)
-            _elect(kind, majority, state)
+            _elect(kind, majority, wide, state)
             squares += _finish(
                 base[start:stop],
                 wide,
@@ -245,7 +273,7 @@ def elect_band(base, models, unit, cuts, kind, majority, alpha, extent, out, fou
                 step,
                 alpha,
                 size,
-                kept,
+                single,
                 extent,
                 out[start:stop],
                 found[start:stop],
@@ -254,14 +282,12 @@ def elect_band(base, models, unit, cuts, kind, majority, alpha, extent, out, fou
 
 
 @jit
-def elect_drawn(
-    base, models, keys, start, limits, kind, majority, alpha, extent, out, found, kept_number
-):
+def elect_drawn(base, models, keys, start, limits, kind, majority, alpha, extent, out, found, kept):
     """See `plain.elect_drawn`."""
     n = base.size
     words = np.empty(BLOCK // 2 + 1, np.uint64)
-    wide_, kept_ = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
-    doubles, totals, sizes = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
+    wide_, single_ = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    totals, sizes = np.empty(BLOCK), np.empty(BLOCK)
     counts = np.empty(BLOCK, np.int32)
     highest, lowest = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     squares = 0.0
@@ -270,19 +296,18 @@ def elect_drawn(
         m = b - a
         first = start + a
         draws = words.view(np.uint32)[first % 2 : first % 2 + m]
-        wide, kept, step, size = wide_[:m], kept_[:m], totals[:m], sizes[:m]
-        state = doubles[:m], step, size, counts[:m], highest[:m], lowest[:m]
+        wide, single, step, size = wide_[:m], single_[:m], totals[:m], sizes[:m]
+        state = step, size, counts[:m], highest[:m], lowest[:m]
         _begin(kind, base[a:b], wide, state)
         for t in range(models.shape[0]):
             model = models[t, a:b]
             if limits.size:
                 _draw(keys[t], first // 2, limits[t], words)
-                kept_number[t] += _count_drawn(draws, limits[t])
-                _drop(model, wide, draws, limits[t], kept)
+                kept[t] += _count_drawn(draws, limits[t])
+                _drop(kind, model, wide, draws, limits[t], state)
             else:
-                _widen(model, kept)
-            _add(kind, kept, wide, state)
-        _elect(kind, majority, state)
+                _cut(kind, model, wide, ZERO, LAST, state, 0, m)
+        _elect(kind, majority, wide, state)
         squares += _finish(
             base[a:b],
             wide,
@@ -291,7 +316,7 @@ def elect_drawn(
             step,
             alpha,
             size,
-            kept,
+            single,
             extent,
             out[a:b],
             found[a:b],

@@ -220,9 +220,66 @@ def exact_pair(terms) -> tuple[np.ndarray, np.ndarray]:
     return nearest, rest
 
 
-def exact_sum(terms) -> np.ndarray:
-    """Return the correctly rounded sums over the first axis of float64 terms (T, n)."""
-    return exact_pair(terms)[0]
+def exact_sum(terms, weights=None) -> np.ndarray:
+    """Return the correctly rounded sums over the first axis of float64 terms (T, n).
+
+    weights: (T,), by which the terms are multiplied first.
+    """
+    return exact_pair(terms if weights is None else weights[:, None] * terms)[0]
+
+
+def elected(taus, weights, kind: int, majority: int, signed: bool) -> np.ndarray:
+    """Return the steps of an election as `elect_band` has it, of float64 task vectors (T, n).
+
+    weights: (T,), by which they are multiplied first. signed: whether a mean divides by the sum of
+    the weights, 1 if that is 0, and not of their magnitudes.
+    """
+    terms = weights[:, None] * taus
+    signs = np.sign(exact_sum(terms))
+    signs[signs == 0] = majority
+    agree = terms * signs > 0
+    terms = np.where(agree, terms, 0.0)
+    if kind == LARGEST:
+        return signs * np.abs(terms).max(axis=0, initial=0.0) + 0.0  # no zero is negative
+    step = exact_sum(terms)
+    if kind == MEAN:
+        share = exact_sum(np.where(agree, (weights if signed else np.abs(weights))[:, None], 0.0))
+        step /= np.where(share == 0, 1.0, share)
+    return step
+
+
+def add_step(base, step) -> np.ndarray:
+    """Return ``base + step``, both float64 (n,); without a step a zero keeps the base's sign."""
+    return np.where(step == 0, base, base + step)
+
+
+def shares(weights, signed: bool) -> np.ndarray:
+    """Return, of each set of models as the bits of a number, what their mean divides by."""
+    mine = weights if signed else np.abs(weights)
+    sets = range(1 << len(mine))
+    return np.array(
+        [math.fsum(w for t, w in enumerate(mine.tolist()) if bits >> t & 1) for bits in sets]
+    )
+
+
+def keep_by_rank(base, model, unit: int, key, start: int, chances, divide, taus, kept) -> None:
+    """Write what stays of ``model - base`` to float64 ``taus`` (n,), and to ``kept`` what that is.
+
+    The entry of rank r, from 0 by (key, position), of each unit of ``unit`` entries stays if its
+    draw is below ``floor(chances[r] * 2**32)``, and is divided by the chance if ``divide``. key and
+    start: of the `draws`, for the first of the entries.
+    """
+    keys = magnitudes(base, model).reshape(-1, unit)
+    ranks = np.empty(keys.shape, np.int64)
+    order = np.argsort(keys, axis=1, kind="stable")
+    np.put_along_axis(ranks, order, np.arange(unit)[None], axis=1)
+    ranks = ranks.reshape(-1)
+    limits = np.floor(chances * 2.0**32).astype(np.uint64)
+    kept[:] = draws(key, start, base.size) < limits[ranks]
+    np.subtract(widen(model), widen(base), out=taus, dtype=np.float64)
+    if divide:
+        taus /= chances[ranks]
+    taus[~kept] = 0
 
 
 #: The extent of no weights, as `merge_band` takes it.

@@ -22,6 +22,8 @@ MAGNITUDE64 = np.uint64(0x7FFFFFFFFFFFFFFF)
 INFINITY = 0x7F800000
 
 jit = njit(nogil=True, cache=True, error_model="numpy")
+#: For what only calls steps: as a call of its own it would cost as much as a step.
+inline = njit(nogil=True, cache=True, error_model="numpy", inline="always")
 
 
 # --- steps: each one loop over one block -----------------------------------------------------
