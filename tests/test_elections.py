@@ -151,7 +151,8 @@ def assert_equal_results(name: str, base, arguments, dtype, *more) -> None:
             squares = getattr(kernel, name)(base, *arguments, extent, out, found, *more)
         results.append((plain.extent_of(extent, base.dtype), out, found, squares))
     (extent, out, found, squares), (again, other, steps, sums) = results
-    assert extent == again and same(out, other) and same(found, steps)
+    assert extent == again and same(out, other)
+    np.testing.assert_array_equal(found, steps)  # of steps of 0 the sign has no say
     assert math.isclose(squares, sums, rel_tol=1e-9)
 
 

@@ -371,13 +371,16 @@ def test_a_file_that_is_no_storage_is_refused_and_left(content, tmp_path):
         found("alpha=0.1:1.5", trials=1, storage=tmp_path / "none" / "search.log")
 
 
-def test_a_storage_that_was_cut_off_goes_on(tmp_path):
+def test_a_storage_that_was_cut_off_anywhere_goes_on(tmp_path):
     storage = tmp_path / "search.log"
-    straight = found("alpha=0.1:1.5", trials=6, batch=2, storage=storage)
-    whole = storage.read_bytes()
-    for size in (len(whole) - 1, len(whole) // 2, len(whole) * 2 // 3, 5, 0):
+    settings = dict(trials=14, batch=2, storage=storage)
+    straight = found("alpha=0.1:1.5", "beta=0.8:0.95", **settings)
+    lines = storage.read_bytes().splitlines(keepends=True)
+    whole = b"".join(lines)
+    ends = [len(b"".join(lines[:-number])) for number in range(1, 36)]
+    for size in (*ends, len(whole) - 1, len(whole) // 2, len(whole) * 2 // 3, 5, 0):
         storage.write_bytes(whole[:size])
-        assert found("alpha=0.1:1.5", trials=6, batch=2, storage=storage) == straight
+        assert found("alpha=0.1:1.5", "beta=0.8:0.95", **settings) == straight
 
 
 # Objectives and what was found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +13,11 @@ from breadcrumbs.errors import SuiteError
 from breadcrumbs.recipe import Model, Recipe
 
 if TYPE_CHECKING:
-    from breadcrumbs.evaluate.pool import Settings
+    from breadcrumbs.evaluate.pool import Pool, Settings
     from breadcrumbs.evaluate.results import Row
     from breadcrumbs.evaluate.standard_errors import Estimate
     from breadcrumbs.evaluate.suite import Suite
+    from breadcrumbs.evaluate.task import Split
 
 
 def template(suite: Suite, names: Sequence[str]) -> Recipe:
@@ -54,8 +54,7 @@ def _text(data: Any) -> str:
 
 
 class Validation:
-    """Scores of recipes on the validation rows of tasks. A context: it has processes that score,
-    which begin when there is something to score.
+    """Scores of recipes on the validation rows of tasks. A context: it has processes that score.
 
     suite: whole or not; test rows are shut here.
     """
@@ -65,14 +64,14 @@ class Validation:
 
         self.suite, self.names = suite.tuning(), list(names)
         self.pool = Pool(self.suite, settings)
-        self._stack = ExitStack()
         self._own: list[Row] = []
 
     def __enter__(self) -> Validation:
+        self.pool.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._stack.close()
+        self.pool.__exit__(*error)
 
     def __call__(
         self, recipes: Sequence[Recipe]
@@ -80,9 +79,7 @@ class Validation:
         """Yield each recipe with its values and normalised values by task, as they come."""
         from breadcrumbs.evaluate.results import refer
 
-        if not self._own:
-            self._stack.enter_context(self.pool)
-            self._own = _begin(self.pool, self.suite, self.names, "validation")
+        self._own = self._own or _own(self.pool, self.suite, self.names, "validation")
         rows: dict[int, list[Row]] = {}
         jobs = [(recipe, self.names) for recipe in recipes]
         for number, some in self.pool.score(jobs, "validation"):
@@ -93,12 +90,10 @@ class Validation:
                 yield recipes[number], values, {row.task: row.normalised for row in mine}
 
 
-def _begin(pool: Any, suite: Suite, names: Sequence[str], split: str) -> list[Row]:
-    """Make the heads and return the rows of the fine-tuned models, each on its own task."""
-    for _ in pool.make_heads(names):
-        pass
-    own = [(path, [name]) for name in names if (path := suite.task(name).finetuned)]
-    return [row for _, rows in pool.score(own, split) for row in rows]
+def _own(pool: Pool, suite: Suite, names: Sequence[str], split: Split) -> list[Row]:
+    """Return the rows of the fine-tuned models, each on its own task."""
+    jobs = [(path, [name]) for name in names if (path := suite.task(name).finetuned)]
+    return [row for _, rows in pool.score(jobs, split) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -129,7 +124,7 @@ def test(suite: Suite, made: Recipe, settings: Settings) -> Tested:
 
     names = [model.name for model in made.models]
     with Pool(suite, settings) as pool:
-        own = _begin(pool, suite, names, "test")
+        own = _own(pool, suite, names, "test")
         found = {row.task: row for _, rows in pool.score([(made, names)], "test") for row in rows}
     rows = refer([found[name] for name in names], own)
     ratios = [row.normalised_estimate for row in rows]
