@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import letters
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -24,90 +25,11 @@ from breadcrumbs.recipe import Model, Recipe
 
 torch = pytest.importorskip("torch")
 
-#: A module of one matrix: how often each letter occurs, times it; heads of class means.
-FOUNDATION = """
-import numpy as np
-import torch
-import breadcrumbs
-from breadcrumbs.evaluate.foundation import Batch
-
-LETTERS = "abcdefgh"
-
-class Letters:
-    kind, settings, trains_heads = "letters", {"letters": LETTERS}, True
-
-    def load(self, base):
-        module = torch.nn.Linear(8, 8, bias=False)
-        with torch.no_grad(), breadcrumbs.open(base) as state:
-            module.weight.copy_(torch.from_numpy(state["weight"]))
-        return module.eval()
-
-    def prepare(self, task, rows, size):
-        found = []
-        for start in range(0, len(rows), size):
-            numbers = np.arange(start, min(start + size, len(rows)))
-            counts = [[rows.inputs[i].count(c) for c in LETTERS] for i in numbers]
-            labels = torch.from_numpy(rows.labels[numbers])
-            found.append(Batch({"counts": torch.tensor(counts).float()}, numbers, labels))
-        return found[::-1]  # in no order
-
-    def head(self, module, task):
-        (batch,) = self.prepare(task, task.rows("train"), 1000)
-        embedded = module(batch.inputs["counts"]).float()
-        means = [embedded[batch.labels == k].mean(0) for k in range(len(task.labels))]
-        return {"classes": torch.stack(means)}
-
-    def logits(self, module, head, batch):
-        return -torch.cdist(module(batch.inputs["counts"]).float(), head["classes"])
-
-    def loss(self, module, head, batch):
-        return torch.nn.functional.cross_entropy(self.logits(module, head, batch), batch.labels)
-
-FOUNDATION = Letters()
-"""
-
-
-def rows_of(seed: int) -> list[tuple[str, str]]:
-    rng = np.random.default_rng(seed)
-    chances = rng.dirichlet(np.full(8, 0.7), 3)
-    rows = []
-    for number in range(300):
-        letters = rng.choice(list("abcdefgh"), 6, p=chances[number % 3])
-        rows.append(("".join(letters) + " " + "z" * number, f"class {number % 3}"))
-    return rows
-
 
 @pytest.fixture(scope="module")
 def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a base, two fine-tunings and suite.yaml with a task for each."""
-    folder = tmp_path_factory.mktemp("family")
-    (folder / "letters.py").write_text(FOUNDATION)
-    rng = np.random.default_rng(5)
-    base = rng.standard_normal((8, 8)).astype(np.float32)
-    tasks = []
-    for number, name in enumerate(("first", "second")):
-        lines = [f"{text},{label}\n" for text, label in rows_of(number)]
-        (folder / f"{name}.csv").write_text("text,label\n" + "".join(lines))
-        tuned = base + 0.3 * rng.standard_normal((8, 8)).astype(np.float32)
-        save({"weight": tuned}, folder / f"{name}.safetensors")
-        tasks.append(
-            {
-                "task": name,
-                "data": f"{name}.csv",
-                "text": "text",
-                "finetuned": f"{name}.safetensors",
-            }
-        )
-    save({"weight": base}, folder / "base.safetensors")
-    mapping = {"foundation": "letters.py", "base": "base.safetensors", "tasks": tasks}
-    (folder / "suite.yaml").write_text(json.dumps(mapping))
-    return folder
-
-
-def save(state: dict[str, np.ndarray], path: Path) -> None:
-    from safetensors.numpy import save_file
-
-    save_file(state, path)
+    return letters.family(tmp_path_factory.mktemp("family"), ("first", "second"))
 
 
 def settings(folder: Path, **more) -> Settings:
@@ -208,7 +130,7 @@ def test_broken_heads_and_results_are_made_again(family: Path, tmp_path: Path) -
 
 
 def test_a_model_that_does_not_fit_is_named(family: Path, tmp_path: Path) -> None:
-    save({"weights": np.zeros((8, 8), np.float32)}, tmp_path / "other.safetensors")
+    letters.save({"weights": np.zeros((8, 8), np.float32)}, tmp_path / "other.safetensors")
     made = suite.load(family / "suite.yaml")
     with pytest.raises(MismatchError, match=r"other.*missing: 'weight'; unexpected: 'weights'"):
         scores.of(made, [str(tmp_path / "other.safetensors")], settings(tmp_path), alone=True)
@@ -216,8 +138,8 @@ def test_a_model_that_does_not_fit_is_named(family: Path, tmp_path: Path) -> Non
 
 def test_a_process_that_dies_is_one_line(family: Path, tmp_path: Path) -> None:
     head = "    def prepare(self, task, rows, size):\n"
-    bad = FOUNDATION.replace(head, head + "        import os; os._exit(9)\n")
-    assert bad != FOUNDATION
+    bad = letters.FOUNDATION.replace(head, head + "        import os; os._exit(9)\n")
+    assert bad != letters.FOUNDATION
     (tmp_path / "letters.py").write_text(bad)
     text = (family / "suite.yaml").read_text().replace("letters.py", str(tmp_path / "letters.py"))
     (family / "dying.yaml").write_text(text)
@@ -230,8 +152,8 @@ def test_processes_end_with_the_program(family: Path, tmp_path: Path) -> None:
     """Killed from outside, it leaves no process behind."""
     head = "    def logits(self, module, head, batch):\n"
     wait = "open(f'{HERE}{os.getpid()}', 'w').close(); time.sleep(60)"
-    slow = FOUNDATION.replace(head, f"{head}        import os, time; {wait}\n")
-    assert slow != FOUNDATION
+    slow = letters.FOUNDATION.replace(head, f"{head}        import os, time; {wait}\n")
+    assert slow != letters.FOUNDATION
     (tmp_path / "letters.py").write_text(f"HERE = {str(tmp_path / 'pid-')!r}\n" + slow)
     text = (family / "suite.yaml").read_text().replace("letters.py", str(tmp_path / "letters.py"))
     (family / "slow.yaml").write_text(text)

@@ -101,10 +101,9 @@ def run(
         tell(event)
         if isinstance(event.news, dict):
             done[event.job] = event.news
+            _write_manifest(suite, Path(output), event.job.seed)
         elif isinstance(event.news, BreadcrumbsError):
             failed.append(event)
-    for seed in dict.fromkeys(seeds):
-        _write_manifest(suite, Path(output), seed)
     if failed:
         others = [f"{event.job.task}, seed {event.job.seed}" for event in failed[1:]]
         more = f" Also failed: {listing(others)}." if others else ""

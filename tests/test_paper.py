@@ -1,0 +1,95 @@
+"""The programs of the paper's figures, on a tiny family: they measure, draw, keep to the rules."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import letters
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("matplotlib")
+
+from experiments.paper import __main__ as program
+from experiments.paper import choosing, table1, tall
+from experiments.paper.family import Family
+
+TASKS = ("first", "second", "third", "fourth")
+PAPER = (0.3, 0.5, 1.0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A family of one seed."""
+    folder = tmp_path_factory.mktemp("letters")
+    (folder / "seed-0").mkdir()
+    letters.family(folder / "seed-0", TASKS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def family(folder: Path):
+    with Family(folder, 0, 1) as family:
+        yield family
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Try little of each method, so that all is quick; keep the user's cache as it is."""
+    monkeypatch.setenv("BREADCRUMBS_CACHE", str(folder / "cache"))
+    tried = {"task_arithmetic": [{"alpha": a} for a in PAPER], "breadcrumbs": [{"alpha": 0.5}]}
+    monkeypatch.setattr(table1, "TRIED", tried)
+    monkeypatch.setattr(choosing, "ALPHAS", {"task_arithmetic": PAPER, "breadcrumbs": PAPER})
+    monkeypatch.setattr(tall, "SIZES", (2, 4))
+
+
+@pytest.mark.parametrize("name", program.NAMES)
+def test_every_figure_is_measured_and_drawn(
+    name: str, family: Family, folder: Path, tmp_path: Path
+) -> None:
+    figure = importlib.import_module(f"experiments.paper.{name}")
+    found = {"seeds": {"0": json.loads(json.dumps(figure.measure(family)))}}
+    figure.draw(found, tmp_path)
+    first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    shutil.rmtree(tmp_path)
+    figure.draw(found, tmp_path)
+    assert first == {path.name: path.read_bytes() for path in tmp_path.glob("*")}
+    assert bool(first) == (not name.startswith("table"))
+
+
+def test_choices_are_made_on_validation_rows(
+    family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    score = family.pool.score
+
+    def watched(jobs: Any, split: Any) -> Any:
+        asked.append(split)
+        return score(jobs, split)
+
+    monkeypatch.setattr(family.pool, "score", watched)
+    setting, value = choosing.chosen(family, "task_arithmetic", [["first", "second"]])
+    assert set(asked) == {"validation"} and setting["alpha"] in PAPER
+    recipes = [family.recipe("task_arithmetic", ["first", "second"], alpha=a) for a in PAPER]
+    every = family.scores(recipes, "validation", [["first", "second"]] * len(PAPER))
+    assert value == max(one.mean for one in every)
+
+
+def test_bits_of_the_paper() -> None:
+    """20 tasks of ViT-B/32: 57.0 gigabits fall to 8.2 (Wang et al., 2024, Table 2)."""
+    trained = round((57.0e9 / 32 - 25.6e6) / 20)
+    assert tall.gigabits(20, trained, 25_600_000) == pytest.approx(57.0, abs=0.05)
+    assert tall.gigabits_of_masks(20, trained, 25_600_000) == pytest.approx(8.2, abs=0.05)
+
+
+def test_entries_that_changed(family: Family) -> None:
+    assert tall.entries(family, list(TASKS)) == (64, 0)
+
+
+def test_a_mean_of_seeds_and_its_error() -> None:
+    assert choosing.summary([1.0, 2.0, 3.0]) == (2.0, pytest.approx((1 / 3) ** 0.5))
+    assert choosing.summary([1.5]) == (1.5, 0.0)
