@@ -29,21 +29,27 @@ def main() -> None:
     options = parser.parse_args()
     figure = importlib.import_module(f"experiments.paper.{options.name}")
     path = HERE / "results" / f"{options.name}.json"
-    if not options.draw:
+    for seed in [] if options.draw else options.seeds:
+        say(f"{options.name}: seed {seed}")
         began = time.monotonic()
-        found: dict[str, Any] = {"seeds": {}}
-        for seed in options.seeds:
-            say(f"{options.name}: seed {seed}")
-            with Family(options.family, seed, options.workers) as family:
-                found["suite"] = family.suite.name
-                found["seeds"][str(seed)] = figure.measure(family)
-        found["seconds"] = round(time.monotonic() - began)
-        found["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
-        found["version"] = __version__
-        found["command"] = f"python -m experiments.paper {options.name} --family FOLDER"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(found, indent=1) + "\n")
+        with Family(options.family, seed, options.workers) as family:
+            measured = figure.measure(family)
+        keep(path, family.suite.name, seed, measured, time.monotonic() - began)
     figure.draw(json.loads(path.read_text()), HERE.parent / "docs" / "figures")
+
+
+def keep(path: Path, suite: str, seed: int, measured: dict[str, Any], seconds: float) -> None:
+    """Write what one seed gave beside that of others of the same suite."""
+    found = json.loads(path.read_text()) if path.exists() else {}
+    if found.get("suite") != suite:
+        found = {"suite": suite, "seeds": {}, "seconds": {}}
+    found["seeds"][str(seed)] = measured
+    found["seconds"][str(seed)] = round(seconds)
+    found["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
+    found["version"] = __version__
+    found["command"] = f"python -m experiments.paper {path.stem} --family FOLDER"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
