@@ -32,16 +32,16 @@ def test_a_whole_aggregate_computes_in_the_merges_own_threads(monkeypatch):
 
     def combine(base, taus, weights, values):
         seen.append(numbers())
-        if values["alpha"] == 3:
+        if values["power"] == 3:
             raise ZeroDivisionError
         return taus.sum(axis=0)
 
-    whole = Whole(combine, {"alpha": Real(1.0, "factor")})
+    whole = Whole(combine, {"power": Real(1.0, "exponent")})
     method = Method("watched", Everything(), whole, "sum", "sum", "2026")
     monkeypatch.setitem(methods.METHODS, "watched", method)
     base, model = ({"w": np.full((3, 3), x, np.float32)} for x in (0, 1))
     breadcrumbs.merge(base, [model], method="watched")
     assert seen == [{1}] and numbers() == {2}
     with pytest.raises(ZeroDivisionError):
-        breadcrumbs.merge(base, [model], method="watched", alpha=3)
+        breadcrumbs.merge(base, [model], method="watched", power=3)
     assert numbers() == {2}

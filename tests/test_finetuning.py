@@ -188,20 +188,25 @@ def test_force_begins_again_and_a_failure_does_not_stop_the_others(home, family,
 
 def test_killed_at_any_moment_it_goes_on_to_the_same_bits(home, suite, whole, tmp_path):
     """With SIGKILL, of the first process alone: those that it began end by themselves."""
-    words = [home / "two-three-bag-base.yaml", "-o", tmp_path, "--task", "three", *OPTIONS]
-    ran = command(*words, "--save-every", "0", "--workers", "1")
-    state = tmp_path / "seed-0/three.partial/state"
-    while ran.poll() is None and not state.exists():
-        time.sleep(0.001)
-    time.sleep(random.random() * 0.2)
-    ran.send_signal(signal.SIGKILL)
-    ran.communicate(timeout=60)  # until nobody has its stderr open any more
-    assert not (tmp_path / "seed-0/three").exists(), "this computer is too fast for this test"
+    for attempt, longest in enumerate((0.2, 0.1, 0.05, 0.0, 0.0)):  # it may be done before that
+        output = tmp_path / str(attempt)
+        words = [home / "two-three-bag-base.yaml", "-o", output, "--task", "three", *OPTIONS]
+        ran = command(*words, "--save-every", "0", "--workers", "1")
+        state = output / "seed-0/three.partial/state"
+        while ran.poll() is None and not state.exists():
+            time.sleep(0.001)
+        time.sleep(random.random() * longest)
+        ran.send_signal(signal.SIGKILL)
+        ran.communicate(timeout=60)  # until nobody has its stderr open any more
+        if not (output / "seed-0/three").exists():
+            break
+    else:
+        raise AssertionError("this computer is too fast for this test")
     told = []
-    tuner(suite, tmp_path).tune("three", 0, told.append)
+    tuner(suite, output).tune("three", 0, told.append)
     assert re.match("going on after step", told[1])
-    assert weights(tmp_path / "seed-0/three") == weights(whole)
-    assert not (tmp_path / "seed-0/three.partial").exists()
+    assert weights(output / "seed-0/three") == weights(whole)
+    assert not (output / "seed-0/three.partial").exists()
 
 
 # --- going on ---------------------------------------------------------------------------------

@@ -19,6 +19,9 @@ from breadcrumbs.evaluate.suite import Suite
 from breadcrumbs.evaluate.task import Split
 from breadcrumbs.recipe import Model, Recipe
 
+#: What methods with data take of each model.
+STATISTICS = {"fisher": "fisher.safetensors", "regmean": "gram.safetensors"}
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -74,8 +77,19 @@ class Family:
         return found
 
     def recipe(self, method: str, tasks: Sequence[str] | None = None, **parameters: Any) -> Recipe:
-        """Return the recipe that merges the fine-tunings of tasks, all unless told."""
-        models = tuple(Model(self.model(name), name=name) for name in tasks or self.tasks)
+        """Return the recipe that merges the fine-tunings of tasks, all unless told.
+
+        Statistics are those that `experiments.paper.gather` wrote beside the models.
+        """
+        file = STATISTICS.get(method)
+        models = tuple(
+            Model(
+                self.model(name),
+                name=name,
+                statistics=None if file is None else str(Path(self.model(name)) / file),
+            )
+            for name in tasks or self.tasks
+        )
         return Recipe(self.suite.base, models, method, parameters)
 
     @functools.cache  # noqa: B019  a family lives as long as the program

@@ -1,7 +1,7 @@
 """Table 1: methods on all tasks of a suite. Parameters by validation, test once.
 
 Every method gets the same care: its published settings, and alpha (or what stands for it) from a
-list. Methods that need statistics get them from training rows.
+list. `fisher` and `regmean` need `python -m experiments.paper.gather` first.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ LARGE = (0.3, 0.5, 0.7, 1.0, 1.3, 1.6)
 #: What is tried of each method.
 TRIED: dict[str, list[dict[str, Any]]] = {
     "average": [{}],
+    "fisher": [{}],
+    "regmean": [{}],
     "task_arithmetic": grid(alpha=ALPHAS),
     "breadcrumbs": [{**tails, "alpha": alpha} for tails in TAILS for alpha in LARGE],
     "random_sparsed": grid(density=[0.1, 0.5], alpha=[0.5, 1.0, 2.0, 3.0]),
