@@ -183,10 +183,10 @@ def test_it_is_what_the_whole_model_answers(clip):
 def test_templates_are_averaged_and_words_replace_labels(clip):
     templates = ["a photo of a {}.", "a drawing {}"]
     foundation = make("clip")
-    task = shapes(head={"templates": templates, "words": {"blue line": "line"}})
+    task = shapes(head={"templates": templates, "words": {"blue line": "a_line"}})
     module, _, head = loaded(foundation, clip, task)
     logits, _ = small.predicted(foundation, module, head, task)
-    close(logits, naive_logits(clip, templates=templates, names=(*NAMES[:2], "line")))
+    close(logits, naive_logits(clip, templates=templates, names=(*NAMES[:2], "a line")))
     assert (logits - naive_logits(clip)).abs().max() > 0.01
 
 

@@ -115,7 +115,7 @@ class Clip:
         """Return the text embeddings (classes, width) of the classes, and the scale ().
 
         Of the task's head: ``templates``, one text or several with ``{}`` where the class goes;
-        ``words``, what the classes are called there.
+        ``words``, what the classes are called there. An underscore reads as a space.
         """
         import torch
 
@@ -126,7 +126,7 @@ class Clip:
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             for word in words(task):
                 tokens = self._tokenizer(
-                    [template.format(word) for template in templates],
+                    [template.format(word.replace("_", " ")) for template in templates],
                     padding=True,
                     truncation=True,
                     max_length=module.config.text_config.max_position_embeddings,
