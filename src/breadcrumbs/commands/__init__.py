@@ -5,12 +5,16 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from breadcrumbs.errors import BreadcrumbsError, printable
+
+if TYPE_CHECKING:
+    from breadcrumbs.evaluate.pool import Settings
 
 _GO_ON = {"merge": " Give --resume to go on.", "finetune": " Run it again to go on."}
 
@@ -65,3 +69,17 @@ def pair(text: str) -> tuple[str, str]:
     if not equals or not key:
         raise click.UsageError(f"{text!r} is not KEY=VALUE, such as beta=0.9")
     return key.strip(), value.strip()
+
+
+def scoring(options: Mapping[str, Any]) -> Settings:
+    """Return how to score, of --results, --workers, --device and --precision."""
+    from breadcrumbs.evaluate import heads
+    from breadcrumbs.evaluate.pool import Settings
+
+    return Settings(
+        results=str(Path(options["results"]).absolute()),
+        workers=options["workers"] or 0,
+        device=options["device"],
+        precision=options["precision"],
+        cache=heads.folder(),
+    )

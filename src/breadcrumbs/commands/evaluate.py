@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import click
 
-from breadcrumbs.commands import command, json_option
+from breadcrumbs.commands import command, json_option, scoring
 
 
 @command()
@@ -49,18 +48,11 @@ def evaluate(suite: str, models: tuple[str, ...], **options: Any) -> None:
     breadcrumbs results results.sqlite --format markdown
     """
     from breadcrumbs import show
-    from breadcrumbs.evaluate import heads, scores, tables
+    from breadcrumbs.evaluate import scores, tables
     from breadcrumbs.evaluate import suite as suites
-    from breadcrumbs.evaluate.pool import Settings
 
     made = suites.load(suite, base=options["base"])
-    settings = Settings(
-        results=str(Path(options["results"]).absolute()),
-        workers=options["workers"] or 0,
-        device=options["device"],
-        precision=options["precision"],
-        cache=heads.folder(),
-    )
+    settings = scoring(options)
     quiet = options["quiet"] or options["as_json"]
     with show.counted(quiet=quiet) as progress:
         rows = scores.of(

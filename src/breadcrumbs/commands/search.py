@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from breadcrumbs.commands import command, json_option, pair
+from breadcrumbs.commands import command, json_option, pair, scoring
 from breadcrumbs.errors import OutputError, SuiteError
 
 
@@ -82,9 +82,7 @@ def search(suite: str, **options: Any) -> None:
     """
     from breadcrumbs import search as searching
     from breadcrumbs import show
-    from breadcrumbs.evaluate import heads
     from breadcrumbs.evaluate import suite as suites
-    from breadcrumbs.evaluate.pool import Settings
     from breadcrumbs.methods import load_plugin
     from breadcrumbs.search import objective, samplers, view
     from breadcrumbs.search import suites as family
@@ -103,13 +101,7 @@ def search(suite: str, **options: Any) -> None:
     space = searching.parse(options["methods"] or ("breadcrumbs",), flags, few)
     aim = objective.get(options["objective"])
     samplers.check(options["sampler"])
-    settings = Settings(
-        results=str(Path(options["results"]).absolute()),
-        workers=options["workers"] or 0,
-        device=options["device"],
-        precision=options["precision"],
-        cache=heads.folder(),
-    )
+    settings = scoring(options)
     quiet = options["quiet"] or options["as_json"]
     tuning = made.tuning()
     with (

@@ -1,11 +1,13 @@
-"""Where models run, and in which precision."""
+"""Where models run, in which precision, and what they take in."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from breadcrumbs.errors import MissingExtraError, SuiteError, suggestion
+from breadcrumbs.evaluate.foundation import Batch
 
 if TYPE_CHECKING:
     import torch
@@ -63,3 +65,12 @@ def _cpu_has_bfloat16() -> bool:
     except OSError:
         return False
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def on(value: Any, where: torch.device) -> Any:
+    """Return tensors, in batches and mappings too, on the device."""
+    if isinstance(value, Batch):
+        return Batch(on(value.inputs, where), value.rows, on(value.labels, where))
+    if isinstance(value, Mapping):
+        return {name: on(one, where) for name, one in value.items()}
+    return value.to(where) if hasattr(value, "to") else value

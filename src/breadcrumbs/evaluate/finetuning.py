@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 from breadcrumbs.errors import BreadcrumbsError, OutputError, SuiteError, TrainingError, listing
-from breadcrumbs.evaluate import finetuned
+from breadcrumbs.evaluate import finetuned, processes
 from breadcrumbs.evaluate.training import Settings, Step
 
 if TYPE_CHECKING:
@@ -190,24 +190,9 @@ _news: Any = None
 
 
 def _begin(setup: _Setup, news: Any) -> None:
-    """Set this process up: one thread, no Ctrl-C of its own, and an end with its parent's."""
     global _tuner, _news
-    import signal
-    import threading
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = "1"
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    processes.begin()
     _tuner, _news = setup, news
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os._exit(1)
 
 
 def _run(job: Job) -> dict[str, Any]:

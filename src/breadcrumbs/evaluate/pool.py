@@ -8,17 +8,16 @@ them; no file is written.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from breadcrumbs.errors import ScoreError
-from breadcrumbs.evaluate import heads
+from breadcrumbs.evaluate import heads, processes
 from breadcrumbs.evaluate.keys import Keys
 from breadcrumbs.evaluate.results import Results, Row
 from breadcrumbs.evaluate.task import Split
@@ -154,26 +153,12 @@ _state: Any = None
 
 
 def _begin(suite: Suite, settings: Settings) -> None:
-    """Set this process up: one thread, no noise, no Ctrl-C of its own."""
     global _state
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = "1"
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    processes.begin()
     import torch
 
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     _state = (suite, settings)
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os._exit(1)
 
 
 def _run(job: tuple[Any, ...]) -> Any:

@@ -84,7 +84,7 @@ class Scorer:
                 with self._context():
                     found = self.foundation.head(self.module, task)
                 heads.write(self.cache, key, found)
-            self._heads[task.name] = _to(found, self.device)
+            self._heads[task.name] = devices.on(found, self.device)
         return self._heads[task.name]
 
     def score(self, task: Task, split: Split, state: Mapping[str, Any], hash_: str) -> Score:
@@ -110,7 +110,7 @@ class Scorer:
         answers, labels = [], []
         with self._context():
             for batch in batches:
-                inputs = _to(batch.inputs, self.device)
+                inputs = devices.on(batch.inputs, self.device)
                 mine = Batch(inputs, batch.rows, batch.labels)
                 found = self.foundation.logits(self.module, head, mine)
                 answers.append(found.argmax(dim=-1).cpu().numpy())
@@ -143,10 +143,3 @@ class Scorer:
         enabled = self.precision == "bfloat16"
         stack.enter_context(torch.autocast(self.device.type, torch.bfloat16, enabled=enabled))
         return stack
-
-
-def _to(value: Any, device: Any) -> Any:
-    """Return tensors, in mappings too, on the device."""
-    if isinstance(value, Mapping):
-        return {key: _to(one, device) for key, one in value.items()}
-    return value.to(device) if hasattr(value, "to") else value

@@ -23,6 +23,7 @@ import numpy as np
 from blake3 import blake3
 
 from breadcrumbs.errors import SuiteError, TrainingError
+from breadcrumbs.evaluate.devices import on
 from breadcrumbs.evaluate.foundation import Batch, Foundation
 from breadcrumbs.evaluate.precise import precise
 from breadcrumbs.evaluate.task import Rows, Task
@@ -244,15 +245,6 @@ def factor(share: float, settings: Settings) -> float:
         return share / settings.warmup
     left = (1 - share) / (1 - settings.warmup)
     return left if settings.schedule == "linear" else 0.5 - 0.5 * math.cos(math.pi * left)
-
-
-def on(value: Any, device: Any) -> Any:
-    """Return tensors, in batches and mappings too, on the device."""
-    if isinstance(value, Batch):
-        return Batch(on(value.inputs, device), value.rows, on(value.labels, device))
-    if isinstance(value, Mapping):
-        return {name: on(one, device) for name, one in value.items()}
-    return value.to(device) if hasattr(value, "to") else value
 
 
 class _Picked(Sequence[Any]):

@@ -13,10 +13,11 @@ import numpy as np
 from breadcrumbs.checkpoint import Checkpoint
 from breadcrumbs.errors import SplitError, SuiteError, TrainingError, suggestion
 from breadcrumbs.evaluate import finetuned
+from breadcrumbs.evaluate.devices import on
 from breadcrumbs.evaluate.precise import precise
 from breadcrumbs.evaluate.saved import Saved
 from breadcrumbs.evaluate.task import Rows, Split, Task
-from breadcrumbs.evaluate.training import Settings, Step, Training, drawn, on
+from breadcrumbs.evaluate.training import Settings, Step, Training, drawn
 
 if TYPE_CHECKING:
     from breadcrumbs.evaluate.scoring import Scorer
