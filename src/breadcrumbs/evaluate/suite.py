@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from breadcrumbs.declared import SUITE
 from breadcrumbs.errors import SuiteError, suggestion
-from breadcrumbs.evaluate import declared, tasks
+from breadcrumbs.evaluate import tasks
 from breadcrumbs.evaluate.foundation import Foundation
 from breadcrumbs.evaluate.task import Task
 
@@ -92,7 +93,7 @@ def load(source: str | os.PathLike[str], base: str | None = None) -> Suite:
     base: another base than the file's: a path, a hub id, or ``package:NAME/path``.
     """
     path = _file(os.fspath(source))
-    data = declared.mapping(declared.read(path), str(path), KEYS)
+    data = SUITE.mapping(SUITE.read(path), str(path), KEYS)
     for key in ("foundation", "tasks"):
         if key not in data:
             raise SuiteError(
@@ -101,11 +102,11 @@ def load(source: str | os.PathLike[str], base: str | None = None) -> Suite:
     if base is None and "base" not in data:
         raise SuiteError(f"{path}: there is no 'base'. Name the folder or hub id of the base.")
     folder = path.parent
-    name = declared.text(data.get("suite", path.stem), f"{path}: suite")
-    text = declared.text(data["base"], f"{path}: base") if base is None else base
+    name = SUITE.line(data.get("suite", path.stem), f"{path}: suite")
+    text = SUITE.line(data["base"], f"{path}: base") if base is None else base
     text = tasks.absolute(text, folder if base is None else Path())
     found: list[tasks.Declared] = []
-    for i, entry in enumerate(declared.items(data["tasks"], f"{path}: tasks")):
+    for i, entry in enumerate(SUITE.items(data["tasks"], f"{path}: tasks", least=1)):
         found += tasks.read(entry, folder, text, f"{path}: tasks[{i}]")
     _check_names([one.task.name for one in found], path)
     kind = _foundation(data["foundation"], folder, f"{path}: foundation")
@@ -151,14 +152,14 @@ def _check_names(names: list[str], path: Path) -> None:
 def _foundation(value: Any, folder: Path, where: str) -> str | dict[str, Any]:
     """Return the declaration with paths in full: of a Python file, and settings with a ``/``."""
     if isinstance(value, Mapping):
-        data = declared.mapping(value, where)
+        data = SUITE.mapping(value, where)
         if "kind" not in data:
             raise SuiteError(f"{where}: there is no 'kind', such as {{kind: sentence, ...}}.")
         for key, setting in data.items():
             if isinstance(setting, str) and "/" in setting:
                 data[key] = tasks.absolute(setting, folder)
         return {**data, "kind": _foundation(data["kind"], folder, f"{where}: kind")}
-    text = declared.text(value, where)
+    text = SUITE.line(value, where)
     if text.endswith(".py"):
         found = tasks.absolute(text, folder)
         if found == text and not os.path.exists(text):
