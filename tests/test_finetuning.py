@@ -33,6 +33,8 @@ from breadcrumbs.evaluate import suite as suites  # noqa: E402
 from breadcrumbs.evaluate.saved import Saved  # noqa: E402
 from breadcrumbs.evaluate.tuner import Tuner  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NOUNS = {
     "pets": ["cat", "dog", "fish", "hamster", "bird"],
     "cars": ["wheel", "engine", "brake", "road", "fuel"],
@@ -43,11 +45,6 @@ SETTINGS = Settings(epochs=3, rate=1e-2, batch=16, freeze=("hidden.bias",), prec
 OPTIONS = ["--epochs", "3", "--rate", "1e-2", "--batch", "16", "--freeze", "hidden.bias"]
 OPTIONS += ["--precision", "float32"]
 MAIN = "from breadcrumbs.cli import main; main()"
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +100,6 @@ def weights(folder) -> bytes:
 @pytest.fixture(scope="module")
 def whole(suite, tmp_path_factory):
     """The fine-tuning on `three` that nothing interrupted."""
-    torch.set_num_threads(1)
     output = tmp_path_factory.mktemp("whole")
     tuner(suite, output).tune("three", 0)
     return output / "seed-0" / "three"
