@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -255,3 +256,18 @@ def test_a_search_depends_on_what_its_rows_are_kept_by(tmp_path: Path) -> None:
     letters.save({"weight": np.eye(8, dtype=np.float32)}, folder / "second.safetensors")
     tuned = of_search()
     assert {key for key in tuned if tuned[key] != changed[key]} == {"weights"}
+
+
+def test_rows_have_the_seed_of_the_fine_tuning_or_else_of_the_recipe(
+    family: Path, tmp_path: Path
+) -> None:
+    made = suite.load(family / "suite.yaml")
+    merged = replace(recipe(family, 0.5), seed=7)
+    rows = scores.of(made, [merged], settings(tmp_path))
+    assert [row.seed for row in rows] == [None] * 4 + [7] * 2
+    models = {name: str(family / f"{name}.safetensors") for name in ("first", "second")}
+    seeded = made.with_models(models, 3)
+    assert [row.seed for row in scores.of(seeded, [merged], settings(tmp_path))] == [3] * 6
+    seeded.save(family / "seeded.yaml")
+    assert suite.load(family / "seeded.yaml").seed == 3
+    assert seeded.with_models(models).to_mapping() == made.with_models(models).to_mapping()

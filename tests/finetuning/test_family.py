@@ -53,6 +53,7 @@ def test_a_family_is_a_folder_for_each_task_and_a_suite_of_them(family, suite):
     folder, records, told = family
     assert sorted(path.name for path in folder.iterdir()) == ["suite.yaml", "three", "two"]
     made = suites.load(folder / "suite.yaml")
+    assert made.seed == 0
     for task in made.tasks:
         assert Path(task.finetuned) == folder / task.name
         assert task.rows("test").digest == suite.task(task.name).rows("test").digest

@@ -78,12 +78,13 @@ class Keys:
 
     def facts(self, spec: str | Recipe, task: str) -> dict[str, Any]:
         """Return what a row says besides of a model: what it is called, and was made from."""
+        seed = self.suite.seed
         facts = {"suite": self.suite.name, "finetuned": self.finetuned(task), "label": label(spec)}
         if not isinstance(spec, Recipe):
-            return facts | {"recipe": None, "recipe_hash": None, "seed": None}
+            return facts | {"recipe": None, "recipe_hash": None, "seed": seed}
         made = to_mapping(spec, complete=True)
-        told = {"recipe": json.dumps(made), "recipe_hash": digest(made), "seed": spec.seed}
-        return facts | told
+        seed = spec.seed if seed is None else seed
+        return facts | {"recipe": json.dumps(made), "recipe_hash": digest(made), "seed": seed}
 
 
 def label(spec: str | Recipe) -> str:

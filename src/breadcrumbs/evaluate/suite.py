@@ -18,14 +18,15 @@ from breadcrumbs.evaluate.foundation import Foundation
 from breadcrumbs.evaluate.task import Task
 
 SHIPPED = Path(__file__).parent / "suites"
-KEYS = ("suite", "foundation", "base", "tasks")
+KEYS = ("suite", "foundation", "base", "tasks", "finetuned_seed")
 
 
 @dataclass(frozen=True)
 class Suite:
     """What models are evaluated on. base: path or hub id. path: the file that it was read from.
 
-    declared: what the file says, as plain data in which no path is relative.
+    declared: what the file says, as plain data in which no path is relative. seed: that the models
+    were fine-tuned with, if it is known.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Suite:
     tasks: tuple[Task, ...]
     path: Path | None = None
     declared: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    seed: int | None = None
 
     def task(self, name: str) -> Task:
         """Return the task of that name; SuiteError with the nearest one."""
@@ -49,8 +51,11 @@ class Suite:
         """Return the suite without test rows, for all that chooses or trains."""
         return replace(self, tasks=tuple(task.tuning() for task in self.tasks))
 
-    def with_models(self, models: Mapping[str, str]) -> Suite:
-        """Return the suite with these as the fine-tuned models of the tasks that are named."""
+    def with_models(self, models: Mapping[str, str], seed: int | None = None) -> Suite:
+        """Return the suite with these as the fine-tuned models of the tasks that are named.
+
+        seed: that they were fine-tuned with.
+        """
         for name in models:
             self.task(name)
         found = {name: tasks.absolute(model, Path()) for name, model in models.items()}
@@ -61,7 +66,10 @@ class Suite:
             {**entry, "finetuned": found[entry["task"]]} if entry["task"] in found else entry
             for entry in self.declared["tasks"]
         ]
-        return replace(self, tasks=tuple(changed), declared={**self.declared, "tasks": entries})
+        told = {**self.declared, "tasks": entries, "finetuned_seed": seed}
+        if seed is None:
+            del told["finetuned_seed"]
+        return replace(self, tasks=tuple(changed), declared=told, seed=seed)
 
     def to_mapping(self, folder: Path | None = None) -> dict[str, Any]:
         """Return the suite as plain data, as a file holds it.
@@ -116,6 +124,10 @@ def load(source: str | os.PathLike[str], base: str | None = None) -> Suite:
         "base": text,
         "tasks": [dict(one.mapping) for one in found],
     }
+    seed = None
+    if "finetuned_seed" in data:
+        seed = SUITE.whole(data["finetuned_seed"], f"{path}: finetuned_seed")
+        mapping["finetuned_seed"] = seed
     return Suite(
         name,
         _made(kind, folder, f"{path}: foundation"),
@@ -123,6 +135,7 @@ def load(source: str | os.PathLike[str], base: str | None = None) -> Suite:
         tuple(one.task for one in found),
         path,
         mapping,
+        seed,
     )
 
 
