@@ -285,6 +285,12 @@ def test_bases_that_cannot_be_loaded(tiny_bert, tmp_path):
     from safetensors.torch import load_file, save_file
 
     weights = load_file(folder / "model.safetensors")
+    name = "encoder.layer.0.output.dense.bias"
+    save_file({**weights, name: torch.zeros(5)}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(
+        SuiteError, match=rf"'{name}' has shape \(5,\), and by config.json .*\(8,\)"
+    ):
+        foundation.load(str(folder))
     weights["other"] = weights.pop("encoder.layer.1.output.dense.bias")
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     message = r"is no AutoModel: it has no 'encoder.layer.1.output.dense.bias'.*'other' instead"

@@ -189,8 +189,12 @@ def test_the_command_scores_a_recipe_and_prints_a_table(family: Path, tmp_path: 
     environment = {"BREADCRUMBS_CACHE": str(tmp_path / "cache")}
     result = CliRunner().invoke(main, run, env=environment, catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    for word in ("base", "fine-tuned", "normalised", "first", "second", "r.yaml"):
+    for word in ("base", "fine-tuned", "normalised", "first", "second", "r.yaml", "in percent"):
         assert word in result.output
+    same = [run[0], run[1], str(family / "base.safetensors"), *run[3:]]
+    told = CliRunner().invoke(main, same, env=environment).output
+    assert "base.safetensors: its weights are the base's, bit for bit." in " ".join(told.split())
+    assert "bit for bit" not in result.output
     result = CliRunner().invoke(main, [*run, "--json"], env=environment)
     rows = json.loads(result.stdout)
     assert [row["task"] for row in rows] == ["first", "second"] * 3

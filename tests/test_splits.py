@@ -90,6 +90,13 @@ def test_splits_by_strange_names_have_to_be_declared(tmp_path: Path):
         data="a.csv",
         text="text",
     )
+    some = [{**r, "split": ("train", "val")[i % 2]} for i, r in enumerate(RECORDS)]
+    write(tmp_path / "c.csv", some)
+    advice = r"none is left for test\. Draw it, as in splits: {test: {of: train, fraction: 0.2}}"
+    refused(advice, tmp_path, data="c.csv", text="text")
+    parts = {"test": {"of": "train", "fraction": "0.2"}}
+    drawn = task(tmp_path, data="c.csv", text="text", splits=parts)
+    assert [len(drawn.rows(split)) for split in SPLITS] == [24, 30, 6]
     write(tmp_path / "b.csv", RECORDS)
     refused("the source has no splits", tmp_path, data="b.csv", text="text", splits={"train": "a"})
     refused(

@@ -16,7 +16,12 @@ from breadcrumbs.errors import BreadcrumbsError, printable
 if TYPE_CHECKING:
     from breadcrumbs.evaluate.pool import Settings
 
-_GO_ON = {"merge": " Give --resume to go on.", "finetune": " Run it again to go on."}
+_GO_ON = {
+    "merge": " Give --resume to go on.",
+    "finetune": " Run it again to go on.",
+    "evaluate": " Run it again to go on; what was scored is kept.",
+    "search": " Run it again to go on; what was scored is kept, and with --storage the trials are.",
+}
 
 
 def command(name: str | None = None) -> Callable[[Callable[..., None]], click.Command]:

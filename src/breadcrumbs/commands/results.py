@@ -129,8 +129,7 @@ def _table(table: Table | OverSeeds, kind: str, output: str | None) -> str:
         return exports.rows_csv(rows.values())
     if kind == "wide":
         return exports.wide_csv(table)
-    title = f"{table.suite}, {table.split} rows, in percent"
-    return _grid(exports.of_table(table), kind, title, table.notes, output)
+    return _grid(exports.of_table(table), kind, table.title, table.notes, output)
 
 
 def _comparison(found: Comparison, table: Table, kind: str, output: str | None) -> str:

@@ -59,12 +59,8 @@ class OverSeeds:
     notes: tuple[str, ...] = ()
 
     @property
-    def suite(self) -> str:
-        return self.table.suite
-
-    @property
-    def split(self) -> str:
-        return self.table.split
+    def title(self) -> str:
+        return self.table.title
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -126,7 +122,7 @@ class OverSeeds:
             }
             for group in self.lines
         ]
-        head = {"suite": self.suite, "split": self.split, "tasks": list(self.tasks)}
+        head = {"suite": self.table.suite, "split": self.table.split, "tasks": list(self.tasks)}
         return {**head, "over": "seeds", "models": models, "notes": list(self.notes)}
 
 

@@ -155,9 +155,17 @@ def _default(
     train = parts["train"].of if "train" in parts else None
     if split == "validation" and train is not None:
         return Part(train, fraction=Decimal("0.1"))
+    whole = [part.of for part in parts.values() if not part.drawn]
+    free = [name for name in names if name not in whole]
+    if not free:
+        of = parts["train"].of if "train" in parts else names[0]
+        raise SuiteError(
+            f"the source has the splits {', '.join(names)}, and none is left for {split}. Draw it,"
+            f" as in splits: {{{split}: {{of: {of}, fraction: 0.2}}}}."
+        )
     raise SuiteError(
         f"the source has the splits {', '.join(names)}, and which of them is the {split} split is"
-        f" not clear. Say so, as in splits: {{{split}: {names[0]}}}."
+        f" not clear. Say so, as in splits: {{{split}: {free[0]}}}."
     )
 
 

@@ -64,6 +64,11 @@ class Table:
     single: tuple[Line, ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def title(self) -> str:
+        """What is printed above the table."""
+        return f"{self.suite}, {self.split} rows, in percent"
+
     def cell(self, line: Line, task: str) -> Estimate | None:
         """Return the value of a task, or None if it is missing."""
         row = line.rows.get(task)
@@ -292,5 +297,8 @@ def show(rows: Iterable[Row]) -> None:
     from breadcrumbs import show as screen
     from breadcrumbs.evaluate import exports
 
+    rows = list(rows)
     table = of(rows)
-    screen.grid(exports.of_table(table), f"{table.suite}, {table.split} rows", table.notes)
+    alike = dict.fromkeys(r.label for r in rows if r.model == r.base and r.label != BASE)
+    notes = [f"{label}: its weights are the base's, bit for bit" for label in alike]
+    screen.grid(exports.of_table(table), table.title, [*notes, *table.notes])

@@ -40,10 +40,21 @@ def model(kind: Any, base: str, spare: Sequence[str] = (), *, widen: bool = True
     """Return the model of a base in float32 (unless not to be widened), not training.
 
     kind: a class of transformers. spare: beginnings of names of weights that the base may lack,
-    because nothing depends on them. SuiteError lists others that it lacks.
+    because nothing depends on them. SuiteError lists others that it lacks, or that have another
+    shape than the config says.
     """
     with _errors(base, kind), _quietly():
-        module, info = kind.from_pretrained(folder(base), output_loading_info=True)
+        module, info = kind.from_pretrained(
+            folder(base), output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    odd = sorted(one for one in info["mismatched_keys"] if not one[0].startswith(tuple(spare)))
+    if odd:
+        (name, found, wanted), more = odd[0], len(odd) - 1
+        also = f" ({more} more are of another shape too)" if more else ""
+        raise SuiteError(
+            f"{base}: tensor {name!r} has shape {tuple(found)}, and by config.json it has"
+            f" {tuple(wanted)}{also}. Give the config that belongs to the weights."
+        )
     missing = [name for name in info["missing_keys"] if not name.startswith(tuple(spare))]
     if missing:
         unused = info["unexpected_keys"]
