@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--family", type=Path, help="folder that `breadcrumbs finetune` wrote")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", type=int, help="score so many rows of each task; default: all")
     parser.add_argument("--workers", type=int, default=0, help="processes; default: all cores")
     parser.add_argument("--draw", action="store_true", help="only draw what was measured")
     options = parser.parse_args()
@@ -32,9 +33,12 @@ def main() -> None:
     for seed in [] if options.draw else options.seeds:
         say(f"{options.name}: seed {seed}")
         began = time.monotonic()
-        with Family(options.family, seed, options.workers) as family:
+        with Family(options.family, seed, options.workers, options.rows) as family:
             measured = figure.measure(family)
-        keep(path, family.suite.name, seed, measured, time.monotonic() - began)
+        suite = family.suite.name
+        if options.rows:
+            suite += f", {options.rows} rows a task"
+        keep(path, suite, seed, measured, time.monotonic() - began)
     figure.draw(json.loads(path.read_text()), HERE.parent / "docs" / "figures")
 
 

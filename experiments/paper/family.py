@@ -6,7 +6,7 @@ import functools
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -46,12 +46,14 @@ class Scored:
 class Family:
     """The fine-tunings of a suite that one seed gave: ``FOLDER/seed-S/suite.yaml``.
 
-    A context manager, which has the processes that score.
+    A context manager, which has the processes that score. rows: of each task so many are drawn, of
+    the validation rows and of the test rows, for figures of very many points; all unless told.
     """
 
-    def __init__(self, folder: Path, seed: int, workers: int = 0):
+    def __init__(self, folder: Path, seed: int, workers: int = 0, rows: int | None = None):
         self.folder, self.seed = folder, seed
-        self.suite: Suite = suites.load(str(folder / f"seed-{seed}" / "suite.yaml"))
+        path = folder / f"seed-{seed}" / "suite.yaml"
+        self.suite: Suite = suites.load(path if rows is None else fewer(path, rows))
         self.tasks = [task.name for task in self.suite.tasks]
         settings = Settings(
             results=str(folder / "results.sqlite"), workers=workers, cache=heads.folder()
@@ -135,6 +137,16 @@ class Family:
         """Return the recipe that is best on validation rows, and all."""
         found = self.scores(recipes, "validation", saying=saying)
         return max(found, key=lambda one: one.mean), found
+
+
+def fewer(path: Path, rows: int) -> Path:
+    """Write, beside a suite, the same with fewer rows to score; return its path."""
+    suite = suites.load(path)
+    few = {split: {"of": split, "count": rows} for split in ("validation", "test")}
+    entries = [{**entry, "splits": {"train": "train", **few}} for entry in suite.declared["tasks"]]
+    found = path.with_name(f"suite-{rows}.yaml")
+    replace(suite, declared={**suite.declared, "tasks": entries}).save(found)
+    return found
 
 
 def grid(**values: Iterable[Any]) -> list[dict[str, Any]]:
