@@ -16,7 +16,7 @@ from experiments.paper.family import Family, say
 from breadcrumbs.version import __version__
 
 HERE = Path(__file__).resolve().parent.parent
-NAMES = ("table1", "fig2", "fig3", "fig4", "fig6", "fig7", "fig8", "fig9", "table2", "tall")
+NAMES = ("table1", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8", "fig9", "table2", "tall")
 
 
 def main() -> None:
@@ -43,11 +43,14 @@ def main() -> None:
 
 
 def keep(path: Path, suite: str, seed: int, measured: dict[str, Any], seconds: float) -> None:
-    """Write what one seed gave beside that of others of the same suite."""
+    """Write what one seed gave beside that of others of the same suite.
+
+    Parts that a figure measures in several runs (sizes of foundations) stand side by side too.
+    """
     found = json.loads(path.read_text()) if path.exists() else {}
     if found.get("suite") != suite:
         found = {"suite": suite, "seeds": {}, "seconds": {}}
-    found["seeds"][str(seed)] = measured
+    found["seeds"].setdefault(str(seed), {}).update(measured)
     found["seconds"][str(seed)] = round(seconds)
     found["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
     found["version"] = __version__
