@@ -5,7 +5,6 @@ Smaller foundations come from `python -m experiments.foundations`.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,9 @@ from experiments.paper.tall import entries
 
 
 def measure(family: Family) -> dict[str, Any]:
-    """Return, by the number of layers, the scores of both methods with all tasks merged."""
-    config = json.loads((Path(family.suite.base) / "config.json").read_text())
+    """Return, by the weights that were trained, the scores of both methods on all tasks."""
     base, own = family.base("test"), family.own("test")
     result: dict[str, Any] = {
-        "trained": entries(family, family.tasks)[0],
         "base": mean(base),
         "base normalised": mean({name: base[name] / own[name] for name in own}),
         "fine-tuned": mean(own),
@@ -35,21 +32,21 @@ def measure(family: Family) -> dict[str, Any]:
             "raw": round(test.raw, 5),
         }
         say(f"{method}: {result[method]}")
-    return {str(config["num_hidden_layers"]): result}
+    return {str(entries(family, family.tasks)[0]): result}
 
 
 def sizes(found: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Return layers -> what each seed gave, smallest first."""
+    """Return weights trained -> what each seed gave, smallest first."""
     every = list(found["seeds"].values())
-    names = sorted({layers for one in every for layers in one}, key=int)
-    return {layers: [one[layers] for one in every if layers in one] for layers in names}
+    names = sorted({size for one in every for size in one}, key=int)
+    return {size: [one[size] for one in every if size in one] for size in names}
 
 
 def draw(found: dict[str, Any], folder: Path) -> None:
     """Draw normalised accuracy against the weights that were trained."""
     by_size = sizes(found)
     with drawn(folder / "fig5.svg", 5.0) as (_, axis):
-        across = [every[0]["trained"] / 1e6 for every in by_size.values()]
+        across = [int(size) / 1e6 for size in by_size]
         for method in COMPARED:
             points = [summary([one[method]["test"] for one in e]) for e in by_size.values()]
             axis.errorbar(

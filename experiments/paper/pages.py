@@ -153,17 +153,16 @@ def figure4(found: Found) -> str:
 def figure5(found: Found) -> str:
     """Return accuracy by size of the foundation."""
     rows = []
-    for layers, every in fig5.sizes(found).items():
+    for size, every in fig5.sizes(found).items():
         keys = ("base", "fine-tuned", "base normalised")
         rows.append(
             [
-                layers,
-                f"{every[0]['trained'] / 1e6:.1f}M",
+                f"{int(size) / 1e6:.1f}M",
                 *(percent([one[key] for one in every]) for key in keys),
                 *(percent([one[method]["test"] for one in every]) for method in COMPARED),
             ]
         )
-    head = ["layers", "weights trained", "base, raw", "fine-tuned, raw", "base"]
+    head = ["weights trained", "base, raw", "fine-tuned, raw", "base"]
     return table([*head, *(NAMES[method] for method in COMPARED)], rows)
 
 
