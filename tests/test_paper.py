@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A family of one seed."""
     folder = tmp_path_factory.mktemp("letters")
     (folder / "seed-0").mkdir()
-    letters.family(folder / "seed-0", TASKS)
+    letters.family(folder / "seed-0", TASKS, ("train", "train", "validation", "test"))
     return folder
 
 
