@@ -17,7 +17,7 @@ from breadcrumbs.aggregates import Elementwise
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
 from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
 from breadcrumbs.method import Method
-from breadcrumbs.parameters import Values
+from breadcrumbs.parameters import AUTO, Values
 from breadcrumbs.recipe import OUTPUT_DTYPES, Recipe
 from breadcrumbs.settings import Own, Settings, check_granularity, placed
 
@@ -100,6 +100,11 @@ class Plan:
     @property
     def merged(self) -> list[TensorPlan]:
         return [tensor for tensor in self.tensors if not tensor.copied]
+
+    @property
+    def automatic(self) -> bool:
+        """Whether alpha must be found from the weights before this can be carried out."""
+        return any(tensor.values.get("alpha") == AUTO for tensor in self.merged)
 
     @property
     def prepares(self) -> bool:
