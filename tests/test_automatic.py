@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from safetensors.numpy import save_file
 
 import breadcrumbs
-from breadcrumbs import cli, recipe
+from breadcrumbs import cli, merging, recipe
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.sweep import Sweep
 
@@ -138,3 +138,21 @@ def test_methods_whose_alpha_means_something_else_refuse_it(method: str) -> None
     base, models = family(2)
     with pytest.raises(RecipeError, match="alpha"):
         breadcrumbs.merge(base, models, method=method, alpha="auto")
+
+
+def test_progress_counts_what_is_read_to_find_it(tmp_path: Path) -> None:
+    base, models = family(3)
+    paths = []
+    for number, state in enumerate((base, *models)):
+        paths.append(str(tmp_path / f"{number}.safetensors"))
+        save_file(state, paths[-1])
+    for alpha, passes in ((1.0, 0), ("auto", 1)):
+        asked = recipe.Recipe(
+            paths[0], tuple(recipe.Model(path) for path in paths[1:]), parameters={"alpha": alpha}
+        )
+        told: list[int] = []
+        with merging.opened(asked) as plan:
+            assert bool(plan.bytes_measured) == passes
+            total = plan.bytes_read + plan.bytes_measured
+            merging.to_files(plan, tmp_path / f"out{alpha}", threads=1, progress=told.append)
+        assert sum(told) == total

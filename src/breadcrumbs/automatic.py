@@ -41,9 +41,9 @@ def fixed(
 
     Reads every weight, each model twice. RecipeError where there is no step to measure.
     """
-    if not plan.automatic:
+    asked = plan.automatic
+    if not asked:
         return plan
-    asked = [tensor for tensor in plan.merged if tensor.values.get("alpha") == AUTO]
 
     def length(plan: Plan) -> float:
         sink = Squares()

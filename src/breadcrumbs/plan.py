@@ -102,9 +102,16 @@ class Plan:
         return [tensor for tensor in self.tensors if not tensor.copied]
 
     @property
-    def automatic(self) -> bool:
-        """Whether alpha must be found from the weights before this can be carried out."""
-        return any(tensor.values.get("alpha") == AUTO for tensor in self.merged)
+    def automatic(self) -> list[TensorPlan]:
+        """The tensors whose alpha must be found from the weights before they can be merged."""
+        return [tensor for tensor in self.merged if tensor.values.get("alpha") == AUTO]
+
+    @property
+    def bytes_measured(self) -> int:
+        """Bytes that are read to find alpha."""
+        asked = self.automatic
+        pairs = sum(t.base.nbytes + model.nbytes for t in asked for model in t.models if model)
+        return sum(tensor.bytes_read for tensor in asked) + pairs
 
     @property
     def prepares(self) -> bool:
