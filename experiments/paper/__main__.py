@@ -16,7 +16,20 @@ from experiments.paper.family import Family, say
 from breadcrumbs.version import __version__
 
 HERE = Path(__file__).resolve().parent.parent
-NAMES = ("table1", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8", "fig9", "table2", "tall")
+NAMES = (
+    "table1",
+    "alpha",
+    "fig2",
+    "fig3",
+    "fig4",
+    "fig5",
+    "fig6",
+    "fig7",
+    "fig8",
+    "fig9",
+    "table2",
+    "tall",
+)
 
 
 def main() -> None:
@@ -35,7 +48,7 @@ def main() -> None:
         began = time.monotonic()
         with Family(options.family, seed, options.workers, options.rows) as family:
             measured = figure.measure(family)
-        suite = family.suite.name
+        suite = getattr(figure, "SUITE", family.suite.name)
         if options.rows:
             suite += f", {options.rows} rows a task"
         keep(path, suite, seed, measured, time.monotonic() - began)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.paper import fig2, fig3, fig5, fig8, fig9, tall
+from experiments.paper import alpha, fig2, fig3, fig5, fig8, fig9, tall
 from experiments.paper.choosing import COMPARED, summary
 from experiments.paper.drawing import NAMES
 
@@ -266,6 +266,22 @@ def masks(found: Found) -> str:
     return table(head, rows)
 
 
+def automatic(found: Found) -> str:
+    """Return what `alpha: auto` loses."""
+    gains = alpha.losses(found)
+    columns = list(dict.fromkeys((suite, size) for suite, size, _ in gains))
+    rows = []
+    for case in dict.fromkeys(case for _, _, case in gains):
+        cells = [gains.get((*column, case)) for column in columns]
+        shown = [f"{100 * sum(c) / len(c):+.1f}" if c else "" for c in cells]
+        rows.append([case, *shown])
+    head = [f"{suite}, {size} tasks" for suite, size in columns]
+    worst = min(gains, key=lambda key: sum(gains[key]) / len(gains[key]))
+    mean = sum(gains[worst]) / len(gains[worst])
+    text = f"At worst, mean over seeds: {100 * mean:+.2f} points ({worst[2]}, {worst[1]} tasks)."
+    return f"{table(['points by which auto differs', *head], rows)}\n\n{text}"
+
+
 TABLES: dict[str, Callable[[Found], str]] = {
     "table1": table1,
     "table2": table2,
@@ -278,6 +294,7 @@ TABLES: dict[str, Callable[[Found], str]] = {
     "fig8": figure8,
     "fig9": figure9,
     "tall": masks,
+    "alpha": automatic,
 }
 
 
