@@ -42,6 +42,7 @@ def few(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Try little of each method, so that all is quick; keep the user's cache as it is."""
     monkeypatch.setenv("BREADCRUMBS_CACHE", str(folder / "cache"))
     tried = {"task_arithmetic": [{"alpha": a} for a in PAPER], "breadcrumbs": [{"alpha": 0.5}]}
+    tried["fisher"] = [{}]  # without statistics: left out
     monkeypatch.setattr(table1, "TRIED", tried)
     monkeypatch.setattr(choosing, "ALPHAS", {"task_arithmetic": PAPER, "breadcrumbs": PAPER})
     monkeypatch.setattr(tall, "SIZES", (2, 4))
@@ -67,6 +68,14 @@ def test_every_figure_is_measured_and_drawn(
     figure.draw(found, tmp_path)
     assert first == {path.name: path.read_bytes() for path in tmp_path.glob("*")}
     assert bool(first) == (not name.startswith("table"))
+
+
+def test_methods_without_their_statistics_are_left_out(family: Family) -> None:
+    assert set(table1.measure(family)["methods"]) == {
+        "task_arithmetic",
+        "breadcrumbs",
+        table1.AUTHORS,
+    }
 
 
 def test_a_figure_may_score_fewer_rows(folder: Path) -> None:
