@@ -1,6 +1,10 @@
-"""Settings of the property tests: no time limits, the same examples in every run."""
+"""Fixtures that several files use, and settings of the property tests.
+
+No time limits, and the same examples in every run.
+"""
 
 from hypothesis import HealthCheck, settings
+from tiny_models import clip, llama, minilm, one_thread, t5, tiny_bert  # noqa: F401
 
 settings.register_profile(
     "exact",

@@ -6,6 +6,7 @@ import numpy as np
 
 import breadcrumbs
 from breadcrumbs.evaluate.task import Rows, Task
+from breadcrumbs.evaluate.weights import Slots
 
 
 def task(inputs, labels, names, *, train=None, **more):
@@ -47,3 +48,17 @@ def shaken(arrays, scale=0.3, seed=0, where=lambda name: True):
             noise = scale * generator.normal(size=array.shape)
             made[name] = np.asarray(array.astype(np.float32) + noise).astype(array.dtype)
     return made
+
+
+def loaded(foundation, base, task):
+    """Return the module of a base, where its weights go, and the head of a task."""
+    module = foundation.load(str(base))
+    with breadcrumbs.open(base) as it:
+        slots = Slots(module, it)
+    return module, slots, foundation.head(module, task)
+
+
+def close(a, b, atol=1e-4):
+    import torch
+
+    torch.testing.assert_close(a, b, rtol=0, atol=atol)

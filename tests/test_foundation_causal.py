@@ -16,6 +16,8 @@ from breadcrumbs.evaluate.weights import Slots
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 QUESTIONS = [
     {"question": f"what is {a} and {b}", "choices": ["red", "a big dog", "blue sky"], "gold": g}
     for number, (a, b, g) in enumerate(
@@ -35,14 +37,6 @@ def test_without_lm_eval_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(lm_tasks.importlib.metadata, "version", lambda name: "0.4.2")
     with pytest.raises(MissingExtraError, match=r"lm-eval 0\.4\.2 is too old"):
         make("causal")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def write_task(folder, name="small", sizes=SIZES, **more):
@@ -73,44 +67,6 @@ def write_task(folder, name="small", sizes=SIZES, **more):
 @pytest.fixture(scope="module")
 def yaml(tmp_path_factory):
     return write_task(tmp_path_factory.mktemp("task"))
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory):
-    """Return a function that saves a tiny random Llama, tied or not, with a tokenizer of words."""
-    pytest.importorskip("lm_eval")
-    import tokenizers
-
-    words = ["what", "is", "and", "red", "a", "big", "dog", "blue", "sky", "question", "answer"]
-    vocabulary = ["<unk>", "<s>", "</s>", ":", *words, *map(str, range(10))]
-    made = tokenizers.Tokenizer(
-        tokenizers.models.WordLevel({w: n for n, w in enumerate(vocabulary)}, unk_token="<unk>")
-    )
-    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made, bos_token="<s>", eos_token="</s>", pad_token="</s>"
-    )
-
-    def save(dtype=torch.float32, *, tied=False):
-        folder = tmp_path_factory.mktemp("llama") / "model"
-        config = transformers.LlamaConfig(
-            vocab_size=len(vocabulary),
-            hidden_size=16,
-            intermediate_size=24,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=64,
-            initializer_range=0.4,
-            tie_word_embeddings=tied,
-            bos_token_id=1,
-            eos_token_id=2,
-        )
-        torch.manual_seed(0)
-        transformers.LlamaForCausalLM(config).to(dtype).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        return str(folder)
-
-    return save
 
 
 def naive_correct(base, questions, state=None):

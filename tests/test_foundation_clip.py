@@ -8,89 +8,22 @@ from pathlib import Path
 import foundation_tasks as small
 import numpy as np
 import pytest
+from tiny_models import SHAPES as NAMES
+from tiny_models import clip_processor
 
-import breadcrumbs
 from breadcrumbs.errors import MismatchError, SuiteError
 from breadcrumbs.evaluate.foundations import make
-from breadcrumbs.evaluate.weights import Slots
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 Image = pytest.importorskip("PIL.Image")
 
-#: As it has been called since transformers 5, or before.
-PROCESSOR = getattr(transformers, "CLIPImageProcessorPil", transformers.CLIPImageProcessor)
-
-NAMES = ("red square", "green circle", "blue line")
+pytestmark = pytest.mark.usefixtures("one_thread")
+PROCESSOR = clip_processor()
 
 
 def vision_only(name):
     return name.startswith("vision_model.")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def save_tokenizer(folder):
-    """Save a tokenizer as CLIP's: byte pairs that end a word, and marks at both ends."""
-    import tokenizers
-
-    made = tokenizers.Tokenizer(
-        tokenizers.models.BPE(end_of_word_suffix="</w>", unk_token="<|endoftext|>")
-    )
-    made.normalizer = tokenizers.normalizers.Lowercase()
-    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    marks = ["<|startoftext|>", "<|endoftext|>"]
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=120, special_tokens=marks, end_of_word_suffix="</w>"
-    )
-    made.train_from_iterator([f"a photo of a {name}, a drawing." for name in NAMES], trainer)
-    start, end = (made.token_to_id(mark) for mark in marks)
-    made.post_processor = tokenizers.processors.TemplateProcessing(
-        single=f"{marks[0]} $A {marks[1]}", special_tokens=[(marks[0], start), (marks[1], end)]
-    )
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made, bos_token=marks[0], eos_token=marks[1], pad_token=marks[1]
-    ).save_pretrained(folder)
-    return start, end
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    """Return the folder of a tiny random CLIPModel."""
-    folder = tmp_path_factory.mktemp("clip") / "whole"
-    start, end = save_tokenizer(folder)
-    shared = {
-        "hidden_size": 16,
-        "intermediate_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "projection_dim": 12,
-    }
-    config = transformers.CLIPConfig(
-        text_config=shared
-        | {"vocab_size": 120, "max_position_embeddings": 20, "bos_token_id": start}
-        | {"eos_token_id": end, "pad_token_id": end},
-        vision_config=shared | {"image_size": 32, "patch_size": 8},
-        projection_dim=12,
-    )
-    torch.manual_seed(0)
-    model = transformers.CLIPModel(config)
-    with torch.no_grad():  # as it is, all pictures look alike to it
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(0, 0.3)
-        model.logit_scale.fill_(2.5)
-    model.save_pretrained(folder)
-    PROCESSOR(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(
-        folder
-    )
-    return str(folder)
 
 
 def pictures(n=7):
@@ -141,20 +74,13 @@ def naive_logits(folder, state=None, templates=("a photo of a {}.",), names=NAME
         return scale * torch.stack(rows)
 
 
-def loaded(foundation, base, task):
-    module = foundation.load(str(base))
-    with breadcrumbs.open(base) as it:
-        slots = Slots(module, it)
-    return module, slots, foundation.head(module, task)
-
-
 def close(a, b):
-    torch.testing.assert_close(a, b, rtol=0, atol=2e-4)
+    small.close(a, b, atol=2e-4)
 
 
 def test_logits_are_those_of_one_picture_at_a_time(clip):
     foundation, task = make("clip"), shapes()
-    module, _, head = loaded(foundation, clip, task)
+    module, _, head = small.loaded(foundation, clip, task)
     logits, batches = small.predicted(foundation, module, head, task)
     wanted = naive_logits(clip)
     close(logits, wanted)
@@ -165,7 +91,7 @@ def test_logits_are_those_of_one_picture_at_a_time(clip):
 
 def test_it_is_what_the_whole_model_answers(clip):
     foundation, task = make("clip"), shapes()
-    module, _, head = loaded(foundation, clip, task)
+    module, _, head = small.loaded(foundation, clip, task)
     logits, _ = small.predicted(foundation, module, head, task)
     processor = PROCESSOR.from_pretrained(clip)
     tokenizer = transformers.AutoTokenizer.from_pretrained(clip)
@@ -184,7 +110,7 @@ def test_templates_are_averaged_and_words_replace_labels(clip):
     templates = ["a photo of a {}.", "a drawing {}"]
     foundation = make("clip")
     task = shapes(head={"templates": templates, "words": {"blue line": "a_line"}})
-    module, _, head = loaded(foundation, clip, task)
+    module, _, head = small.loaded(foundation, clip, task)
     logits, _ = small.predicted(foundation, module, head, task)
     close(logits, naive_logits(clip, templates=templates, names=(*NAMES[:2], "a line")))
     assert (logits - naive_logits(clip)).abs().max() > 0.01
@@ -193,7 +119,7 @@ def test_templates_are_averaged_and_words_replace_labels(clip):
 @pytest.mark.parametrize("part", ["all", "vision"])
 def test_states_whole_or_of_the_vision_tower_alone(clip, part):
     foundation, task = make("clip"), shapes()
-    module, slots, head = loaded(foundation, clip, task)
+    module, slots, head = small.loaded(foundation, clip, task)
     before, _ = small.predicted(foundation, module, head, task)
     state = small.shaken(small.state(clip), 0.1)
     if part == "vision":
@@ -206,7 +132,7 @@ def test_states_whole_or_of_the_vision_tower_alone(clip, part):
 
 
 def test_a_state_without_half_its_tower(clip):
-    _, slots, _ = loaded(make("clip"), clip, shapes())
+    _, slots, _ = small.loaded(make("clip"), clip, shapes())
     state = {n: a for n, a in small.state(clip).items() if "layers.1.mlp" not in n}
     with pytest.raises(MismatchError, match=r"missing: 'vision_model.encoder.layers.1.mlp.fc1"):
         slots.put(state)
@@ -244,7 +170,7 @@ def test_a_vision_tower_is_a_base_with_the_rest_from_elsewhere(clip, towers, tow
     base, state = towers[0][tower], towers[1]
     kept = {name: array for name, array in state.items() if is_kept(name, tower)}
     foundation, task = make({"kind": "clip", "text": Path(clip).name}, Path(clip).parent), shapes()
-    module, slots, head = loaded(foundation, base, task)
+    module, slots, head = small.loaded(foundation, base, task)
     logits, _ = small.predicted(foundation, module, head, task)
     close(logits, naive_logits(clip, kept))
 
@@ -259,7 +185,7 @@ def test_a_vision_tower_is_a_base_with_the_rest_from_elsewhere(clip, towers, tow
 def test_transformers_own_tower_is_a_base(clip, tmp_path):
     transformers.CLIPVisionModel.from_pretrained(clip).save_pretrained(tmp_path / "own")
     foundation, task = make({"kind": "clip", "text": clip}), shapes()
-    module, _, head = loaded(foundation, tmp_path / "own", task)
+    module, _, head = small.loaded(foundation, tmp_path / "own", task)
     logits, _ = small.predicted(foundation, module, head, task)
     close(logits, naive_logits(clip))
 
@@ -284,7 +210,7 @@ def test_bases_that_do_not_go_together(clip, towers, tmp_path):
 @pytest.mark.parametrize("projection", [False, True])
 def test_the_loss_trains_the_tower_and_the_projection_if_so_declared(clip, projection):
     foundation, task = make({"kind": "clip", "projection": projection}), shapes()
-    module, slots, head = loaded(foundation, clip, task)
+    module, slots, head = small.loaded(foundation, clip, task)
     (batch,) = foundation.prepare(task, task.rows("train"), 9)
     loss = foundation.loss(module, head, batch)
     logs = naive_logits(clip).log_softmax(-1)
@@ -302,7 +228,7 @@ def test_the_loss_trains_the_tower_and_the_projection_if_so_declared(clip, proje
 
 def test_autocast_leaves_the_cosine_alone(clip):
     foundation, task = make("clip"), shapes()
-    module, _, exact = loaded(foundation, clip, task)
+    module, _, exact = small.loaded(foundation, clip, task)
     (batch,) = foundation.prepare(task, task.rows("test"), 7)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         head = foundation.head(module, task)

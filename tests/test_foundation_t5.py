@@ -6,78 +6,19 @@ import foundation_tasks as small
 import ml_dtypes
 import numpy as np
 import pytest
+from tiny_models import PAIRS, WORDS
+from tiny_models import PARAPHRASE as TEMPLATE
 
 import breadcrumbs
 from breadcrumbs.errors import MismatchError, SuiteError
 from breadcrumbs.evaluate.foundations import make
-from breadcrumbs.evaluate.weights import Slots
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-PAIRS = [
-    ("the cat sleeps", "a cat is asleep"),
-    ("it rains in the north of the country", "the sun shines"),
-    ("he bought bread", "he bought a loaf of bread at the shop on the corner"),
-    ("no", "yes"),
-    ("two dogs bark", "dogs bark"),
-]
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LABELS = [1, 0, 1, 0, 1]
-TEMPLATE = "mrpc sentence1: {0} sentence2: {1}"
-WORDS = ("not equivalent", "equivalent")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def t5(tmp_path_factory):
-    """Return a function that saves a tiny random T5 and its tokenizer."""
-    import tokenizers
-
-    made = tokenizers.Tokenizer(tokenizers.models.Unigram())
-    made.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
-    made.decoder = tokenizers.decoders.Metaspace()
-    trainer = tokenizers.trainers.UnigramTrainer(
-        vocab_size=90, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>"
-    )
-    corpus = [TEMPLATE.format(*pair) for pair in PAIRS] + list(WORDS)
-    made.train_from_iterator(corpus, trainer)
-    made.post_processor = tokenizers.processors.TemplateProcessing(
-        single="$A </s>", special_tokens=[("</s>", made.token_to_id("</s>"))]
-    )
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made, eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
-    )
-
-    def save(dtype=torch.float32, *, tied=True, **how):
-        folder = tmp_path_factory.mktemp("t5") / "model"
-        config = transformers.T5Config(
-            vocab_size=len(tokenizer),
-            d_model=16,
-            d_kv=8,
-            d_ff=24,
-            num_layers=2,
-            num_heads=2,
-            decoder_start_token_id=tokenizer.pad_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            tie_word_embeddings=tied,
-        )
-        torch.manual_seed(0)
-        model = transformers.T5ForConditionalGeneration(config).to(dtype)
-        if not tied:
-            model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
-        model.save_pretrained(folder, **how)
-        tokenizer.save_pretrained(folder)
-        return str(folder)
-
-    return save
 
 
 def paraphrases(**head):
@@ -107,23 +48,12 @@ def naive_logits(folder, state=None, template=TEMPLATE, words=WORDS, pairs=PAIRS
     return torch.tensor(rows)
 
 
-def loaded(foundation, base, task):
-    module = foundation.load(base)
-    with breadcrumbs.open(base) as it:
-        slots = Slots(module, it)
-    return module, slots, foundation.head(module, task)
-
-
-def close(a, b):
-    torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
-
-
 def test_logits_are_those_of_one_word_and_row_at_a_time(t5):
     base, foundation, task = t5(), make("t5"), paraphrases()
-    module, _, head = loaded(foundation, base, task)
+    module, _, head = small.loaded(foundation, base, task)
     logits, batches = small.predicted(foundation, module, head, task, size=2)
     wanted = naive_logits(base)
-    close(logits, wanted)
+    small.close(logits, wanted)
     assert wanted.std(0).min() > 0.1
     assert [len(batch.rows) for batch in batches] == [2, 2, 1]
     widths = [batch.inputs["input_ids"].shape[1] for batch in batches]
@@ -135,15 +65,15 @@ def test_logits_are_those_of_one_word_and_row_at_a_time(t5):
 def test_a_text_alone_goes_in_as_it_is_and_words_are_the_labels(t5):
     base, foundation = t5(), make("t5")
     task = small.task([a for a, _ in PAIRS], LABELS, ("no", "yes"))
-    module, _, head = loaded(foundation, base, task)
+    module, _, head = small.loaded(foundation, base, task)
     logits, _ = small.predicted(foundation, module, head, task)
     pairs = [(a,) for a, _ in PAIRS]
-    close(logits, naive_logits(base, template="{0}", words=("no", "yes"), pairs=pairs))
+    small.close(logits, naive_logits(base, template="{0}", words=("no", "yes"), pairs=pairs))
 
 
 def test_the_loss_is_the_mean_over_tokens_of_the_right_words(t5):
     base, foundation, task = t5(), make("t5"), paraphrases()
-    module, _, head = loaded(foundation, base, task)
+    module, _, head = small.loaded(foundation, base, task)
     (batch,) = foundation.prepare(task, task.rows("train"), 9)
     loss = foundation.loss(module, head, batch)
     lengths = (head["words"] != -100).sum(1)
@@ -155,7 +85,7 @@ def test_the_loss_is_the_mean_over_tokens_of_the_right_words(t5):
 
 def test_autocast_gives_float32_near_the_exact(t5):
     base, foundation, task = t5(), make("t5"), paraphrases()
-    module, _, head = loaded(foundation, base, task)
+    module, _, head = small.loaded(foundation, base, task)
     exact, _ = small.predicted(foundation, module, head, task)
     (batch,) = foundation.prepare(task, task.rows("test"), 5)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
@@ -169,14 +99,14 @@ def test_autocast_gives_float32_near_the_exact(t5):
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_state_changes_the_answers_as_loading_it_does(t5, tied):
     base, foundation, task = t5(tied=tied), make("t5"), paraphrases()
-    module, slots, head = loaded(foundation, base, task)
+    module, slots, head = small.loaded(foundation, base, task)
     before, _ = small.predicted(foundation, module, head, task)
     original = small.state(base)
     assert ("lm_head.weight" in original) != tied
     changed = small.shaken(original, 0.1)
     slots.put(changed)
     logits, _ = small.predicted(foundation, module, head, task)
-    close(logits, naive_logits(base, changed))
+    small.close(logits, naive_logits(base, changed))
     assert (logits - before).abs().max() > 0.05
     slots.put(original)
     again, _ = small.predicted(foundation, module, head, task)
@@ -186,7 +116,7 @@ def test_a_state_changes_the_answers_as_loading_it_does(t5, tied):
 def test_copies_of_the_tied_embedding_in_a_pickle(t5):
     base, task = t5(), paraphrases()
     foundation = make("t5")
-    module, slots, head = loaded(foundation, base, task)
+    module, slots, head = small.loaded(foundation, base, task)
     state = small.shaken(small.state(base), 0.1)
     copies = dict.fromkeys(
         ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"),
@@ -194,7 +124,7 @@ def test_copies_of_the_tied_embedding_in_a_pickle(t5):
     )
     slots.put(state | copies)
     logits, _ = small.predicted(foundation, module, head, task)
-    close(logits, naive_logits(base, state))
+    small.close(logits, naive_logits(base, state))
     with pytest.raises(MismatchError, match=r"shared.weight = lm_head.weight"):
         slots.put(state | {"lm_head.weight": state["shared.weight"] * 2})
 
@@ -202,10 +132,10 @@ def test_copies_of_the_tied_embedding_in_a_pickle(t5):
 def test_bfloat16_in_shards(t5):
     base = t5(torch.bfloat16, max_shard_size="4KB")
     foundation, task = make("t5"), paraphrases()
-    module, slots, head = loaded(foundation, base, task)
+    module, slots, head = small.loaded(foundation, base, task)
     assert {p.dtype for p in module.parameters()} == {torch.float32}
     logits, _ = small.predicted(foundation, module, head, task)
-    close(logits, naive_logits(base))
+    small.close(logits, naive_logits(base))
     with breadcrumbs.open(base) as it:
         assert len(it.files) > 3
     changed = small.shaken(small.state(base), 0.1)
@@ -213,7 +143,7 @@ def test_bfloat16_in_shards(t5):
     slots.put(changed)
     wide = {name: array.astype(np.float32) for name, array in changed.items()}
     logits, _ = small.predicted(foundation, module, head, task)
-    close(logits, naive_logits(base, wide))
+    small.close(logits, naive_logits(base, wide))
 
 
 def test_long_inputs_are_cut(t5):

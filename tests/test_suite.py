@@ -251,6 +251,7 @@ def test_what_is_wrong_with_a_task_is_said_with_its_place(
 @pytest.mark.parametrize(
     "before, after, expected",
     [
+        ("suite: little", "finetuned_seed: -1", "finetuned_seed: -1 is not a whole number"),
         ("suite: little", "siute: little", "unknown key 'siute'.*Did you mean 'suite'"),
         ("base: bases/small\n", "", "there is no 'base'"),
         ("foundation: words.py\n", "", "there is no 'foundation'"),

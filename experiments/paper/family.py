@@ -101,8 +101,7 @@ class Family:
     @functools.cache  # noqa: B019  a family lives as long as the program
     def own(self, split: Split) -> dict[str, float]:
         """Return what each fine-tuned model scores on its own task."""
-        jobs = [(self.model(name), [name]) for name in self.tasks]
-        return {row.task: row.value for _, rows in self.pool.score(jobs, split) for row in rows}
+        return {row.task: row.value for row in self.pool.own(self.tasks, split)}
 
     def base(self, split: Split) -> dict[str, float]:
         """Return what the base scores on each task."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from breadcrumbs import methods
 from breadcrumbs.checkpoint import stack
+from breadcrumbs.declared import RECIPE
 from breadcrumbs.errors import RecipeError, suggestion
 from breadcrumbs.parameters import decimal, written
 
@@ -90,11 +90,11 @@ class Recipe:
     def __post_init__(self) -> None:
         object.__setattr__(self, "models", _named(self.models))
         self._check_parameters()
-        _choice("dtype", self.dtype, (None, *OUTPUT_DTYPES))
-        _choice("missing", self.missing, ("error", "base"))
-        _choice("extra", self.extra, ("error", "ignore"))
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise RecipeError(f"recipe: seed: {self.seed!r} is not a whole number from 0 on.")
+        if self.dtype is not None:
+            RECIPE.choice(self.dtype, "recipe: dtype", OUTPUT_DTYPES)
+        RECIPE.choice(self.missing, "recipe: missing", ("error", "base"))
+        RECIPE.choice(self.extra, "recipe: extra", ("error", "ignore"))
+        RECIPE.whole(self.seed, "recipe: seed")
         onto = [self.onto] if self.onto is not None else []
         sources = [self.base, *(model.path for model in self.models), *onto]
         known = [part for path in sources for part in stack.paths(path) or (path,)]
@@ -150,15 +150,6 @@ def _finite(weight: float, where: str) -> None:
         raise RecipeError(f"recipe: {where}: weight {weight} is not finite.")
 
 
-def _choice(key: str, value: Any, known: Sequence[Any]) -> None:
-    if not isinstance(value, str | None) or value not in known:
-        names = [name for name in known if name is not None]
-        raise RecipeError(
-            f"recipe: {key}: {value!r} is not possible. Give one of {', '.join(names)}."
-            f"{suggestion(str(value), names)}"
-        )
-
-
 def _named(models: Sequence[Model]) -> tuple[Model, ...]:
     """Give every model a name of its own, from the last part of its path."""
     named: list[Model] = []
@@ -184,29 +175,30 @@ def from_mapping(data: Any, where: str = "recipe") -> Recipe:
     Unknown keys, values of the wrong kind and impossible parameters are RecipeErrors that begin
     with ``where``.
     """
-    data = _mapping(data, where)
-    _known(data, _KEYS, where)
+    data = RECIPE.mapping(data, where, _KEYS)
     for key in ("base", "models"):
         if key not in data:
             raise RecipeError(f"{where}: there is no {key!r}. A recipe names a base and models.")
     values = dict(data)
-    values["base"] = _text(data["base"], f"{where}: base")
+    values["base"] = RECIPE.text(data["base"], f"{where}: base")
     for key in ("onto", "tokenizer"):
         if data.get(key) is not None:
-            values[key] = _text(data[key], f"{where}: {key}")
+            values[key] = RECIPE.text(data[key], f"{where}: {key}")
     values["models"] = tuple(
         _model(entry, f"{where}: models[{i}]")
-        for i, entry in enumerate(_list(data["models"], f"{where}: models"))
+        for i, entry in enumerate(RECIPE.items(data["models"], f"{where}: models"))
     )
-    values["parameters"] = _mapping(data.get("parameters") or {}, f"{where}: parameters")
+    values["parameters"] = RECIPE.mapping(data.get("parameters") or {}, f"{where}: parameters")
     values["overrides"] = tuple(
         override(entry, f"{where}: overrides[{i}]")
-        for i, entry in enumerate(_list(data.get("overrides") or [], f"{where}: overrides"))
+        for i, entry in enumerate(RECIPE.items(data.get("overrides") or [], f"{where}: overrides"))
     )
     for key in ("exclude", "only"):
         entries = data.get(key) or []
-        entries = [entries] if isinstance(entries, str) else _list(entries, f"{where}: {key}")
-        values[key] = tuple(_text(entry, f"{where}: {key}") for entry in entries)
+        entries = (
+            [entries] if isinstance(entries, str) else RECIPE.items(entries, f"{where}: {key}")
+        )
+        values[key] = tuple(RECIPE.text(entry, f"{where}: {key}") for entry in entries)
     for key in ("only_changed", "allow_nonfinite"):
         if not isinstance(data.get(key, False), bool):
             raise RecipeError(f"{where}: {key}: {data[key]!r} is neither true nor false.")
@@ -215,18 +207,17 @@ def from_mapping(data: Any, where: str = "recipe") -> Recipe:
 
 def _model(entry: Any, where: str) -> Model:
     if isinstance(entry, str):
-        return Model(_text(entry, where))
-    entry = _mapping(entry, where)
-    _known(entry, _MODEL_KEYS, where)
+        return Model(RECIPE.text(entry, where))
+    entry = RECIPE.mapping(entry, where, _MODEL_KEYS)
     if "model" not in entry:
         raise RecipeError(f"{where}: there is no 'model', the path or hub id of the fine-tuning.")
     name, statistics = entry.get("name", ""), entry.get("statistics")
     return Model(
-        _text(entry["model"], f"{where}: model"),
+        RECIPE.text(entry["model"], f"{where}: model"),
         _number(entry.get("weight", 1.0), f"{where}: weight"),
-        _text(name, f"{where}: name") if name != "" else "",
-        statistics=None if statistics is None else _text(statistics, f"{where}: statistics"),
-        parameters=_mapping(entry.get("parameters") or {}, f"{where}: parameters"),
+        RECIPE.text(name, f"{where}: name") if name != "" else "",
+        statistics=None if statistics is None else RECIPE.text(statistics, f"{where}: statistics"),
+        parameters=RECIPE.mapping(entry.get("parameters") or {}, f"{where}: parameters"),
     )
 
 
@@ -239,71 +230,21 @@ def _number(value: Any, where: str) -> float:
 
 def override(entry: Any, where: str) -> Override:
     """Return the override that plain data describe; RecipeError begins with ``where``."""
-    entry = dict(_mapping(entry, where))
+    entry = dict(RECIPE.mapping(entry, where))
     if "tensors" not in entry:
         raise RecipeError(
             f"{where}: there is no 'tensors', the glob of names that the parameters are for."
         )
-    tensors = _text(entry.pop("tensors"), f"{where}: tensors")
-    model = _text(entry.pop("model"), f"{where}: model") if "model" in entry else ""
+    tensors = RECIPE.text(entry.pop("tensors"), f"{where}: tensors")
+    model = RECIPE.text(entry.pop("model"), f"{where}: model") if "model" in entry else ""
     weight = _number(entry.pop("weight"), f"{where}: weight") if "weight" in entry else None
     return Override(tensors, entry, model, weight)
 
 
-def _mapping(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise RecipeError(f"{where}: found {_kind(value)} where `key: value` lines belong.")
-    return dict(value)
-
-
-def _list(value: Any, where: str) -> list[Any]:
-    if not isinstance(value, list | tuple):
-        raise RecipeError(f"{where}: found {_kind(value)} where a list belongs.")
-    return list(value)
-
-
-def _text(value: Any, where: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise RecipeError(f"{where}: found {_kind(value)} where a text belongs.")
-    return value
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "nothing"
-    text = reprlib.repr(value)  # which stops in time, however deep aliases nest
-    return text if len(text) <= 60 else f"a {type(value).__name__}"
-
-
-def _known(data: Mapping[str, Any], known: Sequence[str], where: str) -> None:
-    for key in data:
-        if key not in known:
-            raise RecipeError(
-                f"{where}: unknown key {key!r}. Known are {', '.join(known)}."
-                f"{suggestion(key, known)}"
-            )
-
-
 def load(path: str | Path) -> Recipe:
     """Read a recipe file. Relative paths in it are relative to its folder; errors name the line."""
-    import yaml
-
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(
-            f"{path}: cannot be read as text ({error}). Give a YAML recipe."
-        ) from None
-    try:
-        data = yaml.load(text, Loader=yaml_loader())
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise RecipeError(f"{path}, line {line}: not YAML: {error.problem}.") from None
-    except Exception as error:  # the YAML library's constructors raise all kinds
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise RecipeError(f"{path}: not YAML that a recipe is made of: {reason}") from None
-    recipe = from_mapping(data, str(path))
+    recipe = from_mapping(RECIPE.read(path), str(path))
     return replace(
         recipe,
         base=beside(path, recipe.base),
@@ -331,33 +272,6 @@ def beside(recipe: Path, path: str) -> str:
             return path
 
     return stack.renamed(path, found)
-
-
-def yaml_loader() -> type:
-    """Return YAML's safe loader, with duplicate keys refused and fractions kept as written."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        pass
-
-    def mapping(loader: Any, node: Any) -> dict[Any, Any]:
-        loader.flatten_mapping(node)
-        result: dict[Any, Any] = {}
-        for key_node, value_node in node.value:
-            key = loader.construct_object(key_node, deep=True)
-            if isinstance(key, list | dict):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key is a list or mapping", key_node.start_mark
-                )
-            if key in result:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
-                )
-            result[key] = loader.construct_object(value_node, deep=True)
-        return result
-
-    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
-    return Loader
 
 
 def to_mapping(recipe: Recipe, *, complete: bool = False) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from breadcrumbs.commands import command, json_option
 
 if TYPE_CHECKING:
     from breadcrumbs.evaluate.comparison import Comparison
+    from breadcrumbs.evaluate.seeds import OverSeeds
     from breadcrumbs.evaluate.tables import Table
 
 #: The format of a file, by the end of its name, where none is given.
@@ -41,6 +42,11 @@ _FORMATS = ["table", "csv", "wide", "markdown", "latex", "json"]
 )
 @click.option("--seed", "seeds", type=int, multiple=True, help="Only these seeds.")
 @click.option("--precision", help="Only float32, or bfloat16.")
+@click.option(
+    "--over",
+    type=click.Choice(["seeds"]),
+    help="One line for all seeds of a model: the mean, and its standard error over seeds.",
+)
 @click.option("--best-first", is_flag=True, help="Sort models by their mean.")
 @click.option(
     "--compare",
@@ -63,16 +69,18 @@ def results(file: str, **options: Any) -> None:
 
     FILE is what `breadcrumbs evaluate` wrote (results.sqlite unless told). Accuracies are in
     percent. `normalised` is the mean over tasks of a model's accuracy divided by that of the task's
-    own fine-tuned model; after ± stands one standard error (docs/evaluation.md). The best of a
-    column is bold. Hash and fields of every row: --format csv, or --json.
+    own fine-tuned model; after ± stands one standard error, of the draw of rows or, with --over
+    seeds, over seeds (docs/evaluation.md). The best of a column is bold. Hash and fields of every
+    row: --format csv, or --json.
 
     \b
     breadcrumbs results
     breadcrumbs results results.sqlite --split validation --task "glyphs-*" --best-first
     breadcrumbs results --compare merged "ties of 8"
+    breadcrumbs results --over seeds --best-first
     breadcrumbs results --format latex -o table.tex
     """
-    from breadcrumbs.evaluate import comparison, tables
+    from breadcrumbs.evaluate import comparison, seeds, tables
     from breadcrumbs.evaluate.results import Results
 
     output, kind = options["output"], options["kind"]
@@ -81,6 +89,8 @@ def results(file: str, **options: Any) -> None:
     kind = kind or _ENDS.get(Path(output).suffix.lower() if output else "", "table")
     if options["compare"] and kind == "wide":
         raise click.UsageError("--format wide is of tables, not of comparisons")
+    if options["compare"] and options["over"]:
+        raise click.UsageError("--compare is of two models on the same rows; choose a --seed")
     filters = {"seed": options["seeds"], "precision": options["precision"]}
     with Results(file, readonly=True) as rows:
         chosen = tables.choose(
@@ -93,25 +103,27 @@ def results(file: str, **options: Any) -> None:
     table = tables.of(chosen)
     if options["models"]:
         table = table.only(options["models"])
-    if options["best_first"]:
-        table = table.best_first()
     if options["compare"]:
         text = _comparison(comparison.compare(table, *options["compare"]), table, kind, output)
     else:
-        text = _table(table, kind, output)
+        shown = seeds.over(table) if options["over"] else table
+        text = _table(shown.best_first() if options["best_first"] else shown, kind, output)
     if output:
         _write(output, text, force=options["force"])
     else:
         click.echo(text, nl=False)
 
 
-def _table(table: Table, kind: str, output: str | None) -> str:
+def _table(table: Table | OverSeeds, kind: str, output: str | None) -> str:
     """Return a table as text; print it, if it is for the screen."""
     from breadcrumbs.evaluate import exports
+    from breadcrumbs.evaluate.seeds import OverSeeds
 
     if kind == "json":
         return json.dumps(table.to_mapping(), indent=2) + "\n"
     if kind == "csv":
+        if isinstance(table, OverSeeds):
+            return exports.seeds_csv(table)
         lines = [*table.lines, *table.single]
         rows = {id(row): row for line in lines for row in line.rows.values()}
         return exports.rows_csv(rows.values())

@@ -103,9 +103,8 @@ def search(suite: str, **options: Any) -> None:
     samplers.check(options["sampler"])
     settings = scoring(options)
     quiet = options["quiet"] or options["as_json"]
-    tuning = made.tuning()
     with (
-        family.Validation(tuning, few, settings) as evaluate,
+        family.Validation(made, few, settings) as evaluate,
         show.counted(quiet=quiet) as progress,
     ):
         done = 0
@@ -127,9 +126,7 @@ def search(suite: str, **options: Any) -> None:
             batch=batch,
             seed=options["seed"],
             storage=options["storage"],
-            identity=family.identity(tuning, few, settings.precision)
-            if options["storage"]
-            else None,
+            identity=evaluate.pool.keys.of_search(few),
             told=told,
         )
     best = searching.recipe(every, found.best.point)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from breadcrumbs.evaluate.comparison import Comparison
 from breadcrumbs.evaluate.results import Row
+from breadcrumbs.evaluate.seeds import Group, OverSeeds, Spread
 from breadcrumbs.evaluate.standard_errors import Estimate
-from breadcrumbs.evaluate.tables import Line, Table
+from breadcrumbs.evaluate.tables import Table
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Grid:
     last: bool = False
 
 
-def of_table(table: Table) -> Grid:
+def of_table(table: Table | OverSeeds) -> Grid:
     """Return percentages: models in rows; tasks, mean and normalised mean in columns.
 
     The best of a column is marked where it is alone in being best as printed. The fine-tuned
@@ -33,18 +34,15 @@ def of_table(table: Table) -> Grid:
     """
     header = ("model", *(_heading(table, task) for task in table.tasks), "mean", "normalised")
     body, scores = [], []
-    for line in table.lines:
-        rows = [line.rows.get(task) for task in table.tasks]
-        means = [table.mean(line), table.normalised(line)]
-        cells = ["" if row is None else f"{100 * row.value:.1f}" for row in rows]
-        body.append((line.name, *cells, *(_plus_minus(mean) for mean in means)))
-        competing = [row is not None and row.model != row.finetuned for row in rows]
-        competing += [mean is not None and not line.together for mean in means]
-        texts = [*cells, *(_plus_minus(mean) for mean in means)]
+    for line, estimates in _lines(table):
+        cells = ["" if one is None else f"{100 * one.value:.1f}" for one in estimates[:-2]]
+        cells += [_plus_minus(mean) for mean in estimates[-2:]]
+        body.append((line.name, *cells))
+        competing = [table.competes(line, task) for task in table.tasks] + [not line.together] * 2
         scores.append(
             [
-                float(text.split(" ")[0]) if ok else None
-                for text, ok in zip(texts, competing, strict=True)
+                float(text.split(" ")[0]) if ok and text else None
+                for text, ok in zip(cells, competing, strict=True)
             ]
         )
     best = set()
@@ -115,11 +113,38 @@ def rows_csv(rows: Iterable[Row]) -> str:
     return _csv([list(found[0]), *(list(one.values()) for one in found)])
 
 
-def wide_csv(table: Table) -> str:
+def wide_csv(table: Table | OverSeeds) -> str:
     """Return one line for each model, with each task's value and standard error, and the means."""
     names = [*table.tasks, "mean", "normalised"]
-    header = ["name", "model", "seed", *(x for name in names for x in (name, f"{name} stderr"))]
-    return _csv([header, *(_wide(table, line) for line in table.lines)])
+    several = isinstance(table, OverSeeds)
+    header = ["name", "seeds"] if several else ["name", "model", "seed"]
+    header += [x for name in names for x in (name, f"{name} stderr")]
+    rows = []
+    for line, estimates in _lines(table):
+        own = isinstance(line, Group)
+        head = [" ".join(map(str, line.seeds))] if own else [line.model, line.seed]
+        cells = [x for one in estimates for x in ((None, None) if one is None else one[:2])]
+        rows.append([line.name, *head, *cells])
+    return _csv([header, *rows])
+
+
+def seeds_csv(table: OverSeeds) -> str:
+    """Return one line for each model and task, and one for its mean over all tasks."""
+    header = ["name", "task", "metric", "value", "stderr", "seeds", "normalised"]
+    rows = []
+    for group in table.lines:
+        found: list[tuple[str, str | None, Spread | None, Spread | None]] = [
+            (task, table.metric(task), table.cell(group, task), table.normalised_cell(group, task))
+            for task in table.tasks
+        ]
+        for name, metric, value, normalised in [
+            *found,
+            ("mean", None, table.mean(group), table.normalised(group)),
+        ]:
+            if value is not None:
+                ratio = [None, None] if normalised is None else normalised[:2]
+                rows.append([group.name, name, metric, *value, *ratio])
+    return _csv([[*header, "normalised_stderr"], *rows])
 
 
 def comparison_csv(found: Comparison) -> str:
@@ -131,14 +156,11 @@ def comparison_csv(found: Comparison) -> str:
     return _csv([["task", *columns], *rows, mean])
 
 
-def _wide(table: Table, line: Line) -> list[Any]:
-    values: list[Any] = [line.name, line.model, line.seed]
-    for task in table.tasks:
-        row = line.rows.get(task)
-        values += [None, None] if row is None else [row.value, row.stderr]
-    for mean in (table.mean(line), table.normalised(line)):
-        values += [None, None] if mean is None else [*mean]
-    return values
+def _lines(table: Any) -> Iterator[tuple[Any, list[Estimate | Spread | None]]]:
+    """Yield the lines of a table with their values: of each task, the mean, and normalised."""
+    for line in table.lines:
+        cells = [table.cell(line, task) for task in table.tasks]
+        yield line, [*cells, table.mean(line), table.normalised(line)]
 
 
 def _csv(rows: Sequence[Sequence[Any]]) -> str:
@@ -147,13 +169,16 @@ def _csv(rows: Sequence[Sequence[Any]]) -> str:
     return out.getvalue()
 
 
-def _heading(table: Table, task: str) -> str:
-    metric = next(line.rows[task].metric for line in table.lines if task in line.rows)
+def _heading(table: Table | OverSeeds, task: str) -> str:
+    metric = table.metric(task)
     return task if metric == "accuracy" else f"{task} ({metric})"
 
 
-def _plus_minus(found: Estimate | None) -> str:
-    return "" if found is None else f"{100 * found.value:.1f} ± {100 * found.stderr:.1f}"
+def _plus_minus(found: Estimate | Spread | None) -> str:
+    if found is None:
+        return ""
+    error = "" if found.stderr is None else f" ± {100 * found.stderr:.1f}"
+    return f"{100 * found.value:.1f}{error}"
 
 
 def _differences(raw: Estimate, normalised: Estimate | None) -> tuple[str, str, str]:

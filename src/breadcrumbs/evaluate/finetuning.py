@@ -141,7 +141,7 @@ def _write_manifest(suite: Suite, output: Path, seed: int) -> None:
     path = output / f"seed-{seed}" / "suite.yaml"
     if models:
         try:
-            suite.with_models(models).save(path)
+            suite.with_models(models, seed).save(path)
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error.strerror}.") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
@@ -63,14 +64,27 @@ class Keys:
             precision=self.precision,
         )
 
+    def of_search(self, tasks: Sequence[str]) -> dict[str, Any]:
+        """Return what validation scores depend on besides the merge that is scored."""
+        return {
+            "foundation": self._foundation,
+            "precision": self.precision,
+            "base weights": self.base,
+            "weights": {name: self.finetuned(name) for name in tasks},
+            "rows": {name: self.suite.task(name).rows("validation").digest for name in tasks},
+            "heads": {name: self.head(name) for name in tasks},
+            "metrics": {name: self.suite.task(name).metric for name in tasks},
+        }
+
     def facts(self, spec: str | Recipe, task: str) -> dict[str, Any]:
         """Return what a row says besides of a model: what it is called, and was made from."""
+        seed = self.suite.seed
         facts = {"suite": self.suite.name, "finetuned": self.finetuned(task), "label": label(spec)}
         if not isinstance(spec, Recipe):
-            return facts | {"recipe": None, "recipe_hash": None, "seed": None}
+            return facts | {"recipe": None, "recipe_hash": None, "seed": seed}
         made = to_mapping(spec, complete=True)
-        told = {"recipe": json.dumps(made), "recipe_hash": digest(made), "seed": spec.seed}
-        return facts | told
+        seed = spec.seed if seed is None else seed
+        return facts | {"recipe": json.dumps(made), "recipe_hash": digest(made), "seed": seed}
 
 
 def label(spec: str | Recipe) -> str:

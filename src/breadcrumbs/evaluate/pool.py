@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,17 +97,22 @@ class Pool:
         ]
         yield from self._each(jobs)
 
+    def own(self, names: Sequence[str], split: Split) -> list[Row]:
+        """Return the rows of the fine-tuned models of tasks, each on its own task."""
+        mine = {name: self.suite.task(name).finetuned for name in names}
+        jobs = [(path, [name]) for name, path in mine.items() if path is not None]
+        return [row for _, rows in self.score(jobs, split) for row in rows]
+
     def _known(self, spec: Spec, names: Sequence[str], split: Split) -> list[Row]:
         """Return the rows that are there of a model on disk; one to be merged has no hash yet."""
         if isinstance(spec, Recipe):
             return []
-        keys = [self.keys.key(self.keys.of(spec), name, split) for name in names]
-        found = [self.results.find(**asdict(key)) for key in keys]
-        rows = [
-            replace(row, **self.keys.facts(spec, row.task), reference=None) for row in found if row
-        ]
-        self.results.add(*rows)
-        return rows
+        model = self.keys.of(spec)
+        found = (
+            self.results.recall(self.keys.key(model, name, split), **self.keys.facts(spec, name))
+            for name in names
+        )
+        return [row for row in found if row is not None]
 
     def _make_heads(self, names: Sequence[str]) -> None:
         """Make the heads that are not in the cache, each in one process, before all need them."""

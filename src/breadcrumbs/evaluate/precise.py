@@ -1,7 +1,8 @@
-"""How a model computes while it is trained: in which precision, with which attention."""
+"""How a model computes: in which precision, and while it is trained with which attention."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,32 +12,20 @@ if TYPE_CHECKING:
 SHORT = 128
 
 
-class precise:
-    """A context in which products are in the precision that is asked for, and attention is fast."""
+def precise(precision: str, device: torch.device) -> torch.autocast:
+    """Return a context in which products are in the precision that is asked for."""
+    import torch
 
-    def __init__(self, precision: str, device: torch.device):
-        import torch
-
-        narrow = precision == "bfloat16"
-        self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=narrow)
-        self._attention = _short_attention() if device.type == "cpu" else None
-
-    def __enter__(self) -> None:
-        self._autocast.__enter__()
-        if self._attention is not None:
-            self._attention.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        if self._attention is not None:
-            self._attention.__exit__(*error)
-        self._autocast.__exit__(*error)
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
-def _short_attention() -> Any:
-    """Return a context in which attention over few tokens is Torch's plain one.
+def short_attention(device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context to train in, in which attention over few tokens is Torch's plain one.
 
     On a CPU the fused one's backward pass costs a third as much as all matrix products together.
     """
+    if device.type != "cpu":
+        return nullcontext()
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.nn.functional import scaled_dot_product_attention
     from torch.overrides import TorchFunctionMode

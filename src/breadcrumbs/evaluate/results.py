@@ -11,7 +11,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -199,11 +199,19 @@ class Results:
         """
         self._database.write([_values(row) for row in rows])
 
-    def find(self, **key: str) -> Row | None:
-        """Return the latest row of a key, given as the fields of `Key`, or None."""
-        wanted = Key(**key)
-        found = self._read({name: getattr(wanted, name) for name in KEY})
-        return self.referenced(found[-1:])[0] if found else None
+    def recall(self, key: Key, **facts: Any) -> Row | None:
+        """Return the latest row of a key, or None.
+
+        facts: fields to say otherwise, such as the label: the same weights may have several names.
+        The row is kept with them, if it is not there yet.
+        """
+        found = self._read(asdict(key))
+        if not found:
+            return None
+        row = replace(found[-1], **facts)
+        if row not in found:
+            self.add(row)
+        return row
 
     def select(self, **filters: Any) -> list[Row]:
         """Return the rows that fit, in the order of writing.

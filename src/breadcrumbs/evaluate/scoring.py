@@ -14,6 +14,7 @@ import breadcrumbs
 from breadcrumbs.evaluate import devices, heads, metrics
 from breadcrumbs.evaluate.foundation import Answering, Batch
 from breadcrumbs.evaluate.keys import Keys
+from breadcrumbs.evaluate.precise import precise
 from breadcrumbs.evaluate.task import Split, Task
 
 if TYPE_CHECKING:
@@ -76,12 +77,14 @@ class Scorer:
 
     def head(self, task: Task) -> Any:
         """Return the frozen head of a task: from the cache, or made of the base now."""
+        import torch
+
         if task.name not in self._heads:
             key = self.keys.head(task.name)
             found = heads.read(self.cache, key)
             if found is None:
                 self._put(self.base, self.keys.base)
-                with self._context():
+                with torch.inference_mode(), precise(self.precision, self.device):
                     found = self.foundation.head(self.module, task)
                 heads.write(self.cache, key, found)
             self._heads[task.name] = devices.on(found, self.device)
@@ -89,10 +92,12 @@ class Scorer:
 
     def score(self, task: Task, split: Split, state: Mapping[str, Any], hash_: str) -> Score:
         """Return the score of weights. hash_: theirs, which tells whether they are in already."""
+        import torch
+
         began = time.perf_counter()
         if isinstance(self.foundation, Answering):
             self._put(state, hash_)
-            with self._context():
+            with torch.inference_mode(), precise(self.precision, self.device):
                 hits = self.foundation.hits(self.module, task, split, BATCH[self.device.type])
             value, stderr = metrics.measured("accuracy", hits, np.ones_like(hits))
         else:
@@ -106,9 +111,11 @@ class Scorer:
 
     def _answers(self, task: Task, split: Split, head: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return the classes that the model answers, and the right ones, in the order of rows."""
+        import torch
+
         batches = self._prepared(task, split)
         answers, labels = [], []
-        with self._context():
+        with torch.inference_mode(), precise(self.precision, self.device):
             for batch in batches:
                 inputs = devices.on(batch.inputs, self.device)
                 mine = Batch(inputs, batch.rows, batch.labels)
@@ -132,14 +139,3 @@ class Scorer:
             made = self.foundation.prepare(task, rows, BATCH[self.device.type])
             self._batches[task.name, split] = made
         return self._batches[task.name, split]
-
-    def _context(self) -> Any:
-        import contextlib
-
-        import torch
-
-        stack = contextlib.ExitStack()
-        stack.enter_context(torch.inference_mode())
-        enabled = self.precision == "bfloat16"
-        stack.enter_context(torch.autocast(self.device.type, torch.bfloat16, enabled=enabled))
-        return stack

@@ -17,8 +17,8 @@ from typing import Any
 
 from blake3 import blake3
 
+from breadcrumbs.declared import SUITE, kind
 from breadcrumbs.errors import SplitError, SuiteError, suggestion
-from breadcrumbs.evaluate import declared
 from breadcrumbs.evaluate.task import SPLITS, Split
 from breadcrumbs.parameters import count as floor_of
 from breadcrumbs.parameters import decimal
@@ -49,7 +49,7 @@ class Part:
 
 def parse(value: Any, where: str) -> dict[Split, Part]:
     """Return the parts that a task's ``splits`` declares; SuiteError begins with ``where``."""
-    data = declared.mapping(value, where, SPLITS)
+    data = SUITE.mapping(value, where, SPLITS)
     return {split: _part(data[split], f"{where}: {split}") for split in SPLITS if split in data}
 
 
@@ -57,10 +57,10 @@ def _part(value: Any, where: str) -> Part:
     if isinstance(value, str) and value:
         return Part(None if value == REST else value)
     if isinstance(value, Mapping):
-        data = declared.mapping(value, where, ("of", "count", "fraction"))
+        data = SUITE.mapping(value, where, ("of", "count", "fraction"))
         if ("count" in data) == ("fraction" in data):
             raise SuiteError(f"{where}: give `count` or `fraction`, one of both.")
-        of = declared.text(data["of"], f"{where}: of") if "of" in data else None
+        of = SUITE.line(data["of"], f"{where}: of") if "of" in data else None
         of = None if of == REST else of
         if "count" in data:
             return Part(of, count=_count(data["count"], f"{where}: count"))
@@ -70,7 +70,7 @@ def _part(value: Any, where: str) -> Part:
     if isinstance(value, float):
         return Part(fraction=_fraction(value, where))
     raise SuiteError(
-        f"{where}: found {declared.kind(value)}. Give the name of a split, `{REST}`, a count, a"
+        f"{where}: found {kind(value)}. Give the name of a split, `{REST}`, a count, a"
         " fraction below 1, or such as {of: train, count: 500}."
     )
 

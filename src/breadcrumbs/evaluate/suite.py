@@ -11,20 +11,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from breadcrumbs.declared import SUITE
 from breadcrumbs.errors import SuiteError, suggestion
-from breadcrumbs.evaluate import declared, tasks
+from breadcrumbs.evaluate import tasks
 from breadcrumbs.evaluate.foundation import Foundation
 from breadcrumbs.evaluate.task import Task
 
 SHIPPED = Path(__file__).parent / "suites"
-KEYS = ("suite", "foundation", "base", "tasks")
+KEYS = ("suite", "foundation", "base", "tasks", "finetuned_seed")
 
 
 @dataclass(frozen=True)
 class Suite:
     """What models are evaluated on. base: path or hub id. path: the file that it was read from.
 
-    declared: what the file says, as plain data in which no path is relative.
+    declared: what the file says, as plain data in which no path is relative. seed: that the models
+    were fine-tuned with, if it is known.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Suite:
     tasks: tuple[Task, ...]
     path: Path | None = None
     declared: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    seed: int | None = None
 
     def task(self, name: str) -> Task:
         """Return the task of that name; SuiteError with the nearest one."""
@@ -48,8 +51,11 @@ class Suite:
         """Return the suite without test rows, for all that chooses or trains."""
         return replace(self, tasks=tuple(task.tuning() for task in self.tasks))
 
-    def with_models(self, models: Mapping[str, str]) -> Suite:
-        """Return the suite with these as the fine-tuned models of the tasks that are named."""
+    def with_models(self, models: Mapping[str, str], seed: int | None = None) -> Suite:
+        """Return the suite with these as the fine-tuned models of the tasks that are named.
+
+        seed: that they were fine-tuned with.
+        """
         for name in models:
             self.task(name)
         found = {name: tasks.absolute(model, Path()) for name, model in models.items()}
@@ -60,7 +66,10 @@ class Suite:
             {**entry, "finetuned": found[entry["task"]]} if entry["task"] in found else entry
             for entry in self.declared["tasks"]
         ]
-        return replace(self, tasks=tuple(changed), declared={**self.declared, "tasks": entries})
+        told = {**self.declared, "tasks": entries, "finetuned_seed": seed}
+        if seed is None:
+            del told["finetuned_seed"]
+        return replace(self, tasks=tuple(changed), declared=told, seed=seed)
 
     def to_mapping(self, folder: Path | None = None) -> dict[str, Any]:
         """Return the suite as plain data, as a file holds it.
@@ -92,7 +101,7 @@ def load(source: str | os.PathLike[str], base: str | None = None) -> Suite:
     base: another base than the file's: a path, a hub id, or ``package:NAME/path``.
     """
     path = _file(os.fspath(source))
-    data = declared.mapping(declared.read(path), str(path), KEYS)
+    data = SUITE.mapping(SUITE.read(path), str(path), KEYS)
     for key in ("foundation", "tasks"):
         if key not in data:
             raise SuiteError(
@@ -101,11 +110,11 @@ def load(source: str | os.PathLike[str], base: str | None = None) -> Suite:
     if base is None and "base" not in data:
         raise SuiteError(f"{path}: there is no 'base'. Name the folder or hub id of the base.")
     folder = path.parent
-    name = declared.text(data.get("suite", path.stem), f"{path}: suite")
-    text = declared.text(data["base"], f"{path}: base") if base is None else base
+    name = SUITE.line(data.get("suite", path.stem), f"{path}: suite")
+    text = SUITE.line(data["base"], f"{path}: base") if base is None else base
     text = tasks.absolute(text, folder if base is None else Path())
     found: list[tasks.Declared] = []
-    for i, entry in enumerate(declared.items(data["tasks"], f"{path}: tasks")):
+    for i, entry in enumerate(SUITE.items(data["tasks"], f"{path}: tasks", least=1)):
         found += tasks.read(entry, folder, text, f"{path}: tasks[{i}]")
     _check_names([one.task.name for one in found], path)
     kind = _foundation(data["foundation"], folder, f"{path}: foundation")
@@ -115,6 +124,10 @@ def load(source: str | os.PathLike[str], base: str | None = None) -> Suite:
         "base": text,
         "tasks": [dict(one.mapping) for one in found],
     }
+    seed = None
+    if "finetuned_seed" in data:
+        seed = SUITE.whole(data["finetuned_seed"], f"{path}: finetuned_seed")
+        mapping["finetuned_seed"] = seed
     return Suite(
         name,
         _made(kind, folder, f"{path}: foundation"),
@@ -122,6 +135,7 @@ def load(source: str | os.PathLike[str], base: str | None = None) -> Suite:
         tuple(one.task for one in found),
         path,
         mapping,
+        seed,
     )
 
 
@@ -151,14 +165,14 @@ def _check_names(names: list[str], path: Path) -> None:
 def _foundation(value: Any, folder: Path, where: str) -> str | dict[str, Any]:
     """Return the declaration with paths in full: of a Python file, and settings with a ``/``."""
     if isinstance(value, Mapping):
-        data = declared.mapping(value, where)
+        data = SUITE.mapping(value, where)
         if "kind" not in data:
             raise SuiteError(f"{where}: there is no 'kind', such as {{kind: sentence, ...}}.")
         for key, setting in data.items():
             if isinstance(setting, str) and "/" in setting:
                 data[key] = tasks.absolute(setting, folder)
         return {**data, "kind": _foundation(data["kind"], folder, f"{where}: kind")}
-    text = declared.text(value, where)
+    text = SUITE.line(value, where)
     if text.endswith(".py"):
         found = tasks.absolute(text, folder)
         if found == text and not os.path.exists(text):

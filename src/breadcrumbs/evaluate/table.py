@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from breadcrumbs.declared import kind
 from breadcrumbs.errors import SuiteError, suggestion
-from breadcrumbs.evaluate.declared import kind
 from breadcrumbs.evaluate.inputs import Picture
 
 Label = str | int

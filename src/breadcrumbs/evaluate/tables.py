@@ -10,13 +10,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeVar
 
 from breadcrumbs.errors import ResultsError, listing, suggestion
 from breadcrumbs.evaluate import standard_errors
 from breadcrumbs.evaluate.results import KEY, Results, Row, refer
 from breadcrumbs.evaluate.standard_errors import Estimate
 
+T = TypeVar("T")
 #: What the base, and the fine-tuned models on their own tasks together, are called.
 BASE, FINETUNED = "base", "fine-tuned"
 #: Digits of a hash that are shown.
@@ -63,15 +64,33 @@ class Table:
     single: tuple[Line, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def cell(self, line: Line, task: str) -> Estimate | None:
+        """Return the value of a task, or None if it is missing."""
+        row = line.rows.get(task)
+        return None if row is None else Estimate(row.value, row.stderr)
+
+    def normalised_cell(self, line: Line, task: str) -> Estimate | None:
+        """Return the normalised value of a task, or None if it is not known."""
+        row = line.rows.get(task)
+        return None if row is None else row.normalised_estimate
+
     def mean(self, line: Line) -> Estimate | None:
         """Return the mean over all tasks, or None if one is missing."""
-        rows = [line.rows.get(task) for task in self.tasks]
-        return mean_of(row and Estimate(row.value, row.stderr) for row in rows)
+        return mean_of(self.cell(line, task) for task in self.tasks)
 
     def normalised(self, line: Line) -> Estimate | None:
         """Return the mean over all tasks of normalised values, or None if one is missing."""
-        rows = [line.rows.get(task) for task in self.tasks]
-        return mean_of(row and row.normalised_estimate for row in rows)
+        return mean_of(self.normalised_cell(line, task) for task in self.tasks)
+
+    def competes(self, line: Line, task: str) -> bool:
+        """Whether a line has a row of a task, and not of the model that was fine-tuned on it."""
+        row = line.rows.get(task)
+        return row is not None and row.model != row.finetuned
+
+    def metric(self, task: str) -> str:
+        """Return what a task is measured in."""
+        lines = (*self.lines, *self.single)
+        return next(line.rows[task].metric for line in lines if task in line.rows)
 
     def line(self, name: str) -> Line:
         """Return the one line of a name, a label, a glob or the beginning of a hash."""
@@ -95,14 +114,7 @@ class Table:
 
     def best_first(self) -> Table:
         """Return the table with the highest means first, after the base and the fine-tuned."""
-
-        def rank(line: Line) -> tuple[bool, float]:
-            if line.label in (BASE, FINETUNED):
-                return False, 0.0
-            found = self.normalised(line) or self.mean(line)
-            return True, -found.value if found else float("inf")
-
-        return replace(self, lines=tuple(sorted(self.lines, key=rank)))
+        return replace(self, lines=ranked(self, self.lines))
 
     def _unknown(self, name: str) -> ResultsError:
         names = [line.name for line in (*self.lines, *self.single)]
@@ -254,6 +266,18 @@ def _named(lines: Sequence[Line]) -> list[Line]:
             name += f" {line.model[:SHORT]}"
         found.append(replace(line, name=name))
     return found
+
+
+def ranked(table: Any, lines: Iterable[T]) -> tuple[T, ...]:
+    """Return the lines of a table by their means, after the base and the fine-tuned."""
+
+    def rank(line: Any) -> tuple[bool, float]:
+        if line.label in (BASE, FINETUNED):
+            return False, 0.0
+        found = table.normalised(line) or table.mean(line)
+        return True, -found.value if found else float("inf")
+
+    return tuple(sorted(lines, key=rank))
 
 
 def mean_of(estimates: Iterable[Estimate | None]) -> Estimate | None:

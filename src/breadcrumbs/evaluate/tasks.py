@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from breadcrumbs.declared import SUITE
 from breadcrumbs.errors import SuiteError
-from breadcrumbs.evaluate import declared, sources, splits
+from breadcrumbs.evaluate import sources, splits
 from breadcrumbs.evaluate.reading import Labels, Reader
 from breadcrumbs.evaluate.sources import HUB, PACKAGE, Source
 from breadcrumbs.evaluate.table import Columns
@@ -38,25 +39,25 @@ def read(entry: Any, folder: Path, base: str, where: str) -> list[Declared]:
     """
     if not isinstance(entry, str):
         return [_task(entry, folder, base, where)]
-    path = folder / declared.text(entry, where)
+    path = folder / SUITE.line(entry, where)
     if not os.path.isfile(path):
         raise SuiteError(
             f"{where}: {entry}: no such file. An entry is the path of a YAML file with a task, or"
             " `task:`, `data:` and so on."
         )
-    data = declared.read(path)
+    data = SUITE.read(path)
     if isinstance(data, Mapping):
         return [_task(data, path.parent, base, str(path))]
-    entries = declared.items(data, str(path))
+    entries = SUITE.items(data, str(path), least=1)
     return [_task(one, path.parent, base, f"{path}: [{i}]") for i, one in enumerate(entries)]
 
 
 def _task(entry: Any, folder: Path, base: str, where: str) -> Declared:
-    data = declared.mapping(entry, where, KEYS)
+    data = SUITE.mapping(entry, where, KEYS)
     for key in ("task", "data"):
         if key not in data:
             raise SuiteError(f"{where}: there is no {key!r}. A task has a name and data.")
-    name = declared.text(data["task"], f"{where}: task")
+    name = SUITE.line(data["task"], f"{where}: task")
     if name in (".", "..") or set(name) & set('/\\:*?"<>|') or not name.isprintable():
         raise SuiteError(f"{where}: task: {name!r} cannot be the name of a folder. Choose another.")
     if isinstance(data["data"], str) and data["data"].startswith(LM_EVAL):
@@ -64,9 +65,9 @@ def _task(entry: Any, folder: Path, base: str, where: str) -> Declared:
     found, data["data"] = _sources(data, folder, where)
     labels = _labels(data["labels"], f"{where}: labels") if "labels" in data else None
     parts = splits.parse(data["splits"], f"{where}: splits") if "splits" in data else {}
-    seed = declared.whole(data.get("seed", 0), f"{where}: seed")
-    metric = declared.choice(data.get("metric", "accuracy"), f"{where}: metric", METRICS)
-    head = declared.mapping(data.get("head", {}), f"{where}: head")
+    seed = SUITE.whole(data.get("seed", 0), f"{where}: seed")
+    metric = SUITE.choice(data.get("metric", "accuracy"), f"{where}: metric", METRICS)
+    head = SUITE.mapping(data.get("head", {}), f"{where}: head")
     finetuned = _finetuned(data, folder, base, where)
     if labels is not None:
         data["labels"] = list(labels)
@@ -81,12 +82,12 @@ def _of_lm_eval(name: str, data: dict[str, Any], folder: Path, base: str, where:
     """Return a task of lm-eval's, which says itself what its columns and answers are."""
     from breadcrumbs.evaluate.foundations import lm_tasks
 
-    declared.mapping(data, f"{where}: of lm-eval", ("task", "data", *LM_EVAL_KEYS))
+    SUITE.mapping(data, f"{where}: of lm-eval", ("task", "data", *LM_EVAL_KEYS))
     source = absolute(data["data"].removeprefix(LM_EVAL), folder)
     data["data"] = LM_EVAL + source
-    parts = declared.mapping(data.get("splits", {}), f"{where}: splits", SPLITS)
-    metric = declared.text(data["metric"], f"{where}: metric") if "metric" in data else None
-    head = declared.mapping(data.get("head", {}), f"{where}: head")
+    parts = SUITE.mapping(data.get("splits", {}), f"{where}: splits", SPLITS)
+    metric = SUITE.line(data["metric"], f"{where}: metric") if "metric" in data else None
+    head = SUITE.mapping(data.get("head", {}), f"{where}: head")
     finetuned = _finetuned(data, folder, base, where)
     made = lm_tasks.task(name, source, splits=parts, metric=metric, head=head, finetuned=finetuned)
     return Declared(made, data)
@@ -96,7 +97,7 @@ def _finetuned(data: dict[str, Any], folder: Path, base: str, where: str) -> str
     """Return the place of the fine-tuned model, if there is one; ``data`` has it in full then."""
     if data.get("finetuned") is None:
         return None
-    text = declared.text(data["finetuned"], f"{where}: finetuned")
+    text = SUITE.line(data["finetuned"], f"{where}: finetuned")
     meant = text.replace("{base}", _last(base))
     found = place(meant, folder, f"{where}: finetuned")
     data["finetuned"] = text if found == meant else absolute(meant, folder)
@@ -111,7 +112,7 @@ def _sources(data: Mapping[str, Any], folder: Path, where: str) -> tuple[dict[st
         return {splits.REST: _source(given, data, columns, folder, f"{where}: data")}, absolute(
             given, folder
         )
-    given = declared.mapping(given, f"{where}: data", SPLITS)
+    given = SUITE.mapping(given, f"{where}: data", SPLITS)
     found = {
         split: _source(text, data, columns, folder, f"{where}: data: {split}")
         for split, text in given.items()
@@ -124,13 +125,13 @@ def _sources(data: Mapping[str, Any], folder: Path, where: str) -> tuple[dict[st
 def _source(
     given: Any, data: Mapping[str, Any], columns: Columns, folder: Path, where: str
 ) -> Source:
-    text = declared.text(given, where)
+    text = SUITE.line(given, where)
     task = where.partition(": data")[0]
     path = sources.locate(text, folder, where)
     optional = {key: data.get(key) for key in ("config", "revision")}
     for key, value in optional.items():
         if value is not None:
-            declared.text(value, f"{task}: {key}")
+            SUITE.line(value, f"{task}: {key}")
             if path is not None:
                 raise SuiteError(f"{task}: {key}: is for hub data sets, and {text} is none.")
     source = Source(text, path, columns, **optional)
@@ -149,18 +150,18 @@ def _columns(data: Mapping[str, Any], where: str) -> Columns:
     text: tuple[str, ...] = ()
     if "text" in data:
         given = data["text"] if isinstance(data["text"], list) else [data["text"]]
-        text = tuple(declared.text(name, f"{where}: text") for name in given)
+        text = tuple(SUITE.line(name, f"{where}: text") for name in given)
         if not 1 <= len(text) <= 2:
             raise SuiteError(f"{where}: text: found {len(text)} columns. Give one, or two.")
-    image = declared.text(data["image"], f"{where}: image") if "image" in data else None
-    return Columns(text, image, declared.text(data.get("label", "label"), f"{where}: label"))
+    image = SUITE.line(data["image"], f"{where}: image") if "image" in data else None
+    return Columns(text, image, SUITE.line(data.get("label", "label"), f"{where}: label"))
 
 
 def _labels(value: Any, where: str) -> tuple[str, ...]:
     found = []
-    for i, name in enumerate(declared.items(value, where)):
+    for i, name in enumerate(SUITE.items(value, where, least=1)):
         whole = isinstance(name, int) and not isinstance(name, bool)
-        found.append(str(name) if whole else declared.text(name, f"{where}[{i}]"))
+        found.append(str(name) if whole else SUITE.line(name, f"{where}[{i}]"))
     twice = [name for name in found if found.count(name) > 1]
     if twice:
         raise SuiteError(f"{where}: {twice[0]!r} stands twice.")

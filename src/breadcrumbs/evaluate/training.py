@@ -25,7 +25,7 @@ from blake3 import blake3
 from breadcrumbs.errors import SuiteError, TrainingError
 from breadcrumbs.evaluate.devices import on
 from breadcrumbs.evaluate.foundation import Batch, Foundation
-from breadcrumbs.evaluate.precise import precise
+from breadcrumbs.evaluate.precise import precise, short_attention
 from breadcrumbs.evaluate.task import Rows, Task
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ class Training:
         share = (self.done + len(batch.rows) / 2) / self.total
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.rate * factor(share, self.settings)
-        with precise(self.settings.precision, self.device):
+        with precise(self.settings.precision, self.device), short_attention(self.device):
             loss = self.foundation.loss(self.module, self.head, on(batch, self.device))
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.weights, CLIP, foreach=True)

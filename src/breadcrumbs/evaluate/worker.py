@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,20 +66,19 @@ class Worker:
     def _row(self, spec: Spec, name: str, split: Split) -> Row:
         keys = self.scorer.keys
         key, facts = keys.key(self._hash, name, split), keys.facts(spec, name)
-        row = self.results.find(**asdict(key))
-        if row is not None:  # of this model by whatever name
-            row = replace(row, **facts, reference=None)
-        else:
-            score = self.scorer.score(self.suite.task(name), split, self._state, self._hash)
-            row = Row(
-                **asdict(key),
-                **facts,
-                value=score.value,
-                correct=score.correct,
-                items=score.items,
-                stderr=score.stderr,
-                hits=np.packbits(score.hits).tobytes(),
-                seconds=score.seconds,
-            )
+        row = self.results.recall(key, **facts)  # of this model by whatever name
+        if row is not None:
+            return row
+        score = self.scorer.score(self.suite.task(name), split, self._state, self._hash)
+        row = Row(
+            **asdict(key),
+            **facts,
+            value=score.value,
+            correct=score.correct,
+            items=score.items,
+            stderr=score.stderr,
+            hits=np.packbits(score.hits).tobytes(),
+            seconds=score.seconds,
+        )
         self.results.add(row)
         return row

@@ -13,11 +13,10 @@ from breadcrumbs.errors import SuiteError
 from breadcrumbs.recipe import Model, Recipe
 
 if TYPE_CHECKING:
-    from breadcrumbs.evaluate.pool import Pool, Settings
+    from breadcrumbs.evaluate.pool import Settings
     from breadcrumbs.evaluate.results import Row
     from breadcrumbs.evaluate.standard_errors import Estimate
     from breadcrumbs.evaluate.suite import Suite
-    from breadcrumbs.evaluate.task import Split
 
 
 def template(suite: Suite, names: Sequence[str]) -> Recipe:
@@ -32,25 +31,6 @@ def template(suite: Suite, names: Sequence[str]) -> Recipe:
             )
         models.append(Model(path, name=name))
     return Recipe(suite.base, tuple(models))
-
-
-def identity(suite: Suite, names: Sequence[str], precision: str) -> dict[str, Any]:
-    """Return what scores depend on besides recipes, as plain data: weights, rows and foundation."""
-    from breadcrumbs.evaluate.results import model_hash
-
-    tasks = {name: suite.task(name) for name in names}
-    return {
-        "foundation": [suite.foundation.kind, json.loads(_text(suite.foundation.settings))],
-        "precision": precision,
-        "base weights": model_hash(suite.base),
-        "weights": {n: model_hash(t.finetuned) for n, t in tasks.items() if t.finetuned},
-        "rows": {name: task.rows("validation").digest for name, task in tasks.items()},
-        "heads": {name: json.loads(_text(task.head)) for name, task in tasks.items()},
-    }
-
-
-def _text(data: Any) -> str:
-    return json.dumps(dict(data), default=str)
 
 
 class Validation:
@@ -79,7 +59,7 @@ class Validation:
         """Yield each recipe with its values and normalised values by task, as they come."""
         from breadcrumbs.evaluate.results import refer
 
-        self._own = self._own or _own(self.pool, self.suite, self.names, "validation")
+        self._own = self._own or self.pool.own(self.names, "validation")
         rows: dict[int, list[Row]] = {}
         jobs = [(recipe, self.names) for recipe in recipes]
         for number, some in self.pool.score(jobs, "validation"):
@@ -88,12 +68,6 @@ class Validation:
             if len(mine) == len(self.names):
                 values = {row.task: row.value for row in mine}
                 yield recipes[number], values, {row.task: row.normalised for row in mine}
-
-
-def _own(pool: Pool, suite: Suite, names: Sequence[str], split: Split) -> list[Row]:
-    """Return the rows of the fine-tuned models, each on its own task."""
-    jobs = [(path, [name]) for name in names if (path := suite.task(name).finetuned)]
-    return [row for _, rows in pool.score(jobs, split) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -124,7 +98,7 @@ def test(suite: Suite, made: Recipe, settings: Settings) -> Tested:
 
     names = [model.name for model in made.models]
     with Pool(suite, settings) as pool:
-        own = _own(pool, suite, names, "test")
+        own = pool.own(names, "test")
         found = {row.task: row for _, rows in pool.score([(made, names)], "test") for row in rows}
     rows = refer([found[name] for name in names], own)
     ratios = [row.normalised_estimate for row in rows]

@@ -12,8 +12,6 @@ pytest.importorskip("PIL.Image")
 
 import test_foundation_clip as clips  # noqa: E402
 import test_foundation_t5 as t5s  # noqa: E402
-from test_foundation_clip import clip  # noqa: E402, F401
-from test_foundation_t5 import t5  # noqa: E402, F401
 
 import breadcrumbs  # noqa: E402
 from breadcrumbs.evaluate import finetuned  # noqa: E402
@@ -22,12 +20,9 @@ from breadcrumbs.evaluate.suite import Suite  # noqa: E402
 from breadcrumbs.evaluate.training import Settings  # noqa: E402
 from breadcrumbs.evaluate.tuner import Tuner  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SETTINGS = Settings(epochs=20, rate=1e-2, batch=2, precision="float32")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
 
 
 def tune(foundation, base, task, output, settings=SETTINGS):
@@ -51,7 +46,7 @@ def loss(path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_t5_with_tied_words(t5, tmp_path, dtype):  # noqa: F811
+def test_t5_with_tied_words(t5, tmp_path, dtype):
     base, task = t5(dtype), t5s.paraphrases()
     _, changed = tune(make("t5"), base, task, tmp_path)
     assert {"shared.weight", "encoder.block.0.layer.0.SelfAttention.q.weight"} <= changed
@@ -60,7 +55,7 @@ def test_t5_with_tied_words(t5, tmp_path, dtype):  # noqa: F811
         assert one.read() == two.read()
 
 
-def test_clip_trains_its_vision_tower_alone(clip, tmp_path):  # noqa: F811
+def test_clip_trains_its_vision_tower_alone(clip, tmp_path):
     task = clips.shapes()
     record, changed = tune(make("clip"), clip, task, tmp_path)
     assert record["validation"]["after"] == 1 > record["validation"]["before"]
@@ -69,7 +64,7 @@ def test_clip_trains_its_vision_tower_alone(clip, tmp_path):  # noqa: F811
     assert found.argmax(1).tolist() == task.rows("validation").labels.tolist()
 
 
-def test_a_frozen_tower_stays(clip, tmp_path):  # noqa: F811
+def test_a_frozen_tower_stays(clip, tmp_path):
     settings = replace(SETTINGS, epochs=1, freeze=("vision_model.encoder.*",))
     _, changed = tune(make("clip"), clip, clips.shapes(), tmp_path, settings)
     assert changed and not any(n.startswith("vision_model.encoder.") for n in changed)
