@@ -1,7 +1,8 @@
 """Write the pages that come from declarations: `python -m docs.generate` (`--check` in CI).
 
-docs/methods.md from the table of methods, docs/cli.md from the commands, the table of methods in
-the README and the times of all methods in docs/performance.md, both between two marks.
+docs/methods.md from the table of methods, docs/cli.md from the commands; between two marks the
+table of methods in the README, the times of all methods in docs/performance.md, and what
+experiments/results hold in docs/paper.md.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
+from experiments.paper import pages
 
 from breadcrumbs import show
 from breadcrumbs.cli import main as program
@@ -19,7 +21,6 @@ from breadcrumbs.methods import METHODS
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
-BEGIN, END = "<!-- methods: generated -->", "<!-- end of methods -->"
 MADE = "<!-- Made by `python -m docs.generate`; edit the declarations instead. -->\n"
 
 
@@ -96,12 +97,24 @@ def times_table() -> str:
     return "\n".join(parts)
 
 
-def between(path: Path, make: Callable[[], str]) -> str:
-    """Return the page with what ``make`` returns between its marks."""
-    text = path.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{make()}\n{END}{after}"
+def between(path: Path, name: str, make: Callable[[], str]) -> str:
+    """Return the page with what ``make`` returns between the marks of that name."""
+    return _filled(path.read_text(encoding="utf-8"), name, make())
+
+
+def _filled(text: str, name: str, made: str) -> str:
+    begin, end = f"<!-- {name}: generated -->", f"<!-- end of {name} -->"
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n{made}\n{end}{after}"
+
+
+def paper_page() -> str:
+    """Return docs/paper.md with the tables of what was measured."""
+    text = (HERE / "paper.md").read_text(encoding="utf-8")
+    for name in pages.TABLES:
+        text = _filled(text, name, pages.filled(name))
+    return text
 
 
 def main(arguments: list[str]) -> int:
@@ -111,8 +124,9 @@ def main(arguments: list[str]) -> int:
     pages = {
         HERE / "methods.md": methods_page,
         HERE / "cli.md": cli_page,
-        README: lambda: between(README, methods_table),
-        performance: lambda: between(performance, times_table),
+        HERE / "paper.md": paper_page,
+        README: lambda: between(README, "methods", methods_table),
+        performance: lambda: between(performance, "methods", times_table),
     }
     for path, make in pages.items():
         text = make()

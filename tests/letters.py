@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,15 +62,20 @@ def rows_of(seed: int) -> list[tuple[str, str]]:
     return rows
 
 
-def family(folder: Path, names: Sequence[str]) -> Path:
-    """Return the folder, with a base, fine-tunings and a suite.yaml with a task for each."""
+def family(folder: Path, names: Sequence[str], splits: Sequence[str] = ()) -> Path:
+    """Return the folder, with a base, fine-tunings and a suite.yaml with a task for each.
+
+    splits: names that rows bear by turns; none unless told.
+    """
     (folder / "letters.py").write_text(FOUNDATION)
     rng = np.random.default_rng(5)
     base = rng.standard_normal((8, 8)).astype(np.float32)
     tasks = []
     for number, name in enumerate(names):
-        lines = [f"{text},{label}\n" for text, label in rows_of(number)]
-        (folder / f"{name}.csv").write_text("text,label\n" + "".join(lines))
+        turns = itertools.cycle([f",{split}" for split in splits] or [""])
+        lines = [f"{text},{label}{next(turns)}\n" for text, label in rows_of(number)]
+        head = "text,label,split\n" if splits else "text,label\n"
+        (folder / f"{name}.csv").write_text(head + "".join(lines))
         tuned = base + 0.3 * rng.standard_normal((8, 8)).astype(np.float32)
         save({"weight": tuned}, folder / f"{name}.safetensors")
         task = {"task": name, "data": f"{name}.csv", "text": "text"}

@@ -15,7 +15,7 @@ pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
 from experiments.paper import __main__ as program
-from experiments.paper import choosing, table1, tall
+from experiments.paper import choosing, pages, table1, tall
 from experiments.paper.family import Family
 
 TASKS = ("first", "second", "third", "fourth")
@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A family of one seed."""
     folder = tmp_path_factory.mktemp("letters")
     (folder / "seed-0").mkdir()
-    letters.family(folder / "seed-0", TASKS)
+    letters.family(folder / "seed-0", TASKS, ("train", "train", "validation", "test"))
     return folder
 
 
@@ -42,6 +42,7 @@ def few(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Try little of each method, so that all is quick; keep the user's cache as it is."""
     monkeypatch.setenv("BREADCRUMBS_CACHE", str(folder / "cache"))
     tried = {"task_arithmetic": [{"alpha": a} for a in PAPER], "breadcrumbs": [{"alpha": 0.5}]}
+    tried["fisher"] = [{}]  # without statistics: left out
     monkeypatch.setattr(table1, "TRIED", tried)
     monkeypatch.setattr(choosing, "ALPHAS", {"task_arithmetic": PAPER, "breadcrumbs": PAPER})
     monkeypatch.setattr(tall, "SIZES", (2, 4))
@@ -49,16 +50,43 @@ def few(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
 @pytest.mark.parametrize("name", program.NAMES)
 def test_every_figure_is_measured_and_drawn(
-    name: str, family: Family, folder: Path, tmp_path: Path
+    name: str, family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figure = importlib.import_module(f"experiments.paper.{name}")
-    found = {"seeds": {"0": json.loads(json.dumps(figure.measure(family)))}}
+    monkeypatch.setattr(pages, "RESULTS", tmp_path / "results")
+    assert pages.filled(name) == "Not measured yet."
+    measured = figure.measure(family)
+    program.keep(pages.RESULTS / f"{name}.json", "letters", 0, measured, 60)
+    found = json.loads((pages.RESULTS / f"{name}.json").read_text())
+    made = pages.filled(name)
+    assert made.count("\n|") >= 2 and "1 min a seed" in made
+    tmp_path = tmp_path / "figures"
+    tmp_path.mkdir()
     figure.draw(found, tmp_path)
     first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     shutil.rmtree(tmp_path)
     figure.draw(found, tmp_path)
     assert first == {path.name: path.read_bytes() for path in tmp_path.glob("*")}
     assert bool(first) == (not name.startswith("table"))
+
+
+def test_methods_without_their_statistics_are_left_out(family: Family) -> None:
+    assert set(table1.measure(family)["methods"]) == {
+        "task_arithmetic",
+        "breadcrumbs",
+        table1.AUTHORS,
+    }
+
+
+def test_a_figure_may_score_fewer_rows(folder: Path) -> None:
+    with Family(folder, 0, 1, rows=7) as few, Family(folder, 0, 1) as whole:
+        for task in whole.suite.tasks:
+            mine = few.suite.task(task.name)
+            for split in ("validation", "test"):
+                assert len(mine.rows(split)) == 7 < len(task.rows(split))
+                assert set(mine.rows(split).inputs) <= set(task.rows(split).inputs)
+            assert mine.rows("train").digest == task.rows("train").digest
+            assert mine.finetuned == task.finetuned
 
 
 def test_choices_are_made_on_validation_rows(

@@ -11,39 +11,54 @@ import time
 from pathlib import Path
 from typing import Any
 
-from experiments.paper.family import Family, say
+from experiments.paper.family import Family, say, seeds
 
 from breadcrumbs.version import __version__
 
 HERE = Path(__file__).resolve().parent.parent
-NAMES = ("table1", "fig2", "fig3", "fig4", "fig6", "fig7", "fig8", "fig9", "table2", "tall")
+FIGURES = ("fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8", "fig9")
+NAMES = ("table1", *FIGURES, "table2", "tall", "alpha")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.paper", description=__doc__)
     parser.add_argument("name", choices=NAMES)
-    parser.add_argument("--family", type=Path, help="folder that `breadcrumbs finetune` wrote")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--family", help="folder that `breadcrumbs finetune` wrote, or a suite that names models"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: all of the family")
+    parser.add_argument("--out", type=Path, help="default: experiments/results/NAME.json")
+    parser.add_argument("--figures", type=Path, default=HERE.parent / "docs" / "figures")
+    parser.add_argument("--rows", type=int, help="score so many rows of each task; default: all")
     parser.add_argument("--workers", type=int, default=0, help="processes; default: all cores")
     parser.add_argument("--draw", action="store_true", help="only draw what was measured")
     options = parser.parse_args()
     figure = importlib.import_module(f"experiments.paper.{options.name}")
-    path = HERE / "results" / f"{options.name}.json"
-    for seed in [] if options.draw else options.seeds:
+    path = options.out or HERE / "results" / f"{options.name}.json"
+    if not options.draw and not options.family:
+        parser.error("give --family, or --draw")
+    for seed in [] if options.draw else options.seeds or seeds(options.family):
         say(f"{options.name}: seed {seed}")
         began = time.monotonic()
-        with Family(options.family, seed, options.workers) as family:
+        with Family(options.family, seed, options.workers, options.rows) as family:
             measured = figure.measure(family)
-        keep(path, family.suite.name, seed, measured, time.monotonic() - began)
-    figure.draw(json.loads(path.read_text()), HERE.parent / "docs" / "figures")
+        suite = getattr(figure, "SUITE", family.suite.name)
+        if options.rows:
+            suite += f", {options.rows} rows a task"
+        keep(path, suite, seed, measured, time.monotonic() - began)
+    figure.draw(json.loads(path.read_text()), options.figures)
 
 
 def keep(path: Path, suite: str, seed: int, measured: dict[str, Any], seconds: float) -> None:
-    """Write what one seed gave beside that of others of the same suite."""
+    """Write what one seed gave beside that of others of the same suite.
+
+    Parts that a figure measures in several runs (sizes of foundations) stand side by side too.
+    """
     found = json.loads(path.read_text()) if path.exists() else {}
-    if found.get("suite") != suite:
-        found = {"suite": suite, "seeds": {}, "seconds": {}}
-    found["seeds"][str(seed)] = measured
+    if found.get("suite", suite) != suite:
+        raise SystemExit(f"{path}: holds results of {found['suite']}, not {suite}. Give --out.")
+    found = found or {"suite": suite, "seeds": {}, "seconds": {}}
+    found["seeds"].setdefault(str(seed), {}).update(measured)
     found["seconds"][str(seed)] = round(seconds)
     found["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
     found["version"] = __version__

@@ -6,7 +6,7 @@ import functools
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -46,16 +46,22 @@ class Scored:
 class Family:
     """The fine-tunings of a suite that one seed gave: ``FOLDER/seed-S/suite.yaml``.
 
-    A context manager, which has the processes that score.
+    Or of a suite, by its file or name, that says which models were fine-tuned on its tasks; rows
+    are then kept in ``NAME.sqlite`` where this runs. A context manager, which has the processes
+    that score. rows: of each task so many are drawn, of the validation rows and of the test rows,
+    for figures of very many points; all unless told.
     """
 
-    def __init__(self, folder: Path, seed: int, workers: int = 0):
-        self.folder, self.seed = folder, seed
-        self.suite: Suite = suites.load(str(folder / f"seed-{seed}" / "suite.yaml"))
+    def __init__(self, source: str | Path, seed: int, workers: int = 0, rows: int | None = None):
+        self.seed = seed
+        path = Path(source, f"seed-{seed}", "suite.yaml")
+        whole = Path(source).is_dir()
+        self.suite: Suite = suites.load(path if whole else source)
+        results = Path(source, "results.sqlite") if whole else Path(f"{self.suite.name}.sqlite")
+        if rows is not None:
+            self.suite = suites.load(fewer(self.suite, rows, path.parent if whole else Path()))
         self.tasks = [task.name for task in self.suite.tasks]
-        settings = Settings(
-            results=str(folder / "results.sqlite"), workers=workers, cache=heads.folder()
-        )
+        settings = Settings(results=str(results), workers=workers, cache=heads.folder())
         self.pool = Pool(self.suite, settings)
 
     def __enter__(self) -> Family:
@@ -134,6 +140,21 @@ class Family:
         """Return the recipe that is best on validation rows, and all."""
         found = self.scores(recipes, "validation", saying=saying)
         return max(found, key=lambda one: one.mean), found
+
+
+def seeds(source: str | Path) -> list[int]:
+    """Return the seeds of a family: those of its folder; 0 for a suite."""
+    found = [int(path.name[5:]) for path in Path(source).glob("seed-*") if path.is_dir()]
+    return sorted(found) or [0]
+
+
+def fewer(suite: Suite, rows: int, folder: Path) -> Path:
+    """Write a suite with fewer rows to score to a folder; return its path."""
+    few = {split: {"of": split, "count": rows} for split in ("validation", "test")}
+    entries = [{**entry, "splits": {"train": "train", **few}} for entry in suite.declared["tasks"]]
+    found = folder / f"{suite.name}-{rows}.yaml"
+    replace(suite, declared={**suite.declared, "tasks": entries}).save(found)
+    return found
 
 
 def grid(**values: Iterable[Any]) -> list[dict[str, Any]]:

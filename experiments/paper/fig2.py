@@ -1,6 +1,6 @@
 """Fig. 2: every subset of the tasks, merged, and scored on all tasks and on those in it.
 
-Parameters are chosen for each number of tasks, on validation rows of three subsets of that size,
+Parameters are chosen for each number of tasks, on validation rows of two subsets of that size,
 and hold for all subsets of it.
 """
 
@@ -26,7 +26,7 @@ def measure(family: Family) -> dict[str, Any]:
         found, rows = {}, []
         for size in range(1, len(family.tasks) + 1):
             every = [list(one) for one in itertools.combinations(family.tasks, size)]
-            few = random.Random(size).sample(every, min(3, len(every)))
+            few = random.Random(size).sample(every, min(2, len(every)))
             setting, _ = chosen(family, method, few, f"{method} {size}")
             found[str(size)] = setting
             recipes = [family.recipe(method, tasks, **setting) for tasks in every]

@@ -12,7 +12,7 @@ ALPHAS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.3, 1.6)
 KINDS: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "none": ("task_arithmetic", grid(alpha=ALPHAS)),
     "top": ("top_masking", grid(outliers=[0.007, 0.01], alpha=ALPHAS)),
-    "bottom": ("bottom_masking", grid(density=[0.1, 0.15], alpha=ALPHAS)),
+    "bottom": ("bottom_masking", grid(density=[0.1, 0.2], alpha=ALPHAS)),
     "both": (
         "breadcrumbs",
         [

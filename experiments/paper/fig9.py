@@ -8,14 +8,14 @@ from typing import Any
 from experiments.paper.drawing import drawn
 from experiments.paper.family import Family
 
-ALPHAS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6)
+ALPHAS = (0.3, 0.5, 0.7, 1.0, 1.3, 1.6)
 BETAS = (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.95)
-GAMMAS = (0.97, 0.98, 0.99, 0.993, 0.996, 1.0)
-GAMMA, ALPHA = 0.99, 0.6
+GAMMAS = (0.97, 0.98, 0.99, 0.993, 1.0)
+GAMMA, ALPHA = 0.99, 0.5
 
 
 def measure(family: Family) -> dict[str, Any]:
-    """Return validation scores: alpha by beta at gamma .99, beta by gamma at alpha .6."""
+    """Return validation scores: alpha by beta at gamma .99, beta by gamma at alpha .5."""
     first = [
         family.recipe("breadcrumbs", beta=beta, gamma=GAMMA, alpha=alpha)
         for alpha in ALPHAS

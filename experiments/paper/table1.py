@@ -6,6 +6,7 @@ list. `fisher` and `regmean` need `python -m experiments.paper.gather` first.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,10 @@ def measure(family: Family) -> dict[str, Any]:
     result["methods"] = {}
     for name, (method, values) in tried.items():
         recipes = [family.recipe(method, **parameters) for parameters in values]
+        given = [model.statistics for model in recipes[0].models if model.statistics]
+        if not all(map(os.path.isfile, given)):
+            say(f"{name}: left out, `python -m experiments.paper.gather` has not run")
+            continue
         best, all_ = family.best(recipes, name)
         (test,) = family.scores([best.recipe], "test")
         result["methods"][name] = {

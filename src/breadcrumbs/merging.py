@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from blake3 import blake3
 
-from breadcrumbs import card, checkpoint, engine, memory, plan, sizes
+from breadcrumbs import automatic, card, checkpoint, engine, memory, plan, sizes
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.checkpoint.writer import Entry, Writer
 from breadcrumbs.errors import CheckpointError, RecipeError
@@ -196,8 +196,9 @@ def to_arrays(
 ) -> tuple[dict[str, np.ndarray], Report]:
     """Carry out a plan in memory; return the merged arrays and the report."""
     began = time.perf_counter()
-    sink = memory.ArraySink(it)
     threads = sizes.threads(it, threads, None, kernel)
+    it = automatic.fixed(it, threads=threads, kernel=kernel)
+    sink = memory.ArraySink(it)
     rows = engine.run(it, sink, threads=threads, kernel=kernel)
     return sink.arrays, Report.of(it, rows, time.perf_counter() - began)
 
@@ -233,6 +234,7 @@ def to_files(
     output = Path(output)
     check_not_input(it, output)
     stamps = _stamps(it)
+    it = automatic.fixed(it, threads=threads, kernel=chosen, progress=progress)
     digests = FileDigests(tuple(dict.fromkeys(f for c in it.inputs for f in c.files)))
     metadata = {"format": "pt", "breadcrumbs": _provenance(it, digests, choice)}
     writer = Writer(

@@ -89,6 +89,22 @@ class Real:
         return number
 
 
+#: In place of a number: found from the weights, see `breadcrumbs.automatic`.
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Factor(Real):
+    """A finite number, or `AUTO`."""
+
+    @property
+    def range(self) -> str:
+        return "any number, or auto"
+
+    def parse(self, value: Any) -> Any:
+        return AUTO if value == AUTO else super().parse(value)
+
+
 @dataclass(frozen=True)
 class Integer:
     """A whole number that is not below ``least``, nor above ``most`` if there is one."""

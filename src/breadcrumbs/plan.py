@@ -17,7 +17,7 @@ from breadcrumbs.aggregates import Elementwise
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
 from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
 from breadcrumbs.method import Method
-from breadcrumbs.parameters import Values
+from breadcrumbs.parameters import AUTO, Values
 from breadcrumbs.recipe import OUTPUT_DTYPES, Recipe
 from breadcrumbs.settings import Own, Settings, check_granularity, placed
 
@@ -100,6 +100,18 @@ class Plan:
     @property
     def merged(self) -> list[TensorPlan]:
         return [tensor for tensor in self.tensors if not tensor.copied]
+
+    @property
+    def automatic(self) -> list[TensorPlan]:
+        """The tensors whose alpha must be found from the weights before they can be merged."""
+        return [tensor for tensor in self.merged if tensor.values.get("alpha") == AUTO]
+
+    @property
+    def bytes_measured(self) -> int:
+        """Bytes that are read to find alpha."""
+        asked = self.automatic
+        pairs = sum(t.base.nbytes + model.nbytes for t in asked for model in t.models if model)
+        return sum(tensor.bytes_read for tensor in asked) + pairs
 
     @property
     def prepares(self) -> bool:

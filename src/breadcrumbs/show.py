@@ -61,7 +61,7 @@ def progress(plan: Plan, *, quiet: bool, doing: str = "merging") -> Iterator[Cal
         transient=True,
     )
     with bar:
-        task = bar.add_task("", total=plan.bytes_read)
+        task = bar.add_task("", total=plan.bytes_measured + plan.bytes_read)
         yield lambda nbytes: bar.advance(task, nbytes)
 
 

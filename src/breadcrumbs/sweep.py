@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 import numpy as np
 
-from breadcrumbs import checkpoint, engine, memory, merging, steps
+from breadcrumbs import automatic, checkpoint, engine, memory, merging, steps
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.merging import Source
 from breadcrumbs.recipe import Recipe
@@ -58,8 +58,9 @@ class Sweep:
         The arrays are the caller's. Raises as `breadcrumbs.merge` does.
         """
         plan = merging.planned(recipe, [self._add(path, path) for path in recipe.paths])
-        sink = memory.ArraySink(plan)
         settings = {"threads": self.threads, "kernel": self.kernel}
+        plan = automatic.fixed(plan, **settings)
+        sink = memory.ArraySink(plan)
         if not steps.factors(plan) or not self.keep:
             engine.run(plan, sink, **settings)
             return sink.arrays

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from breadcrumbs.aggregates import Elementwise, Entries
-from breadcrumbs.parameters import OneOf, Real, Values
+from breadcrumbs.parameters import Factor, OneOf, Values
 
 
 def _vote(entries: Entries) -> int:
@@ -38,7 +38,7 @@ def election(merge: str, alpha: float) -> Elementwise:
                 ("magnitudes", "signed"),
                 "what the mean divides by: the sum of |weight|, or of weight (1 if that is 0)",
             ),
-            "alpha": Real(alpha, "factor of the merged task vector"),
+            "alpha": Factor(alpha, "factor of the merged task vector"),
         },
         vote=_vote,
         kind=lambda values: MERGES.index(values["merge"]),

@@ -18,7 +18,7 @@ import numpy as np
 
 from breadcrumbs.aggregates import Elementwise, Entries, Stream
 from breadcrumbs.kernels.plain import exact_sum
-from breadcrumbs.parameters import Fraction, Real, Values, count, difference
+from breadcrumbs.parameters import Factor, Fraction, Values, count, difference
 from breadcrumbs.streaming import VALUES, Cut, select
 
 
@@ -84,7 +84,7 @@ PCB = Elementwise(
     parameters={
         "ratio": Fraction("0.1", "fraction of the entries of a model that compete"),
         "edge": Fraction("0.0001", "fraction of magnitudes clamped at each end"),
-        "alpha": Real(1.2, "factor of the balanced task vector"),
+        "alpha": Factor(1.2, "factor of the balanced task vector"),
     },
     models=(1, None),
     prepare=_prepare,

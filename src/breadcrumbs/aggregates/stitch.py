@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from breadcrumbs.aggregates import Elementwise, Entries
-from breadcrumbs.parameters import Real, Values
+from breadcrumbs.parameters import Factor, Values
 
 
 def _combine(entries: Entries, values: Values) -> np.ndarray:
@@ -19,5 +19,5 @@ def _combine(entries: Entries, values: Values) -> np.ndarray:
 
 
 STITCH = Elementwise(
-    combine=_combine, parameters={"alpha": Real(1.0, "factor of the stitched task vector")}
+    combine=_combine, parameters={"alpha": Factor(1.0, "factor of the stitched task vector")}
 )

@@ -6,12 +6,12 @@ Ilharco et al., "Editing Models with Task Arithmetic", ICLR 2023, arXiv:2212.040
 from __future__ import annotations
 
 from breadcrumbs.aggregates import Linear
-from breadcrumbs.parameters import Real
+from breadcrumbs.parameters import Factor
 
 
 def scaled_sum(alpha: float) -> Linear:
     """Return the aggregate with that default of ``alpha``."""
     return Linear(
         factor=lambda values, weights: values["alpha"],
-        parameters={"alpha": Real(alpha, "factor of the sum of task vectors")},
+        parameters={"alpha": Factor(alpha, "factor of the sum of task vectors")},
     )

@@ -1,0 +1,89 @@
+"""`alpha: auto` against alpha chosen on validation rows, by method and number of tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from experiments.paper.drawing import COLOURS, NAMES, drawn
+from experiments.paper.family import Family, say
+from experiments.paper.table1 import ALPHAS, LARGE
+
+from breadcrumbs import automatic, merging
+
+#: Results of several families stand side by side, by the names of their suites.
+SUITE = "several suites"
+SIZES = (1, 2, 4, 8, 14, 20)
+#: What alpha is chosen for, and from which list.
+CASES: list[tuple[str, dict[str, Any], tuple[float, ...]]] = [
+    ("task_arithmetic", {}, ALPHAS),
+    ("breadcrumbs", {"beta": 0.85, "gamma": 0.993}, LARGE),
+    ("breadcrumbs", {"beta": 0.9, "gamma": 0.99}, LARGE),
+    ("ties", {"density": 0.2}, LARGE),
+    ("consensus", {"k": 2, "on": "sum"}, ALPHAS),
+    ("dare_linear", {"p": 0.9}, ALPHAS),
+]
+
+
+def measure(family: Family) -> dict[str, Any]:
+    """Return a row for each case and number of tasks: both alphas and what they score on test."""
+    rows = []
+    for size in [size for size in SIZES if size <= len(family.tasks)]:
+        tasks = family.tasks[:size]
+        for method, values, alphas in CASES:
+            if method == "consensus" and size < 4:
+                continue  # two masks that agree are few, or none
+            recipes = [family.recipe(method, tasks, **values, alpha=alpha) for alpha in alphas]
+            tried = family.scores(recipes, "validation", [tasks] * len(recipes), method)
+            best = max(tried, key=lambda one: one.mean).recipe
+            with merging.opened(family.recipe(method, tasks, **values, alpha="auto")) as plan:
+                found = automatic.fixed(plan, threads=2).recipe.parameters["alpha"]
+            mine = family.recipe(method, tasks, **values, alpha=found)
+            chosen, auto = family.scores([best, mine], "test", [tasks] * 2)
+            rows.append(
+                {
+                    "tasks": size,
+                    "method": method,
+                    "parameters": values,
+                    "chosen": best.parameters["alpha"],
+                    "chosen test": round(chosen.mean, 5),
+                    "auto": found,
+                    "auto test": round(auto.mean, 5),
+                }
+            )
+            say(str(rows[-1]))
+    return {family.suite.name: rows}
+
+
+def losses(found: dict[str, Any]) -> dict[tuple[str, int, str], list[float]]:
+    """Return (suite, tasks, case) -> what auto gains (below 0: loses), by seed."""
+    result: dict[tuple[str, int, str], list[float]] = {}
+    for seed in found["seeds"].values():
+        for suite, rows in seed.items():
+            for row in rows:
+                tails = ", ".join(f"{key} {value}" for key, value in row["parameters"].items())
+                case = f"{NAMES.get(row['method'], row['method'])} {tails}".strip()
+                key = (suite, row["tasks"], case)
+                result.setdefault(key, []).append(row["auto test"] - row["chosen test"])
+    return result
+
+
+def draw(found: dict[str, Any], folder: Path) -> None:
+    """Draw what auto scores against what the chosen alpha does, a point for each case and seed."""
+    with drawn(folder / "alpha.svg", 4.2, 4.0) as (_, axis):
+        rows = [row for s in found["seeds"].values() for mine in s.values() for row in mine]
+        for method in dict.fromkeys(row["method"] for row in rows):
+            mine = [row for row in rows if row["method"] == method]
+            axis.scatter(
+                [100 * row["chosen test"] for row in mine],
+                [100 * row["auto test"] for row in mine],
+                s=12,
+                alpha=0.7,
+                color=COLOURS.get(method),
+                label=NAMES.get(method, method),
+            )
+        ends = [100 * row[key] for row in rows for key in ("chosen test", "auto test")]
+        axis.plot([min(ends), max(ends)], [min(ends), max(ends)], color="#999999", linewidth=0.8)
+        axis.set_xlabel("alpha chosen on validation rows: normalised accuracy, %")
+        axis.set_ylabel("alpha: auto")
+        axis.legend(fontsize=7)

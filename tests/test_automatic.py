@@ -1,0 +1,158 @@
+"""`alpha: auto`: the step is as long as the task vectors are on average."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from safetensors.numpy import save_file
+
+import breadcrumbs
+from breadcrumbs import cli, merging, recipe
+from breadcrumbs.errors import RecipeError
+from breadcrumbs.sweep import Sweep
+
+State = dict[str, np.ndarray]
+
+
+def family(models: int, dtype: Any = np.float32, seed: int = 3) -> tuple[State, list[State]]:
+    rng = np.random.default_rng(seed)
+    shapes = {"a": (90, 41), "b": (700,), "c.frozen": (30,)}
+    base = {name: rng.standard_normal(shape).astype(dtype) for name, shape in shapes.items()}
+
+    def tuned() -> State:
+        moved = {n: (v + 0.1 * rng.standard_normal(v.shape)).astype(dtype) for n, v in base.items()}
+        return {**moved, "c.frozen": base["c.frozen"]}
+
+    return base, [tuned() for _ in range(models)]
+
+
+def norm(state: State, base: State, names: tuple[str, ...] = ("a", "b", "c.frozen")) -> float:
+    parts = (state[name].astype(np.float64) - base[name].astype(np.float64) for name in names)
+    return float(np.sqrt(sum(np.sum(part**2) for part in parts)))
+
+
+def found(
+    base: State, models: list[State], weights: list[float] | None = None, **how: Any
+) -> float:
+    """Return alpha by its definition, from a whole merge in float64."""
+    wide = {name: value.astype(np.float64) for name, value in base.items()}
+    others = [{name: value.astype(np.float64) for name, value in m.items()} for m in models]
+    merged = breadcrumbs.merge(wide, others, alpha=1, weights=weights, **how)
+    mine = np.abs(weights or [1.0] * len(models))
+    mean = sum(w * norm(m, base) for w, m in zip(mine, models, strict=True)) / sum(mine)
+    return float(f"{mean / norm(merged, base):.3g}")
+
+
+HOW = [
+    {"method": "task_arithmetic"},
+    {"method": "breadcrumbs", "beta": 0.7, "gamma": 0.95},
+    {"method": "breadcrumbs", "variant": "authors"},
+    {"method": "ties"},
+    {"method": "dare_ties"},
+    {"method": "consensus", "k": 1},
+    {"method": "pcb"},
+    {"method": "tatr"},
+    {"method": "localize_and_stitch"},
+    {"method": "cabs"},
+]
+
+
+@pytest.mark.parametrize("how", HOW, ids=lambda how: "-".join(map(str, how.values())))
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+def test_the_step_is_as_long_as_task_vectors_are(how: dict[str, Any], dtype: Any) -> None:
+    base, models = family(3, dtype)
+    alpha = found(base, models, **how)
+    merged = breadcrumbs.merge(base, models, alpha="auto", **how)
+    expected = breadcrumbs.merge(base, models, alpha=alpha, **how)
+    assert all(np.array_equal(merged[name], expected[name]) for name in base)
+
+
+def test_orthogonal_task_vectors_are_scaled_by_one_over_the_root_of_their_number() -> None:
+    base = {"w": np.zeros(16, np.float32)}
+    models = [{"w": np.eye(16, dtype=np.float32)[i]} for i in range(4)]
+    merged = breadcrumbs.merge(base, models, method="task_arithmetic", alpha="auto")
+    assert merged["w"].tolist() == [0.5] * 4 + [0] * 12
+
+
+def test_alpha_does_not_depend_on_the_scale_of_weights() -> None:
+    base, models = family(2)
+    a, b = (
+        breadcrumbs.merge(base, models, method="task_arithmetic", weights=weights, alpha="auto")
+        for weights in ([1.0, 2.0], [2.0, 4.0])
+    )
+    assert norm(a, b) < 0.003 * norm(a, base)
+    alpha = found(base, models, [1.0, 2.0], method="task_arithmetic")
+    c = breadcrumbs.merge(base, models, method="task_arithmetic", weights=[1.0, 2.0], alpha=alpha)
+    assert all(np.array_equal(a[name], c[name]) for name in base)
+
+
+def test_tensors_with_an_alpha_of_their_own_are_not_measured() -> None:
+    base, models = family(3)
+    overrides = [{"tensors": "b", "alpha": 0.25}]
+    merged = breadcrumbs.merge(
+        base, models, method="task_arithmetic", alpha="auto", overrides=overrides
+    )
+    mean = np.mean([norm(model, base, ("a",)) for model in models])
+    assert norm(merged, base, ("a",)) == pytest.approx(mean, rel=6e-3)
+    fixed = breadcrumbs.merge(base, models, method="task_arithmetic", alpha=0.25)
+    assert np.array_equal(merged["b"], fixed["b"])
+
+
+def test_files_tell_the_number_and_make_the_same_bits_again(tmp_path: Path) -> None:
+    base, models = family(3)
+    paths = []
+    for number, state in enumerate((base, *models)):
+        paths.append(str(tmp_path / f"{number}.safetensors"))
+        save_file(state, paths[-1])
+    arguments = ["merge", *paths, "-o", str(tmp_path / "out"), "-p", "alpha=auto"]
+    done = CliRunner().invoke(cli.main, arguments)
+    alpha = found(base, models)
+    assert done.exit_code == 0, done.output
+    assert f"alpha: auto is {alpha:g}" in " ".join(done.output.split())
+    made = recipe.load(tmp_path / "out" / "breadcrumbs.yaml")
+    assert made.parameters["alpha"] == alpha
+    merged = breadcrumbs.open(tmp_path / "out")
+    expected = breadcrumbs.merge(base, models, alpha=alpha, threads=1)
+    assert all(np.array_equal(merged[name], expected[name]) for name in base)
+    with Sweep(paths[0]) as sweep:
+        automatic = recipe.Recipe(
+            paths[0], tuple(recipe.Model(path) for path in paths[1:]), parameters={"alpha": "auto"}
+        )
+        again = sweep.merged(automatic)
+    assert all(np.array_equal(again[name], expected[name]) for name in base)
+
+
+def test_where_there_is_no_step_a_number_is_asked_for() -> None:
+    base, _ = family(1)
+    with pytest.raises(RecipeError, match=r"alpha: auto measures the step.*Give a number"):
+        breadcrumbs.merge(base, [dict(base)], alpha="auto")
+
+
+@pytest.mark.parametrize("method", ["tsv_m", "lines", "average"])
+def test_methods_whose_alpha_means_something_else_refuse_it(method: str) -> None:
+    base, models = family(2)
+    with pytest.raises(RecipeError, match="alpha"):
+        breadcrumbs.merge(base, models, method=method, alpha="auto")
+
+
+def test_progress_counts_what_is_read_to_find_it(tmp_path: Path) -> None:
+    base, models = family(3)
+    paths = []
+    for number, state in enumerate((base, *models)):
+        paths.append(str(tmp_path / f"{number}.safetensors"))
+        save_file(state, paths[-1])
+    for alpha, passes in ((1.0, 0), ("auto", 1)):
+        asked = recipe.Recipe(
+            paths[0], tuple(recipe.Model(path) for path in paths[1:]), parameters={"alpha": alpha}
+        )
+        told: list[int] = []
+        with merging.opened(asked) as plan:
+            assert bool(plan.bytes_measured) == passes
+            total = plan.bytes_read + plan.bytes_measured
+            merging.to_files(plan, tmp_path / f"out{alpha}", threads=1, progress=told.append)
+        assert sum(told) == total
