@@ -1,4 +1,4 @@
-"""`alpha: auto`: the step is as long as the task vectors are on average."""
+"""`alpha: auto`, by its definition."""
 
 from __future__ import annotations
 
@@ -31,9 +31,8 @@ def family(models: int, dtype: Any = np.float32, seed: int = 3) -> tuple[State, 
     return base, [tuned() for _ in range(models)]
 
 
-def norm(state: State, base: State, names: tuple[str, ...] = ("a", "b", "c.frozen")) -> float:
-    parts = (state[name].astype(np.float64) - base[name].astype(np.float64) for name in names)
-    return float(np.sqrt(sum(np.sum(part**2) for part in parts)))
+def flat(state: State, names: tuple[str, ...] = ("a", "b", "c.frozen")) -> np.ndarray:
+    return np.concatenate([state[name].astype(np.float64).ravel() for name in names])
 
 
 def found(
@@ -43,9 +42,18 @@ def found(
     wide = {name: value.astype(np.float64) for name, value in base.items()}
     others = [{name: value.astype(np.float64) for name, value in m.items()} for m in models]
     merged = breadcrumbs.merge(wide, others, alpha=1, weights=weights, **how)
-    mine = np.abs(weights or [1.0] * len(models))
-    mean = sum(w * norm(m, base) for w, m in zip(mine, models, strict=True)) / sum(mine)
-    return float(f"{mean / norm(merged, base):.3g}")
+    return rule(flat(wide), list(map(flat, others)), flat(merged), weights)
+
+
+def rule(
+    base: np.ndarray, models: list[np.ndarray], merged: np.ndarray, weights: list[float] | None
+) -> float:
+    given = np.array(weights or [1.0] * len(models))
+    taus = given[:, None] * (np.stack(models) - base)
+    step, total = merged - base, taus.sum(axis=0)
+    share = step @ total / (total @ total)
+    crowded = np.mean(np.linalg.norm(taus, axis=1)) / np.linalg.norm(total)
+    return float(f"{crowded**1.25 / share / np.mean(np.abs(given)):.3g}")
 
 
 HOW = [
@@ -64,7 +72,7 @@ HOW = [
 
 @pytest.mark.parametrize("how", HOW, ids=lambda how: "-".join(map(str, how.values())))
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
-def test_the_step_is_as_long_as_task_vectors_are(how: dict[str, Any], dtype: Any) -> None:
+def test_it_is_what_the_rule_says(how: dict[str, Any], dtype: Any) -> None:
     base, models = family(3, dtype)
     alpha = found(base, models, **how)
     merged = breadcrumbs.merge(base, models, alpha="auto", **how)
@@ -72,11 +80,21 @@ def test_the_step_is_as_long_as_task_vectors_are(how: dict[str, Any], dtype: Any
     assert all(np.array_equal(merged[name], expected[name]) for name in base)
 
 
-def test_orthogonal_task_vectors_are_scaled_by_one_over_the_root_of_their_number() -> None:
+def test_orthogonal_task_vectors_have_less_the_more_there_are() -> None:
     base = {"w": np.zeros(16, np.float32)}
-    models = [{"w": np.eye(16, dtype=np.float32)[i]} for i in range(4)]
-    merged = breadcrumbs.merge(base, models, method="task_arithmetic", alpha="auto")
-    assert merged["w"].tolist() == [0.5] * 4 + [0] * 12
+    models = [{"w": np.eye(16, dtype=np.float32)[i]} for i in range(16)]
+    for number, expected in ((1, 1.0), (16, 0.177)):  # 16 ** -.625
+        some = models[:number]
+        merged = breadcrumbs.merge(base, some, method="task_arithmetic", alpha="auto")
+        assert merged["w"][:number] == pytest.approx([expected] * number)
+
+
+def test_what_a_mask_takes_is_made_up_for() -> None:
+    base = {"w": np.zeros(4, np.float32)}
+    tuned = {"w": np.ones(4, np.float32)}
+    how = {"method": "bottom_masking", "density": 0.5, "alpha": "auto"}
+    merged = breadcrumbs.merge(base, [tuned], **how)
+    assert sorted(merged["w"].tolist()) == [0, 0, 2, 2]
 
 
 def test_alpha_does_not_depend_on_the_scale_of_weights() -> None:
@@ -85,7 +103,7 @@ def test_alpha_does_not_depend_on_the_scale_of_weights() -> None:
         breadcrumbs.merge(base, models, method="task_arithmetic", weights=weights, alpha="auto")
         for weights in ([1.0, 2.0], [2.0, 4.0])
     )
-    assert norm(a, b) < 0.003 * norm(a, base)
+    assert np.linalg.norm(flat(a) - flat(b)) < 0.003 * np.linalg.norm(flat(a) - flat(base))
     alpha = found(base, models, [1.0, 2.0], method="task_arithmetic")
     c = breadcrumbs.merge(base, models, method="task_arithmetic", weights=[1.0, 2.0], alpha=alpha)
     assert all(np.array_equal(a[name], c[name]) for name in base)
@@ -94,13 +112,25 @@ def test_alpha_does_not_depend_on_the_scale_of_weights() -> None:
 def test_tensors_with_an_alpha_of_their_own_are_not_measured() -> None:
     base, models = family(3)
     overrides = [{"tensors": "b", "alpha": 0.25}]
-    merged = breadcrumbs.merge(
-        base, models, method="task_arithmetic", alpha="auto", overrides=overrides
-    )
-    mean = np.mean([norm(model, base, ("a",)) for model in models])
-    assert norm(merged, base, ("a",)) == pytest.approx(mean, rel=6e-3)
-    fixed = breadcrumbs.merge(base, models, method="task_arithmetic", alpha=0.25)
-    assert np.array_equal(merged["b"], fixed["b"])
+    how = {"method": "task_arithmetic", "overrides": overrides}
+    merged = breadcrumbs.merge(base, models, alpha="auto", **how)
+    names = ("a", "c.frozen")
+    whole = breadcrumbs.merge(base, models, method="task_arithmetic", alpha=1)
+    parts = [flat(state, names) for state in (base, *models, whole)]
+    alpha = rule(parts[0], parts[1:-1], parts[-1], None)
+    expected = breadcrumbs.merge(base, models, alpha=alpha, **how)
+    assert all(np.array_equal(merged[name], expected[name]) for name in base)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_onto_and_what_is_not_finite_change_nothing(threads: int) -> None:
+    base, models = family(3)
+    how: dict[str, Any] = {"method": "ties", "threads": threads, "allow_nonfinite": True}
+    alpha = found(base, models, method="ties")
+    base["a"][0, 0] = np.nan
+    there = breadcrumbs.merge(base, models, alpha="auto", onto=models[0], **how)
+    expected = breadcrumbs.merge(base, models, alpha=alpha, onto=models[0], **how)
+    assert all(np.array_equal(there[name], expected[name], equal_nan=True) for name in base)
 
 
 def test_files_tell_the_number_and_make_the_same_bits_again(tmp_path: Path) -> None:
@@ -129,7 +159,7 @@ def test_files_tell_the_number_and_make_the_same_bits_again(tmp_path: Path) -> N
 
 def test_where_there_is_no_step_a_number_is_asked_for() -> None:
     base, _ = family(1)
-    with pytest.raises(RecipeError, match=r"alpha: auto measures the step.*Give a number"):
+    with pytest.raises(RecipeError, match=r"alpha: auto compares the step.*Give a number"):
         breadcrumbs.merge(base, [dict(base)], alpha="auto")
 
 

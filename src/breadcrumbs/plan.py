@@ -108,10 +108,8 @@ class Plan:
 
     @property
     def bytes_measured(self) -> int:
-        """Bytes that are read to find alpha."""
-        asked = self.automatic
-        pairs = sum(t.base.nbytes + model.nbytes for t in asked for model in t.models if model)
-        return sum(tensor.bytes_read for tensor in asked) + pairs
+        """Bytes that are read to find alpha, each counted once."""
+        return sum(tensor.bytes_read for tensor in self.automatic)
 
     @property
     def prepares(self) -> bool:
