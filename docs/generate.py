@@ -1,17 +1,21 @@
 """Write the pages that come from declarations: `python -m docs.generate` (`--check` in CI).
 
-docs/methods.md from the table of methods, docs/cli.md from the commands, the table of methods in
-the README and the times of all methods in docs/performance.md, both between two marks.
+docs/methods.md from the table of methods, docs/cli.md from the commands, and between two marks each
+the table of methods in the README, the times of all methods in docs/performance.md and the example
+of docs/task-file.md.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import click
+import ml_dtypes
+import numpy as np
 
 from breadcrumbs import show
 from breadcrumbs.cli import main as program
@@ -103,6 +107,25 @@ def times_table() -> str:
     return "\n".join(parts)
 
 
+def task_example() -> str:
+    """Return the bytes of a task file."""
+    from breadcrumbs import tasks
+
+    base = np.ones(8, ml_dtypes.bfloat16)
+    tuned = base.copy()
+    tuned[[1, 6]] = 1.5, 2
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "t.safetensors"
+        tasks.pack({"w": base}, {"w": tuned}, path, transform="none", name="ft")
+        data = path.read_bytes()
+    rows = []
+    for at in range(0, len(data), 16):
+        row = data[at : at + 16]
+        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
+        rows.append(f"{at:04x}  {row.hex(' '):47}  {text}")
+    return "```text\n" + "\n".join(rows) + "\n```"
+
+
 def between(path: Path, make: Callable[[], str]) -> str:
     """Return the page with what ``make`` returns between its marks."""
     text = path.read_text(encoding="utf-8")
@@ -114,12 +137,13 @@ def between(path: Path, make: Callable[[], str]) -> str:
 def main(arguments: list[str]) -> int:
     """Write the pages, or with ``--check`` return 1 if one is not up to date."""
     stale = []
-    performance = HERE / "performance.md"
+    performance, task_file = HERE / "performance.md", HERE / "task-file.md"
     pages = {
         HERE / "methods.md": methods_page,
         HERE / "cli.md": cli_page,
         README: lambda: between(README, methods_table),
         performance: lambda: between(performance, times_table),
+        task_file: lambda: between(task_file, task_example),
     }
     for path, make in pages.items():
         text = make()
