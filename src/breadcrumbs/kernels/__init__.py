@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -39,6 +40,20 @@ def choose(entries: int, which: str = "auto") -> ModuleType:
         config.reload_config()
         from breadcrumbs.kernels import compiled
     return compiled
+
+
+def of_kept(chosen: ModuleType | None = None) -> ModuleType:
+    """Return the kernels for what task files keep that go with those that were chosen.
+
+    Unless told, those that go with what this process has loaded already.
+    """
+    if chosen is plain or (chosen is None and f"{__name__}.compiled" not in sys.modules):
+        from breadcrumbs.kernels import kept
+
+        return kept
+    from breadcrumbs.kernels import kept_compiled
+
+    return kept_compiled
 
 
 def _forget_old() -> None:
