@@ -9,8 +9,10 @@ import click
 
 from breadcrumbs.commands import (
     command,
+    compress,
     demo,
     evaluate,
+    extract,
     finetune,
     merge,
     methods,
@@ -68,6 +70,8 @@ for one in (
     models.inspect,
     search.search,
     soup.soup,
+    compress.compress,
+    extract.extract,
     finetune.finetune,
     evaluate.evaluate,
     results.results,
