@@ -34,6 +34,7 @@ def model(
         under = open_base(opened, base)
         try:
             opened.check_base(under)
+            opened.verify_task(opened.number(task))
             found = rebuilt(opened, under, task)
         except BaseException:
             if under is not base:

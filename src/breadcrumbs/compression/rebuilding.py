@@ -30,12 +30,11 @@ BLOCK = 1 << 18
 
 
 def rebuilt(archive: Archive, base: Checkpoint, task: str) -> Checkpoint:
-    """Return the model of a task. base: open, and checked (`Archive.check_base`) by the caller.
+    """Return the model of a task; archive and base must stay open as long as it is used.
 
-    The archive's arrays of the task are verified first. Both must stay open as long as it is used.
+    The base has been checked (`Archive.check_base`), and what the archive has of the task verified.
     """
     number = archive.number(task)
-    archive.verify_task(number)
     tensors = dict(base.tensors)
 
     @functools.lru_cache(maxsize=sizes.available_cores() + 1)  # threads read in pieces
