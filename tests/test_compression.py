@@ -350,5 +350,5 @@ def test_another_base_is_refused(method, tmp_path):
     with pytest.raises(MismatchError, match=r"but here is no such tensor"):
         compression.model(path, "cats", {"w": base["b"]})
     Path(file).unlink()
-    with pytest.raises(CheckpointError, match=r"its base is not where it was: .* Give it with"):
+    with pytest.raises(CheckpointError, match=r"its base is not where it was: .* Give it: --base"):
         compression.model(path, "cats")

@@ -14,6 +14,8 @@ from breadcrumbs.errors import CheckpointError, MismatchError, RecipeError
 from breadcrumbs.evaluate.weights import as_torch
 from breadcrumbs.switching import places
 from breadcrumbs.switching.turns import Turns
+from breadcrumbs.tasks import opened
+from breadcrumbs.tasks import pack as pack_one
 
 torch = pytest.importorskip("torch")
 
@@ -111,7 +113,7 @@ def test_pieces_of_any_size_give_the_same(family, tmp_path, monkeypatch):
     path, (module, base, _) = compress(family, tmp_path), family
     monkeypatch.setattr(places, "PIECE", 8)
     with breadcrumbs.switch(module, path, base=base) as tasks:
-        assert len(tasks._places) == 10  # 20, 16, and four times 4 weights; the counter
+        assert len(tasks._opened.places) == 10  # 20, 16, and four times 4 weights; the counter
         for task in NAMES:
             tasks.put(task)
             assert bits_of(module) == loaded(base, path, task, torch.float32)
@@ -137,6 +139,82 @@ def test_autograd_sees_that_weights_changed(family, tmp_path):
         tasks.put("cats")
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             loss.backward()
+
+
+# --- task files ---
+
+
+def pack(family, tmp_path, **more) -> list[str]:
+    _, base, models = family
+    paths = [str(tmp_path / f"{name}.safetensors") for name in NAMES]
+    for name, model, path in zip(NAMES, models, paths, strict=True):
+        pack_one(base, model, path, name=name, force=True, **more)
+    return paths
+
+
+def unpacked(base, path, dtype) -> dict[str, bytes]:
+    """Return the bytes of a module into which what a task file stands for is loaded as usual."""
+    with breadcrumbs.open(base) as under:
+        found = opened(under, path)
+        state = {name: as_torch(found[name]) for name in found}
+    state.setdefault("last.weight", state["embed.weight"])
+    module = Tiny(1)
+    module.load_state_dict(state)
+    return bits_of(module.to(dtype))
+
+
+@pytest.mark.parametrize("transform", ["breadcrumbs", "none"])
+@DTYPES
+def test_task_files_go_in_and_out(transform, dtype, family, tmp_path):
+    module, base, models = family
+    parameters = {"beta": 0.3, "gamma": 0.9} if transform == "breadcrumbs" else {}
+    paths = pack(family, tmp_path, transform=transform, **parameters)
+    module.to(dtype)
+    before = bits_of(module)
+    wanted = {name: unpacked(base, path, dtype) for name, path in zip(NAMES, paths, strict=True)}
+    assert len({str(sorted(bits.items())) for bits in [before, *wanted.values()]}) == 4
+    if transform == "none" and dtype == torch.float32:
+        assert wanted["cats"]["inner.weight"] == models[0]["inner.weight"].tobytes()
+    with breadcrumbs.switch(module, paths, base=base) as tasks:
+        assert tasks.tasks == tuple(NAMES)
+        for task in ("cats", "birds", None, "dogs", "cats"):
+            tasks.put(task)
+            assert bits_of(module) == (wanted[task] if task else before)
+    assert bits_of(module) == before
+    with breadcrumbs.switch(module, {"one": paths[1]}, base=base) as tasks:
+        tasks.put("one")
+        assert bits_of(module) == wanted["dogs"]
+    with breadcrumbs.switch(module, paths[2], base=base) as tasks, tasks.using("birds"):
+        assert bits_of(module) == wanted["birds"]
+    assert bits_of(module) == before
+
+
+def test_weights_that_lie_otherwise_are_read_from_task_files(family, tmp_path):
+    module, base, _ = family
+    paths, before = pack(family, tmp_path), bits_of(module)
+    module.inner.weight.data = module.inner.weight.data.T.contiguous().T
+    with breadcrumbs.switch(module, paths, base=base) as tasks:
+        tasks.put("cats")
+        assert bits_of(module) == unpacked(base, paths[0], torch.float32)
+    assert bits_of(module) == before
+
+
+def test_task_files_that_do_not_fit(family, tmp_path):
+    module, base, models = family
+    paths = pack(family, tmp_path)
+    with pytest.raises(RecipeError, match=r"is another task 'cats'\. Name them"):
+        breadcrumbs.switch(module, [paths[0], paths[0]], base=base)
+    with pytest.raises(RecipeError, match="no tasks are given"):
+        breadcrumbs.switch(module, [], base=base)
+    with pytest.raises(MismatchError, match="another base"):
+        breadcrumbs.switch(module, paths, base=models[0])
+    with pytest.raises(CheckpointError, match="its base is not where it was"):
+        breadcrumbs.switch(module, paths)
+    both = base | {"last.weight": base["embed.weight"]}
+    untied = models[0] | {"last.weight": models[0]["embed.weight"] + 1}
+    pack_one(both, untied, paths[0], transform="none", force=True)
+    with pytest.raises(MismatchError, match=r"one weight in the module"):
+        breadcrumbs.switch(module, paths[0], base=both)
 
 
 # --- what does not fit ---

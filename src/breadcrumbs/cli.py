@@ -20,6 +20,7 @@ from breadcrumbs.commands import (
     results,
     search,
     soup,
+    task,
 )
 from breadcrumbs.version import __version__
 
@@ -72,6 +73,7 @@ for one in (
     soup.soup,
     compress.compress,
     extract.extract,
+    task.task,
     finetune.finetune,
     evaluate.evaluate,
     results.results,

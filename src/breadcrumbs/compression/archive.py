@@ -18,9 +18,11 @@ from typing import Any
 import numpy as np
 from blake3 import blake3
 
+from breadcrumbs import hashing
 from breadcrumbs.checkpoint.safetensors import open_safetensors, parse_json
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, shown
 from breadcrumbs.errors import CheckpointError, MismatchError, suggestion
+from breadcrumbs.tasks.about import BaseReference
 
 KEY, HASH, VERSION = "breadcrumbs.archive", "breadcrumbs.archive.hash", 1
 VOTES, DIGESTS = "votes", "digests"
@@ -28,14 +30,6 @@ METHODS = ("tall", "emr", "tsv")
 STEP = 1 << 20
 _ARRAY = re.compile(r"(value)/(.+)|(mask|left|right|whole)/(0|[1-9]\d{0,5})/(.+)", re.DOTALL)
 _MOST_TASKS = 100_000
-
-
-@dataclass(frozen=True)
-class Base:
-    """Which base an archive is for. name: its path or hub id. hash: `model_hash` of its weights."""
-
-    name: str
-    hash: str
 
 
 @dataclass(frozen=True)
@@ -50,7 +44,7 @@ class Archive:
     path: str
     method: str
     tasks: tuple[str, ...]
-    base: Base
+    base: BaseReference
     parameters: Mapping[str, Any]
     hash: str
     file: Checkpoint = field(repr=False)
@@ -125,8 +119,6 @@ class Archive:
 
     def check_base(self, base: Checkpoint) -> None:
         """Raise MismatchError, which names the base that is needed, unless ``base`` is that."""
-        from breadcrumbs.evaluate.results import model_hash
-
         for name, shape, dtype in self._expected():
             mine = base.tensors.get(name)
             fits = mine is not None and mine.shape == shape and mine.is_weight
@@ -137,7 +129,7 @@ class Archive:
                     f" {dtype or 'a weight'} of shape {shape}, but here is {found}."
                     f" {self.base_needed}"
                 )
-        found = model_hash(base)
+        found = hashing.model_hash(base)
         if found != self.base.hash:
             raise MismatchError(
                 f"{base.label}: is not the base of {self.path}: its weights have the hash"
@@ -146,7 +138,8 @@ class Archive:
 
     @property
     def base_needed(self) -> str:
-        return f"Give the base that it was made with, {shown(self.base.name)}."
+        revision = f" (revision {self.base.revision})" if self.base.revision else ""
+        return f"Give the base that it was made with, {shown(self.base.name)}{revision}."
 
     def _expected(self) -> Iterator[tuple[str, tuple[int, ...], str | None]]:
         """Yield name, shape and dtype (None for any) of the tensors that the base must have."""
@@ -209,12 +202,13 @@ def _parse(file: Checkpoint, path: str) -> Archive:
         _need(said["method"] in METHODS and isinstance(parameters, dict))
         _need(isinstance(tasks, list) and 0 < len(tasks) <= _MOST_TASKS)
         _need(all(isinstance(task, str) for task in tasks) and len(set(tasks)) == len(tasks))
+        _need(isinstance(base["revision"], str | None))
         _need(isinstance(base["name"], str) and re.fullmatch(r"[0-9a-f]{64}", base["hash"]))
         archive = Archive(
             path,
             str(said["method"]),
             tuple(tasks),
-            Base(base["name"], base["hash"]),
+            BaseReference(base["name"], base["revision"], base["hash"]),
             parameters,
             str(found),
             file,

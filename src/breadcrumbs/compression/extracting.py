@@ -13,9 +13,10 @@ import numpy as np
 from breadcrumbs import card, checkpoint, merging
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint
 from breadcrumbs.checkpoint.writer import Entry, Writer
-from breadcrumbs.compression.archive import Archive, open_archive
+from breadcrumbs.compression.archive import open_archive
 from breadcrumbs.compression.rebuilding import rebuilt
 from breadcrumbs.errors import CheckpointError
+from breadcrumbs.tasks.about import BaseReference
 from breadcrumbs.version import __version__
 
 STEP = 1 << 20
@@ -31,7 +32,7 @@ def model(
     """
     opened = open_archive(archive)
     try:
-        under = open_base(opened, base)
+        under = open_base(opened.path, opened.base, base)
         try:
             opened.check_base(under)
             opened.verify_task(opened.number(task))
@@ -52,15 +53,18 @@ def model(
     return replace(found, close=close)
 
 
-def open_base(archive: Archive, base: merging.Source | None) -> Checkpoint:
-    """Return the base, open; CheckpointError says how to give it, if it is not where it was."""
+def open_base(where: str, needed: BaseReference, base: merging.Source | None) -> Checkpoint:
+    """Return the base, open: that given, or else where the file called ``where`` says it was.
+
+    CheckpointError says how to give it, if there is nothing.
+    """
     if base is not None:
         return checkpoint.open(base, "base")
     try:
-        return checkpoint.open(archive.base.name)
+        return checkpoint.open("@".join(filter(None, (needed.name, needed.revision))))
     except CheckpointError as error:
         raise CheckpointError(
-            f"{archive.path}: its base is not where it was: {error} Give it with --base."
+            f"{where}: its base is not where it was: {error} Give it: --base, or `base=`."
         ) from None
 
 

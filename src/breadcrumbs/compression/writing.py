@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from blake3 import blake3
 
-from breadcrumbs import merging, sizes, work
+from breadcrumbs import hashing, merging, sizes, work
 from breadcrumbs import plan as plans
 from breadcrumbs.aggregates import Entries, emr, tall
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
@@ -196,16 +196,19 @@ class _Compression:
             run_tasks([task(do) for do in tasks], self.threads, self.engine.stop)
 
     def _about(self, parameters: dict[str, Any]) -> str:
-        from breadcrumbs.evaluate.results import model_hash
-
         base = self.plan.base
+        name, _, revision = (base.repo or "").partition("@")
         return json.dumps(
             {
                 "version": VERSION,
                 "method": self.method,
                 "tasks": self.tasks,
                 "parameters": {key: written(value) for key, value in parameters.items()},
-                "base": {"name": base.repo or self.plan.recipe.base, "hash": model_hash(base)},
+                "base": {
+                    "name": name or self.plan.recipe.base,
+                    "revision": revision or None,
+                    "hash": hashing.model_hash(base),
+                },
                 "program": f"breadcrumbs {__version__}",
             }
         )

@@ -15,6 +15,8 @@ import numpy as np
 
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
 from breadcrumbs.evaluate.weights import as_torch
+from breadcrumbs.tasks.about import BLOCK
+from breadcrumbs.tasks.view import KeptBytes
 
 if TYPE_CHECKING:
     import torch
@@ -111,6 +113,29 @@ def masked(weights: torch.Tensor, value: Tensor, masks: Mapping[str, np.ndarray]
     return result
 
 
+def scattered(weights: torch.Tensor, tensors: Mapping[str, Tensor]) -> Scattered:
+    """Return the place of a tensor, which holds the base. tensors: views of task files."""
+    flat = bits(weights)
+    width = np.uint32 if weights.numel() < 1 << 32 and is_array(flat) else np.int64
+    changes = {}
+    for task, tensor in tensors.items():
+        source = tensor.source
+        assert isinstance(source, KeptBytes)
+        at, values = [], []
+        for block in range(-(-tensor.size // BLOCK)):
+            kept = source.kept(block)
+            at.append(kept.positions.astype(width) + width(block * BLOCK))
+            values.append(kept.values)
+        where = on_device(np.concatenate(at), weights)
+        changes[task] = where, flat[where] ^ like(flat, np.concatenate(values), weights)
+    return Scattered(flat, changes)
+
+
+def is_array(values: Any) -> bool:
+    """Whether weights lie in this machine's memory; else they are Torch tensors."""
+    return isinstance(values, np.ndarray)
+
+
 def bits(weights: torch.Tensor) -> Any:
     """Return a tensor's memory, flat, as integers: an array on the CPU, else a Torch tensor."""
     import torch
@@ -124,7 +149,7 @@ def bits(weights: torch.Tensor) -> Any:
 def like(mine: Any, values: np.ndarray, weights: torch.Tensor) -> Any:
     """Return values in the dtype of the module's weights, as `bits` has those."""
     found = as_torch(values).to(weights.device, weights.dtype)
-    return bits(found) if isinstance(mine, np.ndarray) else found.view(mine.dtype)
+    return bits(found) if is_array(mine) else found.view(mine.dtype)
 
 
 def on_device(array: np.ndarray, weights: torch.Tensor) -> Any:
@@ -136,7 +161,7 @@ def on_device(array: np.ndarray, weights: torch.Tensor) -> Any:
 
 def flip_masked(weights: Any, flips: Any, packed: Any) -> None:
     """Flip the weights whose bit is set."""
-    if isinstance(weights, np.ndarray):
+    if is_array(weights):
         kernels().flip_masked(weights, flips, packed)
         return
     import torch
@@ -151,7 +176,7 @@ def flip_masked(weights: Any, flips: Any, packed: Any) -> None:
 
 def flip_at(weights: Any, places: Any, flips: Any) -> None:
     """Flip the weights at some places."""
-    if isinstance(weights, np.ndarray):
+    if is_array(weights):
         kernels().flip_at(weights, places, flips)
     else:
         weights[places] ^= flips
