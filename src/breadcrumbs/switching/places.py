@@ -8,6 +8,7 @@ again from the files.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -182,8 +183,9 @@ def flip_at(weights: Any, places: Any, flips: Any) -> None:
         weights[places] ^= flips
 
 
+@functools.cache
 def kernels() -> Any:
-    """Return the compiled kernels."""
+    """Return the compiled kernels. Finding them takes longer than what they do."""
     from breadcrumbs.kernels import load
 
     return load("flips")
