@@ -141,7 +141,10 @@ def _timed(
     names: list[str],
     rounds: int,
 ) -> dict[str, float]:
-    """Return the seconds of a switch, on the clock and on processors; check what the module holds after each task's first."""
+    """Return the seconds of a switch, on the clock and on processors.
+
+    What the module holds is checked after the first switch to each task.
+    """
     seconds: list[tuple[float, float]] = []
     for number in range(rounds + 1):  # the first one warms up
         for name in names:

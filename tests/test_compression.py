@@ -352,3 +352,30 @@ def test_another_base_is_refused(method, tmp_path):
     Path(file).unlink()
     with pytest.raises(CheckpointError, match=r"its base is not where it was: .* Give it: --base"):
         compression.model(path, "cats")
+
+
+def test_the_worked_example_of_the_page(tmp_path):
+    base = {"w": np.zeros(3, np.float32)}
+    models = [{"w": np.array(values, np.float32)} for values in ([1, 0, 2], [0, 0, -1])]
+    path = tmp_path / "tasks.safetensors"
+    compression.compress(base, models, path)
+    with open_archive(path) as archive:
+        assert (
+            archive.values["w"].read().tobytes().hex(" ") == "00 00 80 3f 00 00 00 00 00 00 80 3f"
+        )
+        assert archive.bits(0, "w").tobytes().hex() == "a0"
+        assert archive.bits(1, "w").tobytes().hex() == "20"
+        assert archive.votes() == {"w": [0, 1, 1]}
+
+
+def test_task_files_are_compressed_like_models(tmp_path):
+    from breadcrumbs.tasks import pack
+
+    base, *models = family(11, "float32", 2)
+    files = [str(tmp_path / f"{name}.safetensors") for name in NAMES[:2]]
+    for model, file in zip(models, files, strict=True):
+        pack(base, model, file, transform="none")
+    paths = [tmp_path / "of-files.safetensors", tmp_path / "of-models.safetensors"]
+    for given, path in zip((files, models), paths, strict=True):
+        compression.compress(base, given, path, names=NAMES[:2])
+    assert paths[0].read_bytes() == paths[1].read_bytes()
