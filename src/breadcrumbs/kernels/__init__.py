@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -46,9 +47,12 @@ def load(name: str) -> ModuleType:
         return importlib.import_module(f"breadcrumbs.kernels.{name}")
 
 
-def of_kept(chosen: ModuleType) -> ModuleType:
-    """Return the kernels for what task files keep that go with those that were chosen."""
-    if chosen is plain:
+def of_kept(chosen: ModuleType | None = None) -> ModuleType:
+    """Return the kernels for what task files keep that go with those that were chosen.
+
+    Unless told, those that go with what this process has loaded already.
+    """
+    if chosen is plain or (chosen is None and f"{__name__}.compiled" not in sys.modules):
         from breadcrumbs.kernels import kept
 
         return kept
