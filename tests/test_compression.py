@@ -14,7 +14,7 @@ from test_published import close, family
 
 import breadcrumbs
 from breadcrumbs import compression, work
-from breadcrumbs.compression import accounting, open_archive, report, writing
+from breadcrumbs.compression import accounting, open_archive, votes, writing
 from breadcrumbs.errors import CheckpointError, MismatchError, OutputError, RecipeError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -260,16 +260,16 @@ def test_statistics_are_counted_by_loops(kind, on, tmp_path):
     base, *models = family(10, "float32", 3, kind)
     path = tmp_path / "tasks.safetensors"
     told = compression.compress(base, models, path, names=NAMES, on=on)
-    votes = reference.tall_masks(base, models, on=on)
+    held = reference.tall_masks(base, models, on=on)
     for name, found in told.votes.items():
         wanted = [0, 0, 0, 0]
         for entry in range(base[name].size):
             if any(m[name].reshape(-1)[entry] != base[name].reshape(-1)[entry] for m in models):
-                wanted[sum(int(v[name].reshape(-1)[entry]) for v in votes)] += 1
+                wanted[sum(int(h[name].reshape(-1)[entry]) for h in held)] += 1
         assert list(found) == wanted
     with open_archive(path) as archive:
         assert archive.votes() == told.votes
-    shares = {key: report.shares(value) for key, value in report.by_layer(told.votes).items()}
+    shares = {key: votes.shares(value) for key, value in votes.by_layer(told.votes).items()}
     expected = reference.consensus_statistics(base, models, on=on)
     assert {key: shares["all"][key] for key in expected} == pytest.approx(expected)
     assert list(shares) == ["all", "layer 0", "layer 3", "layer 10", "outside layers"]
@@ -278,12 +278,12 @@ def test_statistics_are_counted_by_loops(kind, on, tmp_path):
 
 
 def test_kinds_of_weights_by_hand():
-    assert report.shares([1, 2, 3, 4]) == {
+    assert votes.shares([1, 2, 3, 4]) == {
         "catastrophic": 0.1, "selfish": 0.2, "general": 0.3, "universal": 0.4,
     }  # fmt: skip
     alone = {"catastrophic": 0.25, "selfish": 0.75, "general": 0, "universal": 0}
-    assert report.shares([1, 3]) == alone
-    assert set(report.shares([0, 0, 0]).values()) == {0}
+    assert votes.shares([1, 3]) == alone
+    assert set(votes.shares([0, 0, 0]).values()) == {0}
 
 
 def test_no_tensor_is_held_whole(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from blake3 import blake3
 from breadcrumbs import hashing
 from breadcrumbs.checkpoint.safetensors import open_safetensors, parse_json
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, shown
+from breadcrumbs.compression.votes import by_layer, shares
 from breadcrumbs.errors import CheckpointError, MismatchError, suggestion
 from breadcrumbs.tasks.about import BaseReference
 
@@ -90,6 +91,18 @@ class Archive:
             return {}
         return dict(zip(self.values, self.file[VOTES].tolist(), strict=True))
 
+    def to_mapping(self) -> dict[str, Any]:
+        """Return what it says of itself as plain data, with the shares of each kind of weights."""
+        return {
+            "version": VERSION,
+            "method": self.method,
+            "tasks": list(self.tasks),
+            "parameters": dict(self.parameters),
+            "base": asdict(self.base),
+            "hash": self.hash,
+            "shares": {layer: shares(mine) for layer, mine in by_layer(self.votes()).items()},
+        }
+
     def verify_task(self, task: int) -> None:
         """Read all that a task is rebuilt from; CheckpointError if a bit of it was altered."""
         groups = (self.masks, self.lefts, self.rights, self.wholes)
@@ -156,10 +169,15 @@ def open_archive(path: str | os.PathLike[str]) -> Archive:
     """
     file = open_safetensors(path)
     try:
-        return _parse(file, os.fspath(path))
+        return of(file)
     except BaseException:
         file.close()
         raise
+
+
+def is_archive(file: Checkpoint) -> bool:
+    """Return whether an open checkpoint is an archive."""
+    return KEY in file.metadata
 
 
 def content_hash(text: str, arrays: Sequence[tuple[str, str, Sequence[int]]], digests: Any) -> str:
@@ -172,7 +190,9 @@ def content_hash(text: str, arrays: Sequence[tuple[str, str, Sequence[int]]], di
     return hasher.hexdigest()
 
 
-def _parse(file: Checkpoint, path: str) -> Archive:
+def of(file: Checkpoint) -> Archive:
+    """Return the archive that an open checkpoint is; CheckpointError if it is none."""
+    path = file.label
     text = file.metadata.get(KEY)
     if text is None:
         raise CheckpointError(

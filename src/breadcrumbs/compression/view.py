@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from breadcrumbs import sizes
-from breadcrumbs.compression.report import KINDS, Report, by_layer, shares
+from breadcrumbs.compression.report import Report
+from breadcrumbs.compression.votes import KINDS, by_layer, shares
 from breadcrumbs.errors import printable
 
 
