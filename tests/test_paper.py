@@ -107,15 +107,8 @@ def test_choices_are_made_on_validation_rows(
     assert value == max(one.mean for one in every)
 
 
-def test_bits_of_the_paper() -> None:
-    """20 tasks of ViT-B/32: 57.0 gigabits fall to 8.2 (Wang et al., 2024, Table 2)."""
-    trained = round((57.0e9 / 32 - 25.6e6) / 20)
-    assert tall.gigabits(20, trained, 25_600_000) == pytest.approx(57.0, abs=0.05)
-    assert tall.gigabits_of_masks(20, trained, 25_600_000) == pytest.approx(8.2, abs=0.05)
-
-
 def test_entries_that_changed(family: Family) -> None:
-    assert tall.entries(family, list(TASKS)) == (64, 0)
+    assert tall.weights(family, list(TASKS)) == (64, 0)
 
 
 def test_a_mean_of_seeds_and_its_error() -> None:

@@ -6,19 +6,18 @@ the bits by the paper's accounting, and Consensus Merging with k of 0 to 3.
 
 from __future__ import annotations
 
-import math
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from experiments.paper.choosing import mean, summary
 from experiments.paper.drawing import drawn
 from experiments.paper.family import Family, say
 
 import breadcrumbs
+from breadcrumbs.compression import accounting, scales
 
 SIZES = (8, 14, 20)
-SCALES = (0.2, 0.3, 0.4, 0.5, 0.6)
 ALPHAS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 
 
@@ -27,11 +26,12 @@ def measure(family: Family) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for size in [size for size in SIZES if size <= len(family.tasks)]:
         tasks = family.tasks[:size]
-        trained, frozen = entries(family, tasks)
+        trained, frozen = weights(family, tasks)
+        bits = (of(size, trained, frozen) for of in (accounting.of_models, accounting.of_masks))
         result[str(size)] = {
             "trained": trained,
             "frozen": frozen,
-            "gigabits": [gigabits(size, trained, frozen), gigabits_of_masks(size, trained, frozen)],
+            "gigabits": [number / 1e9 for number in bits],
             "rebuilt": rebuilt(family, tasks),
             "consensus": consensus(family, tasks),
         }
@@ -39,50 +39,22 @@ def measure(family: Family) -> dict[str, Any]:
     return result
 
 
-def gigabits(tasks: int, trained: int, frozen: int) -> float:
-    """Return the bits of all fine-tuned models in float32, frozen weights once, in 10^9."""
-    return 32 * (tasks * trained + frozen) / 1e9
-
-
-def gigabits_of_masks(tasks: int, trained: int, frozen: int) -> float:
-    """Return the bits of the base, one vector, and a mask for each task, in 10^9."""
-    return (32 * (2 * trained + frozen) + tasks * trained) / 1e9
-
-
-def entries(family: Family, tasks: list[str]) -> tuple[int, int]:
+def weights(family: Family, tasks: list[str]) -> tuple[int, int]:
     """Return the number of weights that a model changed (tensor by tensor), and of the others."""
-    base = breadcrumbs.open(family.suite.base)
-    changed = set()
-    for task in tasks:
-        with breadcrumbs.open(family.model(task)) as model:
-            changed |= {
-                name
-                for name in base
-                if name not in changed and not np.array_equal(base[name], model[name])
-            }
-    floats = {name: t.shape for name, t in base.tensors.items() if t.is_weight}
-    trained = sum(math.prod(shape) for name, shape in floats.items() if name in changed)
-    return trained, sum(map(math.prod, floats.values())) - trained
+    with ExitStack() as stack:
+        paths = [family.suite.base, *map(family.model, tasks)]
+        base, *models = (stack.enter_context(breadcrumbs.open(path)) for path in paths)
+        return accounting.weights(base, models)
 
 
 def rebuilt(family: Family, tasks: list[str]) -> dict[str, Any]:
     """Return of each task the scale chosen on validation rows, and its model's test score."""
-    recipes = [
-        family.recipe("tall_mask", tasks, task=task, scale=scale)
-        for task in tasks
-        for scale in SCALES
-    ]
-    mine = [[task] for task in tasks for _ in SCALES]
-    found = family.scores(recipes, "validation", mine, "masks")
-    chosen = {}
-    for number, task in enumerate(tasks):  # the lowest wins ties, as in the paper
-        tried = found[number * len(SCALES) : (number + 1) * len(SCALES)]
-        chosen[task] = SCALES[max(range(len(SCALES)), key=lambda i: (tried[i].raw, -i))]
+    chosen = scales.search(family.recipe("tall_mask", tasks), family.pool)
     best = [family.recipe("tall_mask", tasks, task=task, scale=chosen[task]) for task in tasks]
     fixed = [family.recipe("tall_mask", tasks, task=task, scale=0.4) for task in tasks]
     each = [[task] for task in tasks]
     return {
-        "scales": chosen,
+        "scales": {task: float(scale) for task, scale in chosen.items()},
         "normalised": round(mean(_own(family.scores(best, "test", each))), 5),
         "normalised at .4": round(mean(_own(family.scores(fixed, "test", each))), 5),
     }

@@ -38,19 +38,25 @@ def add(folder: Path, plan: Plan, report: Report, digests: FileDigests, choice: 
     """
     base = plan.target.folder
     other = _tokenizer(plan)
-    for path in side_files(base) if base else ():
-        if not (other and is_tokenizer(path.name)):
-            _copy(path, folder / path.name)
-    for path in side_files(other) if other else ():
-        if is_tokenizer(path.name):
-            _copy(path, folder / path.name)
-    config = folder / "config.json"
-    if config.exists():
-        _change(config, plan)
     (folder / RECIPE).write_text(to_yaml(resolved(plan), complete=True), encoding="utf-8")
     text = card(plan, report, digests, choice)
     (folder / "README.md").write_text(text, encoding="utf-8", errors="replace")
-    for module in module_folders(base) if base else ():
+    for path in side_files(other) if other else ():
+        if is_tokenizer(path.name):
+            _copy(path, folder / path.name)
+    if base:
+        copy_beside(base, folder, tokenizer=not other)
+    config = folder / "config.json"
+    if config.exists():
+        _change(config, plan)
+
+
+def copy_beside(base: Path, folder: Path, tokenizer: bool = True) -> None:
+    """Copy what lies beside the base's weights: config, modules, and the tokenizer if wished."""
+    for path in side_files(base):
+        if tokenizer or not is_tokenizer(path.name):
+            _copy(path, folder / path.name)
+    for module in module_folders(base):
         if not (folder / module.name).is_file():  # what we wrote goes first
             (folder / module.name).mkdir(exist_ok=True)
             for path in module_files(module):

@@ -9,8 +9,10 @@ import click
 
 from breadcrumbs.commands import (
     command,
+    compress,
     demo,
     evaluate,
+    extract,
     finetune,
     merge,
     methods,
@@ -69,6 +71,8 @@ for one in (
     models.inspect,
     search.search,
     soup.soup,
+    compress.compress,
+    extract.extract,
     task.task,
     finetune.finetune,
     evaluate.evaluate,

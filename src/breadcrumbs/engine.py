@@ -295,7 +295,7 @@ def run(
     """
     engine = Engine(plan, sink, kernel, progress, digests, steps)
     tasks = _spread(engine.tasks(), digests.tasks() if digests else [])
-    with _one_blas_thread() if isinstance(plan.method.aggregate, Whole) else nullcontext():
+    with one_blas_thread() if isinstance(plan.method.aggregate, Whole) else nullcontext():
         run_tasks(tasks, threads, engine.stop)
     if steps is not None:
         steps.ratios.update(engine.ratios)
@@ -323,7 +323,7 @@ def rescale(plan: Plan, steps: Steps, sink: Sink, *, threads: int, kernel: str =
     run_tasks(tasks, threads, engine.stop)
 
 
-def _one_blas_thread() -> AbstractContextManager[Any]:
+def one_blas_thread() -> AbstractContextManager[Any]:
     """A context in which a product or decomposition of matrices uses the thread it runs in.
 
     Threads of NumPy's linear algebra wait for the cores that those of the merge are on: with two

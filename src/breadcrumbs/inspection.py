@@ -10,6 +10,7 @@ from typing import Any
 from breadcrumbs import checkpoint, hashing
 from breadcrumbs.checkpoint.safetensors import read_header
 from breadcrumbs.checkpoint.tensors import WEIGHT_DTYPES, Checkpoint
+from breadcrumbs.compression import archive as archives
 from breadcrumbs.errors import CheckpointError
 from breadcrumbs.plan_statistics import KEY
 from breadcrumbs.tasks import reader
@@ -21,13 +22,15 @@ def inspect(path: str, *, with_hash: bool = False) -> dict[str, Any]:
 
     merged_from: where a merged model came from. statistics: what the arrays are, if they are any.
     task: what a task file says, None for others; its tensors are those that it keeps entries of.
-    with_hash: of every file; and every block of a task file is read and checked.
+    archive: what an archive of tasks says. with_hash: of every file; and all that task files and
+    archives hold is read and checked.
     """
     with checkpoint.open(path) as opened:
         digests = _digests(opened.files) if with_hash else {}
         task = reader.of(opened) if reader.is_task(opened) else None
-        if task is not None and with_hash:
-            task.verify()
+        archive = archives.of(opened) if archives.is_archive(opened) else None
+        if with_hash and (read := task or archive) is not None:
+            read.verify()
         tensors = _tensors(opened, task)
         dtypes = Counter[str]()
         for tensor in tensors:
@@ -49,6 +52,7 @@ def inspect(path: str, *, with_hash: bool = False) -> dict[str, Any]:
             "merged_from": _provenance(opened.files),
             "statistics": _parsed(opened.metadata.get(KEY)),
             "task": _task(task) if task else None,
+            "archive": archive.to_mapping() if archive else None,
             "tensors": tensors,
         }
 

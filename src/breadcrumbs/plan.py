@@ -255,7 +255,7 @@ def _partners(
     """Return the model's tensors under the base's names, tied ones included."""
     partners = {name: tensor for name, tensor in model.tensors.items() if name in base.tensors}
     extra = [name for name in model.tensors if name not in base.tensors]
-    extra = [name for name in extra if _twin(model, name, partners) is None]
+    extra = [name for name in extra if twin(model, name, partners) is None]
     if extra and recipe.extra == "error":
         near = suggestion(extra[0], base.tensors)
         raise MismatchError(
@@ -269,11 +269,11 @@ def _partners(
     for name, tensor in base.tensors.items():
         if name in partners or not tensor.is_weight or _copied(recipe, tensor):
             continue
-        twin = _twin(base, name, partners)
-        if twin is None:
+        tied = twin(base, name, partners)
+        if tied is None:
             missing.append(name)
         else:
-            partners[name] = partners[twin]
+            partners[name] = partners[tied]
     if missing and recipe.missing == "error":
         raise MismatchError(
             f"{model.label}: lacks {len(missing)} tensors of {base.label}: {listing(missing)}."
@@ -285,7 +285,7 @@ def _partners(
     return partners
 
 
-def _twin(checkpoint: Checkpoint, name: str, among: dict[str, Tensor]) -> str | None:
+def twin(checkpoint: Checkpoint, name: str, among: dict[str, Tensor]) -> str | None:
     """Return the name of a tied tensor: same shape, dtype and bytes, stored under another name.
 
     Only matrices that are not constant count: norms and biases are often equal without being tied.

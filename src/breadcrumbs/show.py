@@ -267,6 +267,8 @@ def inspection(found: dict[str, Any], *, tensors: bool) -> None:
     )
     if found["task"]:
         _task(console, found["task"])
+    if found["archive"]:
+        _archive(console, found["archive"])
     if tensors:
         more = ("kept",) if found["task"] else ()
         table = _table("tensor", "dtype", "shape", "bytes", *more, right=(3, 4))
@@ -301,6 +303,19 @@ def inspection(found: dict[str, Any], *, tensors: bool) -> None:
                     f"  {name}  {printable(file['file'])}  {file['bytes']:,} bytes"
                     f"  {file['blake3'][:16]}...",
                 )
+
+
+def _archive(console: Any, archive: dict[str, Any]) -> None:
+    """Print what an archive of tasks says of itself."""
+    base = archive["base"]
+    revision = f" (revision {base['revision']})" if base["revision"] else ""
+    tasks = ", ".join(archive["tasks"])
+    console.print(
+        printable(
+            f"archive of {len(archive['tasks'])} tasks by {archive['method']}: {tasks}; of base"
+            f" {base['name']}{revision}, hash {base['hash'][:16]}..."
+        )
+    )
 
 
 def _task(console: Any, task: dict[str, Any]) -> None:

@@ -172,6 +172,10 @@ class Total:
         for place in np.flatnonzero((upper != 0) | (lower != 0)).tolist():
             self._units += ((int(upper[place]) << _HALF) + int(lower[place])) << place
 
+    def __iadd__(self, other: Total) -> Total:
+        self._units += other._units
+        return self
+
     def __float__(self) -> float:
         """Return the sum, rounded once."""
         return self._units / (1 << _UNIT)

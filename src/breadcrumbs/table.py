@@ -210,7 +210,7 @@ METHODS: dict[str, Method] = {
             "rebuild one model from its mask over the sum of the task vectors",
             "base + [|tau_t| > scale_t |S - tau_t|] * S, S = sum_t w_t tau_t",
             _TALL_PAPER,
-            "scale as in consensus. `breadcrumbs.masks` writes all masks and the sum to one file."
+            "scale as in consensus. `breadcrumbs compress` writes all tasks to one file."
             + _ON_TIES,
         ),
         Method(

@@ -10,6 +10,8 @@ The paper has no weights: here they multiply the task vectors.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
 
 from breadcrumbs.aggregates import Elementwise, Entries, Stream
@@ -17,7 +19,7 @@ from breadcrumbs.parameters import Values, WhichModel
 from breadcrumbs.streaming import Total
 
 
-def _elected(entries: Entries) -> tuple[np.ndarray, np.ndarray]:
+def elected(entries: Entries) -> tuple[np.ndarray, np.ndarray]:
     """Return the unified vector (n,), and where each task agrees with it (T, n)."""
     terms = entries.terms
     signs = np.where(entries.kernels.exact_sum(terms) > 0, 1.0, -1.0)
@@ -25,19 +27,41 @@ def _elected(entries: Entries) -> tuple[np.ndarray, np.ndarray]:
     return signs * np.where(agree, np.abs(terms), 0.0).max(axis=0, initial=0.0), agree
 
 
+@dataclass
+class Norms:
+    """The L1 norm of a task vector, and of what its mask leaves of the unified vector."""
+
+    before: Total = field(default_factory=Total)
+    after: Total = field(default_factory=Total)
+
+    def add(self, term: np.ndarray, unified: np.ndarray, agree: np.ndarray) -> None:
+        """Add some entries."""
+        self.before.add(np.abs(term))
+        self.after.add(np.abs(unified[agree]))
+
+    def __iadd__(self, other: Norms) -> Norms:
+        self.before += other.before
+        self.after += other.after
+        return self
+
+    @property
+    def rescaler(self) -> float:
+        after = float(self.after)
+        return float(self.before) / after if after else 1.0
+
+
 def _prepare(stream: Stream, values: Values) -> float:
     """Return the rescaler of the task."""
-    before, after = Total(), Total()
+    norms = Norms()
     for entries in stream:
-        row, terms = list(entries.who).index(values["task"]), entries.terms
-        unified, agree = _elected(entries)
-        before.add(np.abs(terms[row]))
-        after.add(np.abs(unified[agree[row]]))
-    return float(before) / float(after) if float(after) else 1.0
+        row = list(entries.who).index(values["task"])
+        unified, agree = elected(entries)
+        norms.add(entries.terms[row], unified, agree[row])
+    return norms.rescaler
 
 
 def _combine(entries: Entries, values: Values) -> np.ndarray:
-    unified, agree = _elected(entries)
+    unified, agree = elected(entries)
     if values["task"] is None:
         return unified
     return entries.known * np.where(agree[list(entries.who).index(values["task"])], unified, 0.0)

@@ -49,14 +49,15 @@ class Slots:
     has no tensor for must be frozen by whoever loads it (``requires_grad_(False)``): a text tower
     from elsewhere, a pooler that is not used. MismatchError, which lists them, for others, and for
     weights that are not the base's, bit for bit, in the module's dtype.
+    whole: whether the base must have all that is trained; else the module may have more, as heads.
     """
 
-    def __init__(self, module: torch.nn.Module, base: Mapping[str, np.ndarray]):
+    def __init__(self, module: torch.nn.Module, base: Mapping[str, np.ndarray], whole: bool = True):
         self.label = getattr(base, "label", "base")
         #: Slots by the names of the checkpoint; a tied weight may have several.
         self.names: dict[str, Slot] = {}
         self._all = _slots(module)
-        self._match(_shapes(base), base)
+        self._match(_shapes(base), base, whole)
         self._dtypes = {name: _dtype(base, name) for name in self.names}
         self._unused = {name: _digest(base[name]) for name in base if name not in self.names}
         self._kept: dict[int, torch.Tensor] = {}
@@ -94,7 +95,7 @@ class Slots:
         }
         return dict(checkpoint.open(tensors))
 
-    def _match(self, shapes: Shapes, base: Mapping[str, np.ndarray]) -> None:
+    def _match(self, shapes: Shapes, base: Mapping[str, np.ndarray], whole: bool) -> None:
         """Fill ``names``; MismatchError unless they hold the base, and all that is trained."""
         by_name = {name: slot for slot in self._all for name in slot.names}
         self._strip, self._add = _prefix(
@@ -116,7 +117,7 @@ class Slots:
             )
         held = {id(slot) for slot in self.names.values()}
         lost = [s.names[0] for s in self._all if id(s) not in held and _is_trained(s.tensor)]
-        if lost:
+        if lost and whole:
             spare = [name for name in shapes if name not in self.names]
             also = f" It has {listing(spare)}, which go nowhere." if spare else ""
             raise MismatchError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -28,18 +29,22 @@ def choose(entries: int, which: str = "auto") -> ModuleType:
     """
     if which == "plain" or (which == "auto" and entries < WORTH_COMPILING):
         return plain
+    return load("compiled")
+
+
+def load(name: str) -> ModuleType:
+    """Return a module of compiled kernels, which are kept where Numba finds a folder for them."""
     _forget_old()
     try:
-        from breadcrumbs.kernels import compiled
-    except RuntimeError:  # no folder that Numba could keep compiled kernels in
+        return importlib.import_module(f"breadcrumbs.kernels.{name}")
+    except RuntimeError:  # no such folder
         import tempfile
 
         from numba.core import config
 
         os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(prefix="breadcrumbs-kernels-")
         config.reload_config()
-        from breadcrumbs.kernels import compiled
-    return compiled
+        return importlib.import_module(f"breadcrumbs.kernels.{name}")
 
 
 def of_kept(chosen: ModuleType | None = None) -> ModuleType:
