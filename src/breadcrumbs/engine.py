@@ -194,13 +194,17 @@ class Engine:
     def _writes(
         self, job: Job, segments: list[Segment], cuts: np.ndarray | None, known: dict[int, Any]
     ) -> list[Task]:
+        @functools.cache
+        def merging_of(index: int) -> Merging:
+            return Merging(self, job, self.plan.tensors[index])
+
         def task(segment: Segment) -> Task:
             def write() -> list[Task]:
                 tensor = self.plan.tensors[segment.index]
                 if tensor.copied:
                     report = copy(self, tensor, segment)
                 else:
-                    merging = Merging(self, job, tensor)
+                    merging = merging_of(segment.index)
                     if merging.linear:
                         report = merging.write(segment, cuts)
                     else:
