@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from breadcrumbs.kernels import plain
-from breadcrumbs.kernels.elections import elect_band, elect_drawn, vote_band
+from breadcrumbs.kernels.elections import elect_band, elect_drawn
 from breadcrumbs.kernels.plain import NO_EXTENT, extent_of, histogram
 from breadcrumbs.kernels.products import combine, products, row_products
 from breadcrumbs.kernels.ranked import keep_by_rank
@@ -71,7 +71,6 @@ __all__ = [
     "row_products",
     "select",
     "tally",
-    "vote_band",
 ]
 
 

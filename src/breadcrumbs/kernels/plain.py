@@ -453,19 +453,45 @@ MEAN, SUM, LARGEST = 0, 1, 2
 
 
 def elect_band(
-    base, models, unit: int, cuts, kind: int, majority: int, alpha: float, extent, out, found
-) -> float:
+    base,
+    models,
+    unit: int,
+    cuts,
+    kind: int,
+    majority: int,
+    alpha: float,
+    extent,
+    out,
+    found,
+    where,
+    other,
+) -> tuple[float, int, int, float]:
     """Write ``base + alpha * step``, rounded once, to raw ``out``; `merge_band` for elections.
 
     The elected sign of an entry is that of the sum of what the cuts keep of all models, and
     ``majority`` (1 or -1) where the sum is 0. The step is, of the kept task vectors of that sign,
     the mean (``kind`` 0), the sum (1) or the one of the largest magnitude (2); 0 if there is none,
     and then zeros keep the base's sign. Up to 32 models, all of weight 1. found: (n,) float64, set
-    to the steps, or empty. Returns the sum of squares of the steps.
+    to the steps, or empty. where: positions, and other: raw weights of the output, for the entries
+    whose sum is 0 of terms that are not, and what they would be with the other majority, as far as
+    there is room; or both are empty. Returns the sum of squares of the steps, and, unless these are
+    empty, how many more entries elect 1 than -1, how many are undecided, and how much larger the
+    squares would be. The votes are right where the sums are provably exact.
     """
-    return _elect_all(
-        base, models, _kept(base, models, unit, cuts), kind, majority, alpha, extent, out, found
-    )
+    keep = _kept(base, models, unit, cuts)
+    squares = _elect_all(base, models, keep, kind, majority, alpha, extent, out, found)
+    if not where.size:
+        return squares, 0, 0, 0.0
+    terms = np.where(keep, widen(models).astype(np.float64) - widen(base).astype(np.float64), 0.0)
+    total = terms.sum(axis=0)
+    votes = int(np.count_nonzero(total > 0)) - int(np.count_nonzero(total < 0))
+    undecided = np.flatnonzero((total == 0) & terms.any(axis=0))
+    again = np.empty_like(out)
+    rest = kind, -majority, alpha, extent, again, np.empty(0)
+    more = _elect_all(base, models, keep, *rest) - squares
+    room = undecided[: where.size]
+    where[: room.size], other[: room.size] = room, again[room]
+    return squares, votes, undecided.size, more
 
 
 def elect_drawn(
@@ -498,13 +524,13 @@ def elect_weighted(
     out,
     found,
     kept,
-) -> tuple[float, bool]:
+) -> tuple[float, int, bool]:
     """Like `elect_band` or, with no cuts, `elect_drawn` of (keys, start, limits), with weights.
 
     weights: (G,), by which the task vectors are multiplied before the election. shares: of each set
     of models, as the bits of a number, what the mean of theirs is divided by (1 if that is 0); one
-    entry for other kinds. Returns the squares, and whether a sum could not be had exactly, so that
-    the result does not hold.
+    entry for other kinds. Returns the squares, how many more entries elect 1 than -1, and whether a
+    sum could not be had exactly, so that the result does not hold.
     """
     keys, start, limits = drawn_
     if len(cuts):
@@ -548,15 +574,8 @@ def elect_weighted(
     added = alpha * step
     _round_raw(np.where(added == 0, wide, wide + added), out)
     _widen_extent(base, models, extent)
-    return float(np.einsum("i,i->", step, step)), inexact
-
-
-def vote_band(base, models, unit: int, cuts) -> int:
-    """Return how many more entries elect 1 than -1; right where the sums are provably exact."""
-    total = np.zeros(base.size)
-    none = np.empty(0)
-    add_band(base, models, unit, cuts, np.ones(len(models)), total, none, none)
-    return int(np.count_nonzero(total > 0)) - int(np.count_nonzero(total < 0))
+    votes = int(np.count_nonzero(total > 0)) - int(np.count_nonzero(total < 0))
+    return float(np.einsum("i,i->", step, step)), votes, inexact
 
 
 def _kept(base, models, unit: int, cuts) -> np.ndarray:
