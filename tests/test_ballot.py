@@ -122,7 +122,8 @@ def test_every_input_is_read_twice(mended: Counter[str], monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Tensor, "read_into", counted)
     at = np.full(4, np.float32(0.25).view(np.uint32))  # what a sample, which reads too, would find
-    monkeypatch.setattr(passes.Survey, "_sample", lambda self, models: dict.fromkeys(models, at))
+    sample = lambda self, models: dict.fromkeys(models, (at, 0.0))  # noqa: E731
+    monkeypatch.setattr(passes.Survey, "_sample", sample)
     arrays = family(1)
     merged(recipe(density=0.5), arrays)
     assert mended["put right"] >= 2

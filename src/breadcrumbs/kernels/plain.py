@@ -48,11 +48,12 @@ def magnitudes(base: np.ndarray, models: np.ndarray) -> np.ndarray:
 def tally(base, models, chunk: int, brackets, counts, sizes, kept) -> None:
     """Count, chunk by chunk, keys around two brackets and collect those inside them.
 
-    brackets: (G, 4) keys ``low, low_end, high, high_end``. counts: (chunks, G, 4) int64, to which
-    the numbers of keys < low, == low, < high, == high are added; equal ones are counted only for a
-    bracket of one key. kept: (G, capacity) keys, into which the keys from low to low_end and from
-    high to high_end, unless the bracket is one key, are written in order. sizes: (chunks, G) int64,
-    set to how many each chunk has of them, those included for which there was no room.
+    brackets: (G, 4) keys ``low, low_end, high, high_end``; one that ends before it begins asks for
+    nothing. counts: (chunks, G, 4) int64, to which the numbers of keys < low, == low, < high, ==
+    high are added; equal ones are counted only for a bracket of one key. kept: (G, capacity) keys,
+    into which the keys from low to low_end and from high to high_end, unless the bracket is one
+    key, are written in order. sizes: (chunks, G) int64, set to how many each chunk has of them,
+    those included for which there was no room.
     """
     filled = np.zeros(len(models), np.int64)
     for i, start in enumerate(range(0, base.size, chunk)):
@@ -61,6 +62,8 @@ def tally(base, models, chunk: int, brackets, counts, sizes, kept) -> None:
             inside = np.zeros(keys.size, np.bool_)
             for column in (0, 2):
                 low, end = brackets[t, column : column + 2]
+                if low > end:
+                    continue
                 counts[i, t, column] += np.count_nonzero(keys < low)
                 if low == end:
                     counts[i, t, column + 1] += np.count_nonzero(keys == low)
