@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,7 +98,15 @@ def merged_in_a_loop(base, steps, alpha: float, dtype) -> list[float]:
 def assert_right(base, models, keep, kernel, arguments, kind, majority, alpha, dtype) -> None:
     extent, out = np.array(plain.NO_EXTENT, np.uint32), np.empty(base.size, dtype)
     found = np.empty(base.size)
-    squares = kernel(base, models, *arguments, kind, majority, alpha, extent, out, found)
+    results = alpha, extent, out, found
+    spare = np.empty(base.size, np.uint32), np.empty(base.size, dtype)
+    banded = kernel.__name__ == "elect_band"
+    squares = kernel(base, models, *arguments, kind, majority, *results, *(spare if banded else ()))
+    if banded:
+        squares, votes, number, more = squares
+        assert_polled(
+            base, models, keep, (kind, majority, alpha, squares), spare, votes, number, more
+        )
     steps = elect_in_a_loop(base, models, keep, kind, majority)
     assert found.tolist() == steps
     # As strings, since 0 and -0 are equal.
@@ -106,6 +115,23 @@ def assert_right(base, models, keep, kernel, arguments, kind, majority, alpha, d
     )
     assert math.isclose(squares, math.fsum(step * step for step in steps), rel_tol=1e-12)
     assert plain.extent_of(extent, base.dtype) == plain.extent(np.vstack([base[None], models]))
+
+
+def assert_polled(base, models, keep, how, spare, votes, number, more) -> None:
+    """Compare votes, undecided entries and what the other majority makes of them with a loop's."""
+    kind, majority, alpha, squares = how
+    sums = [sum(terms_of(base, models, keep, i)) for i in range(base.size)]
+    assert votes == sum((total > 0) - (total < 0) for total in sums)
+    undecided = [
+        i for i, total in enumerate(sums) if total == 0 and any(terms_of(base, models, keep, i))
+    ]
+    where, other = spare[0][:number], spare[1][:number]
+    assert where.tolist() == undecided
+    steps = elect_in_a_loop(base, models, keep, kind, -majority)
+    merged = merged_in_a_loop(base, steps, alpha, other.dtype.type)
+    assert list(map(repr, floats(other))) == [repr(merged[i]) for i in undecided]
+    total = math.fsum(step * step for step in steps)
+    assert math.isclose(squares + more, total, rel_tol=1e-12, abs_tol=1e-15)
 
 
 @pytest.mark.parametrize("kernels", [plain, compiled])
@@ -117,9 +143,6 @@ def test_elect_band_is_an_election_in_a_loop(kernels, it, kind, majority, alpha,
     keep = cut_in_a_loop(base, models, unit, cuts)
     arguments = unit, cuts
     assert_right(base, models, keep, kernels.elect_band, arguments, kind, majority, alpha, dtype)
-    sums = [sum(terms_of(base, models, keep, i)) for i in range(base.size)]
-    votes = sum((total > 0) - (total < 0) for total in sums)
-    assert kernels.vote_band(base, models, unit, cuts) == votes
 
 
 @pytest.mark.parametrize("kernels", [plain, compiled])
@@ -142,27 +165,37 @@ def test_elect_drawn_is_an_election_in_a_loop(kernels, it, kind, majority, alpha
     assert kept.tolist() == [sum(row) if limits.size else 0 for row in keep]
 
 
-def assert_equal_results(name: str, base, arguments, dtype, *more) -> None:
+def assert_equal_results(base, dtype, run) -> None:
+    """Compare what ``run(kernel, extent, out, found)`` makes with both kernels."""
     results = []
     for kernel in (plain, compiled):
         extent, out = np.array(plain.NO_EXTENT, np.uint32), np.empty(base.size, dtype)
         with np.errstate(over="ignore"):
             found = np.empty(base.size)
-            squares = getattr(kernel, name)(base, *arguments, extent, out, found, *more)
-        results.append((plain.extent_of(extent, base.dtype), out, found, squares))
-    (extent, out, found, squares), (again, other, steps, sums) = results
-    assert extent == again and same(out, other)
+            squares, *rest = run(kernel, extent, out, found)
+        results.append((plain.extent_of(extent, base.dtype), out, found, squares, rest))
+    (extent, out, found, squares, rest), (again, other, steps, sums, more) = results
+    assert extent == again and same(out, other) and rest == more
     np.testing.assert_array_equal(found, steps)  # of steps of 0 the sign has no say
     assert math.isclose(squares, sums, rel_tol=1e-9)
 
 
-@given(rows(), st.data(), KINDS, MAJORITIES, ALPHAS, RAWS)
+@given(rows(), st.data(), KINDS, MAJORITIES, ALPHAS, RAWS, st.sampled_from([1, 2, 0]))
 @settings(max_examples=200)
-def test_elect_band(it, data, kind, majority, alpha, dtype):
+def test_elect_band(it, data, kind, majority, alpha, dtype, parts):
     base, models = it
     unit, cuts = data.draw(cuts_of_units(base, models))
-    arguments = models, unit, cuts, kind, majority, alpha
-    assert_equal_results("elect_band", base, arguments, dtype)
+    room = base.size // parts if parts else 0
+
+    def run(kernel, *results):
+        where, other = np.zeros(room, np.uint32), np.zeros(room, dtype)
+        how = unit, cuts, kind, majority, alpha
+        squares, votes, number, more = kernel.elect_band(base, models, *how, *results, where, other)
+        if number > room:
+            return squares, votes, number
+        return squares + more, votes, number, where.tolist(), other.tobytes()
+
+    assert_equal_results(base, dtype, run)
 
 
 @given(rows(), st.data(), KINDS, MAJORITIES, ALPHAS, RAWS)
@@ -170,16 +203,12 @@ def test_elect_band(it, data, kind, majority, alpha, dtype):
 def test_elect_drawn(it, data, kind, majority, alpha, dtype):
     base, models = it
     arguments = models, *data.draw(drawn_rows(models)), kind, majority, alpha
-    assert_equal_results("elect_drawn", base, arguments, dtype, np.zeros(len(models), np.int64))
 
+    def run(kernel, *results):
+        kept = np.zeros(len(models), np.int64)
+        return kernel.elect_drawn(base, *arguments, *results, kept), kept.tolist()
 
-@given(rows(), st.data())
-@settings(max_examples=100)
-def test_vote_band(it, data):
-    base, models = it
-    unit, cuts = data.draw(cuts_of_units(base, models))
-    votes = [kernel.vote_band(base, models, unit, cuts) for kernel in (plain, compiled)]
-    assert votes[0] == votes[1]
+    assert_equal_results(base, dtype, run)
 
 
 @pytest.mark.parametrize("number", [1, 2, 5, 32])
@@ -208,12 +237,11 @@ def test_elections_are_those_of_the_aggregate(number, dtype, seed, merge, majori
     kind = ["mean", "sum", "max"].index(merge)
     for kernel in (plain, compiled):
         extent, out = np.array(plain.NO_EXTENT, np.uint32), np.empty(base.size, dtype)
-        none = np.empty(0)
-        kernel.elect_band(base, models, 1500, cuts, kind, majority, alpha, extent, out, none)
+        spare = np.empty(0), np.empty(3000, np.uint32), np.empty(3000, dtype)
+        arguments = 1500, cuts, kind, majority, alpha, extent, out
+        _, votes, _, _ = kernel.elect_band(base, models, *arguments, *spare)
         assert same(out, expected)
-        assert aggregate.vote and kernel.vote_band(base, models, 1500, cuts) == aggregate.vote(
-            entries
-        )
+        assert aggregate.vote and votes == aggregate.vote(entries)
 
 
 SHARED = st.sampled_from([(0.3, 0.3, 0.3, 0.3, 0.3, 0.3), (0.5, -1.0, 1 / 3, 2.0, 0.1, 7.0)])
@@ -247,9 +275,11 @@ def test_elect_weighted_is_the_aggregates_election(
     kept = np.zeros(number, np.int64)
     found = np.empty(base.size)
     arguments = unit, cuts, drawn, kind, majority, given_, shares, alpha, extent, out, found, kept
-    _, inexact = kernel.elect_weighted(base, models, *arguments)
+    _, votes, inexact = kernel.elect_weighted(base, models, *arguments)
     if not inexact:
         assert (alpha * found == step).all()
+        vote: Any = election("mean", 1.0).vote
+        assert votes == vote(entries)
         assert same(out, plain.round_to(expected, name).view(dtype))
 
 
@@ -281,7 +311,8 @@ def test_opposite_terms_that_only_their_remainders_tell_apart():
         drawn = np.zeros(3, np.uint64), 0, np.empty(0, np.uint32)
         arguments = 2, np.empty((0, 3, 4), np.int64), drawn, 1, 1, weights, np.empty(1), 1.0
         results = extent, out, np.empty(0), np.zeros(3, int)
-        _, inexact = kernel.elect_weighted(base, models, *arguments, *results)
+        _, votes, inexact = kernel.elect_weighted(base, models, *arguments, *results)
+        assert votes == 0
         assert not inexact and out.tolist() == [np.float32(1 / 3), np.float32(-1 / 3)]
 
 

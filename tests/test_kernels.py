@@ -158,6 +158,8 @@ def brackets(draw, base, models):
             a = draw(st.one_of(near, finest))
             b = draw(st.one_of(st.just(a), near, finest))
             result[t, column : column + 2] = min(a, b), max(a, b)
+            if draw(st.sampled_from([False, False, True])):
+                result[t, column : column + 2] = survey.NOTHING
     return result
 
 
@@ -600,7 +602,8 @@ def test_brackets_hold_magnitudes_only(keys, kind, runs, n, data):
     low, low_end, high, high_end = survey.bracket(sample, first, last, n).tolist()
     # The kernels compare keys as numbers, so an end above infinity would be a NaN.
     infinity = int(np.array(np.inf, wide).view(keys))
-    assert low <= low_end <= infinity and high <= high_end <= infinity
+    assert low <= low_end <= infinity if first else (low, low_end) == survey.NOTHING
+    assert high <= high_end <= infinity if last < n else (high, high_end) == survey.NOTHING
 
 
 @given(st.integers(1, 10**9))

@@ -173,8 +173,19 @@ def test_many_models_take_several_passes(case, monkeypatch, seen):
         before = seen["_next"]
         assert_as_expected(run(base, models, threads, kernel, **case), right)
         assert seen["_next"] - before == 12 * starts  # one model a wave
-    monkeypatch.setattr(survey, "WAVE_BYTES", int(3.5 * survey.COLLECTED * 4 * 430))
+    monkeypatch.setattr(survey, "WAVE_BYTES", 500)
     assert_as_expected(run(base, models, **case), right)
+
+
+def test_a_pass_takes_as_many_models_as_there_is_room_for():
+    sample = np.repeat(np.arange(100, dtype=np.uint32), 8).reshape(4, 200)
+    two = np.array([10, 19, 50, 89], np.uint32)
+    assert survey.collected(sample, two, 1000) == 500
+    assert survey.collected(sample, np.array([7, 7, *survey.NOTHING], np.uint32), 1000) == 0
+    full = survey.WAVE_BYTES / 4
+    assert survey.wave([0, 0, 0, 0, 0]) == work.GROUP
+    assert survey.wave([full / 2, full / 2, 1]) == 2
+    assert survey.wave([2 * full, 0]) == 1
 
 
 WRONG = {

@@ -6,13 +6,16 @@ float64 task vectors; what it adds is rounded once, together with the base.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from breadcrumbs import electing, gram, plan_statistics
 from breadcrumbs.aggregates import Elementwise, Entries, Gram, Linear, Whole
+from breadcrumbs.ballot import Ballot, Polling
 from breadcrumbs.checkpoint.tensors import DTYPES
 from breadcrumbs.errors import MismatchError
 from breadcrumbs.kernels import plain
@@ -31,43 +34,67 @@ class Combining(Reading):
         for start, _, _, taus, kept, _ in self.chunks(segment, cuts):
             yield start, self._present(start, taus, kept)
 
-    def vote(self, segment: Segment, cuts: np.ndarray | None) -> int:
-        """Return the sum of the votes of a segment's entries."""
-        assert isinstance(self.aggregate, Elementwise) and self.aggregate.vote
-        fast = electing.vote(self, segment, cuts)
-        if fast is not None:
-            return fast
-        return sum(
-            self.aggregate.vote(self._present(start, taus, kept))
-            for start, _, _, taus, kept, _ in self.chunks(segment, cuts, again=True)
-        )
-
-    def write(self, segment: Segment, cuts: np.ndarray | None, known: object) -> SegmentReport:
-        """Merge a segment. known: the majority of the votes, or the coefficients, if asked for."""
+    def write(
+        self, segment: Segment, cuts: np.ndarray | None, known: object, ballot: Ballot | None = None
+    ) -> SegmentReport:
+        """Merge a segment. known: the coefficients, if asked for. ballot: where the majority of the
+        model is."""
         report = SegmentReport([0] * self.merging.number)
         if isinstance(self.aggregate, Whole):
             self._write_whole(segment, cuts, report)
             return report
         fast = SegmentReport([0] * self.merging.number)
-        majority = known if isinstance(known, int) else 1
-        if electing.elect(self, segment, cuts, majority, fast):
+        if electing.elect(self, segment, cuts, ballot, fast):
             return fast
         if isinstance(known, np.ndarray) and gram.combine(self, segment, known, fast):
             return fast
+        polling = Polling(ballot, segment) if ballot else None
         for start, _, base, taus, kept, untouched in self.chunks(segment, cuts, again=True):
             if isinstance(self.aggregate, Gram):
                 assert isinstance(known, np.ndarray)
                 found = gram.step(self, known, start, base, self.everyone(taus))
             elif isinstance(self.aggregate, Elementwise):
                 entries = self._present(start, taus, kept)
-                entries.majority = majority
+                entries.majority = polling.majority if polling else 1
                 found = self._found(self.aggregate.combine(entries, self.unscaled), base.shape)
                 report.counts.update(entries.counts)
+                if polling:
+                    self._poll(polling, start, base, entries, found, untouched)
             else:
                 found = self.engine.kernels.exact_sum(taus, self.merging.weights)
             self._count(kept, report)
             self.add(segment.index, start, base, found, untouched, report)
+        if polling:
+            polling.close(report)
         return report
+
+    def _poll(
+        self,
+        polling: Polling,
+        start: int,
+        base: np.ndarray,
+        entries: Entries,
+        found: np.ndarray,
+        untouched: np.ndarray,
+    ) -> None:
+        """Count votes, and find out what the other majority would make of what was found."""
+        assert isinstance(self.aggregate, Elementwise) and self.aggregate.vote
+        votes = self.aggregate.vote(entries)
+        turned = replace(entries, majority=-entries.majority, counts=Counter())
+        other = self._found(self.aggregate.combine(turned, self.unscaled), base.shape)
+        where = np.flatnonzero(other != found)
+        if entries.counts or self.engine.steps is not None or self.tensor.onto is not None:
+            polling.add_unknown(votes, where.size)
+            return
+        where = np.setdiff1d(where, untouched)
+        step, less = self._step(base, other)[where], self._step(base, found)[where]
+        try:
+            out = self._added(base[where], step)
+        except MismatchError:  # which only counts if that is the majority
+            polling.add_unknown(votes, where.size)
+            return
+        more = float(np.einsum("i,i->", step, step) - np.einsum("i,i->", less, less))
+        polling.add(votes, where + (start - polling.segment.start), out, more)
 
     @property
     def unscaled(self) -> Values:

@@ -20,6 +20,7 @@ import numpy as np
 
 from breadcrumbs import gram, kernels, work
 from breadcrumbs.aggregates import Elementwise, Gram, Whole
+from breadcrumbs.ballot import Ballot
 from breadcrumbs.checkpoint.tensors import Tensor
 from breadcrumbs.combining import Combining
 from breadcrumbs.hashing import FileDigests
@@ -56,6 +57,8 @@ class Engine:
     fits: dict[str, Any] = field(default_factory=dict)
     #: By tensor, what `rescale: l1` multiplies the task vectors by.
     ratios: dict[str, np.ndarray] = field(default_factory=dict)
+    #: The votes of all entries that are ranked together, where their majority has a say.
+    ballot: Ballot | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     #: By tensor: the share of it that passes before writing have done, entries written, bytes told.
     _done: dict[int, list[float]] = field(default_factory=dict)
@@ -89,14 +92,20 @@ class Engine:
 
     def left(self, job: Job) -> list[Segment]:
         """Return the segments that no earlier run has done, and report those that one has."""
-        segments = []
-        for segment in job.segments():
-            report = self.sink.is_done(segment)
-            if report is None:
-                segments.append(segment)
-            else:
+        found = [(segment, self.sink.is_done(segment)) for segment in job.segments()]
+        left = [segment for segment, report in found if report is None]
+        if self._votes(job):
+            self.ballot = Ballot(self.sink)
+            for segment, report in found:
+                if report is not None:
+                    self.ballot.note(segment, report)
+            if not left:  # but that run did not come to mend them
+                left = [segment for segment, _ in found if self.ballot.is_wrong(segment)]
+        again = set(left)
+        for segment, report in found:
+            if report is not None and segment not in again:
                 self._report(segment, report)
-        return segments
+        return left
 
     def ready(self, job: Job, then: Callable[[np.ndarray | None], list[Task]]) -> list[Task]:
         """Return the tasks that find what the transform must know, and then those of ``then``."""
@@ -136,27 +145,41 @@ class Engine:
     def before(self, job: Job, segments: list[Segment], cuts: np.ndarray | None) -> list[Task]:
         """Return the tasks that find what an aggregate must know, or at once those that write."""
         aggregate = self.plan.method.aggregate
-        known: dict[int, Any] = {}
-
-        def combining(index: int) -> Combining:
-            return Combining(Merging(self, job, self.plan.tensors[index]))
-
-        if isinstance(aggregate, Elementwise) and aggregate.vote and job.together:
-            votes: list[int] = []
-
-            def count(segment: Segment) -> None:
-                votes.append(combining(segment.index).vote(segment, cuts))
-                self.looked(segment.index, self._share([segment]))
-
-            def then() -> list[Task]:
-                majority = 1 if sum(votes) > 0 else -1
-                known.update((piece.index, majority) for piece in job.pieces)
-                return self._writes(job, segments, cuts, known)
-
-            return after([partial(count, segment) for segment in job.segments()], then)
+        if self._votes(job):
+            return self._election(job, segments, cuts)
         if isinstance(aggregate, Gram):
             return self._find_angles(aggregate, job, segments, cuts)
-        return self._writes(job, segments, cuts, known)
+        return self._writes(job, segments, cuts, {})
+
+    def _votes(self, job: Job) -> bool:
+        """Return whether the majority of the job's entries has a say."""
+        aggregate = self.plan.method.aggregate
+        return isinstance(aggregate, Elementwise) and aggregate.vote is not None and job.together
+
+    def _election(self, job: Job, segments: list[Segment], cuts: np.ndarray | None) -> list[Task]:
+        """Return the tasks that write, and then those that mend what the majority was not known of.
+
+        Segments that an earlier run has done count too.
+        """
+        ballot = self.ballot
+        assert ballot is not None
+
+        def mend(segment: Segment) -> list[Task]:
+            before = ballot.reports[segment.index, segment.start]
+            report = ballot.mend(segment)
+            if report is None:
+                combining = Combining(Merging(self, job, self.plan.tensors[segment.index]))
+                report = combining.write(segment, cuts, None, ballot)
+            self.sink.finish(segment, report)
+            self._report(segment, report, before)
+            return []
+
+        def then() -> list[Task]:
+            return [
+                partial(mend, segment) for segment in job.segments() if ballot.is_wrong(segment)
+            ]
+
+        return after(self._writes(job, segments, cuts, {}, ballot), then)
 
     def _find_angles(
         self, aggregate: Gram, job: Job, segments: list[Segment], cuts: np.ndarray | None
@@ -192,19 +215,29 @@ class Engine:
         return after(tasks, combine)
 
     def _writes(
-        self, job: Job, segments: list[Segment], cuts: np.ndarray | None, known: dict[int, Any]
+        self,
+        job: Job,
+        segments: list[Segment],
+        cuts: np.ndarray | None,
+        known: dict[int, Any],
+        ballot: Ballot | None = None,
     ) -> list[Task]:
+        @functools.cache
+        def merging_of(index: int) -> Merging:
+            return Merging(self, job, self.plan.tensors[index])
+
         def task(segment: Segment) -> Task:
             def write() -> list[Task]:
                 tensor = self.plan.tensors[segment.index]
                 if tensor.copied:
                     report = copy(self, tensor, segment)
                 else:
-                    merging = Merging(self, job, tensor)
+                    merging = merging_of(segment.index)
                     if merging.linear:
                         report = merging.write(segment, cuts)
                     else:
-                        report = Combining(merging).write(segment, cuts, known.get(segment.index))
+                        mine = known.get(segment.index)
+                        report = Combining(merging).write(segment, cuts, mine, ballot)
                 self.sink.finish(segment, report)
                 self._report(segment, report)
                 return []
@@ -213,12 +246,19 @@ class Engine:
 
         return [task(segment) for segment in segments]
 
-    def _report(self, segment: Segment, report: SegmentReport) -> None:
+    def _report(
+        self, segment: Segment, report: SegmentReport, instead: SegmentReport | None = None
+    ) -> None:
+        """Add what was done to a segment. instead: of what was reported of it before."""
         with self._lock:
             whole = self.reports[segment.index]
-            whole.kept = [a + b for a, b in zip(whole.kept, report.kept, strict=True)]
             whole.squares += report.squares
             whole.counts.update(report.counts)
+            if instead is not None:
+                whole.squares -= instead.squares
+                whole.counts.subtract(instead.counts)
+                return
+            whole.kept = [a + b for a, b in zip(whole.kept, report.kept, strict=True)]
         self._advance(segment.index, written=segment.stop - segment.start)
 
     def _share(self, segments: list[Segment]) -> float:

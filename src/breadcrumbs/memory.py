@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,8 @@ class ArraySink:
             for tensor in plan.tensors
         }
         self._flat = [array.reshape(-1) for array in self.arrays.values()]
+        self._kept: list[bytes] = []
+        self._lock = threading.Lock()
 
     def is_done(self, segment: Segment) -> SegmentReport | None:
         return None
@@ -31,6 +34,17 @@ class ArraySink:
 
     def finish(self, segment: Segment, report: SegmentReport) -> None:
         pass
+
+    def read(self, index: int, start: int, n: int) -> np.ndarray:
+        return self._flat[index][start : start + n].copy()
+
+    def keep(self, data: bytes) -> int:
+        with self._lock:
+            self._kept.append(data)
+            return len(self._kept) - 1
+
+    def kept(self, at: int, size: int) -> bytes:
+        return self._kept[at]
 
 
 def like(base: Any, arrays: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +24,7 @@ from breadcrumbs.hashing import FileDigests
 from breadcrumbs.plan import Plan
 from breadcrumbs.recipe import Model, Recipe, override, to_mapping
 from breadcrumbs.report import Report
-from breadcrumbs.sink import SegmentReport
+from breadcrumbs.sink import Election, SegmentReport
 from breadcrumbs.version import __version__
 from breadcrumbs.work import Segment
 
@@ -370,7 +370,8 @@ class FileSink:
         note = self.writer.done.get((segment.index, segment.start))
         if note is None or note["stop"] != segment.stop:
             return None
-        return SegmentReport(note["kept"], note["squares"], Counter(note["counts"]))
+        election = Election(*note["election"]) if note.get("election") else None
+        return SegmentReport(note["kept"], note["squares"], Counter(note["counts"]), election)
 
     def write(self, index: int, start: int, values: np.ndarray) -> None:
         self.writer.write(index, start, values)
@@ -382,7 +383,17 @@ class FileSink:
         digest = self._thread.hasher.hexdigest(length=16)
         del self._thread.hasher
         more = {"kept": report.kept, "counts": report.counts, "squares": report.squares}
+        more["election"] = report.election and astuple(report.election)
         self.writer.finished(segment.index, segment.start, segment.stop, digest, more)
+
+    def read(self, index: int, start: int, n: int) -> np.ndarray:
+        return self.writer.read(index, start, n)
+
+    def keep(self, data: bytes) -> int:
+        return self.writer.keep(data)
+
+    def kept(self, at: int, size: int) -> bytes:
+        return self.writer.kept(at, size)
 
 
 def with_settings(recipe: Recipe, **changes: Any) -> Recipe:

@@ -60,18 +60,9 @@ class Method:
     def passes(self) -> int:
         """How often each weight is read at most, but for tensors that fit a chunk."""
         aggregate = self.aggregate
-        votes = isinstance(aggregate, Elementwise) and aggregate.vote is not None
-        together = isinstance(self.transform, Band) and self.transform.unit({}) == "model"
         fits = self.transform.passes if isinstance(self.transform, Fitted) else 0
         prepares = isinstance(aggregate, Elementwise) and aggregate.passes(self.complete({}))
-        return (
-            1
-            + isinstance(self.transform, Band)
-            + isinstance(aggregate, Gram)
-            + (votes and together)
-            + fits
-            + prepares
-        )
+        return 1 + isinstance(self.transform, Band) + isinstance(aggregate, Gram) + fits + prepares
 
     @property
     def order(self) -> str:

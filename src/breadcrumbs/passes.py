@@ -53,16 +53,20 @@ class Survey:
     def start(self, then: Callable[[np.ndarray], list[Task]]) -> list[Task]:
         """Return the tasks of the first pass; the last one to end returns what ``then`` gives."""
         self.then = then
-        models = sorted({t for part in self.parts.values() for t in part.who})
-        step = survey.wave(self.n)
-        self.waves = [models[i : i + step] for i in range(0, len(models), step)]
+        self.waiting = sorted({t for part in self.parts.values() for t in part.who})
+        self.sampled: dict[int, tuple[np.ndarray, float]] = {}
         return self._next()
 
     def _next(self) -> list[Task]:
-        if not self.waves:
+        """Return the tasks of a pass for as many of the models as there is room for."""
+        if not self.waiting:
             return self.then(self.cuts)
         self.tries = 0
-        return self._pass(self._sample(self.waves.pop(0)))
+        some = self.waiting[:GROUP]
+        self.sampled |= self._sample([t for t in some if t not in self.sampled])
+        some = some[: survey.wave([self.sampled[t][1] for t in some])]
+        del self.waiting[: len(some)]
+        return self._pass({t: self.sampled.pop(t)[0] for t in some})
 
     def _pass(self, brackets: dict[int, np.ndarray]) -> list[Task]:
         for t, bracket in brackets.items():
@@ -127,12 +131,15 @@ class Survey:
         if unknown:
             self.tries += 1
             if self.tries < len(survey.MARGINS):
-                return self._pass(self._sample(unknown))
+                return self._pass({t: it[0] for t, it in self._sample(unknown).items()})
             return self._pass(self._histograms(unknown))
         return self._next()
 
-    def _sample(self, models: list[int]) -> dict[int, np.ndarray]:
-        """Return brackets of the two ranks for each model, from a sample of runs."""
+    def _sample(self, models: list[int]) -> dict[int, tuple[np.ndarray, float]]:
+        """Return brackets of the two ranks for each model, and how many entries lie in them, about.
+
+        Both are from a sample of runs.
+        """
         run = min(survey.RUN, self.n)
         places = [self._locate(at, run) for at in survey.sample_starts(self.n)]
         result = {}
@@ -143,7 +150,8 @@ class Survey:
             kernel = self.parts[places[0][0].index].kernels
             for t, keys in zip(group, kernel.magnitudes(rows[0], rows[1:]), strict=True):
                 margin = survey.MARGINS[self.tries]
-                result[t] = survey.bracket(keys, *self.job.ranks[t], self.n, margin)
+                bracket = survey.bracket(keys, *self.job.ranks[t], self.n, margin)
+                result[t] = bracket, survey.collected(keys, bracket, self.n)
         return result
 
     def _read_runs(self, places: list, group: list[int], rows: np.ndarray) -> None:

@@ -46,9 +46,9 @@ class Reading:
 
         def begin() -> Iterator[np.ndarray]:
             for segment in segments:
-                yield from (taus for _, _, _, taus, _, _ in self.chunks(segment, None))
+                yield from (taus for _, _, _, taus, _, _ in self.chunks(segment, None, again=True))
 
-        return self.transform.fit(begin, self.values)
+        return self.transform.fit(begin, self.values, self.engine.kernels)
 
     def ratios(self, segments: list[Segment], cuts: np.ndarray | None) -> np.ndarray:
         """Return, of each model that counts, the L1 norm of its task vector over what stays of it.
@@ -135,14 +135,16 @@ class Reading:
             base = plain.widen(rows[0]).astype(np.float64)
             mine = taus[group]
             if not isinstance(self.transform, Chances):  # which writes them by itself
-                np.subtract(plain.widen(rows[1:]), base, out=mine)
+                for row, tau in zip(rows[1:], mine, strict=True):  # fresh pages are few so
+                    np.subtract(plain.widen(row), base, out=tau)
             self._transform(rows, group, start, cuts, mine, kept[group])
             if self.scales is not None:
                 mine *= self.scales[group, None]
             elif self.scale != 1:
                 mine *= self.scale
         if isinstance(self.transform, Fitted) and self.tensor.name in self.engine.fits:
-            taus = self.transform.change(taus, self.engine.fits[self.tensor.name], self.values)
+            known = self.engine.fits[self.tensor.name]
+            taus = self.transform.change(taus, known, self.values, self.engine.kernels)
         return base, taus, kept, untouched
 
     def _transform(self, rows, group, start, cuts, taus, kept) -> None:

@@ -73,12 +73,12 @@ def run_tasks(tasks: Sequence[Task], threads: int, stop: threading.Event | None 
         raise errors[0]
 
 
-def after(work: Sequence[Callable[[], None]], then: Callable[[], list[Task]]) -> list[Task]:
+def after(work: Sequence[Callable[[], object]], then: Callable[[], list[Task]]) -> list[Task]:
     """Return tasks that each do one piece of ``work``; the last one to end returns ``then()``."""
     left = [len(work)]
     lock = threading.Lock()
 
-    def task(do: Callable[[], None]) -> Task:
+    def task(do: Callable[[], object]) -> Task:
         def run() -> list[Task]:
             do()
             with lock:

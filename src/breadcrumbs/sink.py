@@ -26,6 +26,18 @@ class Sink(Protocol):
         """Note that all entries of the segment have been written."""
         ...
 
+    def read(self, index: int, start: int, n: int) -> np.ndarray:
+        """Return a copy of entries that have been written."""
+        ...
+
+    def keep(self, data: bytes) -> int:
+        """Keep bytes, not in memory if the output is not, and return where they are."""
+        ...
+
+    def kept(self, at: int, size: int) -> bytes:
+        """Return bytes that were kept."""
+        ...
+
 
 class Nowhere:
     """A sink of nothing: for what reads and does not write."""
@@ -39,17 +51,37 @@ class Nowhere:
     def finish(self, segment: Segment, report: SegmentReport) -> None:
         pass
 
+    def read(self, index: int, start: int, n: int) -> np.ndarray:
+        raise NotImplementedError
+
+    def keep(self, data: bytes) -> int:
+        raise NotImplementedError
+
+    def kept(self, at: int, size: int) -> bytes:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Election:
+    """How a segment voted on the majority of the model: the sum of its ``votes``, the majority that
+    was ``elected`` when it was written, and how many entries are ``undecided`` without one."""
+
+    votes: int
+    elected: int
+    undecided: int
+
 
 @dataclass
 class SegmentReport:
     """kept: entries that stayed of each model. squares: sum of squares of the update.
 
-    counts: what an aggregate counted besides.
+    counts: what an aggregate counted besides. election: where a majority of the model is asked for.
     """
 
     kept: list[int]
     squares: float = 0.0
     counts: Counter[str] = field(default_factory=Counter)
+    election: Election | None = None
 
 
 @dataclass

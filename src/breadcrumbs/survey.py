@@ -10,6 +10,7 @@ is exact: the sample decides only how long it takes.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -27,8 +28,8 @@ ROOM = 0.06
 SPARE = 64
 #: Collected keys of all models of one pass over a unit, bytes, about; more models take more passes.
 WAVE_BYTES = 8 << 20
-#: What fraction of the entries is collected, about.
-COLLECTED = 0.02
+#: The bracket of a rank that is not asked for.
+NOTHING = (1, 0)
 
 
 def room(n: int) -> int:
@@ -36,12 +37,23 @@ def room(n: int) -> int:
     return int(ROOM * n) + SPARE
 
 
-def wave(n: int) -> int:
-    """Return how many models one pass over a unit of ``n`` entries takes.
+def wave(collected: Sequence[float]) -> int:
+    """Return how many of the models one pass takes that collect so many keys each, about.
 
     Never more than are read at once, so that memory does not grow with the number of models.
     """
-    return max(1, min(GROUP, int(WAVE_BYTES / (COLLECTED * n * 4))))
+    upto = np.cumsum(collected[:GROUP]) * 4
+    return max(1, int(np.searchsorted(upto, WAVE_BYTES, side="right")))
+
+
+def collected(sample: np.ndarray, bracket: np.ndarray, n: int) -> float:
+    """Return how many of n entries lie in brackets of more than one key, by a sample of them."""
+    inside = sum(
+        np.count_nonzero((sample >= low) & (sample <= end))
+        for low, end in (bracket[:2], bracket[2:])
+        if low < end
+    )
+    return inside / sample.size * n
 
 
 def sample_starts(n: int) -> list[int]:
@@ -67,8 +79,8 @@ def bracket(
     shift = 8 * sample.itemsize - 17  # sorting is slower: such keys are equal too often
     bins = (sample >> shift).astype(np.intp).ravel()
     upto = np.cumsum(np.bincount(bins, minlength=1 << 16))
-    low = _around(sample, upto, shift, first / n, margin) if first > 0 else (0, 0)
-    high = _around(sample, upto, shift, last / n, margin) if last < n else (0, 0)
+    low = _around(sample, upto, shift, first / n, margin) if first > 0 else NOTHING
+    high = _around(sample, upto, shift, last / n, margin) if last < n else NOTHING
     return np.array([*low, *high], sample.dtype)
 
 
@@ -116,7 +128,8 @@ class Tally:
     def empty(bracket: np.ndarray, chunks: int, n: int) -> Tally:
         """Return a tally of nothing yet, for a unit of ``n`` entries in ``chunks``."""
         numbers = np.zeros((6, chunks), np.int64)
-        kept = mapped(room(n), bracket.dtype)
+        collects = bracket[0] < bracket[1] or bracket[2] < bracket[3]
+        kept = mapped(room(n) if collects else 0, bracket.dtype)
         return Tally(bracket, numbers[:4].T, numbers[4], numbers[5], kept)
 
     def take(self, chunks: slice, counts: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> None:

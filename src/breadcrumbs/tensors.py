@@ -414,11 +414,11 @@ class Merging:
             kept[t] += more
 
     def draws_of(self, group: slice = _ALL) -> tuple[np.ndarray, np.ndarray]:
-        """Return the keys of the draws of a group of models, and their limits unless all stay."""
+        """Return the keys of the draws of a group of models, and their limits; none if all stay."""
         who = self.who[group]
-        keys = np.array([self.stream(t) for t in who], np.uint64)
         if not self.counting:
-            return keys, np.empty(0, np.uint32)
+            return np.empty(0, np.uint64), np.empty(0, np.uint32)
+        keys = np.array([self.stream(t) for t in who], np.uint64)
         limits = [min(math.floor(self.keep[t] * 2**32), plain.ALL) for t in who]
         return keys, np.array(limits, np.uint32)
 

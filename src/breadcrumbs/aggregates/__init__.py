@@ -119,9 +119,10 @@ class Elementwise:
     combine: (entries, values) -> step (n,). alpha is the parameter of that name, 1 if there is
     none; it is not among the values, so that another alpha needs no other step. vote: entries -> a
     number; where the whole model is ranked together, the sign of their sum over all entries is
-    found in a pass of its own, and given as ``entries.majority`` (1 where it is 1 or not asked for,
-    else -1). kind: values -> which of the fused kernels' elections it is, if it is one. statistics:
-    what it takes besides, of the shape of the weights.
+    given as ``entries.majority`` (1 where it is 1 or not asked for, else -1). It is known after the
+    last entry, so ``combine`` is asked what both would be. kind: values -> which of the fused
+    kernels' elections it is, if it is one. statistics: what it takes besides, of the shape of the
+    weights.
 
     prepare: (stream, values) -> what ``combine`` is to know of the whole model, found in passes of
     its own before anything is written, and given as ``entries.known``; no bit of it may depend on

@@ -16,12 +16,13 @@ import errno
 import json
 import os
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from blake3 import blake3
@@ -169,6 +170,7 @@ class Writer:
         self.files: list[tuple[OutFile, list[int]]] = []
         self._where: list[tuple[OutFile, int]] = []
         self._lock = threading.Lock()
+        self._kept: IO[bytes] | None = None
         with self.errors():
             self._check_output()
             self._check_room()
@@ -273,8 +275,11 @@ class Writer:
 
     def _find_done(self) -> None:
         """Take as done what the journal notes and what is on the disk as it was written."""
-        notes = {(note["tensor"], note["start"]): note for note in self._journal.segments()}
-        self.done = {place: note for place, note in notes.items() if self._is_whole(note)}
+        self.done = {place: note for place, note in self._notes().items() if self._is_whole(note)}
+
+    def _notes(self) -> dict[tuple[int, int], dict[str, Any]]:
+        """Return the last note of every segment, by tensor and start."""
+        return {(note["tensor"], note["start"]): note for note in self._journal.segments()}
 
     def _is_whole(self, note: dict[str, Any]) -> bool:
         """Return whether the entries of a note lie in the file as they were written."""
@@ -295,6 +300,33 @@ class Writer:
         with self.errors():
             file.write(offset + start * self.entries[number].itemsize, data)
 
+    def read(self, number: int, start: int, n: int) -> np.ndarray:
+        """Return a copy of n entries that have been written, from flat position ``start`` on."""
+        (file, offset), entry = self._where[number], self.entries[number]
+        with self.errors():
+            data = file.read(offset + start * entry.itemsize, n * entry.itemsize)
+        return np.frombuffer(data, DTYPES[entry.dtype]).copy()
+
+    def keep(self, data: bytes) -> int:
+        """Keep bytes until the output is whole, in a file without a name on its disk."""
+        with self._lock, self.errors():
+            if self._kept is None:
+                self._kept = tempfile.TemporaryFile(dir=self.partial)  # noqa: SIM115
+            at = self._kept.seek(0, os.SEEK_END)
+            self._kept.write(data)
+            return at
+
+    def kept(self, at: int, size: int) -> bytes:
+        """Return bytes that were kept at ``at``."""
+        with self._lock, self.errors():
+            assert self._kept is not None
+            self._kept.seek(at)
+            return self._kept.read(size)
+
+    def _forget(self) -> None:
+        if self._kept is not None:
+            self._kept.close()
+
     def finished(self, number: int, start: int, stop: int, digest: str, more: dict) -> None:
         """Note that entries ``start`` to ``stop`` of a tensor are written."""
         with self._lock, self.errors():
@@ -305,7 +337,7 @@ class Writer:
     def verify(self) -> None:
         """Read the output again and compare digests; OutputError names the first difference."""
         with self.errors():
-            for note in self._journal.segments():
+            for note in self._notes().values():
                 if not self._is_whole(note):
                     name = self.entries[note["tensor"]].name
                     raise OutputError(
@@ -315,6 +347,7 @@ class Writer:
 
     def close(self, extras: Callable[[Path], None]) -> None:
         """Write headers, index and what ``extras`` adds to a folder, and give it its final name."""
+        self._forget()
         with self.errors():
             for file, group in self.files:
                 head = header([self.entries[i] for i in group], self.metadata)
@@ -359,6 +392,7 @@ class Writer:
 
     def abandon(self) -> None:
         """Leave the partial folder for a later resume."""
+        self._forget()
         for file, _ in self.files:
             file.close()
         self._journal.close()

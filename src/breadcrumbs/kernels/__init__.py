@@ -64,7 +64,7 @@ def of_kept(chosen: ModuleType | None = None) -> ModuleType:
 def _forget_old() -> None:
     """Delete kernels that were compiled before a source changed; Numba only looks at their own."""
     folder = Path(__file__).parent
-    newest = max(path.stat().st_mtime for path in folder.glob("*.py"))
+    newest = max(path.stat().st_mtime for path in folder.rglob("*.py"))
     for kept in (folder / "__pycache__").glob("*.nb?"):
         with contextlib.suppress(OSError):
             if kept.stat().st_mtime < newest:

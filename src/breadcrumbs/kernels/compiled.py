@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from breadcrumbs.kernels import plain
-from breadcrumbs.kernels.elections import elect_band, elect_drawn, vote_band
+from breadcrumbs.kernels.elections import elect_band, elect_drawn
 from breadcrumbs.kernels.plain import NO_EXTENT, extent_of, histogram
 from breadcrumbs.kernels.products import combine, products, row_products
 from breadcrumbs.kernels.ranked import keep_by_rank
@@ -33,8 +33,10 @@ from breadcrumbs.kernels.steps import (
     _keep_between,
     _keep_drawn,
     _magnitudes,
+    _magnitudes_and_count,
     _magnitudes_and_counts,
     _mark,
+    _mark_both,
     _merge,
     _merge_pair,
     _number,
@@ -71,7 +73,6 @@ __all__ = [
     "row_products",
     "select",
     "tally",
-    "vote_band",
 ]
 
 
@@ -97,20 +98,31 @@ def tally(base, models, chunk, brackets, counts, sizes, kept):
                 marks[:] = 0
             for t in range(models.shape[0]):
                 low, low_end, high, high_end = bounds[t]
-                below_low, below_high = _magnitudes_and_counts(
-                    models[t, start:stop], wide[:size], low, high, magnitudes[:size]
-                )
-                counts[i, t, 0] += below_low
-                counts[i, t, 2] += below_high
+                model, mine = models[t, start:stop], magnitudes[:size]
+                if low <= low_end and high <= high_end:
+                    below_low, below_high = _magnitudes_and_counts(
+                        model, wide[:size], low, high, mine
+                    )
+                    counts[i, t, 0] += below_low
+                    counts[i, t, 2] += below_high
+                else:
+                    column = 0 if low <= low_end else 2
+                    below = low if low <= low_end else high
+                    below = below if low <= low_end or high <= high_end else np.float32(0.0)
+                    counts[i, t, column] += _magnitudes_and_count(model, wide[:size], below, mine)
                 if low == low_end:
-                    counts[i, t, 1] += _count_equal(magnitudes[:size], low)
-                    low_end = np.float32(-1.0)
+                    counts[i, t, 1] += _count_equal(mine, low)
                 if high == high_end:
-                    counts[i, t, 3] += _count_equal(magnitudes[:size], high)
-                    high_end = np.float32(-1.0)
-                if low_end >= 0.0 or high_end >= 0.0:
-                    _mark(magnitudes[:size], low, low_end, high, high_end, marks[:size])
-                    filled[t] = _collect(keys, words, kept[t], filled[t])
+                    counts[i, t, 3] += _count_equal(mine, high)
+                if low < low_end and high < high_end:
+                    _mark_both(mine, low, low_end, high, high_end, marks[:size])
+                elif low < low_end:
+                    _mark(mine, low, low_end, marks[:size])
+                elif high < high_end:
+                    _mark(mine, high, high_end, marks[:size])
+                else:
+                    continue
+                filled[t] = _collect(keys, words, kept[t], filled[t])
         sizes[i] += filled
 
 

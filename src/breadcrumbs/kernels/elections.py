@@ -11,21 +11,18 @@ import numpy as np
 
 from breadcrumbs.kernels.plain import LARGEST, MEAN
 from breadcrumbs.kernels.steps import (
-    _add_between,
     _bounds,
     _count_drawn,
-    _count_unusual,
     _draw,
     _extent,
-    _merge,
     _number,
-    _round,
     _runs,
     _squares,
     _widen,
     inline,
     jit,
 )
+from breadcrumbs.kernels.undecided import _gather, _mark, _merge_step, _sum_signs
 
 #: Entries of a block: its arrays and the models just fill the first-level cache.
 BLOCK = 1024
@@ -141,22 +138,6 @@ def _take_largest(base, highest, lowest, least, step):
         step[i] = np.float64(high if step[i] > least else low) - np.float64(base[i])
 
 
-@jit
-def _keep_zeros(base, step, alpha, merged):
-    """Where nothing is added keep the base's zero, with its sign."""
-    for i in range(merged.size):
-        if merged[i] == 0.0 and alpha * step[i] == 0.0:
-            merged[i] = base[i]
-
-
-@jit
-def _sum_signs(total):
-    votes = np.int64(0)
-    for i in range(total.size):
-        votes += np.int64(total[i] > 0.0) - np.int64(total[i] < 0.0)
-    return votes
-
-
 # --- a block ---------------------------------------------------------------------------------
 # Its state: the total and then the step, the sum of magnitudes, the counts,
 # and the highest and the lowest weight kept. Which of them are in use, the kind decides.
@@ -219,11 +200,7 @@ def _finish(base, wide, models, start, step, alpha, merged, single, extent, out,
     stop = start + base.size
     if found.size:
         found[:] = step
-    _merge(wide, step, alpha, merged)
-    unusual = _count_unusual(merged)
-    if unusual:
-        _keep_zeros(wide, step, alpha, merged)
-    _round(merged, single, unusual, out)
+    _merge_step(wide, step, alpha, merged, single, out)
     _extent(base, extent)
     for t in range(models.shape[0]):
         _extent(models[t, start:stop], extent)
@@ -234,9 +211,38 @@ def _finish(base, wide, models, start, step, alpha, merged, single, extent, out,
 
 
 @jit
-def elect_band(base, models, unit, cuts, kind, majority, alpha, extent, out, found):
+def _elect_otherwise(kind, majority, wide, state, places, space, alpha, single, other):
+    """Write what some entries of a block would be with that majority; return their squares."""
+    step, size, counts, highest, lowest, base, merged = space
+    k = places.size
+    _, all_size, all_counts, all_highest, all_lowest = state
+    step[:k] = 0.0
+    _gather(wide, places, base)
+    if kind == LARGEST:
+        _gather(all_highest, places, highest)
+        _gather(all_lowest, places, lowest)
+    else:
+        _gather(all_size, places, size)
+        _gather(all_counts, places, counts)
+    mine = step[:k], size[:k], counts[:k], highest[:k], lowest[:k]
+    _elect(kind, majority, base[:k], mine)
+    _merge_step(base[:k], step[:k], alpha, merged[:k], single[:k], other)
+    return _squares(step[:k])
+
+
+@inline
+def _space():
+    floats, singles = np.empty((3, BLOCK)), np.empty((3, BLOCK), np.float32)
+    counts = np.empty(BLOCK, np.int32)
+    return floats[0], floats[1], counts, singles[0], singles[1], singles[2], floats[2]
+
+
+@jit
+def elect_band(base, models, unit, cuts, kind, majority, alpha, extent, out, found, where, other):
     """See `plain.elect_band`."""
     n = base.size
+    votes, undecided, more = np.int64(0), np.int64(0), 0.0
+    places_, marks, space = np.empty(BLOCK, np.int64), np.empty(BLOCK, np.uint8), _space()
     wide_, single_ = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     totals, sizes = np.empty(BLOCK), np.empty(BLOCK)
     counts = np.empty(BLOCK, np.int32)
@@ -264,7 +270,21 @@ def elect_band(base, models, unit, cuts, kind, majority, alpha, extent, out, fou
                     j = ends[r]
                     _cut(kind, model, wide, firsts[r], lasts[r], state, i, j)
                     i = j
+            k = 0
+            if where.size:
+                votes += _sum_signs(step)
+                k = _mark(kind, wide, step, size, highest[:m], marks, places_)
             _elect(kind, majority, wide, state)
+            if k:
+                if undecided + k <= where.size:
+                    places, at = places_[:k], slice(undecided, undecided + k)
+                    where[at] = start + places
+                    more += _elect_otherwise(
+                        kind, -majority, wide, state, places, space, alpha, single, other[at]
+                    )
+                    _gather(step, places, space[0])
+                    more -= _squares(space[0][:k])
+                undecided += k
             squares += _finish(
                 base[start:stop],
                 wide,
@@ -278,7 +298,7 @@ def elect_band(base, models, unit, cuts, kind, majority, alpha, extent, out, fou
                 out[start:stop],
                 found[start:stop],
             )
-    return squares
+    return squares, votes, undecided, more
 
 
 @jit
@@ -322,35 +342,3 @@ def elect_drawn(base, models, keys, start, limits, kind, majority, alpha, extent
             found[a:b],
         )
     return squares
-
-
-@jit
-def vote_band(base, models, unit, cuts):
-    """See `plain.vote_band`."""
-    n = base.size
-    wide, magnitudes = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
-    total = np.empty(BLOCK)
-    bounds = np.empty(4, np.float32)
-    ends, firsts, lasts = np.empty(3, np.int64), np.empty(3, np.float32), np.empty(3, np.float32)
-    ties = np.empty((models.shape[0], 2), np.int64)
-    votes = np.int64(0)
-    for u in range(cuts.shape[0]):
-        ties[:, 0] = cuts[u, :, 1]
-        ties[:, 1] = cuts[u, :, 3]
-        end = min(n, (u + 1) * unit)
-        for start in range(u * unit, end, BLOCK):
-            stop = min(end, start + BLOCK)
-            m = stop - start
-            _widen(base[start:stop], wide[:m])
-            total[:m] = 0.0
-            for t in range(models.shape[0]):
-                model = models[t, start:stop]
-                _bounds(cuts[u, t], bounds)
-                runs = _runs(model, wide[:m], magnitudes, bounds, ties[t], ends, firsts, lasts)
-                i = 0
-                for r in range(runs):
-                    j = ends[r]
-                    _add_between(model[i:j], wide[i:j], firsts[r], lasts[r], total[i:j])
-                    i = j
-            votes += _sum_signs(total[:m])
-    return votes

@@ -60,6 +60,17 @@ def _magnitudes_and_counts(model, base, low, high, out):
 
 
 @jit
+def _magnitudes_and_count(model, base, low, out):
+    """Write |model - base|; return how many are below ``low``."""
+    below = np.uint32(0)
+    for i in range(out.size):
+        magnitude = abs(_number(model[i]) - base[i])
+        out[i] = magnitude
+        below += np.uint32(magnitude < low)
+    return below
+
+
+@jit
 def _magnitudes(model, base, out):
     for i in range(out.size):
         out[i] = abs(_number(model[i]) - base[i])
@@ -74,7 +85,13 @@ def _count_equal(magnitudes, key):
 
 
 @jit
-def _mark(magnitudes, low, low_end, high, high_end, marks):
+def _mark(magnitudes, low, end, marks):
+    for i in range(magnitudes.size):
+        marks[i] = np.uint8((magnitudes[i] >= low) & (magnitudes[i] <= end))
+
+
+@jit
+def _mark_both(magnitudes, low, low_end, high, high_end, marks):
     for i in range(magnitudes.size):
         x = magnitudes[i]
         marks[i] = np.uint8((x >= low) & (x <= low_end)) | np.uint8((x >= high) & (x <= high_end))

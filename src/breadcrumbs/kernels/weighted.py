@@ -19,6 +19,7 @@ from breadcrumbs.kernels.steps import (
     jit,
 )
 from breadcrumbs.kernels.terms import BLOCK, _add_model, _begin, _elect, _state
+from breadcrumbs.kernels.undecided import _sum_signs
 
 
 @jit
@@ -70,7 +71,7 @@ def elect_weighted(
     bounds = np.empty(4, np.float32)
     ends, firsts, lasts = np.empty(3, np.int64), np.empty(3, np.float32), np.empty(3, np.float32)
     ties = np.empty((models.shape[0], 2), np.int64)
-    squares = 0.0
+    squares, votes = 0.0, np.int64(0)
     for u in range(max(1, cuts.shape[0])):
         if cuts.shape[0]:
             ties[:, 0] = cuts[u, :, 1]
@@ -102,6 +103,7 @@ def elect_weighted(
                     _subtract(model, wide, taus)
                 _add_model(kind, taus, weights[t], t, state, wrong)
             _elect(kind, majority, shares, state, step, wrong)
+            votes += _sum_signs(state[2][:m])
             squares += _finish(
                 base[a:b],
                 wide,
@@ -115,4 +117,4 @@ def elect_weighted(
                 out[a:b],
                 found[a:b],
             )
-    return squares, _any(inexact)
+    return squares, votes, _any(inexact)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -92,14 +93,16 @@ class Chances:
 class Fitted:
     """Change the values of a tensor's task vectors by a function that is fitted to them first.
 
-    fit: (begin, values) -> numbers; ``begin()`` yields the task vectors (T, n) of the tensor, some
-    entries at a time, as often as it is called. change: (task vectors (T, n), what was fitted,
-    values) -> the changed ones, entry by entry. passes: how often ``fit`` begins. absent: whether a
-    model that lacks the tensor takes part with zeros, because each one's result depends on all.
+    fit: (begin, values, kernels) -> numbers; ``begin()`` yields the task vectors (T, n) of the
+    tensor, some entries at a time, as often as it is called. change: (task vectors (T, n), what was
+    fitted, values, kernels) -> the changed ones, entry by entry. Both may overwrite the task
+    vectors that they are given; kernels: with ``exact_sum``, as `kernels.plain` has it. passes: how
+    often ``fit`` begins. absent: whether a model that lacks the tensor takes part with zeros,
+    because each one's result depends on all.
     """
 
-    fit: Callable[[Callable[[], Iterator[np.ndarray]], Values], Any]
-    change: Callable[[np.ndarray, Any, Values], np.ndarray]
+    fit: Callable[[Callable[[], Iterator[np.ndarray]], Values, ModuleType], Any]
+    change: Callable[[np.ndarray, Any, Values, ModuleType], np.ndarray]
     parameters: Mapping[str, Parameter]
     passes: int
     absent: bool = False

@@ -11,10 +11,10 @@ hold what the quantised mean leaves of it, so they make good its error.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from types import ModuleType
 
 import numpy as np
 
-from breadcrumbs.kernels.plain import exact_sum
 from breadcrumbs.parameters import Integer, Values
 from breadcrumbs.transforms import Fitted
 
@@ -32,35 +32,59 @@ def _range(parts: Iterator[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return low[:, None], high[:, None]
 
 
-def _restored(rows: np.ndarray, ends: tuple[np.ndarray, np.ndarray], bits: int) -> np.ndarray:
-    """Return rows (T, n) from codes of so many bits between the ends (T, 1)."""
-    low, high = ends
-    spread = high - low
-    constant = spread < 2.0**-1000  # of less, the scale would be infinite
-    scale = (2**bits - 1) / np.where(constant, 1.0, spread)
-    zero = -np.round(scale * low)
-    codes = np.clip(np.round(scale * rows + zero), 0, 2**bits - 1)
-    return np.where(constant, rows, (codes - zero) / scale)
+def _restore(rows: np.ndarray, ends: tuple[np.ndarray, np.ndarray], bits: int) -> np.ndarray:
+    """Put rows (T, n) in place from codes of so many bits between the ends (T, 1); return them."""
+    for row, low, high in zip(rows, *ends, strict=True):
+        spread = high[0] - low[0]
+        if spread < 2.0**-1000:  # a constant: the scale would be infinite
+            continue
+        scale = (2**bits - 1) / spread
+        zero = -np.round(scale * low[0])
+        row *= scale
+        row += zero
+        np.rint(row, out=row)
+        np.clip(row, 0, 2**bits - 1, out=row)
+        row -= zero
+        row /= scale
+    return rows
 
 
-def _mean(taus: np.ndarray) -> np.ndarray:
-    return exact_sum(taus)[None] / max(len(taus), 1)
+def _mean(taus: np.ndarray, kernels: ModuleType) -> np.ndarray:
+    return kernels.exact_sum(taus)[None] / max(len(taus), 1)
 
 
-def _fit_residual(begin: Begin, values: Values) -> tuple:
-    ends = _range(_mean(taus) for taus in begin())
-    bits = values["base_bits"]
-    return ends, _range(taus - _restored(_mean(taus), ends, bits) for taus in begin())
+def _split(
+    taus: np.ndarray, ends: tuple[np.ndarray, np.ndarray], bits: int, kernels: ModuleType
+) -> np.ndarray:
+    """Return the restored mean (1, n), and leave in ``taus`` what it leaves of them."""
+    shared = _restore(_mean(taus, kernels), ends, bits)
+    taus -= shared
+    return shared
 
 
-def _change_residual(taus: np.ndarray, known: tuple, values: Values) -> np.ndarray:
-    shared = _restored(_mean(taus), known[0], values["base_bits"])
-    return shared + _restored(taus - shared, known[1], values["offset_bits"])
+def _fit_residual(begin: Begin, values: Values, kernels: ModuleType) -> tuple:
+    ends, bits = _range(_mean(taus, kernels) for taus in begin()), values["base_bits"]
+
+    def left() -> Iterator[np.ndarray]:
+        for taus in begin():
+            _split(taus, ends, bits, kernels)
+            yield taus
+
+    return ends, _range(left())
+
+
+def _change_residual(
+    taus: np.ndarray, known: tuple, values: Values, kernels: ModuleType
+) -> np.ndarray:
+    shared = _split(taus, known[0], values["base_bits"], kernels)
+    _restore(taus, known[1], values["offset_bits"])
+    taus += shared
+    return taus
 
 
 TVQ = Fitted(
-    fit=lambda begin, values: _range(begin()),
-    change=lambda taus, known, values: _restored(taus, known, values["bits"]),
+    fit=lambda begin, values, kernels: _range(begin()),
+    change=lambda taus, known, values, kernels: _restore(taus, known, values["bits"]),
     parameters={"bits": Integer(4, 1, "bits of an entry of a task vector", 16)},
     passes=1,
 )
