@@ -11,7 +11,7 @@ from typing import Any
 from experiments.paper.choosing import COMPARED, mean, settings, summary
 from experiments.paper.drawing import COLOURS, NAMES, drawn
 from experiments.paper.family import Family, say
-from experiments.paper.tall import entries
+from experiments.paper.tall import weights
 
 
 def measure(family: Family) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def measure(family: Family) -> dict[str, Any]:
             "raw": round(test.raw, 5),
         }
         say(f"{method}: {result[method]}")
-    return {str(entries(family, family.tasks)[0]): result}
+    return {str(weights(family, family.tasks)[0]): result}
 
 
 def sizes(found: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
