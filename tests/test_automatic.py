@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from safetensors.numpy import save_file
 
 import breadcrumbs
-from breadcrumbs import cli, merging, recipe
+from breadcrumbs import cli, merging, recipe, tasks
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.sweep import Sweep
 
@@ -186,3 +186,21 @@ def test_progress_counts_what_is_read_to_find_it(tmp_path: Path) -> None:
             total = plan.bytes_read + plan.bytes_measured
             merging.to_files(plan, tmp_path / f"out{alpha}", threads=1, progress=told.append)
         assert sum(told) == total
+
+
+def test_task_files_serve_where_they_are_whole(tmp_path: Path) -> None:
+    base, models = family(2)
+    for transform in ("none", "breadcrumbs"):
+        for number, model in enumerate(models):
+            tasks.pack(
+                base, model, tmp_path / f"{transform}{number}.safetensors", transform=transform
+            )
+    save_file(base, tmp_path / "base.safetensors")
+    whole, cut = (
+        [tmp_path / f"{t}{n}.safetensors" for n in (0, 1)] for t in ("none", "breadcrumbs")
+    )
+    merged = breadcrumbs.merge(tmp_path / "base.safetensors", whole, alpha="auto")
+    expected = breadcrumbs.merge(base, models, alpha="auto")
+    assert all(np.array_equal(merged[name], expected[name]) for name in base)
+    with pytest.raises(RecipeError, match=r"breadcrumbs0.safetensors: was cut.*Give a number"):
+        breadcrumbs.merge(tmp_path / "base.safetensors", cut, alpha="auto")

@@ -50,6 +50,13 @@ def fixed(
     asked = plan.automatic
     if not asked:
         return plan
+    for model in plan.models:
+        if model.task is not None and model.task.transform != "none":
+            raise RecipeError(
+                f"{model.label}: was cut by {model.task.transform} when it was packed, and alpha:"
+                " auto compares the step with whole task vectors. Give a number, or pack with"
+                " --transform none."
+            )
     measured = replace(_with(plan, 1.0), onto=None, tensors=tuple(map(_measured, asked)))
     sink = Products(measured)
     engine.run(measured, sink, threads=threads, kernel=kernel, progress=progress)
