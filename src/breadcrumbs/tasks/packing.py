@@ -261,7 +261,7 @@ class _Packing(Engine):
             self._write_block(index, number, block.keep, block.values, None, mine)
 
     def _write_block(self, index: int, number: int, keep, values, base, mine: slice) -> None:
-        at = np.flatnonzero(keep).astype(np.uint32)
+        at = np.flatnonzero(keep.view(np.bool_)).astype(np.uint32)
         if not at.size:
             row, data = (0,) * 5, b""
         else:
