@@ -36,6 +36,12 @@ def task() -> None:
     help="What is kept, such as magnitude; none keeps all that changed.",
 )
 @click.option("-p", "--param", "params", multiple=True, help="KEY=VALUE of the transform.")
+@click.option(
+    "--encoding",
+    default="exact",
+    show_default=True,
+    help="Of the weights kept: exact, int8, int4, ternary, tvq:bits=3, tsv:rank=16, tsv:energy=.8.",
+)
 @click.option("--name", default="", help="Of the task. Default: the last part of the path.")
 @click.option("--author", default="", help="Who made the fine-tuning.")
 @click.option("--license", default="", help="Under which licence it may be used.")
@@ -53,9 +59,12 @@ def pack(base: str, finetuned: str, output: str, **options: Any) -> None:
 
     The weights are kept as they are, so merging task files gives the same bits as merging the
     fine-tunings by the method of that transform. With `--transform none` that holds for any method.
+    Other encodings than `exact` make smaller files that come near the weights; the error is printed
+    and in the file (docs/task-file.md).
 
     \b
     breadcrumbs task pack base ft1 -o t1.safetensors
+    breadcrumbs task pack base ft1 -o t1.safetensors --encoding int8
     breadcrumbs task pack base ft1 -o t1.safetensors -p beta=0.85 -p gamma=0.993
     breadcrumbs task pack org/base org/ft --transform none -o t1.safetensors --author "A. Author"
     """
@@ -76,6 +85,7 @@ def pack(base: str, finetuned: str, output: str, **options: Any) -> None:
             said = packing.of(
                 plan,
                 output,
+                encoding=options["encoding"],
                 author=options["author"],
                 license=options["license"],
                 threads=options["threads"],
@@ -90,7 +100,16 @@ def pack(base: str, finetuned: str, output: str, **options: Any) -> None:
         click.echo(
             f"{output}: {said.kept:,} of {said.weights:,} weights ({said.density:.2%}),"
             f" {sizes.human(nbytes)}, {nbytes / whole:.3f} of the model's {sizes.human(whole)}"
+            f"{_lost(said)}"
         )
+
+
+def _lost(said: Any) -> str:
+    """Return what an encoding loses, in words."""
+    if said.error is None:
+        return ""
+    relative, largest = said.error["relative"], said.error["largest"]
+    return f"; {said.encoding} loses {relative:.2%} of the kept task vector, at most {largest:.2g}"
 
 
 @command()

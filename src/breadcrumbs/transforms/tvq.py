@@ -11,6 +11,7 @@ hold what the quantised mean leaves of it, so they make good its error.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -34,13 +35,30 @@ def _range(parts: Iterator[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 def _restored(rows: np.ndarray, ends: tuple[np.ndarray, np.ndarray], bits: int) -> np.ndarray:
     """Return rows (T, n) from codes of so many bits between the ends (T, 1)."""
+    return np.where(_constant(ends), rows, restored(codes(rows, ends, bits), ends, bits))
+
+
+def codes(rows: np.ndarray, ends: tuple[Any, Any], bits: int) -> np.ndarray:
+    """Return the codes of rows, of so many bits between the ends, as float64."""
+    scale, zero = _scale(ends, bits)
+    return np.clip(np.round(scale * rows + zero), 0, 2**bits - 1)
+
+
+def restored(codes: np.ndarray, ends: tuple[Any, Any], bits: int) -> np.ndarray:
+    """Return what codes mean."""
+    scale, zero = _scale(ends, bits)
+    return np.where(_constant(ends), ends[0], (codes - zero) / scale)
+
+
+def _constant(ends: tuple[Any, Any]) -> Any:
+    """Return whether the ends are so near each other that the scale would be infinite."""
+    return ends[1] - ends[0] < 2.0**-1000
+
+
+def _scale(ends: tuple[Any, Any], bits: int) -> tuple[Any, Any]:
     low, high = ends
-    spread = high - low
-    constant = spread < 2.0**-1000  # of less, the scale would be infinite
-    scale = (2**bits - 1) / np.where(constant, 1.0, spread)
-    zero = -np.round(scale * low)
-    codes = np.clip(np.round(scale * rows + zero), 0, 2**bits - 1)
-    return np.where(constant, rows, (codes - zero) / scale)
+    scale = (2**bits - 1) / np.where(_constant(ends), 1.0, high - low)
+    return scale, -np.round(scale * low)
 
 
 def _mean(taus: np.ndarray) -> np.ndarray:
