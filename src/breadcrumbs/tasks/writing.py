@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from blake3 import blake3
 
-from breadcrumbs.checkpoint.tensors import NAMES
+from breadcrumbs.checkpoint.tensors import NAMES, WEIGHT_DTYPES
 from breadcrumbs.checkpoint.writer import Entry, header
 from breadcrumbs.errors import OutputError
 from breadcrumbs.tasks import about, positions
@@ -49,6 +49,14 @@ def error(losses: Sequence[Loss]) -> dict[str, float]:
     relative = (lost / whole) ** 0.5 if whole else 0.0
     largest = max((one.largest for one in losses), default=0.0)
     return {"relative": float(f"{relative:.3e}"), "largest": float(f"{largest:.3e}")}
+
+
+def differ(base: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return where values are others than the base's, or zeros of another sign."""
+    found = base != values
+    if NAMES[base.dtype] in WEIGHT_DTYPES and NAMES[values.dtype] in WEIGHT_DTYPES:
+        found |= np.signbit(base) != np.signbit(values)
+    return found
 
 
 def block(
