@@ -296,7 +296,9 @@ def test_command_line(tmp_path: Path) -> None:
     base, model = family(tmp_path, models=1)
     pack = ["task", "pack", base, model, "-o", str(tmp_path / "t.safetensors")]
     ran = CliRunner().invoke(main, [*pack, "--encoding", "int4"])
-    assert ran.exit_code == 0 and "int4 loses " in ran.output, ran.output
+    assert ran.exit_code == 0 and "values int4, which loses " in ran.output, ran.output
     ran = CliRunner().invoke(main, [*pack, "--encoding", "tvq", "--json", "--force"])
     said = json.loads(ran.output)
+    shown = CliRunner().invoke(main, ["inspect", str(tmp_path / "t.safetensors")])
+    assert "values tvq:bits=4, which loses" in " ".join(shown.output.split())
     assert said["encoding"] == "tvq:bits=4" and 0 < said["error"]["relative"] < 1

@@ -365,6 +365,9 @@ def test_command_line(tmp_path: Path) -> None:
     file, again = str(tmp_path / "t.safetensors"), str(tmp_path / "again")
     ran = CliRunner().invoke(main, ["task", "import", base, adapter, "-o", file])
     assert ran.exit_code == 0 and "2 products and 0 other tensors" in ran.output, ran.output
+    ran = CliRunner().invoke(main, ["inspect", file, "--json"])
+    held = {tensor["name"]: tensor for tensor in json.loads(ran.output)["tensors"]}
+    assert held["model.up.weight"]["bytes"] == 4 * 2 * (6 + 4)
     export = ["task", "export", base, file]
     ran = CliRunner().invoke(main, [*export, "--to", "lora", "--rank", "2", "-o", again])
     assert ran.exit_code == 0 and "of the task vector is lost" in ran.output, ran.output

@@ -101,16 +101,8 @@ def pack(base: str, finetuned: str, output: str, **options: Any) -> None:
         click.echo(
             f"{output}: {said.kept:,} of {said.weights:,} weights ({said.density:.2%}),"
             f" {sizes.human(nbytes)}, {nbytes / whole:.3f} of the model's {sizes.human(whole)}"
-            f"{_lost(said)}"
+            f"; values {said.encoding}{show.lost(said.error)}"
         )
-
-
-def _lost(said: Any) -> str:
-    """Return what an encoding loses, in words."""
-    if said.error is None:
-        return ""
-    relative, largest = said.error["relative"], said.error["largest"]
-    return f"; {said.encoding} loses {relative:.2%} of the kept task vector, at most {largest:.2g}"
 
 
 @command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -15,7 +16,8 @@ from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint.tensors import DTYPES, WEIGHT_DTYPES, Checkpoint, Tensor, shown
 from breadcrumbs.errors import CheckpointError, printable
 from breadcrumbs.kernels import kept as plain
-from breadcrumbs.tasks import about, encodings, factors, positions
+from breadcrumbs.tasks import about, encodings, factors
+from breadcrumbs.tasks import positions as codes
 from breadcrumbs.tasks.about import COLUMNS, About, BaseReference, TaskTensor
 from breadcrumbs.tasks.encodings import Encoding
 from breadcrumbs.tasks.encodings.exact import EXACT
@@ -103,27 +105,30 @@ class TaskFile:
         block: int,
         base: np.ndarray | None = None,
         kernels: ModuleType = plain,
+        positions: np.ndarray | None = None,
     ) -> Kept:
         """Return what block number ``block`` of a tensor keeps; CheckpointError if it is damaged.
 
-        base: the base's weights of the block, which some encodings need.
+        base: the base's weights of the block, which some encodings need. positions: where to write
+        them, an array of as many.
         """
         if name in self._products:
             assert base is not None
-            return self._product(name, block, base, kernels)
+            return self._product(name, block, base, kernels, positions)
         row = self._blocks[name][block]
-        data = memoryview(bytearray(sum(row.sizes)))
+        data = memoryview(np.empty(sum(row.sizes), np.uint8).data)
         tensor = self.tensors[name]
+        at = np.empty(row.kept, np.uint32) if positions is None else positions
         try:
             if len(data):
                 self.source.tensors[DATA + name].source.read_into(row.start, data)
             if blake3(data).digest(16) != row.digest:
                 raise CheckpointError("has other bytes than its hash says")
             if not row.kept:
-                return Kept(np.empty(0, np.uint32), np.empty(0, DTYPES[tensor.dtype]))
+                return Kept(at, np.empty(0, DTYPES[tensor.dtype]))
             first, second = data[: row.sizes[0]], data[row.sizes[0] :]
             n = tensor.entries(block)
-            at = positions.decode(row.codes[0], first, row.kept, n, kernels)
+            codes.decode(row.codes[0], first, at, n, kernels)
             mine = None if base is None else base[at]
             dtype = DTYPES[tensor.dtype]
             encoding = self.encoding if tensor.dtype in WEIGHT_DTYPES else EXACT
@@ -132,7 +137,14 @@ class TaskFile:
             raise self._damaged(error, f"tensor {shown(name)}, block {block}") from None
         return Kept(at, values)
 
-    def _product(self, name: str, block: int, base: np.ndarray, kernels: ModuleType) -> Kept:
+    def _product(
+        self,
+        name: str,
+        block: int,
+        base: np.ndarray,
+        kernels: ModuleType,
+        positions: np.ndarray | None,
+    ) -> Kept:
         found = self._products[name]
         try:
             if name not in self._checked:
@@ -141,7 +153,9 @@ class TaskFile:
             values = found.weights(block, base, kernels)
         except CheckpointError as error:
             raise self._damaged(error, f"tensor {shown(name)}") from None
-        return Kept(np.arange(base.size, dtype=np.uint32), values)
+        at = np.empty(base.size, np.uint32) if positions is None else positions
+        at[:] = np.arange(base.size, dtype=np.uint32)
+        return Kept(at, values)
 
     def _damaged(self, error: CheckpointError, where: str) -> CheckpointError:
         if str(error).startswith(str(self.source.label)):  # it could not be read at all
@@ -156,11 +170,18 @@ class TaskFile:
             return self.tensors[name].entries(block)
         return self._blocks[name][block].kept
 
+    def codes(self, name: str) -> dict[str, int]:
+        """Return how many blocks of a tensor have positions of which code."""
+        if name in self._products:
+            return {f"rank {self.tensors[name].rank}": self.tensors[name].blocks}
+        rows = [row for row in self._blocks[name] if row.kept]
+        return dict(Counter(codes.NAMES.get(row.codes[0], "unknown") for row in rows))
+
     def verify(self) -> None:
         """Read every block; CheckpointError names the first that is damaged."""
         for name, tensor in self.tensors.items():
             if name in self._products:
-                self._product(name, 0, np.zeros(0), plain)
+                self._product(name, 0, np.zeros(0), plain, None)
                 continue
             for block in range(tensor.blocks):
                 base = np.zeros(tensor.entries(block)) if self.encoding.needs_base else None
