@@ -29,6 +29,7 @@ NAMES = (
     "fig9",
     "table2",
     "tall",
+    "encodings",
 )
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -323,7 +323,7 @@ def _task(console: Any, task: dict[str, Any]) -> None:
     )
 
 
-def lost(error: dict[str, float] | None) -> str:
+def lost(error: Mapping[str, float] | None) -> str:
     """Return what the encoding of a task file loses, in words that follow its name."""
     if error is None:
         return ""
