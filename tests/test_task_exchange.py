@@ -113,11 +113,12 @@ def test_b_a_times_scale(tmp_path: Path, config, scales, dtype) -> None:
     assert_same(before, {name: after[name] for name in before})
 
 
-def test_sums_of_adapters_and_finetunings(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+def test_sums_of_adapters_and_finetunings(tmp_path: Path, dtype) -> None:
     """PEFT adds A to A and B to B; what must be added is B A to B A."""
-    base, file = base_of(tmp_path), tmp_path / "t.safetensors"
+    base, file = base_of(tmp_path, dtype), tmp_path / "t.safetensors"
     tasks.from_adapter(base, adapter_of(tmp_path), file)
-    tuned = {n: x + np.float32(0.25) for n, x in load_file(base).items()}
+    tuned = {n: (x + dtype(0.25)).astype(dtype) for n, x in load_file(base).items()}
     save_file(tuned, tmp_path / "ft.safetensors")
     for kernel in ("plain", "compiled"):
         merged = breadcrumbs.merge(
@@ -130,8 +131,23 @@ def test_sums_of_adapters_and_finetunings(tmp_path: Path) -> None:
         (out,) = tasks.unpack(base, [file], tmp_path / "out.safetensors", force=True)
         before, one = load_file(base), load_file(out)
         for name, mine in merged.items():
-            steps = [x[name].astype(np.float64) - before[name] for x in (one, tuned)]
-            np.testing.assert_allclose(mine, before[name] + 0.5 * sum(steps), rtol=1e-6, atol=1e-7)
+            under, *wide = (x[name].astype(np.float64) for x in (before, one, tuned))
+            expected = under + 0.5 * sum(x - under for x in wide)
+            assert mine.dtype == dtype
+            rtol = 1e-6 if dtype is np.float32 else 2**-8
+            np.testing.assert_allclose(mine.astype(np.float64), expected, rtol=rtol, atol=1e-7)
+
+
+def test_adapters_in_pickles(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    base, adapter = base_of(tmp_path), adapter_of(tmp_path)
+    tasks.from_adapter(base, adapter, tmp_path / "a.safetensors")
+    weights = adapter / "adapter_model.safetensors"
+    tensors = {name: torch.from_numpy(x) for name, x in load_file(weights).items()}
+    torch.save(tensors, adapter / "adapter_model.bin")
+    weights.unlink()
+    tasks.from_adapter(base, adapter, tmp_path / "b.safetensors")
+    assert_same(load_file(tmp_path / "a.safetensors"), load_file(tmp_path / "b.safetensors"))
 
 
 @pytest.mark.parametrize(
