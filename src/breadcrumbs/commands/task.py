@@ -44,6 +44,7 @@ def task() -> None:
     help="Of the weights kept: exact, int8, int4, ternary, tvq:bits=3, tsv:rank=16, tsv:energy=.8.",
 )
 @click.option("--name", default="", help="Of the task. Default: the last part of the path.")
+@click.option("--base-name", default="", help="What the base is called, such as a hub id.")
 @click.option("--author", default="", help="Who made the fine-tuning.")
 @click.option("--license", default="", help="Under which licence it may be used.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Tensors to leave as in the base.")
@@ -87,6 +88,7 @@ def pack(base: str, finetuned: str, output: str, **options: Any) -> None:
                 plan,
                 output,
                 encoding=options["encoding"],
+                base_name=options["base_name"],
                 author=options["author"],
                 license=options["license"],
                 threads=options["threads"],

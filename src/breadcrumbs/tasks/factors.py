@@ -8,15 +8,14 @@ to the last: so the sum has the same bits on every machine.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import ModuleType
 
 import numpy as np
 from blake3 import blake3
 
+from breadcrumbs import kernels
 from breadcrumbs.aggregates.matrices import leading, triplets
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
 from breadcrumbs.errors import CheckpointError, MismatchError
-from breadcrumbs.kernels import kept as plain
 from breadcrumbs.tasks.about import BLOCK, TaskTensor
 from breadcrumbs.tasks.encodings import Encoding
 
@@ -59,7 +58,7 @@ class Stored:
         if digest(self.left.read(), self.right.read()) != self.tensor.digest:
             raise CheckpointError("has other bytes than its hash says")
 
-    def weights(self, block: int, base: np.ndarray, kernels: ModuleType = plain) -> np.ndarray:
+    def weights(self, block: int, base: np.ndarray) -> np.ndarray:
         """Return the fine-tuned weights of a block."""
         n, rank = self.right.shape[1], self.tensor.rank
         start = block * BLOCK
@@ -68,7 +67,8 @@ class Stored:
         left = np.empty((last - first, rank), DTYPES[self.left.dtype])
         self.left.read_into(first * rank, left.reshape(-1))
         found = Factors(left, self.right.read(), self.tensor.scale)
-        return added(base, found, start - first * n, DTYPES[self.tensor.dtype], kernels)
+        dtype = DTYPES[self.tensor.dtype]
+        return added(base, found, start - first * n, dtype, self.tensor.size)
 
 
 def stored(tensor: TaskTensor, tensors: dict[str, Tensor]) -> Stored | None:
@@ -91,15 +91,16 @@ def digest(left: np.ndarray, right: np.ndarray) -> str:
 
 
 def added(
-    base: np.ndarray, factors: Factors, start: int, dtype: np.dtype, kernels: ModuleType = plain
+    base: np.ndarray, factors: Factors, start: int, dtype: np.dtype, entries: int = 0
 ) -> np.ndarray:
     """Return weights of the base (flat) plus the product's entries from ``start`` on, rounded once.
 
-    start: counted from the first row of ``left``.
+    start: counted from the first row of ``left``. entries: of the whole tensor, if that is more.
     """
     left, right = (factor.astype(np.float32) for factor in (factors.left, factors.right))
     out = np.empty(base.size)
-    kernels.product(left, right, start, out)
+    tools = kernels.of_kept(kernels.choose(max(entries, base.size) * factors.rank))
+    tools.product(left, right, start, out)
     out *= factors.scale
     out += base.astype(np.float64)
     return out.astype(dtype)

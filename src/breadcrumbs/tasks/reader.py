@@ -114,7 +114,7 @@ class TaskFile:
         """
         if name in self._products:
             assert base is not None
-            return self._product(name, block, base, kernels, positions)
+            return self._product(name, block, base, positions)
         row = self._blocks[name][block]
         data = memoryview(np.empty(sum(row.sizes), np.uint8).data)
         tensor = self.tensors[name]
@@ -142,7 +142,6 @@ class TaskFile:
         name: str,
         block: int,
         base: np.ndarray,
-        kernels: ModuleType,
         positions: np.ndarray | None,
     ) -> Kept:
         found = self._products[name]
@@ -150,7 +149,7 @@ class TaskFile:
             if name not in self._checked:
                 found.check()
                 self._checked.add(name)
-            values = found.weights(block, base, kernels)
+            values = found.weights(block, base)
         except CheckpointError as error:
             raise self._damaged(error, f"tensor {shown(name)}") from None
         at = np.empty(base.size, np.uint32) if positions is None else positions
@@ -181,7 +180,7 @@ class TaskFile:
         """Read every block; CheckpointError names the first that is damaged."""
         for name, tensor in self.tensors.items():
             if name in self._products:
-                self._product(name, 0, np.zeros(0), plain, None)
+                self._product(name, 0, np.zeros(0), None)
                 continue
             for block in range(tensor.blocks):
                 base = np.zeros(tensor.entries(block)) if self.encoding.needs_base else None

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import numpy as np
 
-from breadcrumbs import hashing, kernels
+from breadcrumbs import checkpoint, hashing, kernels
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, shown
 from breadcrumbs.errors import MismatchError
 from breadcrumbs.kernels import kept as plain
@@ -104,6 +104,29 @@ def opened(base: Checkpoint, task: TaskFile | str | os.PathLike[str]) -> Checkpo
     """
     source = task.source if isinstance(task, TaskFile) else TaskFile.open(task).source
     return on_base(base, [source])[0]
+
+
+def open_model(base: str, path: str) -> Checkpoint:
+    """Return the open model at ``path``; of a task file, the fine-tuning of ``base``."""
+    model = checkpoint.open(path)
+    try:
+        if not reader.is_task(model):
+            return model
+        under = checkpoint.open(base)
+        try:
+            (found,) = on_base(under, [model])
+        except BaseException:
+            under.close()
+            raise
+    except BaseException:
+        model.close()
+        raise
+
+    def close() -> None:
+        model.close()
+        under.close()
+
+    return replace(found, close=close)
 
 
 def on_base(base: Checkpoint, models: Sequence[Checkpoint]) -> list[Checkpoint]:
