@@ -20,7 +20,7 @@ from breadcrumbs import tasks
 from breadcrumbs.cli import main
 from breadcrumbs.errors import BreadcrumbsError, CheckpointError, RecipeError
 from breadcrumbs.kernels import kept, kept_compiled
-from breadcrumbs.tasks import encodings
+from breadcrumbs.tasks import encodings, zstd
 
 LOSSY = ["int8", "int4", "ternary", "tvq:bits=4", "tvq:bits=2"]
 #: Of what breadcrumbs keeps of Gaussian task vectors: magnitudes from 1.64 to 2.58 deviations.
@@ -207,6 +207,14 @@ def test_any_bytes_are_values_or_refused(encoding, code, number, data, ends) -> 
         assert str(error).isprintable()
     else:
         assert values.shape == (number,) and not np.isnan(values).any()
+
+
+@pytest.mark.parametrize("frame", [bytes([0, 1, 16]), bytes(2), bytes(4), bytes(1 << 20)])
+def test_frames_of_other_codes_are_refused(frame: bytes) -> None:
+    data = memoryview(np.array([0.0, 1.0]).tobytes() + zstd.compress(frame))
+    base = np.zeros(3, np.float32)
+    with pytest.raises(CheckpointError, match=r"other values than 3 of 4|at most 3 belong"):
+        encodings.asked("int4").decode(1, data, 3, base.dtype, base)
 
 
 @settings(max_examples=150, deadline=None)

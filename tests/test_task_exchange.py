@@ -330,6 +330,8 @@ def test_an_adapter_of_its_rank_is_exact(tmp_path: Path, name: str) -> None:
         base, GOLDEN / name / "merged.safetensors", tmp_path / "a", to="lora", rank=3
     )
     assert error["relative"] < 1e-5
+    theirs = load_file(GOLDEN / name / "adapter" / "adapter_model.safetensors")
+    assert set(load_file(tmp_path / "a" / "adapter_model.safetensors")) <= set(theirs)
     said = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
     assert said["fan_in_fan_out"] == (name == "turned")
     assert said["bias"] == ("all" if name == "everything" else "none")

@@ -233,18 +233,9 @@ assert kept.LONG == {1: 255, 2: 65535}
 
 
 @jit
-def _add_one(a, x, out):
+def _add_row(factor, row, out):
     for j in range(out.size):
-        out[j] += a * np.float64(x[j])
-
-
-@jit
-def _add_four(a, b, c, d, w, x, y, z, out):
-    for j in range(out.size):
-        total = out[j] + a * np.float64(w[j])
-        total += b * np.float64(x[j])
-        total += c * np.float64(y[j])
-        out[j] = total + d * np.float64(z[j])
+        out[j] += factor * np.float64(row[j])
 
 
 @jit
@@ -257,21 +248,7 @@ def product(left, right, start, out):
         row = (start + at) // n
         column = (start + at) % n
         width = min(min(n - column, out.size - at), 1024)  # stays in the fastest cache
-        part, mine = right[:, column : column + width], out[at : at + width]
-        many = rank - rank % 4
-        for k in range(0, many, 4):  # in the order of the rank, with fewer stores
-            a, b, c, d = left[row, k], left[row, k + 1], left[row, k + 2], left[row, k + 3]
-            _add_four(
-                np.float64(a),
-                np.float64(b),
-                np.float64(c),
-                np.float64(d),
-                part[k],
-                part[k + 1],
-                part[k + 2],
-                part[k + 3],
-                mine,
-            )
-        for k in range(many, rank):
-            _add_one(np.float64(left[row, k]), part[k], mine)
+        for k in range(rank):
+            factor = np.float64(left[row, k])
+            _add_row(factor, right[k, column : column + width], out[at : at + width])
         at += width
