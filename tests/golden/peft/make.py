@@ -9,11 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-
-import torch
-from peft import LoraConfig, PeftModel, get_peft_model  # pyright: ignore[reportMissingImports]
-from safetensors.torch import save_file
-from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
+from typing import Any
 
 HERE = Path(__file__).parent
 BERT = {
@@ -27,18 +23,26 @@ BERT = {
 GPT = {"vocab_size": 12, "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 6}
 
 
-class Convolutions(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.wide = torch.nn.Conv2d(3, 8, 3)
-        self.thin = torch.nn.Conv2d(8, 8, 1)
+def convolutions() -> Any:
+    from torch.nn import Conv2d, Module
+
+    class Convolutions(Module):
+        def __init__(self):
+            super().__init__()
+            self.wide, self.thin = Conv2d(3, 8, 3), Conv2d(8, 8, 1)
+
+    return Convolutions()
 
 
-def bert() -> torch.nn.Module:
+def bert() -> Any:
+    from transformers import BertConfig, BertModel
+
     return BertModel(BertConfig(**BERT))
 
 
-def gpt() -> torch.nn.Module:
+def gpt() -> Any:
+    from transformers import GPT2Config, GPT2Model
+
     return GPT2Model(GPT2Config(**GPT))
 
 
@@ -61,11 +65,15 @@ MADE = {
         gpt,
         {"r": 3, "target_modules": ["c_attn", "c_proj", "wpe"], "fan_in_fan_out": True},
     ),
-    "convolutions": (Convolutions, {"r": 2, "target_modules": ["wide", "thin"]}),
+    "convolutions": (convolutions, {"r": 2, "target_modules": ["wide", "thin"]}),
 }
 
 
-def make(name: str, of, settings: dict) -> None:
+def make(name: str, of: Any, settings: dict[str, Any]) -> None:
+    import torch
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from safetensors.torch import save_file
+
     torch.manual_seed(3)
     folder = HERE / name
     module = of()
