@@ -15,7 +15,7 @@ pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
 from experiments.paper import __main__ as program
-from experiments.paper import choosing, pages, table1, tall
+from experiments.paper import choosing, encodings, pages, table1, tall
 from experiments.paper.family import Family
 
 TASKS = ("first", "second", "third", "fourth")
@@ -46,6 +46,12 @@ def few(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setattr(table1, "TRIED", tried)
     monkeypatch.setattr(choosing, "ALPHAS", {"task_arithmetic": PAPER, "breadcrumbs": PAPER})
     monkeypatch.setattr(tall, "SIZES", (2, 4))
+    kinds = {"breadcrumbs": ("exact", "ternary"), "whole": ("exact", "tsv:rank=2")}
+    monkeypatch.setattr(encodings, "ENCODINGS", kinds)
+    half = {"transform": "breadcrumbs", "beta": 0.5}
+    monkeypatch.setitem(encodings.CUTS, "breadcrumbs", half)  # .9 of a row of 8 leaves nothing
+    monkeypatch.setattr(encodings, "ALONE", (1.0, 2.0))
+    monkeypatch.setattr(encodings, "ALPHAS", {"breadcrumbs": (0.5, 1.0), "whole": (0.3, 0.5)})
 
 
 @pytest.mark.parametrize("name", program.NAMES)
@@ -109,6 +115,16 @@ def test_choices_are_made_on_validation_rows(
 
 def test_entries_that_changed(family: Family) -> None:
     assert tall.weights(family, list(TASKS)) == (64, 0)
+
+
+def test_a_whole_task_file_scores_as_its_model(family: Family, tmp_path: Path) -> None:
+    found = encodings._of(family, tmp_path, "whole", "exact")
+    assert found["error"] == 0 and found["alone"] == 1
+    lossy = encodings._of(family, tmp_path / "..", "whole", "tvq:bits=1")
+    assert lossy["error"] > 0.2 and lossy["alone"] != 1
+    recipes = [family.recipe("task_arithmetic", alpha=found["alpha"])]
+    (merged,) = family.scores(recipes, "test")
+    assert found["merged"] == round(merged.mean, 5)
 
 
 def test_a_mean_of_seeds_and_its_error() -> None:

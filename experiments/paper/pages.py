@@ -282,6 +282,28 @@ def automatic(found: Found) -> str:
     return f"{table(['points by which auto differs', *head], rows)}\n\n{text}"
 
 
+def encodings(found: Found) -> str:
+    """Return what task files weigh, lose and score, by encoding."""
+    every, rows = seeds(found), []
+    for name in every[0]:
+        mine = [one[name] for one in every]
+        cut, _, encoding = name.partition(" ")
+        rows.append(
+            [
+                {"breadcrumbs": "10 %", "whole": "all"}[cut],
+                f"`{encoding}`",
+                f"{sum(one['share'] for one in mine) / len(mine):.3f}",
+                f"{sum(one['bits'] for one in mine) / len(mine):.2f}",
+                percent([one["error"] for one in mine]),
+                percent([one["alone"] for one in mine]),
+                percent([one["alone, chosen"] for one in mine]),
+                percent([one["merged"] for one in mine]),
+            ]
+        )
+    head = ["kept", "encoding", "of the model's bytes", "bits a trained weight", "lost, %"]
+    return table([*head, "alone, %", "alone, scale chosen, %", "merged, %"], rows)
+
+
 TABLES: dict[str, Callable[[Found], str]] = {
     "table1": table1,
     "table2": table2,
@@ -295,6 +317,7 @@ TABLES: dict[str, Callable[[Found], str]] = {
     "fig9": figure9,
     "tall": masks,
     "alpha": automatic,
+    "encodings": encodings,
 }
 
 

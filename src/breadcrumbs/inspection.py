@@ -14,7 +14,9 @@ from breadcrumbs.compression import archive as archives
 from breadcrumbs.errors import CheckpointError
 from breadcrumbs.plan_statistics import KEY
 from breadcrumbs.tasks import reader
-from breadcrumbs.tasks.reader import BLOCKS, DATA, TaskFile
+from breadcrumbs.tasks.factors import LEFT, RIGHT
+from breadcrumbs.tasks.reader import TaskFile
+from breadcrumbs.tasks.writing import BLOCKS, DATA
 
 
 def inspect(path: str, *, with_hash: bool = False) -> dict[str, Any]:
@@ -75,7 +77,10 @@ def _tensors(opened: Checkpoint, task: TaskFile | None) -> list[dict[str, Any]]:
             "name": t.name,
             "dtype": t.dtype,
             "shape": list(t.shape),
-            "bytes": sum(opened.tensors[start + t.name].nbytes for start in (BLOCKS, DATA)),
+            "bytes": sum(
+                opened.tensors[start + t.name].nbytes
+                for start in ((LEFT, RIGHT) if t.rank else (BLOCKS, DATA))
+            ),
             "entries": t.size,
             "kept": t.kept,
             "positions": task.codes(t.name),

@@ -107,9 +107,12 @@ class Factor(Real):
 
 @dataclass(frozen=True)
 class Integer:
-    """A whole number that is not below ``least``, nor above ``most`` if there is one."""
+    """A whole number that is not below ``least``, nor above ``most`` if there is one.
 
-    default: int
+    ``default`` None: not given.
+    """
+
+    default: int | None
     least: int
     help: str
     most: int | None = None

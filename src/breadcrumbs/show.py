@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -332,9 +332,18 @@ def _task(console: Any, task: dict[str, Any]) -> None:
     console.print(
         printable(
             f"{task['kept']:,} weights kept, {task['density']:.2%} of the base's, by"
-            f" {task['transform']}{f' ({cut})' if cut else ''}; values {task['encoding']}; by {who}"
+            f" {task['transform']}{f' ({cut})' if cut else ''}; values {task['encoding']}"
+            f"{lost(task['error'])}; by {who}"
         )
     )
+
+
+def lost(error: Mapping[str, float] | None) -> str:
+    """Return what the encoding of a task file loses, in words that follow its name."""
+    if error is None:
+        return ""
+    share, largest = error["relative"], error["largest"]
+    return f", which loses {share:.2%} of the kept task vector, at most {largest:.2g} of a weight"
 
 
 def soup(found: Any, output: str) -> None:

@@ -78,8 +78,8 @@ def weight_file(names: Iterable[str], where: str) -> str:
     names = [name for name in names if name not in adapters]
     if adapters and not any(name.startswith("pytorch_model.bin") for name in names):
         raise CheckpointError(
-            f"{where}: is an adapter ({adapters[0]}), not a whole model. Merge it into its base "
-            "first (in peft: `model.merge_and_unload()`, then `save_pretrained`)."
+            f"{where}: is an adapter ({adapters[0]}), not a whole model. Make a task file of it, "
+            "which merges like one: `breadcrumbs task import BASE ADAPTER -o t.safetensors`."
         )
     for suffix in (".safetensors" + INDEX, ".safetensors"):
         found = [name for name in names if name.endswith(suffix)]

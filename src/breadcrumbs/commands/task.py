@@ -22,6 +22,7 @@ def task() -> None:
     breadcrumbs task pack base ft1 -o t1.safetensors
     breadcrumbs merge base t1.safetensors t2.safetensors -o merged
     breadcrumbs inspect t1.safetensors
+    breadcrumbs task import base lora-adapter -o t3.safetensors
     """
 
 
@@ -36,6 +37,12 @@ def task() -> None:
     help="What is kept, such as magnitude; none keeps all that changed.",
 )
 @click.option("-p", "--param", "params", multiple=True, help="KEY=VALUE of the transform.")
+@click.option(
+    "--encoding",
+    default="exact",
+    show_default=True,
+    help="Of the weights kept: exact, int8, int4, ternary, tvq:bits=3, tsv:rank=16, tsv:energy=.8.",
+)
 @click.option("--name", default="", help="Of the task. Default: the last part of the path.")
 @click.option("--base-name", default="", help="What the base is called, such as a hub id.")
 @click.option("--author", default="", help="Who made the fine-tuning.")
@@ -54,9 +61,12 @@ def pack(base: str, finetuned: str, output: str, **options: Any) -> None:
 
     The weights are kept as they are, so merging task files gives the same bits as merging the
     fine-tunings by the method of that transform. With `--transform none` that holds for any method.
+    Other encodings than `exact` make smaller files that come near the weights; the error is printed
+    and in the file (docs/task-file.md).
 
     \b
     breadcrumbs task pack base ft1 -o t1.safetensors
+    breadcrumbs task pack base ft1 -o t1.safetensors --encoding int8
     breadcrumbs task pack base ft1 -o t1.safetensors -p beta=0.85 -p gamma=0.993
     breadcrumbs task pack org/base org/ft --transform none -o t1.safetensors --author "A. Author"
     """
@@ -77,6 +87,7 @@ def pack(base: str, finetuned: str, output: str, **options: Any) -> None:
             said = packing.of(
                 plan,
                 output,
+                encoding=options["encoding"],
                 base_name=options["base_name"],
                 author=options["author"],
                 license=options["license"],
@@ -92,6 +103,7 @@ def pack(base: str, finetuned: str, output: str, **options: Any) -> None:
         click.echo(
             f"{output}: {said.kept:,} of {said.weights:,} weights ({said.density:.2%}),"
             f" {sizes.human(nbytes)}, {nbytes / whole:.3f} of the model's {sizes.human(whole)}"
+            f"; values {said.encoding}{show.lost(said.error)}"
         )
 
 
@@ -132,5 +144,82 @@ def unpack(base: str, files: tuple[str, ...], output: str, **options: Any) -> No
             click.echo(str(path))
 
 
+@command("export")
+@click.argument("base")
+@click.argument("task", metavar="TASK")
+@click.option("-o", "--output", required=True, help="Folder, or FILE.safetensors, to write.")
+@click.option(
+    "--to", required=True, type=click.Choice(("dense", "lora", "patch")), help="What to write."
+)
+@click.option(
+    "--rank", type=click.IntRange(1), default=16, show_default=True, help="Of a LoRA adapter."
+)
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Tensors to leave as in the base.")
+@click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@json_option
+def export(base: str, task: str, output: str, **options: Any) -> None:
+    """Write what a task file stands for, for other programs.
+
+    dense is the whole fine-tuning. lora is the folder of an adapter, which PEFT opens: the leading
+    singular triplets of what changed of each matrix, other tensors as they are; what is lost is
+    printed. patch is one file of flat indices and values, tensor by tensor. For lora and patch,
+    TASK may also be a fine-tuned model.
+
+    \b
+    breadcrumbs task export base t1.safetensors --to lora --rank 16 -o adapter
+    breadcrumbs task export base t1.safetensors --to patch -o patch.safetensors
+    """
+    from breadcrumbs.tasks import exporting
+
+    error = exporting.export(
+        base, task, output, **{key: options[key] for key in ("to", "rank", "exclude", "force")}
+    )
+    if options["as_json"]:
+        click.echo(json.dumps({"output": output, "error": error}, indent=2))
+    elif not options["quiet"]:
+        lost = "" if error is None else f": {error['relative']:.2%} of the task vector is lost"
+        click.echo(f"{output}{lost}")
+
+
+@command("import")
+@click.argument("base")
+@click.argument("adapter")
+@click.option("-o", "--output", required=True, metavar="FILE.safetensors", help="File to write.")
+@click.option("--name", default="", help="Of the task. Default: the last part of the path.")
+@click.option("--author", default="", help="Who made the fine-tuning.")
+@click.option("--license", default="", help="Under which licence it may be used.")
+@click.option("--extra", default="error", help="Tensors that BASE lacks: error or ignore.")
+@click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@json_option
+def import_(base: str, adapter: str, output: str, **options: Any) -> None:
+    """Make a task file of the folder of a LoRA adapter (PEFT).
+
+    It holds the two matrices of the adapter as they are, and merges with other task files and with
+    whole fine-tunings: what is added up are the changes B A, not the matrices.
+
+    \b
+    breadcrumbs task import base my-adapter -o t1.safetensors
+    breadcrumbs merge base t1.safetensors ft2 -m task_arithmetic -o merged
+    """
+    from breadcrumbs import sizes
+    from breadcrumbs.tasks import importing
+
+    quiet, as_json = options.pop("quiet"), options.pop("as_json")
+    said = importing.from_adapter(base, adapter, output, **options)
+    nbytes = Path(output).stat().st_size
+    if as_json:
+        click.echo(json.dumps({"output": output, "bytes": nbytes, **said.to_mapping()}, indent=2))
+    elif not quiet:
+        products = sum(tensor.rank > 0 for tensor in said.tensors.values())
+        whole = len(said.tensors) - products
+        click.echo(
+            f"{output}: {products} products and {whole} other tensors, {sizes.human(nbytes)}"
+        )
+
+
+task.add_command(export)
+task.add_command(import_)
 task.add_command(pack)
 task.add_command(unpack)

@@ -101,3 +101,24 @@ def merge_kept(base, ends, positions, values, weights, alpha, extent, out) -> tu
 def zeros(values: np.ndarray) -> int:
     """Return how many raw values are zeros."""
     return int(np.count_nonzero(plain.widen(values) == 0))
+
+
+def product(left: np.ndarray, right: np.ndarray, start: int, out: np.ndarray) -> None:
+    """Write entries of ``left right``, from flat position ``start`` on, to ``out`` (float64).
+
+    left: (rows, rank) float32, right: (rank, n) float32. Products, which are exact, are added from
+    the first of the rank to the last.
+    """
+    rank, n = right.shape
+    wide = right.astype(np.float64)
+    at = 0
+    while at < out.size:
+        row, column = divmod(start + at, n)
+        rows = max(1, min(1 << 15, out.size - at) // n) if not column else 1
+        width = min(n - column, out.size - at) if rows == 1 else n
+        columns = slice(column, column + width)
+        total = np.zeros((rows, width))
+        for k in range(rank):
+            total += left[row : row + rows, k, None].astype(np.float64) * wide[k, columns]
+        out[at : at + total.size] = total.reshape(-1)
+        at += total.size

@@ -230,3 +230,25 @@ def zeros(values):
 
 
 assert kept.LONG == {1: 255, 2: 65535}
+
+
+@jit
+def _add_row(factor, row, out):
+    for j in range(out.size):
+        out[j] += factor * np.float64(row[j])
+
+
+@jit
+def product(left, right, start, out):
+    """See `kept.product`."""
+    rank, n = right.shape
+    out[:] = 0.0
+    at = 0
+    while at < out.size:
+        row = (start + at) // n
+        column = (start + at) % n
+        width = min(min(n - column, out.size - at), 1024)  # stays in the fastest cache
+        for k in range(rank):
+            factor = np.float64(left[row, k])
+            _add_row(factor, right[k, column : column + width], out[at : at + width])
+        at += width

@@ -8,7 +8,8 @@ docs/task-file.md specifies the format.
     breadcrumbs.merge("base", ["t1.safetensors", "t2.safetensors"], output="merged")
 
 `TaskFile` reads one, `pack` and `unpack` make one and undo it, `opened` is the fine-tuning that it
-stands for, as everything that takes a model sees it.
+stands for, as everything that takes a model sees it. `from_adapter` makes one of a LoRA adapter,
+`export` makes an adapter, or a patch, of one.
 """
 
 from __future__ import annotations
@@ -16,16 +17,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from breadcrumbs.tasks.exporting import export
+    from breadcrumbs.tasks.importing import from_adapter
     from breadcrumbs.tasks.packing import pack
     from breadcrumbs.tasks.reader import Kept, TaskFile
     from breadcrumbs.tasks.unpacking import unpack
     from breadcrumbs.tasks.view import opened
 
-__all__ = ["Kept", "TaskFile", "opened", "pack", "unpack"]
+__all__ = ["Kept", "TaskFile", "export", "from_adapter", "opened", "pack", "unpack"]
 
 _HOMES = {
     "Kept": "reader",
     "TaskFile": "reader",
+    "export": "exporting",
+    "from_adapter": "importing",
     "opened": "view",
     "pack": "packing",
     "unpack": "unpacking",

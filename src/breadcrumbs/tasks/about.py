@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 from blake3 import blake3
 
 from breadcrumbs.checkpoint.safetensors import parse_json
-from breadcrumbs.checkpoint.tensors import DTYPES, shown
+from breadcrumbs.checkpoint.tensors import DTYPES, WEIGHT_DTYPES, shown
 from breadcrumbs.errors import CheckpointError, suggestion
 
 KEY = "breadcrumbs.task"
@@ -40,12 +41,19 @@ class BaseReference:
 
 @dataclass(frozen=True)
 class TaskTensor:
-    """A tensor of which something is kept. dtype: of the values, a safetensors name."""
+    """A tensor of which something is kept. dtype: of the values, a safetensors name.
+
+    rank: of the two matrices whose product, times ``scale``, stands for all of it; 0 if blocks do.
+    digest: of the bytes of the two, as text.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     kept: int
+    rank: int = 0
+    scale: float = 1.0
+    digest: str = ""
 
     @property
     def size(self) -> int:
@@ -69,7 +77,9 @@ class About:
     """What a task file says of itself.
 
     transform, parameters, seed: what decided which entries are kept, as a recipe has it. weights:
-    how many the base has. author, license: as given, or empty. tensors: by name.
+    how many the base has. author, license: as given, or empty. tensors: by name. error: of an
+    encoding that is not lossless, ``relative`` (the norm of what is lost of the kept task vector,
+    divided by its norm) and ``largest`` (of the differences of weights).
     """
 
     name: str
@@ -83,6 +93,7 @@ class About:
     author: str = ""
     license: str = ""
     made_by: str = ""
+    error: Mapping[str, float] | None = None
 
     @property
     def kept(self) -> int:
@@ -95,13 +106,16 @@ class About:
 
     def to_mapping(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        tensors = {
-            t.name: {"dtype": t.dtype, "shape": list(t.shape), "kept": t.kept}
-            for t in self.tensors.values()
-        }
+        tensors = {t.name: _mapping(t) for t in self.tensors.values()}
         base = {"name": self.base.name, "revision": self.base.revision, "hash": self.base.hash}
         mine = {key: getattr(self, key) for key in _KINDS if key not in ("base", "tensors")}
         return {"version": VERSION, **mine, "base": base, "tensors": tensors}
+
+
+def _mapping(tensor: TaskTensor) -> dict[str, Any]:
+    found = {"dtype": tensor.dtype, "shape": list(tensor.shape), "kept": tensor.kept}
+    factors = {"rank": tensor.rank, "scale": tensor.scale, "digest": tensor.digest}
+    return found | factors if tensor.rank else found
 
 
 def text(said: About) -> str:
@@ -131,8 +145,12 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "author": (str,),
     "license": (str,),
     "made_by": (str,),
+    "error": (dict, type(None)),
     "tensors": (dict,),
 }
+_OF_ERROR = {"relative": (int, float), "largest": (int, float)}
+_OF_TENSOR = {"dtype": (str,), "shape": (list,), "kept": (int,)}
+_OF_FACTORS = {"rank": (int,), "scale": (int, float), "digest": (str,)}
 
 
 def parse(text: str, where: str) -> About:
@@ -151,6 +169,8 @@ def parse(text: str, where: str) -> About:
     if not _HASH.fullmatch(base["hash"]):
         raise CheckpointError(f"{where}: the hash of its base is {shown(base['hash'])}.")
     tensors = {name: _tensor(name, value, where) for name, value in mine["tensors"].items()}
+    if mine["error"] is not None:
+        _check_kinds(mine["error"], _OF_ERROR, where)
     if mine["weights"] < 0 or mine["seed"] < 0:
         raise CheckpointError(f"{where}: says a negative number of weights or seed.")
     return About(**{**mine, "base": BaseReference(**base), "tensors": tensors})
@@ -177,13 +197,31 @@ def _tensor(name: str, data: Any, where: str) -> TaskTensor:
     where = f"{where}: tensor {shown(name)}"
     if not isinstance(data, dict):
         raise CheckpointError(f"{where} is described by {shown(data)}.")
-    _check_kinds(data, {"dtype": (str,), "shape": (list,), "kept": (int,)}, where)
+    _check_kinds(data, _OF_TENSOR | _OF_FACTORS if "rank" in data else _OF_TENSOR, where)
     dtype, shape, kept = data["dtype"], data["shape"], data["kept"]
     if dtype not in DTYPES:
         raise CheckpointError(f"{where} has dtype {shown(dtype)}, which is not supported.")
     if len(shape) > 64 or not all(type(n) is int and 0 <= n <= _INT64 for n in shape):
         raise CheckpointError(f"{where} has shape {shown(shape)}.")
-    tensor = TaskTensor(name, dtype, tuple(shape), kept)
+    factors = {key: data[key] for key in _OF_FACTORS if key in data}
+    tensor = TaskTensor(name, dtype, tuple(shape), kept, **factors)
     if tensor.size > _INT64 // 8 or not 0 <= kept <= tensor.size:
         raise CheckpointError(f"{where} says that it keeps {kept} of {shown(tensor.size)} entries.")
+    if factors and not _is_product(tensor):
+        raise CheckpointError(
+            f"{where} says that it is a product of rank {shown(tensor.rank)}, scale"
+            f" {shown(tensor.scale)}, hash {shown(tensor.digest)}."
+        )
     return tensor
+
+
+def _is_product(tensor: TaskTensor) -> bool:
+    """Return whether the tensor may be a product of two matrices."""
+    return (
+        tensor.dtype in WEIGHT_DTYPES
+        and len(tensor.shape) > 1
+        and 0 < tensor.kept == tensor.size
+        and tensor.rank > 0
+        and math.isfinite(tensor.scale)
+        and bool(_HASH.fullmatch(tensor.digest))
+    )

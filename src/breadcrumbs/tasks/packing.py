@@ -5,28 +5,29 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from blake3 import blake3
 
 from breadcrumbs import analysis, hashing, kernels, merging, methods, parameters, sizes
 from breadcrumbs import plan as plans
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
-from breadcrumbs.checkpoint.writer import Entry, header
-from breadcrumbs.engine import Engine
+from breadcrumbs.engine import Engine, _one_blas_thread
 from breadcrumbs.errors import MismatchError, OutputError, RecipeError
 from breadcrumbs.kernels import plain
 from breadcrumbs.plan import Plan, TensorPlan
 from breadcrumbs.schedule import Task, run_tasks
 from breadcrumbs.sink import Nowhere, SegmentReport
-from breadcrumbs.tasks import about, encodings, positions, reader
+from breadcrumbs.tasks import encodings, factors, writing
 from breadcrumbs.tasks.about import BLOCK, About, BaseReference, TaskTensor
 from breadcrumbs.tasks.encodings import Encoding
+from breadcrumbs.tasks.encodings.exact import EXACT
+from breadcrumbs.tasks.factors import Factors
+from breadcrumbs.tasks.writing import Loss
 from breadcrumbs.tensors import Merging
 from breadcrumbs.transforms import Band, Chances, Draw, Fitted
 from breadcrumbs.version import __version__
@@ -57,10 +58,11 @@ def pack(
     """Write what ``transform`` keeps of a fine-tuning to a task file; return what that says.
 
     transform, parameters: as for `breadcrumbs.compare`; ``none`` keeps all that changed. encoding:
-    of the values. name, base_name: of the task, and what the base is called where the file tells
-    what it needs; the last parts of the paths unless given. author, license: to be written as they
-    are. exclude, only, missing, extra, seed, threads: as for `breadcrumbs.merge`. force: replace a
-    file. progress: called with numbers of input bytes done.
+    of the values, with its parameters after a colon: ``exact``, ``int8``, ``int4``, ``ternary``,
+    ``tvq:bits=4``, ``tsv:rank=16``. name, base_name: of the task, and what the base is called where
+    the file tells what it needs; the last parts of the paths unless given. author, license: to be
+    written as they are. exclude, only, missing, extra, seed, threads: as for `breadcrumbs.merge`.
+    force: replace a file. progress: called with numbers of input bytes done.
     """
     made = recipe(
         merging.label(base, "base"),
@@ -117,18 +119,24 @@ def of(
     progress: Callable[[int], None] = lambda nbytes: None,
 ) -> About:
     """Pack the one model of a plan, which reads weights and writes a task file."""
-    output = Path(output)
-    if output.suffix != ".safetensors":
-        raise OutputError(f"{output}: a task is written to one file. Give NAME.safetensors.")
-    if output.exists() and not force:
-        raise OutputError(f"{output}: exists. Give another output, or --force to replace it.")
+    output, made = Path(output), encodings.asked(encoding)
+    writing.check_output(output, force)
     merging.check_not_input(plan, output)
-    plan = replace(plan, tensors=tuple(_with_counters(tensor) for tensor in plan.tensors))
+    if made.rank and plan.method.name.partition("+")[0] != "none":
+        raise RecipeError(
+            f"task pack: encoding {encoding} takes whole task vectors. Pack with transform none."
+        )
     threads = sizes.threads(plan, threads, None)
+    found = _factors(plan, made, threads) if made.rank else {}
+    tensors = (
+        replace(tensor, copied=_PRODUCT) if i in found else _with_counters(tensor)
+        for i, tensor in enumerate(plan.tensors)
+    )
+    plan = replace(plan, tensors=tuple(tensors))
     try:
         with tempfile.TemporaryFile(dir=output.parent or ".") as spool:
             engine = _Packing(plan, Nowhere(), progress=progress)
-            engine.spool, engine.encoding = spool, encodings.get(encoding)
+            engine.spool, engine.encoding, engine.factors = spool, made, found
             run_tasks(engine.tasks(), threads, engine.stop)
             base = reference(plan.base, threads, base_name)
             return _write(engine, output, base, author, license)
@@ -147,6 +155,32 @@ def _with_counters(tensor: TensorPlan) -> TensorPlan:
 
 
 _WHOLE = "not a weight, but changed"
+_PRODUCT = "packed as a product"
+
+
+def _factors(plan: Plan, encoding: Encoding, threads: int) -> dict[int, tuple[Factors, Loss]]:
+    """Return the factors of the matrices that are smaller so, by the number of the tensor."""
+    found: dict[int, tuple[Factors, Loss]] = {}
+
+    def task(index: int, base: Tensor, model: Tensor) -> Task:
+        def make() -> list[Task]:
+            made = factors.of(base, model, encoding, plan.models[0].label)
+            if made is not None:
+                weights = base.read().reshape(-1)
+                back = factors.added(weights, made, 0, DTYPES[model.dtype])
+                found[index] = made, writing.loss(model.read().reshape(-1), back, weights)
+            return []
+
+        return make
+
+    tasks = [
+        task(index, tensor.base, tensor.models[0])
+        for index, tensor in enumerate(plan.tensors)
+        if not tensor.copied and len(tensor.base.shape) == 2 and tensor.models[0] is not None
+    ]
+    with _one_blas_thread():
+        run_tasks(tasks, threads)
+    return dict(sorted(found.items()))
 
 
 @dataclass
@@ -162,9 +196,10 @@ class _Block:
 class _Row:
     """A finished block: its row of the table, and where its bytes lie in the spool."""
 
-    numbers: tuple[int, ...]
+    numbers: writing.Row
     at: int
     size: int
+    loss: Loss
 
 
 @dataclass
@@ -173,6 +208,7 @@ class _Packing(Engine):
 
     spool: IO[bytes] = field(init=False)
     encoding: Encoding = field(init=False)
+    factors: dict[int, tuple[Factors, Loss]] = field(init=False)
     rows: dict[tuple[int, int], _Row] = field(default_factory=dict)
     _open: dict[tuple[int, int], _Block] = field(default_factory=dict)
     _end: int = 0
@@ -262,22 +298,24 @@ class _Packing(Engine):
 
     def _write_block(self, index: int, number: int, keep, values, base, mine: slice) -> None:
         at = np.flatnonzero(keep.view(np.bool_)).astype(np.uint32)
-        if not at.size:
-            row, data = (0,) * 5, b""
-        else:
-            code, first = positions.encode(at, keep.size)
-            weights = None
-            if self.encoding.needs_base:
-                weights = self._base(index, number) if base is None else base[mine]
-                weights = weights[at]
-            kind, second = self.encoding.encode(values[at], weights)
-            row, data = (at.size, code, len(first), kind, len(second)), first + second
-        numbers = (*row, *np.frombuffer(blake3(data).digest(16), "<u4").tolist())
+        whole = self.plan.tensors[index].copied == _WHOLE
+        coder = EXACT if whole or self.encoding.rank else self.encoding
+        weights, loss = None, Loss()
+        if not (whole or self.encoding.lossless):
+            weights = (self._base(index, number) if base is None else base[mine])[at]
+            if not coder.lossless:  # zeros of another sign have no task vector to code
+                moved = values[at] != weights
+                at, weights = at[moved], weights[moved]
+        row, data = writing.block(at, keep.size, values[at], weights, coder)
+        if weights is not None and at.size:
+            second = memoryview(data)[row[2] :]
+            back = coder.decode(row[3], second, at.size, values.dtype, weights)
+            loss = writing.loss(values[at], back, weights)
         with self._turn:
             where, self._end = self._end, self._end + len(data)
             self.spool.seek(where)
             self.spool.write(data)
-        self.rows[index, number] = _Row(numbers, where, len(data))
+        self.rows[index, number] = _Row(row, where, len(data), loss)
 
     def _base(self, index: int, number: int) -> np.ndarray:
         tensor = self.plan.tensors[index].base
@@ -288,19 +326,38 @@ class _Packing(Engine):
 
 
 def _write(engine: _Packing, output: Path, base: BaseReference, author: str, license: str) -> About:
-    """Write the task file from the finished blocks, and give it its name when it is whole."""
+    """Write the task file from the finished blocks."""
     plan = engine.plan
     recipe = plan.recipe
-    kept: list[tuple[TensorPlan, list[_Row]]] = []
+    tensors: dict[str, TaskTensor] = {}
+    tables: dict[str, bytes] = {}
+    parts: list[writing.Part] = []
+    losses = []
     for index, tensor in enumerate(plan.tensors):
+        model = tensor.models[0]
+        if index in engine.factors:
+            found, loss = engine.factors[index]
+            assert model is not None
+            tensors[tensor.name] = writing.factored(
+                tensor.name, model.dtype, tensor.base.shape, found
+            )
+            parts += writing.factors(tensor.name, found)
+            losses.append(loss)
+            continue
         rows = [
             engine.rows[index, number]
             for number in range(-(-tensor.base.size // BLOCK))
             if (index, number) in engine.rows
         ]
-        if any(row.numbers[0] for row in rows):
-            kept.append((tensor, rows))
-    if not kept:
+        kept = sum(row.numbers[0] for row in rows)
+        if kept:
+            assert model is not None
+            tensors[tensor.name] = TaskTensor(tensor.name, model.dtype, tensor.base.shape, kept)
+            numbers = [row.numbers for row in rows]
+            tables[tensor.name] = writing.table(numbers)
+            parts += writing.blocks(tensor.name, numbers, partial(_spooled, engine.spool, rows))
+            losses += [row.loss for row in rows]
+    if not tensors:
         raise MismatchError(
             f"{plan.models[0].label}: nothing is kept of it: has it changed {plan.base.label}?"
         )
@@ -312,35 +369,29 @@ def _write(engine: _Packing, output: Path, base: BaseReference, author: str, lic
         settings,
         recipe.seed,
         engine.encoding.name,
-        sum(tensor.size for tensor in plan.base.tensors.values() if tensor.is_weight),
-        {tensor.name: _described(tensor, rows, engine.encoding) for tensor, rows in kept},
+        weights(plan.base),
+        tensors,
         author,
         license,
-        f"breadcrumbs {__version__}",
+        MADE_BY,
+        None if engine.encoding.lossless else writing.error(losses),
     )
-    tables = {t.name: np.array([r.numbers for r in rows], "<u4").tobytes() for t, rows in kept}
-    text = about.text(said)
-    metadata = {about.KEY: text, about.HASH: about.digest(text, tables)}
-    names = [tensor.name for tensor, _ in kept]
-    entries = [Entry(reader.BLOCKS + t.name, "U32", (len(rows), about.COLUMNS)) for t, rows in kept]
-    entries += [
-        Entry(reader.DATA + t.name, "U8", (sum(row.size for row in rows),)) for t, rows in kept
-    ]
-    partial_ = output.with_name(output.name + ".partial")
-    try:
-        with open(partial_, "wb") as file:
-            file.write(header(entries, metadata))
-            for name in names:
-                file.write(tables[name])
-            for row in (row for _, rows in kept for row in rows):
-                engine.spool.seek(row.at)
-                file.write(engine.spool.read(row.size))
-        os.replace(partial_, output)
-    except BaseException:
-        with suppress(OSError):
-            partial_.unlink()
-        raise
+    writing.write(output, said, tables, parts)
     return said
+
+
+MADE_BY = f"breadcrumbs {__version__}"
+
+
+def weights(base: Checkpoint) -> int:
+    """Return how many weights a base has."""
+    return sum(tensor.size for tensor in base.tensors.values() if tensor.is_weight)
+
+
+def _spooled(spool: IO[bytes], rows: list[_Row]) -> Iterator[bytes]:
+    for row in rows:
+        spool.seek(row.at)
+        yield spool.read(row.size)
 
 
 def _settings(plan: Plan) -> tuple[str, dict[str, Any]]:
@@ -358,11 +409,3 @@ def reference(base: Checkpoint, threads: int = 0, name: str = "") -> BaseReferen
     repo, _, revision = (base.repo or "").partition("@")
     label = name or repo or os.path.basename(os.path.abspath(base.label)) or base.label
     return BaseReference(label, revision or None, hashing.model_hash(base, threads))
-
-
-def _described(tensor: TensorPlan, rows: list[_Row], encoding: Encoding) -> TaskTensor:
-    model = tensor.models[0]
-    assert isinstance(model, Tensor)
-    number = sum(row.numbers[0] for row in rows)
-    dtype = model.dtype if tensor.copied else encoding.dtype(model.dtype)
-    return TaskTensor(tensor.name, dtype, tensor.base.shape, number)

@@ -13,15 +13,16 @@ import numpy as np
 from blake3 import blake3
 
 from breadcrumbs import checkpoint
-from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, shown
+from breadcrumbs.checkpoint.tensors import DTYPES, WEIGHT_DTYPES, Checkpoint, Tensor, shown
 from breadcrumbs.errors import CheckpointError, printable
 from breadcrumbs.kernels import kept as plain
-from breadcrumbs.tasks import about, encodings
+from breadcrumbs.tasks import about, encodings, factors
 from breadcrumbs.tasks import positions as codes
 from breadcrumbs.tasks.about import COLUMNS, About, BaseReference, TaskTensor
 from breadcrumbs.tasks.encodings import Encoding
-
-BLOCKS, DATA = "blocks/", "data/"
+from breadcrumbs.tasks.encodings.exact import EXACT
+from breadcrumbs.tasks.factors import LEFT, RIGHT, Stored
+from breadcrumbs.tasks.writing import BLOCKS, DATA
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class TaskFile:
     encoding: Encoding
     source: Checkpoint = field(repr=False)
     _blocks: Mapping[str, list[Block]] = field(repr=False)
+    _products: Mapping[str, Stored] = field(repr=False)
+    _checked: set[str] = field(default_factory=set, repr=False)
 
     @staticmethod
     def open(path: str | os.PathLike[str]) -> TaskFile:
@@ -109,6 +112,9 @@ class TaskFile:
         base: the base's weights of the block, which some encodings need. positions: where to write
         them, an array of as many.
         """
+        if name in self._products:
+            assert base is not None
+            return self._product(name, block, base, positions)
         row = self._blocks[name][block]
         data = memoryview(np.empty(sum(row.sizes), np.uint8).data)
         tensor = self.tensors[name]
@@ -125,28 +131,57 @@ class TaskFile:
             codes.decode(row.codes[0], first, at, n, kernels)
             mine = None if base is None else base[at]
             dtype = DTYPES[tensor.dtype]
-            values = self.encoding.decode(row.codes[1], second, row.kept, dtype, mine)
+            encoding = self.encoding if tensor.dtype in WEIGHT_DTYPES else EXACT
+            values = encoding.decode(row.codes[1], second, row.kept, dtype, mine)
         except CheckpointError as error:
-            if str(error).startswith(str(self.source.label)):  # it could not be read at all
-                raise
-            raise CheckpointError(
-                f"{self.label}: tensor {shown(name)}, block {block} {error}. The file is damaged;"
-                " copy or pack it again."
-            ) from None
+            raise self._damaged(error, f"tensor {shown(name)}, block {block}") from None
         return Kept(at, values)
+
+    def _product(
+        self,
+        name: str,
+        block: int,
+        base: np.ndarray,
+        positions: np.ndarray | None,
+    ) -> Kept:
+        found = self._products[name]
+        try:
+            if name not in self._checked:
+                found.check()
+                self._checked.add(name)
+            values = found.weights(block, base)
+        except CheckpointError as error:
+            raise self._damaged(error, f"tensor {shown(name)}") from None
+        at = np.empty(base.size, np.uint32) if positions is None else positions
+        at[:] = np.arange(base.size, dtype=np.uint32)
+        return Kept(at, values)
+
+    def _damaged(self, error: CheckpointError, where: str) -> CheckpointError:
+        if str(error).startswith(str(self.source.label)):  # it could not be read at all
+            return error
+        return CheckpointError(
+            f"{self.label}: {where} {error}. The file is damaged; copy or pack it again."
+        )
 
     def number(self, name: str, block: int) -> int:
         """Return how many entries a block keeps."""
+        if name in self._products:
+            return self.tensors[name].entries(block)
         return self._blocks[name][block].kept
 
     def codes(self, name: str) -> dict[str, int]:
         """Return how many blocks of a tensor have positions of which code."""
+        if name in self._products:
+            return {f"rank {self.tensors[name].rank}": self.tensors[name].blocks}
         rows = [row for row in self._blocks[name] if row.kept]
         return dict(Counter(codes.NAMES.get(row.codes[0], "unknown") for row in rows))
 
     def verify(self) -> None:
         """Read every block; CheckpointError names the first that is damaged."""
         for name, tensor in self.tensors.items():
+            if name in self._products:
+                self._product(name, 0, np.zeros(0), None)
+                continue
             for block in range(tensor.blocks):
                 base = np.zeros(tensor.entries(block)) if self.encoding.needs_base else None
                 self.kept(name, block, base)
@@ -172,12 +207,25 @@ def of(source: Checkpoint) -> TaskFile:
     text = source.metadata[about.KEY]
     said = about.parse(text, where)
     tables: dict[str, bytes] = {}
-    known = {prefix + name for name in said.tensors for prefix in (BLOCKS, DATA)}
+    known = {
+        prefix + tensor.name
+        for tensor in said.tensors.values()
+        for prefix in ((LEFT, RIGHT) if tensor.rank else (BLOCKS, DATA))
+    }
     for name in source.tensors:
         if name not in known:
             raise CheckpointError(f"{where}: holds {shown(name)}, which its metadata do not name.")
-    blocks = {}
+    blocks, products = {}, {}
     for name, tensor in said.tensors.items():
+        if tensor.rank:
+            found = factors.stored(tensor, source.tensors)
+            if found is None:
+                raise CheckpointError(
+                    f"{where}: tensor {shown(name)} has no two matrices of rank {tensor.rank}."
+                    " It is damaged."
+                )
+            products[name] = found
+            continue
         tables[name], blocks[name] = _table(source, tensor, where)
     wanted = about.digest(text, tables)
     if source.metadata.get(about.HASH) != wanted:
@@ -189,7 +237,7 @@ def of(source: Checkpoint) -> TaskFile:
         encoding = encodings.get(said.encoding)
     except CheckpointError as error:
         raise CheckpointError(f"{where}: {error}") from None
-    return TaskFile(source.label, said, wanted, encoding, source, blocks)
+    return TaskFile(source.label, said, wanted, encoding, source, blocks, products)
 
 
 def _table(source: Checkpoint, tensor: TaskTensor, where: str) -> tuple[bytes, list[Block]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -47,6 +48,29 @@ def _restore(rows: np.ndarray, ends: tuple[np.ndarray, np.ndarray], bits: int) -
         row -= zero
         row /= scale
     return rows
+
+
+def codes(rows: np.ndarray, ends: tuple[Any, Any], bits: int) -> np.ndarray:
+    """Return the codes of rows, of so many bits between the ends, as float64."""
+    scale, zero = _scale(ends, bits)
+    return np.clip(np.round(scale * rows + zero), 0, 2**bits - 1)
+
+
+def restored(codes: np.ndarray, ends: tuple[Any, Any], bits: int) -> np.ndarray:
+    """Return what codes mean."""
+    scale, zero = _scale(ends, bits)
+    return np.where(_constant(ends), ends[0], (codes - zero) / scale)
+
+
+def _constant(ends: tuple[Any, Any]) -> Any:
+    """Return whether the ends are so near each other that the scale would be infinite."""
+    return ends[1] - ends[0] < 2.0**-1000
+
+
+def _scale(ends: tuple[Any, Any], bits: int) -> tuple[Any, Any]:
+    low, high = ends
+    scale = (2**bits - 1) / np.where(_constant(ends), 1.0, high - low)
+    return scale, -np.round(scale * low)
 
 
 def _mean(taus: np.ndarray, kernels: ModuleType) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from breadcrumbs.errors import CheckpointError
 from breadcrumbs.tasks import zstd
-from breadcrumbs.tasks.encodings import Encoding
+from breadcrumbs.tasks.encodings import Encoding, Kind
 
 RAW, PLANES = 0, 1
 #: Parts of a plane that must be saved for it to be worth unpacking.
@@ -68,3 +68,4 @@ def _joined(planes: list[np.ndarray], dtype: np.dtype) -> np.ndarray:
 
 
 EXACT = Encoding("exact", _encode, _decode, lossless=True)
+KIND = Kind("the weights themselves, bit for bit", lambda name, values: EXACT, {})

@@ -1,0 +1,292 @@
+"""Task files, or fine-tunings, -> what other programs read: a LoRA adapter, or a patch."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from breadcrumbs import merging
+from breadcrumbs import plan as plans
+from breadcrumbs.checkpoint.tensors import DTYPES, NAMES, Tensor
+from breadcrumbs.checkpoint.writer import Entry, header
+from breadcrumbs.engine import _one_blas_thread
+from breadcrumbs.errors import MismatchError, OutputError, RecipeError, listing
+from breadcrumbs.plan import Plan, TensorPlan
+from breadcrumbs.recipe import Recipe
+from breadcrumbs.tasks import adapters, factors, packing, unpacking, writing
+from breadcrumbs.tasks.about import BLOCK
+
+KINDS = ("dense", "lora", "patch")
+#: Modules that are tables of rows, not matrices that multiply: PEFT keeps their factors elsewhere.
+_TABLES = re.compile(r"(?i)embed|^(wte|wpe|shared|relative_attention_bias)$")
+#: Models whose layers of these names hold their weights as (in, out).
+_TURNED = {"gpt2", "imagegpt", "openai-gpt", "decision_transformer"}
+_TURNED_NAMES = ("c_attn", "c_proj", "c_fc", "q_attn")
+_ADVICE = "Give --exclude for what is to stay the base's, or export to dense."
+
+
+def export(
+    base: merging.Source,
+    task: merging.Source,
+    output: str | os.PathLike[str],
+    *,
+    to: str,
+    rank: int = 16,
+    exclude: str | list[str] | tuple[str, ...] = (),
+    force: bool = False,
+) -> dict[str, float] | None:
+    """Write what a task file (or a fine-tuning) stands for, as another program reads it.
+
+    to: ``dense``, the whole fine-tuning; ``lora``, the folder of an adapter for PEFT, of ``rank``
+    leading singular triplets of each matrix, and other tensors as they are; ``patch``, one file of
+    flat indices and values. exclude: tensors to leave as in the base. Returns the error of an
+    adapter, as a task file has it, and None where nothing is lost.
+    """
+    if to not in KINDS:
+        raise RecipeError(f"task export: there is no {to!r}. Give --to {', '.join(KINDS)}.")
+    if to == "dense":
+        if exclude:
+            raise RecipeError("task export: --exclude does not go with --to dense.")
+        unpacking.unpack(base, [task], output, force=force)  # pyright: ignore[reportArgumentType]
+        return None
+    if rank < 1:
+        raise RecipeError(f"task export: rank {rank} is not possible. Give 1 or more.")
+    made = packing.recipe(
+        merging.label(base, "base"),
+        merging.named([task], None),
+        "none",
+        {},
+        exclude=merging.globs(exclude),
+    )
+    return of(made, Path(output), to, rank, force, [base, task])
+
+
+def of(
+    recipe: Recipe, output: Path, to: str, rank: int, force: bool, sources: Any = None
+) -> dict[str, float] | None:
+    """Export the one model of a recipe to an adapter or a patch."""
+    with merging.opened(recipe, sources) as plan:
+        merging.check_not_input(plan, output)
+        try:
+            if to == "patch":
+                _patch(plan, output, force)
+                return None
+            return _adapter(plan, output, rank, force)
+        except OSError as error:
+            raise OutputError(
+                f"{output}: {error.strerror or error}. Give another output, or look at the disk."
+            ) from None
+
+
+def _changed(plan: Plan) -> list[tuple[TensorPlan, Tensor]]:
+    """Return the tensors that the model changed, and those of it."""
+    found = []
+    for tensor in plan.tensors:
+        (model,) = tensor.models
+        if model is None or tensor.copied not in ("", "not a weight"):
+            continue
+        if not plans.equal(tensor.base, model):
+            found.append((tensor, model))
+    if not found:
+        raise MismatchError(f"{plan.models[0].label}: changes nothing of {plan.base.label}.")
+    return found
+
+
+@dataclass
+class _Made:
+    """An adapter being put together. modules: that are kept whole."""
+
+    tensors: dict[str, np.ndarray] = field(default_factory=dict)
+    targets: list[str] = field(default_factory=list)
+    modules: list[str] = field(default_factory=list)
+    biases: list[TensorPlan] = field(default_factory=list)
+    turned: bool = False
+    losses: list[writing.Loss] = field(default_factory=list)
+
+
+def _adapter(plan: Plan, output: Path, rank: int, force: bool) -> dict[str, float]:
+    """Write an adapter; return what it loses."""
+    if output.suffix == ".safetensors":
+        raise OutputError(f"{output}: an adapter is a folder. Give the name of one.")
+    if output.exists() and not force:
+        raise OutputError(f"{output}: exists. Give another output, or --force to replace it.")
+    made = _Made()
+    with _one_blas_thread():
+        for tensor, model in _changed(plan):
+            module, _, what = tensor.name.rpartition(".")
+            if what == "weight" and module and len(tensor.base.shape) > 1 and not tensor.copied:
+                _factor(plan, made, tensor, model, rank)
+            elif what == "bias" and module and not tensor.copied:
+                made.biases.append(tensor)
+            elif module and not tensor.copied and tensor.name.endswith(".weight"):
+                made.modules.append(module)
+            else:
+                raise MismatchError(
+                    f"{plan.models[0].label}: tensor {tensor.name!r} cannot be in an adapter."
+                    f" {_ADVICE}"
+                )
+    if not made.targets:
+        raise MismatchError(f"{plan.models[0].label}: changes no matrix. {_ADVICE}")
+    _rest(plan, made)
+    error = writing.error(made.losses)
+    output.mkdir(parents=True, exist_ok=True)
+    said = {"format": "pt", "breadcrumbs.error": json.dumps(error)}
+    entries = [Entry(n, NAMES[x.dtype], x.shape) for n, x in made.tensors.items()]
+    data = [header(entries, said)]
+    data += [np.ascontiguousarray(x).reshape(-1).view(np.uint8).data for x in made.tensors.values()]
+    _put(output / f"{adapters.WEIGHTS}.safetensors", iter(data))
+    config = json.dumps(_config(plan, made, rank), indent=2).encode()
+    _put(output / adapters.CONFIG, iter([config]))
+    return error
+
+
+def _factor(plan: Plan, made: _Made, tensor: TensorPlan, model: Tensor, rank: int) -> None:
+    """Add the leading triplets of what changed of a tensor."""
+    module = tensor.name.removesuffix(".weight")
+    last = module.rpartition(".")[2]
+    base, weights = tensor.base.read(), model.read()
+    rows = base.shape[0]
+    tau = (weights.astype(np.float64) - base.astype(np.float64)).reshape(rows, -1)
+    if not np.isfinite(tau).all():
+        raise MismatchError(f"{plan.models[0].label}: tensor {tensor.name!r} is not finite.")
+    found = factors.cut(tau, rank)
+    back = factors.added(base.reshape(-1), found, 0, np.dtype(np.float64))
+    made.losses.append(writing.loss(weights.reshape(-1), back, base.reshape(-1)))
+    left, right = _padded(found.left, rank, 1), _padded(found.right, rank, 0)
+    stem = f"{adapters.PREFIX}{module}.lora_"
+    made.targets.append(module)
+    if base.ndim > 2:
+        a = right.reshape(rank, *base.shape[1:])
+        pair = {"A.weight": a, "B.weight": left.reshape(rows, rank, *[1] * (base.ndim - 2))}
+    elif _TABLES.search(last):
+        pair = {"embedding_A": left.T, "embedding_B": right.T}
+    elif last in _TURNED_NAMES and _model_type(plan) in _TURNED:
+        made.turned = True
+        pair = {"A.weight": left.T, "B.weight": right.T}
+    else:
+        pair = {"A.weight": right, "B.weight": left}
+    made.tensors |= {stem + key: value for key, value in pair.items()}
+
+
+def _padded(factor: np.ndarray, rank: int, axis: int) -> np.ndarray:
+    """Return a factor with zeros up to the rank, so that one rank goes for all."""
+    pad = [(0, 0), (0, 0)]
+    pad[axis] = (0, rank - factor.shape[axis])
+    return np.pad(factor, pad)
+
+
+def _rest(plan: Plan, made: _Made) -> None:
+    """Add biases, and modules that are kept whole."""
+    found = {tensor.name: tensor for tensor in plan.tensors}
+    for module in made.modules:
+        for name, tensor in found.items():
+            if name.startswith(f"{module}."):
+                _add_whole(made, tensor, adapters.PREFIX + name)
+    for tensor in made.biases:
+        module = tensor.name.removesuffix(".bias")
+        if module in made.modules:
+            continue
+        inner = ".base_layer" if module in made.targets else ""
+        _add_whole(made, tensor, f"{adapters.PREFIX}{module}{inner}.bias")
+
+
+def _add_whole(made: _Made, tensor: TensorPlan, key: str) -> None:
+    model = tensor.models[0] or tensor.base
+    values, base = model.read(), tensor.base.read()
+    made.tensors[key] = values
+    if tensor.base.is_weight:
+        flat = values.reshape(-1)
+        made.losses.append(writing.loss(flat, flat, base.reshape(-1)))
+
+
+def _config(plan: Plan, made: _Made, rank: int) -> dict[str, Any]:
+    repo, _, revision = (plan.base.repo or "").partition("@")
+    biased = any(t.name.removesuffix(".bias") not in made.modules for t in made.biases)
+    return {
+        "peft_type": "LORA",
+        "task_type": None,
+        "base_model_name_or_path": repo or os.path.abspath(plan.base.label),
+        "revision": revision or None,
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": rank,
+        "lora_dropout": 0.0,
+        "use_rslora": False,
+        "use_dora": False,
+        "init_lora_weights": True,
+        "fan_in_fan_out": made.turned,
+        "bias": "all" if biased else "none",
+        "target_modules": made.targets,
+        "modules_to_save": list(dict.fromkeys(made.modules)) or None,
+    }
+
+
+def _model_type(plan: Plan) -> str:
+    """Return what the base's config.json says of its kind; empty if that cannot be told."""
+    if plan.base.folder is None:
+        return ""
+    with suppress(OSError, ValueError, AttributeError):
+        return str(json.loads((plan.base.folder / "config.json").read_text()).get("model_type"))
+    return ""
+
+
+def _patch(plan: Plan, output: Path, force: bool) -> None:
+    """Write flat indices and values of what changed, two tensors for each."""
+    writing.check_output(output, force)
+    entries, found = [], []
+    for tensor, model in _changed(plan):
+        number = sum(at.size for at, _ in _coordinates(tensor, model))
+        if number:
+            kind = "I32" if tensor.base.size < 2**31 else "I64"
+            entries.append(Entry(f"{tensor.name}.indices", kind, (number,)))
+            entries.append(Entry(f"{tensor.name}.values", model.dtype, (number,)))
+            found.append((tensor, model, kind))
+    taken = [entry.name for entry in entries if entry.name in plan.base.tensors]
+    if taken:
+        raise MismatchError(f"{plan.base.label}: has {listing(taken)}, which a patch would hold.")
+    base = packing.reference(plan.base)
+    said = {"name": base.name, "revision": base.revision, "hash": base.hash}
+    metadata = {"format": "pt", "breadcrumbs.patch": json.dumps({"version": 1, "base": said})}
+
+    def data() -> Iterator[Any]:
+        yield header(entries, metadata)
+        for tensor, model, kind in found:
+            for at, _ in _coordinates(tensor, model):
+                yield at.astype(DTYPES[kind]).tobytes()
+            for _, values in _coordinates(tensor, model):
+                yield values.tobytes()
+
+    _put(output, data())
+
+
+def _coordinates(tensor: TensorPlan, model: Tensor) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield flat indices and values of the entries whose value changed, some at a time."""
+    for start in range(0, tensor.base.size, BLOCK):
+        n = min(BLOCK, tensor.base.size - start)
+        base, values = np.empty(n, DTYPES[tensor.base.dtype]), np.empty(n, DTYPES[model.dtype])
+        tensor.base.read_into(start, base)
+        model.read_into(start, values)
+        at = np.flatnonzero(writing.differ(base, values))
+        yield start + at, values[at]
+
+
+def _put(path: Path, pieces: Iterator[Any]) -> None:
+    """Write a file, which takes its name when it is whole."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with open(partial, "wb") as file:
+            for piece in pieces:
+                file.write(piece)
+        os.replace(partial, path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
