@@ -64,12 +64,19 @@ def cli_page() -> str:
     context = click.Context(program, info_name="breadcrumbs")
     context.max_content_width = 100
     parts.append(_block(program.get_help(context)))
-    for name, command in sorted(program.commands.items()):
+    _commands(program, context, parts)
+    return "\n".join(parts)
+
+
+def _commands(group: click.Group, context: click.Context, parts: list[str]) -> None:
+    """Add the help of the commands of a group, and of those in them."""
+    for name, command in sorted(group.commands.items()):
         mine = click.Context(command, info_name=name, parent=context)
         mine.max_content_width = 100
-        parts.append(f"## breadcrumbs {name}\n")
+        parts.append(f"## {mine.command_path}\n")
         parts.append(_block(command.get_help(mine)))
-    return "\n".join(parts)
+        if isinstance(command, click.Group):
+            _commands(command, mine, parts)
 
 
 def _block(text: str) -> str:

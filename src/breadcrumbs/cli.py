@@ -18,6 +18,7 @@ from breadcrumbs.commands import (
     results,
     search,
     soup,
+    task,
 )
 from breadcrumbs.version import __version__
 
@@ -68,6 +69,7 @@ for one in (
     models.inspect,
     search.search,
     soup.soup,
+    task.task,
     finetune.finetune,
     evaluate.evaluate,
     results.results,

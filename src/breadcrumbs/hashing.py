@@ -1,15 +1,20 @@
-"""BLAKE3 of the input files, from the bytes that the merge reads where it reads them in order."""
+"""BLAKE3 of models, and of input files from the bytes that the merge reads where in their order."""
 
 from __future__ import annotations
 
+import json
+import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from blake3 import blake3
 
+from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint.files import File, FileRange
+from breadcrumbs.checkpoint.memory import ArrayBytes
 from breadcrumbs.checkpoint.tensors import Tensor
 from breadcrumbs.plan import Plan
 from breadcrumbs.schedule import Task
@@ -19,6 +24,8 @@ STEP = 4 << 20
 GAP = 16 << 20
 BUFFER = 1 << 20
 PENDING = "0" * 64
+#: Bytes of a model that are read at once.
+MODEL_STEP = 8 << 20
 
 
 class FileDigests:
@@ -99,3 +106,34 @@ class _Run:
             file.read_into(self.at, piece.data)
             self.hasher.update(piece.data)
             self.at += piece.size
+
+
+def model_hash(source: str | os.PathLike[str] | Mapping[str, Any], threads: int = 0) -> str:
+    """Return the BLAKE3 of a model's weights: names, dtypes, shapes and bytes, in order of names.
+
+    source: whatever `breadcrumbs.open` opens. The hash is that of the tensors: the same for one
+    file, for shards and for arrays in memory, whatever the order and whatever else the files say.
+    Arrays are hashed where they are; files are read in steps. threads: 0 for one a core.
+    """
+    hasher = blake3(max_threads=threads or blake3.AUTO)
+    buffer = np.empty(0, np.uint8)
+    opened = checkpoint.open(source)
+    try:
+        for name in sorted(opened.tensors):
+            tensor = opened.tensors[name]
+            head = json.dumps([name, tensor.dtype, list(tensor.shape)]).encode()
+            hasher.update(len(head).to_bytes(8, "little") + head)
+            where = tensor.source
+            if isinstance(where, ArrayBytes) and where.array.flags.c_contiguous:
+                hasher.update(where.array.reshape(-1).view(np.uint8).data)
+                continue
+            if not buffer.size:
+                buffer = np.empty(MODEL_STEP, np.uint8)
+            for start in range(0, tensor.nbytes, MODEL_STEP):
+                piece = buffer[: min(MODEL_STEP, tensor.nbytes - start)]
+                where.read_into(start, piece.data)
+                hasher.update(piece.data)
+    finally:
+        if opened is not source:
+            opened.close()
+    return hasher.hexdigest()

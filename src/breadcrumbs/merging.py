@@ -184,8 +184,13 @@ class opened:
 
 
 def planned(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Plan:
-    """Return the plan of a recipe for its open checkpoints, those of ``recipe.paths``, in order."""
-    base, *models = checkpoints
+    """Return the plan of a recipe for its open checkpoints, those of ``recipe.paths``, in order.
+
+    Task files among them become the fine-tunings that they stand for.
+    """
+    from breadcrumbs.tasks import view
+
+    base, *models = view.on_base(checkpoints[0], checkpoints)
     onto = models.pop() if recipe.onto is not None else None
     number = len(recipe.models)
     return plan.make(recipe, base, models[:number], onto, models[number:])

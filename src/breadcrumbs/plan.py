@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from breadcrumbs import methods, plan_statistics
+from breadcrumbs import plan_statistics
 from breadcrumbs.aggregates import Elementwise
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
 from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
@@ -20,6 +20,7 @@ from breadcrumbs.method import Method
 from breadcrumbs.parameters import AUTO, Values
 from breadcrumbs.recipe import OUTPUT_DTYPES, Recipe
 from breadcrumbs.settings import Own, Settings, check_granularity, placed
+from breadcrumbs.tasks import cuts
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def make(
     models: one checkpoint for each of ``recipe.models``, in their order. onto: that of the recipe.
     statistics: those of the recipe's models, if they have any.
     """
-    method = methods.get(recipe.method)
+    recipe, method = cuts.settled(recipe, models)
     if not base.tensors:
         raise MismatchError(f"{base.label}: holds no tensors. Give a checkpoint with weights.")
     _check_number(method, models)

@@ -22,6 +22,7 @@ from breadcrumbs.kernels import plain
 from breadcrumbs.parameters import Values
 from breadcrumbs.plan import TensorPlan
 from breadcrumbs.sink import SegmentReport
+from breadcrumbs.tasks import summing
 from breadcrumbs.transforms import Band, Chances, Draw, Fitted, Transform
 from breadcrumbs.work import FUSED, GROUP, PRECISION, Job, Segment
 
@@ -122,6 +123,8 @@ class Merging:
             and tensor.onto is None
             and self.more == 0
         )
+        #: Whether all models are the base but for what task files keep, and are added up.
+        self.sparse = self.linear and not self.counting and summing.apply(self)
         #: Whether the fused kernels do: few models and plain dtypes.
         self.fused = len(self.models) <= FUSED and self.dtype != np.float64 and tensor.dtype in _RAW
         #: The weights as they take them.
@@ -190,6 +193,10 @@ class Merging:
         self, segment: Segment, cuts: np.ndarray | None, report: SegmentReport
     ) -> np.ndarray | None:
         """Return the merged segment, or None where the fused kernels do not do it at once."""
+        if self.sparse:
+            merged = summing.merge(self, segment, report)
+            if merged is not None:
+                return merged
         transform = self.engine.plan.method.transform
         apply = self.fused and self.engine.steps is None
         if not apply or self.careful or (cuts is None and isinstance(transform, Band)):
@@ -265,7 +272,7 @@ class Merging:
                 first, last = job.ranks[t]
                 report.kept[t] += max(0, last - first) * (n // job.unit)
             else:
-                report.kept[t] += n
+                report.kept[t] += summing.kept(self.engine.plan.models[t], self.tensor, t, segment)
 
     def _write_chunk(
         self, index: int, start: int, n: int, cuts: np.ndarray | None, report: SegmentReport

@@ -19,6 +19,7 @@ from breadcrumbs.aggregates import Gram, Whole
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.plan import Plan, TensorPlan
+from breadcrumbs.tasks.about import BLOCK
 from breadcrumbs.transforms import Band, Chances
 
 CHUNK = 1 << 16
@@ -64,6 +65,7 @@ class Job:
     rows: tensors that are read for each segment at most, the base's among them.
     survey: whether a unit is larger than a chunk, so that its cuts must be found first.
     together: whether its unit is the whole model. whole: whether each piece is one segment.
+    blocks: entries that segments to write are made of, 0 if there is no such limit.
     """
 
     pieces: tuple[Piece, ...]
@@ -74,6 +76,7 @@ class Job:
     survey: bool
     together: bool = False
     whole: bool = False
+    blocks: int = 0
 
     @property
     def chunk(self) -> int:
@@ -84,6 +87,8 @@ class Job:
         """Yield the segments to write, or those to survey, of which only ``rows`` are read."""
         chunk = self.chunk
         step = max(LEAST, ARENA // ((rows or self.rows) * self.dtype.itemsize) // chunk) * chunk
+        if self.blocks:  # what is read from task files is unpacked block by block
+            step = max(1, step // self.blocks) * self.blocks
         if self.whole and rows is None:
             step = max(piece.stop - piece.start for piece in self.pieces)
         number = 0
@@ -99,6 +104,7 @@ def jobs(plan: Plan) -> list[Job]:
     transform = plan.method.transform
     whole = isinstance(plan.method.aggregate, Whole)
     rows = 1 + min(FUSED, len(plan.models))
+    blocks = BLOCK if any(model.task for model in plan.models) else 0
     result: list[Job] = []
     together: list[Piece] = []
     for index, tensor in enumerate(plan.tensors):
@@ -108,8 +114,9 @@ def jobs(plan: Plan) -> list[Job]:
         if tensor.copied or not isinstance(transform, Band):
             unit = shape[-1] if isinstance(transform, Chances) and shape else 1
             piece = Piece(index, 0, n)
+            mine = blocks if unit == 1 else 0
             result.append(
-                Job((piece,), unit, (), _dtype([tensor]), rows, survey=False, whole=whole)
+                Job((piece,), unit, (), _dtype([tensor]), rows, False, whole=whole, blocks=mine)
             )
         elif _granularity(transform, tensor) == "model":
             together.append(Piece(index, 0, n))

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import ml_dtypes
 import numpy as np
@@ -108,6 +108,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
     repo: hub id and resolved commit, ``org/name@revision``, when it came from a hub.
     metadata: what a single safetensors file, or a mapping with such an attribute, says of itself.
     parts, layers: of a stack, what it is made of, and the number that each layer has there.
+    task: the `tasks.TaskFile` that it is read from, if it is one.
     """
 
     label: str
@@ -119,6 +120,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
     close: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
     parts: tuple[Checkpoint, ...] = ()
     layers: tuple[int, ...] = ()
+    task: Any = field(default=None, repr=False, compare=False)
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.tensors[name].read()

@@ -6,7 +6,6 @@ Normalised values are not kept. They come, on reading, from the row of the fine-
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -21,12 +20,11 @@ import numpy as np
 from breadcrumbs.errors import ResultsError, ScoreError, listing, suggestion
 from breadcrumbs.evaluate import standard_errors
 from breadcrumbs.evaluate.database import Database, Values
+from breadcrumbs.hashing import model_hash as model_hash
 from breadcrumbs.version import __version__
 
 #: The file that commands use unless told.
 DEFAULT = "results.sqlite"
-#: Bytes that are read at once from files, to be hashed.
-STEP = 8 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,39 +277,3 @@ def _values(row: Row) -> Values:
 
 def _row(values: Values) -> Row:
     return Row(**dict(zip(COLUMNS, values, strict=True)))
-
-
-def model_hash(source: str | os.PathLike[str] | Mapping[str, Any], threads: int = 0) -> str:
-    """Return the BLAKE3 of a model's weights: names, dtypes, shapes and bytes, in order of names.
-
-    source: whatever `breadcrumbs.open` opens. The hash is that of the tensors: the same for one
-    file, for shards and for arrays in memory, whatever the order and whatever else the files say.
-    Arrays are hashed where they are; files are read in steps. threads: 0 for one a core.
-    """
-    from blake3 import blake3
-
-    from breadcrumbs import checkpoint
-    from breadcrumbs.checkpoint.memory import ArrayBytes
-
-    hasher = blake3(max_threads=threads or blake3.AUTO)
-    buffer = np.empty(0, np.uint8)
-    opened = checkpoint.open(source)
-    try:
-        for name in sorted(opened.tensors):
-            tensor = opened.tensors[name]
-            head = json.dumps([name, tensor.dtype, list(tensor.shape)]).encode()
-            hasher.update(len(head).to_bytes(8, "little") + head)
-            where = tensor.source
-            if isinstance(where, ArrayBytes) and where.array.flags.c_contiguous:
-                hasher.update(where.array.reshape(-1).view(np.uint8).data)
-                continue
-            if not buffer.size:
-                buffer = np.empty(STEP, np.uint8)
-            for start in range(0, tensor.nbytes, STEP):
-                piece = buffer[: min(STEP, tensor.nbytes - start)]
-                where.read_into(start, piece.data)
-                hasher.update(piece.data)
-    finally:
-        if opened is not source:
-            opened.close()
-    return hasher.hexdigest()

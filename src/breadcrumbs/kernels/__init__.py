@@ -41,6 +41,17 @@ def choose(entries: int, which: str = "auto") -> ModuleType:
     return compiled
 
 
+def of_kept(chosen: ModuleType) -> ModuleType:
+    """Return the kernels for what task files keep that go with those that were chosen."""
+    if chosen is plain:
+        from breadcrumbs.kernels import kept
+
+        return kept
+    from breadcrumbs.kernels import kept_compiled
+
+    return kept_compiled
+
+
 def _forget_old() -> None:
     """Delete kernels that were compiled before a source changed; Numba only looks at their own."""
     folder = Path(__file__).parent

@@ -1,0 +1,134 @@
+"""`breadcrumbs task`: tasks as small files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from breadcrumbs.commands import command, json_option, pairs
+
+
+@click.group()
+def task() -> None:
+    """Pack fine-tunings into small files, and unpack them.
+
+    A task file holds the weights that a fine-tuning changed, or those that a transform keeps of
+    them. Wherever a fine-tuned model is named, a task file can be.
+
+    \b
+    breadcrumbs task pack base ft1 -o t1.safetensors
+    breadcrumbs merge base t1.safetensors t2.safetensors -o merged
+    breadcrumbs inspect t1.safetensors
+    """
+
+
+@command()
+@click.argument("base")
+@click.argument("finetuned")
+@click.option("-o", "--output", required=True, metavar="FILE.safetensors", help="File to write.")
+@click.option(
+    "--transform",
+    default="breadcrumbs",
+    show_default=True,
+    help="What is kept, such as magnitude; none keeps all that changed.",
+)
+@click.option("-p", "--param", "params", multiple=True, help="KEY=VALUE of the transform.")
+@click.option("--name", default="", help="Of the task. Default: the last part of the path.")
+@click.option("--author", default="", help="Who made the fine-tuning.")
+@click.option("--license", default="", help="Under which licence it may be used.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Tensors to leave as in the base.")
+@click.option("--only", multiple=True, metavar="GLOB", help="The only tensors to pack.")
+@click.option("--missing", default="error", help="Tensors that FINETUNED lacks: error or base.")
+@click.option("--extra", default="error", help="Tensors that BASE lacks: error or ignore.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Seed of random transforms.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
+@click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@json_option
+def pack(base: str, finetuned: str, output: str, **options: Any) -> None:
+    """Write what a transform keeps of a fine-tuning to a small file.
+
+    The weights are kept as they are, so merging task files gives the same bits as merging the
+    fine-tunings by the method of that transform. With `--transform none` that holds for any method.
+
+    \b
+    breadcrumbs task pack base ft1 -o t1.safetensors
+    breadcrumbs task pack base ft1 -o t1.safetensors -p beta=0.85 -p gamma=0.993
+    breadcrumbs task pack org/base org/ft --transform none -o t1.safetensors --author "A. Author"
+    """
+    from breadcrumbs import merging, show, sizes
+    from breadcrumbs.recipe import Model
+    from breadcrumbs.tasks import packing
+
+    made = packing.recipe(
+        base,
+        (Model(finetuned, name=options["name"]),),
+        options["transform"],
+        pairs(options["params"]),
+        **{key: options[key] for key in ("exclude", "only", "missing", "extra", "seed")},
+    )
+    quiet = options["quiet"] or options["as_json"]
+    with merging.opened(made) as plan:
+        with show.progress(plan, quiet=quiet, doing="packing") as progress:
+            said = packing.of(
+                plan,
+                output,
+                author=options["author"],
+                license=options["license"],
+                threads=options["threads"],
+                force=options["force"],
+                progress=progress,
+            )
+        whole = sum(tensor.nbytes for tensor in plan.models[0].tensors.values())
+    nbytes = Path(output).stat().st_size
+    if options["as_json"]:
+        click.echo(json.dumps({"output": output, "bytes": nbytes, **said.to_mapping()}, indent=2))
+    elif not options["quiet"]:
+        click.echo(
+            f"{output}: {said.kept:,} of {said.weights:,} weights ({said.density:.2%}),"
+            f" {sizes.human(nbytes)}, {nbytes / whole:.3f} of the model's {sizes.human(whole)}"
+        )
+
+
+@command()
+@click.argument("base")
+@click.argument("files", nargs=-1, required=True, metavar="TASK.safetensors...")
+@click.option("-o", "--output", required=True, help="Folder, or FILE.safetensors, to write.")
+@click.option("--shard-size", default="5GB", show_default=True, help="Largest file of a folder.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
+@click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@json_option
+def unpack(base: str, files: tuple[str, ...], output: str, **options: Any) -> None:
+    """Rebuild the fine-tunings that task files stand for.
+
+    Weights that a task does not keep are the base's. One task makes OUTPUT, several a folder each
+    in it.
+
+    \b
+    breadcrumbs task unpack base t1.safetensors -o ft1-again
+    breadcrumbs task unpack base t1.safetensors t2.safetensors -o finetunings
+    """
+    from breadcrumbs import sizes
+    from breadcrumbs.tasks import unpacking
+
+    outputs = unpacking.unpack(
+        base,
+        files,
+        output,
+        threads=options["threads"],
+        shard_size=sizes.parse(options["shard_size"]),
+        force=options["force"],
+    )
+    if options["as_json"]:
+        click.echo(json.dumps({"outputs": [str(path) for path in outputs]}, indent=2))
+    elif not options["quiet"]:
+        for path in outputs:
+            click.echo(str(path))
+
+
+task.add_command(pack)
+task.add_command(unpack)

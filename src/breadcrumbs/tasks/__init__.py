@@ -1,0 +1,41 @@
+"""Tasks as small files: what a fine-tuning changed, or what a method keeps of it.
+
+docs/task-file.md specifies the format.
+
+    from breadcrumbs import tasks
+
+    tasks.pack("base", "ft1", "t1.safetensors")
+    breadcrumbs.merge("base", ["t1.safetensors", "t2.safetensors"], output="merged")
+
+`TaskFile` reads one, `pack` and `unpack` make one and undo it, `opened` is the fine-tuning that it
+stands for, as everything that takes a model sees it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from breadcrumbs.tasks.packing import pack
+    from breadcrumbs.tasks.reader import Kept, TaskFile
+    from breadcrumbs.tasks.unpacking import unpack
+    from breadcrumbs.tasks.view import opened
+
+__all__ = ["Kept", "TaskFile", "opened", "pack", "unpack"]
+
+_HOMES = {
+    "Kept": "reader",
+    "TaskFile": "reader",
+    "opened": "view",
+    "pack": "packing",
+    "unpack": "unpacking",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for then: merging needs some of it, and packing needs merging."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'breadcrumbs.tasks' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"breadcrumbs.tasks.{_HOMES[name]}"), name)

@@ -1,0 +1,189 @@
+"""What a task file says of itself: JSON under one key of the metadata of a safetensors file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from blake3 import blake3
+
+from breadcrumbs.checkpoint.safetensors import parse_json
+from breadcrumbs.checkpoint.tensors import DTYPES, shown
+from breadcrumbs.errors import CheckpointError, suggestion
+
+KEY = "breadcrumbs.task"
+HASH = "breadcrumbs.task.hash"
+VERSION = 1
+#: Entries of a block; the last one of a tensor may be shorter.
+BLOCK = 1 << 18
+#: Columns of the table of blocks: entries kept, code and bytes of their positions, code and bytes
+#: of their values, and a digest of these bytes.
+COLUMNS = 9
+_HASH = re.compile(r"[0-9a-f]{64}")
+_INT64 = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class BaseReference:
+    """The base of a task. name: what it was called. revision: of the hub, if it came from there.
+
+    hash: `hashing.model_hash`, which knows all of its weights.
+    """
+
+    name: str
+    revision: str | None
+    hash: str
+
+
+@dataclass(frozen=True)
+class TaskTensor:
+    """A tensor of which something is kept. dtype: of the values, a safetensors name."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    kept: int
+
+    @property
+    def size(self) -> int:
+        size = 1
+        for length in self.shape:
+            size *= length
+        return size
+
+    @property
+    def blocks(self) -> int:
+        """Number of its blocks."""
+        return -(-self.size // BLOCK)
+
+    def entries(self, block: int) -> int:
+        """Return how many entries a block has."""
+        return min(BLOCK, self.size - block * BLOCK)
+
+
+@dataclass(frozen=True)
+class About:
+    """What a task file says of itself.
+
+    transform, parameters, seed: what decided which entries are kept, as a recipe has it. weights:
+    how many the base has. author, license: as given, or empty. tensors: by name.
+    """
+
+    name: str
+    base: BaseReference
+    transform: str
+    parameters: Mapping[str, Any]
+    seed: int
+    encoding: str
+    weights: int
+    tensors: Mapping[str, TaskTensor] = field(default_factory=dict)
+    author: str = ""
+    license: str = ""
+    made_by: str = ""
+
+    @property
+    def kept(self) -> int:
+        return sum(tensor.kept for tensor in self.tensors.values())
+
+    @property
+    def density(self) -> float:
+        """The share of the base's weights that is kept."""
+        return self.kept / self.weights if self.weights else 0.0
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        tensors = {
+            t.name: {"dtype": t.dtype, "shape": list(t.shape), "kept": t.kept}
+            for t in self.tensors.values()
+        }
+        base = {"name": self.base.name, "revision": self.base.revision, "hash": self.base.hash}
+        mine = {key: getattr(self, key) for key in _KINDS if key not in ("base", "tensors")}
+        return {"version": VERSION, **mine, "base": base, "tensors": tensors}
+
+
+def text(said: About) -> str:
+    """Return what is written under `KEY`."""
+    return json.dumps(said.to_mapping(), separators=(",", ":"))
+
+
+def digest(text: str, tables: Mapping[str, bytes]) -> str:
+    """Return the hash of a task: of what it says, and of its tables of blocks by tensor.
+
+    These hold digests of all blocks, so nothing can change without it.
+    """
+    hasher = blake3(text.encode(errors="replace"))
+    for name in sorted(tables):
+        hasher.update(tables[name])
+    return hasher.hexdigest()
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "name": (str,),
+    "base": (dict,),
+    "transform": (str,),
+    "parameters": (dict,),
+    "seed": (int,),
+    "encoding": (str,),
+    "weights": (int,),
+    "author": (str,),
+    "license": (str,),
+    "made_by": (str,),
+    "tensors": (dict,),
+}
+
+
+def parse(text: str, where: str) -> About:
+    """Return what the ``text`` under `KEY` says; CheckpointError if that is not all it must."""
+    data = parse_json(text.encode(errors="replace"), f"{where}: its metadata {KEY!r}")
+    version = data.get("version")
+    if version != VERSION or isinstance(version, bool):
+        raise CheckpointError(
+            f"{where}: is a task file of version {shown(version)}; this program reads version"
+            f" {VERSION}. Update Breadcrumbs, or pack the task again."
+        )
+    mine: dict[str, Any] = {key: value for key, value in data.items() if key != "version"}
+    _check_kinds(mine, _KINDS, where)
+    base = mine["base"]
+    _check_kinds(base, {"name": (str,), "revision": (str, type(None)), "hash": (str,)}, where)
+    if not _HASH.fullmatch(base["hash"]):
+        raise CheckpointError(f"{where}: the hash of its base is {shown(base['hash'])}.")
+    tensors = {name: _tensor(name, value, where) for name, value in mine["tensors"].items()}
+    if mine["weights"] < 0 or mine["seed"] < 0:
+        raise CheckpointError(f"{where}: says a negative number of weights or seed.")
+    return About(**{**mine, "base": BaseReference(**base), "tensors": tensors})
+
+
+def _check_kinds(
+    data: Mapping[str, Any], kinds: Mapping[str, tuple[type, ...]], where: str
+) -> None:
+    """Raise CheckpointError unless the data have exactly these keys, with values of these kinds."""
+    for key in data:
+        if key not in kinds:
+            raise CheckpointError(
+                f"{where}: says the unknown {shown(key)}.{suggestion(key, kinds)} Was it written"
+                " by a newer version?"
+            )
+    for key, kind in kinds.items():
+        if key not in data:
+            raise CheckpointError(f"{where}: does not say its {key!r}. It is no whole task file.")
+        if not isinstance(data[key], kind) or isinstance(data[key], bool):
+            raise CheckpointError(f"{where}: says {shown(data[key])} for {key!r}.")
+
+
+def _tensor(name: str, data: Any, where: str) -> TaskTensor:
+    where = f"{where}: tensor {shown(name)}"
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{where} is described by {shown(data)}.")
+    _check_kinds(data, {"dtype": (str,), "shape": (list,), "kept": (int,)}, where)
+    dtype, shape, kept = data["dtype"], data["shape"], data["kept"]
+    if dtype not in DTYPES:
+        raise CheckpointError(f"{where} has dtype {shown(dtype)}, which is not supported.")
+    if len(shape) > 64 or not all(type(n) is int and 0 <= n <= _INT64 for n in shape):
+        raise CheckpointError(f"{where} has shape {shown(shape)}.")
+    tensor = TaskTensor(name, dtype, tuple(shape), kept)
+    if tensor.size > _INT64 // 8 or not 0 <= kept <= tensor.size:
+        raise CheckpointError(f"{where} says that it keeps {kept} of {shown(tensor.size)} entries.")
+    return tensor

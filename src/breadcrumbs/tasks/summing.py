@@ -1,0 +1,96 @@
+"""Sums of what task files keep, added to the base entry by entry: no fine-tuning is made whole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from breadcrumbs import kernels
+from breadcrumbs.checkpoint.tensors import Checkpoint
+from breadcrumbs.kernels import plain
+from breadcrumbs.plan import TensorPlan
+from breadcrumbs.sink import SegmentReport
+from breadcrumbs.tasks.about import BLOCK
+from breadcrumbs.tasks.view import KeptBytes
+from breadcrumbs.transforms import Draw, Everything
+from breadcrumbs.work import Segment
+
+if TYPE_CHECKING:
+    from breadcrumbs.tensors import Merging
+
+#: Entries kept of a block by all models that are held at once; beyond, models are read in groups.
+MOST = 8 << 20
+
+
+def apply(it: Merging) -> bool:
+    """Return whether a tensor is merged here, if what is asked for is a sum of all that is kept."""
+    sources = [model.source for model in it.models]
+    if not any(isinstance(source, KeptBytes) for source in sources):
+        return False
+    return (
+        all(isinstance(s, KeptBytes) or s is it.tensor.base.source for s in sources)
+        and isinstance(it.engine.plan.method.transform, Draw | Everything)
+        and it.dtype != np.float64
+        and it.tensor.dtype in ("BF16", "F32")
+        and it.engine.steps is None
+        and not it.careful
+    )
+
+
+def merge(it: Merging, segment: Segment, report: SegmentReport) -> np.ndarray | None:
+    """Return the merged segment, which begins with a block, or None where it may not be exact."""
+    n = segment.stop - segment.start
+    out = it.raw_buffer(n)
+    (base,) = it.engine.load([it.tensor.base], segment.start, n, it.dtype)
+    squares, exact = 0.0, True
+    bits = np.array(plain.NO_EXTENT, np.uint32)
+    for start in range(0, n, BLOCK):
+        run = slice(start, min(n, start + BLOCK))
+        found = _block(it, (segment.start + start) // BLOCK, base[run], bits, out[run])
+        if found is None:
+            return None
+        squares, exact = squares + found[0], exact and not found[1]
+    inexact = not exact if it.unequal.size else None
+    return it.accept(it.factor * it.factor * squares, inexact, bits, out, report)
+
+
+def _block(it: Merging, number: int, base, bits, out) -> tuple[float, bool] | None:
+    """Merge one block into ``out``; None where that needs the whole fine-tunings."""
+    tools = kernels.of_kept(it.kernels)
+    sources = [model.source for model in it.models]
+    start = number * BLOCK
+    sizes = [s.number(start, start + 1) if isinstance(s, KeptBytes) else 0 for s in sources]
+    ends = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    if ends[-1] > MOST:
+        return None
+    positions = it.engine.buffer("positions", (int(ends[-1]),), np.uint32)
+    values = it.engine.buffer("values", (int(ends[-1]),), it.dtype)
+    zeros = True
+    for t, source in enumerate(sources):
+        mine = slice(ends[t], ends[t + 1])
+        if sizes[t]:
+            assert isinstance(source, KeptBytes)
+            kept = source.kept(number, tools)
+            positions[mine] = kept.positions
+            values[mine] = _raw(kept.values, it.dtype)
+        # A zero that all models hold has a sign that the sum does not know.
+        zeros = zeros and bool(sizes[t]) and tools.zeros(values[mine]) > 0
+    if zeros:
+        return None
+    return tools.merge_kept(base, ends, positions, values, it.unequal, it.factor, bits, out)
+
+
+def _raw(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return values as raw weights of the job's dtype."""
+    return values.view(np.uint16) if dtype == np.uint16 else values.astype(dtype, copy=False)
+
+
+def kept(model: Checkpoint, tensor: TensorPlan, t: int, segment: Segment) -> int:
+    """Return how many entries of a segment model t keeps: all, unless a task file says it."""
+    mine = tensor.models[t]
+    if model.task is None or mine is None:
+        return segment.stop - segment.start
+    if not isinstance(mine.source, KeptBytes):
+        return 0
+    return mine.source.number(segment.start, segment.stop)

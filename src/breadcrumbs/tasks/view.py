@@ -1,0 +1,131 @@
+"""A task file on its base: the fine-tuning that it stands for, read like any checkpoint."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import ModuleType
+
+import numpy as np
+
+from breadcrumbs import hashing
+from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, shown
+from breadcrumbs.errors import MismatchError
+from breadcrumbs.kernels import kept as plain
+from breadcrumbs.tasks import reader
+from breadcrumbs.tasks.about import BLOCK
+from breadcrumbs.tasks.reader import Kept, TaskFile
+
+
+@dataclass(frozen=True, slots=True)
+class KeptBytes:
+    """The bytes of the base's tensor with what a task file keeps in its place."""
+
+    base: Tensor
+    task: TaskFile
+    dtype: str
+
+    def kept(self, block: int, kernels: ModuleType = plain) -> Kept:
+        """Return what a block keeps."""
+        base = None
+        if self.task.encoding.needs_base:
+            base = np.empty(self.task.tensors[self.base.name].entries(block), self._own)
+            self.base.read_into(block * BLOCK, base)
+        return self.task.kept(self.base.name, block, base, kernels)
+
+    def number(self, start: int, stop: int) -> int:
+        """Return how many entries are kept in the blocks from entry ``start`` to ``stop``."""
+        blocks = range(start // BLOCK, -(-stop // BLOCK))
+        return sum(self.task.number(self.base.name, block) for block in blocks)
+
+    @property
+    def _own(self) -> np.dtype:
+        return DTYPES[self.base.dtype]
+
+    def read_into(self, start: int, out: memoryview) -> None:
+        """Fill ``out`` with the bytes from ``start`` on."""
+        dtype = DTYPES[self.dtype]
+        first, skip = divmod(start, dtype.itemsize)
+        if skip or len(out) % dtype.itemsize:  # whole entries, of which some bytes are asked for
+            last = -(-(start + len(out)) // dtype.itemsize)
+            entries = np.empty(last - first, dtype)
+            self.read_into(first * dtype.itemsize, entries.view(np.uint8).data)
+            out[:] = entries.view(np.uint8).data[skip : skip + len(out)]
+            return
+        entries = np.frombuffer(out, dtype)
+        if dtype == self._own:
+            self.base.read_into(first, entries)
+        else:
+            own = np.empty(entries.size, self._own)
+            self.base.read_into(first, own)
+            entries[:] = own
+        stop = first + entries.size
+        for block in range(first // BLOCK, -(-stop // BLOCK)):
+            begin = max(first, block * BLOCK)
+            end = min(stop, (block + 1) * BLOCK)
+            kept = self.kept(block)
+            part = entries[begin - first : end - first]
+            plain.fill(part, begin - block * BLOCK, kept.positions, kept.values)
+
+
+def opened(base: Checkpoint, task: TaskFile | str | os.PathLike[str]) -> Checkpoint:
+    """Return the fine-tuning that a task file stands for, with the open ``base`` under it.
+
+    MismatchError unless the base is the one that it was packed with.
+    """
+    source = task.source if isinstance(task, TaskFile) else TaskFile.open(task).source
+    return on_base(base, [source])[0]
+
+
+def on_base(base: Checkpoint, models: Sequence[Checkpoint]) -> list[Checkpoint]:
+    """Return open models with the task files among them as the fine-tunings they stand for.
+
+    The base is hashed, once, if there are any. MismatchError if it is another one than theirs, or
+    a task file itself.
+    """
+    if reader.is_task(base):
+        raise MismatchError(
+            f"{base.label}: is a task file, which is no base. Give the model"
+            f" {shown(reader.of(base).base.name)} first, then the task files."
+        )
+    found: str | None = None
+    result = []
+    for model in models:
+        if not reader.is_task(model) or model.task is not None:
+            result.append(model)
+            continue
+        task = reader.of(model)
+        _check_tensors(base, task)
+        found = found or hashing.model_hash(base)
+        if found != task.base.hash:
+            raise _wrong(base, task, f"the hash of {base.label} is {found[:16]}...")
+        result.append(_view(base, model, task))
+    return result
+
+
+def _view(base: Checkpoint, model: Checkpoint, task: TaskFile) -> Checkpoint:
+    tensors = {}
+    for name, tensor in base.tensors.items():
+        if name in task.tensors:
+            dtype = reader.common_dtype(tensor, task.tensors[name])
+            tensor = Tensor(name, dtype, tensor.shape, KeptBytes(tensor, task, dtype))
+        tensors[name] = tensor
+    return replace(model, tensors=tensors, task=task)
+
+
+def _check_tensors(base: Checkpoint, task: TaskFile) -> None:
+    for name, tensor in task.tensors.items():
+        mine = base.tensors.get(name)
+        if mine is None:
+            raise _wrong(base, task, f"there is no tensor {shown(name)}")
+        if mine.shape != tensor.shape:
+            raise _wrong(base, task, f"tensor {shown(name)} has shape {mine.shape} there")
+
+
+def _wrong(base: Checkpoint, task: TaskFile, found: str) -> MismatchError:
+    revision = f" (revision {task.base.revision})" if task.base.revision else ""
+    return MismatchError(
+        f"{task.label}: was packed with another base than {base.label}: {found}. Give"
+        f" {shown(task.base.name)}{revision}, hash {task.base.hash[:16]}..., as the base."
+    )

@@ -1,0 +1,234 @@
+"""Task files: packed, merged to the same bits as the fine-tunings, unpacked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from safetensors.numpy import save_file
+
+import breadcrumbs
+from breadcrumbs import tasks
+from breadcrumbs.cli import main
+from breadcrumbs.errors import MismatchError, RecipeError
+from breadcrumbs.tasks.about import BLOCK
+
+DTYPES = {
+    "float32": np.dtype(np.float32),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "float16": np.dtype(np.float16),
+    "float64": np.dtype(np.float64),
+}
+
+
+def family(folder: Path, dtype: str = "float32", models: int = 3, seed: int = 0) -> list[str]:
+    """Write a base and fine-tunings of it: tensors of all kinds, one of several blocks."""
+    rng = np.random.default_rng(seed)
+    kind = DTYPES[dtype]
+    base = {
+        "embed.weight": rng.normal(0, 0.03, (1100, 300)),
+        "frozen.weight": rng.normal(0, 0.03, (40, 50)),
+        "layer.weight": rng.normal(0, 0.03, (64, 96)),
+        "layer.bias": np.where(np.arange(64) % 3, 0.0, rng.normal(0, 0.1, 64)),
+        "scale": np.asarray(0.7),
+        "empty": np.zeros((0, 4)),
+    }
+    paths = []
+    for number in range(models + 1):
+        tensors = {}
+        for name, weights in base.items():
+            moved = weights
+            if number and name != "frozen.weight":
+                moved = weights + np.random.default_rng([seed, number]).normal(
+                    0, 0.003, weights.shape
+                )
+            tensors[name] = np.asarray(moved).astype(kind)
+        if number:  # zeros of the other sign, the same in all models and not
+            tensors["layer.bias"][1:3] = -0.0
+            tensors["layer.bias"][4] = -0.0 if number == 1 else 0.0
+        tensors["steps"] = np.array([number, 7], np.int64)
+        path = folder / ("base" if not number else f"ft{number}")
+        path.mkdir(parents=True)
+        save_file(tensors, path / "model.safetensors")
+        (path / "config.json").write_text('{"model_type": "x"}')
+        paths.append(str(path))
+    return paths
+
+
+def packed(folder: Path, base: str, finetuned: list[str], **options) -> list[str]:
+    paths = []
+    for path in finetuned:
+        paths.append(str(folder / f"{Path(path).name}.safetensors"))
+        tasks.pack(base, path, paths[-1], force=True, **options)
+    return paths
+
+
+def assert_same(one, other) -> None:
+    assert list(one) == list(other)
+    for name in one:
+        assert one[name].dtype == other[name].dtype, name
+        assert one[name].tobytes() == other[name].tobytes(), name
+
+
+CUT = [
+    ("breadcrumbs", {}, "breadcrumbs"),
+    ("breadcrumbs", {"variant": "authors"}, "breadcrumbs"),
+    ("breadcrumbs", {"granularity": "row", "beta": 0.8}, "breadcrumbs"),
+    ("breadcrumbs", {"granularity": "model"}, "breadcrumbs"),
+    ("breadcrumbs", {"density": 0.1, "outliers": 0.02}, "breadcrumbs"),
+    ("breadcrumbs", {"density": 0.1, "outliers": 0.02, "counts": "mergekit"}, "breadcrumbs"),
+    ("breadcrumbs", {"variant": "authors"}, "breadcrumbs_ties"),
+    ("magnitude", {"density": 0.1}, "magnitude"),
+    ("magnitude", {"density": 0.3, "granularity": "row"}, "ties"),
+    ("top_masking", {"outliers": 0.05}, "top_masking"),
+    ("random_mask", {}, "random_sparsed"),
+    ("dare", {"p": 0.8}, "dare_linear"),
+]
+
+
+@pytest.mark.parametrize("kernel", ["plain", "compiled"])
+@pytest.mark.parametrize(("transform", "given", "method"), CUT)
+def test_same_bits_as_the_finetunings(tmp_path: Path, transform, given, method, kernel) -> None:
+    for dtype in ("float32", "bfloat16") if kernel == "compiled" else DTYPES:
+        base, *models = family(tmp_path / dtype, dtype)
+        files = packed(tmp_path, base, models, transform=transform, **given)
+        settings = {"method": method, "kernel": kernel, "alpha": 0.4}
+        expected = breadcrumbs.merge(base, models, **settings, **given)
+        assert_same(breadcrumbs.merge(base, files, **settings), expected)
+        assert_same(breadcrumbs.merge(base, files, **settings, **given), expected)
+        weights = [0.5, 1.0, -2.0]
+        expected = breadcrumbs.merge(base, models, weights=weights, **settings, **given)
+        assert_same(breadcrumbs.merge(base, files, weights=weights, **settings), expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "method",
+    ["breadcrumbs", "task_arithmetic", "average", "ties", "dare_ties", "della", "tsv_m", "slerp"],
+)
+def test_whole_tasks_are_as_good_as_checkpoints(tmp_path: Path, method: str, dtype: str) -> None:
+    base, *models = family(tmp_path, dtype, models=1 if method == "slerp" else 3)
+    files = packed(tmp_path, base, models, transform="none")
+    expected = breadcrumbs.merge(base, models, method=method)
+    assert_same(breadcrumbs.merge(base, files, method=method), expected)
+    assert_same(breadcrumbs.merge(base, [files[0], *models[1:]], method=method), expected)
+
+
+def test_unpacked_without_a_transform_is_the_finetuning(tmp_path: Path) -> None:
+    base, *models = family(tmp_path, "bfloat16")
+    files = packed(tmp_path, base, models, transform="none")
+    one = tasks.unpack(base, files[:1], tmp_path / "again")
+    assert one == [tmp_path / "again"]
+    assert (tmp_path / "again" / "config.json").exists()
+    assert_same(dict(breadcrumbs.open(one[0])), dict(breadcrumbs.open(models[0])))
+    several = tasks.unpack(base, files, tmp_path / "all")
+    for path, model in zip(several, models, strict=True):
+        assert path.name == Path(model).name
+        assert_same(dict(breadcrumbs.open(path)), dict(breadcrumbs.open(model)))
+
+
+def test_unpacked_is_the_base_but_for_what_is_kept(tmp_path: Path) -> None:
+    base, model = family(tmp_path, models=1)
+    (file,) = packed(tmp_path, base, [model], transform="magnitude", density=0.1)
+    (out,) = tasks.unpack(base, [file], tmp_path / "again.safetensors")
+    before, after, tuned = (dict(breadcrumbs.open(path)) for path in (base, out, model))
+    with tasks.TaskFile.open(file) as task:
+        assert set(task.tensors) < set(before) and "frozen.weight" not in task.tensors
+        for name, tensor in task.tensors.items():
+            flat = before[name].reshape(-1).copy()
+            for block in range(tensor.blocks):
+                kept = task.kept(name, block)
+                assert (np.diff(kept.positions.astype(np.int64)) > 0).all()
+                at = block * BLOCK + kept.positions
+                assert (kept.values == tuned[name].reshape(-1)[at]).all()
+                flat[at] = kept.values
+            assert flat.tobytes() == after[name].tobytes()
+        n = before["embed.weight"].size
+        assert abs(task.tensors["embed.weight"].kept - n // 10) <= 2
+        assert task.density == pytest.approx(0.1, abs=0.01)
+
+
+def test_same_bytes_whatever_the_threads(tmp_path: Path) -> None:
+    base, model = family(tmp_path, models=1)
+    said = []
+    for threads in (1, 3):
+        path = tmp_path / f"t{threads}.safetensors"
+        tasks.pack(base, model, path, variant="authors", name="t", threads=threads)
+        said.append(path.read_bytes())
+    assert said[0] == said[1]
+
+
+def test_another_base_is_refused(tmp_path: Path) -> None:
+    base, model = family(tmp_path / "a", models=1)
+    other, _ = family(tmp_path / "b", models=1, seed=1)
+    (file,) = packed(tmp_path, base, [model])
+    with pytest.raises(MismatchError, match=r"another base than .*Give 'base', hash [0-9a-f]{16}"):
+        breadcrumbs.merge(other, [file])
+    with pytest.raises(MismatchError, match=r"which is no base. Give the model 'base' first"):
+        breadcrumbs.merge(file, [model])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"beta": 0.8}, r"was cut by breadcrumbs \(beta 0.9.*asks for beta 0.8"),
+        ({"method": "ties"}, "was cut by breadcrumbs, which method ties does not"),
+        ({"overrides": [{"tensors": "*bias", "beta": 0.8}]}, "everywhere alike"),
+        ({"density": 0.2, "outliers": 0.01}, "asks for beta 0.79"),
+    ],
+)
+def test_other_cuts_are_refused(tmp_path: Path, settings, message) -> None:
+    base, *models = family(tmp_path, models=2)
+    files = packed(tmp_path, base, models)
+    with pytest.raises(RecipeError, match=message):
+        breadcrumbs.merge(base, files, **settings)
+
+
+def test_files_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
+    base, *models = family(tmp_path, models=2)
+    (first,) = packed(tmp_path, base, models[:1])
+    (second,) = packed(tmp_path, base, models[1:], beta=0.8)
+    with pytest.raises(RecipeError, match=r"beta 0.8.*Pack all of them the same way"):
+        breadcrumbs.merge(base, [first, second])
+    with pytest.raises(RecipeError, match="is whole"):
+        breadcrumbs.merge(base, [first, models[1]])
+    (third,) = packed(tmp_path, base, models[1:], transform="magnitude", granularity="model")
+    with pytest.raises(RecipeError, match="looks at what was cut, too"):
+        breadcrumbs.merge(base, [third], method="ties")
+    summed = breadcrumbs.merge(base, [first, second], method="task_arithmetic", alpha=1)
+    assert summed["scale"].dtype == np.float32
+
+
+@pytest.mark.parametrize("transform", ["della", "tvq", "rtvq"])
+def test_what_changes_weights_cannot_be_packed(tmp_path: Path, transform: str) -> None:
+    base, model = family(tmp_path, models=1)
+    with pytest.raises(RecipeError, match="changes the weights that it keeps"):
+        tasks.pack(base, model, tmp_path / "t.safetensors", transform=transform)
+    with pytest.raises(RecipeError, match="rescale l1"):
+        tasks.pack(base, model, tmp_path / "t.safetensors", rescale="l1")
+
+
+def test_command_line(tmp_path: Path) -> None:
+    base, *models = family(tmp_path, "bfloat16", models=2)
+    files = [str(tmp_path / f"t{i}.safetensors") for i in (1, 2)]
+    for model, file in zip(models, files, strict=True):
+        ran = CliRunner().invoke(main, ["task", "pack", base, model, "-o", file, "-p", "beta=0.8"])
+        assert ran.exit_code == 0 and "of the model's" in ran.output, ran.output
+    out = str(tmp_path / "merged")
+    ran = CliRunner().invoke(main, ["merge", base, *files, "-o", out, "-q"])
+    assert ran.exit_code == 0, ran.output
+    assert_same(dict(breadcrumbs.open(out)), breadcrumbs.merge(base, models, beta=0.8))
+    again = str(tmp_path / "again")
+    ran = CliRunner().invoke(main, ["merge", f"{out}/breadcrumbs.yaml", "-o", again, "--json"])
+    assert ran.exit_code == 0, ran.output
+    assert_same(dict(breadcrumbs.open(out)), dict(breadcrumbs.open(again)))
+    kept = json.loads(ran.output)["models"][0]
+    assert kept["fraction"] == pytest.approx(0.19, abs=0.01)
+    ran = CliRunner().invoke(main, ["task", "unpack", base, *files, "-o", str(tmp_path / "ft")])
+    assert ran.exit_code == 0 and ran.output.split() == [
+        str(tmp_path / "ft" / f"ft{i}") for i in (1, 2)
+    ]
