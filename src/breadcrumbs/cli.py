@@ -18,6 +18,7 @@ from breadcrumbs.commands import (
     results,
     search,
     soup,
+    store,
     task,
 )
 from breadcrumbs.version import __version__
@@ -69,6 +70,7 @@ for one in (
     models.inspect,
     search.search,
     soup.soup,
+    store.store,
     task.task,
     finetune.finetune,
     evaluate.evaluate,
