@@ -23,24 +23,18 @@ def terms(values: np.ndarray, base: np.ndarray, weight: float) -> tuple[np.ndarr
 
 
 def add(at: np.ndarray, first: np.ndarray, second: np.ndarray, total, rest) -> None:
-    """Add terms at positions ``at``, of which none is there twice; `settle` makes pairs of it."""
+    """Add terms at positions ``at``, of which none is there twice, to pairs."""
     before, more = total[at], rest[at]
-    after = before + first
-    error = two_sum(before, first, after)
+    sum_ = before + first
+    error = two_sum(before, first, sum_)
     middle = more + error
     inexact = two_sum(more, error, middle) != 0.0  # NaN is not 0 either
     left = middle + second
     inexact |= two_sum(middle, second, left) != 0.0
+    nearest = sum_ + left
+    left = two_sum(sum_, left, nearest)
     left[inexact] = np.nan
-    total[at], rest[at] = after, left
-
-
-def settle(total: np.ndarray, rest: np.ndarray) -> None:
-    """Make ``total`` the rounded sum and ``rest`` what it leaves out; NaNs stay."""
-    known = ~np.isnan(rest)
-    nearest = np.where(known, total + rest, total)
-    rest[:] = np.where(known, two_sum(total, rest, nearest), np.nan)
-    total[:] = nearest
+    total[at], rest[at] = nearest, left
 
 
 def of_terms(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

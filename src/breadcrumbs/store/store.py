@@ -221,7 +221,7 @@ class Store:
     def update(self, threads: int | None = None) -> None:
         """Bring the running sum to the latest revision."""
         self._check_base()
-        self.sums.update(self.ledger.latest(), threads or sizes.available_cores())
+        self.sums.update(self.ledger.latest, threads or sizes.available_cores())
 
     # --- merging ---
 
@@ -304,9 +304,9 @@ class Store:
                     " back a copy, or import an export."
                 )
         self._check_base()
-        latest, cores = self.ledger.latest(), threads or sizes.available_cores()
-        repaired = self.sums.repair(latest, cores)
-        number = latest if at is None else at
+        cores = threads or sizes.available_cores()
+        repaired = self.sums.repair(self.ledger.latest, cores)
+        number = self.ledger.latest() if at is None else at
         with files.spare(self.folder) as spare:
             hashes = []
             for scratch in (True, False):

@@ -193,7 +193,6 @@ class Sums:
                     pairs.add(kept.positions, sign * first, sign * second, found.total, rest)
                 if (kept.values.astype(np.float64) == 0).any():
                     found.zeros += sign * times
-        pairs.settle(found.total, rest)
         inexact = np.flatnonzero(np.isnan(rest))
         if inexact.size:
             columns = self._terms(tensor, number, wanted, inexact, raw, base)
@@ -216,21 +215,20 @@ class Sums:
 
     # --- writing ---
 
-    def update(
-        self, revision: int, threads: int, progress: Callable[[int], None] = lambda blocks: None
-    ) -> None:
-        """Bring all blocks to a revision, one process at a time."""
+    def update(self, latest: Callable[[], int], threads: int) -> None:
+        """Bring all blocks to the latest revision, one process at a time."""
         self.folder.mkdir(exist_ok=True)
-        wanted = self.states(revision)
         with _alone(self.folder):
+            revision = latest()
+            wanted = self.states(revision)
             for name in ("blocks", "totals", "rests"):
                 (self.folder / name).touch()
             tasks: list[Task] = [
-                partial(self._update, *block, revision, wanted, progress) for block in self._all()
+                partial(self._update, *block, revision, wanted) for block in self._all()
             ]
             run_tasks(tasks, threads)
 
-    def _update(self, tensor, number: int, revision: int, wanted: State, progress) -> list[Task]:
+    def _update(self, tensor: Tensor, number: int, revision: int, wanted: State) -> list[Task]:
         held, header = self._held(tensor, number)
         if header is None or header["revision"] != revision:
             changed = (held - wanted) + (wanted - held)
@@ -239,13 +237,11 @@ class Sums:
                 self._write_header(tensor, number, header)
             else:
                 self._write(tensor, number, revision, self.at(tensor, number, wanted))
-        progress(1)
         return []
 
-    def repair(self, revision: int, threads: int) -> int:
+    def repair(self, latest: Callable[[], int], threads: int) -> int:
         """Read all blocks, and make those again that are damaged; return how many were."""
-        self.update(revision, threads)
-        wanted = self.states(revision)
+        self.update(latest, threads)
         damaged: list[int] = []
 
         def look(tensor: Tensor, number: int) -> list[Task]:
@@ -256,6 +252,8 @@ class Sums:
             return []
 
         with _alone(self.folder):
+            revision = latest()
+            wanted = self.states(revision)
             run_tasks([partial(look, *block) for block in self._all()], threads)
         return len(damaged)
 
