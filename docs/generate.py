@@ -1,18 +1,21 @@
 """Write the pages that come from declarations: `python -m docs.generate` (`--check` in CI).
 
 docs/methods.md from the table of methods, docs/cli.md from the commands; between two marks the
-table of methods in the README, the times of all methods in docs/performance.md, and what
-experiments/results hold in docs/paper.md.
+table of methods in the README, the times of all methods in docs/performance.md, the example
+of docs/task-file.md, and what experiments/results hold in docs/paper.md.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import click
+import ml_dtypes
+import numpy as np
 from experiments.paper import pages
 
 from breadcrumbs import show
@@ -104,6 +107,25 @@ def times_table() -> str:
     return "\n".join(parts)
 
 
+def task_example() -> str:
+    """Return the bytes of a task file."""
+    from breadcrumbs import tasks
+
+    base = np.ones(8, ml_dtypes.bfloat16)
+    tuned = base.copy()
+    tuned[[1, 6]] = 1.5, 2
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "t.safetensors"
+        tasks.pack({"w": base}, {"w": tuned}, path, transform="none", name="ft")
+        data = path.read_bytes()
+    rows = []
+    for at in range(0, len(data), 16):
+        row = data[at : at + 16]
+        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
+        rows.append(f"{at:04x}  {row.hex(' '):47}  {text}")
+    return "```text\n" + "\n".join(rows) + "\n```"
+
+
 def between(path: Path, name: str, make: Callable[[], str]) -> str:
     """Return the page with what ``make`` returns between the marks of that name."""
     return _filled(path.read_text(encoding="utf-8"), name, make())
@@ -127,13 +149,14 @@ def paper_page() -> str:
 def main(arguments: list[str]) -> int:
     """Write the pages, or with ``--check`` return 1 if one is not up to date."""
     stale = []
-    performance = HERE / "performance.md"
+    performance, task_file = HERE / "performance.md", HERE / "task-file.md"
     pages = {
         HERE / "methods.md": methods_page,
         HERE / "cli.md": cli_page,
         HERE / "paper.md": paper_page,
         README: lambda: between(README, "methods", methods_table),
         performance: lambda: between(performance, "methods", times_table),
+        task_file: lambda: between(task_file, "methods", task_example),
     }
     for path, make in pages.items():
         text = make()

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
+from blake3 import blake3
 from click.testing import CliRunner
 from safetensors.numpy import save_file
 
 import breadcrumbs
-from breadcrumbs import tasks
+from breadcrumbs import inspection, tasks
 from breadcrumbs.cli import main
 from breadcrumbs.errors import MismatchError, RecipeError
+from breadcrumbs.recipe import Model, Recipe
+from breadcrumbs.sweep import Sweep
 from breadcrumbs.tasks.about import BLOCK
 
 DTYPES = {
@@ -25,12 +29,14 @@ DTYPES = {
 }
 
 
-def family(folder: Path, dtype: str = "float32", models: int = 3, seed: int = 0) -> list[str]:
-    """Write a base and fine-tunings of it: tensors of all kinds, one of several blocks."""
+def family(
+    folder: Path, dtype: str = "float32", models: int = 3, seed: int = 0, rows: int = 120
+) -> list[str]:
+    """Write a base and fine-tunings of it: tensors of all kinds, one of two blocks by its rows."""
     rng = np.random.default_rng(seed)
     kind = DTYPES[dtype]
     base = {
-        "embed.weight": rng.normal(0, 0.03, (1100, 300)),
+        "embed.weight": rng.normal(0, 0.03, (rows, 300)),
         "frozen.weight": rng.normal(0, 0.03, (40, 50)),
         "layer.weight": rng.normal(0, 0.03, (64, 96)),
         "layer.bias": np.where(np.arange(64) % 3, 0.0, rng.normal(0, 0.1, 64)),
@@ -94,7 +100,8 @@ CUT = [
 @pytest.mark.parametrize(("transform", "given", "method"), CUT)
 def test_same_bits_as_the_finetunings(tmp_path: Path, transform, given, method, kernel) -> None:
     for dtype in ("float32", "bfloat16") if kernel == "compiled" else DTYPES:
-        base, *models = family(tmp_path / dtype, dtype)
+        rows = BLOCK // 300 + 7 if (dtype, kernel) == ("bfloat16", "compiled") else 120
+        base, *models = family(tmp_path / dtype, dtype, rows=rows)
         files = packed(tmp_path, base, models, transform=transform, **given)
         settings = {"method": method, "kernel": kernel, "alpha": 0.4}
         expected = breadcrumbs.merge(base, models, **settings, **given)
@@ -132,7 +139,7 @@ def test_unpacked_without_a_transform_is_the_finetuning(tmp_path: Path) -> None:
 
 
 def test_unpacked_is_the_base_but_for_what_is_kept(tmp_path: Path) -> None:
-    base, model = family(tmp_path, models=1)
+    base, model = family(tmp_path, models=1, rows=BLOCK // 300 + 7)
     (file,) = packed(tmp_path, base, [model], transform="magnitude", density=0.1)
     (out,) = tasks.unpack(base, [file], tmp_path / "again.safetensors")
     before, after, tuned = (dict(breadcrumbs.open(path)) for path in (base, out, model))
@@ -153,7 +160,7 @@ def test_unpacked_is_the_base_but_for_what_is_kept(tmp_path: Path) -> None:
 
 
 def test_same_bytes_whatever_the_threads(tmp_path: Path) -> None:
-    base, model = family(tmp_path, models=1)
+    base, model = family(tmp_path, models=1, rows=BLOCK // 300 + 7)
     said = []
     for threads in (1, 3):
         path = tmp_path / f"t{threads}.safetensors"
@@ -232,3 +239,71 @@ def test_command_line(tmp_path: Path) -> None:
     assert ran.exit_code == 0 and ran.output.split() == [
         str(tmp_path / "ft" / f"ft{i}") for i in (1, 2)
     ]
+
+
+def test_everything_that_takes_a_model_takes_a_task(tmp_path: Path) -> None:
+    base, *models = family(tmp_path, models=3)
+    files = packed(tmp_path, base, models, transform="none")
+    one, other = breadcrumbs.compare(base, models), breadcrumbs.compare(base, files)
+    assert other.names == one.names and (other.cosine == one.cosine).all()
+    tau, other = breadcrumbs.TaskVector(base, models[0]), breadcrumbs.TaskVector(base, files[0])
+    assert_same(tau, other)
+    expected = breadcrumbs.merge(base, models, method="ties")
+    with Sweep(base) as sweep:
+        for alpha in (0.5, 1.0):
+            recipe = Recipe(base, tuple(map(Model, files)), "ties", {"alpha": alpha})
+            found = sweep.merged(recipe)
+    assert_same(found, expected)
+
+    def score(state) -> float:
+        return -float(np.abs(state["layer.weight"]).sum())
+
+    soups = [breadcrumbs.greedy_soup(base, paths, lambda path: score(breadcrumbs.open(path)),
+             output=tmp_path / f"soup{i}") for i, paths in enumerate((models, files))]  # fmt: skip
+    assert soups[0].candidates == soups[1].candidates
+    assert_same(*(dict(breadcrumbs.open(tmp_path / f"soup{i}")) for i in range(2)))
+    improved = [breadcrumbs.merge(base, m[1:], onto=m[0]) for m in (models, files)]
+    assert_same(*improved)
+
+
+def test_inspect(tmp_path: Path) -> None:
+    base, model = family(tmp_path, "bfloat16", models=1)
+    path = tmp_path / "t.safetensors"
+    tasks.pack(base, model, path, name="cats", base_name="org/base", author="A. Author", beta=0.8)
+    found = inspection.inspect(str(path), with_hash=True)
+    assert found["task"]["name"] == "cats" and found["task"]["base"]["name"] == "org/base"
+    assert found["task"]["parameters"]["beta"] == 0.8
+    assert {t["name"]: t["kept"] for t in found["tensors"]}["steps"] == 2
+    assert found["parameters"] == sum(t["kept"] for t in found["tensors"]) - 2
+    ran = CliRunner().invoke(main, ["inspect", str(path), "--tensors"])
+    said = " ".join(ran.output.split())
+    assert "task cats of base org/base" in said and "A. Author" in said and "beta 0.8" in said
+    assert inspection.inspect(base)["task"] is None
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    ran = CliRunner().invoke(main, ["inspect", str(path), "--hash"])
+    assert ran.exit_code == 1 and "other bytes than its hash says" in ran.output
+
+
+def test_the_example_of_the_page() -> None:
+    """Its bytes are read as the page says, by nothing but the page."""
+    page = (Path(__file__).parents[1] / "docs" / "task-file.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^[0-9a-f]{4}  (.{47})", page, re.MULTILINE)
+    data = bytes.fromhex("".join(rows))
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    said = header["__metadata__"]["breadcrumbs.task"]
+    begin, end = (8 + size + at for at in header["blocks/w"]["data_offsets"])
+    table = np.frombuffer(data[begin:end], "<u4").tolist()
+    assert table[:5] == [2, 1, 1, 0, 4]
+    held = data[end:]
+    assert blake3(held).digest(16) == data[end - 16 : end]
+    assert [i for i in range(8) if held[0] >> i & 1] == [1, 6]
+    assert np.frombuffer(held[1:], ml_dtypes.bfloat16).tolist() == [1.5, 2.0]
+    wanted = blake3(said.encode() + data[begin:end]).hexdigest()
+    assert header["__metadata__"]["breadcrumbs.task.hash"] == wanted
+    line = b'["w", "BF16", [8]]'
+    ones = np.ones(8, ml_dtypes.bfloat16).tobytes()
+    expected = blake3(len(line).to_bytes(8, "little") + line + ones).hexdigest()
+    assert json.loads(said)["base"]["hash"] == expected

@@ -9,24 +9,29 @@ from typing import Any
 
 from breadcrumbs import checkpoint, hashing
 from breadcrumbs.checkpoint.safetensors import read_header
+from breadcrumbs.checkpoint.tensors import WEIGHT_DTYPES, Checkpoint
 from breadcrumbs.errors import CheckpointError
 from breadcrumbs.plan_statistics import KEY
+from breadcrumbs.tasks import reader
+from breadcrumbs.tasks.reader import BLOCKS, DATA, TaskFile
 
 
 def inspect(path: str, *, with_hash: bool = False) -> dict[str, Any]:
     """Return plain data: files, tensors, counts by dtype, and what the file says of itself.
 
     merged_from: where a merged model came from. statistics: what the arrays are, if they are any.
+    task: what a task file says, None for others; its tensors are those that it keeps entries of.
+    with_hash: of every file; and every block of a task file is read and checked.
     """
     with checkpoint.open(path) as opened:
         digests = _digests(opened.files) if with_hash else {}
-        tensors = [
-            {"name": t.name, "dtype": t.dtype, "shape": list(t.shape), "bytes": t.nbytes}
-            for t in opened.tensors.values()
-        ]
+        task = reader.of(opened) if reader.is_task(opened) else None
+        if task is not None and with_hash:
+            task.verify()
+        tensors = _tensors(opened, task)
         dtypes = Counter[str]()
-        for tensor in opened.tensors.values():
-            dtypes[tensor.dtype] += tensor.size
+        for tensor in tensors:
+            dtypes[tensor["dtype"]] += tensor["kept"] if task else tensor["entries"]
         files = [
             {
                 "file": file.name,
@@ -38,13 +43,47 @@ def inspect(path: str, *, with_hash: bool = False) -> dict[str, Any]:
         return {
             "path": opened.repo or opened.label,
             "files": files,
-            "parameters": sum(t.size for t in opened.tensors.values() if t.is_weight),
+            "parameters": sum(dtypes[dtype] for dtype in dtypes if dtype in WEIGHT_DTYPES),
             "bytes": sum(t.nbytes for t in opened.tensors.values()),
             "entries_by_dtype": dict(dtypes),
             "merged_from": _provenance(opened.files),
             "statistics": _parsed(opened.metadata.get(KEY)),
+            "task": _task(task) if task else None,
             "tensors": tensors,
         }
+
+
+def _tensors(opened: Checkpoint, task: TaskFile | None) -> list[dict[str, Any]]:
+    """Return what there is to say of each tensor, or of those that a task keeps entries of."""
+    if task is None:
+        return [
+            {
+                "name": t.name,
+                "dtype": t.dtype,
+                "shape": list(t.shape),
+                "bytes": t.nbytes,
+                "entries": t.size,
+            }
+            for t in opened.tensors.values()
+        ]
+    return [
+        {
+            "name": t.name,
+            "dtype": t.dtype,
+            "shape": list(t.shape),
+            "bytes": sum(opened.tensors[start + t.name].nbytes for start in (BLOCKS, DATA)),
+            "entries": t.size,
+            "kept": t.kept,
+            "positions": task.codes(t.name),
+        }
+        for t in task.tensors.values()
+    ]
+
+
+def _task(task: TaskFile) -> dict[str, Any]:
+    said = task.about.to_mapping()
+    del said["tensors"]
+    return {**said, "kept": task.about.kept, "density": task.density, "hash": task.hash}
 
 
 def _digests(files: tuple[Path, ...]) -> dict[Path, str]:

@@ -265,11 +265,17 @@ def inspection(found: dict[str, Any], *, tensors: bool) -> None:
         f"{len(found['tensors'])} tensors, {found['parameters']:,} weights,"
         f" {sizes.human(found['bytes'])} ({dtypes})"
     )
+    if found["task"]:
+        _task(console, found["task"])
     if tensors:
-        table = _table("tensor", "dtype", "shape", "bytes", right=(3,))
+        more = ("kept",) if found["task"] else ()
+        table = _table("tensor", "dtype", "shape", "bytes", *more, right=(3, 4))
         for tensor in found["tensors"]:
             shape = " x ".join(map(str, tensor["shape"])) or "scalar"
-            table.add_row(printable(tensor["name"]), tensor["dtype"], shape, f"{tensor['bytes']:,}")
+            cells = [printable(tensor["name"]), tensor["dtype"], shape, f"{tensor['bytes']:,}"]
+            if more:
+                cells.append(f"{tensor['kept'] / max(1, tensor['entries']):.2%}")
+            table.add_row(*cells)
         console.print(table)
     if isinstance(found["statistics"], dict):
         said = found["statistics"]
@@ -295,6 +301,25 @@ def inspection(found: dict[str, Any], *, tensors: bool) -> None:
                     f"  {name}  {printable(file['file'])}  {file['bytes']:,} bytes"
                     f"  {file['blake3'][:16]}...",
                 )
+
+
+def _task(console: Any, task: dict[str, Any]) -> None:
+    """Print what a task file says of itself."""
+    base, values = task["base"], task["parameters"]
+    cut = ", ".join(f"{key} {value}" for key, value in values.items())
+    revision = f" at {base['revision']}" if base["revision"] else ""
+    who = ", ".join(filter(None, (task["author"], task["license"], task["made_by"])))
+    console.print(
+        printable(
+            f"task {task['name']} of base {base['name']}{revision}, hash {base['hash'][:16]}..."
+        )
+    )
+    console.print(
+        printable(
+            f"{task['kept']:,} weights kept, {task['density']:.2%} of the base's, by"
+            f" {task['transform']}{f' ({cut})' if cut else ''}; values {task['encoding']}; by {who}"
+        )
+    )
 
 
 def soup(found: Any, output: str) -> None:

@@ -15,6 +15,7 @@ from breadcrumbs import automatic, checkpoint, engine, memory, merging, steps
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.merging import Source
 from breadcrumbs.recipe import Recipe
+from breadcrumbs.tasks import view
 
 
 class Sweep:
@@ -48,8 +49,9 @@ class Sweep:
     def _add(self, source: Source, otherwise: str) -> Checkpoint:
         label = merging.label(source, otherwise)
         if label not in self._open:
-            found = checkpoint.open(source, label)
-            self._open[label] = self._stack.enter_context(found)
+            found = self._stack.enter_context(checkpoint.open(source, label))
+            base = next(iter(self._open.values()), found)
+            self._open[label] = view.on_base(base, [found])[0]
         return self._open[label]
 
     def merged(self, recipe: Recipe) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ from breadcrumbs import checkpoint, memory
 from breadcrumbs.checkpoint.tensors import WEIGHT_DTYPES, Checkpoint
 from breadcrumbs.errors import MismatchError, listing
 from breadcrumbs.kernels import plain
+from breadcrumbs.tasks import view
 
 _FLOATS = set(WEIGHT_DTYPES.values())
 
@@ -28,7 +29,8 @@ class TaskVector(Mapping[str, np.ndarray]):
     """
 
     def __init__(self, base: Any, finetuned: Any):
-        first, second = checkpoint.open(base), checkpoint.open(finetuned)
+        first = checkpoint.open(base)
+        (second,) = view.on_base(first, [checkpoint.open(finetuned)])
         names = [name for name, tensor in first.tensors.items() if tensor.is_weight]
         absent = [name for name in names if name not in second.tensors]
         if absent:

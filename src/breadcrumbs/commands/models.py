@@ -60,10 +60,13 @@ def compare(base: str, models: tuple[str, ...], as_json: bool, **options: Any) -
 @click.option("--hash", "with_hash", is_flag=True, help="Compute the BLAKE3 of every file.")
 @json_option
 def inspect(path: str, tensors: bool, with_hash: bool, as_json: bool) -> None:
-    """Show what a checkpoint, or a merged model, holds; read headers only.
+    """Show what a checkpoint, a merged model or a task file holds; read headers only.
+
+    With --hash all is read, and every block of a task file is checked.
 
     \b
     breadcrumbs inspect merged
+    breadcrumbs inspect t1.safetensors --hash
     breadcrumbs inspect org/name@revision --tensors
     """
     from breadcrumbs import inspection, show

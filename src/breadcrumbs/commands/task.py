@@ -37,6 +37,7 @@ def task() -> None:
 )
 @click.option("-p", "--param", "params", multiple=True, help="KEY=VALUE of the transform.")
 @click.option("--name", default="", help="Of the task. Default: the last part of the path.")
+@click.option("--base-name", default="", help="What the base is called, such as a hub id.")
 @click.option("--author", default="", help="Who made the fine-tuning.")
 @click.option("--license", default="", help="Under which licence it may be used.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Tensors to leave as in the base.")
@@ -76,6 +77,7 @@ def pack(base: str, finetuned: str, output: str, **options: Any) -> None:
             said = packing.of(
                 plan,
                 output,
+                base_name=options["base_name"],
                 author=options["author"],
                 license=options["license"],
                 threads=options["threads"],

@@ -11,6 +11,7 @@ from breadcrumbs.evaluate import heads
 from breadcrumbs.evaluate.results import Key, model_hash
 from breadcrumbs.evaluate.task import Split
 from breadcrumbs.recipe import Recipe, to_mapping
+from breadcrumbs.tasks import view
 
 if TYPE_CHECKING:
     from breadcrumbs.evaluate.suite import Suite
@@ -28,7 +29,8 @@ class Keys:
     def of(self, path: str) -> str:
         """Return the hash of a model's weights."""
         if path not in self._hashes:
-            self._hashes[path] = model_hash(path)
+            with view.open_model(self.suite.base, path) as model:
+                self._hashes[path] = model_hash(model)
         return self._hashes[path]
 
     @property

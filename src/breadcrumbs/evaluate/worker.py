@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import breadcrumbs
 from breadcrumbs.checkpoint import Checkpoint
 from breadcrumbs.evaluate.results import Results, Row, model_hash
 from breadcrumbs.evaluate.scoring import Scorer
 from breadcrumbs.evaluate.task import Split
 from breadcrumbs.recipe import Recipe
 from breadcrumbs.sweep import Sweep
+from breadcrumbs.tasks import view
 
 if TYPE_CHECKING:
     from breadcrumbs.evaluate.pool import Settings, Spec
@@ -59,7 +59,7 @@ class Worker:
         else:
             if self._opened is not None:
                 self._opened.close()
-            self._state = self._opened = breadcrumbs.open(spec)
+            self._state = self._opened = view.open_model(self.suite.base, spec)
         self._hash = model_hash(self._state)
         self._spec = spec
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -41,9 +42,12 @@ def choose(entries: int, which: str = "auto") -> ModuleType:
     return compiled
 
 
-def of_kept(chosen: ModuleType) -> ModuleType:
-    """Return the kernels for what task files keep that go with those that were chosen."""
-    if chosen is plain:
+def of_kept(chosen: ModuleType | None = None) -> ModuleType:
+    """Return the kernels for what task files keep that go with those that were chosen.
+
+    Unless told, those that go with what this process has loaded already.
+    """
+    if chosen is plain or (chosen is None and f"{__name__}.compiled" not in sys.modules):
         from breadcrumbs.kernels import kept
 
         return kept

@@ -33,15 +33,16 @@ def _from_bitmap(bitmap, places, ones, n, out):
     k = 0
     for i in range(bitmap.size):
         byte = bitmap[i]
-        if byte == 0:
-            continue
-        number = ones[byte]
-        if k + number > out.size:
-            return -1
         first = np.uint32(8 * i)
-        for j in range(number):
-            out[k + j] = first + places[byte, j]
-        k += number
+        if k + 8 <= out.size:  # what is written beyond its ones is written again
+            for j in range(8):
+                out[k + j] = first + places[byte, j]
+        elif k + ones[byte] <= out.size:
+            for j in range(ones[byte]):
+                out[k + j] = first + places[byte, j]
+        else:
+            return -1
+        k += ones[byte]
     if k and out[k - 1] >= n:
         return -1
     return k

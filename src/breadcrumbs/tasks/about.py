@@ -18,7 +18,7 @@ KEY = "breadcrumbs.task"
 HASH = "breadcrumbs.task.hash"
 VERSION = 1
 #: Entries of a block; the last one of a tensor may be shorter.
-BLOCK = 1 << 18
+BLOCK = 1 << 20
 #: Columns of the table of blocks: entries kept, code and bytes of their positions, code and bytes
 #: of their values, and a digest of these bytes.
 COLUMNS = 9

@@ -41,6 +41,7 @@ def pack(
     transform: str = "breadcrumbs",
     encoding: str = "exact",
     name: str = "",
+    base_name: str = "",
     author: str = "",
     license: str = "",
     exclude: str | list[str] | tuple[str, ...] = (),
@@ -56,9 +57,10 @@ def pack(
     """Write what ``transform`` keeps of a fine-tuning to a task file; return what that says.
 
     transform, parameters: as for `breadcrumbs.compare`; ``none`` keeps all that changed. encoding:
-    of the values. name: of the task, the last part of the path unless given. author, license: to be
-    written as they are. exclude, only, missing, extra, seed, threads: as for `breadcrumbs.merge`.
-    force: replace a file. progress: called with numbers of input bytes done.
+    of the values. name, base_name: of the task, and what the base is called where the file tells
+    what it needs; the last parts of the paths unless given. author, license: to be written as they
+    are. exclude, only, missing, extra, seed, threads: as for `breadcrumbs.merge`. force: replace a
+    file. progress: called with numbers of input bytes done.
     """
     made = recipe(
         merging.label(base, "base"),
@@ -72,8 +74,17 @@ def pack(
         seed=seed,
     )
     with merging.opened(made, [base, finetuned]) as plan:
-        options = {"encoding": encoding, "author": author, "license": license}
-        return of(plan, output, threads=threads, force=force, progress=progress, **options)
+        return of(
+            plan,
+            output,
+            encoding=encoding,
+            base_name=base_name,
+            author=author,
+            license=license,
+            threads=threads,
+            force=force,
+            progress=progress,
+        )
 
 
 def recipe(base: str, models: Any, transform: str, given: dict[str, Any], **settings: Any) -> Any:
@@ -98,6 +109,7 @@ def of(
     output: str | os.PathLike[str],
     *,
     encoding: str = "exact",
+    base_name: str = "",
     author: str = "",
     license: str = "",
     threads: int | None = None,
@@ -118,7 +130,8 @@ def of(
             engine = _Packing(plan, Nowhere(), progress=progress)
             engine.spool, engine.encoding = spool, encodings.get(encoding)
             run_tasks(engine.tasks(), threads, engine.stop)
-            return _write(engine, output, author, license, threads)
+            base = reference(plan.base, threads, base_name)
+            return _write(engine, output, base, author, license)
     except OSError as error:
         raise OutputError(
             f"{output}: {error.strerror or error}. Give another output, or look at the disk."
@@ -274,7 +287,7 @@ class _Packing(Engine):
         return weights
 
 
-def _write(engine: _Packing, output: Path, author: str, license: str, threads: int) -> About:
+def _write(engine: _Packing, output: Path, base: BaseReference, author: str, license: str) -> About:
     """Write the task file from the finished blocks, and give it its name when it is whole."""
     plan = engine.plan
     recipe = plan.recipe
@@ -294,7 +307,7 @@ def _write(engine: _Packing, output: Path, author: str, license: str, threads: i
     transform, settings = _settings(plan)
     said = About(
         recipe.models[0].name,
-        reference(plan.base, threads),
+        base,
         transform,
         settings,
         recipe.seed,
@@ -340,10 +353,10 @@ def _settings(plan: Plan) -> tuple[str, dict[str, Any]]:
     return method.name.partition("+")[0], {k: parameters.written(v) for k, v in mine.items()}
 
 
-def reference(base: Checkpoint, threads: int = 0) -> BaseReference:
-    """Return what a task file says of its base."""
-    name, _, revision = (base.repo or "").partition("@")
-    label = name or os.path.basename(os.path.abspath(base.label)) or base.label
+def reference(base: Checkpoint, threads: int = 0, name: str = "") -> BaseReference:
+    """Return what a task file says of its base. name: if it is not to be called as it is found."""
+    repo, _, revision = (base.repo or "").partition("@")
+    label = name or repo or os.path.basename(os.path.abspath(base.label)) or base.label
     return BaseReference(label, revision or None, hashing.model_hash(base, threads))
 
 

@@ -45,19 +45,21 @@ def _gaps(positions: np.ndarray, code: int) -> bytes:
 
 
 def decode(
-    code: int, data: memoryview, number: int, n: int, kernels: ModuleType = plain
-) -> np.ndarray:
-    """Return the ``number`` positions (uint32) in a block of n entries; CheckpointError if wrong.
+    code: int, data: memoryview, positions: np.ndarray, n: int, kernels: ModuleType = plain
+) -> None:
+    """Fill ``positions`` (uint32) with those in a block of n entries; CheckpointError if wrong.
 
     Nothing larger is made than an honest block needs, whatever the bytes say.
     """
+    number = positions.size
     if code not in NAMES:
         raise CheckpointError(f"has positions of the unknown code {code}")
     kind = code % ZSTD
     if kind == ALL:
         if number != n or len(data):
             raise CheckpointError(f"keeps all, but {number} of {n} entries in {len(data)} bytes")
-        return np.arange(n, dtype=np.uint32)
+        positions[:] = np.arange(n, dtype=np.uint32)
+        return
     size = -(-n // 8)
     if kind != BITMAP:
         size = (number + n // plain.LONG[_GAPS[kind].itemsize]) * _GAPS[kind].itemsize
@@ -65,11 +67,9 @@ def decode(
     odd = kind == GAPS16 and len(raw) % 2
     if len(raw) > size or (kind == BITMAP and len(raw) < size) or odd:
         raise CheckpointError(f"has {len(raw)} bytes of positions where {size} belong")
-    positions = np.empty(number, np.uint32)
     if kind == BITMAP:
         found = kernels.from_bitmap(np.frombuffer(raw, np.uint8), n, positions)
     else:
         found = kernels.from_gaps(np.frombuffer(raw, _GAPS[kind]), n, positions)
     if found != number:
         raise CheckpointError(f"has other positions than the {number} of {n} entries that it keeps")
-    return positions

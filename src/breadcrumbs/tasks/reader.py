@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -15,7 +16,8 @@ from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, shown
 from breadcrumbs.errors import CheckpointError, printable
 from breadcrumbs.kernels import kept as plain
-from breadcrumbs.tasks import about, encodings, positions
+from breadcrumbs.tasks import about, encodings
+from breadcrumbs.tasks import positions as codes
 from breadcrumbs.tasks.about import COLUMNS, About, BaseReference, TaskTensor
 from breadcrumbs.tasks.encodings import Encoding
 
@@ -100,24 +102,27 @@ class TaskFile:
         block: int,
         base: np.ndarray | None = None,
         kernels: ModuleType = plain,
+        positions: np.ndarray | None = None,
     ) -> Kept:
         """Return what block number ``block`` of a tensor keeps; CheckpointError if it is damaged.
 
-        base: the base's weights of the block, which some encodings need.
+        base: the base's weights of the block, which some encodings need. positions: where to write
+        them, an array of as many.
         """
         row = self._blocks[name][block]
-        data = memoryview(bytearray(sum(row.sizes)))
+        data = memoryview(np.empty(sum(row.sizes), np.uint8).data)
         tensor = self.tensors[name]
+        at = np.empty(row.kept, np.uint32) if positions is None else positions
         try:
             if len(data):
                 self.source.tensors[DATA + name].source.read_into(row.start, data)
             if blake3(data).digest(16) != row.digest:
                 raise CheckpointError("has other bytes than its hash says")
             if not row.kept:
-                return Kept(np.empty(0, np.uint32), np.empty(0, DTYPES[tensor.dtype]))
+                return Kept(at, np.empty(0, DTYPES[tensor.dtype]))
             first, second = data[: row.sizes[0]], data[row.sizes[0] :]
             n = tensor.entries(block)
-            at = positions.decode(row.codes[0], first, row.kept, n, kernels)
+            codes.decode(row.codes[0], first, at, n, kernels)
             mine = None if base is None else base[at]
             dtype = DTYPES[tensor.dtype]
             values = self.encoding.decode(row.codes[1], second, row.kept, dtype, mine)
@@ -133,6 +138,11 @@ class TaskFile:
     def number(self, name: str, block: int) -> int:
         """Return how many entries a block keeps."""
         return self._blocks[name][block].kept
+
+    def codes(self, name: str) -> dict[str, int]:
+        """Return how many blocks of a tensor have positions of which code."""
+        rows = [row for row in self._blocks[name] if row.kept]
+        return dict(Counter(codes.NAMES.get(row.codes[0], "unknown") for row in rows))
 
     def verify(self) -> None:
         """Read every block; CheckpointError names the first that is damaged."""

@@ -71,8 +71,7 @@ def _block(it: Merging, number: int, base, bits, out) -> tuple[float, bool] | No
         mine = slice(ends[t], ends[t + 1])
         if sizes[t]:
             assert isinstance(source, KeptBytes)
-            kept = source.kept(number, tools)
-            positions[mine] = kept.positions
+            kept = source.kept(number, tools, positions[mine])
             values[mine] = _raw(kept.values, it.dtype)
         # A zero that all models hold has a sign that the sum does not know.
         zeros = zeros and bool(sizes[t]) and tools.zeros(values[mine]) > 0

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
 
 import numpy as np
 
-from breadcrumbs import hashing
+from breadcrumbs import checkpoint, hashing, kernels
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, shown
 from breadcrumbs.errors import MismatchError
 from breadcrumbs.kernels import kept as plain
 from breadcrumbs.tasks import reader
 from breadcrumbs.tasks.about import BLOCK
 from breadcrumbs.tasks.reader import Kept, TaskFile
+
+#: Bytes of unpacked blocks that a thread holds at most: chunks of one come after each other.
+HELD = 32 << 20
+_held = threading.local()
+
+
+def _size(kept: Kept) -> int:
+    return kept.positions.nbytes + kept.values.nbytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +36,15 @@ class KeptBytes:
     task: TaskFile
     dtype: str
 
-    def kept(self, block: int, kernels: ModuleType = plain) -> Kept:
-        """Return what a block keeps."""
+    def kept(
+        self, block: int, kernels: ModuleType = plain, positions: np.ndarray | None = None
+    ) -> Kept:
+        """Return what a block keeps. positions: where to write them."""
         base = None
         if self.task.encoding.needs_base:
             base = np.empty(self.task.tensors[self.base.name].entries(block), self._own)
             self.base.read_into(block * BLOCK, base)
-        return self.task.kept(self.base.name, block, base, kernels)
+        return self.task.kept(self.base.name, block, base, kernels, positions)
 
     def number(self, start: int, stop: int) -> int:
         """Return how many entries are kept in the blocks from entry ``start`` to ``stop``."""
@@ -60,13 +72,29 @@ class KeptBytes:
             own = np.empty(entries.size, self._own)
             self.base.read_into(first, own)
             entries[:] = own
-        stop = first + entries.size
+        stop, tools = first + entries.size, kernels.of_kept()
         for block in range(first // BLOCK, -(-stop // BLOCK)):
             begin = max(first, block * BLOCK)
             end = min(stop, (block + 1) * BLOCK)
-            kept = self.kept(block)
-            part = entries[begin - first : end - first]
-            plain.fill(part, begin - block * BLOCK, kept.positions, kept.values)
+            kept, kind = self._recent(block), f"u{dtype.itemsize}"
+            values = kept.values.astype(dtype, copy=False).view(kind)
+            part = entries[begin - first : end - first].view(kind)
+            tools.fill(part, begin - block * BLOCK, kept.positions, values)
+
+    def _recent(self, block: int) -> Kept:
+        """Return what a block keeps, at once if this thread has asked for it a moment ago."""
+        held = _held.__dict__.setdefault("blocks", OrderedDict())
+        key = id(self.task), self.base.name, block
+        if key in held:
+            held.move_to_end(key)
+            return held[key][1]
+        kept = self.kept(block, kernels.of_kept())
+        _held.bytes = _held.__dict__.get("bytes", 0) + _size(kept)
+        held[key] = self.task, kept  # the task, so that no other one gets its id
+        while _held.bytes > HELD and held:
+            _, (_, old) = held.popitem(last=False)
+            _held.bytes -= _size(old)
+        return kept
 
 
 def opened(base: Checkpoint, task: TaskFile | str | os.PathLike[str]) -> Checkpoint:
@@ -76,6 +104,29 @@ def opened(base: Checkpoint, task: TaskFile | str | os.PathLike[str]) -> Checkpo
     """
     source = task.source if isinstance(task, TaskFile) else TaskFile.open(task).source
     return on_base(base, [source])[0]
+
+
+def open_model(base: str, path: str) -> Checkpoint:
+    """Return the open model at ``path``; of a task file, the fine-tuning of ``base``."""
+    model = checkpoint.open(path)
+    try:
+        if not reader.is_task(model):
+            return model
+        under = checkpoint.open(base)
+        try:
+            (found,) = on_base(under, [model])
+        except BaseException:
+            under.close()
+            raise
+    except BaseException:
+        model.close()
+        raise
+
+    def close() -> None:
+        model.close()
+        under.close()
+
+    return replace(found, close=close)
 
 
 def on_base(base: Checkpoint, models: Sequence[Checkpoint]) -> list[Checkpoint]:

@@ -45,16 +45,26 @@ def _decode(
     sizes = np.frombuffer(data[: 4 * width], "<u4").tolist()
     if 4 * width + sum(sizes) != len(data):
         raise CheckpointError("has planes of values that are not as long as they say")
-    values = np.empty((number, width), np.uint8)
-    at = 4 * width
-    for j, size in enumerate(sizes):
+    at, planes = 4 * width, []
+    for size in sizes:
         plane = data[at : at + size]
         whole = plane if size == number else zstd.decompress(plane, number)
         if len(whole) != number:
             raise CheckpointError(f"has a plane of {len(whole)} bytes for {number} values")
-        values[:, j] = np.frombuffer(whole, np.uint8)
+        planes.append(np.frombuffer(whole, np.uint8))
         at += size
-    return values.reshape(-1).view(dtype)
+    return _joined(planes, dtype)
+
+
+def _joined(planes: list[np.ndarray], dtype: np.dtype) -> np.ndarray:
+    """Return the values of planes of bytes, the lowest first."""
+    if len(planes) == 1:
+        return planes[0].view(dtype)
+    whole = planes[-1].astype(f"<u{dtype.itemsize}")  # shifts are as fast as copies, strides not
+    for plane in planes[-2::-1]:
+        whole <<= 8
+        whole |= plane
+    return whole.view(dtype)
 
 
 EXACT = Encoding("exact", _encode, _decode, lossless=True)
