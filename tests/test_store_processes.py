@@ -27,7 +27,7 @@ def run(*arguments: object) -> str:
 
 @pytest.mark.parametrize(
     ("change", "points"),
-    [("add", (150, 268, 333, 345, 900)), ("remove", (90, 118, 1100)), ("set", (90, 131, 1500))],
+    [("add", (150, 268, 333, 345, 700)), ("remove", (90, 118, 500)), ("set", (90, 131, 600))],
 )
 def test_killed_at_any_line(tmp_path: Path, change: str, points: tuple[int, ...]) -> None:
     base, *models = family(tmp_path, models=3)
