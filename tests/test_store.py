@@ -182,6 +182,26 @@ def test_another_method_than_the_stores(tmp_path: Path) -> None:
         assert_same(merged(store, dtype="float64"), wide)
 
 
+def test_one_task_under_two_names(tmp_path: Path, from_sums) -> None:
+    store, (base, *models) = filled(tmp_path, models=2)
+    with store:
+        before = sums(store)
+        store.add("again", models[0])
+        store.add("and again", models[0])
+        assert len(list((tmp_path / "store" / "tasks").iterdir())) == 4  # their names differ
+        file = tmp_path / "store" / "tasks" / f"{store.entries()[0].task}.safetensors"
+        store.add("file", file)
+        assert len(list((tmp_path / "store" / "tasks").iterdir())) == 4
+        mine = [*models, *[models[0]] * 3]
+        names = [entry.name for entry in store.entries()]
+        assert_same(merged(store), breadcrumbs.merge(base, mine, names=names))
+        store.remove("t1")
+        store.remove("again")
+        store.remove("file")
+        assert sums(store) == before
+    assert all(from_sums)
+
+
 def test_zeros_that_all_models_hold(tmp_path: Path) -> None:
     base = np.array([0.5, -0.5, 0.0, -0.0, 0.0, 1.0], np.float32)
     save_file({"w": base}, tmp_path / "base.safetensors")
@@ -314,6 +334,7 @@ def test_parts_in_the_card(tmp_path: Path) -> None:
         store.add("three", models[2])
         store.merge(tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
+    assert "base_model:\n- base\n- one\n- two\n- three\n" in card
     assert "| base | base | apache-2.0 |" in card
     assert "| one | 1 | mit, cc0-1.0 | A \\| B |" in card
     assert "| two | 0.5 | gpl-3.0 | not stated |" in card
