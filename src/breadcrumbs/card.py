@@ -210,6 +210,8 @@ def _names(plan: Plan) -> Iterator[str]:
     for source in plan.origins:
         if source.repo:
             yield source.repo.partition("@")[0]
+        elif source.task:
+            yield source.task.name
         else:
             yield os.path.basename(os.path.abspath(source.label)) or source.label
 

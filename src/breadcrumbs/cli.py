@@ -21,6 +21,7 @@ from breadcrumbs.commands import (
     results,
     search,
     soup,
+    store,
     task,
 )
 from breadcrumbs.version import __version__
@@ -75,6 +76,7 @@ for one in (
     soup.soup,
     compress.compress,
     extract.extract,
+    store.store,
     task.task,
     finetune.finetune,
     evaluate.evaluate,

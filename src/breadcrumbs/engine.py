@@ -326,14 +326,16 @@ def run(
     progress: Callable[[int], None] = lambda nbytes: None,
     digests: FileDigests | None = None,
     steps: Steps | None = None,
+    kind: Callable[..., Engine] = Engine,
 ) -> list[TensorReport]:
     """Carry out ``plan`` and return what was done to each tensor.
 
     threads: how many work at once; the bits of the result do not depend on it.
     kernel: see `kernels.choose`. progress: called with numbers of input bytes done.
-    digests: of the input files, to be found on the way. steps: where to keep the steps.
+    digests: of the input files, to be found on the way. steps: where to keep the steps. kind: makes
+    the engine.
     """
-    engine = Engine(plan, sink, kernel, progress, digests, steps)
+    engine = kind(plan, sink, kernel, progress, digests, steps)
     tasks = _spread(engine.tasks(), digests.tasks() if digests else [])
     with one_blas_thread() if isinstance(plan.method.aggregate, Whole) else nullcontext():
         run_tasks(tasks, threads, engine.stop)

@@ -31,13 +31,16 @@ MODEL_STEP = 8 << 20
 class FileDigests:
     """The digest of every file, from what is offered, and as tasks that do what is left.
 
-    digests: by path, `PENDING` until its last task has run.
+    digests: by path, `PENDING` until its last task has run. known: those that need not be found.
     """
 
-    def __init__(self, files: Sequence[Path]):
-        self.digests = {path: PENDING for path in files}
+    def __init__(self, files: Sequence[Path], known: Mapping[Path, str] | None = None):
+        known = known or {}
+        self.digests = {path: known.get(path, PENDING) for path in files}
         self.sizes = {path: path.stat().st_size for path in files}
-        self._runs = {path: _Run(self, path, size) for path, size in self.sizes.items()}
+        self._runs = {
+            path: _Run(self, path, size) for path, size in self.sizes.items() if path not in known
+        }
 
     def offer(self, tensor: Tensor, start: int, raw: np.ndarray) -> None:
         """Hash the entries of a tensor from ``start`` on, if they come next in a file."""

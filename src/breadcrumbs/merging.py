@@ -221,6 +221,8 @@ def to_files(
     verify: bool = False,
     progress: Callable[[int], None] = lambda nbytes: None,
     choice: Choice | None = None,
+    kind: Callable[..., engine.Engine] = engine.Engine,
+    known: Mapping[Path, str] | None = None,
 ) -> Report:
     """Carry out a plan into a folder or a ``.safetensors`` file; return the report.
 
@@ -230,6 +232,7 @@ def to_files(
     force: replace an existing output. verify: read the result again and compare digests.
     progress: called with numbers of input bytes done.
     choice: how the models were chosen, for the metadata and the model card.
+    kind: makes the engine. known: digests of input files that need not be found.
 
     The output takes its name only when it is whole. Raises OutputError, MismatchError.
     """
@@ -240,7 +243,7 @@ def to_files(
     check_not_input(it, output)
     stamps = _stamps(it)
     it = automatic.fixed(it, threads=threads, kernel=chosen, progress=progress)
-    digests = FileDigests(tuple(dict.fromkeys(f for c in it.inputs for f in c.files)))
+    digests = FileDigests(tuple(dict.fromkeys(f for c in it.inputs for f in c.files)), known)
     metadata = {"format": "pt", "breadcrumbs": _provenance(it, digests, choice)}
     writer = Writer(
         output,
@@ -259,6 +262,7 @@ def to_files(
             kernel=chosen,
             progress=progress,
             digests=digests,
+            kind=kind,
         )
         _check_unchanged(stamps, _stamps(it))
         if verify:

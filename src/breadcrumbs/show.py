@@ -394,6 +394,14 @@ def demo(result: Any) -> None:
     console.print(f"{result.lesson} ({result.seconds:.0f} s)")
 
 
+def rows(header: Sequence[str], body: Sequence[Sequence[str]], right: tuple[int, ...] = ()) -> None:
+    """Print rows of text under a header."""
+    table = _table(*header, right=right)
+    for row in body:
+        table.add_row(*(printable(cell) for cell in row))
+    _console().print(table)
+
+
 def grid(grid: Any, title: str, notes: Sequence[str] = (), out: TextIO | None = None) -> None:
     """Print a grid of cells, in several tables where the terminal is too narrow for one.
 

@@ -37,8 +37,8 @@ def settled(recipe: Recipe, models: Sequence[Checkpoint]) -> tuple[Recipe, Metho
         raise RecipeError(
             f"{cut[0].label}: was cut by {first.transform!r}, which is not known here."
         )
-    if not _same(method.transform, TRANSFORMS[first.transform]):
-        ways = [m.name for m in METHODS.values() if _same(m.transform, TRANSFORMS[first.transform])]
+    if not same(method.transform, TRANSFORMS[first.transform]):
+        ways = [m.name for m in METHODS.values() if same(m.transform, TRANSFORMS[first.transform])]
         raise RecipeError(
             f"{cut[0].label}: was cut by {first.transform}, which method {method.name} does not."
             f" Merge with {', '.join(ways)} or task_arithmetic, or pack with --transform none."
@@ -75,7 +75,7 @@ def _named(recipe: Recipe, models: Sequence[Checkpoint]) -> Recipe:
     return replace(recipe, models=named, overrides=overrides)
 
 
-def _same(a: Transform, b: Transform) -> bool:
+def same(a: Transform, b: Transform) -> bool:
     """Return whether two transforms are one, but for their defaults."""
     if isinstance(a, Band) and isinstance(b, Band):
         return a.ranks is b.ranks
@@ -120,11 +120,15 @@ def _complete(method: Method, given: Any) -> dict[str, Any]:
     return {key: values[key] for key in method.transform.parameters if key in values}
 
 
-def _check_aggregate(recipe: Recipe, method: Method, model: Checkpoint) -> None:
-    """Raise RecipeError for an aggregate that must know more than what is kept."""
+def needs_whole(method: Method, granularity: str | None) -> bool:
+    """Return whether a method must know more of a fine-tuning than what its transform keeps."""
     aggregate = method.aggregate
     votes = isinstance(aggregate, Elementwise) and aggregate.vote is not None
-    if aggregate is STITCH or (votes and recipe.parameters.get("granularity") == "model"):
+    return aggregate is STITCH or (votes and granularity == "model")
+
+
+def _check_aggregate(recipe: Recipe, method: Method, model: Checkpoint) -> None:
+    if needs_whole(method, recipe.parameters.get("granularity")):
         raise RecipeError(
             f"{model.label}: was cut when it was packed, and method {method.name} looks at what was"
             f" cut, too. {_WHOLE}"

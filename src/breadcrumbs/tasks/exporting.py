@@ -17,7 +17,7 @@ from breadcrumbs import merging
 from breadcrumbs import plan as plans
 from breadcrumbs.checkpoint.tensors import DTYPES, NAMES, Tensor
 from breadcrumbs.checkpoint.writer import Entry, header
-from breadcrumbs.engine import _one_blas_thread
+from breadcrumbs.engine import one_blas_thread
 from breadcrumbs.errors import MismatchError, OutputError, RecipeError, listing
 from breadcrumbs.plan import Plan, TensorPlan
 from breadcrumbs.recipe import Recipe
@@ -119,7 +119,7 @@ def _adapter(plan: Plan, output: Path, rank: int, force: bool) -> dict[str, floa
     if output.exists() and not force:
         raise OutputError(f"{output}: exists. Give another output, or --force to replace it.")
     made = _Made()
-    with _one_blas_thread():
+    with one_blas_thread():
         for tensor, model in _changed(plan):
             module, _, what = tensor.name.rpartition(".")
             if what == "weight" and module and len(tensor.base.shape) > 1 and not tensor.copied:

@@ -16,7 +16,7 @@ import numpy as np
 from breadcrumbs import analysis, hashing, kernels, merging, methods, parameters, sizes
 from breadcrumbs import plan as plans
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
-from breadcrumbs.engine import Engine, _one_blas_thread
+from breadcrumbs.engine import Engine, one_blas_thread
 from breadcrumbs.errors import MismatchError, OutputError, RecipeError
 from breadcrumbs.kernels import plain
 from breadcrumbs.plan import Plan, TensorPlan
@@ -178,7 +178,7 @@ def _factors(plan: Plan, encoding: Encoding, threads: int) -> dict[int, tuple[Fa
         for index, tensor in enumerate(plan.tensors)
         if not tensor.copied and len(tensor.base.shape) == 2 and tensor.models[0] is not None
     ]
-    with _one_blas_thread():
+    with one_blas_thread():
         run_tasks(tasks, threads)
     return dict(sorted(found.items()))
 

@@ -1,0 +1,167 @@
+"""A store as one file and back: a tar archive of its history and its task files.
+
+The first member, ``store.json``, has the settings, the log and what is known of the task files; a
+member ``tasks/HASH.safetensors`` follows for each. The running sum is made anew on importing.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from breadcrumbs import checkpoint
+from breadcrumbs.errors import MismatchError, OutputError, StoreError
+from breadcrumbs.store import files
+from breadcrumbs.store.ledger import Ledger, Revision, Settings, Task, replay
+from breadcrumbs.store.store import Store
+from breadcrumbs.tasks import packing
+
+VERSION = 1
+HEAD = "store.json"
+_LARGEST = 256 << 20
+
+
+def export(store: Store, output: str | os.PathLike[str], *, force: bool = False) -> int:
+    """Write a store, with its whole history, to one archive; return its bytes."""
+    path = Path(output)
+    if path.exists() and not force:
+        raise OutputError(f"{path}: exists. Give another output, or --force to replace it.")
+    log = store.log()
+    used = {revision.task for revision in log}
+    tasks = [task for digest, task in store.ledger.tasks().items() if digest in used]
+    head = {
+        "version": VERSION,
+        "settings": asdict(store.settings),
+        "tasks": [asdict(task) for task in tasks],
+        "log": [asdict(revision) for revision in log],
+    }
+    text = json.dumps(head, indent=1).encode()
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as archive:
+            archive.addfile(_member(HEAD, len(text)), io.BytesIO(text))
+            for task in tasks:
+                place = files.place(store.folder, task.hash)
+                with open(place, "rb") as file:
+                    archive.addfile(_member(f"{files.TASKS}/{place.name}", task.bytes), file)
+        os.replace(partial, path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise OutputError(f"{path}: {error.strerror or error}.") from None
+    return path.stat().st_size
+
+
+def import_(
+    archive: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    base: str | os.PathLike[str] | None = None,
+) -> Store:
+    """Make a store of an archive, in a folder that is new or empty. base: where it is now.
+
+    Every task file is compared with its hash, and the base with its own.
+    """
+    path = Path(folder)
+    try:
+        with tarfile.open(archive, "r:") as opened:
+            settings, tasks, log = _head(opened, str(archive))
+            where = settings.base if base is None else os.fspath(base)
+            settings = replace(settings, base=_checked(where, settings))
+            with files.fresh(path) as making:
+                _extract(opened, making, {task.hash: task for task in tasks}, str(archive))
+                Ledger.create(making / files.LEDGER, settings)
+                ledger = Ledger(making / files.LEDGER)
+                try:
+                    ledger.restore(tasks, log)
+                finally:
+                    ledger.close()
+    except (OSError, tarfile.TarError) as error:
+        raise StoreError(f"{archive}: cannot be read as an export: {error}.") from None
+    store = Store(path)
+    try:
+        store.update()
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def _member(name: str, size: int) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = size, 0o644
+    return member
+
+
+def _head(opened: tarfile.TarFile, where: str) -> tuple[Settings, list[Task], list[Revision]]:
+    """Return what the first member says; StoreError if that is not all it must."""
+    member = opened.next()
+    file = opened.extractfile(member) if member and member.name == HEAD else None
+    if member is None or file is None or member.size > _LARGEST:
+        raise StoreError(f"{where}: is no export of a store. `breadcrumbs store export` makes one.")
+    try:
+        data = json.loads(file.read())
+        if data["version"] != VERSION:
+            raise StoreError(
+                f"{where}: is an export of version {data['version']!r}; this program knows"
+                f" {VERSION}. Update Breadcrumbs."
+            )
+        settings = Settings(**data["settings"])
+        tasks = [Task(**task) for task in data["tasks"]]
+        log = [Revision(**revision) for revision in data["log"]]
+        for task in tasks:
+            files.place(Path(where), task.hash)
+            _expect(task, {"hash": str, "bytes": int, "said": Mapping})
+        for revision in log:
+            kinds = {"number": int, "time": str, "action": str, "name": str, "task": str}
+            _expect(revision, {**kinds, "weight": float})
+        for key, value in asdict(settings).items():
+            kind = Mapping if key == "parameters" else str
+            if not isinstance(value, kind) and not (key == "base_revision" and value is None):
+                raise TypeError(key)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise StoreError(f"{where}: its {HEAD} cannot be read: {error}. It is damaged.") from None
+    known = {task.hash for task in tasks}
+    if any(revision.task not in known for revision in log):
+        raise StoreError(f"{where}: its log names a task that it does not hold. It is damaged.")
+    list(replay(log))
+    return settings, tasks, log
+
+
+def _expect(record: Any, kinds: Mapping[str, Any]) -> None:
+    for key, kind in kinds.items():
+        if not isinstance(getattr(record, key), kind) or isinstance(getattr(record, key), bool):
+            raise TypeError(key)
+
+
+def _checked(base: str, settings: Settings) -> str:
+    """Return where the base is, as a store has it; MismatchError if it is another one."""
+    with checkpoint.open(base) as opened:
+        found = packing.reference(opened)
+        if found.hash != settings.base_hash:
+            raise MismatchError(
+                f"{base}: its hash is {found.hash[:16]}..., not {settings.base_hash[:16]}..., that"
+                f" of {settings.base_name!r}, the base of this store. Give that with --base."
+            )
+        return opened.repo or (str(Path(base).absolute()) if opened.files else base)
+
+
+def _extract(opened: tarfile.TarFile, making: Path, left: dict[str, Task], where: str) -> None:
+    """Copy the task files of an archive to their places, each compared with its hash."""
+    while (member := opened.next()) is not None:
+        digest = Path(member.name).name.removesuffix(".safetensors")
+        file = opened.extractfile(member) if member.isreg() else None
+        if file is None or digest not in left or member.size != left[digest].bytes:
+            raise StoreError(f"{where}: holds {member.name!r}, which its {HEAD} does not name.")
+        place = files.place(making, digest)
+        if files.copy(file, place) != digest:
+            raise StoreError(f"{where}: {member.name} has other bytes than its hash says.")
+        del left[digest]
+    if left:
+        raise StoreError(f"{where}: lacks {len(left)} task files. It is not whole.")

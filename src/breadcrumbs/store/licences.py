@@ -1,0 +1,93 @@
+"""What a merged model is made of, under which licences: for its model card and metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from breadcrumbs.card import cell
+from breadcrumbs.store.ledger import Entry, Settings, Task
+
+_LARGEST = 1 << 20
+UNKNOWN = "not stated"
+
+
+def of_folder(folder: Path | None) -> str:
+    """Return the licence that the model card in a folder states, or nothing."""
+    if folder is None:
+        return ""
+    path = folder / "README.md"
+    try:
+        if path.stat().st_size > _LARGEST:
+            return ""
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    if not text.startswith("---\n"):
+        return ""
+    import yaml
+
+    try:
+        front = yaml.safe_load(text[4:].partition("\n---")[0])
+    except yaml.YAMLError:
+        return ""
+    found = front.get("license") if isinstance(front, dict) else None
+    if isinstance(found, list):
+        return ", ".join(str(one) for one in found)
+    return str(found) if found else ""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a revision. base_license: as its card states it, or empty."""
+
+    settings: Settings
+    revision: int
+    entries: Sequence[Entry]
+    tasks: dict[str, Task]
+    base_license: str
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return it as plain data, for the metadata."""
+        return {
+            "store": {
+                "revision": self.revision,
+                "base": {"hash": self.settings.base_hash, "license": self.base_license},
+                "tasks": [
+                    {
+                        "name": entry.name,
+                        "weight": entry.weight,
+                        "blake3": entry.task,
+                        "license": self._said(entry, "license"),
+                        "author": self._said(entry, "author"),
+                    }
+                    for entry in self.entries
+                ],
+            }
+        }
+
+    def to_markdown(self) -> str:
+        """Return it as a section of the model card."""
+        rows = [(self.settings.base_name, "base", self.base_license, "", self.settings.base_hash)]
+        for entry in self.entries:
+            more = self._said(entry, "license"), self._said(entry, "author"), entry.task
+            rows.append((entry.name, f"{entry.weight:g}", *more))
+        table = "\n".join(
+            f"| {cell(name)} | {weight} | {cell(license or UNKNOWN)} |"
+            f" {cell(author or UNKNOWN)} | `{digest}` |"
+            for name, weight, license, author, digest in rows
+        )
+        return f"""## Parts
+
+Revision {self.revision} of a store of tasks. A merged model is a work made of all of these; look at
+what their licences ask for.
+
+| part | weight | licence | author | BLAKE3 |
+|---|---|---|---|---|
+{table}
+"""
+
+    def _said(self, entry: Entry, key: str) -> str:
+        return str(self.tasks[entry.task].said.get(key) or "")

@@ -1,0 +1,434 @@
+"""A store: tasks on one base, kept as small files, with a history and a running sum."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from breadcrumbs import checkpoint, hashing, kernels, merging, methods, parameters, sizes
+from breadcrumbs.checkpoint.tensors import Checkpoint, shown
+from breadcrumbs.engine import Engine
+from breadcrumbs.errors import MismatchError, RecipeError, StoreError
+from breadcrumbs.method import Method
+from breadcrumbs.recipe import Model, Recipe
+from breadcrumbs.report import Report
+from breadcrumbs.store import files, licences
+from breadcrumbs.store.ledger import Entry, Ledger, Revision, Settings, Task, replay
+from breadcrumbs.store.summed import Summed
+from breadcrumbs.store.sums import State, Sums, counted
+from breadcrumbs.table import TRANSFORMS
+from breadcrumbs.tasks import packing, reader
+from breadcrumbs.tasks.about import About
+from breadcrumbs.tasks.cuts import needs_whole, same
+from breadcrumbs.tasks.reader import TaskFile
+from breadcrumbs.transforms import Band, Chances, Fitted
+
+_LONGEST = 200
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What `Store.verify` found. tasks: files read. blocks: of the running sum; repaired: those of
+    them that were damaged, and were made again. hash: of the merged model."""
+
+    revision: int
+    tasks: int
+    blocks: int
+    repaired: int
+    hash: str
+
+
+class Store:
+    """An open store. Use `create` and `open`."""
+
+    def __init__(self, folder: Path, base: str | None = None):
+        self.folder = folder
+        self.ledger = Ledger(folder / files.LEDGER)
+        self._stack = ExitStack()
+        self._stack.callback(self.ledger.close)
+        self._lock = threading.Lock()
+        self._open: dict[str, TaskFile] = {}
+        self._sum: Sums | None = None
+        self._states: dict[int, State] = {}
+        self._sure = False
+        try:
+            self.settings = self.ledger.settings()
+        except BaseException:
+            self.close()
+            raise
+        if base is not None:
+            self.settings = Settings(**{**asdict(self.settings), "base": base})
+
+    @staticmethod
+    def create(
+        folder: str | os.PathLike[str],
+        base: str | os.PathLike[str],
+        *,
+        method: str = "breadcrumbs",
+        **parameters: Any,
+    ) -> Store:
+        """Make an empty store for fine-tunings of ``base``, in a folder that is new or empty.
+
+        method, parameters: how its tasks are merged; what fine-tunings keep when they are packed is
+        what the method's transform keeps.
+        """
+        path = Path(folder)
+        made = Recipe(os.fspath(base), (), method, parameters)
+        with files.fresh(path) as making:
+            Ledger.create(making / files.LEDGER, _settings(os.fspath(base), made))
+        return Store(path)
+
+    @staticmethod
+    def open(folder: str | os.PathLike[str], base: str | os.PathLike[str] | None = None) -> Store:
+        """Open a store. base: where the base is now, if it has moved."""
+        return Store(Path(folder), None if base is None else os.fspath(base))
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    # --- what it holds ---
+
+    def entries(self, at: int | None = None) -> list[Entry]:
+        """Return the tasks of a revision, the latest unless told."""
+        return self.ledger.at(at)
+
+    def log(self) -> list[Revision]:
+        """Return all changes, the first one first."""
+        return self.ledger.log()
+
+    def diff(self, first: int, second: int) -> list[dict[str, Any]]:
+        """Return what differs between two revisions, task by task: before, after (or None)."""
+        before, after = (
+            {entry.name: {"task": entry.task, "weight": entry.weight} for entry in self.entries(at)}
+            for at in (first, second)
+        )
+        names = dict.fromkeys([*before, *after])
+        rows = [{"name": n, "before": before.get(n), "after": after.get(n)} for n in names]
+        return [row for row in rows if row["before"] != row["after"]]
+
+    @functools.cached_property
+    def base(self) -> Checkpoint:
+        """The open base; which one it is `_check_base` tells."""
+        found = checkpoint.open(self.settings.base)
+        self._stack.callback(found.close)
+        return found
+
+    def task(self, digest: str) -> TaskFile:
+        """Return an open task file of the store."""
+        with self._lock:
+            if digest not in self._open:
+                path = files.place(self.folder, digest)
+                if not path.exists():
+                    raise StoreError(f"{path}: is gone. Put it back, or import an export.")
+                self._open[digest] = TaskFile.open(path)
+                self._stack.callback(self._open[digest].close)
+            return self._open[digest]
+
+    # --- changing it ---
+
+    def add(
+        self,
+        name: str,
+        source: str | os.PathLike[str],
+        *,
+        weight: float = 1.0,
+        author: str = "",
+        license: str = "",
+        exclude: Any = (),
+        only: Any = (),
+        missing: str = "error",
+        extra: str = "error",
+        threads: int | None = None,
+        progress: Callable[[int], None] = lambda nbytes: None,
+    ) -> Revision:
+        """Add a task: a task file, or a fine-tuning, which is packed first.
+
+        author, license, exclude, only, missing, extra: of a fine-tuning, as for `tasks.pack`. A
+        fine-tuning's licence is that of its model card unless given.
+        """
+        _check(name, weight)
+        if any(entry.name == name for entry in self.entries()):
+            raise StoreError(
+                f"{self.folder}: there is a task {name!r} already. Remove it first, or give another"
+                " name."
+            )
+        with files.spare(self.folder) as spare:
+            path = spare / "task.safetensors"
+            with checkpoint.open(source) as opened:
+                if reader.is_task(opened):
+                    if author or license or exclude or only:
+                        raise StoreError(
+                            f"{opened.label}: is a task file, which says its author, licence and"
+                            " tensors itself. Leave these options out."
+                        )
+                    with open(opened.files[0], "rb") as file:
+                        files.copy(file, path)
+                else:
+                    self._pack(
+                        opened,
+                        name,
+                        path,
+                        author=author,
+                        license=license or licences.of_folder(opened.folder),
+                        threads=threads,
+                        progress=progress,
+                        recipe={
+                            "exclude": merging.globs(exclude),
+                            "only": merging.globs(only),
+                            "missing": missing,
+                            "extra": extra,
+                        },
+                    )
+            with TaskFile.open(path) as task:
+                self._check_task(task, os.fspath(source))
+                said = _said(task)
+            digest = files.digest_of(path)
+            nbytes = path.stat().st_size
+            self._check_fits(name, path)
+            files.keep(self.folder, path, digest)
+        revision = self.ledger.add(name, Task(digest, nbytes, said), weight)
+        self.update(threads)
+        return revision
+
+    def remove(self, name: str, threads: int | None = None) -> Revision:
+        """Take a task out of the merged model; its file stays, for the revisions that have it."""
+        revision = self.ledger.remove(name)
+        self.update(threads)
+        return revision
+
+    def set(self, name: str, weight: float, threads: int | None = None) -> Revision | None:
+        """Give a task another weight; None if it is the one that it has."""
+        _check(name, weight)
+        revision = self.ledger.set(name, weight)
+        if revision is not None:
+            self.update(threads)
+        return revision
+
+    def update(self, threads: int | None = None) -> None:
+        """Bring the running sum to the latest revision."""
+        self._check_base()
+        self.sums.update(self.ledger.latest, threads or sizes.available_cores())
+
+    # --- merging ---
+
+    def merge(
+        self,
+        output: str | os.PathLike[str],
+        *,
+        method: str | None = None,
+        at: int | None = None,
+        dtype: str | None = None,
+        threads: int | None = None,
+        shard_size: int = 5 * 10**9,
+        force: bool = False,
+        scratch: bool = False,
+        progress: Callable[[int], None] = lambda nbytes: None,
+        **parameters: Any,
+    ) -> Report:
+        """Write the merged model of a revision, the latest unless told; return the report.
+
+        method, parameters: others than the store's. scratch: from all task files, and not from the
+        running sum; the same bits.
+        """
+        number = self.ledger.latest() if at is None else at
+        entries = self.entries(number)
+        recipe = self.recipe(entries, method, parameters, dtype)
+        kind: Callable[..., Engine] = Engine
+        if not scratch:
+            kind = partial(Summed, sums=self.sums, hashes=[entry.task for entry in entries])
+        known = {files.place(self.folder, entry.task): entry.task for entry in entries}
+        tasks = self.ledger.tasks()
+        with merging.opened(recipe) as plan:
+            self._sure = True  # what opens task files has compared the hash
+            license = licences.of_folder(self.base.folder)
+            return merging.to_files(
+                plan,
+                output,
+                threads=threads,
+                shard_size=shard_size,
+                force=force,
+                progress=progress,
+                choice=licences.Parts(self.settings, number, entries, tasks, license),
+                kind=kind,
+                known=known,
+            )
+
+    def recipe(
+        self,
+        entries: list[Entry],
+        method: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        dtype: str | None = None,
+    ) -> Recipe:
+        """Return how some tasks are merged: `breadcrumbs.merge` of their files gives the same."""
+        mine = self.settings.parameters if method in (None, self.settings.method) else {}
+        models = tuple(
+            Model(str(files.place(self.folder, entry.task)), entry.weight, entry.name)
+            for entry in entries
+        )
+        return Recipe(
+            self.settings.base,
+            models,
+            method or self.settings.method,
+            {**mine, **(parameters or {})},
+            dtype=dtype,
+        )
+
+    def verify(self, at: int | None = None, threads: int | None = None) -> Verified:
+        """Read all that the store holds, and merge a revision from scratch.
+
+        StoreError if a task file is damaged or gone, or if the merge from scratch is not bit for
+        bit the one from the running sum. Blocks of the sum that are damaged are made again.
+        """
+        used = {revision.task for revision in self.log()}
+        for digest in sorted(used):
+            path = files.place(self.folder, digest)
+            found = files.digest_of(path)
+            if found != digest:
+                raise StoreError(
+                    f"{path}: its hash is {found[:16]}..., not that of its name. It is damaged; put"
+                    " back a copy, or import an export."
+                )
+        self._check_base()
+        cores = threads or sizes.available_cores()
+        repaired = self.sums.repair(self.ledger.latest, cores)
+        number = self.ledger.latest() if at is None else at
+        with files.spare(self.folder) as spare:
+            hashes = []
+            for scratch in (True, False):
+                output = spare / f"{scratch}.safetensors"
+                self.merge(output, at=number, threads=threads, scratch=scratch)
+                hashes.append(hashing.model_hash(output, cores))
+                output.unlink()
+        if hashes[0] != hashes[1]:
+            raise StoreError(
+                f"{self.folder}: revision {number} merged from scratch has the hash"
+                f" {hashes[0][:16]}..., from the running sum {hashes[1][:16]}.... Delete the folder"
+                f" {files.SUMS!r} in it, and report this."
+            )
+        return Verified(number, len(used), self.sums.blocks, repaired, hashes[0])
+
+    # --- how ---
+
+    @property
+    def sums(self) -> Sums:
+        """The running sum."""
+        if self._sum is None:
+            weights = [tensor for tensor in self.base.tensors.values() if tensor.is_weight]
+            chosen = kernels.of_kept(kernels.choose(sum(tensor.size for tensor in weights)))
+            self._sum = Sums(
+                self.folder / files.SUMS,
+                self.base,
+                self.settings.base_hash,
+                self._state,
+                self.task,
+                chosen,
+            )
+        return self._sum
+
+    def _state(self, number: int) -> State:
+        """Return what is summed for a revision."""
+        with self._lock:
+            if number not in self._states:
+                log = self.ledger.log()
+                if number > len(log):
+                    raise StoreError(f"{self.folder}: there is no revision {number}.")
+                self._states[number] = counted(list(replay(log[:number])))
+            return self._states[number]
+
+    def _check_base(self) -> None:
+        if self._sure:
+            return
+        found = hashing.model_hash(self.base)
+        if found != self.settings.base_hash:
+            raise MismatchError(
+                f"{self.base.label}: its hash is {found[:16]}..., not"
+                f" {self.settings.base_hash[:16]}..., that of the base"
+                f" {shown(self.settings.base_name)} of this store. Give the base with --base."
+            )
+        self._sure = True
+
+    def _pack(
+        self, source: Checkpoint, name: str, path: Path, *, recipe: dict[str, Any], **options: Any
+    ) -> About:
+        transform, given = _packed_as(methods.get(self.settings.method), self.settings.parameters)
+        models = (Model(source.label, name=name),)
+        made = packing.recipe(self.settings.base, models, transform, given, **recipe)
+        return packing.of(merging.planned(made, [self.base, source]), path, **options)
+
+    def _check_task(self, task: TaskFile, label: str) -> None:
+        if task.base.hash != self.settings.base_hash:
+            raise MismatchError(
+                f"{label}: is a task on {shown(task.base.name)}, hash {task.base.hash[:16]}...;"
+                f" this store is for {shown(self.settings.base_name)}, hash"
+                f" {self.settings.base_hash[:16]}.... Pack it with that base."
+            )
+
+    def _check_fits(self, name: str, path: Path) -> None:
+        """Raise an error unless a task can be merged with those that are there."""
+        entries = self.entries()[:1]
+        made = self.recipe(entries)
+        models = (*made.models, Model(str(path), name=name))
+        given = {**made.__dict__, "models": models}
+        with ExitStack() as stack:
+            paths = [model.path for model in models]
+            opened = [stack.enter_context(checkpoint.open(where)) for where in paths]
+            merging.planned(Recipe(**given), [self.base, *opened])
+
+
+def _settings(base: str, recipe: Recipe) -> Settings:
+    """Return the settings of a new store; RecipeError, CheckpointError for what cannot be."""
+    method = methods.get(recipe.method)
+    transform, given = _packed_as(method, recipe.parameters)
+    with checkpoint.open(base) as opened:
+        packing.recipe(base, (Model("a fine-tuning"),), transform, given)
+        about = packing.reference(opened)
+        where = opened.repo or (str(Path(base).absolute()) if opened.files else base)
+    written = {key: parameters.written(value) for key, value in recipe.parameters.items()}
+    return Settings(where, about.name, about.revision, about.hash, method.name, written)
+
+
+def _packed_as(method: Method, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the transform, and its parameters, by which fine-tunings are packed for a method."""
+    mine = method.transform
+    stated = method.stated(given)
+    if isinstance(mine, Band):
+        stated["granularity"] = mine.granularity(stated)
+    if isinstance(mine, Chances | Fitted) or needs_whole(method, stated.get("granularity")):
+        return "none", {}
+    for name, transform in TRANSFORMS.items():
+        if same(mine, transform):
+            return name, {key: stated[key] for key in stated if key in transform.parameters}
+    return "none", {}
+
+
+def _said(task: TaskFile) -> dict[str, Any]:
+    about = task.about
+    keys = ("name", "author", "license", "transform", "encoding", "density", "made_by")
+    said = {key: getattr(about, key) for key in keys}
+    return {**said, "parameters": dict(about.parameters), "hash": task.hash}
+
+
+def _check(name: str, weight: float) -> None:
+    """Raise an error for a name or weight that cannot be."""
+    if not name or len(name) > _LONGEST or not name.isprintable() or name != name.strip():
+        raise StoreError(
+            f"store: {shown(name)} cannot be the name of a task. Give up to {_LONGEST} printable"
+            " characters."
+        )
+    if not math.isfinite(weight):
+        raise RecipeError(f"{name}: weight {weight} is not a finite number.")
