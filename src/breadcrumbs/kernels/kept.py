@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from breadcrumbs.kernels import plain
+from breadcrumbs.kernels.plain import raw, sums
 
 #: A gap of so many entries and no kept one after them, for gaps of 8 and of 16 bits.
 LONG = {1: 255, 2: 65535}
@@ -88,14 +89,14 @@ def merge_kept(base, ends, positions, values, weights, alpha, extent, out) -> tu
         mine = slice(ends[t], ends[t + 1])
         at = positions[mine]
         weight = weights[t] if weights.size else 1.0
-        sums = [sums[at] if sums.size else sums for sums in (total, rest, inexact)]
-        plain._add(base[at], values[mine], np.True_, weight, *sums)
-        total[at] = sums[0]
+        own = [part[at] if part.size else part for part in (total, rest, inexact)]
+        sums.add(base[at], values[mine], np.True_, weight, *own)
+        total[at] = own[0]
         if weights.size:
-            rest[at], inexact[at] = sums[1:]
-    plain._widen_extent(base, values, extent)
+            rest[at], inexact[at] = own[1:]
+    raw.widen_extent(base, values, extent)
     none = np.empty((0, base.size), base.dtype)
-    return plain._finish_all(base, none, (total, rest, inexact), alpha, extent, out)
+    return sums.finish_all(base, none, (total, rest, inexact), alpha, extent, out)
 
 
 def zeros(values: np.ndarray) -> int:

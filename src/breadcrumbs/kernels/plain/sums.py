@@ -26,7 +26,7 @@ def add_band(base, models, unit: int, cuts, weights, total, rest, inexact) -> No
         for u in range(cuts.shape[0]):
             run = slice(u * unit, min(base.size, (u + 1) * unit))
             keep = band(keys[run], cuts[u, t])
-            _add(base[run], model[run], keep, weights[t], total[run], rest[run], inexact[run])
+            add(base[run], model[run], keep, weights[t], total[run], rest[run], inexact[run])
 
 
 def add_drawn(base, models, keys, start, limits, weights, total, rest, inexact, kept) -> None:
@@ -40,7 +40,7 @@ def add_drawn(base, models, keys, start, limits, weights, total, rest, inexact, 
         keep = drawn(base.size, keys, start, limits, t)
         if limits.size:
             kept[t] += np.count_nonzero(keep)
-        _add(base, model, keep, weights[t], total, rest, inexact)
+        add(base, model, keep, weights[t], total, rest, inexact)
 
 
 def drawn(n, keys, start, limits, t) -> np.ndarray:
@@ -50,7 +50,7 @@ def drawn(n, keys, start, limits, t) -> np.ndarray:
     return draws(keys[t], start, n) < limits[t]
 
 
-def _add(base, model, keep, weight, total, rest, inexact) -> None:
+def add(base, model, keep, weight, total, rest, inexact) -> None:
     x, y = widen(model).astype(np.float64), widen(base).astype(np.float64)
     tau = x - y
     if not rest.size:
@@ -91,7 +91,7 @@ def merge_band(
     """
     sums = _sums(base.size, weights)
     add_band(base, models, unit, cuts, _ones(models, weights), *sums)
-    return _finish_all(base, models, sums, alpha, extent, out)
+    return finish_all(base, models, sums, alpha, extent, out)
 
 
 def merge_drawn(
@@ -100,7 +100,7 @@ def merge_drawn(
     """Like `merge_band`, for what `add_drawn` adds."""
     sums = _sums(base.size, weights)
     add_drawn(base, models, keys, start, limits, _ones(models, weights), *sums, kept)
-    return _finish_all(base, models, sums, alpha, extent, out)
+    return finish_all(base, models, sums, alpha, extent, out)
 
 
 def combine(base, models, own: float, weights, factor: float, extent, out) -> tuple[float, bool]:
@@ -126,7 +126,7 @@ def combine(base, models, own: float, weights, factor: float, extent, out) -> tu
 
 def _add_whole(base, model, weight, total, rest, inexact) -> None:
     """Add all of a model; inexact also where the difference of two weights is."""
-    _add(base, model, np.True_, weight, total, rest, inexact)
+    add(base, model, np.True_, weight, total, rest, inexact)
     if rest.size:
         x, y = widen(model).astype(np.float64), widen(base).astype(np.float64)
         inexact |= two_sum(x, -y, x - y) != 0.0
@@ -149,7 +149,7 @@ def settle(total, rest) -> None:
     total[:] = nearest
 
 
-def _finish_all(base, models, sums, alpha, extent_bits, out) -> tuple[float, bool]:
+def finish_all(base, models, sums, alpha, extent_bits, out) -> tuple[float, bool]:
     total, rest, inexact = sums
     if rest.size:
         settle(total, rest)
