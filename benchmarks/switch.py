@@ -44,9 +44,11 @@ Way = tuple[Callable[[str], None], Callable[[str], Mapping[str, Any]]]
 def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
-    from transformers import AutoModel
+    import transformers
 
-    module = AutoModel.from_pretrained(options.base, dtype="auto").eval()
+    config = transformers.AutoConfig.from_pretrained(options.base)
+    kind = getattr(transformers, (config.architectures or ["AutoModel"])[0])
+    module = kind.from_pretrained(options.base, dtype="auto").eval()
     names = [f"task {number + 1}" for number in range(len(options.models))]
     paths = dict(zip(names, options.models, strict=True))
     result: dict[str, Any] = {}

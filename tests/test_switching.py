@@ -199,6 +199,31 @@ def test_weights_that_lie_otherwise_are_read_from_task_files(family, tmp_path):
     assert bits_of(module) == before
 
 
+@pytest.mark.parametrize("stop", range(9))
+def test_a_switch_of_task_files_that_stops_anywhere_is_made_good(
+    stop, family, tmp_path, monkeypatch
+):
+    module, base, _ = family
+    paths, before = pack(family, tmp_path, transform="none"), bits_of(module)
+    tasks = breadcrumbs.switch(module, paths, base=base)
+    flip, left = places.flip_at, iter(range(stop))
+
+    def stops(*arguments):
+        if next(left, None) is None:
+            raise MemoryError
+        flip(*arguments)
+
+    tasks.put("dogs")
+    monkeypatch.setattr(places, "flip_at", stops)
+    with pytest.raises(MemoryError):
+        tasks.put("cats")
+    monkeypatch.setattr(places, "flip_at", flip)
+    tasks.put("cats")
+    assert bits_of(module) == unpacked(base, paths[0], torch.float32)
+    tasks.put(None)
+    assert bits_of(module) == before
+
+
 def test_task_files_that_do_not_fit(family, tmp_path):
     module, base, models = family
     paths = pack(family, tmp_path)

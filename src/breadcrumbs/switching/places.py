@@ -54,9 +54,9 @@ class Masked:
             return
         old, new = (self.masks.get(name) if name else None for name in (self.task, task))
         packed = new if old is None else old if new is None else old ^ new
-        self.task = task  # the flip below is not interrupted in the middle
         if packed is not None:
             flip_masked(self.weights, self.flips, packed)
+        self.task = task
 
 
 class Scattered:
@@ -70,13 +70,16 @@ class Scattered:
         self.task: str | None = None
 
     def to(self, task: str | None) -> None:
-        if task == self.task:
-            return
-        for name in (self.task, task):
-            found = self.changes.get(name) if name else None
-            self.task = None if name == self.task else task
-            if found is not None:
-                flip_at(self.weights, *found)
+        if self.task not in (None, task):
+            self._flip(self.task)
+            self.task = None
+        if self.task != task:
+            self._flip(task)
+            self.task = task
+
+    def _flip(self, task: str | None) -> None:
+        if task is not None and task in self.changes:
+            flip_at(self.weights, *self.changes[task])
 
 
 class Read:
