@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -87,7 +88,7 @@ def add(folder: str, name: str, source: str, **options: Any) -> None:
     breadcrumbs store add shared law law.safetensors --weight 0.5
     breadcrumbs store add shared code org/ft-code --license apache-2.0 --exclude "lm_head*"
     """
-    with _opened(folder, options) as opened:
+    with _opened(folder, options, f"adding {name}") as opened:
         settings = {key: options[key] for key in options if key not in ("quiet", "as_json")}
         _say(opened, opened.add(name, source, **settings).number, options)
 
@@ -107,7 +108,7 @@ def remove(folder: str, name: str, **options: Any) -> None:
     \b
     breadcrumbs store remove shared math
     """
-    with _opened(folder, options) as opened:
+    with _opened(folder, options, f"removing {name}") as opened:
         _say(opened, opened.remove(name, options["threads"]).number, options)
 
 
@@ -132,7 +133,7 @@ def set_(folder: str, name: str, change: str, **options: Any) -> None:
         weight = float(value)
     except ValueError:
         raise click.UsageError(f"weight: {value!r} is not a number") from None
-    with _opened(folder, options) as opened:
+    with _opened(folder, options, f"setting {name}") as opened:
         revision = opened.set(name, weight, options["threads"])
         _say(opened, revision.number if revision else None, options)
 
@@ -265,7 +266,7 @@ def merge(folder: str, output: str, params: tuple[str, ...], **options: Any) -> 
     from breadcrumbs import show, sizes
 
     quiet, as_json = options["quiet"], options["as_json"]
-    with _opened(folder, options) as opened:
+    with _opened(folder, options, "merging") as opened:
         report = opened.merge(
             output,
             shard_size=sizes.parse(options["shard_size"]),
@@ -296,7 +297,7 @@ def verify(folder: str, at: int | None, **options: Any) -> None:
     breadcrumbs store verify shared
     breadcrumbs store verify shared --at 3
     """
-    with _opened(folder, options) as opened:
+    with _opened(folder, options, "verifying") as opened:
         found = opened.verify(at, options["threads"])
     if options["as_json"]:
         click.echo(json.dumps(found.__dict__, indent=2))
@@ -350,11 +351,19 @@ def import_(archive: str, folder: str, base: str | None, **options: Any) -> None
         _say(made, made.ledger.latest(), options)
 
 
-def _opened(folder: str, options: dict[str, Any]) -> Any:
-    """Open a store, with the --base of the options."""
+@contextmanager
+def _opened(folder: str, options: dict[str, Any], doing: str) -> Iterator[Any]:
+    """Open a store, with the --base of the options, and say on a terminal what is being done."""
+    from breadcrumbs import show
+    from breadcrumbs.errors import printable
     from breadcrumbs.store import Store
 
-    return Store.open(Path(folder), options.pop("base"))
+    with (
+        Store.open(folder, options.pop("base")) as opened,
+        show.status(quiet=options["quiet"] or options["as_json"]) as step,
+    ):
+        step(printable(doing))
+        yield opened
 
 
 def _say(opened: Any, number: int | None, options: dict[str, Any]) -> None:
