@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import breadcrumbs
-from breadcrumbs import recipe, statistics
+from breadcrumbs import recipe, statistics, tasks
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -92,6 +92,32 @@ def test_minilm_one_model_with_everything_kept_is_that_model(minilm):
     shared = [name for name in merged if name in model and merged[name].dtype.kind == "f"]
     assert len(shared) > 90
     assert all(merged[name].tobytes() == model[name].tobytes() for name in shared)
+
+
+@pytest.mark.parametrize(
+    ("transform", "given", "methods"),
+    [
+        ("breadcrumbs", {}, ["breadcrumbs"]),
+        ("breadcrumbs", {"variant": "authors"}, ["breadcrumbs", "breadcrumbs_ties"]),
+        ("breadcrumbs", {"granularity": "row"}, ["breadcrumbs"]),
+        ("breadcrumbs", {"granularity": "model"}, ["breadcrumbs"]),
+        ("magnitude", {"density": 0.1}, ["magnitude"]),
+        ("none", {}, ["ties", "breadcrumbs", "dare_linear"]),
+    ],
+)
+def test_minilm_merges_from_task_files(minilm, tmp_path, transform, given, methods):
+    base, tuned = minilm
+    both = dict(extra="ignore", missing="base")
+    files = [tmp_path / f"{folder.name}.safetensors" for folder in tuned]
+    for folder, file in zip(tuned, files, strict=True):
+        tasks.pack(base, folder, file, transform=transform, **given, **both)
+        whole = (folder / "model.safetensors").stat().st_size
+        assert file.stat().st_size < (0.95 if transform == "none" else 0.16) * whole
+    for method in methods:
+        settings = dict(method=method, alpha=0.4, kernel="compiled", **both)
+        expected = breadcrumbs.merge(base, tuned, **given, **settings)
+        found = breadcrumbs.merge(base, files, **settings)
+        assert all(found[name].tobytes() == expected[name].tobytes() for name in expected)
 
 
 def test_minilm_merges_by_what_its_layers_take_in(minilm, tmp_path):

@@ -20,6 +20,7 @@ from breadcrumbs.errors import MismatchError, RecipeError
 from breadcrumbs.recipe import Model, Recipe
 from breadcrumbs.sweep import Sweep
 from breadcrumbs.tasks.about import BLOCK
+from breadcrumbs.tasks.view import KeptBytes
 
 DTYPES = {
     "float32": np.dtype(np.float32),
@@ -307,3 +308,22 @@ def test_the_example_of_the_page() -> None:
     ones = np.ones(8, ml_dtypes.bfloat16).tobytes()
     expected = blake3(len(line).to_bytes(8, "little") + line + ones).hexdigest()
     assert json.loads(said)["base"]["hash"] == expected
+
+
+@pytest.mark.parametrize("kernel", ["plain", "compiled"])
+@pytest.mark.parametrize("weights", [None, [1.0, 0.25]])
+def test_sums_make_no_finetuning_whole(tmp_path: Path, monkeypatch, kernel, weights) -> None:
+    rng = np.random.default_rng(0)
+    base = {"w": rng.normal(0, 1, 5000).astype(np.float32)}
+    models = [{"w": base["w"] + rng.normal(0, 0.1, 5000).astype(np.float32)} for _ in range(2)]
+    files = [tmp_path / f"t{i}.safetensors" for i in range(2)]
+    for model, file in zip(models, files, strict=True):
+        tasks.pack(base, model, file)
+    settings = {"kernel": kernel, "weights": weights, "alpha": 0.3}
+    expected = breadcrumbs.merge(base, models, **settings)
+
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("a fine-tuning is made whole")
+
+    monkeypatch.setattr(KeptBytes, "read_into", refuse)
+    assert_same(breadcrumbs.merge(base, files, **settings), expected)

@@ -297,7 +297,7 @@ class _Packing(Engine):
             self._write_block(index, number, block.keep, block.values, None, mine)
 
     def _write_block(self, index: int, number: int, keep, values, base, mine: slice) -> None:
-        at = np.flatnonzero(keep).astype(np.uint32)
+        at = np.flatnonzero(keep.view(np.bool_)).astype(np.uint32)
         whole = self.plan.tensors[index].copied == _WHOLE
         coder = EXACT if whole or self.encoding.rank else self.encoding
         weights, loss = None, Loss()

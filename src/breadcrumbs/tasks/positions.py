@@ -37,7 +37,10 @@ def encode(positions: np.ndarray, n: int) -> tuple[int, bytes]:
 
 def _gaps(positions: np.ndarray, code: int) -> bytes:
     long = plain.LONG[_GAPS[code].itemsize]
-    gaps = np.diff(positions.astype(np.int64), prepend=-1) - 1
+    gaps = positions.astype(np.int32)
+    gaps[1:] -= gaps[:-1] + np.int32(1)
+    if gaps.max() < long:
+        return gaps.astype(_GAPS[code]).tobytes()
     runs, left = np.divmod(gaps, long)
     result = np.full(positions.size + int(runs.sum()), long, _GAPS[code])
     result[np.arange(positions.size) + np.cumsum(runs)] = left
