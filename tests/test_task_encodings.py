@@ -18,7 +18,7 @@ from test_task_file import DTYPES, assert_same, family, packed
 import breadcrumbs
 from breadcrumbs import tasks
 from breadcrumbs.cli import main
-from breadcrumbs.errors import BreadcrumbsError, CheckpointError, RecipeError
+from breadcrumbs.errors import BreadcrumbsError, CheckpointError, MismatchError, RecipeError
 from breadcrumbs.kernels import kept, kept_compiled
 from breadcrumbs.tasks import encodings, zstd
 
@@ -261,12 +261,22 @@ def test_products_that_lie_are_refused(tmp_path: Path) -> None:
         save_file(tensors, tmp_path / "lie.safetensors", now)
         return tmp_path / "lie.safetensors"
 
-    tasks.TaskFile.open(written()).close()
+    with (
+        tasks.TaskFile.open(written()) as task,
+        pytest.raises(MismatchError, match="read with the base's weights"),
+    ):
+        task.kept("layer.weight", 0)
+    for error in ({"relative": 10**400, "largest": 0}, {"relative": 0, "largest": -1}, {}, 3):
+        said["error"], honest = error, said["error"]
+        with pytest.raises(CheckpointError):
+            tasks.TaskFile.open(written())
+        said["error"] = honest
     for changed in (
         {"rank": 2},
         {"rank": -3},
         {"rank": True},
         {"scale": float("nan")},
+        {"scale": 10**400},
         {"digest": "x"},
         {"shape": [96, 64]},
         {"shape": [6144]},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,6 +24,8 @@ BLOCK = 1 << 20
 COLUMNS = 9
 _HASH = re.compile(r"[0-9a-f]{64}")
 _INT64 = 2**63 - 1
+#: Above any error or scale.
+_MOST = 1e300
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,9 @@ def parse(text: str, where: str) -> About:
     tensors = {name: _tensor(name, value, where) for name, value in mine["tensors"].items()}
     if mine["error"] is not None:
         _check_kinds(mine["error"], _OF_ERROR, where)
+        for value in mine["error"].values():
+            if not 0 <= value < _MOST:
+                raise CheckpointError(f"{where}: says an error of {shown(value)}.")
     if mine["weights"] < 0 or mine["seed"] < 0:
         raise CheckpointError(f"{where}: says a negative number of weights or seed.")
     return About(**{**mine, "base": BaseReference(**base), "tensors": tensors})
@@ -222,6 +226,6 @@ def _is_product(tensor: TaskTensor) -> bool:
         and len(tensor.shape) > 1
         and 0 < tensor.kept == tensor.size
         and tensor.rank > 0
-        and math.isfinite(tensor.scale)
+        and abs(tensor.scale) < _MOST  # an integer may be too large for math.isfinite
         and bool(_HASH.fullmatch(tensor.digest))
     )

@@ -14,7 +14,7 @@ from blake3 import blake3
 
 from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint.tensors import DTYPES, WEIGHT_DTYPES, Checkpoint, Tensor, shown
-from breadcrumbs.errors import CheckpointError, printable
+from breadcrumbs.errors import CheckpointError, MismatchError, printable
 from breadcrumbs.kernels import kept as plain
 from breadcrumbs.tasks import about, encodings, factors
 from breadcrumbs.tasks import positions as codes
@@ -109,9 +109,14 @@ class TaskFile:
     ) -> Kept:
         """Return what block number ``block`` of a tensor keeps; CheckpointError if it is damaged.
 
-        base: the base's weights of the block, which some encodings need. positions: where to write
-        them, an array of as many.
+        base: the base's weights of the block, which encodings with ``needs_base`` take. positions:
+        where to write them, an array of as many.
         """
+        if base is None and self.encoding.needs_base and self.tensors[name].dtype in WEIGHT_DTYPES:
+            raise MismatchError(
+                f"{self.label}: values of encoding {self.encoding.name} are read with the base's"
+                " weights of the block. Give these, or read the task with `tasks.opened`."
+            )
         if name in self._products:
             assert base is not None
             return self._product(name, block, base, positions)
