@@ -43,7 +43,7 @@ def measure(family: Family) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for cut, encodings in ENCODINGS.items():
         for encoding in encodings:
-            with tempfile.TemporaryDirectory(dir=family.folder) as folder:
+            with tempfile.TemporaryDirectory() as folder:
                 found = _of(family, Path(folder), cut, encoding)
             result[f"{cut} {encoding}"] = found
             say(f"{cut:12} {encoding:14} {found}")

@@ -216,7 +216,12 @@ class _Comparing(Engine):
                 self.totals[index] = _Totals(number, tensor.base.size)
 
     def _writes(
-        self, job: Job, segments: list[Segment], cuts: np.ndarray | None, known: dict[int, Any]
+        self,
+        job: Job,
+        segments: list[Segment],
+        cuts: np.ndarray | None,
+        known: dict[int, Any],
+        ballot: Any = None,
     ) -> list[Task]:
         def task(segment: Segment) -> Task:
             def add() -> list[Task]:

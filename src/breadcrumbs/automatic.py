@@ -68,7 +68,7 @@ class Products(Nowhere):
 
     def __init__(self, plan: Plan):
         self.plan = plan
-        self._found: list[np.ndarray] = []
+        self._found: dict[tuple[int, int], np.ndarray] = {}
         self._lock = threading.Lock()
 
     def write(self, index: int, start: int, values: np.ndarray) -> None:
@@ -88,13 +88,13 @@ class Products(Nowhere):
         step[~np.isfinite(step)] = 0
         row[:2] = np.dot(step, total), np.dot(total, total)
         with self._lock:
-            self._found.append(row)
+            self._found[index, start] = row  # what comes again counts, not what came before
 
     @property
     def alpha(self) -> float:
         """What alpha follows; the order in which parts came does not change it."""
         weights = [abs(model.weight) for model in self.plan.recipe.models if model.weight]
-        sums = [math.fsum(column) for column in zip(*self._found, strict=True)]
+        sums = [math.fsum(column) for column in zip(*self._found.values(), strict=True)]
         product, square, *squares = sums or [0.0, 0.0]
         if product <= 0 or not math.isfinite(product):
             raise RecipeError(

@@ -44,7 +44,8 @@ class Ballot:
     def keep(self, segment: Segment, where: np.ndarray, other: np.ndarray, more: float) -> None:
         """Keep what `Polling.add` was told of a segment."""
         at = self.sink.keep(where.astype(np.uint32).tobytes() + other.tobytes())
-        self._kept[segment.index, segment.start] = at, where.size, more
+        if at is not None:
+            self._kept[segment.index, segment.start] = at, where.size, more
 
     def is_wrong(self, segment: Segment) -> bool:
         """Return whether the segment was written with a majority that is none."""

@@ -12,7 +12,10 @@ from breadcrumbs.work import Segment
 
 
 class Sink(Protocol):
-    """Where merged tensors go; called from several threads, never twice for the same entries."""
+    """Where merged tensors go; called from several threads.
+
+    Entries come once, but for a few of elections, which come again and then count.
+    """
 
     def is_done(self, segment: Segment) -> SegmentReport | None:
         """Return the report of a segment that an earlier run finished, or None."""
@@ -30,8 +33,8 @@ class Sink(Protocol):
         """Return a copy of entries that have been written."""
         ...
 
-    def keep(self, data: bytes) -> int:
-        """Keep bytes, not in memory if the output is not, and return where they are."""
+    def keep(self, data: bytes) -> int | None:
+        """Keep bytes, not in memory if the output is not; return where they are, None: nowhere."""
         ...
 
     def kept(self, at: int, size: int) -> bytes:
@@ -54,8 +57,8 @@ class Nowhere:
     def read(self, index: int, start: int, n: int) -> np.ndarray:
         raise NotImplementedError
 
-    def keep(self, data: bytes) -> int:
-        raise NotImplementedError
+    def keep(self, data: bytes) -> int | None:
+        return None
 
     def kept(self, at: int, size: int) -> bytes:
         raise NotImplementedError

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from breadcrumbs.ballot import Ballot
 from breadcrumbs.engine import Engine
 from breadcrumbs.kernels import plain
 from breadcrumbs.schedule import Task
@@ -31,10 +32,15 @@ class Summed(Engine):
     hashes: Sequence[str] = ()
 
     def _writes(
-        self, job: Job, segments: list[Segment], cuts: np.ndarray | None, known: dict
+        self,
+        job: Job,
+        segments: list[Segment],
+        cuts: np.ndarray | None,
+        known: dict,
+        ballot: Ballot | None = None,
     ) -> list[Task]:
         def task(segment: Segment) -> Task:
-            (otherwise,) = super(Summed, self)._writes(job, [segment], cuts, known)
+            (otherwise,) = super(Summed, self)._writes(job, [segment], cuts, known, ballot)
 
             def write() -> list[Task]:
                 report = self._write(job, segment)

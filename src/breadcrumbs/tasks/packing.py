@@ -215,7 +215,12 @@ class _Packing(Engine):
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
     def _writes(
-        self, job: Job, segments: list[Segment], cuts: np.ndarray | None, known: dict[int, Any]
+        self,
+        job: Job,
+        segments: list[Segment],
+        cuts: np.ndarray | None,
+        known: dict[int, Any],
+        ballot: Any = None,
     ) -> list[Task]:
         def task(segment: Segment) -> Task:
             def write() -> list[Task]:

@@ -43,6 +43,7 @@ def extent_of(pair: np.ndarray, dtype: np.dtype) -> tuple[float, float]:
 
 
 def widen_extent(base, models, extent_bits) -> None:
+    """Widen ``extent_bits`` to the least and largest magnitude among raw weights, 0 left out."""
     for raw in (base, models):
         bits = (raw if raw.dtype == np.uint16 else raw.view(np.uint32)).astype(np.uint32)
         bits &= np.uint32(0x7FFF if raw.dtype == np.uint16 else 0x7FFFFFFF)
@@ -92,4 +93,5 @@ def round_to(merged: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def round_raw(merged, out) -> None:
+    """Write float64 ``merged`` to raw ``out``, rounded once."""
     out[:] = round_to(merged, "BF16" if out.dtype == np.uint16 else "F32").view(out.dtype)

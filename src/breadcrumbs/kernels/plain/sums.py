@@ -51,6 +51,10 @@ def drawn(n, keys, start, limits, t) -> np.ndarray:
 
 
 def add(base, model, keep, weight, total, rest, inexact) -> None:
+    """Add what is kept of one model's task vector, times its weight, to the sums (n,).
+
+    rest, inexact: empty where weights are 1, and sums of float32 differences are exact.
+    """
     x, y = widen(model).astype(np.float64), widen(base).astype(np.float64)
     tau = x - y
     if not rest.size:
@@ -150,6 +154,8 @@ def settle(total, rest) -> None:
 
 
 def finish_all(base, models, sums, alpha, extent_bits, out) -> tuple[float, bool]:
+    """Write ``base + alpha * sums`` to raw ``out``; return its sum of squares, and whether the sums
+    may be inexact."""
     total, rest, inexact = sums
     if rest.size:
         settle(total, rest)
