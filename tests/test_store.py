@@ -39,17 +39,17 @@ def filled(folder: Path, dtype: str = "float32", models: int = 3, **options) -> 
 def from_sums(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each segment that was merged came from the running sum."""
     found: list[bool] = []
-    write = Summed._write
+    summed = Summed._summed
 
-    def noted(self, job, segment):
-        report = write(self, job, segment)
+    def noted(self, segment, merging_of):
+        report = summed(self, segment, merging_of)
         tensor = self.plan.tensors[segment.index]
         zeros = tensor.name == "layer.bias"  # all models hold some
         if self.plan.models and not tensor.copied and not zeros:
             found.append(report is not None)
         return report
 
-    monkeypatch.setattr(Summed, "_write", noted)
+    monkeypatch.setattr(Summed, "_summed", noted)
     return found
 
 

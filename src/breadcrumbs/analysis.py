@@ -17,16 +17,17 @@ from typing import Any
 import numpy as np
 
 from breadcrumbs import merging, parameters, sizes
+from breadcrumbs.ballot import Ballot
 from breadcrumbs.combining import Combining
 from breadcrumbs.engine import Engine
 from breadcrumbs.errors import RecipeError, suggestion
 from breadcrumbs.plan import Plan
 from breadcrumbs.recipe import Model, Recipe
-from breadcrumbs.schedule import Task, run_tasks
+from breadcrumbs.schedule import run_tasks
 from breadcrumbs.sink import Nowhere, SegmentReport
 from breadcrumbs.table import TRANSFORMS
 from breadcrumbs.tensors import Merging
-from breadcrumbs.work import Job, Segment
+from breadcrumbs.work import Segment
 
 #: Entries whose products are added at once, from the start of a tensor on, and how many such sums
 #: are held before they are added too.
@@ -215,27 +216,19 @@ class _Comparing(Engine):
             if not tensor.copied and tensor.base.size:
                 self.totals[index] = _Totals(number, tensor.base.size)
 
-    def _writes(
+    def written(
         self,
-        job: Job,
-        segments: list[Segment],
+        segment: Segment,
+        merging_of: Callable[[int], Merging],
         cuts: np.ndarray | None,
-        known: dict[int, Any],
-        ballot: Any = None,
-    ) -> list[Task]:
-        def task(segment: Segment) -> Task:
-            def add() -> list[Task]:
-                tensor = self.plan.tensors[segment.index]
-                if not tensor.copied:
-                    combining = Combining(Merging(self, job, tensor))
-                    for start, taus in combining.task_vectors(segment, cuts):
-                        self.totals[segment.index].add(start, taus)
-                self._report(segment, SegmentReport([0] * len(self.plan.models)))
-                return []
-
-            return add
-
-        return [task(segment) for segment in segments]
+        known: Any,
+        ballot: Ballot | None,
+    ) -> SegmentReport:
+        if not self.plan.tensors[segment.index].copied:
+            combining = Combining(merging_of(segment.index))
+            for start, taus in combining.task_vectors(segment, cuts):
+                self.totals[segment.index].add(start, taus)
+        return SegmentReport([0] * len(self.plan.models))
 
 
 class _Totals:

@@ -226,25 +226,34 @@ class Engine:
         def merging_of(index: int) -> Merging:
             return Merging(self, job, self.plan.tensors[index])
 
-        def task(segment: Segment) -> Task:
-            def write() -> list[Task]:
-                tensor = self.plan.tensors[segment.index]
-                if tensor.copied:
-                    report = copy(self, tensor, segment)
-                else:
-                    merging = merging_of(segment.index)
-                    if merging.linear:
-                        report = merging.write(segment, cuts)
-                    else:
-                        mine = known.get(segment.index)
-                        report = Combining(merging).write(segment, cuts, mine, ballot)
-                self.sink.finish(segment, report)
-                self._report(segment, report)
-                return []
+        def task(segment: Segment) -> list[Task]:
+            mine = known.get(segment.index)
+            report = self.written(segment, merging_of, cuts, mine, ballot)
+            self.sink.finish(segment, report)
+            self._report(segment, report)
+            return []
 
-            return write
+        return [partial(task, segment) for segment in segments]
 
-        return [task(segment) for segment in segments]
+    def written(
+        self,
+        segment: Segment,
+        merging_of: Callable[[int], Merging],
+        cuts: np.ndarray | None,
+        known: Any,
+        ballot: Ballot | None,
+    ) -> SegmentReport:
+        """Write a segment and return the report; what other engines do otherwise.
+
+        merging_of: of tensors by number. known: what an aggregate has found of the tensor before.
+        """
+        tensor = self.plan.tensors[segment.index]
+        if tensor.copied:
+            return copy(self, tensor, segment)
+        merging = merging_of(segment.index)
+        if merging.linear:
+            return merging.write(segment, cuts)
+        return Combining(merging).write(segment, cuts, known, ballot)
 
     def _report(
         self, segment: Segment, report: SegmentReport, instead: SegmentReport | None = None

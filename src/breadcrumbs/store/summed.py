@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from breadcrumbs.ballot import Ballot
 from breadcrumbs.engine import Engine
 from breadcrumbs.kernels import plain
-from breadcrumbs.schedule import Task
 from breadcrumbs.sink import SegmentReport
 from breadcrumbs.store.sums import State, Sums
 from breadcrumbs.tasks.about import BLOCK
 from breadcrumbs.tensors import Merging, rounded
 from breadcrumbs.transforms import Draw, Everything
-from breadcrumbs.work import Job, Segment
+from breadcrumbs.work import Segment
 
 
 @dataclass
@@ -31,35 +31,28 @@ class Summed(Engine):
     sums: Sums | None = None
     hashes: Sequence[str] = ()
 
-    def _writes(
+    def written(
         self,
-        job: Job,
-        segments: list[Segment],
+        segment: Segment,
+        merging_of: Callable[[int], Merging],
         cuts: np.ndarray | None,
-        known: dict,
-        ballot: Ballot | None = None,
-    ) -> list[Task]:
-        def task(segment: Segment) -> Task:
-            (otherwise,) = super(Summed, self)._writes(job, [segment], cuts, known, ballot)
+        known: Any,
+        ballot: Ballot | None,
+    ) -> SegmentReport:
+        """Write a segment from sums, or as everywhere; return the report."""
+        report = self._summed(segment, merging_of)
+        if report is None:
+            return super().written(segment, merging_of, cuts, known, ballot)
+        return report
 
-            def write() -> list[Task]:
-                report = self._write(job, segment)
-                if report is None:
-                    return otherwise()
-                self.sink.finish(segment, report)
-                self._report(segment, report)
-                return []
-
-            return write
-
-        return [task(segment) for segment in segments]
-
-    def _write(self, job: Job, segment: Segment) -> SegmentReport | None:
+    def _summed(
+        self, segment: Segment, merging_of: Callable[[int], Merging]
+    ) -> SegmentReport | None:
         """Write a segment from sums; None where it is not one, or the sums do not tell enough."""
         tensor = self.plan.tensors[segment.index]
         if self.sums is None or tensor.copied or not tensor.base.is_weight:
             return None
-        it = Merging(self, job, tensor)
+        it = merging_of(segment.index)
         if not it.linear or it.counting or it.careful or segment.start % BLOCK:
             return None
         if not isinstance(self.plan.method.transform, Draw | Everything):

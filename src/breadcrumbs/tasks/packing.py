@@ -15,6 +15,7 @@ import numpy as np
 
 from breadcrumbs import analysis, hashing, kernels, merging, methods, parameters, sizes
 from breadcrumbs import plan as plans
+from breadcrumbs.ballot import Ballot
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
 from breadcrumbs.engine import Engine, one_blas_thread
 from breadcrumbs.errors import MismatchError, OutputError, RecipeError
@@ -31,7 +32,7 @@ from breadcrumbs.tasks.writing import Loss
 from breadcrumbs.tensors import Merging
 from breadcrumbs.transforms import Band, Chances, Draw, Fitted
 from breadcrumbs.version import __version__
-from breadcrumbs.work import Job, Segment
+from breadcrumbs.work import Segment
 
 
 def pack(
@@ -214,27 +215,20 @@ class _Packing(Engine):
     _end: int = 0
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
-    def _writes(
+    def written(
         self,
-        job: Job,
-        segments: list[Segment],
+        segment: Segment,
+        merging_of: Callable[[int], Merging],
         cuts: np.ndarray | None,
-        known: dict[int, Any],
-        ballot: Any = None,
-    ) -> list[Task]:
-        def task(segment: Segment) -> Task:
-            def write() -> list[Task]:
-                tensor = self.plan.tensors[segment.index]
-                if tensor.copied == _WHOLE:
-                    self._whole(tensor, segment)
-                elif not tensor.copied:
-                    self._pack(Merging(self, job, tensor), segment, cuts)
-                self._report(segment, SegmentReport([0]))
-                return []
-
-            return write
-
-        return [task(segment) for segment in segments]
+        known: Any,
+        ballot: Ballot | None,
+    ) -> SegmentReport:
+        tensor = self.plan.tensors[segment.index]
+        if tensor.copied == _WHOLE:
+            self._whole(tensor, segment)
+        elif not tensor.copied:
+            self._pack(merging_of(segment.index), segment, cuts)
+        return SegmentReport([0])
 
     def _whole(self, tensor: TensorPlan, segment: Segment) -> None:
         model = tensor.models[0]
