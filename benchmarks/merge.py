@@ -11,7 +11,6 @@ before every run, which only root may on Linux.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 from pathlib import Path
@@ -99,14 +98,8 @@ def _result(
         "times_the_floor": ours / medians["floor"]["seconds"],
         "ns_per_entry_and_model": ours / size.parameters / models * 1e9,
         "runs": runs,
-        "machine": programs.machine(),
-        "command": "python -m benchmarks.merge "
-        + " ".join(a for a in sys.argv[1:] if not a.startswith("/")),
     }
-    shown = {key: value for key, value in result.items() if key != "runs"}
-    print(json.dumps(shown, indent=2))
-    if options.output:
-        Path(options.output).write_text(json.dumps(result, indent=2) + "\n")
+    programs.publish("merge", result, options.output, hidden="runs")
 
 
 if __name__ == "__main__":

@@ -125,6 +125,18 @@ def run(command: list[str], output: Path, cold: bool) -> dict[str, float]:
     }
 
 
+def publish(name: str, result: dict[str, Any], output: str | None, hidden: str) -> None:
+    """Print what a benchmark found, all but ``hidden``, and write it as JSON, if told where to.
+
+    The machine, and the command without its paths, stand beside the figures.
+    """
+    flags = " ".join(one for one in sys.argv[1:] if not one.startswith("/"))
+    result = {**result, "machine": machine(), "command": f"python -m benchmarks.{name} {flags}"}
+    print(json.dumps({key: value for key, value in result.items() if key != hidden}, indent=2))
+    if output:
+        Path(output).write_text(json.dumps(result, indent=2) + "\n")
+
+
 def machine() -> dict[str, object]:
     model = platform.processor()
     info = Path("/proc/cpuinfo")

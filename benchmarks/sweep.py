@@ -176,13 +176,8 @@ def _result(options: argparse.Namespace, points: int, seconds: dict[str, list[fl
         "points_a_minute": {name: 60 / took for name, took in medians.items()},
         "times_faster_than_the_loop": medians["loop"] / medians["sweep"],
         "seconds_a_point": seconds,
-        "machine": programs.machine(),
-        "command": "python -m benchmarks.sweep "
-        + " ".join(a for a in sys.argv[1:] if not a.startswith("/")),
     }
-    print(json.dumps({k: v for k, v in result.items() if k != "seconds_a_point"}, indent=2))
-    if options.output:
-        Path(options.output).write_text(json.dumps(result, indent=2) + "\n")
+    programs.publish("sweep", result, options.output, hidden="seconds_a_point")
 
 
 if __name__ == "__main__":

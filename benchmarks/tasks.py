@@ -106,14 +106,8 @@ def _result(
         "times_less_processor": medians["checkpoints"]["cpu_seconds"]
         / medians["tasks"]["cpu_seconds"],
         "runs": runs,
-        "machine": programs.machine(),
-        "command": "python -m benchmarks.tasks "
-        + " ".join(a for a in sys.argv[1:] if not a.startswith("/")),
     }
-    shown = {key: value for key, value in result.items() if key != "runs"}
-    print(json.dumps(shown, indent=2))
-    if options.output:
-        Path(options.output).write_text(json.dumps(result, indent=2) + "\n")
+    programs.publish("tasks", result, options.output, hidden="runs")
 
 
 if __name__ == "__main__":
