@@ -143,14 +143,14 @@ def _suite(options: argparse.Namespace) -> tuple[Recipe, Way, Evaluate]:
 
     Rows of results are kept nowhere, so that all is computed; heads are kept by both.
     """
-    from breadcrumbs.evaluate import heads
+    from breadcrumbs import cache
     from breadcrumbs.evaluate import suite as suites
     from breadcrumbs.evaluate.pool import Settings
     from breadcrumbs.search.suites import Validation, template
 
     suite = suites.load(options.suite)
     names = [task.name for task in suite.tasks]
-    settings = Settings(workers=options.workers, cache=heads.folder())
+    settings = Settings(workers=options.workers, cache=cache.folder())
 
     def sweep(recipes: Sequence[Recipe], folder: Path) -> Scores:
         with Validation(suite, names, settings) as evaluate:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
-from breadcrumbs import hashing
+from breadcrumbs import checkpoint, hashing
 from breadcrumbs.checkpoint.files import File, FileRange
 from breadcrumbs.checkpoint.tensors import Tensor
 
@@ -70,3 +73,76 @@ def test_offers_from_many_threads(tmp_path):
     for task in digests.tasks():
         task()
     assert digests.digests == {path: blake3(content).hexdigest()}
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """A file of weights and the list of those that were read to be hashed."""
+    monkeypatch.setenv("BREADCRUMBS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(hashing, "SETTLED", -1.0)
+    path, read = tmp_path / "w.safetensors", []
+    save_file({"a": np.arange(6, dtype=np.float32), "b": np.ones(3, np.float16)}, path)
+    plain = hashing._of_weights
+    monkeypatch.setattr(
+        hashing, "_of_weights", lambda model, threads: read.append(model.label) or plain(model, 1)
+    )
+    return path, read
+
+
+def test_the_hash_of_a_file_is_kept(kept):
+    path, read = kept
+    found = hashing.model_hash(path)
+    assert hashing.model_hash(path) == hashing.model_hash(str(path)) == found
+    assert len(read) == 1
+    assert hashing.model_hash(path, fresh=True) == found
+    assert len(read) == 2
+
+
+def test_a_file_that_was_written_to_is_read_again(kept):
+    path, read = kept
+    found, said = hashing.model_hash(path), path.stat()
+    with open(path, "r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\1")
+    os.utime(path, ns=(said.st_atime_ns, said.st_mtime_ns))
+    assert path.stat().st_mtime_ns == said.st_mtime_ns
+    assert hashing.model_hash(path) != found
+    assert len(read) == 2
+
+
+def test_of_the_same_files_other_tensors_have_another_hash(kept):
+    path, _ = kept
+    found = hashing.model_hash(path)
+    with checkpoint.open(path) as model:
+        part = replace(model, tensors={"a": model.tensors["a"]})
+        assert hashing.model_hash(part) == hashing.model_hash({"a": model["a"]}) != found
+        named = replace(model, tensors={"b": model.tensors["b"], "c": model.tensors["a"]})
+        assert hashing.model_hash(named) not in (found, hashing.model_hash(part))
+
+
+def test_a_damaged_cache_is_read_past(kept, tmp_path):
+    path, read = kept
+    found = hashing.model_hash(path)
+    (entry,) = (tmp_path / "cache" / "hashes").iterdir()
+    for damaged in (b"", entry.read_bytes()[:-1], entry.read_bytes()[:-1] + b"z"):
+        entry.write_bytes(damaged)
+        assert hashing.model_hash(path) == found
+    assert len(read) == 4
+    assert hashing.model_hash(path) == found
+    assert len(read) == 4
+
+
+def test_a_cache_that_takes_nothing_is_no_error(kept, tmp_path, monkeypatch):
+    path, read = kept
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("BREADCRUMBS_CACHE", str(tmp_path / "file" / "cache"))
+    assert hashing.model_hash(path) == hashing.model_hash(path)
+    assert len(read) == 2
+
+
+def test_what_was_written_just_now_is_not_kept(kept, tmp_path, monkeypatch):
+    path, read = kept
+    monkeypatch.setattr(hashing, "SETTLED", 60.0)
+    assert hashing.model_hash(path) == hashing.model_hash(path)
+    assert len(read) == 2
+    assert not (tmp_path / "cache").exists()

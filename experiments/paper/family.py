@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from breadcrumbs.evaluate import heads
+from breadcrumbs import cache
 from breadcrumbs.evaluate import suite as suites
 from breadcrumbs.evaluate.pool import Pool, Settings
 from breadcrumbs.evaluate.results import Row
@@ -61,7 +61,7 @@ class Family:
         if rows is not None:
             self.suite = suites.load(fewer(self.suite, rows, path.parent if whole else Path()))
         self.tasks = [task.name for task in self.suite.tasks]
-        settings = Settings(results=str(results), workers=workers, cache=heads.folder())
+        settings = Settings(results=str(results), workers=workers, cache=cache.folder())
         self.pool = Pool(self.suite, settings)
 
     def __enter__(self) -> Family:

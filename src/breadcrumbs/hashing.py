@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ from typing import Any
 import numpy as np
 from blake3 import blake3
 
-from breadcrumbs import checkpoint
+from breadcrumbs import cache, checkpoint
 from breadcrumbs.checkpoint.files import File, FileRange
 from breadcrumbs.checkpoint.memory import ArrayBytes
-from breadcrumbs.checkpoint.tensors import Tensor
+from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 from breadcrumbs.plan import Plan
 from breadcrumbs.schedule import Task
 
@@ -26,6 +27,10 @@ BUFFER = 1 << 20
 PENDING = "0" * 64
 #: Bytes of a model that are read at once.
 MODEL_STEP = 8 << 20
+#: Where hashes of models are kept.
+KIND = "hashes"
+#: Seconds since the last write after which a later write bears a later time.
+SETTLED = 2.0
 
 
 class FileDigests:
@@ -111,32 +116,73 @@ class _Run:
             self.at += piece.size
 
 
-def model_hash(source: str | os.PathLike[str] | Mapping[str, Any], threads: int = 0) -> str:
+def model_hash(
+    source: str | os.PathLike[str] | Mapping[str, Any], threads: int = 0, fresh: bool = False
+) -> str:
     """Return the BLAKE3 of a model's weights: names, dtypes, shapes and bytes, in order of names.
 
     source: whatever `breadcrumbs.open` opens. The hash is that of the tensors: the same for one
     file, for shards and for arrays in memory, whatever the order and whatever else the files say.
     Arrays are hashed where they are; files are read in steps. threads: 0 for one a core.
+
+    The hash of files is kept (`cache.folder`) and given again as long as nothing wrote to them, by
+    their sizes, times and inodes. fresh: whether to read them all the same.
     """
-    hasher = blake3(max_threads=threads or blake3.AUTO)
-    buffer = np.empty(0, np.uint8)
     opened = checkpoint.open(source)
     try:
-        for name in sorted(opened.tensors):
-            tensor = opened.tensors[name]
-            head = json.dumps([name, tensor.dtype, list(tensor.shape)]).encode()
-            hasher.update(len(head).to_bytes(8, "little") + head)
-            where = tensor.source
-            if isinstance(where, ArrayBytes) and where.array.flags.c_contiguous:
-                hasher.update(where.array.reshape(-1).view(np.uint8).data)
-                continue
-            if not buffer.size:
-                buffer = np.empty(MODEL_STEP, np.uint8)
-            for start in range(0, tensor.nbytes, MODEL_STEP):
-                piece = buffer[: min(MODEL_STEP, tensor.nbytes - start)]
-                where.read_into(start, piece.data)
-                hasher.update(piece.data)
+        key = _key(opened)
+        kept = cache.read(cache.folder(), KIND, key) if key and not fresh else None
+        if kept is not None:
+            return kept.decode()
+        found = _of_weights(opened, threads)
+        if key and _key(opened) == key:
+            cache.write(cache.folder(), KIND, key, found.encode())
     finally:
         if opened is not source:
             opened.close()
+    return found
+
+
+def _of_weights(model: Checkpoint, threads: int) -> str:
+    hasher = blake3(max_threads=threads or blake3.AUTO)
+    buffer = np.empty(0, np.uint8)
+    for name in sorted(model.tensors):
+        tensor = model.tensors[name]
+        head = json.dumps([name, tensor.dtype, list(tensor.shape)]).encode()
+        hasher.update(len(head).to_bytes(8, "little") + head)
+        where = tensor.source
+        if isinstance(where, ArrayBytes) and where.array.flags.c_contiguous:
+            hasher.update(where.array.reshape(-1).view(np.uint8).data)
+            continue
+        if not buffer.size:
+            buffer = np.empty(MODEL_STEP, np.uint8)
+        for start in range(0, tensor.nbytes, MODEL_STEP):
+            piece = buffer[: min(MODEL_STEP, tensor.nbytes - start)]
+            where.read_into(start, piece.data)
+            hasher.update(piece.data)
     return hasher.hexdigest()
+
+
+def _key(model: Checkpoint) -> str | None:
+    """Return a digest of where a model's weights lie and when that was last written.
+
+    None where weights are no plain bytes of files, or where these were written so lately that a
+    write that follows may bear the same time.
+    """
+    files: dict[File, list[Any]] = {}
+    tensors = []
+    for name, tensor in model.tensors.items():
+        source = tensor.source
+        if not isinstance(source, FileRange):
+            return None
+        if source.file not in files:
+            said = os.fstat(source.file.fileno())
+            if time.time() - max(said.st_mtime, said.st_ctime) < SETTLED:
+                return None
+            times = [said.st_mtime_ns, said.st_ctime_ns]
+            place = os.path.realpath(source.file.path)
+            files[source.file] = [len(files), place, said.st_dev, said.st_ino, said.st_size, *times]
+        number = files[source.file][0]
+        tensors.append([name, tensor.dtype, tensor.shape, number, source.offset])
+    written = json.dumps([list(files.values()), tensors])
+    return blake3(written.encode()).hexdigest() if tensors else None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from breadcrumbs import cache
 from breadcrumbs.errors import BreadcrumbsError, printable
 
 if TYPE_CHECKING:
@@ -78,7 +79,6 @@ def pair(text: str) -> tuple[str, str]:
 
 def scoring(options: Mapping[str, Any]) -> Settings:
     """Return how to score, of --results, --workers, --device and --precision."""
-    from breadcrumbs.evaluate import heads
     from breadcrumbs.evaluate.pool import Settings
 
     return Settings(
@@ -86,5 +86,5 @@ def scoring(options: Mapping[str, Any]) -> Settings:
         workers=options["workers"] or 0,
         device=options["device"],
         precision=options["precision"],
-        cache=heads.folder(),
+        cache=cache.folder(),
     )

@@ -18,6 +18,7 @@ from pathlib import Path
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
+from breadcrumbs import cache
 from breadcrumbs.errors import BreadcrumbsError, OutputError, SuiteError, TrainingError, listing
 from breadcrumbs.evaluate import finetuned, processes
 from breadcrumbs.evaluate.training import Settings, Step
@@ -79,7 +80,7 @@ def run(
     OutputError, before anything is done, for what was made with other settings. The failure of one
     task does not stop the others; its error is raised at the end.
     """
-    from breadcrumbs.evaluate import devices, heads
+    from breadcrumbs.evaluate import devices
 
     devices.require_torch()
     if suite.path is None:
@@ -93,7 +94,7 @@ def run(
     _check(suite, Path(output), settings, jobs, force)
     setup = _Setup(
         os.path.abspath(suite.path), suite.base, Path(os.path.abspath(output)), settings,
-        str(where), heads.folder(), every,
+        str(where), cache.folder(), every,
     )  # fmt: skip
     number = workers or (os.cpu_count() or 1 if where.type == "cpu" else 1)
     done, failed = {}, []

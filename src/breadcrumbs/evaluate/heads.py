@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
+from breadcrumbs import cache
 from breadcrumbs.evaluate.task import Task
 from breadcrumbs.version import __version__
 
 if TYPE_CHECKING:
     from breadcrumbs.evaluate.suite import Suite
 
-
-def folder() -> Path:
-    """Return where heads lie: ``$BREADCRUMBS_CACHE``, or the user's cache folder."""
-    given = os.environ.get("BREADCRUMBS_CACHE")
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(given) if given else Path(home) / "breadcrumbs"
+KIND = "heads"
 
 
 def digest(suite: Suite, task: Task, base: str, precision: str) -> str:
@@ -39,43 +33,30 @@ def digest(suite: Suite, task: Task, base: str, precision: str) -> str:
     return blake3(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def exists(cache: Path | None, key: str) -> bool:
+def exists(where: Path | None, key: str) -> bool:
     """Whether there is a head of that digest, whole or not."""
-    return cache is not None and _path(cache, key).exists()
+    return where is not None and cache.place(where, KIND, key).exists()
 
 
-def _path(cache: Path, key: str) -> Path:
-    return cache / "heads" / f"{key}.head"
-
-
-def read(cache: Path | None, key: str) -> Mapping[str, Any] | None:
+def read(where: Path | None, key: str) -> Mapping[str, Any] | None:
     """Return the tensors of a head, or None where there is none that is whole."""
-    if cache is None or not exists(cache, key):
+    content = cache.read(where, KIND, key)
+    if content is None:
         return None
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
-        data = _path(cache, key).read_bytes()
-        sum_, content = data[:32], data[32:]
-        return load(content) if blake3(content).digest() == sum_ else None
-    except (OSError, SafetensorError):
+        return load(content)
+    except SafetensorError:
         return None
 
 
-def write(cache: Path | None, key: str, head: Mapping[str, Any]) -> None:
-    """Keep the tensors of a head, whole or not at all; a cache that takes nothing is no error."""
-    if cache is None:
+def write(where: Path | None, key: str, head: Mapping[str, Any]) -> None:
+    """Keep the tensors of a head."""
+    if where is None:
         return
     from safetensors.torch import save
 
     content = save({name: tensor.contiguous().cpu() for name, tensor in head.items()})
-    path = _path(cache, key)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(blake3(content).digest() + content)
-        os.replace(temporary, path)
-    except OSError:
-        return
+    cache.write(where, KIND, key, content)

@@ -303,7 +303,7 @@ class Store:
                     f"{path}: its hash is {found[:16]}..., not that of its name. It is damaged; put"
                     " back a copy, or import an export."
                 )
-        self._check_base()
+        self._check_base(fresh=True)
         cores = threads or sizes.available_cores()
         repaired = self.sums.repair(self.ledger.latest, cores)
         number = self.ledger.latest() if at is None else at
@@ -350,10 +350,10 @@ class Store:
                 self._states[number] = counted(list(replay(log[:number])))
             return self._states[number]
 
-    def _check_base(self) -> None:
-        if self._sure:
+    def _check_base(self, fresh: bool = False) -> None:
+        if self._sure and not fresh:
             return
-        found = hashing.model_hash(self.base)
+        found = hashing.model_hash(self.base, fresh=fresh)
         if found != self.settings.base_hash:
             raise MismatchError(
                 f"{self.base.label}: its hash is {found[:16]}..., not"
