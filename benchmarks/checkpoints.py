@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import ml_dtypes
@@ -53,12 +55,19 @@ class Size:
 def make(folder: Path, size: Size, number: int) -> Path:
     """Write model ``number`` (0: the base) unless it is there; return its folder.
 
-    Base weights are N(0, .03); a fine-tuning adds N(0, .002) to each.
+    Base weights are N(0, .03); a fine-tuning adds N(0, .002) to each. A process of its own does
+    it, whose memory does not count as that of the programs that are timed then.
     """
     name = "-".join(str(value) for value in asdict(size).values())
     out = folder / name / ("base" if number == 0 else f"ft{number}")
     if (out / "config.json").exists():
         return out
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        process.submit(_write, out, size, number).result()
+    return out
+
+
+def _write(out: Path, size: Size, number: int) -> None:
     out.mkdir(parents=True, exist_ok=True)
     common, own = np.random.default_rng(0), np.random.default_rng(number)
     files: list[dict[str, np.ndarray]] = [{}]
@@ -81,7 +90,6 @@ def make(folder: Path, size: Size, number: int) -> Path:
         json.dumps({"metadata": {}, "weight_map": index})
     )
     (out / "config.json").write_text(json.dumps(_config(size)))
-    return out
 
 
 def _save(out: Path, tensors: dict[str, np.ndarray], number: int, of: int) -> None:
