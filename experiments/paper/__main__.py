@@ -17,7 +17,7 @@ from breadcrumbs.version import __version__
 
 HERE = Path(__file__).resolve().parent.parent
 FIGURES = ("fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8", "fig9")
-NAMES = ("table1", *FIGURES, "table2", "tall", "alpha", "encodings")
+NAMES = ("table1", *FIGURES, "table2", "tall", "alpha", "encodings", "store", "compressed")
 
 
 def main() -> None:

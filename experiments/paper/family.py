@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import breadcrumbs
 from breadcrumbs import cache
 from breadcrumbs.evaluate import suite as suites
 from breadcrumbs.evaluate.pool import Pool, Settings
@@ -82,6 +83,11 @@ class Family:
         assert found is not None, task
         return found
 
+    def nbytes(self, task: str) -> int:
+        """Return the bytes of the weight files of the model that was fine-tuned on a task."""
+        with breadcrumbs.open(self.model(task)) as model:
+            return sum(file.stat().st_size for file in model.files)
+
     def recipe(self, method: str, tasks: Sequence[str] | None = None, **parameters: Any) -> Recipe:
         """Return the recipe that merges the fine-tunings of tasks, all unless told.
 
@@ -107,6 +113,12 @@ class Family:
         """Return what the base scores on each task."""
         jobs = [(self.suite.base, self.tasks)]
         return {row.task: row.value for _, rows in self.pool.score(jobs, split) for row in rows}
+
+    def on(self, model: str, tasks: Sequence[str], split: Split = "test") -> dict[str, float]:
+        """Return what a model that was written scores on some tasks, normalised."""
+        own = self.own(split)
+        found = self.pool.score([(model, tasks)], split)
+        return {row.task: row.value / own[row.task] for _, rows in found for row in rows}
 
     def scores(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from experiments.paper import alpha, fig2, fig3, fig5, fig8, fig9, tall
@@ -304,6 +305,51 @@ def encodings(found: Found) -> str:
     return table([*head, "alone, %", "alone, scale chosen, %", "merged, %"], rows)
 
 
+def stored(found: Found) -> str:
+    """Return what a store holds after each change, and what that scores."""
+    every, rows = seeds(found), []
+    for number, row in enumerate(every[0]["rows"]):
+        mine = [one["rows"][number] for one in every]
+        sizes = [one["bytes"][row["name"]] for one in every]
+        times = [fmean(one[key] for one in mine) for key in ("seconds", "merge seconds")]
+        rows.append(
+            [
+                f"{row['action']} {row['name']}",
+                str(len(row["tasks"])),
+                f"{sum(sizes) / len(sizes) / 1e6:.2f} MB" if row["action"] == "add" else "",
+                *(f"{seconds:.1f} s" for seconds in times),
+                "yes" if all(one["same bits"] for one in mine) else "NO",
+                percent([one["normalised"] for one in mine]),
+            ]
+        )
+    head = ["change", "tasks", "task file", "time", "writing the model"]
+    shown = table([*head, "bits of the merged checkpoints", "normalised, %"], rows)
+    models = [size for one in every for size in one["bytes of a model"]]
+    good = all(one["verified"] for one in every)
+    said = "found the same" if good else "DID NOT FIND the same"
+    text = (
+        f"A fine-tuned checkpoint is {fmean(models) / 1e6:.1f} MB. `store verify` {said} bits from"
+        f" scratch, and {every[0]['blocks']} blocks of the sum whole."
+    )
+    return f"{shown}\n\n{text}"
+
+
+def compressed(found: Found) -> str:
+    """Return what archives weigh, and what each rebuilt model scores."""
+    every = seeds(found)
+    tasks = list(next(iter(every[0]["ways"].values()))["normalised"])
+    whole = fmean(one["models"] for one in every)
+    rows = [["the models", f"{whole / 1e6:.1f} MB", *["100"] * (1 + len(tasks))]]
+    for way in every[0]["ways"]:
+        mine = [one["ways"][way] for one in every]
+        values = [one["normalised"] for one in mine]
+        means = [fmean(one.values()) for one in values]
+        each = [f"{100 * fmean(one[task] for one in values):.1f}" for task in tasks]
+        size = f"{fmean(one['bytes'] for one in mine) / 1e6:.1f} MB"
+        rows.append([way, size, percent(means), *each])
+    return table(["", "bytes beside the base", "normalised, %", *tasks], rows)
+
+
 TABLES: dict[str, Callable[[Found], str]] = {
     "table1": table1,
     "table2": table2,
@@ -318,6 +364,8 @@ TABLES: dict[str, Callable[[Found], str]] = {
     "tall": masks,
     "alpha": automatic,
     "encodings": encodings,
+    "store": stored,
+    "compressed": compressed,
 }
 
 

@@ -1,0 +1,86 @@
+"""A store of task files: every fine-tuning put in, three taken out, each revision scored.
+
+After each change the merged model is written, compared bit for bit with the merge of the fine-tuned
+checkpoints of the tasks that are in, and scored on the test rows of these tasks.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from experiments.paper.choosing import mean
+from experiments.paper.drawing import drawn
+from experiments.paper.family import Family, say
+
+import breadcrumbs
+from breadcrumbs.hashing import model_hash
+from breadcrumbs.store import Store
+
+#: As Table 1 chose on validation rows for eight tasks.
+PARAMETERS = {"variant": "authors", "beta": 0.85, "gamma": 0.993, "alpha": 0.5}
+#: Positions of the tasks that are taken out.
+REMOVED = (1, 4, 6)
+
+
+def measure(family: Family) -> dict[str, Any]:
+    """Return a row for each revision, and what verifying the last one found."""
+    changes = [("add", name) for name in family.tasks]
+    changes += [("remove", family.tasks[i]) for i in REMOVED if i < len(family.tasks) - 1]
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "store")
+        with Store.create(path, family.suite.base, **PARAMETERS) as store:
+            for action, name in changes:
+                began = time.perf_counter()
+                if action == "add":
+                    store.add(name, family.model(name))
+                else:
+                    store.remove(name)
+                row = {"action": action, "name": name, "seconds": time.perf_counter() - began}
+                rows.append(row | _model(family, store, Path(folder)))
+                say(f"store: {rows[-1]}")
+            verified = store.verify()
+            sizes = {task.said["name"]: task.bytes for task in store.ledger.tasks().values()}
+    return {
+        "rows": rows,
+        "bytes": sizes,
+        "bytes of a model": [family.nbytes(name) for name in sizes],
+        "verified": verified.hash == rows[-1]["hash"],
+        "blocks": verified.blocks,
+    }
+
+
+def _model(family: Family, store: Store, folder: Path) -> dict[str, Any]:
+    """Write the merged model of a store; return how it scores, and whether it is the right one."""
+    names = [entry.name for entry in store.entries()]
+    output = folder / "merged"
+    began = time.perf_counter()
+    store.merge(output, force=True)
+    seconds = time.perf_counter() - began
+    models = [family.model(name) for name in names]
+    method = store.settings.method
+    again = breadcrumbs.merge(family.suite.base, models, method=method, **PARAMETERS)
+    found = model_hash(output)
+    return {
+        "tasks": names,
+        "merge seconds": seconds,
+        "hash": found,
+        "same bits": found == model_hash(again),
+        "normalised": mean(family.on(str(output), names)),
+    }
+
+
+def draw(found: dict[str, Any], folder: Path) -> None:
+    """Draw the score after each change."""
+    seeds = list(found["seeds"].values())
+    rows = seeds[0]["rows"]
+    with drawn(folder / "store.svg", 6.0) as (_, axis):
+        for seed in seeds:
+            axis.plot([100 * row["normalised"] for row in seed["rows"]], "o-", color="#0072B2")
+        signs = {"add": "+", "remove": "-"}
+        labels = [f"{signs[row['action']]} {row['name']}" for row in rows]
+        axis.set_xticks(range(len(rows)), labels, rotation=45, ha="right")
+        axis.set_ylabel("normalised accuracy of what is in, %")
