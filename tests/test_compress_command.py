@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,17 @@ def test_compress_and_extract(folder):
     assert exists.stderr.count("\n") == 1 and "exists" in exists.stderr
     again = run("extract", "t.safetensors", "a", "-o", "b.safetensors", "--force", "--json")
     assert json.loads(again.stdout) == {"output": "b.safetensors", "task": "a", "bytes": 256}
+    for task in ("a", "b"):
+        run("extract", "t.safetensors", task, "-o", "folder", "--force")
+        one, two = (Path(name, "model.safetensors") for name in ("folder", "new"))
+        run("extract", "t.safetensors", task, "-o", "new")
+        assert one.read_bytes() == two.read_bytes()
+        shutil.rmtree("new")
+    one.write_bytes(Path("first.safetensors").read_bytes())  # trained on, say: no more ours
+    kept = run("extract", "t.safetensors", "a", "-o", "folder", "--force", code=1)
+    assert "holds no model of ours" in kept.stderr
+    assert one.read_bytes() == Path("first.safetensors").read_bytes()
+    shutil.rmtree("folder")
     wrong = run("extract", "t.safetensors", "d", "-o", "d.safetensors", code=1)
     assert "has no task 'd'" in wrong.stderr
     other = run("extract", "t.safetensors", "a", "-o", "d", "--base", "first.safetensors", code=1)

@@ -30,8 +30,9 @@ from blake3 import blake3
 from breadcrumbs.checkpoint.beside import RECIPE, module_files, module_folders
 from breadcrumbs.checkpoint.files import _allow_more_files
 from breadcrumbs.checkpoint.journal import JOURNAL, Journal
+from breadcrumbs.checkpoint.safetensors import read_header
 from breadcrumbs.checkpoint.tensors import DTYPES
-from breadcrumbs.errors import OutputError
+from breadcrumbs.errors import CheckpointError, OutputError
 
 REPLACED = ".replaced"
 INDEX = "model.safetensors.index.json"
@@ -135,6 +136,15 @@ class OutFile:
             os.close(fd)
 
 
+def _made_here(folder: Path) -> bool:
+    """Return whether a folder without a recipe is ours, by the header of its first weights."""
+    try:
+        header = read_header(min(folder.glob("*.safetensors")))
+    except (ValueError, CheckpointError):  # there is none, or it is damaged
+        return False
+    return any(key.startswith("breadcrumbs.") for key in header.metadata)
+
+
 class Writer:
     """An output under way.
 
@@ -213,7 +223,7 @@ class Writer:
             raise OutputError(f"{partial}: is in the way and not ours. Remove or rename it.")
 
     def _check_replaceable(self) -> None:
-        """Raise unless the folder is empty or a merged model and nothing else."""
+        """Raise unless the folder is empty or a model that we wrote and nothing else."""
         if os.path.ismount(self.output):
             raise OutputError(
                 f"{self.shown}: is where a disk is mounted, so it cannot be replaced. Give a new"
@@ -221,13 +231,15 @@ class Writer:
             )
         inside = [path for path in self.output.iterdir() if path.name != REPLACED]
         names = {path.name for path in inside}
-        ours = RECIPE in names and names & {INDEX, shard_name(0, 1)}
+        ours = names & {INDEX, shard_name(0, 1)} and (RECIPE in names or _made_here(self.output))
         modules = module_folders(self.output)
         foreign = [path for path in inside if path.is_dir() and path not in modules]
         for module in modules:
             foreign += sorted(set(module.iterdir()) - set(module_files(module)))
         if inside and (foreign or not ours):
-            what = f"{str(foreign[0].relative_to(self.output))!r}" if foreign else "no merged model"
+            what = (
+                f"{str(foreign[0].relative_to(self.output))!r}" if foreign else "no model of ours"
+            )
             raise OutputError(
                 f"{self.shown}: holds {what}, so --force does not replace it. Remove it yourself,"
                 " or give another output."

@@ -88,7 +88,7 @@ def extract(
         writer = Writer(
             Path(output),
             [Entry(tensor.name, tensor.dtype, tensor.shape) for tensor in tensors],
-            {"format": "pt"},
+            {"format": "pt", "breadcrumbs.extracted": task},
             shard_size=shard_size,
             key="",
             force=force,
