@@ -17,7 +17,17 @@ from breadcrumbs.version import __version__
 
 HERE = Path(__file__).resolve().parent.parent
 FIGURES = ("fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8", "fig9")
-NAMES = ("table1", *FIGURES, "table2", "tall", "alpha", "encodings", "store", "compressed")
+NAMES = (
+    "table1",
+    *FIGURES,
+    "table2",
+    "tall",
+    "alpha",
+    "defaults",
+    "encodings",
+    "store",
+    "compressed",
+)
 
 
 def main() -> None:

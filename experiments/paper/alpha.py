@@ -14,6 +14,8 @@ from breadcrumbs import automatic, merging
 #: Results of several families stand side by side, by the names of their suites.
 SUITE = "several suites"
 SIZES = (1, 2, 4, 8, 14, 20)
+#: The first eight tasks of text20 are those of text8.
+BEGIN = {"text20": 14}
 #: What alpha is chosen for, and from which list.
 CASES: list[tuple[str, dict[str, Any], tuple[float, ...]]] = [
     ("task_arithmetic", {}, ALPHAS),
@@ -28,7 +30,7 @@ CASES: list[tuple[str, dict[str, Any], tuple[float, ...]]] = [
 def measure(family: Family) -> dict[str, Any]:
     """Return a row for each case and number of tasks: both alphas and what they score on test."""
     rows = []
-    for size in [size for size in SIZES if size <= len(family.tasks)]:
+    for size in sizes(family):
         tasks = family.tasks[:size]
         for method, values, alphas in CASES:
             if method == "consensus" and size < 4:
@@ -53,6 +55,12 @@ def measure(family: Family) -> dict[str, Any]:
             )
             say(str(rows[-1]))
     return {family.suite.name: rows}
+
+
+def sizes(family: Family) -> list[int]:
+    """Return the numbers of tasks that are looked at."""
+    first = BEGIN.get(family.suite.name, 0)
+    return [size for size in SIZES if first <= size <= len(family.tasks)]
 
 
 def losses(found: dict[str, Any]) -> dict[tuple[str, int, str], list[float]]:

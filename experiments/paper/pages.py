@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from experiments.paper import alpha, fig2, fig3, fig5, fig8, fig9, tall
+from experiments.paper import alpha, defaults, fig2, fig3, fig5, fig8, fig9, tall
 from experiments.paper.choosing import COMPARED, summary
 from experiments.paper.drawing import NAMES
 
@@ -283,6 +283,22 @@ def automatic(found: Found) -> str:
     return f"{table(['points by which auto differs', *head], rows)}\n\n{text}"
 
 
+def settled(found: Found) -> str:
+    """Return what settings lose that nobody chose for the models at hand."""
+    rows, columns = [], []
+    for method, settings in defaults.losses(found).items():
+        columns = columns or list(next(iter(settings.values())))
+        automatic = [setting for setting in settings if setting.endswith("auto")]
+        for setting in [*defaults.ranked(settings)[:3], *automatic]:
+            cells = [settings[setting].get(column) for column in columns]
+            losses = [cell for cell in cells if cell is not None]
+            shown = ["" if cell is None else f"{100 * cell:.1f}" for cell in cells]
+            ends = [f"{100 * fmean(losses):.1f}", f"{100 * max(losses):.1f}"]
+            rows.append([NAMES.get(method, f"`{method}`"), setting, *shown, *ends])
+    heads = [f"{suite}, {size}" for suite, size in columns]
+    return table(["method", "setting", *heads, "mean", "most"], rows)
+
+
 def encodings(found: Found) -> str:
     """Return what task files weigh, lose and score, by encoding."""
     every, rows = seeds(found), []
@@ -363,6 +379,7 @@ TABLES: dict[str, Callable[[Found], str]] = {
     "fig9": figure9,
     "tall": masks,
     "alpha": automatic,
+    "defaults": settled,
     "encodings": encodings,
     "store": stored,
     "compressed": compressed,
