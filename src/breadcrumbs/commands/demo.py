@@ -18,6 +18,10 @@ def demo(keep: str | None, as_json: bool) -> None:
     A foundation model and its fine-tunings lie inside the package. They are merged by Task
     Arithmetic and by Model Breadcrumbs, the factor alpha is chosen on validation data, and accuracy
     is measured once on test data.
+
+    \b
+    breadcrumbs demo
+    breadcrumbs demo --keep merged --json
     """
     from breadcrumbs import show
     from breadcrumbs.demo import run
