@@ -44,6 +44,7 @@ from breadcrumbs.kernels.steps import (
     _runs,
     _settle,
     _squares,
+    _two_sum,
     _widen,
     jit,
 )
@@ -409,12 +410,8 @@ def extent(raw: np.ndarray) -> tuple[float, float]:
 @jit
 def _merge_all(base, total, rest, alpha, merged):
     for i in range(merged.size):
-        wide = np.float64(_number(base[i]))
-        step = alpha * total[i]
-        nearest = wide + step
+        nearest, lost = _two_sum(np.float64(_number(base[i])), alpha * total[i])
         if rest.size:
-            back = nearest - wide
-            lost = (wide - (nearest - back)) + (step - back)
             nearest += lost + alpha * rest[i]
         merged[i] = nearest
 

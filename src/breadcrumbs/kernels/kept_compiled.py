@@ -15,6 +15,7 @@ from breadcrumbs.kernels.steps import (
     _magnitudes,
     _number,
     _runs,
+    _two_sum,
     _widen,
     jit,
 )
@@ -155,25 +156,10 @@ def _add_kept_pair(positions, values, i, end, start, wide, weight, total, rest, 
     first = np.uint32(start)
     while i < end and positions[i] < stop:
         at = positions[i] - first
-        x = np.float64(_number(values[i]))
-        y = np.float64(wide[at])
-        tau = x - y
-        back = tau - x
-        lost = weight * ((x - (tau - back)) - (y + back))
-        term = weight * tau
-        before = total[at]
-        after = before + term
-        back = after - before
-        error = (before - (after - back)) + (term - back)
-        total[at] = after
-        before = rest[at]
-        middle = before + error
-        back = middle - before
-        again = (before - (middle - back)) + (error - back)
-        after = middle + lost
-        back = after - middle
-        last = (middle - (after - back)) + (lost - back)
-        rest[at] = after
+        tau, lost = _two_sum(np.float64(_number(values[i])), -np.float64(wide[at]))
+        total[at], error = _two_sum(total[at], weight * tau)
+        middle, again = _two_sum(rest[at], error)
+        rest[at], last = _two_sum(middle, weight * lost)
         inexact[at] |= np.uint8(again != 0.0) | np.uint8(last != 0.0)
         i += 1
     return i

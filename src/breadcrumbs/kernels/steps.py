@@ -40,6 +40,14 @@ def _number_kind(raw):
     return lambda raw: raw
 
 
+@inline
+def _two_sum(x, y):
+    """Return the float64 nearest to ``x + y`` and, exactly, what it leaves out (Knuth)."""
+    total = x + y
+    back = total - x
+    return total, (x - (total - back)) + (y - back)
+
+
 @jit
 def _widen(raw, out):
     for i in range(raw.size):
@@ -171,26 +179,12 @@ def _keep_drawn(draws, limit, keep):
 def _add_pair(model, base, keep, weight, total, rest, inexact):
     """Add ``weight * (model - base)`` to ``total + rest``, rounding errors going to ``rest``."""
     for i in range(total.size):
-        x = np.float64(_number(model[i]))
-        y = np.float64(base[i])
-        tau = x - y
-        back = tau - x
-        lost = (x - (tau - back)) - (y + back)
+        tau, lost = _two_sum(np.float64(_number(model[i])), -np.float64(base[i]))
         term = weight * tau if keep[i] else 0.0
         lost = weight * lost if keep[i] else 0.0
-        before = total[i]
-        after = before + term
-        back = after - before
-        error = (before - (after - back)) + (term - back)
-        total[i] = after
-        before = rest[i]
-        middle = before + error
-        back = middle - before
-        again = (before - (middle - back)) + (error - back)
-        after = middle + lost
-        back = after - middle
-        last = (middle - (after - back)) + (lost - back)
-        rest[i] = after
+        total[i], error = _two_sum(total[i], term)
+        middle, again = _two_sum(rest[i], error)
+        rest[i], last = _two_sum(middle, lost)
         inexact[i] |= np.uint8(again != 0.0) | np.uint8(last != 0.0)
 
 
@@ -199,22 +193,9 @@ def _add_weighted(model, base, weight, total, rest):
     """Do as `_add_pair` where all is kept; return whether a sum is inexact."""
     inexact = False
     for i in range(total.size):
-        x = np.float64(_number(model[i]))
-        y = np.float64(base[i])
-        tau = x - y
-        back = tau - x
-        lost = (x - (tau - back)) - (y + back)
-        term = weight * tau
-        before = total[i]
-        after = before + term
-        back = after - before
-        error = (before - (after - back)) + (term - back)
-        total[i] = after
-        before = rest[i]
-        after = before + error
-        back = after - before
-        again = (before - (after - back)) + (error - back)
-        rest[i] = after
+        tau, lost = _two_sum(np.float64(_number(model[i])), -np.float64(base[i]))
+        total[i], error = _two_sum(total[i], weight * tau)
+        rest[i], again = _two_sum(rest[i], error)
         inexact |= (lost != 0.0) | (again != 0.0)
     return inexact
 
@@ -229,21 +210,13 @@ def _merge(base, total, alpha, merged):
 def _settle(total, rest):
     """Make ``total`` the correctly rounded ``total + rest``, and ``rest`` what is left."""
     for i in range(total.size):
-        before, more = total[i], rest[i]
-        nearest = before + more
-        back = nearest - before
-        rest[i] = (before - (nearest - back)) + (more - back)
-        total[i] = nearest
+        total[i], rest[i] = _two_sum(total[i], rest[i])
 
 
 @jit
 def _merge_pair(base, total, rest, alpha, merged):
     for i in range(merged.size):
-        wide = np.float64(base[i])
-        step = alpha * total[i]
-        nearest = wide + step
-        back = nearest - wide
-        lost = (wide - (nearest - back)) + (step - back)
+        nearest, lost = _two_sum(np.float64(base[i]), alpha * total[i])
         merged[i] = nearest + (lost + alpha * rest[i])
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from breadcrumbs.kernels import plain
 from breadcrumbs.kernels.plain import LARGEST, MEAN, SUBSETS
-from breadcrumbs.kernels.steps import inline, jit
+from breadcrumbs.kernels.steps import _two_sum, inline, jit
 
 BLOCK = 1024
 
@@ -21,17 +21,8 @@ BLOCK = 1024
 @jit
 def _add(taus, weight, total, rest, inexact):
     for i in range(taus.size):
-        term = weight * taus[i]
-        before = total[i]
-        after = before + term
-        back = after - before
-        error = (before - (after - back)) + (term - back)
-        total[i] = after
-        before = rest[i]
-        after = before + error
-        back = after - before
-        again = (before - (after - back)) + (error - back)
-        rest[i] = after
+        total[i], error = _two_sum(total[i], weight * taus[i])
+        rest[i], again = _two_sum(rest[i], error)
         inexact[i] |= np.uint8(again != 0.0)
 
 
@@ -49,16 +40,10 @@ def _add_sides(taus, weight, up, up_rest, down, down_rest, inexact):
         above = term > 0.0
         size = abs(term)
         high, high_rest, low, low_rest = up[i], up_rest[i], down[i], down_rest[i]
-        before = high if above else low
-        after = before + size
-        back = after - before
-        error = (before - (after - back)) + (size - back)
+        after, error = _two_sum(high if above else low, size)
         up[i] = after if above else high
         down[i] = low if above else after
-        before = high_rest if above else low_rest
-        after = before + error
-        back = after - before
-        again = (before - (after - back)) + (error - back)
+        after, again = _two_sum(high_rest if above else low_rest, error)
         up_rest[i] = after if above else high_rest
         down_rest[i] = low_rest if above else after
         inexact[i] |= np.uint8(again != 0.0)
@@ -85,15 +70,9 @@ def _stretch(taus, weight, highest, lowest):
 def _compare(up, up_rest, down, down_rest, signs, inexact):
     """Write a number of the sign of the sum of all terms."""
     for i in range(up.size):
-        total = up[i] - down[i]
-        back = total - up[i]
-        error = (up[i] - (total - back)) - (down[i] + back)
-        rest = up_rest[i] - down_rest[i]
-        back = rest - up_rest[i]
-        lost = (up_rest[i] - (rest - back)) - (down_rest[i] + back)
-        more = error + rest
-        back = more - error
-        again = (error - (more - back)) + (rest - back)
+        total, error = _two_sum(up[i], -down[i])
+        rest, lost = _two_sum(up_rest[i], -down_rest[i])
+        more, again = _two_sum(error, rest)
         signs[i] = total + more
         inexact[i] |= np.uint8(lost != 0.0) | np.uint8(again != 0.0)
 
