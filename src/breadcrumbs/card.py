@@ -197,7 +197,7 @@ Tensors of which a model kept nothing: {emptied}.\
 
 ## Inputs
 
-| model | file | bytes | BLAKE3 |
+| model | file | bytes | BLAKE3 (of a task file: its own hash) |
 |---|---|---|---|
 {files}
 

@@ -222,7 +222,6 @@ def to_files(
     progress: Callable[[int], None] = lambda nbytes: None,
     choice: Choice | None = None,
     kind: Callable[..., engine.Engine] = engine.Engine,
-    known: Mapping[Path, str] | None = None,
 ) -> Report:
     """Carry out a plan into a folder or a ``.safetensors`` file; return the report.
 
@@ -232,7 +231,7 @@ def to_files(
     force: replace an existing output. verify: read the result again and compare digests.
     progress: called with numbers of input bytes done.
     choice: how the models were chosen, for the metadata and the model card.
-    kind: makes the engine. known: digests of input files that need not be found.
+    kind: makes the engine.
 
     The output takes its name only when it is whole. Raises OutputError, MismatchError.
     """
@@ -243,6 +242,7 @@ def to_files(
     check_not_input(it, output)
     stamps = _stamps(it)
     it = automatic.fixed(it, threads=threads, kernel=chosen, progress=progress)
+    known = {file: c.task.hash for c in it.inputs if c.task for file in c.files}
     digests = FileDigests(tuple(dict.fromkeys(f for c in it.inputs for f in c.files)), known)
     metadata = {"format": "pt", "breadcrumbs": _provenance(it, digests, choice)}
     writer = Writer(
@@ -326,11 +326,16 @@ def _check_unchanged(before: dict[str, tuple[int, int]], after: dict[str, tuple[
 
 
 def _provenance(it: Plan, digests: FileDigests, choice: Choice | None) -> str:
-    """Return the recipe and the size and BLAKE3 of every input file, as JSON."""
+    """Return the recipe and the size and hash of every input file, as JSON.
+
+    The hash of a task file is that which it has in its header, and which its blocks were compared
+    with as they were read.
+    """
     inputs = []
     for number, source in enumerate(it.inputs):
+        hash_ = "task" if source.task else "blake3"
         files = [
-            {"file": f.name, "bytes": digests.sizes[f], "blake3": digests.digests[f]}
+            {"file": f.name, "bytes": digests.sizes[f], hash_: digests.digests[f]}
             for f in source.files
         ]
         what = "model" if number < len(it.origins) else "statistics"

@@ -301,7 +301,7 @@ def inspection(found: dict[str, Any], *, tensors: bool) -> None:
             for file in source["files"]:
                 console.print(
                     f"  {name}  {printable(file['file'])}  {file['bytes']:,} bytes"
-                    f"  {file['blake3'][:16]}...",
+                    f"  {file.get('blake3', file.get('task', ''))[:16]}...",
                 )
 
 

@@ -250,7 +250,6 @@ class Store:
         kind: Callable[..., Engine] = Engine
         if not scratch:
             kind = partial(Summed, sums=self.sums, hashes=[entry.task for entry in entries])
-        known = {files.place(self.folder, entry.task): entry.task for entry in entries}
         tasks = self.ledger.tasks()
         with merging.opened(recipe) as plan:
             self._sure = True  # what opens task files has compared the hash
@@ -264,7 +263,6 @@ class Store:
                 progress=progress,
                 choice=licences.Parts(self.settings, number, entries, tasks, license),
                 kind=kind,
-                known=known,
             )
 
     def recipe(
