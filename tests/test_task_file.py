@@ -19,6 +19,7 @@ from breadcrumbs.cli import main
 from breadcrumbs.errors import MismatchError, RecipeError
 from breadcrumbs.recipe import Model, Recipe
 from breadcrumbs.sweep import Sweep
+from breadcrumbs.tasks import summing
 from breadcrumbs.tasks.about import BLOCK
 from breadcrumbs.tasks.view import KeptBytes
 
@@ -318,12 +319,13 @@ def test_the_example_of_the_page() -> None:
 
 
 @pytest.mark.parametrize("kernel", ["plain", "compiled"])
-@pytest.mark.parametrize("weights", [None, [1.0, 0.25]])
-def test_sums_make_no_finetuning_whole(tmp_path: Path, monkeypatch, kernel, weights) -> None:
+@pytest.mark.parametrize("weights", [None, [1.0, 0.25, 3.0, 0.5, 0.1]])
+@pytest.mark.parametrize("most", [summing.MOST, 1000, 1])
+def test_sums_make_no_finetuning_whole(tmp_path, monkeypatch, kernel, weights, most) -> None:
     rng = np.random.default_rng(0)
     base = {"w": rng.normal(0, 1, 5000).astype(np.float32)}
-    models = [{"w": base["w"] + rng.normal(0, 0.1, 5000).astype(np.float32)} for _ in range(2)]
-    files = [tmp_path / f"t{i}.safetensors" for i in range(2)]
+    models = [{"w": base["w"] + rng.normal(0, 0.1, 5000).astype(np.float32)} for _ in range(5)]
+    files = [tmp_path / f"t{i}.safetensors" for i in range(5)]
     for model, file in zip(models, files, strict=True):
         tasks.pack(base, model, file)
     settings = {"kernel": kernel, "weights": weights, "alpha": 0.3}
@@ -333,4 +335,5 @@ def test_sums_make_no_finetuning_whole(tmp_path: Path, monkeypatch, kernel, weig
         raise AssertionError("a fine-tuning is made whole")
 
     monkeypatch.setattr(KeptBytes, "read_into", refuse)
+    monkeypatch.setattr(summing, "MOST", most)  # 450 entries are kept of each: in groups of 2, 1
     assert_same(breadcrumbs.merge(base, files, **settings), expected)

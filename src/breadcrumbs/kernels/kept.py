@@ -76,14 +76,18 @@ def keep_band(base: np.ndarray, model: np.ndarray, unit: int, cuts, keep: np.nda
         keep[run] = plain.band(keys[run], cut)
 
 
-def merge_kept(base, ends, positions, values, weights, alpha, extent, out) -> tuple[float, bool]:
+def merge_kept(
+    base, ends, positions, values, weights, alpha, extent, out, carried, last
+) -> tuple[float, bool]:
     """Do as `plain.merge_drawn` for models that are the base but where they keep other weights.
 
     ends: (G + 1,) where the positions and raw values of each model begin and end. weights: (G,), or
-    empty where all are 1. The sign of a zero that all models hold is not looked for.
+    empty where all are 1. carried: (2, n) float64, what models of earlier calls add up to, changed
+    in place, or (2, 0) where these are all models. last: whether to write to ``out``. The sign of a
+    zero that all models hold is not looked for.
     """
-    total = np.zeros(base.size)
-    rest = np.zeros(base.size if weights.size else 0)
+    total, rest = carried if carried.size else np.zeros((2, base.size))
+    rest = rest if weights.size else rest[:0]
     inexact = np.zeros(rest.size, np.uint8)
     for t in range(len(ends) - 1):
         mine = slice(ends[t], ends[t + 1])
@@ -95,6 +99,8 @@ def merge_kept(base, ends, positions, values, weights, alpha, extent, out) -> tu
         if weights.size:
             rest[at], inexact[at] = own[1:]
     raw.widen_extent(base, values, extent)
+    if not last:
+        return 0.0, bool(inexact.any())
     none = np.empty((0, base.size), base.dtype)
     return sums.finish_all(base, none, (total, rest, inexact), alpha, extent, out)
 

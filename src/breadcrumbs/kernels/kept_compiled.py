@@ -166,12 +166,12 @@ def _add_kept_pair(positions, values, i, end, start, wide, weight, total, rest, 
 
 
 @jit
-def merge_kept(base, ends, positions, values, weights, alpha, extent, out):
+def merge_kept(base, ends, positions, values, weights, alpha, extent, out, carried, last):
     """See `kept.merge_kept`."""
     n = base.size
     pair = BLOCK if weights.size else 0
     wide_, single = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
-    totals, merged, rests = np.empty(BLOCK), np.empty(BLOCK), np.empty(pair)
+    fresh, merged = np.empty((2, BLOCK)), np.empty(BLOCK)
     flags = np.zeros(pair, np.uint8)
     none = np.empty((0, 0), base.dtype)
     at = ends[:-1].copy()
@@ -179,29 +179,34 @@ def merge_kept(base, ends, positions, values, weights, alpha, extent, out):
     for start in range(0, n, BLOCK):
         stop = min(n, start + BLOCK)
         m = stop - start
-        wide, total, rest = wide_[:m], totals[:m], rests[:m]
+        wide = wide_[:m]
+        if carried.shape[1]:
+            total, rest = carried[0, start:stop], carried[1, start : start + min(m, pair)]
+        else:
+            total, rest = fresh[0, :m], fresh[1, : min(m, pair)]
+            total[:] = 0.0
+            rest[:] = 0.0
         _widen(base[start:stop], wide)
-        total[:] = 0.0
-        rest[:] = 0.0
         for t in range(at.size):
             mine = positions, values, at[t], ends[t + 1], start, wide
             if pair:
                 at[t] = _add_kept_pair(*mine, weights[t], total, rest, flags[:m])
             else:
                 at[t] = _add_kept(*mine, total)
-        squares += _finish(
-            base[start:stop],
-            wide,
-            none,
-            start,
-            total,
-            rest,
-            alpha,
-            merged[:m],
-            single[:m],
-            extent,
-            out[start:stop],
-        )
+        if last:
+            squares += _finish(
+                base[start:stop],
+                wide,
+                none,
+                start,
+                total,
+                rest,
+                alpha,
+                merged[:m],
+                single[:m],
+                extent,
+                out[start:stop],
+            )
     _extent(values, extent)
     return squares, _any(flags)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,23 +62,48 @@ def _block(it: Merging, number: int, base, bits, out) -> tuple[float, bool] | No
     sources = [model.source for model in it.models]
     start = number * BLOCK
     sizes = [s.number(start, start + 1) if isinstance(s, KeptBytes) else 0 for s in sources]
-    ends = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    if ends[-1] > MOST:
-        return None
-    positions = it.engine.buffer("positions", (int(ends[-1]),), np.uint32)
-    values = it.engine.buffer("values", (int(ends[-1]),), it.dtype)
-    zeros = True
-    for t, source in enumerate(sources):
-        mine = slice(ends[t], ends[t + 1])
-        if sizes[t]:
-            assert isinstance(source, KeptBytes)
-            kept = source.kept(number, tools, positions[mine])
-            values[mine] = _raw(kept.values, it.dtype)
-        # A zero that all models hold has a sign that the sum does not know.
-        zeros = zeros and bool(sizes[t]) and tools.zeros(values[mine]) > 0
-    if zeros:
-        return None
-    return tools.merge_kept(base, ends, positions, values, it.unequal, it.factor, bits, out)
+    groups = list(_groups(sizes))
+    carried = it.engine.buffer("carried", (2, base.size if len(groups) > 1 else 0), np.float64)
+    carried[:] = 0.0
+    zeros, inexact, squares = True, False, 0.0
+    for group in groups:
+        ends = np.concatenate([[0], np.cumsum(sizes[group])]).astype(np.int64)
+        positions = it.engine.buffer("positions", (int(ends[-1]),), np.uint32)
+        values = it.engine.buffer("values", (int(ends[-1]),), it.dtype)
+        for t, source in enumerate(sources[group]):
+            mine = slice(ends[t], ends[t + 1])
+            if mine.start < mine.stop:
+                assert isinstance(source, KeptBytes)
+                kept = source.kept(number, tools, positions[mine])
+                values[mine] = _raw(kept.values, it.dtype)
+            # A zero that all models hold has a sign that the sum does not know.
+            zeros = zeros and tools.zeros(values[mine]) > 0
+        last = group.stop == len(sources)
+        squares, odd = tools.merge_kept(
+            base,
+            ends,
+            positions,
+            values,
+            it.unequal[group],
+            it.factor,
+            bits,
+            out,
+            carried,
+            last,
+        )
+        inexact = inexact or odd
+    return None if zeros else (squares, inexact)
+
+
+def _groups(sizes: Sequence[int]) -> Iterator[slice]:
+    """Yield runs of models that keep `MOST` entries together, or are one."""
+    first = held = 0
+    for t, size in enumerate(sizes):
+        if t > first and held + size > MOST:
+            yield slice(first, t)
+            first, held = t, 0
+        held += size
+    yield slice(first, len(sizes))
 
 
 def _raw(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
