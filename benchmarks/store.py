@@ -7,7 +7,8 @@ Checkpoints are made as for the other benchmarks: a Llama of 17 million weights 
 noise in each weight of a fine-tuning. At each number of tasks, whole processes are timed: packing
 a fine-tuning, adding the task file, taking it out again, writing the merged model, and
 `breadcrumbs merge` of all task files (on a clock and on processors); with `--mergekit`, a virtual
-environment that has it (or ``make``), also mergekit on all checkpoints, which then stay on disk.
+environment that has it (or ``make``), also mergekit on all checkpoints, which then stay on disk;
+without, what an earlier run found of it stays in ``--output``.
 Sizes are what files take on the disk.
 """
 
@@ -50,6 +51,13 @@ def main() -> None:
                 store.add(f"t{number}", model)
         if options.mergekit == "none":
             shutil.rmtree(model)
+    if options.mergekit == "none" and options.output and Path(options.output).exists():
+        earlier = {
+            row["tasks"]: row for row in json.loads(Path(options.output).read_text())["rows"]
+        }
+        for row in rows:
+            its = earlier.get(row["tasks"], {}).get("mergekit_seconds")
+            row |= {} if its is None else {"mergekit_seconds": its}
     programs.publish("store", {"rows": rows}, options.output, hidden="")
 
 
