@@ -84,6 +84,24 @@ def test_methods_without_their_statistics_are_left_out(family: Family) -> None:
     }
 
 
+def test_more_methods_stand_beside_those_measured(
+    family: Family, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "table1.json"
+    command = ["paper", "table1", "--family", str(folder), "--workers", "1", "--out", str(path)]
+    for method in ("task_arithmetic", "breadcrumbs"):
+        monkeypatch.setattr("sys.argv", [*command, "--methods", method])
+        program.main()
+    found = json.loads(path.read_text())["seeds"]["0"]
+    assert list(found["methods"]) == ["task_arithmetic", "breadcrumbs"]
+    whole = table1.measure(family)
+    assert found["methods"]["breadcrumbs"] == whole["methods"]["breadcrumbs"]
+    assert found["base"] == whole["base"]
+    monkeypatch.setattr("sys.argv", ["paper", "fig8", *command[2:], "--methods", "ties"])
+    with pytest.raises(SystemExit):
+        program.main()
+
+
 def test_a_figure_may_score_fewer_rows(folder: Path) -> None:
     with Family(folder, 0, 1, rows=7) as few, Family(folder, 0, 1) as whole:
         for task in whole.suite.tasks:

@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="default: experiments/results/NAME.json")
     parser.add_argument("--figures", type=Path, default=HERE.parent / "docs" / "figures")
     parser.add_argument("--rows", type=int, help="score so many rows of each task; default: all")
+    parser.add_argument("--methods", nargs="+", help="of table1: these, beside what was measured")
     parser.add_argument("--workers", type=int, default=0, help="processes; default: all cores")
     parser.add_argument("--draw", action="store_true", help="only draw what was measured")
     options = parser.parse_args()
@@ -47,29 +48,42 @@ def main() -> None:
     path = options.out or HERE / "results" / f"{options.name}.json"
     if not options.draw and not options.family:
         parser.error("give --family, or --draw")
+    if options.methods and options.name != "table1":
+        parser.error("--methods goes with table1")
     for seed in [] if options.draw else options.seeds or seeds(options.family):
         say(f"{options.name}: seed {seed}")
         began = time.monotonic()
         with Family(options.family, seed, options.workers, options.rows) as family:
-            measured = figure.measure(family)
+            measured = figure.measure(family, *filter(None, [options.methods]))
         suite = getattr(figure, "SUITE", family.suite.name)
         if options.rows:
             suite += f", {options.rows} rows a task"
-        keep(path, suite, seed, measured, time.monotonic() - began)
+        keep(path, suite, seed, measured, time.monotonic() - began, bool(options.methods))
     figure.draw(json.loads(path.read_text()), options.figures)
 
 
-def keep(path: Path, suite: str, seed: int, measured: dict[str, Any], seconds: float) -> None:
+def keep(
+    path: Path,
+    suite: str,
+    seed: int,
+    measured: dict[str, Any],
+    seconds: float,
+    more: bool = False,
+) -> None:
     """Write what one seed gave beside that of others of the same suite.
 
-    Parts that a figure measures in several runs (sizes of foundations) stand side by side too.
+    Parts that a figure measures in several runs (sizes of foundations, methods) stand side by side.
+    more: whether the seconds are those of another part.
     """
     found = json.loads(path.read_text()) if path.exists() else {}
     if found.get("suite", suite) != suite:
         raise SystemExit(f"{path}: holds results of {found['suite']}, not {suite}. Give --out.")
     found = found or {"suite": suite, "seeds": {}, "seconds": {}}
-    found["seeds"].setdefault(str(seed), {}).update(measured)
-    found["seconds"][str(seed)] = round(seconds)
+    mine = found["seeds"].setdefault(str(seed), {})
+    for part, value in measured.items():
+        both = isinstance(value, dict) and isinstance(mine.get(part), dict)
+        mine[part] = mine[part] | value if both else value
+    found["seconds"][str(seed)] = round(seconds + more * found["seconds"].get(str(seed), 0))
     found["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
     found["version"] = __version__
     found["command"] = f"python -m experiments.paper {path.stem} --family FOLDER"

@@ -7,6 +7,7 @@ list. `fisher` and `regmean` need `python -m experiments.paper.gather` first.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,18 +47,24 @@ TRIED: dict[str, list[dict[str, Any]]] = {
     "karcher": [{}],
     "sce": [{}],
     "cabs": grid(alpha=ALPHAS),
+    "wudi": grid(alpha=[0.7, 1.0, 1.3]),
 }
 AUTHORS = "breadcrumbs (authors)"
 
 
-def measure(family: Family) -> dict[str, Any]:
-    """Return, of each method, what was tried on validation rows, and the test score of the best."""
+def measure(family: Family, methods: Sequence[str] = ()) -> dict[str, Any]:
+    """Return, of each method, what was tried on validation rows, and the test score of the best.
+
+    methods: names of those to measure; all unless told.
+    """
     tried = {name: (name, values) for name, values in TRIED.items()}
     mine = [{**values, "variant": "authors"} for values in TRIED["breadcrumbs"]]
     tried[AUTHORS] = ("breadcrumbs", mine)
     result: dict[str, Any] = {"base": family.base("test"), "fine-tuned": family.own("test")}
     result["methods"] = {}
     for name, (method, values) in tried.items():
+        if methods and name not in methods:
+            continue
         recipes = [family.recipe(method, **parameters) for parameters in values]
         given = [model.statistics for model in recipes[0].models if model.statistics]
         if not all(map(os.path.isfile, given)):
