@@ -1,13 +1,22 @@
-"""Fig. 4: a long sequence of tasks, merged one after the other, parameters from the first ten."""
+"""Fig. 4: a long sequence of tasks, merged one after the other, parameters from the first ten.
+
+For Breadcrumbs a store takes the tasks one by one, so that the sum is kept and each task costs the
+same. Task Arithmetic keeps whole task vectors, of which a store would be as large as the models: it
+is merged again at each point.
+"""
 
 from __future__ import annotations
 
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 from experiments.paper.choosing import COMPARED, mean, settings, summary
 from experiments.paper.drawing import COLOURS, NAMES, drawn
 from experiments.paper.family import Family, say
+
+from breadcrumbs.store import Store
 
 FIRST = 10
 AT = (1, 5, 10, 20, 30, 40, 60, 80, 100, 120, 140, 160, 180, 200)
@@ -28,12 +37,14 @@ def measure(family: Family) -> dict[str, Any]:
         best = max(found, key=lambda one: one.mean)
         setting = dict(best.recipe.parameters)
         sets = [family.tasks[:n] for n in result["at"]]
-        merged = [family.recipe(method, tasks, **setting) for tasks in sets]
-        scored = family.scores(merged, "test", sets, method)
-        result[method] = {
-            "setting": setting,
-            "values": [round(mean(one.normalised), 5) for one in scored],
-        }
+        if method == "breadcrumbs":
+            values, seconds = _stored(family, sets, setting)
+            result["seconds"] = seconds
+        else:
+            merged = [family.recipe(method, tasks, **setting) for tasks in sets]
+            scored = family.scores(merged, "test", sets, method)
+            values = [mean(one.normalised) for one in scored]
+        result[method] = {"setting": setting, "values": [round(value, 5) for value in values]}
         say(f"{method}: {result[method]}")
     base, own = family.base("test"), family.own("test")
     result["base"] = [
@@ -41,6 +52,29 @@ def measure(family: Family) -> dict[str, Any]:
         for n in result["at"]
     ]
     return result
+
+
+def _stored(
+    family: Family, sets: list[list[str]], setting: dict[str, Any]
+) -> tuple[list[float], list[dict[str, float]]]:
+    """Put the tasks into a store; return the scores of its model with each set, and seconds."""
+    values, seconds = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        output, inside = Path(folder, "merged"), 0
+        with Store.create(Path(folder, "store"), family.suite.base, **setting) as store:
+            for tasks in sets:
+                began = time.perf_counter()
+                for name in tasks[inside:]:
+                    store.add(name, family.model(name))
+                added = time.perf_counter()
+                store.merge(output, force=True)
+                merged = time.perf_counter()
+                values.append(mean(family.on(str(output), tasks)))
+                each = (added - began) / (len(tasks) - inside)
+                seconds.append({"add": round(each, 2), "merge": round(merged - added, 2)})
+                inside = len(tasks)
+                say(f"{inside} in the store: {values[-1]:.4f}, {seconds[-1]}")
+    return values, seconds
 
 
 def draw(found: dict[str, Any], folder: Path) -> None:

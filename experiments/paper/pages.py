@@ -143,12 +143,15 @@ def figure3(found: Found) -> str:
 
 
 def figure4(found: Found) -> str:
-    """Return accuracy along the sequence."""
+    """Return accuracy along the sequence, and what a further task costs."""
     every, rows = seeds(found), []
     for i, n in enumerate(every[0]["at"]):
         cells = [percent([one[method]["values"][i] for one in every]) for method in COMPARED]
-        rows.append([str(n), percent([one["base"][i] for one in every]), *cells])
-    return table(["tasks merged", "base", *(NAMES[method] for method in COMPARED)], rows)
+        times = [fmean(one["seconds"][i][key] for one in every) for key in ("add", "merge")]
+        shown = [f"{seconds:.1f} s" for seconds in times]
+        rows.append([str(n), percent([one["base"][i] for one in every]), *cells, *shown])
+    head = ["tasks merged", "base", *(NAMES[method] for method in COMPARED)]
+    return table([*head, "adding one", "writing the model"], rows)
 
 
 def figure5(found: Found) -> str:
