@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,8 @@ from breadcrumbs.errors import MismatchError, ScoreError, SplitError, SuiteError
 from breadcrumbs.evaluate import devices, scores, suite
 from breadcrumbs.evaluate.keys import Keys
 from breadcrumbs.evaluate.pool import Pool, Settings
-from breadcrumbs.evaluate.results import Results, model_hash
+from breadcrumbs.evaluate.results import Results
+from breadcrumbs.hashing import model_hash
 from breadcrumbs.recipe import Model, Recipe
 
 torch = pytest.importorskip("torch")
@@ -106,6 +108,22 @@ def test_a_merged_file_is_found_by_the_hash_of_its_recipe_in_memory(
         assert pool._executor is None, "all rows were there, and a process was started"
     assert [row.value for row in again] == [row.value for row in rows]
     assert {row.label for row in again} == {str(out)}
+
+
+@pytest.mark.parametrize("results", ["r.sqlite", None])
+def test_a_model_that_is_written_again_is_scored_again(
+    family: Path, tmp_path: Path, results: str | None
+) -> None:
+    made, out = suite.load(family / "suite.yaml"), tmp_path / "merged.safetensors"
+    files = [family / "base.safetensors", family / "first.safetensors"]
+    kept = results and str(tmp_path / results)
+    with Pool(made, settings(tmp_path, results=kept, workers=1)) as pool:
+        for number in (0, 1, 0, 1):
+            shutil.copy(files[number], tmp_path / "new")
+            os.replace(tmp_path / "new", out)
+            ((_, (row,)),) = pool.score([(str(out), ["first"])], "test")
+            assert row.model == model_hash(files[number])
+            assert row.value == expected(family, weight(out), "first", "test")
 
 
 def test_a_suite_that_is_tuned_on_has_no_test_rows_in_any_process(

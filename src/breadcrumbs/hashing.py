@@ -143,6 +143,17 @@ def model_hash(
     return found
 
 
+def stamp(path: str) -> tuple[tuple[str, int, int, int], ...]:
+    """Return what changes when something writes to a file or folder, or replaces it.
+
+    The same for whatever is neither, such as a hub id.
+    """
+    where = Path(path)
+    files = sorted(where.iterdir()) if where.is_dir() else [where]
+    found = [(file.name, file.stat()) for file in files if file.exists()]
+    return tuple((name, said.st_ino, said.st_size, said.st_mtime_ns) for name, said in found)
+
+
 def _of_weights(model: Checkpoint, threads: int) -> str:
     hasher = blake3(max_threads=threads or blake3.AUTO)
     buffer = np.empty(0, np.uint8)

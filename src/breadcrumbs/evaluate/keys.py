@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from breadcrumbs.evaluate import heads
-from breadcrumbs.evaluate.results import Key, model_hash
+from breadcrumbs.evaluate.results import Key
 from breadcrumbs.evaluate.task import Split
+from breadcrumbs.hashing import model_hash, stamp
 from breadcrumbs.recipe import Recipe, to_mapping
 from breadcrumbs.tasks import view
 
@@ -19,20 +20,26 @@ if TYPE_CHECKING:
 
 
 class Keys:
-    """The keys of rows of a suite. precision: in which models compute. Hashes are found once."""
+    """The keys of rows of a suite. precision: in which models compute.
+
+    A hash is found once, and again where something wrote to the model.
+    """
 
     def __init__(self, suite: Suite, precision: str):
         self.suite, self.precision = suite, precision
-        self._hashes: dict[str, str] = {}
+        self._hashes: dict[str, tuple[object, str]] = {}
         self._heads: dict[str, str] = {}
         self._foundation = digest([suite.foundation.kind, dict(suite.foundation.settings)])
 
     def of(self, path: str) -> str:
         """Return the hash of a model's weights."""
-        if path not in self._hashes:
+        now = stamp(path)
+        before, found = self._hashes.get(path, (None, ""))
+        if before != now:
             with view.open_model(self.suite.base, path) as model:
-                self._hashes[path] = model_hash(model)
-        return self._hashes[path]
+                found = model_hash(model)
+            self._hashes[path] = now, found
+        return found
 
     @property
     def base(self) -> str:

@@ -20,7 +20,6 @@ import numpy as np
 from breadcrumbs.errors import ResultsError, ScoreError, listing, suggestion
 from breadcrumbs.evaluate import standard_errors
 from breadcrumbs.evaluate.database import Database, Values
-from breadcrumbs.hashing import model_hash as model_hash
 from breadcrumbs.version import __version__
 
 #: The file that commands use unless told.

@@ -98,7 +98,7 @@ class Tuner:
         self, scorer: Scorer, task: Task, rows: Rows, seed: int, saved: Saved, tell: Tell
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return the fine-tuned weights, by the base's names, and what is told of them."""
-        from breadcrumbs.evaluate.results import model_hash
+        from breadcrumbs.hashing import model_hash
 
         settings, validation = self.settings, _read(task, "validation")
         weights = _weights(scorer, settings.freeze)

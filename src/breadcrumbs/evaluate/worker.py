@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from breadcrumbs.checkpoint import Checkpoint
-from breadcrumbs.evaluate.results import Results, Row, model_hash
+from breadcrumbs.evaluate.results import Results, Row
 from breadcrumbs.evaluate.scoring import Scorer
 from breadcrumbs.evaluate.task import Split
+from breadcrumbs.hashing import model_hash, stamp
 from breadcrumbs.recipe import Recipe
 from breadcrumbs.sweep import Sweep
 from breadcrumbs.tasks import view
@@ -33,7 +34,7 @@ class Worker:
             cache=settings.cache,
         )
         self.results = Results(settings.results or ":memory:")
-        self._spec: Spec | None = None
+        self._now: object = None
         self._state: Mapping[str, Any] = {}
         self._hash = ""
         self._opened: Checkpoint | None = None
@@ -51,9 +52,10 @@ class Worker:
 
     def _take(self, spec: Spec) -> None:
         """Make ``spec`` the model that is scored next: open it, or merge it."""
-        if spec == self._spec:
+        now = spec if isinstance(spec, Recipe) else (spec, stamp(spec))
+        if now == self._now:
             return
-        self._spec = None
+        self._now = None
         if isinstance(spec, Recipe):
             self._state = self._sweep.merged(spec)
         else:
@@ -61,7 +63,7 @@ class Worker:
                 self._opened.close()
             self._state = self._opened = view.open_model(self.suite.base, spec)
         self._hash = model_hash(self._state)
-        self._spec = spec
+        self._now = now
 
     def _row(self, spec: Spec, name: str, split: Split) -> Row:
         keys = self.scorer.keys
