@@ -49,10 +49,12 @@ def draw(found: dict[str, Any], folder: Path) -> None:
             cells = average(found, part, across, up)
             columns, rows = sorted({x for x, _ in cells}), sorted({y for _, y in cells})
             values = [[100 * cells.get((x, y), float("nan")) for x in columns] for y in rows]
-            axis.imshow(values, origin="lower", aspect="auto", cmap="viridis")
+            shown = axis.imshow(values, origin="lower", aspect="auto", cmap="viridis")
             for i, line in enumerate(values):
                 for j, value in enumerate(line):
-                    axis.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize=7)
+                    dark = shown.norm(value) < 0.5
+                    settings = {"ha": "center", "va": "center", "fontsize": 7}
+                    axis.text(j, i, f"{value:.1f}", color="white" if dark else "black", **settings)
             axis.set_xticks(range(len(columns)), [f"{x:g}" for x in columns])
             axis.set_yticks(range(len(rows)), [f"{y:g}" for y in rows])
             axis.set_xlabel(across)
