@@ -20,10 +20,11 @@ import argparse
 import gc
 import json
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -35,28 +36,25 @@ from benchmarks import programs
 from breadcrumbs import compression, tasks
 from breadcrumbs.evaluate.weights import Slots, as_torch
 from breadcrumbs.sizes import human
+from breadcrumbs.switching import places
 
 WAYS = ("tall", "files", "emr", "tsv", "load")
-#: A way to put a task in, and what the module is to hold then.
-Way = tuple[Callable[[str], None], Callable[[str], Mapping[str, Any]]]
 
 
 def main() -> None:
     options = _options()
-    torch.set_num_threads(options.threads)
-    import transformers
-
-    config = transformers.AutoConfig.from_pretrained(options.base)
-    kind = getattr(transformers, (config.architectures or ["AutoModel"])[0])
-    module = kind.from_pretrained(options.base, dtype="auto").eval()
     names = [f"task {number + 1}" for number in range(len(options.models))]
     paths = dict(zip(names, options.models, strict=True))
-    result: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        for way in options.ways:
-            result[way] = _measured(way, module, options, paths, Path(folder))
-            print(f"{way}: {json.dumps(result[way])}", flush=True)
-    _result(options, module, result)
+    ways, what = {}, {}
+    for way in options.ways:
+        with (
+            tempfile.TemporaryDirectory(dir=options.folder) as folder,
+            ProcessPoolExecutor(1, get_context("spawn")) as process,  # its memory is that way's
+        ):
+            files = _written(way, options.base, paths, Path(folder))
+            what, ways[way] = process.submit(_measured, way, options, paths, files).result()
+            print(f"{way}: {json.dumps(ways[way])}", flush=True)
+    _result(options, what, ways)
 
 
 def _options() -> argparse.Namespace:
@@ -72,51 +70,49 @@ def _options() -> argparse.Namespace:
 
 
 def _measured(
-    way: str, module: torch.nn.Module, options: Any, paths: dict[str, str], folder: Path
-) -> dict[str, Any]:
-    if way == "load":
-        with breadcrumbs.open(options.base) as base:
-            slots = Slots(module, base, whole=False)
+    way: str, options: argparse.Namespace, paths: dict[str, str], files: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what the module is, and what switching its tasks in one way takes."""
+    import transformers
 
-            def load(task: str | None) -> None:
-                _load(slots, options.base if task is None else paths[task])
-
-            def loaded(task: str) -> Mapping[str, Any]:
-                return breadcrumbs.open(paths[task])
-
-            seconds = _timed(load, loaded, slots, list(paths), options.rounds)
-            load(None)
-        return seconds
-    files = _written(way, options.base, paths, folder)
+    torch.set_num_threads(options.threads)
+    config = transformers.AutoConfig.from_pretrained(options.base)
+    kind = getattr(transformers, (config.architectures or ["AutoModel"])[0])
+    module = kind.from_pretrained(options.base, dtype="auto").eval()
+    size = sum(parameter.numel() for parameter in module.parameters())
+    what = {"parameters": size, "dtype": str(next(module.parameters()).dtype)}
     with breadcrumbs.open(options.base) as base:
         slots = Slots(module, base, whole=False)
+        if way == "load":
+
+            def load(task: str) -> None:
+                _load(slots, paths[task])
+
+            return what, _timed(load, lambda t: breadcrumbs.open(paths[t]), slots, paths, options)
+
+        def wanted(task: str) -> Mapping[str, Any]:
+            if way == "files":
+                return tasks.opened(base, files[list(paths).index(task)])
+            return compression.model(files, task, options.base)
+
+        places.kernels()  # the program itself is not counted
         gc.collect()
         began, before = time.perf_counter(), _resident()
         switch = breadcrumbs.switch(module, files, base=options.base)
         opened, held = time.perf_counter() - began, _resident() - before
-
-        def wanted(task: str) -> Mapping[str, Any]:
-            if way == "files":
-                return tasks.opened(base, folder / f"{task}.safetensors")
-            return compression.model(files, task, options.base)
-
         with switch:
-            seconds = _timed(switch.put, wanted, slots, list(paths), options.rounds)
+            seconds = _timed(switch.put, wanted, slots, paths, options)
         if not all(_same(slots, name, base[name]) for name in slots.names):
-            sys.exit(f"{way}: the base did not come back")
-    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    for path in folder.glob("*.safetensors"):
-        path.unlink()
-    return {
-        **seconds,
-        "opened_in_seconds": opened,
-        "memory": human(max(0, held)),
-        "bytes_on_disk": size,
-    }
+            raise SystemExit(f"{way}: the base did not come back")
+    size = sum(Path(file).stat().st_size for file in (files if way == "files" else [files]))
+    memory = human(max(0, held))
+    return what, {**seconds, "opened_in_seconds": opened, "memory": memory, "bytes_on_disk": size}
 
 
 def _written(way: str, base: str, paths: dict[str, str], folder: Path) -> Any:
-    """Return the file or files that a way takes."""
+    """Write and return the file or files that a way takes."""
+    if way == "load":
+        return None
     if way != "files":
         path = folder / f"{way}.safetensors"
         compression.compress(base, list(paths.values()), path, names=list(paths), method=way)
@@ -140,15 +136,15 @@ def _timed(
     put: Callable[[str], None],
     wanted: Callable[[str], Mapping[str, Any]],
     slots: Slots,
-    names: list[str],
-    rounds: int,
+    names: Iterable[str],
+    options: argparse.Namespace,
 ) -> dict[str, float]:
     """Return the seconds of a switch, on the clock and on processors.
 
     What the module holds is checked after the first switch to each task.
     """
     seconds: list[tuple[float, float]] = []
-    for number in range(rounds + 1):  # the first one warms up
+    for number in range(options.rounds + 1):  # the first one warms up
         for name in names:
             began = time.perf_counter(), time.process_time()
             put(name)
@@ -159,7 +155,7 @@ def _timed(
             state = wanted(name)
             wrong = [key for key in slots.names if not _same(slots, key, state[key])]
             if wrong:
-                sys.exit(f"{name}: the module holds something else in {wrong[:3]}")
+                raise SystemExit(f"{name}: the module holds something else in {wrong[:3]}")
     clock, processors = zip(*seconds, strict=True)
     return {
         "seconds": statistics.median(clock),
@@ -177,23 +173,14 @@ def _resident() -> int:
     return next(int(line.split()[1]) << 10 for line in status.splitlines() if "VmRSS" in line)
 
 
-def _result(options: argparse.Namespace, module: torch.nn.Module, ways: dict[str, Any]) -> None:
-    result = {
-        "parameters": sum(p.numel() for p in module.parameters()),
-        "dtype": str(next(module.parameters()).dtype),
-        "tasks": len(options.models),
-        "threads": options.threads,
-        "ways": ways,
-        "machine": programs.machine(),
-    }
+def _result(options: argparse.Namespace, what: dict[str, Any], ways: dict[str, Any]) -> None:
+    result = {**what, "tasks": len(options.models), "threads": options.threads, "ways": ways}
     if "load" in ways:
         for clock in ("seconds", "cpu_seconds"):
             result[f"times_fewer_{clock}_than_loading"] = {
                 way: ways["load"][clock] / found[clock] for way, found in ways.items()
             }
-    print(json.dumps(result, indent=2))
-    if options.output:
-        Path(options.output).write_text(json.dumps(result, indent=2) + "\n")
+    programs.publish("switch", result, options.output, hidden="")
 
 
 if __name__ == "__main__":
