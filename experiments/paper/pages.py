@@ -43,8 +43,9 @@ def made(found: Found) -> str:
     """Return how numbers were made, as a line."""
     each = sum(found["seconds"].values()) / len(found["seconds"]) / 60
     number = len(found["seeds"])
+    over = f"Mean ± standard error over {number} seeds" if number > 1 else "One seed"
     return (
-        f"\n\nMean ± standard error over {number} seeds of fine-tuning; {found['suite']}."
+        f"\n\n{over} of fine-tuning; {found['suite']}."
         f" `{found['command']}`; {each:.0f} min a seed ({found['machine']})."
     )
 
