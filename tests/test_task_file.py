@@ -337,3 +337,22 @@ def test_sums_make_no_finetuning_whole(tmp_path, monkeypatch, kernel, weights, m
     monkeypatch.setattr(KeptBytes, "read_into", refuse)
     monkeypatch.setattr(summing, "MOST", most)  # 450 entries are kept of each: in groups of 2, 1
     assert_same(breadcrumbs.merge(base, files, **settings), expected)
+
+
+@pytest.mark.parametrize("kernel", ["plain", "compiled"])
+def test_sums_of_terms_that_differ_much_make_no_finetuning_whole(
+    tmp_path: Path, monkeypatch, kernel
+) -> None:
+    rng = np.random.default_rng(0)
+    base = {"w": (rng.normal(0, 1, 3000) * 2.0 ** rng.integers(-40, 0, 3000)).astype(np.float32)}
+    models = [{"w": base["w"] + rng.normal(0, 0.1, 3000).astype(np.float32)} for _ in range(5)]
+    files = [tmp_path / f"t{i}.safetensors" for i in range(5)]
+    for model, file in zip(models, files, strict=True):
+        tasks.pack(base, model, file)
+    expected = breadcrumbs.merge(base, models, kernel=kernel, alpha=0.3)
+
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("a fine-tuning is made whole")
+
+    monkeypatch.setattr(KeptBytes, "read_into", refuse)
+    assert_same(breadcrumbs.merge(base, files, kernel=kernel, alpha=0.3), expected)

@@ -125,6 +125,8 @@ class Merging:
         )
         #: Whether all models are the base but for what task files keep, and are added up.
         self.sparse = self.linear and not self.counting and summing.apply(self)
+        #: Whether their sums are to be pairs of numbers; `summing.merge` finds that out.
+        self.pairs = False
         #: Whether the fused kernels do: few models and plain dtypes.
         self.fused = len(self.models) <= FUSED and self.dtype != np.float64 and tensor.dtype in _RAW
         #: The weights as they take them.

@@ -40,7 +40,22 @@ def apply(it: Merging) -> bool:
 
 
 def merge(it: Merging, segment: Segment, report: SegmentReport) -> np.ndarray | None:
-    """Return the merged segment, which begins with a block, or None where it may not be exact."""
+    """Return the merged segment, which begins with a block, or None where it may not be exact.
+
+    Where float64 may not hold a sum without weights, that of many models, it is a pair as with
+    weights, there and in what follows of the tensor.
+    """
+    if not it.pairs:
+        found = _merged(it, segment, it.unequal, report)
+        if found is not None or it.unequal.size:
+            return found
+        it.pairs = True
+    return _merged(it, segment, np.ones(len(it.models)), report)
+
+
+def _merged(
+    it: Merging, segment: Segment, weights: np.ndarray, report: SegmentReport
+) -> np.ndarray | None:
     n = segment.stop - segment.start
     out = it.raw_buffer(n)
     (base,) = it.engine.load([it.tensor.base], segment.start, n, it.dtype)
@@ -48,15 +63,18 @@ def merge(it: Merging, segment: Segment, report: SegmentReport) -> np.ndarray | 
     bits = np.array(plain.NO_EXTENT, np.uint32)
     for start in range(0, n, BLOCK):
         run = slice(start, min(n, start + BLOCK))
-        found = _block(it, (segment.start + start) // BLOCK, base[run], bits, out[run])
+        number = (segment.start + start) // BLOCK
+        found = _block(it, number, weights, base[run], bits, out[run])
         if found is None:
             return None
         squares, exact = squares + found[0], exact and not found[1]
-    inexact = not exact if it.unequal.size else None
+    inexact = not exact if weights.size else None
     return it.accept(it.factor * it.factor * squares, inexact, bits, out, report)
 
 
-def _block(it: Merging, number: int, base, bits, out) -> tuple[float, bool] | None:
+def _block(
+    it: Merging, number: int, weights: np.ndarray, base, bits, out
+) -> tuple[float, bool] | None:
     """Merge one block into ``out``; None where that needs the whole fine-tunings."""
     tools = kernels.of_kept(it.kernels)
     sources = [model.source for model in it.models]
@@ -84,7 +102,7 @@ def _block(it: Merging, number: int, base, bits, out) -> tuple[float, bool] | No
             ends,
             positions,
             values,
-            it.unequal[group],
+            weights[group],
             it.factor,
             bits,
             out,
