@@ -108,16 +108,24 @@ def _clip_tokenizer(folder):
     import tokenizers
     import transformers
 
+    marks = ["<|startoftext|>", "<|endoftext|>"]
+    words = sorted({w for name in SHAPES for w in (*name.split(), "a", "photo", "of", "drawing")})
+    merges, pieces = [], {*".,abcdefghijklmnopqrstuvwxyz", ".</w>", ",</w>"}
+    for word in words:  # from the left to the right; a trainer takes equal pairs in any order
+        *first, last = word
+        parts = [*first, f"{last}</w>"]
+        pieces |= {*parts}
+        for i in range(1, len(parts)):
+            merges.append(("".join(parts[:i]), parts[i]))
+            pieces.add("".join(parts[: i + 1]))
+    vocabulary = {piece: i for i, piece in enumerate([*marks, *sorted(pieces)])}
     made = tokenizers.Tokenizer(
-        tokenizers.models.BPE(end_of_word_suffix="</w>", unk_token="<|endoftext|>")
+        tokenizers.models.BPE(
+            vocabulary, list(dict.fromkeys(merges)), end_of_word_suffix="</w>", unk_token=marks[1]
+        )
     )
     made.normalizer = tokenizers.normalizers.Lowercase()
     made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    marks = ["<|startoftext|>", "<|endoftext|>"]
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=120, special_tokens=marks, end_of_word_suffix="</w>"
-    )
-    made.train_from_iterator([f"a photo of a {name}, a drawing." for name in SHAPES], trainer)
     start, end = (made.token_to_id(mark) for mark in marks)
     made.post_processor = tokenizers.processors.TemplateProcessing(
         single=f"{marks[0]} $A {marks[1]}", special_tokens=[(marks[0], start), (marks[1], end)]
@@ -142,14 +150,15 @@ def t5(tmp_path_factory):
     transformers = pytest.importorskip("transformers")
     import tokenizers
 
-    made = tokenizers.Tokenizer(tokenizers.models.Unigram())
+    corpus = [PARAPHRASE.format(*pair) for pair in PAIRS] + list(WORDS)
+    words = {f"\u2581{word}" for text in corpus for word in text.split()}
+    pairs = {word[i : i + 2] for word in words for i in range(len(word) - 1)}
+    letters = {letter for word in words for letter in word}
+    vocabulary = [(mark, 0.0) for mark in ("<pad>", "</s>", "<unk>")]
+    vocabulary += [(piece, -4.0 - len(piece)) for piece in sorted(pairs | letters)]
+    made = tokenizers.Tokenizer(tokenizers.models.Unigram(vocabulary, unk_id=2))
     made.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
     made.decoder = tokenizers.decoders.Metaspace()
-    trainer = tokenizers.trainers.UnigramTrainer(
-        vocab_size=90, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>"
-    )
-    corpus = [PARAPHRASE.format(*pair) for pair in PAIRS] + list(WORDS)
-    made.train_from_iterator(corpus, trainer)
     made.post_processor = tokenizers.processors.TemplateProcessing(
         single="$A </s>", special_tokens=[("</s>", made.token_to_id("</s>"))]
     )
