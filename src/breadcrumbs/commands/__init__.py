@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from breadcrumbs import cache
 from breadcrumbs.errors import BreadcrumbsError, printable
 
 if TYPE_CHECKING:
@@ -79,6 +78,7 @@ def pair(text: str) -> tuple[str, str]:
 
 def scoring(options: Mapping[str, Any]) -> Settings:
     """Return how to score, of --results, --workers, --device and --precision."""
+    from breadcrumbs import cache
     from breadcrumbs.evaluate.pool import Settings
 
     return Settings(
