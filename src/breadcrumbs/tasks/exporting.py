@@ -142,9 +142,9 @@ def _adapter(plan: Plan, output: Path, rank: int, force: bool) -> dict[str, floa
     entries = [Entry(n, NAMES[x.dtype], x.shape) for n, x in made.tensors.items()]
     data = [header(entries, said)]
     data += [np.ascontiguousarray(x).reshape(-1).view(np.uint8).data for x in made.tensors.values()]
-    _put(output / f"{adapters.WEIGHTS}.safetensors", iter(data))
+    writing.whole(output / f"{adapters.WEIGHTS}.safetensors", data)
     config = json.dumps(_config(plan, made, rank), indent=2).encode()
-    _put(output / adapters.CONFIG, iter([config]))
+    writing.whole(output / adapters.CONFIG, [config])
     return error
 
 
@@ -264,7 +264,7 @@ def _patch(plan: Plan, output: Path, force: bool) -> None:
             for _, values in _coordinates(tensor, model):
                 yield values.tobytes()
 
-    _put(output, data())
+    writing.whole(output, data())
 
 
 def _coordinates(tensor: TensorPlan, model: Tensor) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -276,17 +276,3 @@ def _coordinates(tensor: TensorPlan, model: Tensor) -> Iterator[tuple[np.ndarray
         model.read_into(start, values)
         at = np.flatnonzero(writing.differ(base, values))
         yield start + at, values[at]
-
-
-def _put(path: Path, pieces: Iterator[Any]) -> None:
-    """Write a file, which takes its name when it is whole."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "wb") as file:
-            for piece in pieces:
-                file.write(piece)
-        os.replace(partial, path)
-    except BaseException:
-        with suppress(OSError):
-            partial.unlink()
-        raise

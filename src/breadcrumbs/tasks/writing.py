@@ -121,14 +121,23 @@ def write(output: Path, said: About, tables: Mapping[str, bytes], parts: Sequenc
     text = about.text(said)
     metadata = {about.KEY: text, about.HASH: about.digest(text, tables)}
     parts = sorted(parts, key=lambda part: not part[0].name.startswith(BLOCKS))  # tables first
-    partial = output.with_name(output.name + ".partial")
+
+    def data() -> Iterable[bytes | memoryview]:
+        yield header([entry for entry, _ in parts], metadata)
+        for _, pieces in parts:
+            yield from pieces()
+
+    whole(output, data())
+
+
+def whole(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
+    """Write a file, which takes its name when it is whole."""
+    partial = path.with_name(path.name + ".partial")
     try:
         with open(partial, "wb") as file:
-            file.write(header([entry for entry, _ in parts], metadata))
-            for _, pieces in parts:
-                for piece in pieces():
-                    file.write(piece)
-        os.replace(partial, output)
+            for piece in pieces:
+                file.write(piece)
+        os.replace(partial, path)
     except BaseException:
         with suppress(OSError):
             partial.unlink()
