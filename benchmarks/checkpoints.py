@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
+
+from benchmarks import programs
 
 DTYPES = {
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
@@ -62,8 +62,7 @@ def make(folder: Path, size: Size, number: int) -> Path:
     out = folder / name / ("base" if number == 0 else f"ft{number}")
     if (out / "config.json").exists():
         return out
-    with ProcessPoolExecutor(1, get_context("spawn")) as process:
-        process.submit(_write, out, size, number).result()
+    programs.apart(_write, out, size, number)
     return out
 
 

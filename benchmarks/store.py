@@ -56,8 +56,8 @@ def main() -> None:
             row["tasks"]: row for row in json.loads(Path(options.output).read_text())["rows"]
         }
         for row in rows:
-            its = earlier.get(row["tasks"], {}).get("mergekit_seconds")
-            row |= {} if its is None else {"mergekit_seconds": its}
+            its = earlier.get(row["tasks"], {})
+            row |= {key: its[key] for key in its if key == "mergekit_seconds"}
     programs.publish("store", {"rows": rows}, options.output, hidden="")
 
 

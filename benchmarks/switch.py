@@ -23,8 +23,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +45,9 @@ def main() -> None:
     paths = dict(zip(names, options.models, strict=True))
     ways, what = {}, {}
     for way in options.ways:
-        with (
-            tempfile.TemporaryDirectory(dir=options.folder) as folder,
-            ProcessPoolExecutor(1, get_context("spawn")) as process,  # its memory is that way's
-        ):
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             files = _written(way, options.base, paths, Path(folder))
-            what, ways[way] = process.submit(_measured, way, options, paths, files).result()
+            what, ways[way] = programs.apart(_measured, way, options, paths, files)
             print(f"{way}: {json.dumps(ways[way])}", flush=True)
     _result(options, what, ways)
 
