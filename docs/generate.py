@@ -119,13 +119,13 @@ def store_table() -> str:
     }
     sizes = {"tasks_mb": "task files", "sums_mb": "running sum"}
     head = ["tasks", *times.values(), *sizes.values(), "checkpoints"]
-    rows = [head, ["---"] * len(head)]
+    rows = []
     for row in found["rows"]:
         cells = [f"{row[f'{key}_seconds']:.1f} s" for key in times]
         cells += [f"{row[key]:,.0f} MB" for key in sizes]
         whole = row["tasks"] * row["model_mb"]
         rows.append([str(row["tasks"]), *cells, f"{whole:,.0f} MB"])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return pages.table(head, rows)
 
 
 def task_example() -> str:

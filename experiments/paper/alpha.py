@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from experiments.paper.family import Family, say
 from experiments.paper.table1 import ALPHAS, LARGE
 
 from breadcrumbs import automatic, merging
+from breadcrumbs.recipe import Recipe
 
 #: Results of several families stand side by side, by the names of their suites.
 SUITE = "several suites"
@@ -30,31 +33,52 @@ CASES: list[tuple[str, dict[str, Any], tuple[float, ...]]] = [
 def measure(family: Family) -> dict[str, Any]:
     """Return a row for each case and number of tasks: both alphas and what they score on test."""
     rows = []
-    for size in sizes(family):
-        tasks = family.tasks[:size]
-        for method, values, alphas in CASES:
-            if method == "consensus" and size < 4:
-                continue  # two masks that agree are few, or none
-            recipes = [family.recipe(method, tasks, **values, alpha=alpha) for alpha in alphas]
-            tried = family.scores(recipes, "validation", [tasks] * len(recipes), method)
-            best = max(tried, key=lambda one: one.mean).recipe
-            with merging.opened(family.recipe(method, tasks, **values, alpha="auto")) as plan:
-                found = automatic.fixed(plan, threads=2).recipe.parameters["alpha"]
-            mine = family.recipe(method, tasks, **values, alpha=found)
-            chosen, auto = family.scores([best, mine], "test", [tasks] * 2)
-            rows.append(
-                {
-                    "tasks": size,
-                    "method": method,
-                    "parameters": values,
-                    "chosen": best.parameters["alpha"],
-                    "chosen test": round(chosen.mean, 5),
-                    "auto": found,
-                    "auto test": round(auto.mean, 5),
-                }
-            )
-            say(str(rows[-1]))
+    for case in cases(family):
+        tasks = [case.tasks] * len(case.alphas)
+        recipes = [case.recipe(family, alpha) for alpha in case.alphas]
+        tried = family.scores(recipes, "validation", tasks, case.method)
+        best = max(tried, key=lambda one: one.mean).recipe
+        mine = case.recipe(family, case.auto)
+        chosen, auto = family.scores([best, mine], "test", [case.tasks] * 2)
+        rows.append(
+            {
+                "tasks": len(case.tasks),
+                "method": case.method,
+                "parameters": case.values,
+                "chosen": best.parameters["alpha"],
+                "chosen test": round(chosen.mean, 5),
+                "auto": case.auto,
+                "auto test": round(auto.mean, 5),
+            }
+        )
+        say(str(rows[-1]))
     return {family.suite.name: rows}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method with its values, for some tasks. alphas: to choose from; auto: what auto picks."""
+
+    tasks: list[str]
+    method: str
+    values: dict[str, Any]
+    alphas: tuple[float, ...]
+    auto: float
+
+    def recipe(self, family: Family, alpha: float) -> Recipe:
+        return family.recipe(self.method, self.tasks, **self.values, alpha=alpha)
+
+
+def cases(family: Family, least: int = 1) -> Iterator[Case]:
+    """Yield every case for every number of tasks from ``least`` on."""
+    for size in sizes(family):
+        for method, values, alphas in CASES:
+            if size < max(least, 4 if method == "consensus" else 1):
+                continue  # of few masks, few or none agree in an entry
+            tasks = family.tasks[:size]
+            with merging.opened(family.recipe(method, tasks, **values, alpha="auto")) as plan:
+                auto = automatic.fixed(plan, threads=2).recipe.parameters["alpha"]
+            yield Case(tasks, method, values, alphas, auto)
 
 
 def sizes(family: Family) -> list[int]:

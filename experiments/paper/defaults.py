@@ -8,33 +8,32 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from experiments.paper.alpha import CASES, sizes
+from experiments.paper import alpha
 from experiments.paper.drawing import COLOURS, NAMES, drawn
 from experiments.paper.family import Family, say
 
-from breadcrumbs import automatic, merging
-
-#: Results of several families stand side by side, by the names of their suites.
-SUITE = "several suites"
+#: Results of several families stand side by side, as those of alpha do.
+SUITE = alpha.SUITE
 
 
 def measure(family: Family) -> dict[str, Any]:
     """Return a row for each number of tasks and case: validation scores by alpha, and by auto's."""
     rows = []
-    for size in [size for size in sizes(family) if size > 1]:
-        tasks = family.tasks[:size]
-        for method, values, alphas in CASES:
-            if method == "consensus" and size < 4:
-                continue  # two masks that agree are few, or none
-            with merging.opened(family.recipe(method, tasks, **values, alpha="auto")) as plan:
-                auto = automatic.fixed(plan, threads=2).recipe.parameters["alpha"]
-            tried = [family.recipe(method, tasks, **values, alpha=a) for a in (*alphas, auto)]
-            scored = family.scores(tried, "validation", [tasks] * len(tried), method)
-            *fixed, last = [round(one.mean, 5) for one in scored]
-            found = {str(alpha): value for alpha, value in zip(alphas, fixed, strict=True)}
-            row = {"tasks": size, "method": method, "parameters": values}
-            rows.append(row | {"values": found | {"auto": last}, "auto": auto})
-            say(str(rows[-1]))
+    for case in alpha.cases(family, least=2):
+        alphas = (*case.alphas, case.auto)
+        tried = [case.recipe(family, value) for value in alphas]
+        scored = family.scores(tried, "validation", [case.tasks] * len(tried), case.method)
+        means = [round(one.mean, 5) for one in scored]
+        rows.append(
+            {
+                "tasks": len(case.tasks),
+                "method": case.method,
+                "parameters": case.values,
+                "values": dict(zip([*map(str, case.alphas), "auto"], means, strict=True)),
+                "auto": case.auto,
+            }
+        )
+        say(str(rows[-1]))
     return {family.suite.name: rows}
 
 
@@ -54,9 +53,9 @@ def losses(found: dict[str, Any]) -> dict[str, dict[str, dict[tuple[str, int], f
                 ]
                 best = max(value for one in same for value in one["values"].values())
                 mine = every.setdefault(row["method"], {})
-                for alpha, value in row["values"].items():
+                for picked, value in row["values"].items():
                     setting = ", ".join(f"{k} {v}" for k, v in row["parameters"].items())
-                    name = f"{setting}, alpha {alpha}" if setting else f"alpha {alpha}"
+                    name = f"{setting}, alpha {picked}" if setting else f"alpha {picked}"
                     place = mine.setdefault(name, {}).setdefault((suite, row["tasks"]), [])
                     place.append(best - value)
     return {

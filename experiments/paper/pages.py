@@ -68,7 +68,7 @@ def table1(found: Found) -> str:
         sum(value / mine[name] for name, value in one["base"].items()) / len(mine)
         for one, mine in zip(every, own, strict=True)
     ]
-    raw = [sum(one["base"].values()) / len(one["base"]) for one in every]
+    raw = [fmean(one["base"].values()) for one in every]
     rows = [["base", percent(base), percent(raw), "", ""]]
     names = [name for name in every[0]["methods"] if all(name in one["methods"] for one in every)]
     for name in sorted(names, key=lambda n: sum(one["methods"][n]["test"] for one in every)):
@@ -85,7 +85,7 @@ def table1(found: Found) -> str:
                 settings(chosen),
             ]
         )
-    raw = [sum(one.values()) / len(one) for one in own]
+    raw = [fmean(one.values()) for one in own]
     rows.append(["fine-tuned, each on its task", "100", percent(raw), "", ""])
     head = ["method", "normalised, %", "raw, %", "validation, %", "chosen"]
     return table(head, rows)
@@ -176,7 +176,7 @@ def figure6(found: Found) -> str:
     rows = []
     every = seeds(found)
     for method in COMPARED:
-        means = [sum(one["values"][method]) / len(one["values"][method]) for one in every]
+        means = [fmean(one["values"][method]) for one in every]
         rows.append(
             [NAMES[method], percent(means), settings([s["settings"][method] for s in every])]
         )
@@ -223,7 +223,7 @@ def figure8(found: Found) -> str:
         largest = 0.0
         for one in seeds(found):
             values = list(map(abs, fig8.pairs(one[kind])))
-            means.append(sum(values) / len(values))
+            means.append(fmean(values))
             largest = max(largest, *values)
         mean, error = summary(means)
         rows.append([name, f"{mean:.4f} ± {error:.4f}", f"{largest:.4f}"])
@@ -278,11 +278,11 @@ def automatic(found: Found) -> str:
     rows = []
     for case in dict.fromkeys(case for _, _, case in gains):
         cells = [gains.get((*column, case)) for column in columns]
-        shown = [f"{100 * sum(c) / len(c):+.1f}" if c else "" for c in cells]
+        shown = [f"{100 * fmean(c):+.1f}" if c else "" for c in cells]
         rows.append([case, *shown])
     head = [f"{suite}, {size} tasks" for suite, size in columns]
-    worst = min(gains, key=lambda key: sum(gains[key]) / len(gains[key]))
-    mean = sum(gains[worst]) / len(gains[worst])
+    worst = min(gains, key=lambda key: fmean(gains[key]))
+    mean = fmean(gains[worst])
     text = f"At worst, mean over seeds: {100 * mean:+.2f} points ({worst[2]}, {worst[1]} tasks)."
     return f"{table(['points by which auto differs', *head], rows)}\n\n{text}"
 
@@ -313,8 +313,8 @@ def encodings(found: Found) -> str:
             [
                 {"breadcrumbs": "10 %", "whole": "all"}[cut],
                 f"`{encoding}`",
-                f"{sum(one['share'] for one in mine) / len(mine):.3f}",
-                f"{sum(one['bits'] for one in mine) / len(mine):.2f}",
+                f"{fmean(one['share'] for one in mine):.3f}",
+                f"{fmean(one['bits'] for one in mine):.2f}",
                 percent([one["error"] for one in mine]),
                 percent([one["alone"] for one in mine]),
                 percent([one["alone, chosen"] for one in mine]),
@@ -336,7 +336,7 @@ def stored(found: Found) -> str:
             [
                 f"{row['action']} {row['name']}",
                 str(len(row["tasks"])),
-                f"{sum(sizes) / len(sizes) / 1e6:.2f} MB" if row["action"] == "add" else "",
+                f"{fmean(sizes) / 1e6:.2f} MB" if row["action"] == "add" else "",
                 *(f"{seconds:.1f} s" for seconds in times),
                 "yes" if all(one["same bits"] for one in mine) else "NO",
                 percent([one["normalised"] for one in mine]),
