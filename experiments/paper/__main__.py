@@ -73,13 +73,14 @@ def keep(
     """Write what one seed gave beside that of others of the same suite.
 
     Parts that a figure measures in several runs (sizes of foundations, methods) stand side by side.
-    more: whether the seconds are those of another part.
+    more: whether the seconds are those of another part; parts that are new here always are.
     """
     found = json.loads(path.read_text()) if path.exists() else {}
     if found.get("suite", suite) != suite:
         raise SystemExit(f"{path}: holds results of {found['suite']}, not {suite}. Give --out.")
     found = found or {"suite": suite, "seeds": {}, "seconds": {}}
     mine = found["seeds"].setdefault(str(seed), {})
+    more = more or not measured.keys() <= mine.keys()
     for part, value in measured.items():
         both = isinstance(value, dict) and isinstance(mine.get(part), dict)
         mine[part] = mine[part] | value if both else value
