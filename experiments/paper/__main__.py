@@ -22,6 +22,7 @@ NAMES = (
     *FIGURES,
     "table2",
     "tall",
+    "votes",
     "alpha",
     "defaults",
     "encodings",

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from experiments.paper import alpha, defaults, fig2, fig3, fig5, fig8, fig9, tall
+from experiments.paper import alpha, defaults, fig2, fig3, fig5, fig8, fig9, tall, votes
 from experiments.paper.choosing import COMPARED, summary
 from experiments.paper.drawing import NAMES
 
@@ -271,6 +271,15 @@ def masks(found: Found) -> str:
     return table(head, rows)
 
 
+def voted(found: Found) -> str:
+    """Return how many masks have the weights that were changed."""
+    rows = []
+    for size, every in votes.shares(found).items():
+        rows.append([size, *(percent([one[kind] for one in every]) for kind in every[0])])
+    says = ("no mask (catastrophic)", "one (selfish)", "some (general)", "all (universal)")
+    return table(["tasks", *(f"in {what}, %" for what in says)], rows)
+
+
 def automatic(found: Found) -> str:
     """Return what `alpha: auto` loses."""
     gains = alpha.losses(found)
@@ -382,6 +391,7 @@ TABLES: dict[str, Callable[[Found], str]] = {
     "fig8": figure8,
     "fig9": figure9,
     "tall": masks,
+    "votes": voted,
     "alpha": automatic,
     "defaults": settled,
     "encodings": encodings,
