@@ -16,7 +16,8 @@ from pathlib import Path
 import click
 import ml_dtypes
 import numpy as np
-from experiments.paper import pages
+from experiments.paper import pages as figures
+from experiments.paper.tables import markdown
 
 from breadcrumbs import show
 from breadcrumbs.cli import main as program
@@ -125,7 +126,7 @@ def store_table() -> str:
         cells += [f"{row[key]:,.0f} MB" for key in sizes]
         whole = row["tasks"] * row["model_mb"]
         rows.append([str(row["tasks"]), *cells, f"{whole:,.0f} MB"])
-    return pages.table(head, rows)
+    return markdown(head, rows)
 
 
 def task_example() -> str:
@@ -162,8 +163,8 @@ def _filled(text: str, name: str, made: str) -> str:
 def paper_page() -> str:
     """Return docs/paper.md with the tables of what was measured."""
     text = (HERE / "paper.md").read_text(encoding="utf-8")
-    for name in pages.TABLES:
-        text = _filled(text, name, pages.filled(name))
+    for name in figures.NAMES:
+        text = _filled(text, name, figures.filled(name))
     return text
 
 

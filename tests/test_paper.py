@@ -54,7 +54,7 @@ def few(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setattr(encodings, "ALPHAS", {"breadcrumbs": (0.5, 1.0), "whole": (0.3, 0.5)})
 
 
-@pytest.mark.parametrize("name", program.NAMES)
+@pytest.mark.parametrize("name", pages.NAMES)
 def test_every_figure_is_measured_and_drawn(
     name: str, family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,23 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments.paper.family import Family, say, seeds
+from experiments.paper.pages import NAMES, RESULTS
 
 from breadcrumbs.version import __version__
 
 HERE = Path(__file__).resolve().parent.parent
-FIGURES = ("fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8", "fig9")
-NAMES = (
-    "table1",
-    *FIGURES,
-    "table2",
-    "tall",
-    "votes",
-    "alpha",
-    "defaults",
-    "encodings",
-    "store",
-    "compressed",
-)
 
 
 def main() -> None:
@@ -46,7 +34,7 @@ def main() -> None:
     parser.add_argument("--draw", action="store_true", help="only draw what was measured")
     options = parser.parse_args()
     figure = importlib.import_module(f"experiments.paper.{options.name}")
-    path = options.out or HERE / "results" / f"{options.name}.json"
+    path = options.out or RESULTS / f"{options.name}.json"
     if not options.draw and not options.family:
         parser.error("give --family, or --draw")
     if options.methods and options.name != "table1":

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from experiments.paper.drawing import COLOURS, NAMES, drawn
 from experiments.paper.family import Family, say
 from experiments.paper.table1 import ALPHAS, LARGE
+from experiments.paper.tables import by_seed, markdown
 
 from breadcrumbs import automatic, merging
 from breadcrumbs.recipe import Recipe
@@ -90,7 +92,7 @@ def sizes(family: Family) -> list[int]:
 def losses(found: dict[str, Any]) -> dict[tuple[str, int, str], list[float]]:
     """Return (suite, tasks, case) -> what auto gains (below 0: loses), by seed."""
     result: dict[tuple[str, int, str], list[float]] = {}
-    for seed in found["seeds"].values():
+    for seed in by_seed(found):
         for suite, rows in seed.items():
             for row in rows:
                 tails = ", ".join(f"{key} {value}" for key, value in row["parameters"].items())
@@ -100,10 +102,26 @@ def losses(found: dict[str, Any]) -> dict[tuple[str, int, str], list[float]]:
     return result
 
 
+def table(found: dict[str, Any]) -> str:
+    """Return what `alpha: auto` loses."""
+    gains = losses(found)
+    columns = list(dict.fromkeys((suite, size) for suite, size, _ in gains))
+    rows = []
+    for case in dict.fromkeys(case for _, _, case in gains):
+        cells = [gains.get((*column, case)) for column in columns]
+        shown = [f"{100 * fmean(c):+.1f}" if c else "" for c in cells]
+        rows.append([case, *shown])
+    head = [f"{suite}, {size} tasks" for suite, size in columns]
+    worst = min(gains, key=lambda key: fmean(gains[key]))
+    mean = fmean(gains[worst])
+    text = f"At worst, mean over seeds: {100 * mean:+.2f} points ({worst[2]}, {worst[1]} tasks)."
+    return f"{markdown(['points by which auto differs', *head], rows)}\n\n{text}"
+
+
 def draw(found: dict[str, Any], folder: Path) -> None:
     """Draw what auto scores against what the chosen alpha does, a point for each case and seed."""
     with drawn(folder / "alpha.svg", 4.2, 4.0) as (_, axis):
-        rows = [row for s in found["seeds"].values() for mine in s.values() for row in mine]
+        rows = [row for s in by_seed(found) for mine in s.values() for row in mine]
         for method in dict.fromkeys(row["method"] for row in rows):
             mine = [row for row in rows if row["method"] == method]
             axis.scatter(

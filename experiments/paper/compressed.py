@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from experiments.paper.choosing import mean, summary
 from experiments.paper.drawing import drawn
 from experiments.paper.family import Family, say
+from experiments.paper.tables import by_seed, markdown, percent
 
 import breadcrumbs
 from breadcrumbs.compression import scales
@@ -50,9 +52,25 @@ def measure(family: Family) -> dict[str, Any]:
     return result
 
 
+def table(found: dict[str, Any]) -> str:
+    """Return what archives weigh, and what each rebuilt model scores."""
+    every = by_seed(found)
+    tasks = list(next(iter(every[0]["ways"].values()))["normalised"])
+    whole = fmean(one["models"] for one in every)
+    rows = [["the models", f"{whole / 1e6:.1f} MB", *["100"] * (1 + len(tasks))]]
+    for way in every[0]["ways"]:
+        mine = [one["ways"][way] for one in every]
+        values = [one["normalised"] for one in mine]
+        means = [fmean(one.values()) for one in values]
+        each = [f"{100 * fmean(one[task] for one in values):.1f}" for task in tasks]
+        size = f"{fmean(one['bytes'] for one in mine) / 1e6:.1f} MB"
+        rows.append([way, size, percent(means), *each])
+    return markdown(["", "bytes beside the base", "normalised, %", *tasks], rows)
+
+
 def draw(found: dict[str, Any], folder: Path) -> None:
     """Draw what is kept of the accuracy against bytes."""
-    seeds = list(found["seeds"].values())
+    seeds = by_seed(found)
     with drawn(folder / "compressed.svg") as (_, axis):
         for way in seeds[0]["ways"]:
             mine = [seed["ways"][way] for seed in seeds]

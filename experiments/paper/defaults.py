@@ -6,11 +6,13 @@ All sizes that a suite has, on validation rows: a default is a choice too.
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from experiments.paper import alpha
 from experiments.paper.drawing import COLOURS, NAMES, drawn
 from experiments.paper.family import Family, say
+from experiments.paper.tables import by_seed, markdown
 
 #: Results of several families stand side by side, as those of alpha do.
 SUITE = alpha.SUITE
@@ -43,7 +45,7 @@ def losses(found: dict[str, Any]) -> dict[str, dict[str, dict[tuple[str, int], f
     Means over seeds; the best is that of all settings of the method in each seed.
     """
     every: dict[str, dict[str, dict[tuple[str, int], list[float]]]] = {}
-    for seed in found["seeds"].values():
+    for seed in by_seed(found):
         for suite, rows in seed.items():
             for row in rows:
                 same = [
@@ -65,6 +67,22 @@ def losses(found: dict[str, Any]) -> dict[str, dict[str, dict[tuple[str, int], f
         }
         for method, settings in every.items()
     }
+
+
+def table(found: dict[str, Any]) -> str:
+    """Return what settings lose that nobody chose for the models at hand."""
+    rows, columns = [], []
+    for method, settings in losses(found).items():
+        columns = columns or list(next(iter(settings.values())))
+        automatic = [setting for setting in settings if setting.endswith("auto")]
+        for setting in [*ranked(settings)[:3], *automatic]:
+            cells = [settings[setting].get(column) for column in columns]
+            lost = [cell for cell in cells if cell is not None]
+            shown = ["" if cell is None else f"{100 * cell:.1f}" for cell in cells]
+            ends = [f"{100 * fmean(lost):.1f}", f"{100 * max(lost):.1f}"]
+            rows.append([NAMES.get(method, f"`{method}`"), setting, *shown, *ends])
+    heads = [f"{suite}, {size}" for suite, size in columns]
+    return markdown(["method", "setting", *heads, "mean", "most"], rows)
 
 
 def draw(found: dict[str, Any], folder: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from experiments.paper.drawing import drawn
 from experiments.paper.family import Family, say
+from experiments.paper.tables import by_seed, markdown, percent
 
 from breadcrumbs import checkpoint, tasks
 from breadcrumbs.recipe import Model, Recipe
@@ -94,9 +95,31 @@ def _recipe(family: Family, files: dict[str, Path], alpha: float) -> Recipe:
     return Recipe(family.suite.base, models, "task_arithmetic", {"alpha": alpha})
 
 
+def table(found: dict[str, Any]) -> str:
+    """Return what task files weigh, lose and score, by encoding."""
+    every, rows = by_seed(found), []
+    for name in every[0]:
+        mine = [one[name] for one in every]
+        cut, _, encoding = name.partition(" ")
+        rows.append(
+            [
+                {"breadcrumbs": "10 %", "whole": "all"}[cut],
+                f"`{encoding}`",
+                f"{fmean(one['share'] for one in mine):.3f}",
+                f"{fmean(one['bits'] for one in mine):.2f}",
+                percent([one["error"] for one in mine]),
+                percent([one["alone"] for one in mine]),
+                percent([one["alone, chosen"] for one in mine]),
+                percent([one["merged"] for one in mine]),
+            ]
+        )
+    head = ["kept", "encoding", "of the model's bytes", "bits a trained weight", "lost, %"]
+    return markdown([*head, "alone, %", "alone, scale chosen, %", "merged, %"], rows)
+
+
 def draw(found: dict[str, Any], folder: Path) -> None:
     """Draw accuracy against size, alone and merged."""
-    seeds = list(found["seeds"].values())
+    seeds = by_seed(found)
     with drawn(folder / "encodings.svg", 8.0, ncols=2) as (_, axes):
         for axis, key in zip(axes, ("alone", "merged"), strict=True):
             for cut, marker in (("breadcrumbs", "o"), ("whole", "s")):

@@ -15,6 +15,7 @@ from typing import Any
 from experiments.paper.choosing import COMPARED, chosen, mean, summary
 from experiments.paper.drawing import COLOURS, NAMES, drawn
 from experiments.paper.family import Family, say
+from experiments.paper.tables import by_seed, markdown, shown
 
 
 def measure(family: Family) -> dict[str, Any]:
@@ -43,13 +44,26 @@ def measure(family: Family) -> dict[str, Any]:
 def by_size(found: dict[str, Any], method: str, column: int) -> dict[int, tuple[float, float]]:
     """Return number of tasks -> (mean over subsets and seeds, standard error over seeds)."""
     means: dict[int, list[float]] = defaultdict(list)
-    for seed in found["seeds"].values():
+    for seed in by_seed(found):
         sizes: dict[int, list[float]] = defaultdict(list)
         for row in seed["subsets"][method]:
             sizes[row[0]].append(row[column])
         for size, values in sizes.items():
             means[size].append(sum(values) / len(values))
     return {size: summary(values) for size, values in sorted(means.items())}
+
+
+def table(found: dict[str, Any]) -> str:
+    """Return accuracy by number of tasks merged."""
+    rows = []
+    columns = {
+        (method, column): by_size(found, method, column) for method in COMPARED for column in (1, 2)
+    }
+    for size in columns[COMPARED[0], 1]:
+        cells = [columns[method, column][size] for column in (1, 2) for method in COMPARED]
+        rows.append([str(size), *(shown(*cell) for cell in cells)])
+    heads = [f"{NAMES[m]}, {on}" for on in ("all tasks", "merged tasks") for m in COMPARED]
+    return markdown(["tasks merged", *heads], rows)
 
 
 def draw(found: dict[str, Any], folder: Path) -> None:

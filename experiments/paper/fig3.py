@@ -9,6 +9,7 @@ from typing import Any
 from experiments.paper.choosing import COMPARED, chosen, mean, summary
 from experiments.paper.drawing import COLOURS, NAMES, drawn
 from experiments.paper.family import Family
+from experiments.paper.tables import by_seed, markdown, shown
 
 FEW = (1, 2, 3)
 ORDERS = 2
@@ -42,10 +43,21 @@ def measure(family: Family) -> dict[str, Any]:
 def curve(found: dict[str, Any], method: str, few: str) -> list[tuple[float, float]]:
     """Return (mean, standard error over seeds) for 1, 2, ... merged tasks."""
     seeds = []
-    for seed in found["seeds"].values():
+    for seed in by_seed(found):
         mine = [row["values"] for row in seed[method] if row["from"] == few]
         seeds.append([sum(column) / len(mine) for column in zip(*mine, strict=True)])
     return [summary(column) for column in zip(*seeds, strict=True)]
+
+
+def table(found: dict[str, Any]) -> str:
+    """Return accuracy with all tasks merged, by how many were tuned on."""
+    rows = []
+    for few in [str(few) for few in FEW] + ["all"]:
+        cells = []
+        for method in COMPARED:
+            cells.append(shown(*curve(found, method, few)[-1]))
+        rows.append([few, *cells])
+    return markdown(["tuned on", *(NAMES[method] for method in COMPARED)], rows)
 
 
 def draw(found: dict[str, Any], folder: Path) -> None:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from experiments.paper.choosing import COMPARED, mean, settings, summary
 from experiments.paper.drawing import COLOURS, NAMES, drawn
 from experiments.paper.family import Family, say
+from experiments.paper.tables import by_seed, markdown, percent
 
 from breadcrumbs.store import Store
 
@@ -77,9 +79,21 @@ def _stored(
     return values, seconds
 
 
+def table(found: dict[str, Any]) -> str:
+    """Return accuracy along the sequence, and what a further task costs."""
+    every, rows = by_seed(found), []
+    for i, n in enumerate(every[0]["at"]):
+        cells = [percent([one[method]["values"][i] for one in every]) for method in COMPARED]
+        times = [fmean(one["seconds"][i][key] for one in every) for key in ("add", "merge")]
+        shown = [f"{seconds:.1f} s" for seconds in times]
+        rows.append([str(n), percent([one["base"][i] for one in every]), *cells, *shown])
+    head = ["tasks merged", "base", *(NAMES[method] for method in COMPARED)]
+    return markdown([*head, "adding one", "writing the model"], rows)
+
+
 def draw(found: dict[str, Any], folder: Path) -> None:
     """Draw normalised accuracy against the number of tasks merged."""
-    seeds = list(found["seeds"].values())
+    seeds = by_seed(found)
     with drawn(folder / "fig4.svg", 6.0) as (_, axis):
         at = seeds[0]["at"]
         for method in COMPARED:

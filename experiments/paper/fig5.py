@@ -11,6 +11,7 @@ from typing import Any
 from experiments.paper.choosing import COMPARED, mean, settings, summary
 from experiments.paper.drawing import COLOURS, NAMES, drawn
 from experiments.paper.family import Family, say
+from experiments.paper.tables import by_seed, markdown, percent
 from experiments.paper.tall import weights
 
 
@@ -37,9 +38,25 @@ def measure(family: Family) -> dict[str, Any]:
 
 def sizes(found: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Return weights trained -> what each seed gave, smallest first."""
-    every = list(found["seeds"].values())
+    every = by_seed(found)
     names = sorted({size for one in every for size in one}, key=int)
     return {size: [one[size] for one in every if size in one] for size in names}
+
+
+def table(found: dict[str, Any]) -> str:
+    """Return accuracy by size of the foundation."""
+    rows = []
+    for size, every in sizes(found).items():
+        keys = ("base", "fine-tuned", "base normalised")
+        rows.append(
+            [
+                f"{int(size) / 1e6:.1f}M",
+                *(percent([one[key] for one in every]) for key in keys),
+                *(percent([one[method]["test"] for one in every]) for method in COMPARED),
+            ]
+        )
+    head = ["weights trained", "base, raw", "fine-tuned, raw", "base"]
+    return markdown([*head, *(NAMES[method] for method in COMPARED)], rows)
 
 
 def draw(found: dict[str, Any], folder: Path) -> None:

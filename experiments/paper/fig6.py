@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from experiments.paper.choosing import COMPARED, chosen, mean
+from experiments.paper.choosing import COMPARED, chosen, mean, summary
 from experiments.paper.drawing import NAMES, drawn
 from experiments.paper.family import Family
+from experiments.paper.tables import by_seed, markdown, parameters, percent
 
 
 def measure(family: Family) -> dict[str, Any]:
@@ -27,13 +29,36 @@ def measure(family: Family) -> dict[str, Any]:
     return result
 
 
+def table(found: dict[str, Any]) -> str:
+    """Return how the two methods compare on pairs of tasks."""
+    rows = []
+    every = by_seed(found)
+    for method in COMPARED:
+        means = [fmean(one["values"][method]) for one in every]
+        rows.append(
+            [NAMES[method], percent(means), parameters([s["settings"][method] for s in every])]
+        )
+    differences = [
+        up - across
+        for one in every
+        for across, up in zip(*(one["values"][method] for method in COMPARED), strict=True)
+    ]
+    mean, error = summary(differences)
+    better = sum(value > 0 for value in differences)
+    text = (
+        f"Breadcrumbs is ahead on {better} of {len(differences)} pairs; the difference is"
+        f" {100 * mean:+.2f} ± {100 * error:.2f} points."
+    )
+    return f"{markdown(['method', 'mean of all pairs, %', 'chosen'], rows)}\n\n{text}"
+
+
 def draw(found: dict[str, Any], folder: Path) -> None:
     """Draw one method against the other, a point a pair."""
     with drawn(folder / "fig6.svg", 4.0, 4.0) as (_, axis):
         across, up = COMPARED
         points = [
             (100 * x, 100 * y)
-            for seed in found["seeds"].values()
+            for seed in by_seed(found)
             for x, y in zip(seed["values"][across], seed["values"][up], strict=True)
         ]
         low, high = min(map(min, points)) - 1, max(map(max, points)) + 1

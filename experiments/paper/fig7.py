@@ -7,6 +7,7 @@ from typing import Any
 
 from experiments.paper.drawing import drawn
 from experiments.paper.family import Family, grid
+from experiments.paper.tables import by_seed, markdown, percent
 
 ALPHAS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.3, 1.6)
 KINDS: dict[str, tuple[str, list[dict[str, Any]]]] = {
@@ -39,16 +40,36 @@ def measure(family: Family) -> dict[str, Any]:
     return result
 
 
+def table(found: dict[str, Any]) -> str:
+    """Return what each tail does."""
+    rows = []
+    every = by_seed(found)
+    for kind in every[0]:
+        scores = [sorted(value for _, value in one[kind]["tried"]) for one in every]
+        rows.append(
+            [
+                kind,
+                str(len(scores[0])),
+                percent([one[0] for one in scores]),
+                percent([one[len(one) // 2] for one in scores]),
+                percent([one[-1] for one in scores]),
+                percent([one[kind]["test"] for one in every]),
+            ]
+        )
+    head = ["tails cut", "settings", "worst", "median", "best", "test of the best"]
+    return markdown(head, rows)
+
+
 def draw(found: dict[str, Any], folder: Path) -> None:
     """Draw a violin of the validation scores of each kind; a dot: the best one's test score."""
     with drawn(folder / "fig7.svg", 5.0) as (_, axis):
         values = [
-            [100 * one for seed in found["seeds"].values() for _, one in seed[kind]["tried"]]
+            [100 * one for seed in by_seed(found) for _, one in seed[kind]["tried"]]
             for kind in KINDS
         ]
         axis.violinplot(values, showmedians=True)
         for place, kind in enumerate(KINDS, 1):
-            tests = [100 * seed[kind]["test"] for seed in found["seeds"].values()]
+            tests = [100 * seed[kind]["test"] for seed in by_seed(found)]
             axis.scatter([place] * len(tests), tests, color="#D55E00", s=12, zorder=3)
         axis.set_xticks(range(1, len(KINDS) + 1), [f"cut {kind}" for kind in KINDS])
         axis.set_ylabel("normalised accuracy, %")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+from experiments.paper.choosing import summary
 from experiments.paper.drawing import drawn
 from experiments.paper.family import Family
+from experiments.paper.tables import by_seed, markdown
 
 import breadcrumbs
 
@@ -41,9 +44,25 @@ def pairs(matrix: list[list[float]]) -> list[float]:
     return [value for i, row in enumerate(matrix) for value in row[i + 1 :]]
 
 
+def table(found: dict[str, Any]) -> str:
+    """Return cosines before and after masking."""
+    names = {"whole": "task vectors", "paper": "masked, paper", "authors": "masked, authors"}
+    rows = []
+    for kind, name in names.items():
+        means = []
+        largest = 0.0
+        for one in by_seed(found):
+            values = list(map(abs, pairs(one[kind])))
+            means.append(fmean(values))
+            largest = max(largest, *values)
+        mean, error = summary(means)
+        rows.append([name, f"{mean:.4f} ± {error:.4f}", f"{largest:.4f}"])
+    return markdown(["", "mean of absolute cosines", "largest"], rows)
+
+
 def draw(found: dict[str, Any], folder: Path) -> None:
     """Draw both matrices of the first seed."""
-    seed = next(iter(found["seeds"].values()))
+    seed = next(iter(by_seed(found)))
     with drawn(folder / "fig8.svg", 8.5, 4.2, ncols=2) as (figure, axes):
         largest = max(map(abs, pairs(seed["whole"])))
         image = None

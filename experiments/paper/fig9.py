@@ -7,6 +7,7 @@ from typing import Any
 
 from experiments.paper.drawing import drawn
 from experiments.paper.family import Family
+from experiments.paper.tables import by_seed, markdown
 
 ALPHAS = (0.3, 0.5, 0.7, 1.0, 1.3, 1.6)
 BETAS = (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.95)
@@ -35,10 +36,30 @@ def measure(family: Family) -> dict[str, Any]:
 def average(found: dict[str, Any], part: str, across: str, up: str) -> dict[tuple, float]:
     """Return (across, up) -> mean over seeds."""
     cells: dict[tuple, list[float]] = {}
-    for seed in found["seeds"].values():
+    for seed in by_seed(found):
         for row in seed[part]:
             cells.setdefault((row[across], row[up]), []).append(row["value"])
     return {key: sum(values) / len(values) for key, values in cells.items()}
+
+
+def table(found: dict[str, Any]) -> str:
+    """Return how much the parameters matter."""
+    cells = average(found, "alpha_beta", "alpha", "beta")
+    rows = []
+    for beta in sorted({beta for _, beta in cells}):
+        mine = {alpha: value for (alpha, b), value in cells.items() if b == beta}
+        best = max(mine, key=mine.__getitem__)
+        good = [alpha for alpha, value in mine.items() if value > mine[best] - 0.02]
+        rows.append(
+            [
+                f"{beta:g}",
+                f"{100 * mine[best]:.1f} at {best:g}",
+                f"{min(good):g} to {max(good):g}",
+                f"{100 * mine[max(mine)]:.1f}",
+            ]
+        )
+    last = max(alpha for alpha, _ in cells)
+    return markdown(["beta", "best", "alpha within 2 points of it", f"at alpha {last:g}"], rows)
 
 
 def draw(found: dict[str, Any], folder: Path) -> None:

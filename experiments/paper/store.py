@@ -9,11 +9,13 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from experiments.paper.choosing import mean
 from experiments.paper.drawing import drawn
 from experiments.paper.family import Family, say
+from experiments.paper.tables import by_seed, markdown, percent
 
 import breadcrumbs
 from breadcrumbs.hashing import model_hash
@@ -73,9 +75,38 @@ def _model(family: Family, store: Store, folder: Path) -> dict[str, Any]:
     }
 
 
+def table(found: dict[str, Any]) -> str:
+    """Return what a store holds after each change, and what that scores."""
+    every, rows = by_seed(found), []
+    for number, row in enumerate(every[0]["rows"]):
+        mine = [one["rows"][number] for one in every]
+        sizes = [one["bytes"][row["name"]] for one in every]
+        times = [fmean(one[key] for one in mine) for key in ("seconds", "merge seconds")]
+        rows.append(
+            [
+                f"{row['action']} {row['name']}",
+                str(len(row["tasks"])),
+                f"{fmean(sizes) / 1e6:.2f} MB" if row["action"] == "add" else "",
+                *(f"{seconds:.1f} s" for seconds in times),
+                "yes" if all(one["same bits"] for one in mine) else "NO",
+                percent([one["normalised"] for one in mine]),
+            ]
+        )
+    head = ["change", "tasks", "task file", "time", "writing the model"]
+    shown = markdown([*head, "bits of the merged checkpoints", "normalised, %"], rows)
+    models = [size for one in every for size in one["bytes of a model"]]
+    good = all(one["verified"] for one in every)
+    said = "found the same" if good else "DID NOT FIND the same"
+    text = (
+        f"A fine-tuned checkpoint is {fmean(models) / 1e6:.1f} MB. `store verify` {said} bits from"
+        f" scratch, and {every[0]['blocks']} blocks of the sum whole."
+    )
+    return f"{shown}\n\n{text}"
+
+
 def draw(found: dict[str, Any], folder: Path) -> None:
     """Draw the score after each change."""
-    seeds = list(found["seeds"].values())
+    seeds = by_seed(found)
     rows = seeds[0]["rows"]
     with drawn(folder / "store.svg", 6.0) as (_, axis):
         for seed in seeds:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+from experiments.paper.drawing import NAMES
 from experiments.paper.family import Family, grid, say
+from experiments.paper.tables import by_seed, markdown, parameters, percent
 
 ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.3)
 TAILS = ({"beta": 0.85, "gamma": 0.993}, {"beta": 0.9, "gamma": 0.99}, {"beta": 0.8, "gamma": 0.99})
@@ -82,6 +85,37 @@ def measure(family: Family, methods: Sequence[str] = ()) -> dict[str, Any]:
         }
         say(f"{name:24} {test.mean:.4f} {dict(best.recipe.parameters)}")
     return result
+
+
+def table(found: dict[str, Any]) -> str:
+    """Return methods by what they reach on test rows."""
+    every = by_seed(found)
+    own = [one["fine-tuned"] for one in every]
+    base = [
+        sum(value / mine[name] for name, value in one["base"].items()) / len(mine)
+        for one, mine in zip(every, own, strict=True)
+    ]
+    raw = [fmean(one["base"].values()) for one in every]
+    rows = [["base", percent(base), percent(raw), "", ""]]
+    names = [name for name in every[0]["methods"] if all(name in one["methods"] for one in every)]
+    for name in sorted(names, key=lambda n: sum(one["methods"][n]["test"] for one in every)):
+        mine = [one["methods"][name] for one in every]
+        chosen = [one["parameters"] for one in mine]
+        for one in chosen:
+            one.pop("variant", None)
+        rows.append(
+            [
+                NAMES.get(name, f"`{name}`"),
+                percent([one["test"] for one in mine]),
+                percent([one["raw"] for one in mine]),
+                percent([one["validation"] for one in mine]),
+                parameters(chosen),
+            ]
+        )
+    raw = [fmean(one.values()) for one in own]
+    rows.append(["fine-tuned, each on its task", "100", percent(raw), "", ""])
+    head = ["method", "normalised, %", "raw, %", "validation, %", "chosen"]
+    return markdown(head, rows)
 
 
 def draw(found: dict[str, Any], folder: Path) -> None:

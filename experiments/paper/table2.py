@@ -10,8 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments.paper.choosing import COMPARED
+from experiments.paper.choosing import COMPARED, summary
+from experiments.paper.drawing import NAMES
 from experiments.paper.family import Family, grid, say
+from experiments.paper.tables import by_seed, markdown
 
 ALPHAS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 TRIED: dict[str, list[dict[str, Any]]] = {
@@ -47,6 +49,30 @@ def measure(family: Family) -> dict[str, Any]:
         say(f"{target}: {row}")
         result[target] = row
     return result
+
+
+def table(found: dict[str, Any]) -> str:
+    """Return what the others' task vectors add to a fine-tuned model."""
+    runs = [row for seed in by_seed(found) for row in seed.values()]
+    own = [row["fine-tuned"] for row in runs]
+    rows = []
+    for method in COMPARED:
+        gains = [row[method]["test"] - mine for row, mine in zip(runs, own, strict=True)]
+        used = [g for g, row in zip(gains, runs, strict=True) if row[method]["parameters"]]
+        mean, error = summary(gains)
+        better, worse = sum(gain > 0 for gain in used), sum(gain < 0 for gain in used)
+        rows.append(
+            [
+                NAMES[method],
+                f"{100 * mean:+.2f} ± {100 * error:.2f}",
+                str(len(used)),
+                str(better),
+                str(worse),
+            ]
+        )
+    head = ["added", "points of test accuracy", f"tried on, of {len(runs)}", "better", "worse"]
+    mean, error = summary(own)
+    return f"Fine-tuned models score {100 * mean:.1f} on average.\n\n{markdown(head, rows)}"
 
 
 def draw(found: dict[str, Any], folder: Path) -> None:

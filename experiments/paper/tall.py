@@ -13,6 +13,7 @@ from typing import Any
 from experiments.paper.choosing import mean, summary
 from experiments.paper.drawing import drawn
 from experiments.paper.family import Family, say
+from experiments.paper.tables import by_seed, markdown, percent
 
 import breadcrumbs
 from breadcrumbs.compression import accounting, scales
@@ -77,9 +78,30 @@ def consensus(family: Family, tasks: list[str]) -> dict[str, Any]:
     return result
 
 
+def table(found: dict[str, Any]) -> str:
+    """Return TALL-masks: what is kept and at how many bits; and Consensus Merging by k."""
+    every = by_seed(found)
+    rows = []
+    for size in [str(size) for size in SIZES if str(size) in every[0]]:
+        mine = [one[size] for one in every]
+        full, packed = mine[0]["gigabits"]
+        merged = [[one["consensus"][str(k)]["normalised"] for one in mine] for k in range(4)]
+        rows.append(
+            [
+                size,
+                f"{full:.2f} → {packed:.2f}",
+                percent([one["rebuilt"]["normalised"] for one in mine]),
+                percent([one["rebuilt"]["normalised at .4"] for one in mine]),
+                *map(percent, merged),
+            ]
+        )
+    head = ["tasks", "gigabits", "rebuilt, %", "at lambda .4", "k = 0", "k = 1", "k = 2", "k = 3"]
+    return markdown(head, rows)
+
+
 def draw(found: dict[str, Any], folder: Path) -> None:
     """Draw retained accuracy, and consensus by k, against the number of tasks."""
-    seeds = list(found["seeds"].values())
+    seeds = by_seed(found)
     sizes = [size for size in SIZES if str(size) in seeds[0]]
     with drawn(folder / "tall.svg", 8.0, ncols=2) as (_, axes):
         points = [summary([s[str(n)]["rebuilt"]["normalised"] for s in seeds]) for n in sizes]

@@ -9,6 +9,7 @@ from typing import Any
 from experiments.paper import tall
 from experiments.paper.drawing import drawn
 from experiments.paper.family import Family
+from experiments.paper.tables import by_seed, markdown, percent
 
 import breadcrumbs
 from breadcrumbs import compression
@@ -31,8 +32,17 @@ def measure(family: Family) -> dict[str, Any]:
 
 def shares(found: dict[str, Any]) -> dict[str, list[dict[str, float]]]:
     """Return number of tasks -> the shares of each kind, by seed."""
-    seeds = list(found["seeds"].values())
+    seeds = by_seed(found)
     return {size: [votes.shares(seed[size]) for seed in seeds] for size in seeds[0]}
+
+
+def table(found: dict[str, Any]) -> str:
+    """Return how many masks have the weights that were changed."""
+    rows = []
+    for size, every in shares(found).items():
+        rows.append([size, *(percent([one[kind] for one in every]) for kind in every[0])])
+    says = ("no mask (catastrophic)", "one (selfish)", "some (general)", "all (universal)")
+    return markdown(["tasks", *(f"in {what}, %" for what in says)], rows)
 
 
 def draw(found: dict[str, Any], folder: Path) -> None:
