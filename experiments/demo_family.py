@@ -107,7 +107,8 @@ class ArrayUnpickler(pickle.Unpickler):
             "ndarray",
             "dtype",
         ):
-            return getattr(np._core.multiarray if name == "_reconstruct" else np, name)
+            core = np._core.multiarray  # pyright: ignore[reportAttributeAccessIssue]
+            return getattr(core if name == "_reconstruct" else np, name)
         raise pickle.UnpicklingError(f"{module}.{name} is no part of an array")
 
 
@@ -201,7 +202,7 @@ def list_fonts(folders: dict[str, Path]) -> tuple[dict[str, list[str]], dict[str
         family = path.name.split("-")[0]
         if family not in cmaps:  # the styles of a family share their characters
             found: dict[str, set[str]] = defaultdict(set)
-            for code in TTFont(path, lazy=True).getBestCmap():
+            for code in TTFont(path, lazy=True).getBestCmap() or ():
                 if script := script_of(chr(code)):
                     found[script].add(chr(code))
             cmaps[family] = {s: c for s, c in found.items() if len(c) >= 16}
@@ -231,7 +232,7 @@ class Renderer:
         mask = self.fonts[path].getmask(character, mode="L")
         if min(mask.size) < 2 or max(mask.size) > 160:
             return None
-        glyph = Image.frombytes("L", mask.size, bytes(mask))
+        glyph = Image.frombytes("L", mask.size, bytes(mask))  # pyright: ignore[reportArgumentType]
         ratio = size / max(mask.size)
         glyph = glyph.resize([max(2, round(s * ratio)) for s in mask.size], Image.Resampling.BOX)
         image = Image.new("L", (SIDE, SIDE))
@@ -255,7 +256,8 @@ def pretraining_images(folders: dict[str, Path], pictures: list[np.ndarray]) -> 
         if script == "ETHIOPIC":
             continue
         for character in rng.permutation(even)[:40]:
-            drawn = [draw(p, character, 21) for p in rng.permutation(fonts[script])[:12]]
+            some = rng.permutation(np.array(fonts[script], object))[:12]
+            drawn = [draw(p, character, 21) for p in some]
             drawn = [d for d in drawn if d is not None]
             images += drawn
             labels += [classes] * len(drawn)
@@ -546,8 +548,8 @@ def pretrain(
 
 def class_means(params: Tensors, images: np.ndarray, labels: np.ndarray) -> torch.Tensor:
     """Return the frozen head: the mean embedding of each class, of length 1, ``(classes, 80)``."""
-    embedded, labels = embed_all(params, images), torch.from_numpy(labels)
-    means = [embedded[labels == label].mean(0) for label in range(int(labels.max()) + 1)]
+    embedded, classes = embed_all(params, images), torch.from_numpy(labels)
+    means = [embedded[classes == label].mean(0) for label in range(int(labels.max()) + 1)]
     return F.normalize(torch.stack(means), dim=1)
 
 
@@ -602,7 +604,7 @@ def fraction_correct(params: Tensors, head: torch.Tensor, split: Split) -> float
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the shipped files")
     parser.add_argument(
         "--cache", type=Path, default=Path.home() / ".cache/breadcrumbs-experiments"

@@ -29,13 +29,13 @@ STRIDE = 19
 
 def main() -> None:
     """Run the suite; print one line a configuration."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--mergekit", required=True, help="the command mergekit-yaml")
     parser.add_argument("--folder", type=Path, help="to keep models and mergekit's results in")
     parser.add_argument("--only", nargs="*", help="these configurations, and write nothing")
     given = parser.parse_args()
     sys.path.insert(0, str(SUITE.parent))
-    from mergekit_suite import models
+    from mergekit_suite import models  # pyright: ignore[reportAttributeAccessIssue]
     from safetensors.numpy import save_file
 
     rows, golden = {}, {}

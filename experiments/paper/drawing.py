@@ -36,7 +36,7 @@ def drawn(path: Path, width: float = 5.0, height: float = 3.4, **axes: Any) -> I
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    style = {
+    style: dict[Any, Any] = {
         "svg.hashsalt": "breadcrumbs",
         "svg.fonttype": "none",
         "font.family": "sans-serif",

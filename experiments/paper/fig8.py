@@ -13,7 +13,10 @@ from experiments.paper.tables import by_seed, markdown
 
 import breadcrumbs
 
-MASKS = {"paper": {"variant": "paper"}, "authors": {"variant": "authors"}}
+MASKS: dict[str, dict[str, Any]] = {
+    "paper": {"variant": "paper"},
+    "authors": {"variant": "authors"},
+}
 
 
 def measure(family: Family) -> dict[str, Any]:
