@@ -18,9 +18,9 @@ from breadcrumbs.recipe import Recipe
 
 #: Results of several families stand side by side, by the names of their suites.
 SUITE = "several suites"
-SIZES = (1, 2, 4, 8, 14, 20)
-#: The first eight tasks of text20 are those of text8.
-BEGIN = {"text20": 14}
+#: Numbers of tasks that are looked at. (The first eight tasks of text20 are those of text8.)
+SIZES = {"text20": (14, 20), "wordnet200": (10, 50, 200)}
+OTHERS = (1, 2, 4, 8)
 #: What alpha is chosen for, and from which list.
 CASES: list[tuple[str, dict[str, Any], tuple[float, ...]]] = [
     ("task_arithmetic", {}, ALPHAS),
@@ -85,8 +85,8 @@ def cases(family: Family, least: int = 1) -> Iterator[Case]:
 
 def sizes(family: Family) -> list[int]:
     """Return the numbers of tasks that are looked at."""
-    first = BEGIN.get(family.suite.name, 0)
-    return [size for size in SIZES if first <= size <= len(family.tasks)]
+    found = SIZES.get(family.suite.name, OTHERS)
+    return [size for size in found if size <= len(family.tasks)]
 
 
 def losses(found: dict[str, Any]) -> dict[tuple[str, int, str], list[float]]:
