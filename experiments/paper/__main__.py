@@ -44,9 +44,7 @@ def main() -> None:
         began = time.monotonic()
         with Family(options.family, seed, options.workers, options.rows) as family:
             measured = figure.measure(family, *filter(None, [options.methods]))
-        suite = getattr(figure, "SUITE", family.suite.name)
-        if options.rows:
-            suite += f", {options.rows} rows a task"
+        suite = getattr(figure, "SUITE", family.name)
         keep(path, suite, seed, measured, time.monotonic() - began, bool(options.methods))
     figure.draw(json.loads(path.read_text()), options.figures)
 

@@ -54,7 +54,7 @@ def measure(family: Family) -> dict[str, Any]:
             }
         )
         say(str(rows[-1]))
-    return {family.suite.name: rows}
+    return {family.name: rows}
 
 
 @dataclass(frozen=True)

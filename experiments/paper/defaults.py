@@ -36,7 +36,7 @@ def measure(family: Family) -> dict[str, Any]:
             }
         )
         say(str(rows[-1]))
-    return {family.suite.name: rows}
+    return {family.name: rows}
 
 
 def losses(found: dict[str, Any]) -> dict[str, dict[str, dict[tuple[str, int], float]]]:

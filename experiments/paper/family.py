@@ -61,6 +61,8 @@ class Family:
         results = Path(source, "results.sqlite") if whole else Path(f"{self.suite.name}.sqlite")
         if rows is not None:
             self.suite = suites.load(fewer(self.suite, rows, path.parent if whole else Path()))
+        #: Of the suite, with how many rows of each task are scored if those are not all.
+        self.name = self.suite.name + (f", {rows} rows a task" if rows is not None else "")
         self.tasks = [task.name for task in self.suite.tasks]
         settings = Settings(results=str(results), workers=workers, cache=cache.folder())
         self.pool = Pool(self.suite, settings)
