@@ -1,4 +1,4 @@
-"""All checks in one command: `python -m checks` (`--fast` leaves out the slow tests)."""
+"""All checks in one command: `python -m checks`."""
 
 from __future__ import annotations
 

@@ -65,8 +65,7 @@ def methods_table() -> str:
 def cli_page() -> str:
     """Return docs/cli.md."""
     parts = [MADE, "# Command line\n"]
-    context = click.Context(program, info_name="breadcrumbs")
-    context.max_content_width = 100
+    context = click.Context(program, info_name="breadcrumbs", **program.context_settings)
     parts.append(_block(program.get_help(context)))
     _commands(program, context, parts)
     return "\n".join(parts)

@@ -164,11 +164,20 @@ def seeds(source: str | Path) -> list[int]:
 
 def fewer(suite: Suite, rows: int, folder: Path) -> Path:
     """Write a suite with fewer rows to score to a folder; return its path."""
-    few = {split: {"of": split, "count": rows} for split in ("validation", "test")}
-    entries = [{**entry, "splits": {"train": "train", **few}} for entry in suite.declared["tasks"]]
+    entries = [{**entry, "splits": _fewer(entry, rows)} for entry in suite.declared["tasks"]]
     found = folder / f"{suite.name}-{rows}.yaml"
     replace(suite, declared={**suite.declared, "tasks": entries}).save(found)
     return found
+
+
+def _fewer(entry: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    """Return the splits of a task with ``rows`` rows drawn of each that is scored."""
+    said = entry.get("splits", {})
+    few: dict[str, Any] = {"train": said.get("train", "train")}
+    for split in ("validation", "test"):
+        part = said.get(split, split)
+        few[split] = {"of": part if isinstance(part, str) else part["of"], "count": rows}
+    return few
 
 
 def grid(**values: Iterable[Any]) -> list[dict[str, Any]]:
