@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import breadcrumbs
-from breadcrumbs.errors import OutputError, SplitError
+from breadcrumbs.errors import BreadcrumbsError, OutputError, SplitError
 from breadcrumbs.evaluate import finetuned, finetuning
 from breadcrumbs.evaluate import suite as suites
 
@@ -106,6 +106,31 @@ def test_force_begins_again_and_a_failure_does_not_stop_the_others(home, family,
     assert record is not None and record["made_of"]["epochs"] == 1
     made = suites.load(output / "seed-0/suite.yaml")
     assert [task.finetuned for task in made.tasks] == [None, str(output / "seed-0/three")]
+
+
+def test_force_removes_nothing_whose_rows_are_not_there(home, family, tmp_path):
+    output = tmp_path / "family"
+    shutil.copytree(family[0].parent, output)
+    path = write_suite(home, "two", "three")
+    other = path.with_name("gone.yaml")
+    other.write_text(path.read_text().replace("two.csv", "gone.csv"))
+    (home / "gone.csv").write_text("text,label,split\na cat,pets,test\n")
+    with pytest.raises(BreadcrumbsError, match="'two'"):
+        finetuning.run(suites.load(other), output, SETTINGS, force=True, workers=1)
+    assert finetuned.found(output / "seed-0/two") == family[1][0]
+
+
+def test_errors_of_a_users_file_do_not_stop_the_others(home, tmp_path):
+    text = (home / "bag.py").read_text()
+    change = 'rows = task.rows("train")\n        {"three": 1}[task.name]'
+    (home / "odd.py").write_text(text.replace('rows = task.rows("train")', change))
+    suite = suites.load(write_suite(home, "two", "three", foundation="odd.py"))
+    with pytest.raises(KeyError, match="two"):
+        finetuning.run(suite, tmp_path, replace(SETTINGS, epochs=1), workers=1)
+    assert finetuned.found(tmp_path / "seed-0/three") is not None
+    assert finetuned.found(tmp_path / "seed-0/two") is None
+    made = suites.load(tmp_path / "seed-0/suite.yaml")
+    assert [task.finetuned for task in made.tasks] == [None, str(tmp_path / "seed-0/three")]
 
 
 def test_killed_at_any_moment_it_goes_on_to_the_same_bits(home, suite, whole, tmp_path):

@@ -50,7 +50,7 @@ def made_of(suite: Suite, task: Task, settings: Settings, seed: int) -> dict[str
     of = {"task": task.name, "seed": seed, **asdict(settings)}
     of |= {"foundation": foundation.kind, "foundation settings": dict(foundation.settings)}
     of["head"] = dict(task.head)
-    return json.loads(json.dumps(of, sort_keys=True, default=str))
+    return json.loads(json.dumps(of, sort_keys=True))
 
 
 def found(path: Path) -> dict[str, Any] | None:

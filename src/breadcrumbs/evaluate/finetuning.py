@@ -41,7 +41,7 @@ class Event:
     the end its record or an error."""
 
     job: Job
-    news: str | Step | dict[str, Any] | BreadcrumbsError | None
+    news: str | Step | dict[str, Any] | Exception | None
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class _Setup:
     device: str
     cache: Path | None
     every: float
+    force: bool
 
 
 def run(
@@ -94,7 +95,7 @@ def run(
     _check(suite, Path(output), settings, jobs, force)
     setup = _Setup(
         os.path.abspath(suite.path), suite.base, Path(os.path.abspath(output)), settings,
-        str(where), cache.folder(), every,
+        str(where), cache.folder(), every, force,
     )  # fmt: skip
     number = workers or (os.cpu_count() or 1 if where.type == "cpu" else 1)
     done, failed = {}, []
@@ -103,17 +104,19 @@ def run(
         if isinstance(event.news, dict):
             done[event.job] = event.news
             _write_manifest(suite, Path(output), event.job.seed)
-        elif isinstance(event.news, BreadcrumbsError):
+        elif isinstance(event.news, Exception):
             failed.append(event)
     if failed:
         others = [f"{event.job.task}, seed {event.job.seed}" for event in failed[1:]]
+        if not isinstance(failed[0].news, BreadcrumbsError):
+            raise failed[0].news
         more = f" Also failed: {listing(others)}." if others else ""
         raise type(failed[0].news)(f"{failed[0].news}{more}")
     return [done[job] for job in jobs]
 
 
 def _check(suite: Suite, output: Path, settings: Settings, jobs: list[Job], force: bool) -> None:
-    """Raise OutputError where an output is of other settings, or remove it if ``force``.
+    """Raise OutputError where an output is of other settings, unless ``force``, or no output.
 
     The folders that all is written to are made.
     """
@@ -125,10 +128,9 @@ def _check(suite: Suite, output: Path, settings: Settings, jobs: list[Job], forc
             raise OutputError(
                 f"{path.parent}: cannot be made: {error.strerror}. Give another output folder."
             ) from None
-        if force:
-            finetuned.clear(path)
-            continue
         record = finetuned.found(path)
+        if force:
+            continue  # it is removed when its turn comes, and its rows and the base are there
         before = finetuned.begun(path) if record is None else record["made_of"]
         if before is not None:
             now = finetuned.made_of(suite, suite.task(job.task), settings, job.seed)
@@ -172,16 +174,16 @@ def _events(setup: _Setup, jobs: Sequence[Job], workers: int) -> Iterator[Event]
         pool.shutdown(cancel_futures=True)
 
 
-def _ended(future: Future[dict[str, Any]]) -> dict[str, Any] | BreadcrumbsError:
+def _ended(future: Future[dict[str, Any]]) -> dict[str, Any] | Exception:
     try:
         return future.result()
-    except BreadcrumbsError as error:
-        return error
     except BrokenProcessPool:
         return TrainingError(
             "a process was killed from outside, or for want of memory. Run this again to go on,"
             " with fewer --workers or a smaller --batch."
         )
+    except Exception as error:  # of ours, or of a foundation in a Python file
+        return error
 
 
 # --- in the processes -------------------------------------------------------------------------
@@ -211,7 +213,7 @@ def _run(job: Job) -> dict[str, Any]:
         torch.set_flush_denormal(True)
         _tuner = Tuner(
             suites.load(it.suite, base=it.base), it.output, it.settings,
-            device=it.device, cache=it.cache, every=it.every,
+            device=it.device, cache=it.cache, every=it.every, force=it.force,
         )  # fmt: skip
     told = 0.0
 

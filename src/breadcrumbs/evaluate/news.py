@@ -116,10 +116,13 @@ def _name(job: Job) -> str:
     return printable(f"{job.task}, seed {job.seed}")
 
 
-def _text(news: str | dict[str, Any] | BreadcrumbsError) -> str:
+def _text(news: str | dict[str, Any] | Exception) -> str:
     if isinstance(news, dict):
         return ended(news)
-    return f"failed: {printable(str(news))}" if isinstance(news, BreadcrumbsError) else news
+    if isinstance(news, str):
+        return news
+    kind = "" if isinstance(news, BreadcrumbsError) else f"{type(news).__name__}: "
+    return f"failed: {kind}{printable(str(news))}"
 
 
 def _step(step: Step) -> str:

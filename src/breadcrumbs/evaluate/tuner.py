@@ -16,6 +16,7 @@ from breadcrumbs.evaluate import finetuned
 from breadcrumbs.evaluate.devices import on
 from breadcrumbs.evaluate.precise import precise
 from breadcrumbs.evaluate.saved import Saved
+from breadcrumbs.evaluate.scoring import check_labels
 from breadcrumbs.evaluate.task import Rows, Split, Task
 from breadcrumbs.evaluate.training import Settings, Step, Training, drawn
 
@@ -31,7 +32,7 @@ class Tuner:
     """Fine-tunes the base of a suite, and writes what comes out.
 
     settings: with a precision that is not ``auto``. cache: folder of heads, see `Scorer`. every:
-    seconds between two states that are saved.
+    seconds between two states that are saved. force: begin again what was made or begun.
     """
 
     def __init__(
@@ -43,7 +44,9 @@ class Tuner:
         device: str = "cpu",
         cache: Path | None = None,
         every: float = 60.0,
+        force: bool = False,
     ):
+        self.force = force
         self.suite, self.output, self.settings = suite.tuning(), output, settings
         self.device, self.cache, self.every = device, cache, every
         self._scorer: Scorer | None = None
@@ -51,12 +54,14 @@ class Tuner:
     def tune(self, name: str, seed: int, tell: Tell = lambda what: None) -> dict[str, Any]:
         """Return the record of a fine-tuning: made now, gone on with, or found finished."""
         task = self.suite.task(name)
-        rows = _read(task, "train")
+        rows, validation = _read(task, "train"), _read(task, "validation")
         scorer, self._scorer = self._scorer or self._new_scorer(), None
         of = finetuned.made_of(self.suite, task, self.settings, seed)
         of |= {"base": scorer.keys.of(self.suite.base)}
         of |= {"training rows": rows.digest, "labels": list(task.labels)}
         path = finetuned.folder(self.output, name, seed)
+        if self.force:
+            finetuned.clear(path)
         record = finetuned.found(path)
         if record is not None:
             self._scorer = scorer
@@ -67,7 +72,7 @@ class Tuner:
         writer = finetuned.begin(path, base, of)
         saved = Saved(finetuned.partial(path) / finetuned.STATE, self.every)
         try:
-            state, told = self._train(scorer, task, rows, seed, saved, tell)
+            state, told = self._train(scorer, task, (rows, validation), seed, saved, tell)
             record = {"made_of": of, **told}
             finetuned.finish(writer, base, state, record)
         except TrainingError:
@@ -95,12 +100,21 @@ class Tuner:
         )
 
     def _train(
-        self, scorer: Scorer, task: Task, rows: Rows, seed: int, saved: Saved, tell: Tell
+        self,
+        scorer: Scorer,
+        task: Task,
+        read: tuple[Rows, Rows],
+        seed: int,
+        saved: Saved,
+        tell: Tell,
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Return the fine-tuned weights, by the base's names, and what is told of them."""
+        """Return the fine-tuned weights, by the base's names, and what is told of them.
+
+        read: training and validation rows.
+        """
         from breadcrumbs.hashing import model_hash
 
-        settings, validation = self.settings, _read(task, "validation")
+        settings, (rows, validation) = self.settings, read
         weights = _weights(scorer, settings.freeze)
         tell("making the head")
         head = _own(scorer.head(task))
@@ -183,13 +197,8 @@ def _check_labels(scorer: Scorer, head: Any, task: Task, rows: Rows, validation:
     batch = on(scorer.foundation.prepare(task, first, 1)[0], scorer.device)
     with torch.no_grad(), precise(scorer.precision, scorer.device):
         classes = scorer.foundation.logits(scorer.module, head, batch).shape[-1]
-    for split, labels in (("train", rows.labels), ("validation", validation.labels)):
-        wrong = np.flatnonzero((labels < 0) | (labels >= classes))
-        if wrong.size:
-            raise SuiteError(
-                f"task {task.name!r}: {split} row {wrong[0]} has label {labels[wrong[0]]}, and the"
-                f" head has {classes} classes, from 0 on. Correct the labels of the task."
-            )
+    check_labels(task, "train", rows.labels, np.arange(len(rows)), classes)
+    check_labels(task, "validation", validation.labels, np.arange(len(validation)), classes)
 
 
 def _tuned(scorer: Scorer, trained: set[int], task: Task) -> dict[str, np.ndarray]:
