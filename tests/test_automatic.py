@@ -122,6 +122,16 @@ def test_tensors_with_an_alpha_of_their_own_are_not_measured() -> None:
     assert all(np.array_equal(merged[name], expected[name]) for name in base)
 
 
+def test_weights_count_alike_wherever_they_are_said() -> None:
+    base, models = family(3)
+    how: dict[str, Any] = {"method": "task_arithmetic", "alpha": "auto"}
+    plain = breadcrumbs.merge(base, models, weights=[0.5] * 3, **how)
+    overrides = [{"tensors": "*", "weight": 0.5}]
+    for weights in (None, [0.0] * 3):
+        other = breadcrumbs.merge(base, models, weights=weights, overrides=overrides, **how)
+        assert all(np.array_equal(plain[name], other[name]) for name in base)
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_onto_and_what_is_not_finite_change_nothing(threads: int) -> None:
     base, models = family(3)

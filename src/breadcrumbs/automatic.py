@@ -75,33 +75,40 @@ class Products(Nowhere):
         tensor = self.plan.tensors[index]
         base = _read(tensor.base, start, values.size)
         step = values.astype(np.float64) - base
-        total, row = np.zeros_like(base), np.zeros(2 + len(tensor.models))
+        total, row = np.zeros_like(base), np.zeros((len(tensor.models) + 1, 2))
         for number, (model, own) in enumerate(zip(tensor.models, tensor.own, strict=True)):
             if model is None or not own.weight:
                 continue
             tau = _read(model, start, values.size)
             tau -= base
-            tau *= own.weight
             tau[~np.isfinite(tau)] = 0
-            row[2 + number] = np.dot(tau, tau)
+            square = np.dot(tau, tau)
+            row[1 + number] = square, own.weight**2 * square
+            tau *= own.weight
             total += tau
         step[~np.isfinite(step)] = 0
-        row[:2] = np.dot(step, total), np.dot(total, total)
+        row[0] = np.dot(step, total), np.dot(total, total)
         with self._lock:
             self._found[index, start] = row  # what comes again counts, not what came before
 
     @property
     def alpha(self) -> float:
         """What alpha follows; the order in which parts came does not change it."""
-        weights = [abs(model.weight) for model in self.plan.recipe.models if model.weight]
-        sums = [math.fsum(column) for column in zip(*self._found.values(), strict=True)]
+        flat = (row.ravel() for row in self._found.values())
+        sums = [math.fsum(column) for column in zip(*flat, strict=True)]
         product, square, *squares = sums or [0.0, 0.0]
         if product <= 0 or not math.isfinite(product):
             raise RecipeError(
                 "recipe: alpha: auto compares the step from the base with the task vectors, and"
                 " here there is none, or none that goes their way. Give a number."
             )
-        lengths = [math.sqrt(one) for one in squares if one]
+        lengths, weights = [], []
+        for number, model in enumerate(self.plan.recipe.models):
+            own, weighted = squares[2 * number : 2 * number + 2]
+            if any(tensor.own[number].weight for tensor in self.plan.tensors):
+                lengths.append(math.sqrt(weighted))
+                # Its weight; on average, where overrides say another one for some tensors.
+                weights.append(math.sqrt(weighted / own) if own else abs(model.weight))
         crowded = math.fsum(lengths) / len(weights) / math.sqrt(square)
         mean = math.fsum(weights) / len(weights)
         return float(f"{crowded**EXPONENT / (product / square) / mean:.{DIGITS}g}")
