@@ -103,6 +103,34 @@ def test_a_search_by_the_command_line(folder, monkeypatch):
     assert "is of another search" in third.output and third.output.count("\n") == 1
 
 
+def test_a_search_over_a_method_of_ones_own(folder, monkeypatch, tmp_path):
+    monkeypatch.setenv("BREADCRUMBS_CACHE", str(folder / "cache"))
+    plugin = tmp_path / "mine.py"
+    text = (
+        "from dataclasses import replace\n"
+        "from breadcrumbs.table import METHODS as KNOWN\n"
+        "METHODS = [replace(KNOWN['task_arithmetic'], name='mine_{}')]\n"
+    )
+    name = tmp_path.name.replace("-", "_")
+    plugin.write_text(text.format(name))
+    storage = ("--storage", str(tmp_path / "search.log"), "--plugin", str(plugin))
+    flags = ("-m", f"mine_{name}", "-p", "alpha=0.2,0.4", "--sampler", "grid")
+    found = search(folder, *flags, *storage)
+    assert found.exit_code == 0, found.output
+    assert "the best of 2 trials" in found.output
+    auto = search(folder, "-m", "task_arithmetic", "-p", "alpha=auto", "--trials", "1")
+    assert auto.exit_code == 0, auto.output
+    assert recipe.load(folder / "best.yaml").parameters["alpha"] == "auto"
+
+
+def test_a_task_that_is_named_twice_counts_once(folder, monkeypatch):
+    monkeypatch.setenv("BREADCRUMBS_CACHE", str(folder / "cache"))
+    twice = ("--task", "one", "--task", "one", "--task", "two", "--few-tasks", "one,one")
+    found = search(folder, *twice, "-p", "alpha=0.5", "--trials", "1", "--test")
+    assert found.exit_code == 0, found.output
+    assert [model.name for model in recipe.load(folder / "best.yaml").models] == ["one", "two"]
+
+
 USAGE = {
     ("-p", "alfa=1"): (1, "Did you mean 'alpha'?"),
     ("-p", "alpha"): (2, "'alpha' is not KEY=VALUE"),

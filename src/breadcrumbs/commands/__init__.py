@@ -42,7 +42,8 @@ def command(name: str | None = None) -> Callable[[Callable[..., None]], click.Co
             except OSError as error:  # stdout is full or closed; files raise errors of ours
                 sys.stdout = open(os.devnull, "w")  # noqa: SIM115
                 if not isinstance(error, BrokenPipeError):
-                    click.echo(f"breadcrumbs: cannot print: {error.strerror}.", err=True)
+                    what = error.filename or "cannot print"
+                    click.echo(f"breadcrumbs: {what}: {error.strerror}.", err=True)
                 sys.exit(1)
 
         return click.command(name)(run)
@@ -77,7 +78,7 @@ def pair(text: str) -> tuple[str, str]:
 
 
 def scoring(options: Mapping[str, Any]) -> Settings:
-    """Return how to score, of --results, --workers, --device and --precision."""
+    """Return how to score, of --results, --workers, --device, --precision and --plugin."""
     from breadcrumbs import cache
     from breadcrumbs.evaluate.pool import Settings
 
@@ -87,4 +88,5 @@ def scoring(options: Mapping[str, Any]) -> Settings:
         device=options["device"],
         precision=options["precision"],
         cache=cache.folder(),
+        plugins=tuple(os.path.abspath(plugin) for plugin in options.get("plugins", ())),
     )

@@ -91,7 +91,8 @@ def search(suite: str, **options: Any) -> None:
         load_plugin(plugin)
     _check_output(options)
     made = suites.load(suite, base=options["base"])
-    names = [made.task(name).name for name in options["tasks"]] or [t.name for t in made.tasks]
+    asked = [made.task(name).name for name in dict.fromkeys(options["tasks"])]
+    names = asked or [task.name for task in made.tasks]
     few = _few(names, options)
     more = {"exclude": options["exclude"], "only": options["only"]}
     every, template = (replace(family.template(made, some), **more) for some in (names, few))
@@ -126,7 +127,7 @@ def search(suite: str, **options: Any) -> None:
             batch=batch,
             seed=options["seed"],
             storage=options["storage"],
-            identity=evaluate.pool.keys.of_search(few),
+            identity={**evaluate.pool.keys.of_search(few), **_plugins(options["plugins"])},
             told=told,
         )
     best = searching.recipe(every, found.best.point)
@@ -156,6 +157,14 @@ def _check_output(options: dict[str, Any]) -> None:
         raise OutputError(f"{output}: there is no folder {output.parent}. Make it first.")
 
 
+def _plugins(paths: tuple[str, ...]) -> dict[str, list[str]]:
+    """Return what trials depend on where methods come from files: what is in these."""
+    from blake3 import blake3
+
+    found = [blake3(Path(path).read_bytes()).hexdigest() for path in paths]
+    return {"plugins": found} if found else {}
+
+
 def _few(names: list[str], options: dict[str, Any]) -> list[str]:
     """Return the tasks to tune on."""
     from breadcrumbs.errors import suggestion
@@ -164,7 +173,7 @@ def _few(names: list[str], options: dict[str, Any]) -> list[str]:
     if few is not None and given is not None:
         raise click.UsageError("give --few or --few-tasks")
     if given is not None:
-        chosen = [name.strip() for name in given.split(",")]
+        chosen = list(dict.fromkeys(name.strip() for name in given.split(",")))
         for name in chosen:
             if name not in names:
                 raise SuiteError(

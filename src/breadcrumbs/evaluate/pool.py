@@ -33,13 +33,14 @@ Spec = str | Recipe
 @dataclass(frozen=True)
 class Settings:
     """How to score. results: file of rows, or None. workers: processes, 0 for one a core. device,
-    precision, cache: see `Scorer`."""
+    precision, cache: see `Scorer`. plugins: files of methods that recipes may name."""
 
     results: str | None = None
     workers: int = 0
     device: str = "auto"
     precision: str = "auto"
     cache: Path | None = None
+    plugins: tuple[str, ...] = ()
 
 
 class Pool:
@@ -162,7 +163,11 @@ def _begin(suite: Suite, settings: Settings) -> None:
     processes.begin()
     import torch
 
+    from breadcrumbs.methods import load_plugin
+
     torch.set_num_threads(1)
+    for plugin in settings.plugins:
+        load_plugin(plugin)
     _state = (suite, settings)
 
 

@@ -17,7 +17,17 @@ from typing import Any
 
 from breadcrumbs import methods
 from breadcrumbs.errors import RecipeError, suggestion
-from breadcrumbs.parameters import Integer, OneOf, Parameter, Pattern, Real, WhichModel, decimal
+from breadcrumbs.parameters import (
+    AUTO,
+    Factor,
+    Integer,
+    OneOf,
+    Parameter,
+    Pattern,
+    Real,
+    WhichModel,
+    decimal,
+)
 from breadcrumbs.recipe import Recipe
 
 Point = dict[str, Any]
@@ -196,6 +206,8 @@ def dimension(where: str, text: str, parameter: Parameter) -> Dimension:
 
     if isinstance(parameter, Pattern):
         return Values((possible(text),))
+    if isinstance(parameter, Factor) and text.strip() == AUTO:
+        return Values((AUTO,))
     if isinstance(parameter, OneOf | WhichModel):
         return Values(tuple(possible(part.strip()) for part in text.split(",")))
     parts = [part.strip() for part in text.split(":")]
