@@ -39,14 +39,14 @@ def table(found: dict[str, Any]) -> str:
             [NAMES[method], percent(means), parameters([s["settings"][method] for s in every])]
         )
     differences = [
-        up - across
+        [up - across for across, up in zip(*(one["values"][m] for m in COMPARED), strict=True)]
         for one in every
-        for across, up in zip(*(one["values"][method] for method in COMPARED), strict=True)
     ]
-    mean, error = summary(differences)
-    better = sum(value > 0 for value in differences)
+    mean, error = summary([fmean(one) for one in differences])
+    pairs = sum(map(len, differences))
+    better = sum(value > 0 for one in differences for value in one)
     text = (
-        f"Breadcrumbs is ahead on {better} of {len(differences)} pairs; the difference is"
+        f"Breadcrumbs is ahead on {better} of {pairs} pairs; the difference is"
         f" {100 * mean:+.2f} ± {100 * error:.2f} points."
     )
     return f"{markdown(['method', 'mean of all pairs, %', 'chosen'], rows)}\n\n{text}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from experiments.paper.drawing import drawn
@@ -51,7 +52,7 @@ def table(found: dict[str, Any]) -> str:
                 kind,
                 str(len(scores[0])),
                 percent([one[0] for one in scores]),
-                percent([one[len(one) // 2] for one in scores]),
+                percent([median(one) for one in scores]),
                 percent([one[-1] for one in scores]),
                 percent([one[kind]["test"] for one in every]),
             ]

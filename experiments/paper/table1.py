@@ -16,6 +16,8 @@ from experiments.paper.drawing import NAMES
 from experiments.paper.family import Family, grid, say
 from experiments.paper.tables import by_seed, markdown, parameters, percent
 
+from breadcrumbs.errors import listing
+
 ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.3)
 TAILS = ({"beta": 0.85, "gamma": 0.993}, {"beta": 0.9, "gamma": 0.99}, {"beta": 0.8, "gamma": 0.99})
 LARGE = (0.3, 0.5, 0.7, 1.0, 1.3, 1.6)
@@ -63,6 +65,9 @@ def measure(family: Family, methods: Sequence[str] = ()) -> dict[str, Any]:
     tried = {name: (name, values) for name, values in TRIED.items()}
     mine = [{**values, "variant": "authors"} for values in TRIED["breadcrumbs"]]
     tried[AUTHORS] = ("breadcrumbs", mine)
+    unknown = [name for name in methods if name not in tried]
+    if unknown:
+        raise SystemExit(f"--methods: no {listing(unknown)}. There are {listing(tried, 99)}.")
     result: dict[str, Any] = {"base": family.base("test"), "fine-tuned": family.own("test")}
     result["methods"] = {}
     for name, (method, values) in tried.items():
