@@ -8,7 +8,6 @@ import random
 import numpy as np
 import pytest
 
-from breadcrumbs.errors import SuiteError
 from breadcrumbs.evaluate import metrics
 
 
@@ -70,10 +69,3 @@ def test_the_bootstrap_agrees_with_the_formula_where_there_is_one() -> None:
     _, found = metrics.measured("f1", answers, labels)
     assert found == metrics.measured("f1", answers, labels)[1]
     assert 0.5 * formula < found < 2 * formula
-
-
-def test_an_unknown_metric_is_named_with_its_nearest() -> None:
-    with pytest.raises(
-        SuiteError, match=r"s.yaml: tasks\[0\]: unknown metric 'acuracy'.*'accuracy'"
-    ):
-        metrics.check("acuracy", "s.yaml: tasks[0]")

@@ -68,6 +68,12 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path):
         for split in SPLITS:
             list(found.rows(split).inputs)
     assert "\n" not in str(error.value)
+    (tmp_path / "a" / "a" / "3.png").unlink()
+    (tmp_path / "a" / "a" / "3.png").symlink_to(tmp_path / "gone.png")
+    found = task(tmp_path, data="a", splits={"train": {"count": 18}, "validation": 1, "test": 1})
+    with pytest.raises(SuiteError, match=r"a/a/3.png: cannot be read: No such file"):
+        for split in SPLITS:
+            list(found.rows(split).inputs)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1"])

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ from click.testing import CliRunner
 import breadcrumbs
 from breadcrumbs.cli import main
 from breadcrumbs.errors import MismatchError, ScoreError, SplitError, SuiteError
-from breadcrumbs.evaluate import devices, scores, suite
+from breadcrumbs.evaluate import devices, scores, scoring, suite, tables
 from breadcrumbs.evaluate.keys import Keys
 from breadcrumbs.evaluate.pool import Pool, Settings
-from breadcrumbs.evaluate.results import Results
+from breadcrumbs.evaluate.results import Key, Results
+from breadcrumbs.evaluate.scoring import Scorer
 from breadcrumbs.hashing import model_hash
 from breadcrumbs.recipe import Model, Recipe
 
@@ -278,6 +279,76 @@ def test_a_search_depends_on_what_its_rows_are_kept_by(tmp_path: Path) -> None:
     letters.save({"weight": np.eye(8, dtype=np.float32)}, folder / "second.safetensors")
     tuned = of_search()
     assert {key for key in tuned if tuned[key] != changed[key]} == {"weights"}
+
+
+def test_heads_depend_on_the_names_of_classes_that_only_the_data_say(tmp_path: Path) -> None:
+    folder = letters.family(tmp_path, ("first",))
+    code = next(folder.glob("*.py"))
+    code.write_text(code.read_text().replace("{'letters': LETTERS}, True", "{}, False"))
+    code.write_text(code.read_text().replace('{"letters": LETTERS}, True', "{}, False"))
+
+    def keys() -> Keys:
+        made = suite.load(folder / "suite.yaml")
+        assert not made.foundation.trains_heads
+        return Keys(made, "float32")
+
+    before = keys().head("first")
+    assert before == keys().head("first")
+    data = folder / "first.csv"
+    data.write_text(data.read_text().replace("class 2", "class two"))
+    assert keys().head("first") != before
+
+
+def test_rows_depend_on_what_lies_beside_the_base(tmp_path: Path) -> None:
+    folder = letters.family(tmp_path, ("first",))
+    (folder / "base").mkdir()
+    (folder / "base.safetensors").rename(folder / "base" / "model.safetensors")
+    (folder / "base" / "config.json").write_text('{"width": 8}')
+    (folder / "base" / "README.md").write_text("about it")
+    text = (folder / "suite.yaml").read_text()
+    (folder / "suite.yaml").write_text(text.replace("base.safetensors", "base"))
+
+    def key() -> Key:
+        return Keys(suite.load(folder / "suite.yaml"), "float32").key("0" * 64, "first", "test")
+
+    before = key()
+    (folder / "base" / "README.md").write_text("about something else")
+    assert key() == before
+    (folder / "base" / "config.json").write_text('{"width": 9}')
+    assert {n for n in asdict(before) if getattr(before, n) != getattr(key(), n)} == {
+        "foundation",
+        "head",
+    }
+
+
+def test_answers_that_are_no_numbers_are_wrong_and_labels_must_fit(tmp_path: Path) -> None:
+    folder = letters.family(tmp_path, ("first",))
+    letters.save({"weight": np.full((8, 8), np.nan, np.float32)}, folder / "broken.safetensors")
+    made = suite.load(folder / "suite.yaml")
+    (row,) = scores.of(made, [str(folder / "broken.safetensors")], settings(tmp_path), alone=True)
+    assert row.value == 0.0
+    code = next(folder.glob("*.py"))
+    code.write_text(code.read_text().replace('head["classes"])', 'head["classes"][:2])'))
+    with pytest.raises(SuiteError, match=r"'first': test row \d+ has label 2.* has 2 classes"):
+        scores.of(suite.load(folder / "suite.yaml"), [], settings(tmp_path))
+
+
+def test_batches_are_kept_up_to_a_limit(family: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer = Scorer(suite.load(family / "suite.yaml"), cache=None)
+    tasks = scorer.suite.tasks
+    first = scorer._prepared(tasks[0], "test")
+    assert scorer._prepared(tasks[1], "test") and scorer._prepared(tasks[0], "test") is first
+    monkeypatch.setattr(scoring, "KEPT", 1)
+    assert scorer._prepared(tasks[0], "validation")
+    assert list(scorer._batches) == [("first", "validation")]
+
+
+def test_names_with_brackets_are_no_globs(family: Path, tmp_path: Path) -> None:
+    made = suite.load(family / "suite.yaml")
+    for name in ("my [v2]", "my v"):
+        scores.of(replace(made, name=name), [], settings(tmp_path))
+    with Results(tmp_path / "r.sqlite") as results:
+        assert {row.suite for row in tables.choose(results, suite="my [v2]")} == {"my [v2]"}
 
 
 def test_rows_have_the_seed_of_the_fine_tuning_or_else_of_the_recipe(

@@ -65,6 +65,8 @@ def test_cells_may_hold_line_breaks_and_errors_name_the_line(tmp_path: Path):
         ("a.json", "[" * 100000, "not JSON"),
         ("a.parquet", "PAR1", "cannot be read as parquet"),
         ("a.npz", "PK", "cannot be read as .npz"),
+        ("a.npz", "PK\3\4", "cannot be read as .npz"),
+        ("a.npz", "", "cannot be read as .npz"),
         ("a.py", "x = 1", "no function rows"),
         ("a.py", "x = (", "this Python file failed: SyntaxError"),
         ("a.py", "def rows(split): return open('none')", "failed: FileNotFoundError"),

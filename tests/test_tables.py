@@ -91,6 +91,12 @@ def test_a_ratio_without_single_answers_takes_the_models_as_independent():
         assert tables.of(rows).line("merged").rows["movies"].normalised_estimate == expected
 
 
+def test_what_lm_eval_counts_is_paired_as_accuracy_is():
+    rows = [made("fine", "movies", metric="acc_norm"), made("merged", "movies", metric="acc_norm")]
+    found = tables.of(rows).line("merged").rows["movies"].normalised_estimate
+    assert found == pytest.approx((0.75, 0.0234375**0.5))
+
+
 def test_a_difference_by_hand():
     found = compare(tables.of(family(*ALL)), "merged", "other")
     # Only one right on 5 rows, only the other on 4: ((5 + 4) / 10 - .1^2) / 10 = .089.
@@ -111,7 +117,7 @@ def test_a_difference_by_hand():
     )
     assert unpaired.raw["movies"] == pytest.approx((0.1, (0.024 + 0.025) ** 0.5))
     assert unpaired.raw["spam"] == pytest.approx((0.0, (0.024 + 0.024) ** 0.5))
-    assert "not paired, for want of single answers: 'movies', 'spam'" in unpaired.notes
+    assert "not paired, as means of the same answers are: 'movies', 'spam'" in unpaired.notes
 
 
 def test_the_sign_and_the_verdict():

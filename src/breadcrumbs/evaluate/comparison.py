@@ -74,5 +74,5 @@ def compare(table: Table, first: str, second: str) -> Comparison:
     if len(shared) < len(table.tasks):
         notes.append(f"{len(shared)} of {len(table.tasks)} tasks, which both were scored on")
     if unpaired:
-        notes.append(f"not paired, for want of single answers: {listing(unpaired, 24)}")
+        notes.append(f"not paired, as means of the same answers are: {listing(unpaired, 24)}")
     return Comparison(one, two, raw, normalised, tuple(notes))

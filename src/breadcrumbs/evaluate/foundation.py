@@ -41,7 +41,8 @@ class Answering(Protocol):
 class Foundation(Protocol):
     """A kind of model: how to load it, ask it and train it.
 
-    kind: its name. settings: what was declared of it, which results depend on; plain data.
+    kind: its name. settings: what was declared of it, which results depend on; plain data. It may
+    have ``models``, paths of what it loads besides the base: results depend on these too.
     It may remember what belongs to the base that was loaded last, such as its tokenizer, so `load`
     comes first.
     """
@@ -52,7 +53,8 @@ class Foundation(Protocol):
     trains_heads: bool
 
     def load(self, base: str) -> torch.nn.Module:
-        """Return the base's module with its weights, in float32, not training."""
+        """Return the base's module with its weights, not training; in float32, but for language
+        models, which keep the base's dtype unless float32 is asked for."""
         ...
 
     def prepare(self, task: Task, rows: Rows, size: int) -> Sequence[Batch]:

@@ -8,7 +8,14 @@ from typing import Any
 
 from breadcrumbs.errors import SuiteError
 from breadcrumbs.evaluate.inputs import Picture, optional
-from breadcrumbs.evaluate.table import Columns, Table, check_columns, input_of, label_of
+from breadcrumbs.evaluate.table import (
+    Columns,
+    Table,
+    check_columns,
+    file_picture,
+    input_of,
+    label_of,
+)
 
 
 def load(
@@ -76,6 +83,8 @@ def _pictures(data: Any, name: str, where: Callable[[int], str]) -> list[Picture
         cell = encoded[row][name]
         if cell is None:
             raise SuiteError(f"{where(row)}: column {name!r} holds no picture.")
-        return cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
+        if cell["bytes"] is not None:
+            return cell["bytes"]
+        return file_picture(Path(cell["path"]), where(row)).stored()
 
     return [Picture(where(row), lambda row=row: stored(row)) for row in range(len(encoded))]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
-from breadcrumbs.evaluate import heads
+from breadcrumbs import checkpoint
+from breadcrumbs.checkpoint.beside import side_files
 from breadcrumbs.evaluate.results import Key
 from breadcrumbs.evaluate.task import Split
 from breadcrumbs.hashing import model_hash, stamp
 from breadcrumbs.recipe import Recipe, to_mapping
 from breadcrumbs.tasks import view
+from breadcrumbs.version import __version__
 
 if TYPE_CHECKING:
     from breadcrumbs.evaluate.suite import Suite
@@ -29,7 +32,6 @@ class Keys:
         self.suite, self.precision = suite, precision
         self._hashes: dict[str, tuple[object, str]] = {}
         self._heads: dict[str, str] = {}
-        self._foundation = digest([suite.foundation.kind, dict(suite.foundation.settings)])
 
     def of(self, path: str) -> str:
         """Return the hash of a model's weights."""
@@ -40,6 +42,14 @@ class Keys:
                 found = model_hash(model)
             self._hashes[path] = now, found
         return found
+
+    @cached_property
+    def foundation(self) -> str:
+        """A digest of the foundation, of the models it takes something from besides the base, and
+        of what lies beside the weights of these and of the base: configuration, tokenizer, ..."""
+        made = self.suite.foundation
+        also = [[self.of(path), beside(path)] for path in getattr(made, "models", ())]
+        return digest([made.kind, dict(made.settings), beside(self.suite.base), also])
 
     @property
     def base(self) -> str:
@@ -54,8 +64,18 @@ class Keys:
     def head(self, task: str) -> str:
         """Return a digest of all that the head of a task is made of."""
         if task not in self._heads:
-            found = heads.digest(self.suite, self.suite.task(task), self.base, self.precision)
-            self._heads[task] = found
+            mine, trains = self.suite.task(task), self.suite.foundation.trains_heads
+            self._heads[task] = digest(
+                {
+                    "version": __version__,
+                    "base": self.base,
+                    "foundation": self.foundation,
+                    "labels": list(mine.labels),
+                    "head": dict(mine.head),
+                    "rows": mine.rows("train").digest if trains else None,
+                    "precision": self.precision,
+                }
+            )
         return self._heads[task]
 
     def key(self, model: str, task: str, split: Split) -> Key:
@@ -64,7 +84,7 @@ class Keys:
         return Key(
             model=model,
             base=self.base,
-            foundation=self._foundation,
+            foundation=self.foundation,
             head=self.head(task),
             task=task,
             rows=mine.rows(split).digest,
@@ -76,7 +96,7 @@ class Keys:
     def of_search(self, tasks: Sequence[str]) -> dict[str, Any]:
         """Return what validation scores depend on besides the merge that is scored."""
         return {
-            "foundation": self._foundation,
+            "foundation": self.foundation,
             "precision": self.precision,
             "base weights": self.base,
             "weights": {name: self.finetuned(name) for name in tasks},
@@ -104,6 +124,14 @@ def label(spec: str | Recipe) -> str:
     return f"{spec.method} of {len(spec.models)}" + (f" ({values})" if values else "")
 
 
+def beside(path: str) -> str:
+    """Return a digest of the files that lie beside a model's weights; the same for a bare file."""
+    with checkpoint.open(path) as model:
+        folder = model.folder
+    files = side_files(folder) if folder is not None else []
+    return digest([[file.name, blake3(file.read_bytes()).hexdigest()] for file in files])
+
+
 def digest(data: Any) -> str:
     """Return the BLAKE3 of plain data."""
-    return blake3(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()
+    return blake3(json.dumps(data, sort_keys=True).encode()).hexdigest()

@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from breadcrumbs.errors import SuiteError, suggestion
-
 #: Resamples of the rows, for the standard error of what is no mean.
 RESAMPLES = 1000
 
@@ -44,15 +42,8 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "matthews": matthews,
     "f1": f1,
 }
-
-
-def check(name: str, where: str) -> None:
-    """Raise SuiteError, beginning with ``where``, for a metric that there is not."""
-    if name not in METRICS:
-        raise SuiteError(
-            f"{where}: unknown metric {name!r}. Known are {', '.join(METRICS)}."
-            f"{suggestion(name, METRICS)}"
-        )
+#: Those that are no means over rows, as accuracy and what lm-eval counts are.
+NO_MEANS = ("matthews", "f1")
 
 
 def measured(name: str, answers: np.ndarray, labels: np.ndarray) -> tuple[float, float]:

@@ -6,6 +6,7 @@ Normalised values are not kept. They come, on reading, from the row of the fine-
 
 from __future__ import annotations
 
+import glob
 import math
 import os
 import re
@@ -30,8 +31,9 @@ DEFAULT = "results.sqlite"
 class Key:
     """All that a score depends on.
 
-    model, base: hashes of weights. foundation, head, rows: digests of its settings, of what the
-    head was made of, and of the rows. precision: float32 or bfloat16.
+    model, base: hashes of weights. foundation, head, rows: digests of its settings and of what lies
+    beside the base (configuration, tokenizer), of what the head was made of, and of the rows.
+    precision: float32 or bfloat16.
     """
 
     model: str
@@ -202,7 +204,7 @@ class Results:
         facts: fields to say otherwise, such as the label: the same weights may have several names.
         The row is kept with them, if it is not there yet.
         """
-        found = self._read(asdict(key))
+        found = self._read({name: glob.escape(value) for name, value in asdict(key).items()})
         if not found:
             return None
         row = replace(found[-1], **facts)

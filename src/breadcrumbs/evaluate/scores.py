@@ -37,7 +37,7 @@ def of(
     all unless told. alone: leave out the base and the fine-tuned models, which are scored on their
     own tasks and make accuracies comparable.
     """
-    chosen = [suite.task(name) for name in tasks] or list(suite.tasks)
+    chosen = [suite.task(name) for name in dict.fromkeys(tasks)] or list(suite.tasks)
     names = [task.name for task in chosen]
     specs = [read(model) for model in models]
     labels = [model if isinstance(model, str) else "" for model in models]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import breadcrumbs
+from breadcrumbs.errors import SuiteError
 from breadcrumbs.evaluate import devices, heads, metrics
 from breadcrumbs.evaluate.foundation import Answering, Batch
 from breadcrumbs.evaluate.keys import Keys
@@ -20,8 +21,10 @@ from breadcrumbs.evaluate.task import Split, Task
 if TYPE_CHECKING:
     from breadcrumbs.evaluate.suite import Suite
 
-#: Rows in a batch.
-BATCH = {"cpu": 32, "cuda": 256}
+#: Rows in a batch, on the CPU and elsewhere.
+BATCH, LARGE_BATCH = 32, 256
+#: Bytes of batches that a process keeps for the next model.
+KEPT = 2 << 30
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ class Scorer:
     """Scores weights on the tasks of a suite.
 
     Holds one module, which weights are put into, and of each task the head and the batches, which
-    are made once. cache: a folder of heads, made of the base, that processes share.
+    are made once, as long as they are no more than `KEPT`. cache: a folder of heads, made of the
+    base, that processes share.
     """
 
     def __init__(
@@ -64,11 +68,13 @@ class Scorer:
 
         self.suite, self.foundation = suite, suite.foundation
         self.device = devices.device(device)
+        self.batch = BATCH if self.device.type == "cpu" else LARGE_BATCH
         self.precision = devices.precision(precision, self.device)
         self.cache = cache
         self.base: Mapping[str, Any] = breadcrumbs.open(suite.base)
         self.keys = Keys(suite, self.precision)
-        self.module = self.foundation.load(suite.base).to(self.device)
+        module = self.foundation.load(suite.base)
+        self.module = (module.float() if self.precision == "float32" else module).to(self.device)
         self.slots = Slots(self.module, self.base)
         #: The hash of the weights in the module.
         self._holds = self.keys.base
@@ -98,7 +104,7 @@ class Scorer:
         if isinstance(self.foundation, Answering):
             self._put(state, hash_)
             with torch.inference_mode(), precise(self.precision, self.device):
-                hits = self.foundation.hits(self.module, task, split, BATCH[self.device.type])
+                hits = self.foundation.hits(self.module, task, split, self.batch)
             value, stderr = metrics.measured("accuracy", hits, np.ones_like(hits))
         else:
             head = self.head(task)
@@ -110,7 +116,10 @@ class Scorer:
         return Score(task.name, split, task.metric, value, stderr, hits, seconds)
 
     def _answers(self, task: Task, split: Split, head: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return the classes that the model answers, and the right ones, in the order of rows."""
+        """Return the classes that the model answers, and the right ones, in the order of rows.
+
+        Where logits are no numbers the answer is a wrong one.
+        """
         import torch
 
         batches = self._prepared(task, split)
@@ -120,8 +129,12 @@ class Scorer:
                 inputs = devices.on(batch.inputs, self.device)
                 mine = Batch(inputs, batch.rows, batch.labels)
                 found = self.foundation.logits(self.module, head, mine)
-                answers.append(found.argmax(dim=-1).cpu().numpy())
-                labels.append(np.asarray(batch.labels))
+                truth = np.asarray(batch.labels)
+                check_labels(task, split, truth, batch.rows, found.shape[-1])
+                wrong = (truth + 1) % found.shape[-1]
+                odd = found.isnan().any(dim=-1).cpu().numpy()
+                answers.append(np.where(odd, wrong, found.argmax(dim=-1).cpu().numpy()))
+                labels.append(truth)
         order = np.concatenate([batch.rows for batch in batches])
         given, truth = np.empty(len(order), np.int64), np.empty(len(order), np.int64)
         given[order], truth[order] = np.concatenate(answers), np.concatenate(labels)
@@ -134,8 +147,29 @@ class Scorer:
             self._holds = hash_
 
     def _prepared(self, task: Task, split: Split) -> Sequence[Batch]:
-        if (task.name, split) not in self._batches:
-            rows = task.rows(split)
-            made = self.foundation.prepare(task, rows, BATCH[self.device.type])
-            self._batches[task.name, split] = made
-        return self._batches[task.name, split]
+        key = (task.name, split)
+        made = self._batches.pop(key, None)
+        if made is None:
+            made = self.foundation.prepare(task, task.rows(split), self.batch)
+            held = _nbytes(made)
+            while self._batches and held + sum(map(_nbytes, self._batches.values())) > KEPT:
+                del self._batches[next(iter(self._batches))]  # the one not used for longest
+        self._batches[key] = made
+        return made
+
+
+def check_labels(
+    task: Task, split: Split, labels: np.ndarray, rows: np.ndarray, classes: int
+) -> None:
+    """Raise SuiteError for labels that the head has no class for. rows: their numbers."""
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if wrong.size:
+        raise SuiteError(
+            f"task {task.name!r}: {split} row {rows[wrong[0]]} has label {labels[wrong[0]]}, and"
+            f" the head has {classes} classes, from 0 on. Correct the labels of the task."
+        )
+
+
+def _nbytes(batches: Sequence[Batch]) -> int:
+    tensors = (tensor for batch in batches for tensor in batch.inputs.values())
+    return sum(getattr(tensor, "nbytes", 0) for tensor in tensors)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from breadcrumbs.evaluate.table import (
     Columns,
     Table,
     check_columns,
+    file_picture,
     given,
     input_of,
     label_of,
@@ -235,17 +237,24 @@ def _folder(path: Path, shown: str) -> Tables:
 
 
 def _folders(path: Path) -> list[Path]:
-    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return [p for p in _entries(path) if p.is_dir() and not p.name.startswith(".")]
+
+
+def _entries(path: Path) -> list[Path]:
+    try:
+        return sorted(path.iterdir())
+    except OSError as error:
+        raise SuiteError(f"{path}: cannot be listed: {error.strerror}.") from None
 
 
 def _classes(path: Path, shown: str) -> Table:
     files, labels = [], []
     for folder in _folders(path):
-        found = sorted(f for f in folder.iterdir() if f.suffix.lower() in PICTURES)
+        found = [file for file in _entries(folder) if file.suffix.lower() in PICTURES]
         files += found
         labels += [folder.name] * len(found)
     names = [f"{shown}/{file.parent.name}/{file.name}" for file in files]
-    pictures = [Picture(name, file.read_bytes) for name, file in zip(names, files, strict=True)]
+    pictures = [file_picture(file, name) for name, file in zip(names, files, strict=True)]
     return Table(pictures, labels, lambda row: names[row])
 
 
@@ -255,7 +264,8 @@ def _arrays(path: Path, shown: str) -> Table:
         with np.load(path, allow_pickle=False) as file:
             found = {name: file[name] for name in ("images", "labels") if name in file}
             held = ", ".join(file.files)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, TypeError) as error:
+        # A TypeError: what was read is the one array of an .npy.
         raise SuiteError(f"{shown}: cannot be read as .npz: {error}") from None
     for name in ("images", "labels"):
         if name not in found:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from breadcrumbs.evaluate.metrics import NO_MEANS
+
 if TYPE_CHECKING:
     from breadcrumbs.evaluate.results import Row
 
@@ -97,5 +99,5 @@ def covariance(first: Row, second: Row) -> float:
 def paired(first: Row, second: Row) -> bool:
     """Whether both values are means of answers to the same rows, which are known one by one."""
     return first.rows == second.rows and all(
-        row.hits is not None and row.metric == "accuracy" for row in (first, second)
+        row.hits is not None and row.metric not in NO_MEANS for row in (first, second)
     )

@@ -72,7 +72,7 @@ def input_of(record: Mapping[str, Any], columns: Columns, folder: Path, where: s
         cell = record[columns.image]
         if not isinstance(cell, str) or not cell:
             raise _odd(columns.image, cell, "the path of a picture", where)
-        return _file(folder / cell, where)
+        return file_picture(folder / cell, f"{where}: {folder / cell}")
     return texts(tuple(record[name] for name in columns.text), columns.text, where)
 
 
@@ -88,15 +88,17 @@ def _odd(name: str, cell: Any, belongs: str, where: str) -> SuiteError:
     return SuiteError(f"{where}: column {name!r} holds {kind(cell)} where {belongs} belongs.")
 
 
-def _file(path: Path, where: str) -> Picture:
+def file_picture(path: Path, where: str) -> Picture:
+    """Return the picture in a file, which is read when it is asked for. where: for messages."""
+
     def stored() -> bytes:
         try:
             return path.read_bytes()
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise SuiteError(f"{where}: {path}: cannot be read: {reason}.") from None
+            raise SuiteError(f"{where}: cannot be read: {reason}.") from None
 
-    return Picture(f"{where}: {path}", stored)
+    return Picture(where, stored)
 
 
 def given(value: Any, where: str) -> Any:

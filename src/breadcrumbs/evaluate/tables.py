@@ -6,6 +6,7 @@ fine-tuned model, not the ratio of the two means.
 
 from __future__ import annotations
 
+import glob
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -175,7 +176,8 @@ def choose(
         raise ResultsError(
             f"{where}: no {split} rows. There are {', '.join(there[:12])}: choose with --split."
         )
-    rows = results.select(suite=fits[0], split=split)
+    suite = glob.escape(fits[0])
+    rows = results.select(suite=suite, split=split)
     if not rows:
         raise ResultsError(f"{where}: none of the rows is whole. Score the models again.")
     known = list(dict.fromkeys(row.task for row in rows))
@@ -188,7 +190,7 @@ def choose(
     chosen = {"task": tasks} if tasks else {}
     if not chosen and not filters:
         return rows
-    found = results.select(suite=fits[0], split=split, **chosen, **filters)
+    found = results.select(suite=suite, split=split, **chosen, **filters)
     if not found:
         given = ", ".join(f"{name} {value}" for name, value in filters.items())
         there = [

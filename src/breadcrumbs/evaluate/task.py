@@ -37,8 +37,9 @@ class Task:
     """A classification task.
 
     labels: the names of the classes, by number, read at first use. read: split -> its rows.
-    metric: what is reported: ``accuracy``, ``matthews`` or ``f1``. head: settings of the
-    foundation's head, such as ``templates`` of a zero-shot head or ``words`` of a text-to-text one.
+    metric: what is reported: ``accuracy``, ``matthews``, ``f1``, or what lm-eval counts. head:
+    settings of the foundation's head, such as ``templates`` of a zero-shot head or ``words`` of a
+    text-to-text one.
     finetuned: the path or hub id of the model that was fine-tuned on it, if there is one, which
     accuracies are normalised by.
     """

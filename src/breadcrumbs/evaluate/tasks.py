@@ -11,12 +11,12 @@ from typing import Any
 from breadcrumbs.declared import SUITE
 from breadcrumbs.errors import SuiteError
 from breadcrumbs.evaluate import sources, splits
+from breadcrumbs.evaluate.metrics import METRICS
 from breadcrumbs.evaluate.reading import Labels, Reader
 from breadcrumbs.evaluate.sources import HUB, PACKAGE, Source
 from breadcrumbs.evaluate.table import Columns
 from breadcrumbs.evaluate.task import SPLITS, Task
 
-METRICS = ("accuracy", "matthews", "f1")
 KEYS = ("task", "data", "config", "revision", "text", "image", "label", "labels", "splits", "seed")
 KEYS += ("metric", "head", "finetuned")
 #: What data begin with that are a task of lm-eval's, and the keys that go with it.
@@ -66,7 +66,7 @@ def _task(entry: Any, folder: Path, base: str, where: str) -> Declared:
     labels = _labels(data["labels"], f"{where}: labels") if "labels" in data else None
     parts = splits.parse(data["splits"], f"{where}: splits") if "splits" in data else {}
     seed = SUITE.whole(data.get("seed", 0), f"{where}: seed")
-    metric = SUITE.choice(data.get("metric", "accuracy"), f"{where}: metric", METRICS)
+    metric = SUITE.choice(data.get("metric", "accuracy"), f"{where}: metric", tuple(METRICS))
     head = SUITE.mapping(data.get("head", {}), f"{where}: head")
     finetuned = _finetuned(data, folder, base, where)
     if labels is not None:
@@ -83,7 +83,9 @@ def _of_lm_eval(name: str, data: dict[str, Any], folder: Path, base: str, where:
     from breadcrumbs.evaluate.foundations import lm_tasks
 
     SUITE.mapping(data, f"{where}: of lm-eval", ("task", "data", *LM_EVAL_KEYS))
-    source = absolute(data["data"].removeprefix(LM_EVAL), folder)
+    source = data["data"].removeprefix(LM_EVAL)
+    if source.endswith((".yaml", ".yml")):  # all else is a name, whatever lies beside the suite
+        source = absolute(source, folder)
     data["data"] = LM_EVAL + source
     parts = SUITE.mapping(data.get("splits", {}), f"{where}: splits", SPLITS)
     metric = SUITE.line(data["metric"], f"{where}: metric") if "metric" in data else None

@@ -60,6 +60,7 @@ class Clip:
         text = self.settings["text"]
         beside = (folder or Path()) / text if text else None
         self._text = str(beside) if beside and beside.exists() else text
+        self.models = () if self._text is None else (self._text,)
         self._tokenizer: Any = None
         self._processor: Any = None
 
