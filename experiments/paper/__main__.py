@@ -45,7 +45,10 @@ def main() -> None:
         with Family(options.family, seed, options.workers, options.rows) as family:
             measured = figure.measure(family, *filter(None, [options.methods]))
         suite = getattr(figure, "SUITE", family.name)
-        keep(path, suite, seed, measured, time.monotonic() - began, bool(options.methods))
+        one = not hasattr(figure, "SUITE")  # of several families each has its own number
+        rows = f" --rows {options.rows}" if options.rows and one else ""
+        seconds = time.monotonic() - began
+        keep(path, suite, seed, measured, seconds, bool(options.methods), rows)
     figure.draw(json.loads(path.read_text()), options.figures)
 
 
@@ -56,11 +59,13 @@ def keep(
     measured: dict[str, Any],
     seconds: float,
     more: bool = False,
+    flags: str = "",
 ) -> None:
     """Write what one seed gave beside that of others of the same suite.
 
     Parts that a figure measures in several runs (sizes of foundations, methods) stand side by side.
-    more: whether the seconds are those of another part; parts that are new here always are.
+    more: whether the seconds are those of another part; parts that are new here always are. flags:
+    that the figure was measured with.
     """
     found = json.loads(path.read_text()) if path.exists() else {}
     if found.get("suite", suite) != suite:
@@ -74,7 +79,7 @@ def keep(
     found["seconds"][str(seed)] = round(seconds + more * found["seconds"].get(str(seed), 0))
     found["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
     found["version"] = __version__
-    found["command"] = f"python -m experiments.paper {path.stem} --family FOLDER"
+    found["command"] = f"python -m experiments.paper {path.stem} --family FOLDER{flags}"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -16,13 +16,12 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def percent(values: Sequence[float]) -> str:
     """Return the mean over seeds and its standard error, in percent."""
-    mean, error = summary(values)
-    return shown(mean, error) if len(values) > 1 else f"{100 * mean:.1f}"
+    return shown(*summary(values))
 
 
 def shown(mean: float, error: float) -> str:
-    """Return a share with its standard error, in percent."""
-    return f"{100 * mean:.1f} ± {100 * error:.1f}"
+    """Return a share with its standard error, if there is one, in percent."""
+    return f"{100 * mean:.1f}" + (f" ± {100 * error:.1f}" if error else "")
 
 
 def by_seed(found: dict[str, Any]) -> list[Any]:
