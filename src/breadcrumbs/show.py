@@ -18,13 +18,15 @@ from breadcrumbs.plan import Plan
 from breadcrumbs.report import Report
 
 
-def _console(stderr: bool = False) -> Any:
+def terminal(stderr: bool = False) -> Any:
+    """Return a console of rich that prints what it is given as it is."""
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
-def _table(*columns: str, right: tuple[int, ...] = ()) -> Any:
+def ruled(*columns: str, right: tuple[int, ...] = ()) -> Any:
+    """Return a table of rich with a line below its head. right: columns of numbers."""
     from rich import box
     from rich.table import Table
 
@@ -41,7 +43,7 @@ def progress(plan: Plan, *, quiet: bool, doing: str = "merging") -> Iterator[Cal
         yield lambda nbytes: None
         return
     if will_compile(plan.entries):
-        _console(stderr=True).print("compiling kernels, once: 10 to 20 seconds")
+        terminal(stderr=True).print("compiling kernels, once: 10 to 20 seconds")
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -57,7 +59,7 @@ def progress(plan: Plan, *, quiet: bool, doing: str = "merging") -> Iterator[Cal
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
-        console=_console(stderr=True),
+        console=terminal(stderr=True),
         transient=True,
     )
     with bar:
@@ -71,7 +73,7 @@ def status(*, quiet: bool) -> Iterator[Callable[[str], None]]:
     if quiet or not sys.stderr.isatty():
         yield lambda what: None
         return
-    console = _console(stderr=True)
+    console = terminal(stderr=True)
     with console.status("") as line:
         yield lambda what: line.update(what)
 
@@ -95,7 +97,7 @@ def counted(*, quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
-        console=_console(stderr=True),
+        console=terminal(stderr=True),
         transient=True,
     )
     with bar:
@@ -129,7 +131,7 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(facts, indent=2))
         return
-    table = _table("plan", "")
+    table = ruled("plan", "")
     settings = ", ".join(f"{key} {value}" for key, value in facts["parameters"].items())
     table.add_row("method", f"{facts['method']} ({settings})")
     table.add_row("models", f"{len(plan.models)} and the base {printable(plan.base.label)}")
@@ -143,7 +145,7 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
     table.add_row("memory", f"about {sizes.human(facts['memory'])} with {threads} threads")
     if will_compile(plan.entries):
         table.add_row("", "150 MB more while kernels are compiled, once, for 10 to 20 seconds")
-    _console().print(table)
+    terminal().print(table)
     _warn(plan.warnings)
 
 
@@ -153,8 +155,8 @@ def _text(value: Any) -> str:
 
 def report(report: Report, output: str | None, *, verbose: bool) -> None:
     """Print what a merge did."""
-    console = _console(stderr=True)
-    table = _table("model", "weight", "kept", "of weights", right=(1, 2, 3))
+    console = terminal(stderr=True)
+    table = ruled("model", "weight", "kept", "of weights", right=(1, 2, 3))
     for row in report.models:
         table.add_row(
             printable(row.name), f"{row.weight:g}", f"{row.fraction:.2%}", f"{row.entries:,}"
@@ -191,13 +193,13 @@ def _warn(warnings: Any) -> None:
 
 def methods(methods: list[Method]) -> None:
     """Print one line for each method."""
-    table = _table("method", "what it does", "models", "passes", right=(3,))
+    table = ruled("method", "what it does", "models", "passes", right=(3,))
     table.columns[0].no_wrap = True
     for method in methods:
         needs = method.statistics
         summary = f"{method.summary} (needs: {needs.kind} statistics)" if needs else method.summary
         table.add_row(method.name, summary, method.number, str(method.passes))
-    console = _console()
+    console = terminal()
     console.print(table)
     ordered = ", ".join(method.name for method in methods if method.order == "matters")
     console.print(
@@ -234,10 +236,10 @@ def method_mapping(method: Method) -> dict[str, Any]:
 def method(method: Method) -> None:
     """Print all about one method."""
     facts = method_mapping(method)
-    console = _console()
+    console = terminal()
     console.print(f"{method.name}: {method.summary}\n")
     console.print(f"    merged = {method.formula}\n")
-    table = _table("parameter", "default", "range", "meaning")
+    table = ruled("parameter", "default", "range", "meaning")
     for name, p in facts["parameters"].items():
         table.add_row(name, p["default"] or "", p["range"], p["help"])
     if facts["parameters"]:
@@ -253,8 +255,8 @@ def method(method: Method) -> None:
 
 def inspection(found: dict[str, Any], *, tensors: bool) -> None:
     """Print what `breadcrumbs.inspection.inspect` found."""
-    console = _console()
-    table = _table("file", "bytes", "BLAKE3", right=(1,))
+    console = terminal()
+    table = ruled("file", "bytes", "BLAKE3", right=(1,))
     for file in found["files"]:
         table.add_row(printable(file["file"]), f"{file['bytes']:,}", file.get("blake3", ""))
     console.print(printable(found["path"]))
@@ -271,7 +273,7 @@ def inspection(found: dict[str, Any], *, tensors: bool) -> None:
         _archive(console, found["archive"])
     if tensors:
         more = ("kept",) if found["task"] else ()
-        table = _table("tensor", "dtype", "shape", "bytes", *more, right=(3, 4))
+        table = ruled("tensor", "dtype", "shape", "bytes", *more, right=(3, 4))
         for tensor in found["tensors"]:
             shape = " x ".join(map(str, tensor["shape"])) or "scalar"
             cells = [printable(tensor["name"]), tensor["dtype"], shape, f"{tensor['bytes']:,}"]
@@ -348,8 +350,8 @@ def lost(error: Mapping[str, float] | None) -> str:
 
 def soup(found: Any, output: str) -> None:
     """Print what a greedy soup chose."""
-    console = _console(stderr=True)
-    table = _table("model", "alone", "mean with it", "in the mean", right=(1, 2))
+    console = terminal(stderr=True)
+    table = ruled("model", "alone", "mean with it", "in the mean", right=(1, 2))
     for c in found.candidates:
         mean = "" if c.mean is None else f"{c.mean:.6g}"
         table.add_row(printable(c.name), f"{c.score:.6g}", mean, "yes" if c.kept else "no")
@@ -363,13 +365,13 @@ def soup(found: Any, output: str) -> None:
 
 def comparison(found: Any) -> None:
     """Print how alike task vectors are."""
-    console = _console()
-    table = _table("task vector", "norm", "of weights", right=(1, 2))
+    console = terminal()
+    table = ruled("task vector", "norm", "of weights", right=(1, 2))
     for name, norm, kept in zip(found.names, found.norms, found.kept, strict=True):
         share = kept / found.entries if found.entries else 0.0
         table.add_row(printable(name), f"{norm:.4g}", f"{share:.2%}")
     console.print(table)
-    table = _table("pair", "", "cosine", "Pearson", "distance", "conflicts", right=(2, 3, 4, 5))
+    table = ruled("pair", "", "cosine", "Pearson", "distance", "conflicts", right=(2, 3, 4, 5))
     rows = [(printable(p["first"]), printable(p["second"]), p) for p in found.pairs]
     if len(rows) > 1:
         rows.append(("mean", "of all pairs", found.kinship))
@@ -383,23 +385,23 @@ def comparison(found: Any) -> None:
 
 def demo(result: Any) -> None:
     """Print the table of the demo and what it shows."""
-    table = _table("test accuracy", *(row.name for row in result.rows), right=(1, 2, 3, 4))
+    table = ruled("test accuracy", *(row.name for row in result.rows), right=(1, 2, 3, 4))
     for task in result.tasks:
         table.add_row(task, *(f"{row.accuracy[task]:.1%}" for row in result.rows))
     table.add_section()
     table.add_row("mean", *(f"{row.mean:.1%}" for row in result.rows))
     table.add_row("normalised", *(f"{row.normalised:.1%}" for row in result.rows))
-    console = _console()
+    console = terminal()
     console.print(table)
     console.print(f"{result.lesson} ({result.seconds:.0f} s)")
 
 
 def rows(header: Sequence[str], body: Sequence[Sequence[str]], right: tuple[int, ...] = ()) -> None:
     """Print rows of text under a header."""
-    table = _table(*header, right=right)
+    table = ruled(*header, right=right)
     for row in body:
         table.add_row(*(printable(cell) for cell in row))
-    _console().print(table)
+    terminal().print(table)
 
 
 def grid(grid: Any, title: str, notes: Sequence[str] = (), out: TextIO | None = None) -> None:
@@ -425,7 +427,7 @@ def grid(grid: Any, title: str, notes: Sequence[str] = (), out: TextIO | None = 
     for block in blocks:
         shown = [0, *block]
         right = tuple(range(1, len(shown)))
-        table = _table(*(printable(grid.header[j]) for j in shown), right=right)
+        table = ruled(*(printable(grid.header[j]) for j in shown), right=right)
         for i, row in enumerate(grid.body):
             if grid.last and i + 1 == len(grid.body):
                 table.add_section()

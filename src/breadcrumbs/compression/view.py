@@ -13,9 +13,9 @@ from breadcrumbs.errors import printable
 
 def show(report: Report) -> None:
     """Print a report."""
-    from breadcrumbs.show import _console
+    from breadcrumbs.show import terminal
 
-    out = _console()
+    out = terminal()
     tasks = "1 task" if len(report.tasks) == 1 else f"{len(report.tasks)} tasks"
     out.print(
         f"{tasks} in {printable(report.path)}: {sizes.human(report.bytes)}; with the base"
@@ -37,9 +37,9 @@ def show(report: Report) -> None:
 
 def table(votes: Mapping[str, Sequence[int]]) -> Any:
     """Return a table of the shares of each kind of changed weights, in all and by layer."""
-    from breadcrumbs.show import _table
+    from breadcrumbs.show import ruled
 
-    made = _table("changed weights", "", *KINDS, right=(1, 2, 3, 4, 5))
+    made = ruled("changed weights", "", *KINDS, right=(1, 2, 3, 4, 5))
     for layer, mine in by_layer(votes).items():
         cells = (f"{share:.2%}" for share in shares(mine).values())
         made.add_row(layer, f"{sum(mine):,}", *cells)

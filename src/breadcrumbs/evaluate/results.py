@@ -25,6 +25,8 @@ from breadcrumbs.version import __version__
 
 #: The file that commands use unless told.
 DEFAULT = "results.sqlite"
+#: What rows call the base, and the fine-tuned models together.
+BASE, FINETUNED = "base", "fine-tuned"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from breadcrumbs import recipe as recipes
 from breadcrumbs.evaluate.pool import Pool, Settings, Spec
-from breadcrumbs.evaluate.results import Results, Row, refer
+from breadcrumbs.evaluate.results import BASE, FINETUNED, Results, Row, refer
 from breadcrumbs.evaluate.task import Split
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 #: Called with the number of scores done, of all, and what is being done.
 Progress = Callable[[int, int, str], None]
-
-BASE, FINETUNED = "base", "fine-tuned"
 
 
 def of(

@@ -15,12 +15,11 @@ from typing import Any, TypeVar
 
 from breadcrumbs.errors import ResultsError, listing, suggestion
 from breadcrumbs.evaluate import standard_errors
-from breadcrumbs.evaluate.results import KEY, Results, Row, refer
+from breadcrumbs.evaluate.results import BASE, FINETUNED, KEY, Results, Row, refer
 from breadcrumbs.evaluate.standard_errors import Estimate
 
 T = TypeVar("T")
 #: What the base, and the fine-tuned models on their own tasks together, are called.
-BASE, FINETUNED = "base", "fine-tuned"
 #: Digits of a hash that are shown.
 SHORT = 8
 

@@ -29,9 +29,9 @@ def show(found: Found, output: str, *, pareto: bool, tested: Any = None) -> None
 
     pareto: the trials that no other one is at least as good as on every task. tested: `Tested`.
     """
-    from breadcrumbs.show import _console
+    from breadcrumbs.show import terminal
 
-    out = _console()
+    out = terminal()
     ranked = sorted(found.trials, key=lambda trial: (-trial.score, trial.number))
     out.print(_trials(ranked[:SHOWN], found.objective))
     if pareto:
@@ -47,12 +47,12 @@ def show(found: Found, output: str, *, pareto: bool, tested: Any = None) -> None
 
 
 def _trials(trials: Sequence[Trial], objective: str, tasks: bool = False) -> Any:
-    from breadcrumbs.show import _table
+    from breadcrumbs.show import ruled
 
     names = list(trials[0].values) if tasks else []
     right = tuple(range(len(names) + 2))
     columns = ("trial", printable(objective), *map(printable, names), "method and parameters")
-    made = _table(*columns, right=right)
+    made = ruled(*columns, right=right)
     for trial in trials:
         values = (f"{trial.values[name]:.1%}" for name in names)
         point = printable(named(trial.point))
@@ -62,9 +62,9 @@ def _trials(trials: Sequence[Trial], objective: str, tasks: bool = False) -> Any
 
 def _tested(out: Any, found: Any) -> None:
     """Print the test scores of the best point, and which others were seen before."""
-    from breadcrumbs.show import _table
+    from breadcrumbs.show import ruled
 
-    made = _table("task", "test", "error", "normalised", "error", right=(1, 2, 3, 4))
+    made = ruled("task", "test", "error", "normalised", "error", right=(1, 2, 3, 4))
     for row in found.rows:
         ratio = row.normalised_estimate
         more = (f"{ratio.value:.1%}", f"{ratio.stderr:.1%}") if ratio else ("", "")

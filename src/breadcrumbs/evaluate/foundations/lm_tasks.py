@@ -28,9 +28,7 @@ from breadcrumbs.errors import (
 )
 from breadcrumbs.evaluate.foundations.settings import check_head
 from breadcrumbs.evaluate.task import SPLITS, Rows, Split, Task
-
-#: What data of such a task begin with.
-PREFIX = "lm-eval:"
+from breadcrumbs.evaluate.tasks import LM_EVAL
 
 #: The first release with the interface that is used here.
 _LEAST = (0, 4, 13)
@@ -84,7 +82,7 @@ def task(
     as many as the task says unless told. folder: what a relative path begins at. SuiteError.
     """
     version()
-    source = source.removeprefix(PREFIX)
+    source = source.removeprefix(LM_EVAL)
     if source.endswith((".yaml", ".yml")):
         source = str((folder or Path()) / source)
     where = f"task {name!r}"
