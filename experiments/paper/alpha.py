@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from experiments.paper import defaults
 from experiments.paper.drawing import COLOURS, NAMES, drawn
 from experiments.paper.family import Family, say
 from experiments.paper.table1 import ALPHAS, LARGE
@@ -33,15 +34,19 @@ CASES: list[tuple[str, dict[str, Any], tuple[float, ...]]] = [
 
 
 def measure(family: Family) -> dict[str, Any]:
-    """Return a row for each case and number of tasks: both alphas and what they score on test."""
+    """Return a row for each case and number of tasks: both alphas and what they score on test.
+
+    values: what every alpha scores on validation rows, by alpha and ``auto``.
+    """
     rows = []
     for case in cases(family):
-        tasks = [case.tasks] * len(case.alphas)
-        recipes = [case.recipe(family, alpha) for alpha in case.alphas]
-        tried = family.scores(recipes, "validation", tasks, case.method)
+        recipes = [case.recipe(family, alpha) for alpha in (*case.alphas, case.auto)]
+        tasks = [case.tasks] * len(recipes)
+        *tried, last = family.scores(recipes, "validation", tasks, case.method)
+        names = [*map(str, case.alphas), "auto"]
+        values = [round(one.mean, 5) for one in (*tried, last)]
         best = max(tried, key=lambda one: one.mean).recipe
-        mine = case.recipe(family, case.auto)
-        chosen, auto = family.scores([best, mine], "test", [case.tasks] * 2)
+        chosen, auto = family.scores([best, last.recipe], "test", [case.tasks] * 2)
         rows.append(
             {
                 "tasks": len(case.tasks),
@@ -51,6 +56,7 @@ def measure(family: Family) -> dict[str, Any]:
                 "chosen test": round(chosen.mean, 5),
                 "auto": case.auto,
                 "auto test": round(auto.mean, 5),
+                "values": dict(zip(names, values, strict=True)),
             }
         )
         say(str(rows[-1]))
@@ -71,11 +77,11 @@ class Case:
         return family.recipe(self.method, self.tasks, **self.values, alpha=alpha)
 
 
-def cases(family: Family, least: int = 1) -> Iterator[Case]:
-    """Yield every case for every number of tasks from ``least`` on."""
+def cases(family: Family) -> Iterator[Case]:
+    """Yield every case for every number of tasks."""
     for size in sizes(family):
         for method, values, alphas in CASES:
-            if size < max(least, 4 if method == "consensus" else 1):
+            if method == "consensus" and size < 4:
                 continue  # of few masks, few or none agree in an entry
             tasks = family.tasks[:size]
             with merging.opened(family.recipe(method, tasks, **values, alpha="auto")) as plan:
@@ -103,7 +109,7 @@ def losses(found: dict[str, Any]) -> dict[tuple[str, int, str], list[float]]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """Return what `alpha: auto` loses."""
+    """Return what `alpha: auto` loses, and what all settings do that nobody chose."""
     gains = losses(found)
     columns = list(dict.fromkeys((suite, size) for suite, size, _ in gains))
     rows = []
@@ -115,11 +121,16 @@ def table(found: dict[str, Any]) -> str:
     worst = min(gains, key=lambda key: fmean(gains[key]))
     mean = fmean(gains[worst])
     text = f"At worst, mean over seeds: {100 * mean:+.2f} points ({worst[2]}, {worst[1]} tasks)."
-    return f"{markdown(['points by which auto differs', *head], rows)}\n\n{text}"
+    found_auto = f"{markdown(['points by which auto differs', *head], rows)}\n\n{text}"
+    return "\n\n".join(filter(None, (found_auto, defaults.table(found))))
 
 
 def draw(found: dict[str, Any], folder: Path) -> None:
-    """Draw what auto scores against what the chosen alpha does, a point for each case and seed."""
+    """Draw what auto scores against what the chosen alpha does, a point for each case and seed.
+
+    And, in another figure, what settings lose.
+    """
+    defaults.draw(found, folder)
     with drawn(folder / "alpha.svg", 4.2, 4.0) as (_, axis):
         rows = [row for s in by_seed(found) for mine in s.values() for row in mine]
         for method in dict.fromkeys(row["method"] for row in rows):

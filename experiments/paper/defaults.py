@@ -1,6 +1,6 @@
 """Settings for whoever has no validation rows: what each loses against the best one of its method.
 
-All sizes that a suite has, on validation rows: a default is a choice too.
+Out of what `experiments.paper.alpha` measured on validation rows: a default is a choice too.
 """
 
 from __future__ import annotations
@@ -9,34 +9,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from experiments.paper import alpha
 from experiments.paper.drawing import COLOURS, NAMES, drawn
-from experiments.paper.family import Family, say
 from experiments.paper.tables import by_seed, markdown
-
-#: Results of several families stand side by side, as those of alpha do.
-SUITE = alpha.SUITE
-
-
-def measure(family: Family) -> dict[str, Any]:
-    """Return a row for each number of tasks and case: validation scores by alpha, and by auto's."""
-    rows = []
-    for case in alpha.cases(family, least=2):
-        alphas = (*case.alphas, case.auto)
-        tried = [case.recipe(family, value) for value in alphas]
-        scored = family.scores(tried, "validation", [case.tasks] * len(tried), case.method)
-        means = [round(one.mean, 5) for one in scored]
-        rows.append(
-            {
-                "tasks": len(case.tasks),
-                "method": case.method,
-                "parameters": case.values,
-                "values": dict(zip([*map(str, case.alphas), "auto"], means, strict=True)),
-                "auto": case.auto,
-            }
-        )
-        say(str(rows[-1]))
-    return {family.name: rows}
 
 
 def losses(found: dict[str, Any]) -> dict[str, dict[str, dict[tuple[str, int], float]]]:
@@ -48,6 +22,8 @@ def losses(found: dict[str, Any]) -> dict[str, dict[str, dict[tuple[str, int], f
     for seed in by_seed(found):
         for suite, rows in seed.items():
             for row in rows:
+                if "values" not in row:
+                    continue  # of a run that kept no more than the chosen alpha
                 same = [
                     one
                     for one in rows
@@ -82,14 +58,19 @@ def table(found: dict[str, Any]) -> str:
             ends = [f"{100 * fmean(lost):.1f}", f"{100 * max(lost):.1f}"]
             rows.append([NAMES.get(method, f"`{method}`"), setting, *shown, *ends])
     heads = [f"{suite}, {size}" for suite, size in columns]
+    if not rows:
+        return ""
     return markdown(["method", "setting", *heads, "mean", "most"], rows)
 
 
 def draw(found: dict[str, Any], folder: Path) -> None:
     """Draw what Breadcrumbs and Task Arithmetic lose by number of tasks: the safest, and auto."""
+    every = losses(found)
+    if not every:
+        return
     with drawn(folder / "defaults.svg") as (_, axis):
         for method in ("task_arithmetic", "breadcrumbs"):
-            settings = losses(found)[method]
+            settings = every[method]
             for setting in ranked(settings)[:1] + [s for s in settings if s.endswith("auto")][:1]:
                 cells = sorted(settings[setting].items(), key=lambda item: item[0][1])
                 axis.plot(

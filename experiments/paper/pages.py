@@ -17,7 +17,6 @@ NAMES = (
     "tall",
     "votes",
     "alpha",
-    "defaults",
     "encodings",
     "store",
     "compressed",
