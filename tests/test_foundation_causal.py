@@ -10,6 +10,7 @@ import pytest
 
 import breadcrumbs
 from breadcrumbs.errors import MissingExtraError, SplitError, SuiteError
+from breadcrumbs.evaluate import suite as suites
 from breadcrumbs.evaluate.foundations import lm_tasks, make
 from breadcrumbs.evaluate.weights import Slots
 
@@ -297,3 +298,13 @@ def test_a_suite_of_lm_evals_tasks_from_end_to_end(llama, tmp_path):
     assert (row["correct"], row["items"], row["metric"]) == (right.sum(), 12, "acc")
     assert rows["base", "one"]["correct"] == naive_correct(base, QUESTIONS[18:]).sum()
     assert rows["base", "two"]["items"] == 7
+
+
+def test_a_name_of_lm_evals_is_no_path_whatever_lies_beside_the_suite(llama, tmp_path):
+    pytest.importorskip("lm_eval")
+    (tmp_path / "no_such_task").mkdir()
+    tasks = [{"task": "one", "data": "lm-eval:no_such_task"}]
+    suite = {"foundation": "causal", "base": llama(), "tasks": tasks}
+    (tmp_path / "suite.yaml").write_text(json.dumps(suite))
+    with pytest.raises(SuiteError, match="lm-eval has no task 'no_such_task'"):
+        suites.load(tmp_path / "suite.yaml")

@@ -1,6 +1,7 @@
 """A suite: a foundation, a base and tasks, from one YAML file that docs/suite.md specifies.
 
-Reading a suite opens no data and no weights. The same file gives the same rows in every process.
+Reading a suite opens no data and no weights (lm-eval's tasks read theirs). The same file gives the
+same rows in every process.
 """
 
 from __future__ import annotations
