@@ -7,6 +7,8 @@ from typing import Any
 
 from experiments.paper.family import Family
 
+from breadcrumbs.evaluate.seeds import spread
+
 #: The methods that the paper's figures compare.
 COMPARED = ("task_arithmetic", "breadcrumbs")
 #: Of the paper: section 4 and its published settings.
@@ -48,9 +50,5 @@ def mean(values: Mapping[str, float]) -> float:
 
 def summary(values: Sequence[float]) -> tuple[float, float]:
     """Return the mean of several seeds and its standard error (0 of one)."""
-    n = len(values)
-    average = sum(values) / n
-    if n == 1:
-        return average, 0.0
-    spread = sum((value - average) ** 2 for value in values) / (n - 1)
-    return average, (spread / n) ** 0.5
+    found = spread(values)
+    return found.value, found.stderr or 0.0

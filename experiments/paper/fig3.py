@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from experiments.paper.choosing import COMPARED, chosen, mean, summary
+from experiments.paper.choosing import COMPARED, chosen, summary
 from experiments.paper.drawing import COLOURS, NAMES, drawn
 from experiments.paper.family import Family
 from experiments.paper.tables import by_seed, markdown, shown
@@ -34,7 +34,7 @@ def measure(family: Family) -> dict[str, Any]:
             for few, setting in {**choices, "all": everywhere}.items():
                 recipes = [family.recipe(method, mine, **setting) for mine in prefixes]
                 scored = family.scores(recipes, "test", prefixes, f"{method} from {few}")
-                values = [round(mean(one.normalised), 5) for one in scored]
+                values = [round(one.mean, 5) for one in scored]
                 rows.append({"from": few, "order": order, "setting": setting, "values": values})
         result[method] = rows
     return result

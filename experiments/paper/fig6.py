@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from experiments.paper.choosing import COMPARED, chosen, mean, summary
+from experiments.paper.choosing import COMPARED, chosen, summary
 from experiments.paper.drawing import NAMES, drawn
 from experiments.paper.family import Family
 from experiments.paper.tables import by_seed, markdown, parameters, percent
@@ -25,7 +25,7 @@ def measure(family: Family) -> dict[str, Any]:
         recipes = [family.recipe(method, pair, **setting) for pair in pairs]
         scored = family.scores(recipes, "test", pairs, f"{method} pairs")
         result["settings"][method] = setting
-        result["values"][method] = [round(mean(one.normalised), 5) for one in scored]
+        result["values"][method] = [round(one.mean, 5) for one in scored]
     return result
 
 
