@@ -20,7 +20,7 @@ from breadcrumbs.recipe import Recipe
 #: Results of several families stand side by side, by the names of their suites.
 SUITE = "several suites"
 #: Numbers of tasks that are looked at. (The first eight tasks of text20 are those of text8.)
-SIZES = {"text20": (14, 20), "wordnet200": (10, 50, 200)}
+SIZES = {"text20": (14, 20), "wordnet200": (10, 50)}
 OTHERS = (1, 2, 4, 8)
 #: What alpha is chosen for, and from which list.
 CASES: list[tuple[str, dict[str, Any], tuple[float, ...]]] = [
