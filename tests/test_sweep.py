@@ -11,7 +11,7 @@ import pytest
 from test_published import NAMES, TABLE, Arrays, family, save
 
 import breadcrumbs
-from breadcrumbs import checkpoint, engine, merging, recipe, work
+from breadcrumbs import checkpoint, engine, merging, recipe, sweep, work
 from breadcrumbs.aggregates import Elementwise, Linear, Whole
 from breadcrumbs.errors import CheckpointError, MismatchError
 from breadcrumbs.methods import METHODS
@@ -240,6 +240,22 @@ def test_files_are_opened_once_and_steps_are_bounded(tmp_path, monkeypatch, runs
     assert len({given[0] for given in opened}) == 4 and len(opened) == 4 + 12 * 4
     with pytest.raises(CheckpointError, match="no such file"):
         Sweep(paths[0], {"none": "nowhere"})
+
+
+def test_models_are_closed_when_others_are_open(tmp_path, monkeypatch):
+    base, *models = family(3, "float32", 4)
+    paths = [str(tmp_path / f"{number}.safetensors") for number in range(5)]
+    for path, arrays in zip(paths, (base, *models), strict=True):
+        save(path, arrays)
+    monkeypatch.setattr(sweep, "OPEN", 2)
+    with Sweep(paths[0]) as swept:
+        first = None
+        for some in (paths[1:3], paths[3:5], paths[1:5], paths[2:4], paths[1:3]):
+            it = Recipe(paths[0], tuple(map(Model, some)), parameters={"alpha": 0.5})
+            assert_same(swept.merged(it), breadcrumbs.merge(paths[0], some, alpha=0.5), it)
+            first = first or swept._open[paths[1]]
+            assert set(some) <= set(swept._open) and len(swept._open) <= max(3, len(some) + 1)
+        assert swept._open[paths[1]] is not first  # it was closed in between
 
 
 def test_a_recipe_file_is_swept_as_it_is_merged(tmp_path):

@@ -6,8 +6,7 @@ alone (`breadcrumbs.steps`), such as alpha, the models are not looked at again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -17,12 +16,15 @@ from breadcrumbs.merging import Source
 from breadcrumbs.recipe import Recipe
 from breadcrumbs.tasks import view
 
+#: Checkpoints that stay open, if a recipe does not name more: files that are open are counted.
+OPEN = 256
+
 
 class Sweep:
     """A family of open models, and the steps of the last merges of it. A context; one thread's.
 
     base, models: what to merge, models by name; a recipe's paths (names, for arrays in memory) say
-        which. What else a recipe names is opened when it is first asked for.
+        which. What else a recipe names is opened when it is asked for; the last ones stay open.
     keep: of how many merges steps are kept, 8 bytes an entry each.
     threads, kernel: as for `breadcrumbs.merge`; no bit depends on them.
     """
@@ -37,29 +39,44 @@ class Sweep:
         kernel: str = "auto",
     ):
         self.threads, self.kernel, self.keep = threads, kernel, keep
-        self._stack = ExitStack()
+        self._given: dict[str, Checkpoint] = {}
         self._open: dict[str, Checkpoint] = {}
         self._steps: dict[str, steps.Steps] = {}
-        with self._stack:
-            self._add(base, "base")
-            for name, model in (models or {}).items():
-                self._add(model, name)
-            self._stack = self._stack.pop_all()
+        try:
+            for name, model in [("base", base), *(models or {}).items()]:
+                label = merging.label(model, name)
+                if label not in self._given:
+                    self._given[label] = self._opened(model, label)
+        except BaseException:
+            self.close()
+            raise
 
-    def _add(self, source: Source, otherwise: str) -> Checkpoint:
-        label = merging.label(source, otherwise)
-        if label not in self._open:
-            found = self._stack.enter_context(checkpoint.open(source, label))
-            base = next(iter(self._open.values()), found)
-            self._open[label] = view.on_base(base, [found])[0]
-        return self._open[label]
+    def _opened(self, source: Source, label: str) -> Checkpoint:
+        found = checkpoint.open(source, label)
+        base = next(iter(self._given.values()), found)
+        try:
+            return view.on_base(base, [found])[0]
+        except BaseException:
+            found.close()
+            raise
+
+    def _models(self, paths: Sequence[str]) -> list[Checkpoint]:
+        """Return the open models of a recipe; close those that were asked for longest ago."""
+        for path in dict.fromkeys(paths):
+            if path in self._open:
+                self._open[path] = self._open.pop(path)
+            elif path not in self._given:
+                self._open[path] = self._opened(path, path)
+        while len(self._open) > max(OPEN, len(paths)):
+            self._open.pop(next(iter(self._open))).close()
+        return [self._given[path] if path in self._given else self._open[path] for path in paths]
 
     def merged(self, recipe: Recipe) -> dict[str, np.ndarray]:
         """Return the merged weights, bit for bit what `breadcrumbs.merge` makes of the recipe.
 
         The arrays are the caller's. Raises as `breadcrumbs.merge` does.
         """
-        plan = merging.planned(recipe, [self._add(path, path) for path in recipe.paths])
+        plan = merging.planned(recipe, self._models(recipe.paths))
         settings = {"threads": self.threads, "kernel": self.kernel}
         plan = automatic.fixed(plan, **settings)
         sink = memory.ArraySink(plan)
@@ -81,7 +98,10 @@ class Sweep:
     def close(self) -> None:
         """Close the models and forget their steps."""
         self._steps.clear()
-        self._stack.close()
+        for kept in (self._given, self._open):
+            for model in kept.values():
+                model.close()
+            kept.clear()
 
     def __enter__(self) -> Sweep:
         return self
