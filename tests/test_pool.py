@@ -284,7 +284,6 @@ def test_a_search_depends_on_what_its_rows_are_kept_by(tmp_path: Path) -> None:
 def test_heads_depend_on_the_names_of_classes_that_only_the_data_say(tmp_path: Path) -> None:
     folder = letters.family(tmp_path, ("first",))
     code = next(folder.glob("*.py"))
-    code.write_text(code.read_text().replace("{'letters': LETTERS}, True", "{}, False"))
     code.write_text(code.read_text().replace('{"letters": LETTERS}, True', "{}, False"))
 
     def keys() -> Keys:

@@ -25,7 +25,7 @@ from breadcrumbs.version import __version__
 
 #: The file that commands use unless told.
 DEFAULT = "results.sqlite"
-#: What rows call the base, and the fine-tuned models together.
+#: What the base, and the fine-tuned models on their own tasks together, are called.
 BASE, FINETUNED = "base", "fine-tuned"
 
 

@@ -19,7 +19,6 @@ from breadcrumbs.evaluate.results import BASE, FINETUNED, KEY, Results, Row, ref
 from breadcrumbs.evaluate.standard_errors import Estimate
 
 T = TypeVar("T")
-#: What the base, and the fine-tuned models on their own tasks together, are called.
 #: Digits of a hash that are shown.
 SHORT = 8
 

@@ -84,7 +84,7 @@ def _of_lm_eval(name: str, data: dict[str, Any], folder: Path, base: str, where:
 
     SUITE.mapping(data, f"{where}: of lm-eval", ("task", "data", *LM_EVAL_KEYS))
     source = data["data"].removeprefix(LM_EVAL)
-    if source.endswith((".yaml", ".yml")):  # all else is a name, whatever lies beside the suite
+    if lm_tasks.is_file(source):
         source = absolute(source, folder)
     data["data"] = LM_EVAL + source
     parts = SUITE.mapping(data.get("splits", {}), f"{where}: splits", SPLITS)

@@ -60,9 +60,13 @@ class Clip:
         text = self.settings["text"]
         beside = (folder or Path()) / text if text else None
         self._text = str(beside) if beside and beside.exists() else text
-        self.models = () if self._text is None else (self._text,)
         self._tokenizer: Any = None
         self._processor: Any = None
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """What is loaded besides the base."""
+        return () if self._text is None else (self._text,)
 
     def load(self, base: str) -> torch.nn.Module:
         """Return the CLIPModel with the base's vision tower, all but what is trained frozen."""

@@ -64,6 +64,11 @@ def version() -> str:
     return found
 
 
+def is_file(source: str) -> bool:
+    """Whether a source is the path of a task's YAML; all else is a name, whatever lies there."""
+    return source.endswith((".yaml", ".yml"))
+
+
 def task(
     name: str,
     source: str,
@@ -83,7 +88,7 @@ def task(
     """
     version()
     source = source.removeprefix(LM_EVAL)
-    if source.endswith((".yaml", ".yml")):
+    if is_file(source):
         source = str((folder or Path()) / source)
     where = f"task {name!r}"
     head = dict(head or {})
@@ -193,9 +198,9 @@ def _fields(value: Any) -> dict[str, Any]:
 @functools.lru_cache(maxsize=64)
 def _original(source: str) -> Any:
     """Return lm-eval's own task, with its data loaded; SuiteError if it is not one task."""
-    manager = _manager(not source.endswith((".yaml", ".yml")))
+    manager = _manager(not is_file(source))
     with quiet():
-        if not source.endswith((".yaml", ".yml")) and source not in manager.all_tasks:
+        if not is_file(source) and source not in manager.all_tasks:
             near = suggestion(source, manager.all_tasks)
             raise SuiteError(f"lm-eval has no task {source!r}.{near}")
         if source in manager.all_groups or source in manager.all_tags:
