@@ -77,7 +77,7 @@ def misused(*args: str, match: str) -> None:
 
 
 def process(*args: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
-    start = [sys.executable, "-c", "from breadcrumbs.cli import main; main()"]
+    start = [sys.executable, "-m", "breadcrumbs"]
     return subprocess.run([*start, *args], capture_output=True, **options)
 
 
@@ -323,7 +323,7 @@ def test_output_that_cannot_be_printed() -> None:
     invoke("merge", "base", "ft1", "-o", "out")
     for args in (["methods"], ["inspect", "out", "--json"], ["merge", "base", "--print-recipe"]):
         with open("/dev/full", "w") as full:
-            start = [sys.executable, "-c", "from breadcrumbs.cli import main; main()"]
+            start = [sys.executable, "-m", "breadcrumbs"]
             ran = subprocess.run([*start, *args], stdout=full, stderr=subprocess.PIPE)
         assert ran.returncode == 1
         assert ran.stderr.count(b"\n") == 1 and b"Traceback" not in ran.stderr, ran.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
+from experiments import build
 from experiments.paper import __main__ as program
 from experiments.paper import choosing, encodings, pages, table1, tall
 from experiments.paper.family import Family
@@ -111,6 +113,20 @@ def test_a_figure_may_score_fewer_rows(folder: Path) -> None:
                 assert set(mine.rows(split).inputs) <= set(task.rows(split).inputs)
             assert mine.rows("train").digest == task.rows("train").digest
             assert mine.finetuned == task.finetuned
+
+
+def test_a_suite_is_built_step_by_step(folder: Path, tmp_path: Path) -> None:
+    for suite, names in build.FIGURES.items():
+        steps = dict(build.steps(suite, tmp_path, [0, 1], None, names))
+        assert list(steps)[:2] == ["data", "fine-tunings"] and set(names) <= set(steps)
+        assert ("--epochs" in steps["fine-tunings"]) == (suite == "wordnet200")
+        assert steps["fine-tunings"].count("--seed") == 2
+    shutil.copytree(folder, tmp_path / "family")
+    (_, command) = build.steps("text8", tmp_path, [0], 9, ["fig8"])[-1]
+    subprocess.run(command, cwd=Path(build.__file__).parents[1], check=True)
+    page = build.write(tmp_path, ["fig8"]).read_text()
+    assert "9 rows a task" in page and "\n|" in page and "(figures/fig8.svg)" in page
+    assert (tmp_path / "figures" / "fig8.svg").exists()
 
 
 def test_choices_are_made_on_validation_rows(

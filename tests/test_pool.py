@@ -179,7 +179,7 @@ def test_processes_end_with_the_program(family: Path, tmp_path: Path) -> None:
     (tmp_path / "letters.py").write_text(f"HERE = {str(tmp_path / 'pid-')!r}\n" + slow)
     text = (family / "suite.yaml").read_text().replace("letters.py", str(tmp_path / "letters.py"))
     (family / "slow.yaml").write_text(text)
-    run = [sys.executable, "-c", "from breadcrumbs.cli import main; main()", "evaluate"]
+    run = [sys.executable, "-m", "breadcrumbs", "evaluate"]
     run += [str(family / "slow.yaml"), "--results", str(tmp_path / "r.sqlite"), "--workers", "2"]
     environment = {**os.environ, "BREADCRUMBS_CACHE": str(tmp_path / "cache")}
     process = subprocess.Popen(run, env=environment)

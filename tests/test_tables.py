@@ -434,9 +434,8 @@ def test_a_narrow_terminal_gets_all_columns_in_several_tables(here):
     with Results("results.sqlite") as results:
         results.add(*(row("a", task, suite="wide", label="merged") for task in tasks))
     leader, follower = pty.openpty()
-    code = "from breadcrumbs.cli import main; main()"
     ran = subprocess.run(
-        [sys.executable, "-c", code, "results"],
+        [sys.executable, "-m", "breadcrumbs", "results"],
         stdout=follower,
         stderr=subprocess.PIPE,
         env={**os.environ, "COLUMNS": "60", "TERM": "xterm"},

@@ -3,14 +3,18 @@
     python -m experiments.paper.gather --family FOLDER --seeds 0 1 2
 
 Beside each model: fisher.safetensors, of one label of the model's own for each of 256 training
-rows, and gram.safetensors, of the same rows. Six minutes a seed of text8, one thread.
+rows, and gram.safetensors, of the same rows. Three minutes a seed of text8 on two cores.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import os
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,7 @@ def gather(suite: Suite, task: Task) -> None:
     import numpy as np
     import torch
 
+    torch.set_num_threads(1)
     assert task.finetuned is not None
     folder = Path(task.finetuned)
     files = [folder / "fisher.safetensors", folder / "gram.safetensors"]
@@ -52,18 +57,17 @@ def gather(suite: Suite, task: Task) -> None:
 
 
 def main() -> None:
-    import torch
-
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--family", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    for seed in options.seeds:
-        suite = suites.load(str(options.family / f"seed-{seed}" / "suite.yaml")).tuning()
-        for task in suite.tasks:
-            say(f"seed {seed}: {task.name}")
-            gather(suite, task)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), spawn) as pool:
+        for seed in options.seeds:
+            suite = suites.load(str(options.family / f"seed-{seed}" / "suite.yaml")).tuning()
+            done = pool.map(partial(gather, suite), suite.tasks)
+            for task, _ in zip(suite.tasks, done, strict=True):
+                say(f"seed {seed}: {task.name}")
 
 
 if __name__ == "__main__":

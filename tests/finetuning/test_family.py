@@ -28,14 +28,13 @@ from bag_foundation import FOUNDATION
 
 OPTIONS = ["--epochs", "3", "--rate", "1e-2", "--batch", "16", "--freeze", "hidden.bias"]
 OPTIONS += ["--precision", "float32"]
-MAIN = "from breadcrumbs.cli import main; main()"
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def command(*words: object, **options) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-c", MAIN, "finetune", *map(str, words)],
+        [sys.executable, "-m", "breadcrumbs", "finetune", *map(str, words)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
     )  # fmt: skip
 
