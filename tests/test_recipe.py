@@ -330,3 +330,20 @@ def test_one_model_is_no_list_of_models():
 def test_recipes_are_plain_yaml():
     recipe = Recipe("b", (Model("m"),), parameters={"alpha": 0.5}, exclude=("*.bias",))
     assert yaml.safe_load(to_yaml(recipe)) == to_mapping(recipe)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("models/digits", "digits"),
+        ("models/digits.safetensors", "digits"),
+        ("org/digits@v1.2", "digits"),
+        ("digits.task.safetensors", "digits.task"),
+        (".safetensors", ".safetensors"),
+        ("/", "/"),
+    ],
+)
+def test_models_are_called_by_the_end_of_their_path(path: str, name: str) -> None:
+    recipe = Recipe("base", (Model(path),))
+    assert recipe.models[0].name == name
+    assert to_mapping(recipe)["models"] == [path]

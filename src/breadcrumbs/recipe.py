@@ -150,12 +150,18 @@ def _finite(weight: float, where: str) -> None:
         raise RecipeError(f"recipe: {where}: weight {weight} is not finite.")
 
 
+def name_of(path: str) -> str:
+    """Return what a model is called where no name is given: the last part of its path or id."""
+    name = Path(path.split("@")[0]).name or path
+    return name.removesuffix(".safetensors") or name
+
+
 def _named(models: Sequence[Model]) -> tuple[Model, ...]:
     """Give every model a name of its own, from the last part of its path."""
     named: list[Model] = []
     taken: set[str] = set()
     for model in models:
-        stem = model.name or Path(model.path.split("@")[0]).name or model.path
+        stem = model.name or name_of(model.path)
         name, n = stem, 1
         while name in taken:
             n += 1
@@ -301,7 +307,7 @@ def _model_entry(model: Model) -> Any:
     entry: dict[str, Any] = {"model": model.path}
     if model.weight != 1.0:
         entry["weight"] = model.weight
-    if model.name != Path(model.path.split("@")[0]).name:
+    if model.name != name_of(model.path):
         entry["name"] = model.name
     if model.statistics is not None:
         entry["statistics"] = model.statistics

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from breadcrumbs import methods, parameters
@@ -13,7 +12,7 @@ from breadcrumbs.aggregates.stitch import STITCH
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.method import Method
-from breadcrumbs.recipe import Recipe
+from breadcrumbs.recipe import Recipe, name_of
 from breadcrumbs.table import METHODS, TRANSFORMS
 from breadcrumbs.transforms import Band, Draw, Everything, Transform
 
@@ -66,7 +65,7 @@ def _named(recipe: Recipe, models: Sequence[Checkpoint]) -> Recipe:
     """Return the recipe with the tasks' own names for models that were given none."""
     own = {}
     for model, found in zip(recipe.models, models, strict=True):
-        given = model.name != Path(model.path.split("@")[0]).name
+        given = model.name != name_of(model.path)
         own[model.name] = model.name if given or not found.task else found.task.name
     if all(name == mine for name, mine in own.items()) or len(set(own.values())) < len(own):
         return recipe
