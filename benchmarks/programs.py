@@ -16,6 +16,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from breadcrumbs.parameters import AUTO
+from breadcrumbs.table import METHODS
+
 ALPHA = 0.4
 
 
@@ -41,17 +44,18 @@ def _p(**values: Any) -> tuple[str, ...]:
 ONE = {"weight": 1.0}
 CUT = {"weight": ALPHA, "density": 0.09, "gamma": 0.01}
 KEPT = {"weight": 1.0, "density": 0.1}
-#: By the names of our methods. Methods of no entry here are timed with their defaults, alone.
+#: By the names of our methods. Methods of no entry here are timed alone, with their defaults and a
+#: number for alpha: finding one is another pass.
 JOBS = {
     "breadcrumbs": Job(_p(beta=0.9, gamma=0.99, alpha=ALPHA), CUT),
     "breadcrumbs_ties": Job(_p(beta=0.9, gamma=0.99, alpha=ALPHA), CUT),
     "task_arithmetic": Job(_p(alpha=ALPHA), {"weight": ALPHA}),
     # The paper's unit is the model, mergekit's the tensor: both are the tensor here.
     "ties": Job(_p(granularity="tensor"), {"weight": 1.0, "density": 0.2}),
-    "dare_linear": Job(_p(p=0.9), KEPT),
-    "dare_ties": Job(_p(p=0.9), KEPT),
-    "della_linear": Job(_p(density=0.1, epsilon=0.05), {**KEPT, "epsilon": 0.05}),
-    "della": Job(_p(density=0.1, epsilon=0.05), {**KEPT, "epsilon": 0.05}),
+    "dare_linear": Job(_p(p=0.9, alpha=1), KEPT),
+    "dare_ties": Job(_p(p=0.9, alpha=1), KEPT),
+    "della_linear": Job(_p(density=0.1, epsilon=0.05, alpha=1), {**KEPT, "epsilon": 0.05}),
+    "della": Job(_p(density=0.1, epsilon=0.05, alpha=1), {**KEPT, "epsilon": 0.05}),
     "average": Job((), ONE, name="linear"),
     "model_stock": Job((), {}),
     "karcher": Job((), {}),
@@ -66,7 +70,9 @@ JOBS = {
 
 
 def job(method: str) -> Job:
-    return JOBS.get(method, Job())
+    alpha = METHODS[method].parameters.get("alpha")
+    automatic = alpha is not None and alpha.default == AUTO
+    return JOBS.get(method, Job(_p(alpha=1) if automatic else ()))
 
 
 def ours(

@@ -14,7 +14,10 @@ from safetensors.numpy import save_file
 import breadcrumbs
 from breadcrumbs import cli, merging, recipe, tasks
 from breadcrumbs.errors import RecipeError
+from breadcrumbs.method import Method
+from breadcrumbs.parameters import AUTO
 from breadcrumbs.sweep import Sweep
+from breadcrumbs.table import METHODS
 
 State = dict[str, np.ndarray]
 
@@ -133,13 +136,13 @@ def test_weights_count_alike_wherever_they_are_said() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_onto_and_what_is_not_finite_change_nothing(threads: int) -> None:
+def test_what_is_not_finite_changes_nothing(threads: int) -> None:
     base, models = family(3)
     how: dict[str, Any] = {"method": "ties", "threads": threads, "allow_nonfinite": True}
     alpha = found(base, models, method="ties")
     base["a"][0, 0] = np.nan
-    there = breadcrumbs.merge(base, models, alpha="auto", onto=models[0], **how)
-    expected = breadcrumbs.merge(base, models, alpha=alpha, onto=models[0], **how)
+    there = breadcrumbs.merge(base, models, alpha="auto", **how)
+    expected = breadcrumbs.merge(base, models, alpha=alpha, **how)
     assert all(np.array_equal(there[name], expected[name], equal_nan=True) for name in base)
 
 
@@ -167,10 +170,43 @@ def test_files_tell_the_number_and_make_the_same_bits_again(tmp_path: Path) -> N
     assert all(np.array_equal(again[name], expected[name]) for name in base)
 
 
-def test_where_there_is_no_step_a_number_is_asked_for() -> None:
+def test_where_nothing_changed_the_base_comes_back() -> None:
     base, _ = family(1)
-    with pytest.raises(RecipeError, match=r"alpha: auto compares the step.*Give a number"):
-        breadcrumbs.merge(base, [dict(base)], alpha="auto")
+    for models in ([], [dict(base)]):
+        merged = breadcrumbs.merge(base, models, alpha="auto")
+        assert all(np.array_equal(merged[name], base[name]) for name in base)
+
+
+def test_where_the_weights_do_not_tell_a_number_is_asked_for() -> None:
+    base, models = family(2)
+    with pytest.raises(RecipeError, match=r"onto, give a number"):
+        breadcrumbs.merge(base, models[:1], alpha="auto", onto=models[1])
+    base, models = {"w": np.zeros(1)}, [{"w": np.array([1.0])}, {"w": np.array([2.0])}]
+    how: dict[str, Any] = {"method": "random_sparsed", "density": 0.5, "weights": [1, -1]}
+    away = [
+        seed
+        for seed in range(30)
+        if breadcrumbs.merge(base, models, alpha=1, seed=seed, **how)["w"][0] == 1
+    ]  # only the first is kept, and it leads away from the two
+    with pytest.raises(RecipeError, match=r"does not go their way. Give a number"):
+        breadcrumbs.merge(base, models, seed=away[0], **how)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        m
+        for m in METHODS.values()
+        if "alpha" in m.parameters and m.parameters["alpha"].default == AUTO
+    ],
+    ids=lambda method: method.name,
+)
+def test_it_is_the_default_where_no_alpha_is_published(method: Method) -> None:
+    base, models = family(3)
+    merged = breadcrumbs.merge(base, models, method=method.name)
+    alpha = found(base, models, method=method.name)
+    expected = breadcrumbs.merge(base, models, method=method.name, alpha=alpha)
+    assert all(np.array_equal(merged[name], expected[name]) for name in base)
 
 
 @pytest.mark.parametrize("method", ["tsv_m", "lines", "average"])
@@ -198,19 +234,46 @@ def test_progress_counts_what_is_read_to_find_it(tmp_path: Path) -> None:
         assert sum(told) == total
 
 
-def test_task_files_serve_where_they_are_whole(tmp_path: Path) -> None:
+def packed(folder: Path, base: State, models: list[State], **how: Any) -> list[str]:
+    save_file(base, folder / "base.safetensors")
+    paths = []
+    for number, model in enumerate(models):
+        paths.append(str(folder / f"{how['transform']}{number}.safetensors"))
+        tasks.pack(base, model, paths[-1], **how)
+    return paths
+
+
+def test_whole_task_files_serve_as_models_do(tmp_path: Path) -> None:
     base, models = family(2)
-    for transform in ("none", "breadcrumbs"):
-        for number, model in enumerate(models):
-            tasks.pack(
-                base, model, tmp_path / f"{transform}{number}.safetensors", transform=transform
-            )
-    save_file(base, tmp_path / "base.safetensors")
-    whole, cut = (
-        [tmp_path / f"{t}{n}.safetensors" for n in (0, 1)] for t in ("none", "breadcrumbs")
-    )
+    whole = packed(tmp_path, base, models, transform="none")
     merged = breadcrumbs.merge(tmp_path / "base.safetensors", whole, alpha="auto")
     expected = breadcrumbs.merge(base, models, alpha="auto")
     assert all(np.array_equal(merged[name], expected[name]) for name in base)
-    with pytest.raises(RecipeError, match=r"breadcrumbs0.safetensors: was cut.*Give a number"):
-        breadcrumbs.merge(tmp_path / "base.safetensors", cut, alpha="auto")
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"beta": 0.8, "gamma": 0.98}, {"beta": 0.0}, {"transform": "dare", "p": 0.7}],
+    ids=str,
+)
+def test_what_was_cut_when_packed_is_made_up_for(how: dict[str, Any], tmp_path: Path) -> None:
+    how = {"transform": "breadcrumbs", **how}
+    base, models = family(3)
+    cut = packed(tmp_path, base, models, **how)
+    for path, model in zip(cut, models, strict=True):
+        with tasks.TaskFile.open(path) as task:
+            for name in ("a", "b"):
+                tau = (model[name].astype(np.float64) - base[name]).ravel()
+                kept = np.zeros(tau.size)
+                at = task.kept(name, 0).positions
+                kept[at] = tau[at]
+                share = kept @ kept / (tau @ tau)
+                assert task.tensors[name].share == pytest.approx(share, rel=1e-3)
+    names = [f"{how['transform']}{number}" for number in range(3)]
+    method = {"breadcrumbs": "breadcrumbs", "dare": "dare_linear"}[how.pop("transform")]
+    output = tmp_path / "merged"
+    breadcrumbs.merge(tmp_path / "base.safetensors", cut, output=output, method=method)
+    alpha = recipe.load(output / "breadcrumbs.yaml").parameters["alpha"]
+    whole = found(base, models, method=method, names=names, **how)
+    near = 0.15 if method == "dare_linear" else 0.05  # few entries are drawn, and others
+    assert alpha == pytest.approx(whole, rel=near)

@@ -38,7 +38,7 @@ def test_opposite_weights_of_ties_divide_by_no_zero():
 
 def test_rows_of_one_column_are_dropped_by_della_with_its_density():
     base, model = np.zeros((4000, 1), np.float32), np.ones((4000, 1), np.float32)
-    found = merged(base, [model], method="della_linear", density=0.5, epsilon=0.2)
+    found = merged(base, [model], method="della_linear", density=0.5, epsilon=0.2, alpha=1)
     kept = found[found != 0]
     assert np.isfinite(found).all() and (kept == 2).all() and 1800 < kept.size < 2200
 

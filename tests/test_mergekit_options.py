@@ -63,7 +63,7 @@ def check(found, steps) -> None:
 @pytest.mark.parametrize("rescale", ["none", "l1"])
 def test_the_largest_as_mergekit_counts_them(density, rescale):
     assert int(0.29 * 100) == 28
-    given = dict(density=density, counts="mergekit", rescale=rescale, dtype="float64")
+    given = dict(density=density, counts="mergekit", rescale=rescale, dtype="float64", alpha=1)
     found = breadcrumbs.merge(BASE, MODELS, method="magnitude", **given)
 
     def steps(name):
@@ -85,6 +85,7 @@ def test_breadcrumbs_as_mergekit_counts_them(density, gamma, rescale):
         counts="mergekit",
         rescale=rescale,
         dtype="float64",
+        alpha=1,
     )
 
     def steps(name):
@@ -106,7 +107,7 @@ def test_what_is_drawn_is_rescaled_to_its_norm_or_not(method, rescale):
     given = {"p": 0.4} if method == "dare_linear" else {"density": 0.6, "epsilon": 0.2}
     for model in MODELS:
         found = breadcrumbs.merge(
-            BASE, [model], method=method, rescale=rescale, dtype="float64", **given
+            BASE, [model], method=method, rescale=rescale, dtype="float64", alpha=1, **given
         )
         kept = 0
         for name, base in BASE.items():
@@ -128,7 +129,9 @@ def test_rescaling_gives_the_same_bits_however_it_runs(method, dtype, monkeypatc
 
     to = np.dtype(getattr(ml_dtypes, dtype, None) or dtype)
     base, *models = ({k: v.astype(to) for k, v in m.items()} for m in (BASE, *MODELS))
-    given = dict(method=method, rescale="l1", overrides=[{"tensors": "b", "rescale": "none"}])
+    given = dict(
+        method=method, rescale="l1", alpha=0.7, overrides=[{"tensors": "b", "rescale": "none"}]
+    )
     wanted = breadcrumbs.merge(base, models, kernel="plain", threads=1, **given)
     plain = breadcrumbs.merge(base, models, **{**given, "rescale": "none"})
     assert plain["a"].tobytes() != wanted["a"].tobytes()

@@ -55,7 +55,7 @@ def in_two_steps(case: str, aggregate: str, weights: list[float]) -> dict[str, n
             names=[name],
             method=f"{transform}+sum",
             dtype="float64",
-            **{**common, **mine},
+            **{"alpha": 1.0, **common, **mine},
         )
         for name, model, mine in zip(NAMES, models, own, strict=True)
     ]
@@ -114,7 +114,8 @@ def test_ranks_that_no_sample_brackets_are_found_for_each_model(transform, monke
 @pytest.mark.parametrize("method", ["breadcrumbs", "ties", "dare_ties", "average", "tsv_m"])
 def test_weights_differ_between_tensors(method):
     base, models = family()
-    given = dict(names=NAMES, method=method, dtype="float64")
+    given: dict[str, Any] = dict(names=NAMES, method=method, dtype="float64")
+    given |= {} if method == "average" else {"alpha": 0.5}
     found = breadcrumbs.merge(
         base,
         models,

@@ -24,10 +24,10 @@ from breadcrumbs.recipe import Model, Override, Recipe
 from breadcrumbs.schedule import Stopped, run_tasks
 
 PREPARED: dict[str, dict[str, Any]] = {
-    "tatr": {"quantile": 0.4},
+    "tatr": {"quantile": 0.4, "alpha": 0.5},
     "pcb": {},
     "emr": {"task": 2},
-    "consensus": {"on": "ties"},
+    "consensus": {"on": "ties", "alpha": 0.5},
     "tall_mask": {"on": "ties", "task": 3},
 }
 prepared = pytest.mark.parametrize("method", PREPARED)
@@ -70,12 +70,13 @@ def masked(base: Arrays, models: list[Arrays]) -> list[Arrays]:
 def test_what_is_looked_at_is_what_the_transform_leaves(aggregate, unit, monkeypatch):
     base, *models = family(2, "float32", 3)
     given = {"on": "ties"} if aggregate == "consensus" else {}
-    given |= {"beta": 0.3, "gamma": 0.8} | ({"granularity": unit} if unit else {})
+    given |= {"beta": 0.3, "gamma": 0.8, "alpha": 0.5} | ({"granularity": unit} if unit else {})
     merge = partial(breadcrumbs.merge, base, models, method=f"breadcrumbs+{aggregate}", **given)
     found = merge(dtype="float64")
     if unit is None:
         reference = {"tatr": spectral.tatr, "pcb": spectral.pcb, "consensus": masks.consensus}
         settings = {"on": "ties"} if aggregate == "consensus" else {}
+        settings["alpha"] = 0.5
         close(found, reference[aggregate](base, masked(base, models), **settings), 1e-12)
     monkeypatch.setattr(work, "CHUNK", 8)
     monkeypatch.setattr(work, "ARENA", 8 * 16)
@@ -87,9 +88,8 @@ def test_what_is_looked_at_is_what_the_transform_leaves(aggregate, unit, monkeyp
 def test_quantised_task_vectors_go_with_every_aggregate(transform, settings, aggregate):
     base, *models = family(3, "float64", 3)
     models = [*models[:2], {name: v for name, v in models[2].items() if name != "b"}]
-    found = breadcrumbs.merge(
-        base, models, method=f"{transform}+{aggregate}", missing="base", **settings
-    )
+    more: dict[str, Any] = {"missing": "base"} | ({"alpha": 0.5} if aggregate == "tatr" else {})
+    found = breadcrumbs.merge(base, models, method=f"{transform}+{aggregate}", **settings, **more)
     zeros = {name: np.zeros_like(values) for name, values in base.items()}  # to lose no digit
     quantised: list[Arrays] = [dict(zeros) for _ in models]
     for name in set(base) - {"steps"}:
@@ -102,7 +102,7 @@ def test_quantised_task_vectors_go_with_every_aggregate(transform, settings, agg
             model[name] = np.asarray(tau)
     if aggregate == "mean" and transform == "tvq":
         del quantised[2]["b"]  # the mean is of the models that have the tensor
-    step = breadcrumbs.merge(zeros, quantised, method=f"none+{aggregate}", missing="base")
+    step = breadcrumbs.merge(zeros, quantised, method=f"none+{aggregate}", **more)
     close(found, {name: base[name] + values for name, values in step.items()}, 1e-12)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import breadcrumbs
 from breadcrumbs import work
 from breadcrumbs.errors import MismatchError, RecipeError
 from breadcrumbs.methods import METHODS
+from breadcrumbs.parameters import AUTO
 
 Arrays = dict[str, np.ndarray]
 GOLDEN = Path(__file__).parent / "golden"
@@ -321,6 +322,17 @@ ORDERS = {2: [[0, 1], [1, 0]], 3: [[0, 1, 2], [2, 0, 1], [1, 2, 0]]}
 
 WEIGHTS = ([1.0, 1.0, 1.0], [1.0, -0.5, 2.0], [2.0, 2.0, 2.0])
 
+
+def numbered(method: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings with a number for alpha, which references do not find from the weights."""
+    alpha = METHODS[method].parameters.get("alpha")
+    return {"alpha": 0.7, **settings} if alpha and alpha.default == AUTO else settings
+
+
+TABLE = {
+    name: replace(row, settings=[numbered(name, settings) for settings in row.settings])
+    for name, row in TABLE.items()
+}
 methods = pytest.mark.parametrize("method", TABLE)
 
 
@@ -491,7 +503,7 @@ def test_onto_a_fine_tuning_adds_the_same_step_to_it(method):
     weights = [1.0, 1.0, 1.0][:number] if method in ("slerp", "karcher") else [2.0] * number
     if method in TABLE and not TABLE[method].weighted:
         weights = [1.0] * number
-    given = dict(method=method, weights=weights, dtype="float64")
+    given = numbered(method, dict(method=method, weights=weights, dtype="float64"))
     given |= {"task": 1} if method == "tall_mask" else {}
     plain = breadcrumbs.merge(base, models, **given)
     found = breadcrumbs.merge(base, models, onto=target, **given)
@@ -511,8 +523,10 @@ def test_onto_in_files_copies_what_belongs_to_the_target(tmp_path):
         save(folder / "model.safetensors", arrays)
         (folder / "config.json").write_text(f'{{"model_type": "{folder.name}"}}')
     out = tmp_path / "out"
-    breadcrumbs.merge(folders[0], [folders[1]], onto=folders[2], output=out, beta=0.2, gamma=0.9)
-    again = breadcrumbs.merge(base, [model], onto=target, beta=0.2, gamma=0.9)
+    breadcrumbs.merge(
+        folders[0], [folders[1]], onto=folders[2], output=out, beta=0.2, gamma=0.9, alpha=0.7
+    )
+    again = breadcrumbs.merge(base, [model], onto=target, beta=0.2, gamma=0.9, alpha=0.7)
     found = breadcrumbs.open(out)
     assert all(found[name].tobytes() == values.tobytes() for name, values in again.items())
     assert "target" in (out / "config.json").read_text()

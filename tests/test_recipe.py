@@ -133,7 +133,7 @@ def test_the_smallest_recipe(tmp_path):
 
 def test_a_complete_recipe_states_the_defaults():
     data = to_mapping(Recipe("b", (Model("m"),)), complete=True)
-    more = {"variant": "paper", "counts": "decimal", "rescale": "none", "alpha": 1.0}
+    more = {"variant": "paper", "counts": "decimal", "rescale": "none", "alpha": "auto"}
     assert data["parameters"] == {"beta": 0.9, "gamma": 0.99, **more}
 
 

@@ -118,7 +118,19 @@ def inputs(paths: list[Path]) -> dict[str, bytes]:
 
 def command(paths: list[Path], output: Path, *flags: str) -> list[str]:
     models = [str(path) for path in paths]
-    return [sys.executable, "-c", MAIN, "merge", *models, "-o", str(output), "-q", *flags]
+    return [
+        sys.executable,
+        "-c",
+        MAIN,
+        "merge",
+        *models,
+        "-o",
+        str(output),
+        "-q",
+        "-p",
+        "alpha=1",
+        *flags,
+    ]
 
 
 def run(*args: Any, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -219,7 +231,7 @@ def merge(at=None, **options):
             if left[0] == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
     try:
-        with merging.opened(Recipe(base, (Model(ft),))) as plan:
+        with merging.opened(Recipe(base, (Model(ft),), parameters={'alpha': 1})) as plan:
             if at:
                 sys.setprofile(hook)
             merging.to_files(plan, out, threads=1, kernel="plain", shard_size=20000, **options)
@@ -859,7 +871,8 @@ def test_a_race_has_one_winner(small: list[Path], tmp_path: Path) -> None:
     script += "    child = os.fork()\n"
     script += "    if child: children.append(child); continue\n"
     script += "    try:\n"
-    script += "        with merging.opened(Recipe(sys.argv[1], (Model(sys.argv[2]),))) as plan:\n"
+    script += "        models, given = (Model(sys.argv[2]),), {'alpha': 1}\n"
+    script += "        with merging.opened(Recipe(sys.argv[1], models, parameters=given)) as plan:\n"
     script += "            merging.to_files(plan, sys.argv[3], force=True, kernel='plain')\n"
     script += "    except OutputError: os._exit(1)\n"
     script += "    os._exit(0)\n"

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from test_task_file import assert_same, family
 
 import breadcrumbs
-from breadcrumbs import tasks
+from breadcrumbs import recipe, tasks
 from breadcrumbs.cli import main
 from breadcrumbs.errors import BreadcrumbsError, MismatchError, RecipeError, StoreError
 from breadcrumbs.store import Store, export, import_
@@ -163,10 +163,11 @@ def vars_of(store: Store, at: int) -> dict:
 
 @pytest.mark.parametrize("method", ["ties", "dare_linear", "breadcrumbs_ties", "tsv_m", "average"])
 def test_other_methods(tmp_path: Path, method: str, from_sums) -> None:
-    store, (base, *models) = filled(tmp_path, method=method)
+    given = {} if method == "average" else {"alpha": 0.6}
+    store, (base, *models) = filled(tmp_path, method=method, **given)
     with store:
         names = ["t1", "t2", "t3"]
-        expected = breadcrumbs.merge(base, models, method=method, names=names)
+        expected = breadcrumbs.merge(base, models, method=method, names=names, **given)
         assert_same(merged(store), expected)
         assert all(from_sums) == (method in ("dare_linear", "average"))
         store.verify()
@@ -183,7 +184,7 @@ def test_another_method_than_the_stores(tmp_path: Path) -> None:
 
 
 def test_one_task_under_two_names(tmp_path: Path, from_sums) -> None:
-    store, (base, *models) = filled(tmp_path, models=2)
+    store, (base, *models) = filled(tmp_path, models=2, alpha=0.6)
     with store:
         before = sums(store)
         store.add("again", models[0])
@@ -194,11 +195,36 @@ def test_one_task_under_two_names(tmp_path: Path, from_sums) -> None:
         assert len(list((tmp_path / "store" / "tasks").iterdir())) == 4
         mine = [*models, *[models[0]] * 3]
         names = [entry.name for entry in store.entries()]
-        assert_same(merged(store), breadcrumbs.merge(base, mine, names=names))
+        assert_same(merged(store), breadcrumbs.merge(base, mine, names=names, alpha=0.6))
         store.remove("t1")
         store.remove("again")
         store.remove("file")
         assert sums(store) == before
+    assert all(from_sums)
+
+
+def alpha_of(folder: Path) -> float:
+    return recipe.load(folder / "breadcrumbs.yaml").parameters["alpha"]
+
+
+def test_alpha_is_found_anew_as_tasks_come_and_go(tmp_path: Path, from_sums) -> None:
+    store, (base, *models) = filled(tmp_path, models=3)
+    with store:
+        assert "alpha" not in store.settings.parameters
+        alphas = []
+        for names in ([], ["t3"], ["t2"]):
+            for name in names:
+                store.remove(name)
+            store.merge(tmp_path / "merged", force=True)
+            alphas.append(alpha_of(tmp_path / "merged"))
+            mine = models[: len(store.entries())]
+            expected = breadcrumbs.merge(base, mine, alpha=alphas[-1])
+            assert_same(dict(breadcrumbs.open(tmp_path / "merged")), expected)
+            whole = tmp_path / f"whole{len(mine)}"
+            breadcrumbs.merge(base, mine, output=whole)
+            assert alphas[-1] == pytest.approx(alpha_of(whole), rel=0.1)
+        assert alphas == sorted(alphas) and alphas[0] < 0.7 * alphas[-1]
+        store.verify()
     assert all(from_sums)
 
 

@@ -70,6 +70,7 @@ def family(kind: str, seed: int, models: int, dtype="float32", shapes=None):
 
 def run(base, models, threads=1, kernel="plain", **arguments: Any):
     """Return (merged arrays, entries kept of each tensor by each model)."""
+    arguments.setdefault("alpha", 1.0)
     method, weights = arguments.pop("method"), arguments.pop("weights", [1.0] * len(models))
     paths = tuple(Model(f"model {i + 1}", weights[i]) for i in range(len(models)))
     recipe = Recipe("base", paths, method, arguments)
@@ -273,7 +274,9 @@ def test_segments_without_room_beside_some_with_room(kind, room, monkeypatch, se
 
 def test_one_model_may_miss_where_another_does_not(monkeypatch, seen):
     base, models = family("usual", 7, 3)
-    case: dict[str, Any] = dict(method="breadcrumbs", beta=0.4, gamma=0.9, granularity="model")
+    case: dict[str, Any] = dict(
+        method="breadcrumbs", beta=0.4, gamma=0.9, granularity="model", alpha=1
+    )
     real = survey.bracket
     calls = []
 
@@ -304,7 +307,9 @@ def test_weights_are_honoured_in_chunks(unit, weights):
 def test_models_that_lack_tensors_are_ranked_as_unchanged():
     base, models = family("usual", 9, 2)
     del models[0]["z"], models[1]["b"]
-    case: dict[str, Any] = dict(method="breadcrumbs", beta=0.4, gamma=0.9, granularity="model")
+    case: dict[str, Any] = dict(
+        method="breadcrumbs", beta=0.4, gamma=0.9, granularity="model", alpha=1
+    )
     found = breadcrumbs.merge(base, models, missing="base", **case)
     assert_same(found, reference.merge(base, models, **case))
 
@@ -313,7 +318,9 @@ def test_only_changed_tensors_are_ranked():
     base, models = family("usual", 10, 2)
     for model in models:
         model["z"] = base["z"].copy()
-    case: dict[str, Any] = dict(method="breadcrumbs", beta=0.4, gamma=0.9, granularity="model")
+    case: dict[str, Any] = dict(
+        method="breadcrumbs", beta=0.4, gamma=0.9, granularity="model", alpha=1
+    )
     found = breadcrumbs.merge(base, models, only_changed=True, **case)
     assert_same(found, reference.merge(base, models, copied=["z"], **case))
     everything = breadcrumbs.merge(base, models, **case)
@@ -328,7 +335,7 @@ def test_a_weight_that_is_not_finite_is_found_in_any_chunk():
     assert "model 2" in str(caught.value) and f"'b' has nan at entry {2 * 80 + 7}" in str(
         caught.value
     )
-    allowed: dict[str, Any] = dict(beta=0.4, gamma=0.9, granularity="model")
+    allowed: dict[str, Any] = dict(beta=0.4, gamma=0.9, granularity="model", alpha=1)
     found = breadcrumbs.merge(base, models, allow_nonfinite=True, **allowed)
     models[1]["b"][2, 7] = base["b"][2, 7]
     assert_same(found, reference.merge(base, models, method="breadcrumbs", **allowed))

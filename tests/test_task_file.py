@@ -271,7 +271,7 @@ def test_everything_that_takes_a_model_takes_a_task(tmp_path: Path) -> None:
              output=tmp_path / f"soup{i}") for i, paths in enumerate((models, files))]  # fmt: skip
     assert soups[0].candidates == soups[1].candidates
     assert_same(*(dict(breadcrumbs.open(tmp_path / f"soup{i}")) for i in range(2)))
-    improved = [breadcrumbs.merge(base, m[1:], onto=m[0]) for m in (models, files)]
+    improved = [breadcrumbs.merge(base, m[1:], onto=m[0], alpha=0.2) for m in (models, files)]
     assert_same(*improved)
 
 

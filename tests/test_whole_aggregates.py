@@ -99,9 +99,11 @@ def merged(
     """Return base + alpha * the step, for task vectors that stay as they are."""
     values = parameters.defaults(aggregate.parameters) | given
     shares = [1.0] * len(taus) if weights is None else weights
+    alpha = values.get("alpha", 1.0)
+    values["alpha"] = 1.0 if alpha == "auto" else alpha
     step = aggregate.combine(wide(base), np.array(taus, np.float64), shares, values)
     assert step.shape == base.shape and step.dtype == np.float64
-    return base + values.get("alpha", 1.0) * step
+    return base + values["alpha"] * step
 
 
 def tolerance(name: str, taus: np.ndarray) -> float:

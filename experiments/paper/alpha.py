@@ -31,6 +31,22 @@ CASES: list[tuple[str, dict[str, Any], tuple[float, ...]]] = [
     ("consensus", {"k": 2, "on": "sum"}, ALPHAS),
     ("dare_linear", {"p": 0.9}, ALPHAS),
 ]
+#: The other methods whose default alpha is auto, and two more that take it; at one size.
+MORE: list[tuple[str, dict[str, Any], tuple[float, ...]]] = [
+    ("bottom_masking", {"density": 0.2}, LARGE),
+    ("top_masking", {"outliers": 0.01}, ALPHAS),
+    ("random_sparsed", {"density": 0.5}, (0.5, 1.0, 2.0, 3.0)),
+    ("magnitude", {"density": 0.2}, LARGE),
+    ("dare_ties", {"p": 0.9}, ALPHAS),
+    ("della", {}, ALPHAS),
+    ("della_linear", {}, ALPHAS),
+    ("breadcrumbs_ties", {"beta": 0.85, "gamma": 0.993}, LARGE),
+    ("tatr", {}, ALPHAS),
+    ("cabs", {}, ALPHAS),
+    ("pcb", {}, (0.5, 0.8, 1.0, 1.2, 1.5)),
+    ("localize_and_stitch", {}, LARGE),
+]
+MORE_AT = 8
 
 
 def measure(family: Family) -> dict[str, Any]:
@@ -80,7 +96,7 @@ class Case:
 def cases(family: Family) -> Iterator[Case]:
     """Yield every case for every number of tasks."""
     for size in sizes(family):
-        for method, values, alphas in CASES:
+        for method, values, alphas in CASES + (MORE if size == MORE_AT else []):
             if method == "consensus" and size < 4:
                 continue  # of few masks, few or none agree in an entry
             tasks = family.tasks[:size]

@@ -49,7 +49,10 @@ def table(found: dict[str, Any]) -> str:
     """Return what settings lose that nobody chose for the models at hand."""
     rows, columns = [], []
     for method, settings in losses(found).items():
-        columns = columns or list(next(iter(settings.values())))
+        mine = next(iter(settings.values()))
+        if len(mine) == 1:
+            continue  # of one size there is no default to choose
+        columns = columns or list(mine)
         automatic = [setting for setting in settings if setting.endswith("auto")]
         for setting in [*ranked(settings)[:3], *automatic]:
             cells = [settings[setting].get(column) for column in columns]

@@ -150,7 +150,8 @@ def recipe(
     if not models:
         raise RecipeError("compare: no models are given. Give a base and two models or more.")
     checked = parameters.parse(f"transform {transform}", TRANSFORMS[transform].parameters, given)
-    return Recipe(base, tuple(models), f"{transform}+sum", checked, **settings)
+    alone = {**checked, "alpha": 1.0}  # what is compared is no sum, but a plan has one
+    return Recipe(base, tuple(models), f"{transform}+sum", alone, **settings)
 
 
 def of(

@@ -13,6 +13,10 @@ sentence encoder, where it serves twelve methods; docs/paper.md shows what alpha
 way loses against alpha chosen on validation rows, there and elsewhere.
 
 Weights count: D is the weighted sum, over their mean. Alpha is rounded to three digits.
+
+Of a task that was cut when it was packed the whole vector is gone. Its file says which share of the
+squared norm was kept, tensor by tensor, and what was kept, divided by it, stands for the whole. So
+alpha differs a little from that of whole models.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from dataclasses import replace
 import numpy as np
 
 from breadcrumbs import engine
-from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
+from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.parameters import AUTO
 from breadcrumbs.plan import Plan, TensorPlan
@@ -45,18 +49,17 @@ def fixed(
 ) -> Plan:
     """Return the plan with a number for alpha where it says `auto`; the same plan if it does not.
 
-    Merges once without writing. RecipeError where there is no step to measure.
+    Merges once without writing. RecipeError where the step is added to another model than the
+    base, or leads away from the task vectors.
     """
     asked = plan.automatic
     if not asked:
         return plan
-    for model in plan.models:
-        if model.task is not None and model.task.transform != "none":
-            raise RecipeError(
-                f"{model.label}: was cut by {model.task.transform} when it was packed, and alpha:"
-                " auto compares the step with whole task vectors. Give a number, or pack with"
-                " --transform none."
-            )
+    if plan.recipe.onto is not None:
+        raise RecipeError(
+            "recipe: alpha: auto finds how far to step from the base. With onto, give a number,"
+            " such as 0.2."
+        )
     measured = replace(_with(plan, 1.0), onto=None, tensors=tuple(map(_measured, asked)))
     sink = Products(measured)
     engine.run(measured, sink, threads=threads, kernel=kernel, progress=progress)
@@ -69,7 +72,9 @@ class Products(Nowhere):
     def __init__(self, plan: Plan):
         self.plan = plan
         self._found: dict[tuple[int, int], np.ndarray] = {}
+        self._moved = False
         self._lock = threading.Lock()
+        self._shares = [_shares(model) for model in plan.models]
 
     def write(self, index: int, start: int, values: np.ndarray) -> None:
         tensor = self.plan.tensors[index]
@@ -82,6 +87,7 @@ class Products(Nowhere):
             tau = _read(model, start, values.size)
             tau -= base
             tau[~np.isfinite(tau)] = 0
+            tau /= self._shares[number].get(tensor.name, 1.0)
             square = np.dot(tau, tau)
             row[1 + number] = square, own.weight**2 * square
             tau *= own.weight
@@ -89,6 +95,7 @@ class Products(Nowhere):
         step[~np.isfinite(step)] = 0
         row[0] = np.dot(step, total), np.dot(total, total)
         with self._lock:
+            self._moved |= bool(step.any())
             self._found[index, start] = row  # what comes again counts, not what came before
 
     @property
@@ -97,10 +104,12 @@ class Products(Nowhere):
         flat = (row.ravel() for row in self._found.values())
         sums = [math.fsum(column) for column in zip(*flat, strict=True)]
         product, square, *squares = sums or [0.0, 0.0]
+        if not self._moved:
+            return 1.0
         if product <= 0 or not math.isfinite(product):
             raise RecipeError(
                 "recipe: alpha: auto compares the step from the base with the task vectors, and"
-                " here there is none, or none that goes their way. Give a number."
+                " here it does not go their way. Give a number."
             )
         lengths, weights = [], []
         for number, model in enumerate(self.plan.recipe.models):
@@ -112,6 +121,13 @@ class Products(Nowhere):
         crowded = math.fsum(lengths) / len(weights) / math.sqrt(square)
         mean = math.fsum(weights) / len(weights)
         return float(f"{crowded**EXPONENT / (product / square) / mean:.{DIGITS}g}")
+
+
+def _shares(model: Checkpoint) -> dict[str, float]:
+    """Return what was kept of each tensor of a task that was cut, of the squared norm."""
+    if model.task is None:
+        return {}
+    return {name: tensor.share for name, tensor in model.task.tensors.items() if tensor.share}
 
 
 def _read(tensor: Tensor, start: int, n: int) -> np.ndarray:

@@ -75,7 +75,7 @@ class Fraction:
 class Real:
     """A finite number, positive, zero or negative. ``default`` None: not given."""
 
-    default: float | None
+    default: float | str | None
     help: str
 
     @property

@@ -33,6 +33,7 @@ from breadcrumbs.aggregates.tatr import TATR
 from breadcrumbs.aggregates.tsv_m import TSV_M
 from breadcrumbs.aggregates.wudi import WUDI
 from breadcrumbs.method import Method
+from breadcrumbs.parameters import AUTO
 from breadcrumbs.transforms import Everything, Transform
 from breadcrumbs.transforms.breadcrumbs import BREADCRUMBS
 from breadcrumbs.transforms.drop import DROP
@@ -61,7 +62,7 @@ METHODS: dict[str, Method] = {
         Method(
             "breadcrumbs",
             BREADCRUMBS,
-            scaled_sum(1.0),
+            scaled_sum(AUTO),
             "cut both tails of each task vector, tensor by tensor, and add the rest",
             "base + alpha * sum_t weight_t * m_t * tau_t, "
             "m_t = [floor(beta n) < rank |tau_t| <= n - floor((1 - gamma) n)]",
@@ -93,7 +94,7 @@ METHODS: dict[str, Method] = {
         Method(
             "bottom_masking",
             largest("0.10"),
-            scaled_sum(1.0),
+            scaled_sum(AUTO),
             "keep the largest entries of each task vector, outliers included (ablation)",
             "base + alpha * sum_t weight_t * m_t * tau_t, "
             "m_t = [rank |tau_t| > n - floor(density n)]",
@@ -103,17 +104,17 @@ METHODS: dict[str, Method] = {
         Method(
             "top_masking",
             TOP_MASKING,
-            scaled_sum(0.3),
+            scaled_sum(AUTO),
             "cut only the largest entries of each task vector (ablation)",
             "base + alpha * sum_t weight_t * m_t * tau_t, "
             "m_t = [rank |tau_t| <= n - floor(outliers n)]",
             _BREADCRUMBS_PAPER + ", Fig. 7",
-            "alpha is not published; the default is that of task_arithmetic.",
+            "alpha is not published.",
         ),
         Method(
             "random_sparsed",
             RANDOM_MASK,
-            scaled_sum(1.0),
+            scaled_sum(AUTO),
             "keep entries at random, without rescaling (ablation)",
             "base + alpha * sum_t weight_t * m_t * tau_t, m_t iid Bernoulli(density)",
             _BREADCRUMBS_PAPER + ", Table 1",
@@ -123,7 +124,7 @@ METHODS: dict[str, Method] = {
         Method(
             "magnitude",
             largest("0.20"),
-            scaled_sum(1.0),
+            scaled_sum(AUTO),
             "keep the largest entries of each task vector, tensor by tensor, and add them",
             "base + alpha * sum_t weight_t * m_t * tau_t, "
             "m_t = [rank |tau_t| > n - floor(density n)]",
@@ -147,7 +148,7 @@ METHODS: dict[str, Method] = {
         Method(
             "dare_linear",
             DROP,
-            scaled_sum(1.0),
+            scaled_sum(AUTO),
             "drop entries of each task vector at random, rescale the rest, and add them",
             "base + alpha * sum_t weight_t * m_t * tau_t / (1 - p), m_t iid Bernoulli(1 - p)",
             _DARE_PAPER,
@@ -157,7 +158,7 @@ METHODS: dict[str, Method] = {
         Method(
             "dare_ties",
             DROP,
-            election("sum", 1.0),
+            election("sum", AUTO),
             "drop at random, rescale, elect a sign for each entry, add those that have it",
             "base + alpha * sum over {t: sign(w_t d_t) = s} of w_t d_t, s = sign(sum_t w_t d_t), "
             "d_t = m_t tau_t / (1 - p), m_t iid Bernoulli(1 - p)",
@@ -167,7 +168,7 @@ METHODS: dict[str, Method] = {
         Method(
             "della_linear",
             MAGPRUNE,
-            scaled_sum(1.0),
+            scaled_sum(AUTO),
             "drop small entries more often than large ones, rescale the rest, and add them",
             "base + alpha * sum_t weight_t * m_t * tau_t / p_t, m_t Bernoulli(p_t), "
             "p_t = density - epsilon + 2 epsilon (rank - 1) / (c - 1) in a row of c",
@@ -176,7 +177,7 @@ METHODS: dict[str, Method] = {
         Method(
             "della",
             MAGPRUNE,
-            election("sum", 1.0),
+            election("sum", AUTO),
             "drop small entries more often, rescale, elect a sign, add those that have it",
             "base + alpha * sum over {t: sign(w_t d_t) = s} of w_t d_t, s = sign(sum_t w_t d_t), "
             "d_t = m_t tau_t / p_t as in della_linear",
@@ -185,7 +186,7 @@ METHODS: dict[str, Method] = {
         Method(
             "breadcrumbs_ties",
             BREADCRUMBS,
-            election("sum", 1.0),
+            election("sum", AUTO),
             "cut both tails of each task vector, elect a sign, add the entries that have it",
             "base + alpha * sum over {t: sign(w_t m_t tau_t) = s} of w_t m_t tau_t, "
             "s = sign(sum_t w_t m_t tau_t), m_t as in breadcrumbs",
@@ -447,7 +448,7 @@ TRANSFORMS: dict[str, Transform] = {
     "rtvq": RTVQ,
 }
 AGGREGATES: dict[str, Aggregate] = {
-    "sum": scaled_sum(1.0),
+    "sum": scaled_sum(AUTO),
     "mean": MEAN,
     "elect": election("mean", 1.0),
     "consensus": CONSENSUS,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from breadcrumbs.aggregates import Elementwise, Entries, tall
-from breadcrumbs.parameters import Factor, Integer, Values
+from breadcrumbs.parameters import AUTO, Factor, Integer, Values
 
 
 def _combine(entries: Entries, values: Values) -> np.ndarray:
@@ -31,7 +31,7 @@ CONSENSUS = Elementwise(
         "on": tall.ON,
         "scale": tall.SCALE,
         "k": Integer(2, 0, "tasks that must use an entry for it to stay"),
-        "alpha": Factor(0.3, "factor of what stays of the multi-task vector"),
+        "alpha": Factor(AUTO, "factor of what stays of the multi-task vector"),
     },
     prepare=tall.prepare,
     passes=tall.passes,

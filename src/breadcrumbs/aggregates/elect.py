@@ -27,7 +27,7 @@ def _combine(entries: Entries, values: Values) -> np.ndarray:
 MERGES = ("mean", "sum", "max")
 
 
-def election(merge: str, alpha: float) -> Elementwise:
+def election(merge: str, alpha: float | str) -> Elementwise:
     """Return the aggregate with those defaults."""
     return Elementwise(
         combine=_combine,

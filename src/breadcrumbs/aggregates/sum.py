@@ -9,7 +9,7 @@ from breadcrumbs.aggregates import Linear
 from breadcrumbs.parameters import Factor
 
 
-def scaled_sum(alpha: float) -> Linear:
+def scaled_sum(alpha: float | str) -> Linear:
     """Return the aggregate with that default of ``alpha``."""
     return Linear(
         factor=lambda values, weights: values["alpha"],

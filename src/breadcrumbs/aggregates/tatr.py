@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from breadcrumbs.aggregates import Elementwise, Entries, Stream
-from breadcrumbs.parameters import Factor, Fraction, Values, count
+from breadcrumbs.parameters import AUTO, Factor, Fraction, Values, count
 from breadcrumbs.streaming import PLACES, Cut, select
 
 
@@ -42,7 +42,7 @@ TATR = Elementwise(
     combine=_combine,
     parameters={
         "quantile": Fraction("0.99", "fraction of entries that stay, those of least conflict"),
-        "alpha": Factor(0.3, "factor of what stays of the sum"),
+        "alpha": Factor(AUTO, "factor of what stays of the sum"),
     },
     prepare=_prepare,
     passes=lambda values: PLACES,

@@ -52,6 +52,8 @@ from breadcrumbs.work import Job
 
 #: The method of a merge that tells what a method of compression needs, and its parameters.
 _MERGES = {"tall": ("consensus", ("on", "scale")), "emr": ("emr", ()), "tsv": ("tsv_m", ())}
+#: Masks are of the plain sum.
+_ALPHA = {"consensus": {"alpha": 1.0}}
 
 
 def compress(
@@ -115,7 +117,7 @@ def _recipe(base, models, names, method, whole, parameters: Mapping[str, Any]) -
         merging.label(base, "base"),
         merging.named(models, names),
         merge,
-        parameters=parameters,
+        parameters={**parameters, **_ALPHA.get(merge, {})},
         exclude=merging.globs(whole),
         extra="ignore",
     )

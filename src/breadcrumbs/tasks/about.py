@@ -44,6 +44,7 @@ class BaseReference:
 class TaskTensor:
     """A tensor of which something is kept. dtype: of the values, a safetensors name.
 
+    share: of the squared norm of the whole task vector, what the entries kept have.
     rank: of the two matrices whose product, times ``scale``, stands for all of it; 0 if blocks do.
     digest: of the bytes of the two, as text.
     """
@@ -55,6 +56,7 @@ class TaskTensor:
     rank: int = 0
     scale: float = 1.0
     digest: str = ""
+    share: float = 1.0
 
     @property
     def size(self) -> int:
@@ -114,7 +116,8 @@ class About:
 
 
 def _mapping(tensor: TaskTensor) -> dict[str, Any]:
-    found = {"dtype": tensor.dtype, "shape": list(tensor.shape), "kept": tensor.kept}
+    found: dict[str, Any] = {"dtype": tensor.dtype, "shape": list(tensor.shape)}
+    found |= {"kept": tensor.kept} | ({"share": tensor.share} if tensor.share != 1 else {})
     factors = {"rank": tensor.rank, "scale": tensor.scale, "digest": tensor.digest}
     return found | factors if tensor.rank else found
 
@@ -151,6 +154,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 }
 _OF_ERROR = {"relative": (int, float), "largest": (int, float)}
 _OF_TENSOR = {"dtype": (str,), "shape": (list,), "kept": (int,)}
+_OF_CUT = {"share": (int, float)}
 _OF_FACTORS = {"rank": (int,), "scale": (int, float), "digest": (str,)}
 
 
@@ -201,16 +205,20 @@ def _tensor(name: str, data: Any, where: str) -> TaskTensor:
     where = f"{where}: tensor {shown(name)}"
     if not isinstance(data, dict):
         raise CheckpointError(f"{where} is described by {shown(data)}.")
-    _check_kinds(data, _OF_TENSOR | _OF_FACTORS if "rank" in data else _OF_TENSOR, where)
+    more = (_OF_FACTORS if "rank" in data else {}) | (_OF_CUT if "share" in data else {})
+    _check_kinds(data, _OF_TENSOR | more, where)
     dtype, shape, kept = data["dtype"], data["shape"], data["kept"]
     if dtype not in DTYPES:
         raise CheckpointError(f"{where} has dtype {shown(dtype)}, which is not supported.")
     if len(shape) > 64 or not all(type(n) is int and 0 <= n <= _INT64 for n in shape):
         raise CheckpointError(f"{where} has shape {shown(shape)}.")
     factors = {key: data[key] for key in _OF_FACTORS if key in data}
-    tensor = TaskTensor(name, dtype, tuple(shape), kept, **factors)
+    share = data.get("share", 1.0)
+    tensor = TaskTensor(name, dtype, tuple(shape), kept, **factors, share=share)
     if tensor.size > _INT64 // 8 or not 0 <= kept <= tensor.size:
         raise CheckpointError(f"{where} says that it keeps {kept} of {shown(tensor.size)} entries.")
+    if not 0 <= share <= 1:
+        raise CheckpointError(f"{where} says that it keeps a share of {shown(share)}.")
     if factors and not _is_product(tensor):
         raise CheckpointError(
             f"{where} says that it is a product of rank {shown(tensor.rank)}, scale"

@@ -195,12 +195,16 @@ class _Block:
 
 @dataclass(frozen=True)
 class _Row:
-    """A finished block: its row of the table, and where its bytes lie in the spool."""
+    """A finished block: its row of the table, and where its bytes lie in the spool.
+
+    squares: of the kept entries of the task vector and of all; none where nothing was cut.
+    """
 
     numbers: writing.Row
     at: int
     size: int
     loss: Loss
+    squares: tuple[float, float] | None
 
 
 @dataclass
@@ -299,7 +303,11 @@ class _Packing(Engine):
         at = np.flatnonzero(keep.view(np.bool_)).astype(np.uint32)
         whole = self.plan.tensors[index].copied == _WHOLE
         coder = EXACT if whole or self.encoding.rank else self.encoding
-        weights, loss = None, Loss()
+        cut = not whole and isinstance(self.plan.method.transform, Band | Draw)
+        weights, loss, squares = None, Loss(), None
+        if cut:
+            base, mine = (self._base(index, number), slice(None)) if base is None else (base, mine)
+            squares = writing.squares(values, base[mine], keep)
         if not (whole or self.encoding.lossless):
             weights = (self._base(index, number) if base is None else base[mine])[at]
             if not coder.lossless:  # zeros of another sign have no task vector to code
@@ -314,7 +322,7 @@ class _Packing(Engine):
             where, self._end = self._end, self._end + len(data)
             self.spool.seek(where)
             self.spool.write(data)
-        self.rows[index, number] = _Row(row, where, len(data), loss)
+        self.rows[index, number] = _Row(row, where, len(data), loss, squares)
 
     def _base(self, index: int, number: int) -> np.ndarray:
         tensor = self.plan.tensors[index].base
@@ -351,7 +359,10 @@ def _write(engine: _Packing, output: Path, base: BaseReference, author: str, lic
         kept = sum(row.numbers[0] for row in rows)
         if kept:
             assert model is not None
-            tensors[tensor.name] = TaskTensor(tensor.name, model.dtype, tensor.base.shape, kept)
+            squares = [row.squares for row in rows if row.squares]
+            share = writing.share(squares) if squares else 1.0
+            of = tensor.name, model.dtype, tensor.base.shape, kept
+            tensors[tensor.name] = TaskTensor(*of, share=share)
             numbers = [row.numbers for row in rows]
             tables[tensor.name] = writing.table(numbers)
             parts += writing.blocks(tensor.name, numbers, partial(_spooled, engine.spool, rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -22,6 +23,8 @@ from breadcrumbs.tasks.factors import LEFT, RIGHT, Factors
 BLOCKS, DATA = "blocks/", "data/"
 #: A tensor to write, and what yields its bytes.
 Part = tuple[Entry, Callable[[], Iterable[bytes | memoryview]]]
+#: Entries whose squares are added up at once.
+_PART = 1 << 15
 #: A row of the table of blocks.
 Row = tuple[int, ...]
 
@@ -49,6 +52,29 @@ def error(losses: Sequence[Loss]) -> dict[str, float]:
     relative = (lost / whole) ** 0.5 if whole else 0.0
     largest = max((one.largest for one in losses), default=0.0)
     return {"relative": float(f"{relative:.3e}"), "largest": float(f"{largest:.3e}")}
+
+
+def squares(values: np.ndarray, base: np.ndarray, keep: np.ndarray) -> tuple[float, float]:
+    """Return the squared norm of the kept entries of a task vector, and of all; (n,) arrays.
+
+    In parts that stay in a processor's cache. What is not finite does not count.
+    """
+    kept = whole = 0.0
+    for start in range(0, values.size, _PART):
+        part = slice(start, start + _PART)
+        tau = values[part].astype(np.float64)
+        tau -= base[part].astype(np.float64)
+        tau[~np.isfinite(tau)] = 0
+        whole += np.dot(tau, tau)
+        tau *= keep[part]
+        kept += np.dot(tau, tau)
+    return float(kept), float(whole)
+
+
+def share(found: Sequence[tuple[float, float]]) -> float:
+    """Return the share of the squared norm that is kept, to four digits as an error is."""
+    kept, whole = (math.fsum(column) for column in zip(*found, strict=True))
+    return float(f"{kept / whole:.3e}") if whole else 1.0
 
 
 def differ(base: np.ndarray, values: np.ndarray) -> np.ndarray:
