@@ -31,7 +31,8 @@ CASES: list[tuple[str, dict[str, Any], tuple[float, ...]]] = [
     ("consensus", {"k": 2, "on": "sum"}, ALPHAS),
     ("dare_linear", {"p": 0.9}, ALPHAS),
 ]
-#: The other methods whose default alpha is auto, and two more that take it; at one size.
+#: The other methods whose default alpha is auto, and two more that take it; at one size. (Not cabs,
+#: where what the rule finds, 1.01, is 1.6 points worse than .7, so that it does not take auto.)
 MORE: list[tuple[str, dict[str, Any], tuple[float, ...]]] = [
     ("bottom_masking", {"density": 0.2}, LARGE),
     ("top_masking", {"outliers": 0.01}, ALPHAS),
@@ -42,7 +43,6 @@ MORE: list[tuple[str, dict[str, Any], tuple[float, ...]]] = [
     ("della_linear", {}, ALPHAS),
     ("breadcrumbs_ties", {"beta": 0.85, "gamma": 0.993}, LARGE),
     ("tatr", {}, ALPHAS),
-    ("cabs", {}, ALPHAS),
     ("pcb", {}, (0.5, 0.8, 1.0, 1.2, 1.5)),
     ("localize_and_stitch", {}, LARGE),
 ]

@@ -38,6 +38,8 @@ from breadcrumbs.sink import Nowhere
 EXPONENT = 1.25
 #: Digits that alpha is rounded to: sums differ in the last bits between machines.
 DIGITS = 3
+#: Entries that are looked at at once, which stay in a processor's cache.
+_PART = 1 << 16
 
 
 def fixed(
@@ -78,24 +80,26 @@ class Products(Nowhere):
 
     def write(self, index: int, start: int, values: np.ndarray) -> None:
         tensor = self.plan.tensors[index]
-        base = _read(tensor.base, start, values.size)
-        step = values.astype(np.float64) - base
-        total, row = np.zeros_like(base), np.zeros((len(tensor.models) + 1, 2))
-        for number, (model, own) in enumerate(zip(tensor.models, tensor.own, strict=True)):
-            if model is None or not own.weight:
-                continue
-            tau = _read(model, start, values.size)
-            tau -= base
-            tau[~np.isfinite(tau)] = 0
-            tau /= self._shares[number].get(tensor.name, 1.0)
-            square = np.dot(tau, tau)
-            row[1 + number] = square, own.weight**2 * square
-            tau *= own.weight
-            total += tau
-        step[~np.isfinite(step)] = 0
-        row[0] = np.dot(step, total), np.dot(total, total)
+        row, moved = np.zeros((len(tensor.models) + 1, 2)), False
+        for at in range(0, values.size, _PART):
+            part = values[at : at + _PART]
+            base = _read(tensor.base, start + at, part.size)
+            step = part.astype(np.float64) - base
+            total = np.zeros_like(base)
+            for number, (model, own) in enumerate(zip(tensor.models, tensor.own, strict=True)):
+                if model is None or not own.weight:
+                    continue
+                tau = _read(model, start + at, part.size)
+                tau -= base
+                share = self._shares[number].get(tensor.name, 1.0)
+                square = _square(tau) / share**2
+                row[1 + number] += square, own.weight**2 * square
+                tau *= own.weight / share
+                total += tau
+            moved |= _square(step) > 0
+            row[0] += _product(step, total), _product(total, total)
         with self._lock:
-            self._moved |= bool(step.any())
+            self._moved |= moved
             self._found[index, start] = row  # what comes again counts, not what came before
 
     @property
@@ -121,6 +125,20 @@ class Products(Nowhere):
         crowded = math.fsum(lengths) / len(weights) / math.sqrt(square)
         mean = math.fsum(weights) / len(weights)
         return float(f"{crowded**EXPONENT / (product / square) / mean:.{DIGITS}g}")
+
+
+def _product(a: np.ndarray, b: np.ndarray) -> float:
+    """Return an inner product; not by BLAS, whose threads wait for those that merge."""
+    return float(np.einsum("i,i->", a, b))
+
+
+def _square(values: np.ndarray) -> float:
+    """Return the sum of squares; what is not finite becomes 0."""
+    square = _product(values, values)
+    if not math.isfinite(square):
+        values[~np.isfinite(values)] = 0
+        square = _product(values, values)
+    return square
 
 
 def _shares(model: Checkpoint) -> dict[str, float]:
@@ -156,9 +174,5 @@ def _told(tensor: TensorPlan, alpha: float) -> TensorPlan:
 
 def _with(plan: Plan, alpha: float) -> Plan:
     recipe = replace(plan.recipe, parameters={**plan.recipe.parameters, "alpha": alpha})
-    return replace(
-        plan,
-        recipe=recipe,
-        tensors=tuple(_told(tensor, alpha) for tensor in plan.tensors),
-        warnings=(*plan.warnings, f"alpha: auto is {alpha:g}"),
-    )
+    tensors = tuple(_told(tensor, alpha) for tensor in plan.tensors)
+    return replace(plan, recipe=recipe, tensors=tensors, alpha=alpha)

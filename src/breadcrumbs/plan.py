@@ -66,7 +66,7 @@ class Plan:
     """A recipe that fits its checkpoints. tensors: in the base's order. warnings: for the user.
 
     onto: the model that the step is added to instead of the base. statistics: a file for each
-    model, if the method takes any.
+    model, if the method takes any. alpha: what was found from the weights, after `automatic.fixed`.
     """
 
     recipe: Recipe
@@ -77,6 +77,7 @@ class Plan:
     warnings: tuple[str, ...] = field(default=())
     onto: Checkpoint | None = None
     statistics: tuple[Checkpoint, ...] = ()
+    alpha: float | None = None
 
     @property
     def target(self) -> Checkpoint:

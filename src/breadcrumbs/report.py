@@ -33,7 +33,8 @@ class Report:
 
     norm: Euclidean length of the update, the merged weights minus the base's. emptied: tensors of
     which some model kept nothing. copied: tensors taken from the base, by reason. shares: fractions
-    of the weights that changed in some model, by what the method says of them.
+    of the weights that changed in some model, by what the method says of them. alpha: what was
+    found from the weights, if it was asked for.
     """
 
     method: str
@@ -50,6 +51,7 @@ class Report:
     bytes_written: int
     warnings: list[str] = field(default_factory=list)
     shares: dict[str, float] = field(default_factory=dict)
+    alpha: float | None = None
 
     @staticmethod
     def of(
@@ -98,6 +100,7 @@ class Report:
             bytes_read=plan.bytes_read,
             bytes_written=plan.bytes_written,
             warnings=warnings,
+            alpha=plan.alpha,
             shares=_shares(rows),
         )
 

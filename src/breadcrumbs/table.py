@@ -68,7 +68,8 @@ METHODS: dict[str, Method] = {
             "m_t = [floor(beta n) < rank |tau_t| <= n - floor((1 - gamma) n)]",
             _BREADCRUMBS_PAPER,
             "Published settings: ViT-B/32 beta .90 gamma .99; B/16 .90/.992; L/14 .85/.99;"
-            " 200 tasks .85/.993. alpha is not printed; a remark of the authors gives 1 at .90/.99."
+            " 200 tasks .85/.993. alpha is not printed (a remark of the authors: 1 at .90/.99):"
+            " it is found from the weights."
             " Entries rank by (magnitude, position), so the number kept is exact."
             " mergekit names the fraction of largest entries cut `gamma`: 0.01 there is 0.99 here.",
         ),

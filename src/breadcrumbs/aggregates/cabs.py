@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from breadcrumbs.aggregates import Whole
-from breadcrumbs.parameters import AUTO, Factor, Integer, Values
+from breadcrumbs.parameters import Integer, Real, Values
 
 #: What ranks below all magnitudes.
 USED = -1.0
@@ -77,7 +77,7 @@ CABS = Whole(
     parameters={
         "n": Integer(64, 0, "entries that a model keeps of each block"),
         "m": Integer(256, 1, "entries of a block"),
-        "alpha": Factor(AUTO, "factor of the sum of the pruned task vectors"),
+        "alpha": Real(1.0, "factor of the sum of the pruned task vectors"),
     },
     svds="none",
     ordered=True,

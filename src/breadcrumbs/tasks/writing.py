@@ -43,7 +43,12 @@ def loss(values: np.ndarray, decoded: np.ndarray, base: np.ndarray) -> Loss:
     wide = values.astype(np.float64)
     lost = wide - decoded.astype(np.float64)
     wide -= base.astype(np.float64)
-    return Loss(float(lost @ lost), float(wide @ wide), float(np.abs(lost).max(initial=0)))
+    return Loss(_square(lost), _square(wide), float(np.abs(lost).max(initial=0)))
+
+
+def _square(values: np.ndarray) -> float:
+    """Return the sum of squares; not by BLAS, whose threads wait for those that pack."""
+    return float(np.einsum("i,i->", values, values))
 
 
 def error(losses: Sequence[Loss]) -> dict[str, float]:
@@ -65,10 +70,10 @@ def squares(values: np.ndarray, base: np.ndarray, keep: np.ndarray) -> tuple[flo
         tau = values[part].astype(np.float64)
         tau -= base[part].astype(np.float64)
         tau[~np.isfinite(tau)] = 0
-        whole += np.dot(tau, tau)
+        whole += _square(tau)
         tau *= keep[part]
-        kept += np.dot(tau, tau)
-    return float(kept), float(whole)
+        kept += _square(tau)
+    return kept, whole
 
 
 def share(found: Sequence[tuple[float, float]]) -> float:
