@@ -143,9 +143,9 @@ def apart(function: Callable[..., Any], *arguments: Any) -> Any:
 def publish(name: str, result: dict[str, Any], output: str | None, hidden: str) -> None:
     """Print what a benchmark found, all but ``hidden``, and write it as JSON, if told where to.
 
-    The machine, and the command without its paths, stand beside the figures.
+    The machine, and the command, with PATH for its paths, stand beside the figures.
     """
-    flags = " ".join(one for one in sys.argv[1:] if not one.startswith("/"))
+    flags = " ".join("PATH" if one.startswith("/") else one for one in sys.argv[1:])
     result = {**result, "machine": machine(), "command": f"python -m benchmarks.{name} {flags}"}
     print(json.dumps({key: value for key, value in result.items() if key != hidden}, indent=2))
     if output:

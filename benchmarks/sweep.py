@@ -170,7 +170,7 @@ def _suite(options: argparse.Namespace) -> tuple[Recipe, Way, Evaluate]:
 def _result(options: argparse.Namespace, points: int, seconds: dict[str, list[float]]) -> None:
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     result = {
-        "family": Path(options.suite).stem if options.suite else "demo",
+        "family": _name(options.suite) if options.suite else "demo",
         "points": points,
         "scored": not options.merge_only,
         "points_a_minute": {name: 60 / took for name, took in medians.items()},
@@ -178,6 +178,12 @@ def _result(options: argparse.Namespace, points: int, seconds: dict[str, list[fl
         "seconds_a_point": seconds,
     }
     programs.publish("sweep", result, options.output, hidden="seconds_a_point")
+
+
+def _name(path: str) -> str:
+    from breadcrumbs.evaluate import suite as suites
+
+    return suites.load(path).name
 
 
 if __name__ == "__main__":
