@@ -149,15 +149,16 @@ def draw(found: dict[str, Any], folder: Path) -> None:
     defaults.draw(found, folder)
     with drawn(folder / "alpha.svg", 4.2, 4.0) as (_, axis):
         rows = [row for s in by_seed(found) for mine in s.values() for row in mine]
-        for method in dict.fromkeys(row["method"] for row in rows):
-            mine = [row for row in rows if row["method"] == method]
+        for method in [*(m for m in COLOURS if m in {row["method"] for row in rows}), ""]:
+            mine = [r for r in rows if (r["method"] if r["method"] in COLOURS else "") == method]
             axis.scatter(
                 [100 * row["chosen test"] for row in mine],
                 [100 * row["auto test"] for row in mine],
                 s=12,
                 alpha=0.7,
-                color=COLOURS.get(method),
-                label=NAMES.get(method, method),
+                color=COLOURS.get(method, "#CCCCCC"),
+                label=NAMES.get(method, "other methods"),
+                zorder=2 if method else 1,
             )
         ends = [100 * row[key] for row in rows for key in ("chosen test", "auto test")]
         axis.plot([min(ends), max(ends)], [min(ends), max(ends)], color="#999999", linewidth=0.8)

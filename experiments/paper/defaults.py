@@ -71,10 +71,10 @@ def draw(found: dict[str, Any], folder: Path) -> None:
     every = losses(found)
     if not every:
         return
-    with drawn(folder / "defaults.svg") as (_, axis):
+    with drawn(folder / "defaults.svg", 6.0) as (_, axis):
         for method in ("task_arithmetic", "breadcrumbs"):
             settings = every[method]
-            for setting in ranked(settings)[:1] + [s for s in settings if s.endswith("auto")][:1]:
+            for setting in ranked(settings)[:1] + [s for s in settings if s.endswith("auto")][-1:]:
                 cells = sorted(settings[setting].items(), key=lambda item: item[0][1])
                 axis.plot(
                     [tasks for (_, tasks), _ in cells],
@@ -83,9 +83,13 @@ def draw(found: dict[str, Any], folder: Path) -> None:
                     color=COLOURS[method],
                     label=f"{NAMES[method]}, {setting}",
                 )
+        axis.set_xscale("log", base=2)
+        sizes = sorted({tasks for cells in every["breadcrumbs"].values() for _, tasks in cells})
+        axis.set_xticks(sizes, map(str, sizes))
         axis.set_xlabel("tasks")
         axis.set_ylabel("points lost against the best setting")
-        axis.legend(fontsize=7)
+        axis.set_ylim(top=1.4 * axis.get_ylim()[1])  # room for the legend
+        axis.legend(fontsize=7, loc="upper center", ncols=2)
 
 
 def ranked(settings: dict[str, dict[tuple[str, int], float]]) -> list[str]:
