@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from tiny_models import SHAPES as NAMES
 from tiny_models import clip_processor
 
 from breadcrumbs.errors import MismatchError, SuiteError
+from breadcrumbs.evaluate import suite
 from breadcrumbs.evaluate.foundations import make
+from breadcrumbs.evaluate.keys import Keys
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -180,6 +183,31 @@ def test_a_vision_tower_is_a_base_with_the_rest_from_elsewhere(clip, towers, tow
     assert set(slots.take()) == set(small.state(base))
     logits, _ = small.predicted(foundation, module, head, task)
     close(logits, naive_logits(clip, changed))
+
+
+def test_scores_depend_on_all_of_the_model_that_the_text_tower_comes_from(clip, towers, tmp_path):
+    from safetensors.numpy import save_file
+
+    text = tmp_path / "text"
+    shutil.copytree(clip, text)
+    declared = {
+        "foundation": {"kind": "clip", "text": "text"},
+        "base": towers[0]["hub"],
+        "tasks": [{"task": "shapes", "data": "shapes", "head": {"templates": "a {}."}}],
+    }
+    (tmp_path / "suite.yaml").write_text(json.dumps(declared))
+    (tmp_path / "shapes").mkdir()
+
+    def key():
+        return Keys(suite.load(tmp_path / "suite.yaml"), "float32").foundation
+
+    first = key()
+    assert key() == first
+    (text / "tokenizer.json").write_text((text / "tokenizer.json").read_text() + "\n")
+    second = key()
+    shaken = small.shaken(small.state(clip), 0.1)
+    save_file(shaken, text / "model.safetensors", metadata={"format": "pt"})
+    assert len({first, second, key()}) == 3
 
 
 def test_transformers_own_tower_is_a_base(clip, tmp_path):
