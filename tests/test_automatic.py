@@ -276,3 +276,18 @@ def test_what_was_cut_when_packed_is_made_up_for(how: dict[str, Any], tmp_path: 
     whole = found(base, models, method=method, names=names, **how)
     near = 0.15 if method == "dare_linear" else 0.05  # few entries are drawn, and others
     assert alpha == pytest.approx(whole, rel=near)
+
+
+def test_tensors_that_lost_nearly_all_when_cut_count_as_what_they_were(tmp_path: Path) -> None:
+    base, models = family(3)
+    rng = np.random.default_rng(5)
+    for model in models:  # of b nothing is left but noise, of a most
+        sizes = np.where(rng.permutation(700) < 30, 1, 1e-4)
+        model["b"] = base["b"] + (sizes * rng.standard_normal(700)).astype(np.float32)
+    how: dict[str, Any] = {"beta": 0.2, "gamma": 0.95}
+    cut = packed(tmp_path, base, models, transform="breadcrumbs", **how)
+    with tasks.TaskFile.open(cut[0]) as task:
+        assert task.tensors["b"].share < 1e-6 and task.tensors["a"].share > 0.6
+    breadcrumbs.merge(tmp_path / "base.safetensors", cut, output=tmp_path / "merged")
+    alpha = recipe.load(tmp_path / "merged" / "breadcrumbs.yaml").parameters["alpha"]
+    assert alpha == pytest.approx(found(base, models, **how), rel=0.1)

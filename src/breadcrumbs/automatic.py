@@ -14,9 +14,9 @@ way loses against alpha chosen on validation rows, there and elsewhere.
 
 Weights count: D is the weighted sum, over their mean. Alpha is rounded to three digits.
 
-Of a task that was cut when it was packed the whole vector is gone. Its file says which share of the
-squared norm was kept, tensor by tensor, and what was kept, divided by it, stands for the whole. So
-alpha differs a little from that of whole models.
+Of a task that was cut when it was packed the whole vector is gone. But its file says which share of
+the squared norm was kept, tensor by tensor. What was kept stands for the whole, with its product with
+the step, and the length that the whole had. So alpha differs a little from that of whole models.
 """
 
 from __future__ import annotations
@@ -85,19 +85,21 @@ class Products(Nowhere):
             part = values[at : at + _PART]
             base = _read(tensor.base, start + at, part.size)
             step = part.astype(np.float64) - base
-            total = np.zeros_like(base)
+            along, total = np.zeros_like(base), np.zeros_like(base)
             for number, (model, own) in enumerate(zip(tensor.models, tensor.own, strict=True)):
                 if model is None or not own.weight:
                     continue
                 tau = _read(model, start + at, part.size)
                 tau -= base
                 share = self._shares[number].get(tensor.name, 1.0)
-                square = _square(tau) / share**2
+                square = _square(tau) / share
                 row[1 + number] += square, own.weight**2 * square
-                tau *= own.weight / share
+                tau *= own.weight
+                along += tau
+                tau /= math.sqrt(share)
                 total += tau
             moved |= _square(step) > 0
-            row[0] += _product(step, total), _product(total, total)
+            row[0] += _product(step, along), _product(total, total)
         with self._lock:
             self._moved |= moved
             self._found[index, start] = row  # what comes again counts, not what came before
