@@ -15,7 +15,7 @@ way loses against alpha chosen on validation rows, there and elsewhere.
 Weights count: D is the weighted sum, over their mean. Alpha is rounded to three digits.
 
 Of a task that was cut when it was packed the whole vector is gone. But its file says which share of
-the squared norm was kept, tensor by tensor. What was kept stands for the whole, with its own product
+the squared norm was kept, tensor by tensor. What was kept stands for the whole, with its product
 with the step and the length of the whole. So alpha differs a little from that of whole models.
 """
 
