@@ -283,7 +283,8 @@ class _Packing(Engine):
             low, high = max(begin, start), min(end, stop)
             mine = slice(low - start, high - start)
             if high - low == end - begin:
-                self._write_block(index, number, keep[mine], values[mine], base, mine)
+                own = None if base is None else base[mine]
+                self._write_block(index, number, keep[mine], values[mine], own)
                 continue
             with self._turn:
                 block = self._open.get((index, number))
@@ -297,22 +298,23 @@ class _Packing(Engine):
                 if block.left:
                     continue
                 del self._open[index, number]
-            self._write_block(index, number, block.keep, block.values, None, mine)
+            self._write_block(index, number, block.keep, block.values, None)
 
-    def _write_block(self, index: int, number: int, keep, values, base, mine: slice) -> None:
+    def _write_block(self, index: int, number: int, keep, values, base) -> None:
+        """Write a whole block to the spool. base: its weights; None: they are read if needed."""
         at = np.flatnonzero(keep.view(np.bool_)).astype(np.uint32)
         whole = self.plan.tensors[index].copied == _WHOLE
         coder = EXACT if whole or self.encoding.rank else self.encoding
         cut = not whole and isinstance(self.plan.method.transform, Band | Draw)
+        lossy = not (whole or self.encoding.lossless)
         weights, loss, squares = None, Loss(), None
-        if cut:
-            base, mine = (self._base(index, number), slice(None)) if base is None else (base, mine)
-            squares = writing.squares(values, base[mine], keep)
-        if not (whole or self.encoding.lossless):
-            weights = (self._base(index, number) if base is None else base[mine])[at]
-            if not coder.lossless:  # zeros of another sign have no task vector to code
-                moved = values[at] != weights
-                at, weights = at[moved], weights[moved]
+        if cut or lossy:
+            base = self._base(index, number) if base is None else base
+            squares = writing.squares(values, base, keep) if cut else None
+            weights = base[at] if lossy else None
+        if weights is not None and not coder.lossless:  # zeros of another sign: nothing to code
+            moved = values[at] != weights
+            at, weights = at[moved], weights[moved]
         row, data = writing.block(at, keep.size, values[at], weights, coder)
         if weights is not None and at.size:
             second = memoryview(data)[row[2] :]
