@@ -62,7 +62,7 @@ def fixed(
             "recipe: alpha: auto finds how far to step from the base. With onto, give a number,"
             " such as 0.2."
         )
-    measured = replace(_with(plan, 1.0), onto=None, tensors=tuple(map(_measured, asked)))
+    measured = replace(_with(plan, 1.0), tensors=tuple(map(_measured, asked)))
     sink = Products(measured)
     engine.run(measured, sink, threads=threads, kernel=kernel, progress=progress)
     return _with(plan, sink.alpha)
@@ -159,8 +159,8 @@ def _read(tensor: Tensor, start: int, n: int) -> np.ndarray:
 
 def _measured(tensor: TensorPlan) -> TensorPlan:
     """Return the tensor as it is merged to be measured: not rounded to a narrow dtype."""
-    told = _told(tensor, 1.0)
-    return replace(told, onto=None, dtype="F64" if tensor.base.dtype == "F64" else "F32")
+    dtype = "F64" if tensor.base.dtype == "F64" else "F32"
+    return replace(_told(tensor, 1.0), dtype=dtype)
 
 
 def _told(tensor: TensorPlan, alpha: float) -> TensorPlan:

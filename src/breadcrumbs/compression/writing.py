@@ -50,10 +50,13 @@ from breadcrumbs.tensors import Merging, rounded
 from breadcrumbs.version import __version__
 from breadcrumbs.work import Job
 
-#: The method of a merge that tells what a method of compression needs, and its parameters.
-_MERGES = {"tall": ("consensus", ("on", "scale")), "emr": ("emr", ()), "tsv": ("tsv_m", ())}
-#: Masks are of the plain sum.
-_ALPHA = {"consensus": {"alpha": 1.0}}
+#: The method of a merge that tells what a method of compression needs, the parameters that may be
+#: given, and those that are fixed: masks are of the plain sum.
+_MERGES: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
+    "tall": ("consensus", ("on", "scale"), {"alpha": 1.0}),
+    "emr": ("emr", (), {}),
+    "tsv": ("tsv_m", (), {}),
+}
 
 
 def compress(
@@ -104,7 +107,7 @@ def _recipe(base, models, names, method, whole, parameters: Mapping[str, Any]) -
             f"--method {method}: there is no such way to compress.{suggestion(method, METHODS)}"
             f" There are {', '.join(METHODS)}."
         )
-    merge, known = _MERGES[method]
+    merge, known, fixed = _MERGES[method]
     for key in parameters:
         if key not in known:
             mine = f"It has {' and '.join(known)}." if known else "It has none."
@@ -117,7 +120,7 @@ def _recipe(base, models, names, method, whole, parameters: Mapping[str, Any]) -
         merging.label(base, "base"),
         merging.named(models, names),
         merge,
-        parameters={**parameters, **_ALPHA.get(merge, {})},
+        parameters={**parameters, **fixed},
         exclude=merging.globs(whole),
         extra="ignore",
     )
