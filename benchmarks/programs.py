@@ -16,7 +16,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from breadcrumbs.parameters import AUTO
+from breadcrumbs.parameters import AUTO, defaults
 from breadcrumbs.table import METHODS
 
 ALPHA = 0.4
@@ -70,8 +70,7 @@ JOBS = {
 
 
 def job(method: str) -> Job:
-    alpha = METHODS[method].parameters.get("alpha")
-    automatic = alpha is not None and alpha.default == AUTO
+    automatic = defaults(METHODS[method].parameters).get("alpha") == AUTO
     return JOBS.get(method, Job(_p(alpha=1) if automatic else ()))
 
 

@@ -42,7 +42,7 @@ print(json.dumps({task: accuracy(weights, task, "validation") for task in load_f
 
 def main() -> None:
     options = _options()
-    template, sweep, evaluate = _suite(options) if options.suite else _demo()
+    family, template, sweep, evaluate = _suite(options) if options.suite else _demo()
     if options.merge_only:
         sweep, evaluate = _merged_only, lambda path, folder: {}
 
@@ -76,7 +76,7 @@ def main() -> None:
                 seconds[name].append(took)
         if scores["loop"] != scores["sweep"][: len(scores["loop"])]:
             sys.exit("the two ways do not score the same")
-    _result(options, len(recipes), seconds)
+    _result(options, family, len(recipes), seconds)
 
 
 def _options() -> argparse.Namespace:
@@ -116,8 +116,8 @@ def _merged_only(recipes: Sequence[Recipe], folder: Path) -> Scores:
 Evaluate = Callable[[Path, Path], dict[str, float]]
 
 
-def _demo() -> tuple[Recipe, Way, Evaluate]:
-    """Return the demo's family, its sweep in this process, and how a fresh one evaluates."""
+def _demo() -> tuple[str, Recipe, Way, Evaluate]:
+    """Return the demo's name and family, its sweep, and how a fresh process evaluates."""
     from breadcrumbs.demo.model import accuracy, load_family
     from breadcrumbs.sweep import Sweep
 
@@ -135,11 +135,11 @@ def _demo() -> tuple[Recipe, Way, Evaluate]:
     def evaluate(path: Path, folder: Path) -> dict[str, float]:
         return json.loads(_run(_DEMO, str(path)))
 
-    return Recipe(str(family.base), models), sweep, evaluate
+    return "demo", Recipe(str(family.base), models), sweep, evaluate
 
 
-def _suite(options: argparse.Namespace) -> tuple[Recipe, Way, Evaluate]:
-    """Return a suite's family, its pool, and how the command evaluates a model in fresh processes.
+def _suite(options: argparse.Namespace) -> tuple[str, Recipe, Way, Evaluate]:
+    """Return a suite's name and family, its pool, and how fresh processes evaluate a model.
 
     Rows of results are kept nowhere, so that all is computed; heads are kept by both.
     """
@@ -164,13 +164,15 @@ def _suite(options: argparse.Namespace) -> tuple[Recipe, Way, Evaluate]:
         rows = _run(_COMMAND, "evaluate", options.suite, str(path), *flags)
         return {row["task"]: row["value"] for row in json.loads(rows)}
 
-    return template(suite, names), sweep, evaluate
+    return suite.name, template(suite, names), sweep, evaluate
 
 
-def _result(options: argparse.Namespace, points: int, seconds: dict[str, list[float]]) -> None:
+def _result(
+    options: argparse.Namespace, family: str, points: int, seconds: dict[str, list[float]]
+) -> None:
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     result = {
-        "family": _name(options.suite) if options.suite else "demo",
+        "family": family,
         "points": points,
         "scored": not options.merge_only,
         "points_a_minute": {name: 60 / took for name, took in medians.items()},
@@ -178,12 +180,6 @@ def _result(options: argparse.Namespace, points: int, seconds: dict[str, list[fl
         "seconds_a_point": seconds,
     }
     programs.publish("sweep", result, options.output, hidden="seconds_a_point")
-
-
-def _name(path: str) -> str:
-    from breadcrumbs.evaluate import suite as suites
-
-    return suites.load(path).name
 
 
 if __name__ == "__main__":

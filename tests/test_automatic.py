@@ -15,7 +15,7 @@ import breadcrumbs
 from breadcrumbs import cli, merging, recipe, tasks
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.method import Method
-from breadcrumbs.parameters import AUTO
+from breadcrumbs.parameters import AUTO, defaults
 from breadcrumbs.sweep import Sweep
 from breadcrumbs.table import METHODS
 
@@ -193,11 +193,7 @@ def test_where_the_weights_do_not_tell_a_number_is_asked_for() -> None:
 
 @pytest.mark.parametrize(
     "method",
-    [
-        m
-        for m in METHODS.values()
-        if "alpha" in m.parameters and m.parameters["alpha"].default == AUTO
-    ],
+    [m for m in METHODS.values() if defaults(m.parameters).get("alpha") == AUTO],
     ids=lambda method: method.name,
 )
 def test_it_is_the_default_where_no_alpha_is_published(method: Method) -> None:

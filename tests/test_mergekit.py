@@ -136,9 +136,8 @@ parameters: {lambda: 0.5}
     assert [m.parameters for m in found.recipe.models] == [{}, {"p": 0.4}]
     assert found.recipe.parameters == {"alpha": 0.5, "p": 0.7, "rescale": "l1"}
     again = converted(folder, text.replace("lambda: 0.5", "rescale: false, normalize: true"))
-    assert again.recipe.parameters == {
-        **{"alpha": 1.0, "p": 0.7, "rescale": "none", "merge": "mean"}
-    }
+    expected = {"alpha": 1.0, "p": 0.7, "rescale": "none", "merge": "mean"}
+    assert again.recipe.parameters == expected
 
 
 # --- what is refused ---------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import breadcrumbs
 from breadcrumbs import work
 from breadcrumbs.errors import MismatchError, RecipeError
 from breadcrumbs.methods import METHODS
-from breadcrumbs.parameters import AUTO
+from breadcrumbs.parameters import AUTO, defaults
 
 Arrays = dict[str, np.ndarray]
 GOLDEN = Path(__file__).parent / "golden"
@@ -325,8 +325,8 @@ WEIGHTS = ([1.0, 1.0, 1.0], [1.0, -0.5, 2.0], [2.0, 2.0, 2.0])
 
 def numbered(method: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Return settings with a number for alpha, which references do not find from the weights."""
-    alpha = METHODS[method].parameters.get("alpha")
-    return {"alpha": 0.7, **settings} if alpha and alpha.default == AUTO else settings
+    automatic = defaults(METHODS[method].parameters).get("alpha") == AUTO
+    return {"alpha": 0.7, **settings} if automatic else settings
 
 
 TABLE = {

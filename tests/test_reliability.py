@@ -118,19 +118,8 @@ def inputs(paths: list[Path]) -> dict[str, bytes]:
 
 def command(paths: list[Path], output: Path, *flags: str) -> list[str]:
     models = [str(path) for path in paths]
-    return [
-        sys.executable,
-        "-c",
-        MAIN,
-        "merge",
-        *models,
-        "-o",
-        str(output),
-        "-q",
-        "-p",
-        "alpha=1",
-        *flags,
-    ]
+    flags = ("-o", str(output), "-q", "-p", "alpha=1", *flags)
+    return [sys.executable, "-c", MAIN, "merge", *models, *flags]
 
 
 def run(*args: Any, **options: Any) -> subprocess.CompletedProcess[str]:
