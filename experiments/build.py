@@ -2,7 +2,7 @@
 
     python -m experiments.build text8 --out FOLDER --rows 50
 
-is a quick look at the paper on 50 rows of each task and one seed. Without ``--rows`` and with
+is a quick look at all figures on 50 rows of each task and one seed. Without ``--rows`` and with
 ``--seeds 0 1 2`` it is what docs/paper.md shows, over many hours. Started again, it goes on where
 it was: data and fine-tunings that are there stay, and scores are kept.
 """
@@ -10,8 +10,6 @@ it was: data and fine-tunings that are there stay, and scores are kept.
 from __future__ import annotations
 
 import argparse
-import importlib
-import json
 import subprocess
 import sys
 import time
@@ -19,8 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.paper.family import say
-from experiments.paper.pages import made
-from experiments.suites.tasks import SUITES
+from experiments.paper.pages import table
 
 #: What docs/paper.md shows of each suite. (fig5 takes two more foundations: see the README.)
 FIGURES = {
@@ -84,16 +81,13 @@ def write(out: Path, names: Sequence[str]) -> Path:
     """Write a page of all tables and drawings; return its path."""
     parts = [f"# {out.name}"]
     for name in names:
-        found = json.loads((out / "results" / f"{name}.json").read_text())
-        table = importlib.import_module(f"experiments.paper.{name}").table(found)
         drawing = out / "figures" / f"{name}.svg"
         parts += [f"## {name}", f"![](figures/{name}.svg)"] if drawing.exists() else [f"## {name}"]
-        parts.append(table + made(found))
+        parts.append(table(name, out / "results" / f"{name}.json"))
     page = out / "README.md"
     page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return page
 
 
 if __name__ == "__main__":
-    assert set(FIGURES) == set(SUITES)
     main()

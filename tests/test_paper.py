@@ -19,6 +19,7 @@ from experiments import build
 from experiments.paper import __main__ as program
 from experiments.paper import choosing, encodings, pages, table1, tall
 from experiments.paper.family import Family
+from experiments.suites.tasks import SUITES
 
 TASKS = ("first", "second", "third", "fourth")
 PAPER = (0.3, 0.5, 1.0)
@@ -116,6 +117,7 @@ def test_a_figure_may_score_fewer_rows(folder: Path) -> None:
 
 
 def test_a_suite_is_built_step_by_step(folder: Path, tmp_path: Path) -> None:
+    assert set(build.FIGURES) == set(SUITES)
     for suite, names in build.FIGURES.items():
         steps = dict(build.steps(suite, tmp_path, [0, 1], None, names))
         assert list(steps)[:2] == ["data", "fine-tunings"] and set(names) <= set(steps)

@@ -47,6 +47,7 @@ MORE: list[tuple[str, dict[str, Any], tuple[float, ...]]] = [
     ("localize_and_stitch", {}, LARGE),
 ]
 MORE_AT = 8
+THE_REST = "other methods"
 
 
 def measure(family: Family) -> dict[str, Any]:
@@ -149,17 +150,18 @@ def draw(found: dict[str, Any], folder: Path) -> None:
     defaults.draw(found, folder)
     with drawn(folder / "alpha.svg", 4.2, 4.0) as (_, axis):
         rows = [row for s in by_seed(found) for mine in s.values() for row in mine]
-        for method in [*(m for m in COLOURS if m in {row["method"] for row in rows}), ""]:
-            mine = [r for r in rows if (r["method"] if r["method"] in COLOURS else "") == method]
-            axis.scatter(
-                [100 * row["chosen test"] for row in mine],
-                [100 * row["auto test"] for row in mine],
-                s=12,
-                alpha=0.7,
-                color=COLOURS.get(method, "#CCCCCC"),
-                label=NAMES.get(method, "other methods"),
-                zorder=2 if method else 1,
-            )
+        groups = [row["method"] if row["method"] in COLOURS else THE_REST for row in rows]
+        for name, colour in {**COLOURS, THE_REST: "#CCCCCC"}.items():
+            if mine := [row for row, group in zip(rows, groups, strict=True) if group == name]:
+                axis.scatter(
+                    [100 * row["chosen test"] for row in mine],
+                    [100 * row["auto test"] for row in mine],
+                    s=12,
+                    alpha=0.7,
+                    color=colour,
+                    label=NAMES.get(name, name),
+                    zorder=1 if name == THE_REST else 2,
+                )
         ends = [100 * row[key] for row in rows for key in ("chosen test", "auto test")]
         axis.plot([min(ends), max(ends)], [min(ends), max(ends)], color="#999999", linewidth=0.8)
         axis.set_xlabel("alpha chosen on validation rows: normalised accuracy, %")

@@ -22,8 +22,6 @@ def losses(found: dict[str, Any]) -> dict[str, dict[str, dict[tuple[str, int], f
     for seed in by_seed(found):
         for suite, rows in seed.items():
             for row in rows:
-                if "values" not in row:
-                    continue  # of a run that kept no more than the chosen alpha
                 same = [
                     one
                     for one in rows

@@ -26,18 +26,20 @@ NAMES = (
 def filled(name: str) -> str:
     """Return the table of one figure, with how it was made; a word where nothing was measured."""
     path = RESULTS / f"{name}.json"
-    if not path.exists():
-        return "Not measured yet."
+    return table(name, path) if path.exists() else "Not measured yet."
+
+
+def table(name: str, path: Path) -> str:
+    """Return the table of a figure out of a file of results, and a line on how it was made."""
     found = json.loads(path.read_text())
-    return importlib.import_module(f"experiments.paper.{name}").table(found) + made(found)
+    return f"{importlib.import_module(f'experiments.paper.{name}').table(found)}\n\n{_made(found)}"
 
 
-def made(found: dict[str, Any]) -> str:
-    """Return how numbers were made, as a line."""
+def _made(found: dict[str, Any]) -> str:
     each = fmean(found["seconds"].values()) / 60
     number = len(found["seeds"])
     over = f"Mean ± standard error over {number} seeds" if number > 1 else "One seed"
     return (
-        f"\n\n{over} of fine-tuning; {found['suite']}."
+        f"{over} of fine-tuning; {found['suite']}."
         f" `{found['command']}`; {each:.0f} min a seed ({found['machine']})."
     )
