@@ -117,6 +117,19 @@ def test_reading_a_suite_opens_no_data(folder: Path, monkeypatch: pytest.MonkeyP
     assert read == ["data/movies.csv"]
 
 
+def test_inputs_are_in_the_column_text_unless_told(folder: Path):
+    rows = suite.load(folder / "suite.yaml").task("movies").rows("train")
+    data = folder / "data" / "movies.csv"
+    path = changed(folder, text=None)
+    with pytest.raises(
+        SuiteError, match=r"no column 'text'. The columns are .*review.*`text` \(or"
+    ):
+        suite.load(path).task("movies").rows("train")
+    data.write_text(data.read_text().replace("review", "text", 1))
+    found = suite.load(path).task("movies").rows("train")
+    assert len(found) == 24 and found.digest == rows.digest
+
+
 def test_a_suite_that_is_being_tuned_refuses_test_rows(folder: Path):
     found = suite.load(folder / "suite.yaml")
     for task in found.tuning().tasks:
@@ -215,7 +228,6 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no file": ({"data": "data/movis.csv"}, r"data: data/movis.csv: no such.*'movies.csv'"),
     "a hub id without hub:": ({"data": "org/name"}, "written hub:org/name"),
     "another ending": ({"data": "suite.yaml"}, "cannot be read as data"),
-    "no columns": ({"text": None}, "no `text` or `image`"),
     "text and image": ({"image": "x"}, "`text` and `image`"),
     "three texts": ({"text": ["a", "b", "c"]}, "found 3 columns"),
     "a truth value": ({"labels": [False, True]}, r"labels\[0\]: found False.*in quotes"),

@@ -20,9 +20,9 @@ Label = str | int
 class Columns:
     """Which columns of a table hold what. text: one, or two for pairs; none if image is given."""
 
-    text: tuple[str, ...] = ()
-    image: str | None = None
-    label: str = "label"
+    text: tuple[str, ...]
+    image: str | None
+    label: str
     split: str = "split"
 
     @property
@@ -62,7 +62,7 @@ def check_columns(columns: Columns, has: Iterable[str], where: str) -> None:
         if name not in has:
             raise SuiteError(
                 f"{where}: there is no column {name!r}. The columns are {', '.join(has)}."
-                f"{suggestion(name, has)}"
+                f"{suggestion(name, has)} `text` (or `image`) and `label` of the task name them."
             )
 
 

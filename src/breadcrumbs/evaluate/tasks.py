@@ -137,8 +137,6 @@ def _source(
             if path is not None:
                 raise SuiteError(f"{task}: {key}: is for hub data sets, and {text} is none.")
     source = Source(text, path, columns, **optional)
-    if source.has_columns and not (columns.text or columns.image):
-        raise SuiteError(f"{task}: there is no `text` or `image`, the column of the inputs.")
     if not source.has_columns:
         named = [key for key in ("text", "image", "label") if key in data]
         if named:
@@ -149,14 +147,15 @@ def _source(
 def _columns(data: Mapping[str, Any], where: str) -> Columns:
     if "text" in data and "image" in data:
         raise SuiteError(f"{where}: has `text` and `image`. Give one of both.")
-    text: tuple[str, ...] = ()
-    if "text" in data:
-        given = data["text"] if isinstance(data["text"], list) else [data["text"]]
-        text = tuple(SUITE.line(name, f"{where}: text") for name in given)
-        if not 1 <= len(text) <= 2:
-            raise SuiteError(f"{where}: text: found {len(text)} columns. Give one, or two.")
-    image = SUITE.line(data["image"], f"{where}: image") if "image" in data else None
-    return Columns(text, image, SUITE.line(data.get("label", "label"), f"{where}: label"))
+    label = SUITE.line(data.get("label", "label"), f"{where}: label")
+    if "image" in data:
+        return Columns((), SUITE.line(data["image"], f"{where}: image"), label)
+    given = data.get("text", "text")
+    given = given if isinstance(given, list) else [given]
+    text = tuple(SUITE.line(name, f"{where}: text") for name in given)
+    if not 1 <= len(text) <= 2:
+        raise SuiteError(f"{where}: text: found {len(text)} columns. Give one, or two.")
+    return Columns(text, None, label)
 
 
 def _labels(value: Any, where: str) -> tuple[str, ...]:
