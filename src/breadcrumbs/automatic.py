@@ -81,11 +81,13 @@ class Products(Nowhere):
     def write(self, index: int, start: int, values: np.ndarray) -> None:
         tensor = self.plan.tensors[index]
         row, moved = np.zeros((len(tensor.models) + 1, 2)), False
+        cut = any(tensor.name in shares for shares in self._shares)
         for at in range(0, values.size, _PART):
             part = values[at : at + _PART]
             base = _read(tensor.base, start + at, part.size)
             step = part.astype(np.float64) - base
-            along, total = np.zeros_like(base), np.zeros_like(base)
+            along = np.zeros_like(base)
+            total = np.zeros_like(base) if cut else along
             for number, (model, own) in enumerate(zip(tensor.models, tensor.own, strict=True)):
                 if model is None or not own.weight:
                     continue
@@ -96,8 +98,9 @@ class Products(Nowhere):
                 row[1 + number] += square, own.weight**2 * square
                 tau *= own.weight
                 along += tau
-                tau /= math.sqrt(share)
-                total += tau
+                if cut:
+                    tau /= math.sqrt(share)
+                    total += tau
             moved |= _square(step) > 0
             row[0] += _product(step, along), _product(total, total)
         with self._lock:
@@ -147,7 +150,8 @@ def _shares(model: Checkpoint) -> dict[str, float]:
     """Return what was kept of each tensor of a task that was cut, of the squared norm."""
     if model.task is None:
         return {}
-    return {name: tensor.share for name, tensor in model.task.tensors.items() if tensor.share}
+    tensors = model.task.tensors.items()
+    return {name: tensor.share for name, tensor in tensors if 0 < tensor.share < 1}
 
 
 def _read(tensor: Tensor, start: int, n: int) -> np.ndarray:
