@@ -38,6 +38,8 @@ from breadcrumbs.statistics.batches import (
 from breadcrumbs.version import __version__
 
 Progress = Callable[[int], None]
+#: Entries that are squared at once, which stay in a processor's cache.
+_PART = 1 << 16
 
 
 class Gathered(dict[str, np.ndarray]):
@@ -107,7 +109,8 @@ def fisher(
         raise RecipeError("fisher: samples: give a number from 1 on, and no loss of given labels.")
     state = _state(model)
     parameters = {id(p): p for p in state.values() if isinstance(p, torch.nn.Parameter)}
-    sums = {key: torch.zeros_like(p, dtype=torch.float64) for key, p in parameters.items()}
+    wide = torch.float64
+    sums = {k: torch.zeros(p.numel(), dtype=wide, device=p.device) for k, p in parameters.items()}
     generator = torch.Generator().manual_seed(seed)
     number = 0
     with measured(model, parameters.values()), torch.enable_grad():
@@ -127,7 +130,7 @@ def fisher(
     arrays = {}
     for name, value in state.items():
         total = sums.get(id(value))
-        mean = torch.zeros_like(value) if total is None else total / number
+        mean = torch.zeros_like(value) if total is None else (total / number).view(value.shape)
         arrays[name] = mean.to(torch.float32).cpu().numpy()
         if not np.isfinite(arrays[name]).all():
             raise _not_finite("fisher: the gradient", name)
@@ -247,9 +250,13 @@ def _add_squares(value: Any, weight: float, parameters: dict[int, Any], sums: di
         value, list(parameters.values()), retain_graph=True, allow_unused=True
     )
     for key, gradient in zip(parameters, gradients, strict=True):
-        if gradient is not None:
-            wide = gradient.to(torch.float64)
-            sums[key].addcmul_(wide, wide, value=weight)
+        if gradient is None:
+            continue
+        n = _PART if gradient.device.type == "cpu" else gradient.numel()
+        totals, parts = sums[key].split(n), gradient.reshape(-1).split(n)
+        for total, part in zip(totals, parts, strict=True):
+            wide = part.to(torch.float64)
+            total.addcmul_(wide, wide, value=weight)
 
 
 def _layers(model: Any) -> dict[Any, list[str]]:
