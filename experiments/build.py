@@ -2,78 +2,121 @@
 
     python -m experiments.build text8 --out FOLDER --rows 50
 
-is a quick look at all figures on 50 rows of each task and one seed. Without ``--rows`` and with
-``--seeds 0 1 2`` it is what docs/paper.md shows, over many hours. Started again, it goes on where
-it was: data and fine-tunings that are there stay, and scores are kept.
+is a quick look at the figures of the paper on 50 rows of each task and one seed. Without ``--rows``
+and with ``--seeds 0 1 2`` it is what docs/paper.md shows, over many hours. Started again, it goes
+on where it was: data and fine-tunings that are there stay, and scores are kept.
+
+Figures are measured side by side, as many as there are cores, each in one process: what merging
+takes long for is then merged once, and no core waits for the last point of a method.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from experiments.paper.family import say
 from experiments.paper.pages import table
 
-#: What docs/paper.md shows of each suite. (fig5 takes two more foundations: see the README.)
+from breadcrumbs.errors import listing
+from breadcrumbs.evaluate.devices import device
+
+#: The figures of papers for each suite, longest first. (fig5 takes two more foundations: see the
+#: README.)
 FIGURES = {
-    "text8": (
-        *("table1", "fig2", "fig3", "fig6", "table2", "fig7", "fig8", "fig9"),
-        *("alpha", "encodings", "store", "compressed"),
-    ),
-    "text20": ("tall", "votes", "alpha"),
-    "wordnet200": ("fig4", "alpha"),
+    "text8": ("fig2", "table1", "fig3", "fig6", "table2", "fig9", "fig7", "fig8"),
+    "text20": ("tall", "votes"),
+    "wordnet200": ("fig4",),
+}
+#: What else docs/paper.md shows.
+MORE = {
+    "text8": ("encodings", "alpha", "compressed", "store"),
+    "text20": ("alpha",),
+    "wordnet200": ("alpha",),
 }
 EPOCHS = {"wordnet200": 6}
-#: Of figures that score very many merges: the rows of each task, unless told.
-ROWS = {"fig2": 100}
+#: The rows of each task where very many merges are scored: of all, and of ``--rows``.
+FEWER = {"fig2": (100, 0.5)}
+PYTHON = (sys.executable, "-m")
 TRAINING = ("--rate", "3e-4", "--schedule", "linear", "--freeze", "embeddings.word_embeddings*")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run every step as a command of its own; say what each took."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.build", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.build",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("suite", choices=FIGURES)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="default: 0")
     parser.add_argument("--rows", type=int, help="score so many rows of each task; default: all")
-    parser.add_argument("--figures", nargs="+", help="default: all of the suite")
+    parser.add_argument("--figures", nargs="+", help="default: those of the paper")
     given = parser.parse_args(arguments)
     names = given.figures or FIGURES[given.suite]
+    known = FIGURES[given.suite] + MORE[given.suite]
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"--figures: no {listing(unknown)}. There are {listing(known)}.")
     began = time.monotonic()
-    for title, command in steps(given.suite, given.out, given.seeds, given.rows, names):
-        start = time.monotonic()
-        say(f"== {title}")
-        if code := subprocess.run(command, check=False).returncode:
-            raise SystemExit(f"{title} ended with {code}: {' '.join(command)}")
-        say(f"== {title}: {time.monotonic() - start:.0f} s")
+    for step in family(given.suite, given.out, given.seeds, "table1" in names).items():
+        run(*step)
+    cores = 1 if device().type == "cuda" else os.cpu_count() or 1
+    with ThreadPoolExecutor(min(cores, len(names))) as pool:
+        commands = figures(given.out, given.seeds, given.rows, names, max(1, cores // len(names)))
+        running = [pool.submit(run, *step) for step in commands.items()]
+        try:
+            for done in as_completed(running):
+                done.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     page = write(given.out, names)
     say(f"== all of {given.suite}: {(time.monotonic() - began) / 60:.1f} min. See {page}")
 
 
-def steps(
-    suite: str, out: Path, seeds: Sequence[int], rows: int | None, names: Sequence[str]
-) -> list[tuple[str, list[str]]]:
-    """Return (title, command) of every step, in order."""
-    python = [sys.executable, "-m"]
-    family, data = str(out / "family"), str(out / "suite")
+def run(title: str, command: Sequence[str]) -> None:
+    """Run a command; say what it took. SystemExit if it fails."""
+    start = time.monotonic()
+    say(f"== {title}")
+    if code := subprocess.run(command, check=False).returncode:
+        raise SystemExit(f"{title} ended with {code}: {' '.join(command)}")
+    say(f"== {title}: {time.monotonic() - start:.0f} s")
+
+
+def family(
+    suite: str, out: Path, seeds: Sequence[int], statistics: bool
+) -> Mapping[str, Sequence[str]]:
+    """Return the commands that make the models, by title, in order."""
+    models, data = str(out / "family"), str(out / "suite")
     numbers = list(map(str, seeds))
-    found = [("data", [*python, "experiments.suites", suite, "--out", data])]
-    tune = [*python, "breadcrumbs", "finetune", f"{data}/suite.yaml", "-o", family, *TRAINING]
+    tune = [*PYTHON, "breadcrumbs", "finetune", f"{data}/suite.yaml", "-o", models, *TRAINING]
     tune += [part for number in numbers for part in ("--seed", number)]
     tune += ["--epochs", str(EPOCHS[suite])] if suite in EPOCHS else []
-    found.append(("fine-tunings", tune))
-    of = ["--family", family, "--seeds", *numbers]
-    if "table1" in names:
-        found.append(("statistics", [*python, "experiments.paper.gather", *of]))
+    found = {"data": [*PYTHON, "experiments.suites", suite, "--out", data], "fine-tunings": tune}
+    gather = [*PYTHON, "experiments.paper.gather", "--family", models, "--seeds", *numbers]
+    return {**found, "statistics": gather} if statistics else found
+
+
+def figures(
+    out: Path, seeds: Sequence[int], rows: int | None, names: Sequence[str], workers: int
+) -> Mapping[str, Sequence[str]]:
+    """Return the commands that measure and draw figures, by name. workers: processes of each."""
+    found = {}
     for name in names:
-        ends = ["--out", str(out / "results" / f"{name}.json"), "--figures", str(out / "figures")]
-        ends += ["--rows", str(rows or ROWS[name])] if rows or name in ROWS else []
-        found.append((name, [*python, "experiments.paper", name, *of, *ends]))
+        command = [*PYTHON, "experiments.paper", name, "--family", str(out / "family")]
+        command += ["--seeds", *map(str, seeds), "--workers", str(workers)]
+        command += ["--out", str(out / "results" / f"{name}.json")]
+        command += ["--figures", str(out / "figures")]
+        of_all, part = FEWER.get(name, (None, 1))
+        few = of_all if rows is None else max(1, int(rows * part))
+        found[name] = [*command, *(["--rows", str(few)] if few else [])]
     return found
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -119,16 +118,32 @@ def test_a_figure_may_score_fewer_rows(folder: Path) -> None:
 def test_a_suite_is_built_step_by_step(folder: Path, tmp_path: Path) -> None:
     assert set(build.FIGURES) == set(SUITES)
     for suite, names in build.FIGURES.items():
-        steps = dict(build.steps(suite, tmp_path, [0, 1], None, names))
-        assert list(steps)[:2] == ["data", "fine-tunings"] and set(names) <= set(steps)
+        steps = build.family(suite, tmp_path, [0, 1], "table1" in names)
+        assert list(steps) == ["data", "fine-tunings", "statistics"][: 2 + (suite == "text8")]
         assert ("--epochs" in steps["fine-tunings"]) == (suite == "wordnet200")
         assert steps["fine-tunings"].count("--seed") == 2
+    few = build.figures(tmp_path, [0], 50, ["fig2", "fig3"], 1)
+    assert [command[-2:] for command in few.values()] == [["--rows", "25"], ["--rows", "50"]]
+    whole = build.figures(tmp_path, [0], None, ["fig2", "fig3"], 1)
+    assert whole["fig2"][-2:] == ["--rows", "100"] and "--rows" not in whole["fig3"]
+
+
+def test_figures_are_built_side_by_side(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(build.__file__).parents[1])
+    monkeypatch.setattr(build, "family", lambda *args: {})  # which is there:
     shutil.copytree(folder, tmp_path / "family")
-    (_, command) = build.steps("text8", tmp_path, [0], 9, ["fig8"])[-1]
-    subprocess.run(command, cwd=Path(build.__file__).parents[1], check=True)
-    page = build.write(tmp_path, ["fig8"]).read_text()
-    assert "9 rows a task" in page and "\n|" in page and "(figures/fig8.svg)" in page
-    assert (tmp_path / "figures" / "fig8.svg").exists()
+    build.main(["text8", "--out", str(tmp_path), "--rows", "9", "--figures", "fig8", "fig7"])
+    page = (tmp_path / "README.md").read_text()
+    for name in ("fig7", "fig8"):
+        assert f"(figures/{name}.svg)" in page and (tmp_path / "figures" / f"{name}.svg").exists()
+    assert page.count("9 rows a task") == 2 and "\n|" in page
+    with pytest.raises(SystemExit):
+        build.main(["text8", "--out", str(tmp_path), "--figures", "fig4"])
+    shutil.rmtree(tmp_path / "family")
+    with pytest.raises(SystemExit, match="fig8 ended with"):
+        build.main(["text8", "--out", str(tmp_path), "--figures", "fig8"])
 
 
 def test_choices_are_made_on_validation_rows(

@@ -48,7 +48,8 @@ def main() -> None:
         one = not hasattr(figure, "SUITE")  # of several families each has its own number
         rows = f" --rows {options.rows}" if options.rows and one else ""
         seconds = time.monotonic() - began
-        keep(path, suite, seed, measured, seconds, bool(options.methods), rows)
+        cores = options.workers or os.cpu_count() or 1
+        keep(path, suite, seed, measured, seconds, bool(options.methods), rows, cores)
     figure.draw(json.loads(path.read_text()), options.figures)
 
 
@@ -60,12 +61,13 @@ def keep(
     seconds: float,
     more: bool = False,
     flags: str = "",
+    cores: int = 1,
 ) -> None:
     """Write what one seed gave beside that of others of the same suite.
 
     Parts that a figure measures in several runs (sizes of foundations, methods) stand side by side.
     more: whether the seconds are those of another part; parts that are new here always are. flags:
-    that the figure was measured with.
+    that the figure was measured with. cores: on how many.
     """
     found = json.loads(path.read_text()) if path.exists() else {}
     if found.get("suite", suite) != suite:
@@ -77,7 +79,7 @@ def keep(
         both = isinstance(value, dict) and isinstance(mine.get(part), dict)
         mine[part] = mine[part] | value if both else value
     found["seconds"][str(seed)] = round(seconds + more * found["seconds"].get(str(seed), 0))
-    found["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
+    found["machine"] = f"{platform.machine()}, {cores} core{'s' * (cores > 1)}"
     found["version"] = __version__
     found["command"] = f"python -m experiments.paper {path.stem} --family FOLDER{flags}"
     path.parent.mkdir(exist_ok=True)
