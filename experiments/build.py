@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cores = 1 if device().type == "cuda" else os.cpu_count() or 1
     with ThreadPoolExecutor(min(cores, len(names))) as pool:
         commands = figures(given.out, given.seeds, given.rows, names, max(1, cores // len(names)))
-        running = [pool.submit(run, *step) for step in commands.items()]
+        running = [pool.submit(run, *step, named=True) for step in commands.items()]
         try:
             for done in as_completed(running):
                 done.result()
@@ -81,12 +81,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     say(f"== all of {given.suite}: {(time.monotonic() - began) / 60:.1f} min. See {page}")
 
 
-def run(title: str, command: Sequence[str]) -> None:
-    """Run a command; say what it took. SystemExit if it fails."""
+def run(title: str, command: Sequence[str], named: bool = False) -> None:
+    """Run a command; say what it took. named: put the title before each line that it prints.
+
+    SystemExit if it fails.
+    """
     start = time.monotonic()
     say(f"== {title}")
-    if code := subprocess.run(command, check=False).returncode:
-        raise SystemExit(f"{title} ended with {code}: {' '.join(command)}")
+    pipe = subprocess.PIPE if named else None
+    with subprocess.Popen(command, stderr=pipe, text=True, encoding="utf-8") as process:
+        for line in process.stderr or ():
+            say(f"{title}: {line.rstrip()}")
+    if process.returncode:
+        raise SystemExit(f"{title} ended with {process.returncode}: {' '.join(command)}")
     say(f"== {title}: {time.monotonic() - start:.0f} s")
 
 
