@@ -120,6 +120,7 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
         "merged": len(plan.merged),
         "copied": dict(copied),
         "bytes_read": plan.bytes_read,
+        "bytes_measured": plan.bytes_measured,
         "bytes_written": plan.bytes_written,
         "memory": sizes.memory(plan, threads),
         "threads": threads,
@@ -141,6 +142,8 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
     for name in facts["excluded"]:
         table.add_row("", printable(name))
     table.add_row("to read", sizes.human(plan.bytes_read))
+    if plan.bytes_measured:
+        table.add_row("", f"{sizes.human(plan.bytes_measured)} before that, to find alpha")
     table.add_row("to write", sizes.human(plan.bytes_written))
     table.add_row("memory", f"about {sizes.human(facts['memory'])} with {threads} threads")
     if will_compile(plan.entries):
