@@ -19,7 +19,7 @@ import breadcrumbs
 from breadcrumbs.compression import accounting, scales
 
 SIZES = (8, 14, 20)
-ALPHAS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
+ALPHAS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.3)
 
 
 def measure(family: Family) -> dict[str, Any]:
