@@ -56,7 +56,7 @@ TRIED: dict[str, list[dict[str, Any]]] = {
     "multislerp": [{}],
     "sce": [{}],
     "cabs": grid(alpha=ALPHAS),
-    "wudi": grid(alpha=[0.3, 0.5, 0.7, 1.0, 1.3]),
+    "wudi": grid(alpha=[0.2, 0.3, 0.5, 0.7, 1.0, 1.3]),
 }
 AUTHORS = "breadcrumbs (authors)"
 
