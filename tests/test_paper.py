@@ -115,7 +115,7 @@ def test_a_figure_may_score_fewer_rows(folder: Path) -> None:
             assert mine.finetuned == task.finetuned
 
 
-def test_a_suite_is_built_step_by_step(folder: Path, tmp_path: Path) -> None:
+def test_a_suite_is_built_step_by_step(tmp_path: Path) -> None:
     assert set(build.FIGURES) == set(SUITES)
     for suite, names in build.FIGURES.items():
         steps = build.family(suite, tmp_path, [0, 1], "table1" in names)
