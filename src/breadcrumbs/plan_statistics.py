@@ -21,7 +21,7 @@ from breadcrumbs.errors import CheckpointError, MismatchError, RecipeError, list
 
 if TYPE_CHECKING:
     from breadcrumbs.method import Method
-    from breadcrumbs.plan import Plan, TensorPlan
+    from breadcrumbs.plan.plan import Plan, TensorPlan
 
 KEY = "breadcrumbs_statistics"
 

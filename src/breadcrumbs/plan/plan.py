@@ -1,0 +1,127 @@
+"""The plan: what happens to each tensor, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from breadcrumbs.aggregates import Elementwise
+from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
+from breadcrumbs.method import Method
+from breadcrumbs.parameters import AUTO, Values
+from breadcrumbs.recipe import Recipe
+from breadcrumbs.settings import Own
+
+
+@dataclass(frozen=True)
+class TensorPlan:
+    """What happens to one tensor.
+
+    base: the base's tensor, which gives name and shape. dtype: of the output.
+    models: the models' tensors, None for a model that lacks it. values: the method's parameters.
+    own: for each model its weight and its parameters, which differ from `values` at most in the
+    transform's. copied: why it is copied from the base; empty if it is merged. onto: what the step
+    is added to instead of the base. statistics: the models' arrays for it, where the method takes
+    any; turned: whether the inputs that they are about lie along axis 0.
+    """
+
+    base: Tensor
+    dtype: str
+    models: tuple[Tensor | None, ...]
+    values: Values
+    own: tuple[Own, ...]
+    copied: str = ""
+    onto: Tensor | None = None
+    statistics: tuple[Tensor | None, ...] = ()
+    turned: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.base.name
+
+    @property
+    def target(self) -> Tensor:
+        """What the step is added to, and what is copied."""
+        return self.onto or self.base
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of the tensors that the result is made from, each counted once."""
+        others = () if self.copied else (*self.models, *self.statistics)
+        return self.base.nbytes + sum(other.nbytes for other in others if other)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe that fits its checkpoints. tensors: in the base's order. warnings: for the user.
+
+    onto: the model that the step is added to instead of the base. statistics: a file for each
+    model, if the method takes any. alpha: what was found from the weights, after `automatic.fixed`.
+    """
+
+    recipe: Recipe
+    method: Method
+    base: Checkpoint
+    models: tuple[Checkpoint, ...]
+    tensors: tuple[TensorPlan, ...]
+    warnings: tuple[str, ...] = field(default=())
+    onto: Checkpoint | None = None
+    statistics: tuple[Checkpoint, ...] = ()
+    alpha: float | None = None
+
+    @property
+    def target(self) -> Checkpoint:
+        """What the step is added to, and whose other files are copied."""
+        return self.onto or self.base
+
+    @property
+    def sources(self) -> tuple[Checkpoint, ...]:
+        return (self.base, *self.models, *((self.onto,) if self.onto else ()))
+
+    @property
+    def inputs(self) -> tuple[Checkpoint, ...]:
+        """All that is read: models and statistics."""
+        return (*self.origins, *self.statistics)
+
+    @property
+    def origins(self) -> tuple[Checkpoint, ...]:
+        """The sources, those that a stack is made of in its place, each once."""
+        parts = [{p.label: p for p in source.parts or (source,)} for source in self.sources]
+        return tuple(part for mine in parts for part in mine.values())
+
+    @property
+    def merged(self) -> list[TensorPlan]:
+        return [tensor for tensor in self.tensors if not tensor.copied]
+
+    @property
+    def automatic(self) -> list[TensorPlan]:
+        """The tensors whose alpha must be found from the weights before they can be merged."""
+        return [tensor for tensor in self.merged if tensor.values.get("alpha") == AUTO]
+
+    @property
+    def bytes_measured(self) -> int:
+        """Bytes that are read to find alpha, each counted once."""
+        return sum(tensor.bytes_read for tensor in self.automatic)
+
+    @property
+    def prepares(self) -> bool:
+        """Whether the aggregate looks at the whole model before anything is written."""
+        aggregate = self.method.aggregate
+        return isinstance(aggregate, Elementwise) and any(
+            aggregate.passes(tensor.values) for tensor in self.merged if tensor.base.size
+        )
+
+    @property
+    def entries(self) -> int:
+        """Weights to work on: entries times models, over the merged tensors."""
+        return sum(
+            tensor.base.size * sum(m is not None for m in tensor.models) for tensor in self.merged
+        )
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of the tensors that the result is made from, each counted once."""
+        return sum(tensor.bytes_read for tensor in self.tensors)
+
+    @property
+    def bytes_written(self) -> int:
+        return sum(tensor.base.size * DTYPES[tensor.dtype].itemsize for tensor in self.tensors)
