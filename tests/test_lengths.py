@@ -130,7 +130,7 @@ def test_blocks_are_met_as_often_as_their_share_of_the_entries() -> None:
         assert not exact and len(blocks) == 256 and scale == sum(sizes) / 256
         ends = np.cumsum(sizes)
         for i, (number, start, n) in enumerate(blocks):
-            assert 0 <= start and start + n <= sizes[number] and 1 <= n <= lengths.BLOCK
+            assert start >= 0 and start + n <= sizes[number] and 1 <= n <= lengths.BLOCK
             first = int(ends[number]) - sizes[number] + start  # it touches its part of the entries
             assert first < (i + 1) * scale and first + n > i * scale
 

@@ -255,6 +255,14 @@ class Engine:
             return merging.write(segment, cuts)
         return Combining(merging).write(segment, cuts, known, ballot)
 
+    def repeat(self) -> None:
+        """Write tied copies, when what they are copies of is there for good."""
+        for of, segment in work.repeats(self.plan):
+            if self.sink.is_done(segment) is None:
+                n = segment.stop - segment.start
+                self.sink.write(segment.index, segment.start, self.sink.read(of, segment.start, n))
+                self.sink.finish(segment, SegmentReport([0] * len(self.plan.models)))
+
     def _report(
         self, segment: Segment, report: SegmentReport, instead: SegmentReport | None = None
     ) -> None:
@@ -348,6 +356,7 @@ def run(
     tasks = _spread(engine.tasks(), digests.tasks() if digests else [])
     with one_blas_thread() if isinstance(plan.method.aggregate, Whole) else nullcontext():
         run_tasks(tasks, threads, engine.stop)
+    engine.repeat()
     if steps is not None:
         steps.ratios.update(engine.ratios)
     return engine.reports
@@ -372,6 +381,7 @@ def rescale(plan: Plan, steps: Steps, sink: Sink, *, threads: int, kernel: str =
 
     tasks = [partial(add, job, piece) for job in work.jobs(plan) for piece in job.pieces]
     run_tasks(tasks, threads, engine.stop)
+    engine.repeat()
 
 
 def one_blas_thread() -> AbstractContextManager[Any]:

@@ -19,7 +19,7 @@ from blake3 import blake3
 from breadcrumbs import automatic, card, checkpoint, engine, memory, plan, sizes
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.checkpoint.writer import Entry, Writer
-from breadcrumbs.errors import CheckpointError, RecipeError
+from breadcrumbs.errors import CheckpointError, MismatchError, RecipeError
 from breadcrumbs.hashing import FileDigests
 from breadcrumbs.plan import Plan
 from breadcrumbs.recipe import Model, Recipe, override, to_mapping
@@ -44,9 +44,10 @@ def merge(
     only: Sequence[str] = (),
     only_changed: bool = False,
     dtype: str | None = None,
-    missing: str = "error",
-    extra: str = "error",
-    allow_nonfinite: bool = False,
+    missing: str | Sequence[str] = "error",
+    extra: str | Sequence[str] = "error",
+    allow_nonfinite: bool | Sequence[str] = False,
+    untie: bool = False,
     seed: int = 0,
     onto: Source | None = None,
     statistics: Sequence[Source] | None = None,
@@ -65,7 +66,8 @@ def merge(
     weights: one factor for each task vector. names: of the models, which key random masks.
     overrides: parameters for some tensors, such as ``{"tensors": "*.bias", "alpha": 1}``.
     exclude, only: globs of tensor names; what they leave out is copied from the base.
-    only_changed, dtype, missing, extra, allow_nonfinite, seed: see `breadcrumbs.recipe.Recipe`.
+    only_changed, dtype, missing, extra, allow_nonfinite, untie, seed: see
+        `breadcrumbs.recipe.Recipe`.
     onto: a model that the step is added to instead of the base: with the other fine-tunings as
         ``models``, this improves a fine-tuning (Model Breadcrumbs, section 4.5).
     statistics: one for each model, for a method that needs them: what `breadcrumbs.statistics`
@@ -109,6 +111,7 @@ def merge(
         missing=missing,
         extra=extra,
         allow_nonfinite=allow_nonfinite,
+        untie=untie,
         seed=seed,
         onto=None if onto is None else label(onto, "onto"),
         tokenizer=tokenizer,
@@ -268,6 +271,7 @@ def to_files(
         if verify:
             writer.verify()
         report = Report.of(it, rows, time.perf_counter() - began, digests.models(it))
+        _check_added(it, report)
         if chosen != kernel:
             report.warnings.append(
                 f"kernels are not compiled within {sizes.human(max_memory or 0)}, so this was slow;"
@@ -276,11 +280,36 @@ def to_files(
         metadata["breadcrumbs"] = _provenance(it, digests, choice)
         story = choice.to_markdown() if choice else ""
         writer.close(lambda folder: card.add(folder, it, report, digests, story))
+    except Nothing:
+        writer.discard()
+        raise
     except BaseException:
         writer.abandon()
         raise
     report.seconds = time.perf_counter() - began
     return report
+
+
+class Nothing(MismatchError):
+    """The merged model would be the base."""
+
+
+def _check_added(it: Plan, report: Report) -> None:
+    """Raise `Nothing` if a merge adds nothing to the base, though it was asked to."""
+    others = [tensor for tensor in it.tensors if tensor.copied]
+    taken = [t for t in others if t.name not in it.base or t.target is not t.base]
+    asked = [
+        tensor
+        for tensor in it.merged
+        if tensor.values.get("alpha") != 0 and any(own.weight for own in tensor.own)
+    ]
+    if report.norm or taken or not asked:
+        return
+    why = "nothing is kept of the task vectors; are the parameters as meant?"
+    if all(m is None or plan.equal(t.base, m) for t in it.merged for m in t.models):
+        models = ", ".join(model.label for model in it.models)
+        why = f"{models} and the base have the same weights. Give fine-tunings of it."
+    raise Nothing(f"{it.base.label}: this merge adds nothing to it: {why}")
 
 
 def check_not_input(it: Plan, output: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from breadcrumbs import methods
 from breadcrumbs.checkpoint import stack
-from breadcrumbs.declared import RECIPE
+from breadcrumbs.declared import RECIPE, kind
 from breadcrumbs.errors import RecipeError, suggestion
 from breadcrumbs.parameters import decimal, written
 
@@ -65,10 +65,12 @@ class Recipe:
     exclude, only: globs of tensor names; what they leave out is copied from the base.
     only_changed: rank only tensors that differ from the base in some model (model granularity).
     dtype: output dtype of every weight, a key of `OUTPUT_DTYPES`; None keeps the base's.
-    missing, extra: ``error``, or ``base`` / ``ignore`` to go on.
+    missing, extra: ``error``, or ``base`` / ``ignore`` to go on, or globs of names to go on with.
+    untie: merge an embedding and its head apart where models, or what is said of tensors, do so.
     onto: a model that the step is added to instead of the base, such as the fine-tuning to improve.
     tokenizer: one of the models, whose tokenizer files are copied instead of the base's.
-    allow_nonfinite: treat a NaN or infinity of a model as unchanged, copy one of the base.
+    allow_nonfinite: treat a NaN or infinity of a model as unchanged, copy one of the base; globs of
+        tensors to do that in, or in all.
     """
 
     base: str
@@ -80,9 +82,10 @@ class Recipe:
     only: tuple[str, ...] = ()
     only_changed: bool = False
     dtype: str | None = None
-    missing: str = "error"
-    extra: str = "error"
-    allow_nonfinite: bool = False
+    missing: str | Sequence[str] = "error"
+    extra: str | Sequence[str] = "error"
+    allow_nonfinite: bool | Sequence[str] = False
+    untie: bool = False
     seed: int = 0
     onto: str | None = None
     tokenizer: str | None = None
@@ -92,8 +95,8 @@ class Recipe:
         self._check_parameters()
         if self.dtype is not None:
             RECIPE.choice(self.dtype, "recipe: dtype", OUTPUT_DTYPES)
-        RECIPE.choice(self.missing, "recipe: missing", ("error", "base"))
-        RECIPE.choice(self.extra, "recipe: extra", ("error", "ignore"))
+        for key, words in _WORDS.items():
+            object.__setattr__(self, key, _allowed(getattr(self, key), f"recipe: {key}", words))
         RECIPE.whole(self.seed, "recipe: seed")
         onto = [self.onto] if self.onto is not None else []
         sources = [self.base, *(model.path for model in self.models), *onto]
@@ -132,6 +135,33 @@ class Recipe:
                     )
                 given = {**own[override.model], **_of_one(method, given, override.model)}
             method.complete({**self.parameters, **given})
+
+
+#: What may be said instead of globs.
+_WORDS: dict[str, tuple[str | bool, ...]] = {
+    "missing": ("error", "base"),
+    "extra": ("error", "ignore"),
+    "allow_nonfinite": (False, True),
+}
+
+
+def _allowed(value: Any, where: str, words: tuple[str | bool, ...]) -> Any:
+    """Return one of the words, or globs of names as a tuple; RecipeError for anything else."""
+    if isinstance(value, str | bool) and value in words:
+        return value
+    if isinstance(value, str) and set(value) & set("*?[."):
+        return (value,)
+    if isinstance(value, list | tuple) and value:
+        one = value[0] if len(value) == 1 else None
+        if isinstance(one, str | bool) and one in words:
+            return one
+        return tuple(RECIPE.text(entry, where) for entry in value)
+    if isinstance(words[0], bool):
+        raise RecipeError(f"{where}: {value!r} is neither true nor false, nor globs of tensors.")
+    raise RecipeError(
+        f"{where}: {kind(value)} is not possible. Give one of {', '.join(map(str, words))}, or a"
+        f" list of globs.{suggestion(str(value), map(str, words))}"
+    )
 
 
 def _of_one(method: Any, parameters: Mapping[str, Any], model: str) -> Mapping[str, Any]:
@@ -205,9 +235,12 @@ def from_mapping(data: Any, where: str = "recipe") -> Recipe:
             [entries] if isinstance(entries, str) else RECIPE.items(entries, f"{where}: {key}")
         )
         values[key] = tuple(RECIPE.text(entry, f"{where}: {key}") for entry in entries)
-    for key in ("only_changed", "allow_nonfinite"):
+    for key in ("only_changed", "untie"):
         if not isinstance(data.get(key, False), bool):
             raise RecipeError(f"{where}: {key}: {data[key]!r} is neither true nor false.")
+    for key, words in _WORDS.items():
+        if key in data:
+            values[key] = _allowed(data[key], f"{where}: {key}", words)
     return Recipe(**values)
 
 

@@ -30,6 +30,8 @@ LEAST = 2
 #: Models that are read at once: by the survey, and by the fused kernels.
 GROUP = 4
 FUSED = 32
+#: Entries of a tied copy that are written at once.
+REPEAT = 1 << 20
 
 #: Bits of precision below the leading one.
 PRECISION = {"F64": 52, "F32": 23, "F16": 10, "BF16": 7, "F8_E4M3": 3, "F8_E5M2": 2}
@@ -109,7 +111,7 @@ def jobs(plan: Plan) -> list[Job]:
     together: list[Piece] = []
     for index, tensor in enumerate(plan.tensors):
         n, shape = tensor.base.size, tensor.base.shape
-        if n == 0:
+        if n == 0 or tensor.tied:
             continue
         if tensor.copied or not isinstance(transform, Band):
             unit = shape[-1] if isinstance(transform, Chances) and shape else 1
@@ -137,6 +139,20 @@ def jobs(plan: Plan) -> list[Job]:
         pieces = tuple(together)
         result.append(Job(pieces, n, ranks, dtype, rows, True, together=True, whole=whole))
     return result
+
+
+def repeats(plan: Plan) -> Iterator[tuple[int, Segment]]:
+    """Yield what tied copies repeat: the number of a tensor, and the segment of the copy of it.
+
+    To be written when all else is.
+    """
+    numbers = {tensor.name: number for number, tensor in enumerate(plan.tensors)}
+    for index, tensor in enumerate(plan.tensors):
+        if tensor.tied:
+            size, step = tensor.base.size, REPEAT
+            for start in range(0, size, step):
+                segment = Segment(index, start, min(size, start + step), start // step)
+                yield numbers[tensor.tied], segment
 
 
 def _tensor_jobs(

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import ml_dtypes
 import numpy as np
 
+from breadcrumbs.checkpoint import kinds
 from breadcrumbs.errors import CheckpointError
 
 if sys.byteorder != "little":
@@ -80,9 +81,19 @@ class Tensor:
         return self.size * DTYPES[self.dtype].itemsize
 
     @property
-    def is_weight(self) -> bool:
-        """Whether the tensor is merged (floating point) rather than copied."""
+    def is_float(self) -> bool:
+        """Whether the tensor holds floating-point numbers that can be computed with."""
         return self.dtype in WEIGHT_DTYPES
+
+    @property
+    def kind(self) -> str:
+        """What the tensor is (`checkpoint.kinds`)."""
+        return kinds.of(self.name, self.shape, self.is_float)
+
+    @property
+    def is_weight(self) -> bool:
+        """Whether the tensor is trained, and merged rather than copied."""
+        return self.kind == kinds.WEIGHT
 
     def read_into(self, start: int, out: np.ndarray) -> None:
         """Fill the contiguous ``out`` with the entries from flat position ``start`` on."""

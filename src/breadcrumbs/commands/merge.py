@@ -9,7 +9,14 @@ from typing import Any
 
 import click
 
-from breadcrumbs.commands import command, json_option, pair, pairs
+from breadcrumbs.commands import (
+    command,
+    fit_options,
+    json_option,
+    nonfinite_option,
+    pair,
+    pairs,
+)
 from breadcrumbs.errors import printable
 
 
@@ -51,9 +58,11 @@ from breadcrumbs.errors import printable
     help="Rank only tensors that differ from the base (granularity model).",
 )
 @click.option("--dtype", help="Output dtype, such as bfloat16. Default: the base's.")
-@click.option("--missing", help="Tensors a model lacks: error (default), or base: unchanged.")
-@click.option("--extra", help="Tensors the base lacks: error (default), or ignore.")
-@click.option("--allow-nonfinite", is_flag=True, help="Count NaN and infinity as unchanged.")
+@fit_options(default=None)
+@nonfinite_option
+@click.option(
+    "--untie", is_flag=True, help="Write a head apart from the embedding where models differ."
+)
 @click.option("--onto", metavar="MODEL", help="Add to this model instead of the base: improve it.")
 @click.option(
     "--statistics",
@@ -142,7 +151,7 @@ def _recipe(sources: tuple[str, ...], options: dict[str, Any]) -> Any:
         if options["method"]:
             raise click.UsageError("give --method, or --transform with --aggregate")
         changes["method"] = f"{options['transform'] or 'none'}+{options['aggregate'] or 'sum'}"
-    for key in ("only_changed", "allow_nonfinite"):
+    for key in ("only_changed", "allow_nonfinite", "untie"):
         changes[key] = options[key] or None
     for key in ("exclude", "only"):
         changes[key] = options[key] or None

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from breadcrumbs.commands import command, json_option, pair, pairs
+from breadcrumbs.commands import command, fit_options, json_option, pair, pairs
 
 
 @click.group()
@@ -74,8 +74,7 @@ def init(folder: str, base: str, method: str, params: tuple[str, ...], **options
 @click.option("--license", default="", help="Its licence. Default: what its model card says.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Tensors to leave as in the base.")
 @click.option("--only", multiple=True, metavar="GLOB", help="The only tensors to pack.")
-@click.option("--missing", default="error", help="Tensors that FINETUNED lacks: error or base.")
-@click.option("--extra", default="error", help="Tensors that the base lacks: error or ignore.")
+@fit_options("FINETUNED")
 @_base
 @_threads
 @_quiet

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from breadcrumbs.commands import command, json_option, pairs
+from breadcrumbs.commands import command, fit_options, json_option, pairs
 
 
 @click.group()
@@ -49,8 +49,7 @@ def task() -> None:
 @click.option("--license", default="", help="Under which licence it may be used.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Tensors to leave as in the base.")
 @click.option("--only", multiple=True, metavar="GLOB", help="The only tensors to pack.")
-@click.option("--missing", default="error", help="Tensors that FINETUNED lacks: error or base.")
-@click.option("--extra", default="error", help="Tensors that BASE lacks: error or ignore.")
+@fit_options("FINETUNED", "BASE")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of random transforms.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")

@@ -203,6 +203,8 @@ class _Compression:
     def _about(self, parameters: dict[str, Any]) -> str:
         base = self.plan.base
         name, _, revision = (base.repo or "").partition("@")
+        changed = {self.plan.tensors[i].name for i in self.changed}
+        tied = {t.name: t.tied for t in self.plan.tensors if t.tied in changed}
         return json.dumps(
             {
                 "version": VERSION,
@@ -215,6 +217,7 @@ class _Compression:
                     "hash": hashing.model_hash(base),
                 },
                 "program": f"breadcrumbs {__version__}",
+                **({"tied": tied} if tied else {}),
             }
         )
 
@@ -223,7 +226,7 @@ class _Compression:
         mine = [
             t
             for t, model in enumerate(tensor.models)
-            if model is not None and not plans.equal(tensor.base, model)
+            if model is not None and not tensor.tied and not plans.equal(tensor.base, model)
         ]
         with self._lock:
             if mine:

@@ -1,14 +1,14 @@
 """How long the base and the task vectors are: exactly of small models, else from a sample.
 
-Entries of the merged tensors lie in blocks of `BLOCK`. Of a model with more than `BLOCKS` of them so
-many are read, one from every equal part of its entries, and a length is::
+Entries of the merged tensors lie in blocks of `BLOCK`. Of a model with more than `BLOCKS` of them
+so many are read, one from every equal part of its entries, and a length is::
 
     |tau|  ~  sqrt(N * mean over the blocks read of the mean square of tau in it)
 
-A block is met as often as its share of the N entries, so that this is right on average, whatever the
-sizes of tensors. The blocks depend on the shapes alone: one plan gives one answer. The error is some
-percent where entries are of like size everywhere, and some ten percent where few rows of a large
-embedding hold all of a task vector.
+A block is met as often as its share of the N entries, so that this is right on average, whatever
+the sizes of tensors. The blocks depend on the shapes alone: one plan gives one answer. The error is
+some percent where entries are of like size everywhere, and some ten percent where few rows of a
+large embedding hold all of a task vector.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from breadcrumbs.plan.plan import Plan, TensorPlan
 
 #: Entries that are read at once.
 BLOCK = 1024
-#: Blocks that are read of each model at most. Of a task file each costs the unpacking of a larger one.
+#: Blocks that are read of each model at most; in a task file each costs the unpacking of a larger.
 BLOCKS = 256
 TASK_BLOCKS = 64
 #: The square of what is larger may not be finite.

@@ -6,7 +6,7 @@ import functools
 import math
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -150,8 +150,8 @@ class Store:
         license: str = "",
         exclude: Any = (),
         only: Any = (),
-        missing: str = "error",
-        extra: str = "error",
+        missing: str | Sequence[str] = "error",
+        extra: str | Sequence[str] = "error",
         threads: int | None = None,
         progress: Callable[[int], None] = lambda nbytes: None,
     ) -> Revision:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -48,8 +48,8 @@ def pack(
     license: str = "",
     exclude: str | list[str] | tuple[str, ...] = (),
     only: str | list[str] | tuple[str, ...] = (),
-    missing: str = "error",
-    extra: str = "error",
+    missing: str | Sequence[str] = "error",
+    extra: str | Sequence[str] = "error",
     seed: int = 0,
     threads: int | None = None,
     force: bool = False,
@@ -130,7 +130,7 @@ def of(
     threads = sizes.threads(plan, threads, None)
     found = _factors(plan, made, threads) if made.rank else {}
     tensors = (
-        replace(tensor, copied=_PRODUCT) if i in found else _with_counters(tensor)
+        replace(tensor, copied=_PRODUCT) if i in found else _with_others(tensor)
         for i, tensor in enumerate(plan.tensors)
     )
     plan = replace(plan, tensors=tuple(tensors))
@@ -147,14 +147,15 @@ def of(
         ) from None
 
 
-def _with_counters(tensor: TensorPlan) -> TensorPlan:
+def _with_others(tensor: TensorPlan) -> TensorPlan:
     """Return the plan of a tensor; what is no weight but changed is packed whole."""
     (model,) = tensor.models
-    if tensor.copied != "not a weight" or model is None or plans.equal(tensor.base, model):
+    if tensor.copied not in _OTHERS or model is None or plans.equal(tensor.base, model):
         return tensor
     return replace(tensor, copied=_WHOLE)
 
 
+_OTHERS = ("not a weight", "buffer", "statistic")
 _WHOLE = "not a weight, but changed"
 _PRODUCT = "packed as a product"
 
@@ -387,6 +388,7 @@ def _write(engine: _Packing, output: Path, base: BaseReference, author: str, lic
         license,
         MADE_BY,
         None if engine.encoding.lossless else writing.error(losses),
+        tied={t.name: t.tied for t in plan.tensors if t.tied in tensors},
     )
     writing.write(output, said, tables, parts)
     return said
@@ -396,7 +398,7 @@ MADE_BY = f"breadcrumbs {__version__}"
 
 
 def weights(base: Checkpoint) -> int:
-    """Return how many weights a base has."""
+    """Return how many weights a base has, copies of tied ones too."""
     return sum(tensor.size for tensor in base.tensors.values() if tensor.is_weight)
 
 
