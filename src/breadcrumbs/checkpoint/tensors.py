@@ -109,6 +109,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
     metadata: what a single safetensors file, or a mapping with such an attribute, says of itself.
     parts, layers: of a stack, what it is made of, and the number that each layer has there.
     task: the `tasks.TaskFile` that it is read from, if it is one.
+    called: what tensors are called in the files, those that have another name here.
     """
 
     label: str
@@ -121,6 +122,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
     parts: tuple[Checkpoint, ...] = ()
     layers: tuple[int, ...] = ()
     task: Any = field(default=None, repr=False, compare=False)
+    called: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.tensors[name].read()
