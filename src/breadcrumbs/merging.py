@@ -46,6 +46,7 @@ def merge(
     dtype: str | None = None,
     missing: str = "error",
     extra: str = "error",
+    rename: str | Sequence[str] = (),
     allow_nonfinite: bool = False,
     seed: int = 0,
     onto: Source | None = None,
@@ -66,6 +67,8 @@ def merge(
     overrides: parameters for some tensors, such as ``{"tensors": "*.bias", "alpha": 1}``.
     exclude, only: globs of tensor names; what they leave out is copied from the base.
     only_changed, dtype, missing, extra, allow_nonfinite, seed: see `breadcrumbs.recipe.Recipe`.
+    rename: rules ``OLD=NEW`` for the names of models; each ``*`` of OLD goes into that of NEW. A
+        prefix that the names of one model have and those of the other lack is found without.
     onto: a model that the step is added to instead of the base: with the other fine-tunings as
         ``models``, this improves a fine-tuning (Model Breadcrumbs, section 4.5).
     statistics: one for each model, for a method that needs them: what `breadcrumbs.statistics`
@@ -108,6 +111,7 @@ def merge(
         dtype=dtype,
         missing=missing,
         extra=extra,
+        rename=globs(rename),
         allow_nonfinite=allow_nonfinite,
         seed=seed,
         onto=None if onto is None else label(onto, "onto"),
@@ -145,7 +149,7 @@ def check_length(key: str, given: Sequence[Any] | None, models: Sequence[Source]
 
 
 def globs(given: str | Sequence[str]) -> tuple[str, ...]:
-    """Return one glob or several as a recipe has them."""
+    """Return one glob or several, or rules that rename, as a recipe has them."""
     return (given,) if isinstance(given, str) else tuple(given)
 
 
@@ -186,14 +190,20 @@ class opened:
 def planned(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Plan:
     """Return the plan of a recipe for its open checkpoints, those of ``recipe.paths``, in order.
 
-    Task files among them become the fine-tunings that they stand for.
+    Task files among them become the fine-tunings that they stand for, and models of other names
+    those under the base's.
     """
+    from breadcrumbs.plan import naming
     from breadcrumbs.tasks import view
 
     base, *models = view.on_base(checkpoints[0], checkpoints)
     onto = models.pop() if recipe.onto is not None else None
     number = len(recipe.models)
-    return plan.make(recipe, base, models[:number], onto, models[number:])
+    models, onto, statistics, notes = naming.under_base(
+        recipe, base, models[:number], onto, models[number:]
+    )
+    made = plan.make(recipe, base, models, onto, statistics)
+    return replace(made, notes=(*notes, *made.notes))
 
 
 def to_arrays(
@@ -247,7 +257,7 @@ def to_files(
     metadata = {"format": "pt", "breadcrumbs": _provenance(it, digests, choice)}
     writer = Writer(
         output,
-        [Entry(tensor.name, tensor.dtype, tensor.base.shape) for tensor in it.tensors],
+        [Entry(tensor.output, tensor.dtype, tensor.base.shape) for tensor in it.tensors],
         metadata,
         shard_size=shard_size,
         key=_key(it, shard_size, stamps),

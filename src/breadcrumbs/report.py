@@ -34,7 +34,7 @@ class Report:
     norm: Euclidean length of the update, the merged weights minus the base's. emptied: tensors of
     which some model kept nothing. copied: tensors taken from the base, by reason. shares: fractions
     of the weights that changed in some model, by what the method says of them. alpha: what was
-    found from the weights, if it was asked for.
+    found from the weights, if it was asked for. notes: what is right, but should be known.
     """
 
     method: str
@@ -52,6 +52,7 @@ class Report:
     warnings: list[str] = field(default_factory=list)
     shares: dict[str, float] = field(default_factory=dict)
     alpha: float | None = None
+    notes: list[str] = field(default_factory=list)
 
     @staticmethod
     def of(
@@ -102,6 +103,7 @@ class Report:
             warnings=warnings,
             alpha=plan.alpha,
             shares=_shares(rows),
+            notes=list(plan.notes),
         )
 
     def to_mapping(self) -> dict[str, Any]:

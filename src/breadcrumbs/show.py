@@ -127,6 +127,7 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
         "excluded": [
             t.name for t in plan.tensors if t.copied.startswith(("excluded", "not among"))
         ],
+        "notes": list(plan.notes),
         "warnings": list(plan.warnings),
     }
     if as_json:
@@ -149,6 +150,7 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
     if will_compile(plan.entries):
         table.add_row("", "150 MB more while kernels are compiled, once, for 10 to 20 seconds")
     terminal().print(table)
+    note(plan.notes)
     _warn(plan.warnings)
 
 
@@ -187,8 +189,15 @@ def report(report: Report, output: str | None, *, verbose: bool) -> None:
             f"{len(report.emptied)} tensors lost the whole task vector of some model: "
             f"{', '.join(map(printable, shown))}{more}"
         )
+    note(report.notes)
     _warn(report.warnings)
     console.print(f"written: {printable(str(output))}")
+
+
+def note(notes: Any) -> None:
+    """Print what is right, but should be known."""
+    for note in notes:
+        print(f"note: {printable(note)}.", file=sys.stderr)
 
 
 def _warn(warnings: Any) -> None:

@@ -14,6 +14,7 @@ from breadcrumbs import plan_statistics
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
 from breadcrumbs.method import Method
+from breadcrumbs.plan import target as targeted
 from breadcrumbs.plan.partners import copied, equal, partners
 from breadcrumbs.plan.plan import Plan, TensorPlan
 from breadcrumbs.recipe import OUTPUT_DTYPES, Recipe
@@ -57,7 +58,9 @@ def make(
         if recipe.dtype and tensor.is_weight:
             dtype = OUTPUT_DTYPES[recipe.dtype]
         tensors.append(TensorPlan(tensor, dtype, found, *values[name], why, target))
-    plan = Plan(recipe, method, base, tuple(models), tuple(tensors), tuple(warnings), onto)
+    if onto:
+        tensors = targeted.whole(recipe, settings, onto, tensors)
+    plan = Plan(recipe, method, base, tuple(models), tuple(tensors), tuple(warnings), onto=onto)
     if recipe.only_changed:
         plan = _only_changed(plan)
     return plan_statistics.add(plan, statistics)
@@ -67,7 +70,8 @@ def _targets(
     recipe: Recipe, base: Checkpoint, onto: Checkpoint, warnings: list[str]
 ) -> dict[str, Tensor]:
     """Return the tensors that steps are added to; MismatchError if they do not fit the base's."""
-    found = partners(recipe, base, onto, warnings)
+    # What it alone has stays.
+    found = partners(replace(recipe, extra="ignore"), base, onto, [])
     lost = [name for name in base.tensors if name not in found]
     if lost:
         raise MismatchError(

@@ -6,6 +6,7 @@ import fnmatch
 
 import numpy as np
 
+from breadcrumbs.checkpoint import renames
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
 from breadcrumbs.errors import MismatchError, listing, suggestion
 from breadcrumbs.recipe import Recipe
@@ -19,7 +20,7 @@ def partners(
     extra = [name for name in model.tensors if name not in base.tensors]
     extra = [name for name in extra if twin(model, name, found) is None]
     if extra and recipe.extra == "error":
-        near = suggestion(extra[0], base.tensors)
+        near = renames.suggestion(base, model) or suggestion(extra[0], base.tensors)
         raise MismatchError(
             f"{model.label}: has {len(extra)} tensors that {base.label} lacks: {listing(extra)}."
             f"{near} Is it a fine-tuning of this base? `extra: ignore` (--extra ignore) leaves"
@@ -39,8 +40,8 @@ def partners(
     if missing and recipe.missing == "error":
         raise MismatchError(
             f"{model.label}: lacks {len(missing)} tensors of {base.label}: {listing(missing)}."
-            " Is it a fine-tuning of this base? `missing: base` (--missing base) counts them as"
-            " unchanged; `exclude` copies them from the base."
+            f"{renames.suggestion(base, model)} Is it a fine-tuning of this base? `missing: base`"
+            " (--missing base) counts them as unchanged; `exclude` copies them from the base."
         )
     if missing:
         warnings.append(f"{model.label}: counted as unchanged what it lacks: {listing(missing)}")

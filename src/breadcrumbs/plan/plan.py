@@ -21,7 +21,8 @@ class TensorPlan:
     own: for each model its weight and its parameters, which differ from `values` at most in the
     transform's. copied: why it is copied from the base; empty if it is merged. onto: what the step
     is added to instead of the base. statistics: the models' arrays for it, where the method takes
-    any; turned: whether the inputs that they are about lie along axis 0.
+    any; turned: whether the inputs that they are about lie along axis 0. written: what the tensor
+    is called in the output, if not as in the base.
     """
 
     base: Tensor
@@ -33,10 +34,16 @@ class TensorPlan:
     onto: Tensor | None = None
     statistics: tuple[Tensor | None, ...] = ()
     turned: bool = False
+    written: str = ""
 
     @property
     def name(self) -> str:
         return self.base.name
+
+    @property
+    def output(self) -> str:
+        """What the tensor is called in the output."""
+        return self.written or self.name
 
     @property
     def target(self) -> Tensor:
@@ -52,8 +59,9 @@ class TensorPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe that fits its checkpoints. tensors: in the base's order. warnings: for the user.
+    """A recipe that fits its checkpoints. tensors: in the base's order.
 
+    warnings: what the user should look at. notes: what the user should know, and is right.
     onto: the model that the step is added to instead of the base. statistics: a file for each
     model, if the method takes any. alpha: what was found from the weights, after `automatic.fixed`.
     """
@@ -64,6 +72,7 @@ class Plan:
     models: tuple[Checkpoint, ...]
     tensors: tuple[TensorPlan, ...]
     warnings: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = field(default=())
     onto: Checkpoint | None = None
     statistics: tuple[Checkpoint, ...] = ()
     alpha: float | None = None
