@@ -394,6 +394,7 @@ def comparison(found: Any) -> None:
         table.add_row(first, second, *numbers, f"{pair['euclid']:.4g}", f"{pair['conflicts']:.2%}")
     if rows:
         console.print(table)
+    note(found.notes)
     _warn(found.warnings)
 
 

@@ -96,7 +96,7 @@ def _is_likely(fit: Fit, same: int, loose: int, free: int) -> bool:
         return False
     if way.crosses and (way.replaces or number < loose or not fit.whole):
         return False
-    if not way.replaces and number == loose == free:
+    if number == loose == free:
         return True
     return number > same and 2 * number >= min(loose, free)
 

@@ -115,8 +115,8 @@ class _Search:
         found = [
             weighed(way, self.loose, self.free, self._fits) for way in ways(self.loose, self.free)
         ]
-        found = [fit for fit in found if fit.pairs and not fit.misfits]
-        found = [fit for fit in found if not any(meet(fit, o) for o in found if o is not fit)]
+        found = [fit for fit in found if fit.pairs and not fit.misfits and _may_be(fit)]
+        found = [fit for fit in found if not any(_is_in_doubt(fit, o) for o in found if o != fit)]
         found.sort(key=lambda fit: len(fit.pairs), reverse=True)
         return [rule for fit in found for rule in _of_prefix(fit, self.loose)]
 
@@ -160,6 +160,17 @@ def _known(loose: list[str]) -> Iterator[Rule]:
             yield Rule(f"{module}.{old}", f"{module}.{new}")
 
 
+def _may_be(fit: Fit) -> bool:
+    if fit.way.replaces:
+        return fit.numbered and not fit.lost and not fit.way.crosses
+    return not fit.way.crosses or fit.whole
+
+
+def _is_in_doubt(fit: Fit, other: Fit) -> bool:
+    """Return whether another prefix leads elsewhere, and does not fit for much less."""
+    return meet(fit, other) and not fit.pairs.keys() > other.pairs.keys()
+
+
 def _of_prefix(fit: Fit, loose: Iterable[str]) -> Iterator[Rule]:
     """Yield rules for a prefix: for all names under it, or for parts of which all lead somewhere.
 
@@ -168,11 +179,8 @@ def _of_prefix(fit: Fit, loose: Iterable[str]) -> Iterator[Rule]:
     """
     way = fit.way
     start = len(way.gone)
-    if way.crosses and (way.replaces or not fit.whole):
-        return
     if way.replaces:
-        if fit.numbered and not fit.lost:
-            yield Rule(f"{way.gone}*", f"{way.added}*")
+        yield Rule(f"{way.gone}*", f"{way.added}*")
         return
     parts = dict.fromkeys(name[start:].partition(".")[0] for name in fit.pairs)
     if len(parts) > 1 and not fit.lost:

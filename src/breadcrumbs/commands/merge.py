@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from breadcrumbs.commands import command, json_option, pair, pairs
+from breadcrumbs.commands import command, json_option, pair, pairs, rename_option
 from breadcrumbs.errors import printable
 
 
@@ -54,6 +54,7 @@ from breadcrumbs.errors import printable
 @click.option("--missing", help="Tensors a model lacks: error (default), or base: unchanged.")
 @click.option("--extra", help="Tensors the base lacks: error (default), or ignore.")
 @click.option("--allow-nonfinite", is_flag=True, help="Count NaN and infinity as unchanged.")
+@rename_option
 @click.option("--onto", metavar="MODEL", help="Add to this model instead of the base: improve it.")
 @click.option(
     "--statistics",
@@ -144,7 +145,7 @@ def _recipe(sources: tuple[str, ...], options: dict[str, Any]) -> Any:
         changes["method"] = f"{options['transform'] or 'none'}+{options['aggregate'] or 'sum'}"
     for key in ("only_changed", "allow_nonfinite"):
         changes[key] = options[key] or None
-    for key in ("exclude", "only"):
+    for key in ("exclude", "only", "rename"):
         changes[key] = options[key] or None
     if options["weights"]:
         if len(options["weights"]) != len(made.models):

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from breadcrumbs.commands import command, json_option, pairs
+from breadcrumbs.commands import command, json_option, pairs, rename_option
 
 
 @command()
@@ -21,6 +21,7 @@ from breadcrumbs.commands import command, json_option, pairs
 @click.option("--missing", default="error", help="Tensors a model lacks: error or base.")
 @click.option("--extra", default="error", help="Tensors the base lacks: error, or ignore.")
 @click.option("--allow-nonfinite", is_flag=True, help="Count NaN and infinity as unchanged.")
+@rename_option
 @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of random transforms.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
 @json_option
@@ -35,7 +36,7 @@ def compare(base: str, models: tuple[str, ...], as_json: bool, **options: Any) -
     """
     from breadcrumbs import analysis, merging, recipe, show
 
-    given = ("exclude", "only", "only_changed", "missing", "extra")
+    given = ("exclude", "only", "only_changed", "missing", "extra", "rename")
     made = analysis.recipe(
         base,
         [recipe.Model(path) for path in models],
