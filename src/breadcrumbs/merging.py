@@ -46,6 +46,7 @@ def merge(
     dtype: str | None = None,
     missing: str | Sequence[str] = "error",
     extra: str | Sequence[str] = "error",
+    rename: str | Sequence[str] = (),
     allow_nonfinite: bool | Sequence[str] = False,
     untie: bool = False,
     seed: int = 0,
@@ -68,6 +69,8 @@ def merge(
     exclude, only: globs of tensor names; what they leave out is copied from the base.
     only_changed, dtype, missing, extra, allow_nonfinite, untie, seed: see
         `breadcrumbs.recipe.Recipe`.
+    rename: rules ``OLD=NEW`` for the names of models; each ``*`` of OLD goes into that of NEW. A
+        prefix that the names of one model have and those of the other lack is found without.
     onto: a model that the step is added to instead of the base: with the other fine-tunings as
         ``models``, this improves a fine-tuning (Model Breadcrumbs, section 4.5).
     statistics: one for each model, for a method that needs them: what `breadcrumbs.statistics`
@@ -110,6 +113,7 @@ def merge(
         dtype=dtype,
         missing=missing,
         extra=extra,
+        rename=globs(rename),
         allow_nonfinite=allow_nonfinite,
         untie=untie,
         seed=seed,
@@ -148,7 +152,7 @@ def check_length(key: str, given: Sequence[Any] | None, models: Sequence[Source]
 
 
 def globs(given: str | Sequence[str]) -> tuple[str, ...]:
-    """Return one glob or several as a recipe has them."""
+    """Return one glob or several, or rules that rename, as a recipe has them."""
     return (given,) if isinstance(given, str) else tuple(given)
 
 
@@ -189,14 +193,20 @@ class opened:
 def planned(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Plan:
     """Return the plan of a recipe for its open checkpoints, those of ``recipe.paths``, in order.
 
-    Task files among them become the fine-tunings that they stand for.
+    Task files among them become the fine-tunings that they stand for, and models of other names
+    those under the base's.
     """
+    from breadcrumbs.plan import naming
     from breadcrumbs.tasks import view
 
     base, *models = view.on_base(checkpoints[0], checkpoints)
     onto = models.pop() if recipe.onto is not None else None
     number = len(recipe.models)
-    return plan.make(recipe, base, models[:number], onto, models[number:])
+    models, onto, statistics, notes = naming.under_base(
+        recipe, base, models[:number], onto, models[number:]
+    )
+    made = plan.make(recipe, base, models, onto, statistics)
+    return replace(made, notes=(*notes, *made.notes))
 
 
 def to_arrays(
@@ -250,7 +260,7 @@ def to_files(
     metadata = {"format": "pt", "breadcrumbs": _provenance(it, digests, choice)}
     writer = Writer(
         output,
-        [Entry(tensor.name, tensor.dtype, tensor.base.shape) for tensor in it.tensors],
+        [Entry(tensor.output, tensor.dtype, tensor.base.shape) for tensor in it.tensors],
         metadata,
         shard_size=shard_size,
         key=_key(it, shard_size, stamps),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from breadcrumbs import methods
-from breadcrumbs.checkpoint import stack
+from breadcrumbs.checkpoint import renaming, stack
 from breadcrumbs.declared import RECIPE, kind
 from breadcrumbs.errors import RecipeError, suggestion
 from breadcrumbs.parameters import decimal, written
@@ -35,7 +35,7 @@ class Model:
 
     name: the last part of the path unless given. statistics: the file of what the method takes of
     it besides its weights, if it does. parameters: those of the transform that this model has of
-    its own.
+    its own. rename: rules for the names of its tensors, before those of the recipe.
     """
 
     path: str
@@ -43,6 +43,7 @@ class Model:
     name: str = ""
     statistics: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    rename: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class Recipe:
     dtype: output dtype of every weight, a key of `OUTPUT_DTYPES`; None keeps the base's.
     missing, extra: ``error``, or ``base`` / ``ignore`` to go on, or globs of names to go on with.
     untie: merge an embedding and its head apart where models, or what is said of tensors, do so.
+    rename: rules ``OLD=NEW`` that give tensors of models and of `onto` the base's names
+        (`checkpoint.renaming`).
     onto: a model that the step is added to instead of the base, such as the fine-tuning to improve.
     tokenizer: one of the models, whose tokenizer files are copied instead of the base's.
     allow_nonfinite: treat a NaN or infinity of a model as unchanged, copy one of the base; globs of
@@ -87,6 +90,7 @@ class Recipe:
     allow_nonfinite: bool | Sequence[str] = False
     untie: bool = False
     seed: int = 0
+    rename: tuple[str, ...] = ()
     onto: str | None = None
     tokenizer: str | None = None
 
@@ -98,6 +102,8 @@ class Recipe:
         for key, words in _WORDS.items():
             object.__setattr__(self, key, _allowed(getattr(self, key), f"recipe: {key}", words))
         RECIPE.whole(self.seed, "recipe: seed")
+        for text in (*self.rename, *(rule for model in self.models for rule in model.rename)):
+            renaming.parse(text, "recipe: rename")
         onto = [self.onto] if self.onto is not None else []
         sources = [self.base, *(model.path for model in self.models), *onto]
         known = [part for path in sources for part in stack.paths(path) or (path,)]
@@ -202,7 +208,7 @@ def _named(models: Sequence[Model]) -> tuple[Model, ...]:
 
 
 _KEYS = tuple(Recipe.__dataclass_fields__)
-_MODEL_KEYS = ("model", "weight", "name", "statistics", "parameters")
+_MODEL_KEYS = ("model", "weight", "name", "statistics", "parameters", "rename")
 
 
 def from_mapping(data: Any, where: str = "recipe") -> Recipe:
@@ -229,12 +235,8 @@ def from_mapping(data: Any, where: str = "recipe") -> Recipe:
         override(entry, f"{where}: overrides[{i}]")
         for i, entry in enumerate(RECIPE.items(data.get("overrides") or [], f"{where}: overrides"))
     )
-    for key in ("exclude", "only"):
-        entries = data.get(key) or []
-        entries = (
-            [entries] if isinstance(entries, str) else RECIPE.items(entries, f"{where}: {key}")
-        )
-        values[key] = tuple(RECIPE.text(entry, f"{where}: {key}") for entry in entries)
+    for key in ("exclude", "only", "rename"):
+        values[key] = _texts(data.get(key), f"{where}: {key}")
     for key in ("only_changed", "untie"):
         if not isinstance(data.get(key, False), bool):
             raise RecipeError(f"{where}: {key}: {data[key]!r} is neither true nor false.")
@@ -242,6 +244,12 @@ def from_mapping(data: Any, where: str = "recipe") -> Recipe:
         if key in data:
             values[key] = _allowed(data[key], f"{where}: {key}", words)
     return Recipe(**values)
+
+
+def _texts(given: Any, where: str) -> tuple[str, ...]:
+    """Return one text or a list of them as a tuple."""
+    entries = [given] if isinstance(given, str) and given else RECIPE.items(given or [], where)
+    return tuple(RECIPE.text(entry, where) for entry in entries)
 
 
 def _model(entry: Any, where: str) -> Model:
@@ -257,6 +265,7 @@ def _model(entry: Any, where: str) -> Model:
         RECIPE.text(name, f"{where}: name") if name != "" else "",
         statistics=None if statistics is None else RECIPE.text(statistics, f"{where}: statistics"),
         parameters=RECIPE.mapping(entry.get("parameters") or {}, f"{where}: parameters"),
+        rename=_texts(entry.get("rename"), f"{where}: rename"),
     )
 
 
@@ -346,6 +355,8 @@ def _model_entry(model: Model) -> Any:
         entry["statistics"] = model.statistics
     if model.parameters:
         entry["parameters"] = _plain(model.parameters)
+    if model.rename:
+        entry["rename"] = list(model.rename)
     return entry if len(entry) > 1 else model.path
 
 

@@ -153,7 +153,7 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
     if will_compile(plan.entries):
         table.add_row("", "150 MB more while kernels are compiled, once, for 10 to 20 seconds")
     terminal().print(table)
-    _note(plan.notes)
+    note(plan.notes)
     _warn(plan.warnings)
 
 
@@ -192,7 +192,7 @@ def report(report: Report, output: str | None, *, verbose: bool) -> None:
             f"{len(report.emptied)} tensors lost the whole task vector of some model: "
             f"{', '.join(map(printable, shown))}{more}"
         )
-    _note(report.notes)
+    note(report.notes)
     _warn(report.warnings)
     console.print(f"written: {printable(str(output))}")
 
@@ -202,7 +202,8 @@ def plural(kind: str) -> str:
     return {"tied copy": "tied copies", "other": "integers or others"}.get(kind, kind + "s")
 
 
-def _note(notes: Any) -> None:
+def note(notes: Any) -> None:
+    """Print what is right, but should be known."""
     for note in notes:
         print(f"note: {printable(note)}.", file=sys.stderr)
 
@@ -401,6 +402,7 @@ def comparison(found: Any) -> None:
         table.add_row(first, second, *numbers, f"{pair['euclid']:.4g}", f"{pair['conflicts']:.2%}")
     if rows:
         console.print(table)
+    note(found.notes)
     _warn(found.warnings)
 
 

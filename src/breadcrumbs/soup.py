@@ -92,6 +92,7 @@ def greedy_soup(
     dtype: str | None = None,
     missing: str | Sequence[str] = "error",
     extra: str | Sequence[str] = "error",
+    rename: str | Sequence[str] = (),
     threads: int | None = None,
     force: bool = False,
     step: Step = lambda what: None,
@@ -104,8 +105,8 @@ def greedy_soup(
     scores: of each model alone, if they are known; without it, ``score`` finds them.
     output: where to write the result, a merge by ``average`` of the chosen models, whose model card
         and metadata say all scores. Without it, the weights are in `Soup.merged`.
-    names, exclude, only, dtype, missing, extra, threads: as for `breadcrumbs.merge`. force: replace
-        the output if it exists. step: called with a line on what is being done.
+    names, exclude, only, dtype, missing, extra, rename, threads: as for `breadcrumbs.merge`. force:
+        replace the output if it exists. step: called with a line on what is being done.
     """
     mine = merging.named(models, names)
     merging.check_length("scores", scores, models)
@@ -120,6 +121,7 @@ def greedy_soup(
         dtype=dtype,
         missing=missing,
         extra=extra,
+        rename=merging.globs(rename),
     )
     with merging.opened(recipe, [base, *models]) as plan:
         if output is not None:
@@ -161,7 +163,8 @@ def _choose(
 
 def _mean(plan: Plan, chosen: Sequence[int]) -> Plan:
     recipe = replace(plan.recipe, models=tuple(plan.recipe.models[i] for i in chosen))
-    return plans.make(recipe, plan.base, [plan.models[i] for i in chosen])
+    mean = plans.make(recipe, plan.base, [plan.models[i] for i in chosen])
+    return replace(mean, notes=(*plan.notes, *mean.notes))
 
 
 def _scorer(

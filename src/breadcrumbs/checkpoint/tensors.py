@@ -121,6 +121,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
     parts, layers: of a stack, what it is made of, and the number that each layer has there.
     task: the `tasks.TaskFile` that it is read from, if it is one.
     untied: names of tensors that are written apart from what the base ties them to, by name.
+    called: what tensors are called in the files, those that have another name here.
     """
 
     label: str
@@ -134,6 +135,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
     layers: tuple[int, ...] = ()
     task: Any = field(default=None, repr=False, compare=False)
     untied: Mapping[str, str] = field(default_factory=dict, compare=False)
+    called: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.tensors[name].read()

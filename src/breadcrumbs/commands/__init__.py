@@ -98,6 +98,16 @@ def nonfinite_option(function: Callable[..., None]) -> Callable[..., None]:
     )(function)
 
 
+def rename_option(function: Callable[..., None]) -> Callable[..., None]:
+    """Add `--rename`, given to the function as rules."""
+    return click.option(
+        "--rename",
+        multiple=True,
+        metavar="OLD=NEW",
+        help='Give tensors of models the base\'s names, such as "model.*=*". Repeatable.',
+    )(function)
+
+
 def pairs(texts: tuple[str, ...]) -> dict[str, str]:
     """Return what `--param KEY=VALUE` options say; wrong usage if a key is given twice."""
     found = {}

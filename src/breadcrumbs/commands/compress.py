@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from breadcrumbs.commands import command, json_option, pairs, scoring
+from breadcrumbs.commands import command, json_option, pairs, rename_option, scoring
 
 if TYPE_CHECKING:
     from breadcrumbs.recipe import Recipe
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     metavar="GLOB",
     help="Tensors to store as each model has them, such as heads.",
 )
+@rename_option
 @click.option(
     "--suite",
     metavar="SUITE.yaml",
@@ -80,6 +81,7 @@ def compress(sources: tuple[str, ...], output: str, **options: Any) -> None:
             method=options["method"],
             names=[model.name for model in recipe.models],
             whole=options["whole"],
+            rename=options["rename"],
             threads=options["threads"],
             force=options["force"],
             **parameters,
@@ -119,7 +121,13 @@ def _scales(recipe: Recipe, parameters: dict[str, Any], options: dict[str, Any])
 
     quiet = options["quiet"] or options["as_json"]
     suite = suites.load(options["suite"], base=recipe.base)
-    recipe = replace(recipe, method="tall_mask", parameters=parameters, exclude=options["whole"])
+    recipe = replace(
+        recipe,
+        method="tall_mask",
+        parameters=parameters,
+        exclude=options["whole"],
+        rename=options["rename"],
+    )
     with show.counted(quiet=quiet) as progress:
         found = scales.of_suite(recipe, suite, scoring(options), progress)
     return [found[model.name] for model in recipe.models]

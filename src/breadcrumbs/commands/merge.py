@@ -16,6 +16,7 @@ from breadcrumbs.commands import (
     nonfinite_option,
     pair,
     pairs,
+    rename_option,
 )
 from breadcrumbs.errors import printable
 
@@ -60,6 +61,7 @@ from breadcrumbs.errors import printable
 @click.option("--dtype", help="Output dtype, such as bfloat16. Default: the base's.")
 @fit_options(default=None)
 @nonfinite_option
+@rename_option
 @click.option(
     "--untie", is_flag=True, help="Write a head apart from the embedding where models differ."
 )
@@ -153,7 +155,7 @@ def _recipe(sources: tuple[str, ...], options: dict[str, Any]) -> Any:
         changes["method"] = f"{options['transform'] or 'none'}+{options['aggregate'] or 'sum'}"
     for key in ("only_changed", "allow_nonfinite", "untie"):
         changes[key] = options[key] or None
-    for key in ("exclude", "only"):
+    for key in ("exclude", "only", "rename"):
         changes[key] = options[key] or None
     if options["weights"]:
         if len(options["weights"]) != len(made.models):

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from breadcrumbs.commands import command, fit_options, json_option, pair, pairs
+from breadcrumbs.commands import command, fit_options, json_option, pair, pairs, rename_option
 
 
 @click.group()
@@ -75,6 +75,7 @@ def init(folder: str, base: str, method: str, params: tuple[str, ...], **options
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Tensors to leave as in the base.")
 @click.option("--only", multiple=True, metavar="GLOB", help="The only tensors to pack.")
 @fit_options("FINETUNED")
+@rename_option
 @_base
 @_threads
 @_quiet
@@ -87,8 +88,12 @@ def add(folder: str, name: str, source: str, **options: Any) -> None:
     breadcrumbs store add shared law law.safetensors --weight 0.5
     breadcrumbs store add shared code org/ft-code --license apache-2.0 --exclude "lm_head*"
     """
+    from breadcrumbs import show
+
     with _opened(folder, options, f"adding {name}") as opened:
         settings = {key: options[key] for key in options if key not in ("quiet", "as_json")}
+        if not options["quiet"]:
+            settings["note"] = lambda line: show.note([line])
         _say(opened, opened.add(name, source, **settings).number, options)
 
 

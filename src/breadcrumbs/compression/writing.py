@@ -67,6 +67,7 @@ def compress(
     method: str = "tall",
     names: Sequence[str] | None = None,
     whole: str | Sequence[str] = (),
+    rename: str | Sequence[str] = (),
     threads: int | None = None,
     force: bool = False,
     progress: Callable[[int], None] = lambda nbytes: None,
@@ -82,12 +83,12 @@ def compress(
         method `tall_mask`.
     names: of the tasks, the last parts of the paths unless told. whole: globs of tensors that are
         stored as each model has them, such as heads; so are integers that a model changed, and
-        tensors that the base lacks. threads: how many work at once, all cores unless told; the file
-        does not depend on it. force: replace a file that exists. progress: called with numbers of
-        input bytes done.
+        tensors that the base lacks. rename: as for `breadcrumbs.merge`.
+    threads: how many work at once, all cores unless told; the file does not depend on it. force:
+        replace a file that exists. progress: called with numbers of input bytes done.
     """
     began = time.perf_counter()
-    recipe = _recipe(base, models, names, method, whole, parameters)
+    recipe = _recipe(base, models, names, method, whole, rename, parameters)
     output = Path(output)
     if output.suffix != ".safetensors":
         raise OutputError(f"{output}: an archive is one file. Give NAME.safetensors.")
@@ -101,7 +102,7 @@ def compress(
     )
 
 
-def _recipe(base, models, names, method, whole, parameters: Mapping[str, Any]) -> Recipe:
+def _recipe(base, models, names, method, whole, rename, parameters: Mapping[str, Any]) -> Recipe:
     if method not in METHODS:
         raise RecipeError(
             f"--method {method}: there is no such way to compress.{suggestion(method, METHODS)}"
@@ -122,6 +123,7 @@ def _recipe(base, models, names, method, whole, parameters: Mapping[str, Any]) -
         merge,
         parameters={**parameters, **fixed},
         exclude=merging.globs(whole),
+        rename=merging.globs(rename),
         extra="ignore",
     )
 

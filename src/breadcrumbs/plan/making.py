@@ -15,6 +15,7 @@ from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
 from breadcrumbs.method import Method
 from breadcrumbs.plan import others, ties
+from breadcrumbs.plan import target as targeted
 from breadcrumbs.plan.partners import Remarks, check_globs, copied, partners
 from breadcrumbs.plan.plan import Plan, TensorPlan
 from breadcrumbs.plan.ties import equal
@@ -71,9 +72,19 @@ def make(
         tensors.append(
             TensorPlan(marker, marker.dtype, (None,) * len(models), *own, copied="marker")
         )
+    if onto:
+        tensors = targeted.whole(recipe, settings, onto, tensors)
     _remark_statistics(tensors, remarks)
-    said = {"warnings": tuple(remarks.warnings), "notes": tuple(remarks.notes)}
-    plan = Plan(recipe, method, base, tuple(models), tuple(tensors), onto=onto, **said)
+    plan = Plan(
+        recipe,
+        method,
+        base,
+        tuple(models),
+        tuple(tensors),
+        tuple(remarks.warnings),
+        tuple(remarks.notes),
+        onto,
+    )
     if recipe.only_changed:
         plan = _only_changed(plan)
     _check_shared(plan)
@@ -145,7 +156,8 @@ def _targets(
     remarks: Remarks,
 ) -> dict[str, Tensor]:
     """Return the tensors that steps are added to; MismatchError if they do not fit the base's."""
-    found = partners(recipe, base, onto, first, remarks)
+    # What it alone has stays.
+    found = partners(replace(recipe, extra="ignore"), base, onto, first, Remarks())
     lost = [name for name in base.tensors if name not in found and name not in first]
     if lost:
         raise MismatchError(

@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from breadcrumbs.checkpoint import kinds
+from breadcrumbs.checkpoint import kinds, renames
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
 from breadcrumbs.plan.ties import twin
@@ -82,7 +82,7 @@ def _check_extra(
         )
     wrong = refused(recipe.extra, "ignore", extra)
     if wrong:
-        near = suggestion(wrong[0], base.tensors)
+        near = renames.suggestion(base, model) or suggestion(wrong[0], base.tensors)
         raise MismatchError(
             f"{model.label}: has {len(wrong)} tensors that {base.label} lacks: {listing(wrong)}."
             f"{near} Is it a fine-tuning of this base? {_advice('--extra', wrong)} leaves them out"
@@ -99,7 +99,8 @@ def _check_missing(
     if wrong:
         raise MismatchError(
             f"{model.label}: lacks {len(wrong)} tensors of {base.label}: {listing(wrong)}."
-            f" Is it a fine-tuning of this base? {_advice('--missing', wrong)} counts them as"
+            f"{renames.suggestion(base, model)} Is it a fine-tuning of this base?"
+            f" {_advice('--missing', wrong)} counts them as"
             " unchanged (`missing` in a recipe; --missing base: all); `exclude` copies them from"
             " the base."
         )

@@ -24,7 +24,8 @@ class TensorPlan:
     is added to instead of the base, or what is copied. mean: the weights of the models in the mean
     that a statistic is instead. tied: the name of the tensor that it is a copy of. careful: whether
     a NaN or infinity counts as unchanged. statistics: the models' arrays for it, where the method
-    takes any; turned: whether the inputs that they are about lie along axis 0.
+    takes any; turned: whether the inputs that they are about lie along axis 0. written: what the
+    tensor is called in the output, if not as in the base.
     """
 
     base: Tensor
@@ -39,10 +40,16 @@ class TensorPlan:
     mean: tuple[float, ...] = ()
     tied: str = ""
     careful: bool = False
+    written: str = ""
 
     @property
     def name(self) -> str:
         return self.base.name
+
+    @property
+    def output(self) -> str:
+        """What the tensor is called in the output."""
+        return self.written or self.name
 
     @property
     def target(self) -> Tensor:
@@ -61,7 +68,6 @@ class TensorPlan:
 @dataclass(frozen=True)
 class Plan:
     """A recipe that fits its checkpoints. tensors: in the base's order, then markers of the models.
-
     warnings: what the user should look at. notes: what the user should know, and is right.
     onto: the model that the step is added to instead of the base. statistics: a file for each
     model, if the method takes any. alpha: what was found from the weights, after `automatic.fixed`.

@@ -98,12 +98,14 @@ def _split(model: Checkpoint, names: Sequence[str]) -> list[list[str]]:
     parts: list[list[str]] = []
     for name in names:
         mine = model.tensors.get(name)
-        for part in parts if mine is not None else ():
+        if mine is None:
+            continue
+        for part in parts:
             if same(mine, model.tensors[part[0]]):
                 part.append(name)
                 break
         else:
-            parts += [[name]] if mine is not None else []
+            parts.append([name])
     stored = {name for part in parts for name in part}
     first = [n for n in names if n not in stored or (parts and n in parts[0])]
     return [first, *parts[1:]]

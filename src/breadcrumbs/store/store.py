@@ -152,13 +152,16 @@ class Store:
         only: Any = (),
         missing: str | Sequence[str] = "error",
         extra: str | Sequence[str] = "error",
+        rename: str | Sequence[str] = (),
         threads: int | None = None,
         progress: Callable[[int], None] = lambda nbytes: None,
+        note: Callable[[str], None] = lambda line: None,
     ) -> Revision:
         """Add a task: a task file, or a fine-tuning, which is packed first.
 
-        author, license, exclude, only, missing, extra: of a fine-tuning, as for `tasks.pack`. A
-        fine-tuning's licence is that of its model card unless given.
+        author, license, exclude, only, missing, extra, rename: of a fine-tuning, as for
+        `tasks.pack`. A fine-tuning's licence is that of its model card unless given. note: called
+        with lines on what is right, but should be known.
         """
         _check(name, weight)
         if any(entry.name == name for entry in self.entries()):
@@ -170,7 +173,7 @@ class Store:
             path = spare / "task.safetensors"
             with checkpoint.open(source) as opened:
                 if reader.is_task(opened):
-                    if author or license or exclude or only:
+                    if author or license or exclude or only or rename:
                         raise StoreError(
                             f"{opened.label}: is a task file, which says its author, licence and"
                             " tensors itself. Leave these options out."
@@ -186,11 +189,13 @@ class Store:
                         license=license or licences.of_folder(opened.folder),
                         threads=threads,
                         progress=progress,
+                        note=note,
                         recipe={
                             "exclude": merging.globs(exclude),
                             "only": merging.globs(only),
                             "missing": missing,
                             "extra": extra,
+                            "rename": merging.globs(rename),
                         },
                     )
             with TaskFile.open(path) as task:
@@ -361,12 +366,22 @@ class Store:
         self._sure = True
 
     def _pack(
-        self, source: Checkpoint, name: str, path: Path, *, recipe: dict[str, Any], **options: Any
+        self,
+        source: Checkpoint,
+        name: str,
+        path: Path,
+        *,
+        recipe: dict[str, Any],
+        note: Callable[[str], None],
+        **options: Any,
     ) -> About:
         transform, given = _packed_as(methods.get(self.settings.method), self.settings.parameters)
         models = (Model(source.label, name=name),)
         made = packing.recipe(self.settings.base, models, transform, given, **recipe)
-        return packing.of(merging.planned(made, [self.base, source]), path, **options)
+        plan = merging.planned(made, [self.base, source])
+        for line in plan.notes:
+            note(line)
+        return packing.of(plan, path, **options)
 
     def _check_task(self, task: TaskFile, label: str) -> None:
         if task.base.hash != self.settings.base_hash:

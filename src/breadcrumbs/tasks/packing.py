@@ -50,6 +50,7 @@ def pack(
     only: str | list[str] | tuple[str, ...] = (),
     missing: str | Sequence[str] = "error",
     extra: str | Sequence[str] = "error",
+    rename: str | Sequence[str] = (),
     seed: int = 0,
     threads: int | None = None,
     force: bool = False,
@@ -62,8 +63,8 @@ def pack(
     of the values, with its parameters after a colon: ``exact``, ``int8``, ``int4``, ``ternary``,
     ``tvq:bits=4``, ``tsv:rank=16``. name, base_name: of the task, and what the base is called where
     the file tells what it needs; the last parts of the paths unless given. author, license: to be
-    written as they are. exclude, only, missing, extra, seed, threads: as for `breadcrumbs.merge`.
-    force: replace a file. progress: called with numbers of input bytes done.
+    written as they are. exclude, only, missing, extra, rename, seed, threads: as for
+    `breadcrumbs.merge`. force: replace a file. progress: called with numbers of input bytes done.
     """
     made = recipe(
         merging.label(base, "base"),
@@ -74,6 +75,7 @@ def pack(
         only=merging.globs(only),
         missing=missing,
         extra=extra,
+        rename=merging.globs(rename),
         seed=seed,
     )
     with merging.opened(made, [base, finetuned]) as plan:
