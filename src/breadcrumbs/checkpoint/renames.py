@@ -161,6 +161,8 @@ def _known(loose: list[str]) -> Iterator[Rule]:
 
 
 def _may_be(fit: Fit) -> bool:
+    if fit.way.contradicts:
+        return False
     if fit.way.replaces:
         return fit.numbered and not fit.lost and not fit.way.crosses
     return not fit.way.crosses or fit.whole
@@ -222,6 +224,8 @@ def _rule(parts: list[str], other: list[str], head: int, tail: int) -> Rule | No
         else:
             return None
         old, new = parts[head : len(parts) - tail], other[head : len(other) - tail]
+    if any(part.isdigit() for part in (*old, *new)):  # another layer is another layer
+        return None
     ends = ["*"] if tail else []
     return Rule(".".join(["*", *old, *ends]), ".".join(["*", *new, *ends]))
 
