@@ -29,6 +29,8 @@ KNOWN = (
 )
 #: Rules that are advised; kinds of names that are looked at.
 MOST, KINDS = 8, 16
+#: Words of what is not the weight itself, but a part of what makes it.
+_APART = ("parametrizations", "weight_g", "weight_v", "weight_orig", "base_layer")
 #: What stands for the numbers of layers where names are compared.
 _NUMBER = "#"
 
@@ -229,7 +231,7 @@ def _rule(parts: list[str], other: list[str], head: int, tail: int) -> Rule | No
         else:
             return None
         old, new = parts[head : len(parts) - tail], other[head : len(other) - tail]
-    if _NUMBER in (*old, *new):  # another layer is another layer
+    if {_NUMBER, *_APART} & {*old, *new}:  # another layer is another layer
         return None
     ends = ["*"] if tail else []
     return Rule(".".join(["*", *old, *ends]), ".".join(["*", *new, *ends]))
