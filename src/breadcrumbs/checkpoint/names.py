@@ -65,8 +65,14 @@ def _prefix(base: Checkpoint, model: Checkpoint) -> Fit | None:
         return None
     found.sort(key=_rank, reverse=True)
     best = [fit for fit in found if _rank(fit) == _rank(found[0])]
+    said = [fit for fit in best if fit.way.agrees]
+    if len(said) == 1:
+        best = said
     if len(best) == 1:
-        return best[0]
+        # Names that say nothing of images are of a tower for images only if they are all of it.
+        fit = best[0]
+        whole = not fit.way.replaces and fit.whole and len(fit.pairs) == len(loose)
+        return fit if whole or not fit.way.crosses else None
     if any(meet(best[0], other) for other in best[1:]):
         raise _undecided(base, model, best)
     return None
@@ -94,7 +100,7 @@ def _is_likely(fit: Fit, same: int, loose: int, free: int) -> bool:
     number, way = len(fit.pairs), fit.way
     if not number or fit.misfits >= number or (way.replaces and not fit.numbered):
         return False
-    if way.crosses and (way.replaces or number < loose or not fit.whole):
+    if way.contradicts:
         return False
     if number == loose == free:
         return True
@@ -196,6 +202,8 @@ def _may_be(fit: Fit, names: list[str]) -> bool:
     """Return whether a place may be meant: no other kind of part, and with all of the layers."""
     alike = {LAYER.sub("#", name) for name in fit.pairs}
     if any(name not in fit.pairs and LAYER.sub("#", name) in alike for name in names):
+        return False
+    if fit.way.contradicts:
         return False
     if fit.way.replaces:
         return fit.numbered and not fit.way.crosses

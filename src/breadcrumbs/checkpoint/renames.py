@@ -27,8 +27,12 @@ KNOWN = (
     ("weight_g", "parametrizations.weight.original0"),
     ("weight_v", "parametrizations.weight.original1"),
 )
-#: Rules that are advised; kinds of names that are looked at; names that each is compared with.
-MOST, KINDS, COMPARED = 8, 16, 20_000
+#: Rules that are advised; kinds of names that are looked at.
+MOST, KINDS = 8, 16
+#: Words of what is not the weight itself, but a part of what makes it.
+_APART = ("parametrizations", "weight_g", "weight_v", "weight_orig", "base_layer")
+#: What stands for the numbers of layers where names are compared.
+_NUMBER = "#"
 
 
 def suggestion(base: Checkpoint, model: Checkpoint) -> str:
@@ -68,7 +72,7 @@ class _Search:
 
     def step(self) -> bool:
         """Find one more rule; return whether there was one."""
-        for rules, lax in ((_known(self.loose), True), (self._prefixes(), False)):
+        for rules, lax in ((_known(self.loose, self.free), True), (self._prefixes(), False)):
             for rule in rules:
                 if self._take(rule, lax):
                     return True
@@ -122,17 +126,16 @@ class _Search:
 
     def _words(self) -> Iterator[Rule]:
         """Yield rules for words in the middle or at the end, if one alone is right for a name."""
-        by_shape: dict[tuple[int, ...], list[list[str]]] = {}
+        by_shape: dict[tuple[int, ...], dict[str, None]] = {}
         for name in self.free:
-            by_shape.setdefault(self.base.tensors[name].shape, []).append(name.split("."))
+            mine = by_shape.setdefault(self.base.tensors[name].shape, {})
+            mine[LAYER.sub(_NUMBER, name)] = None
         kinds: dict[str, str] = {}
         for name in self.loose:
-            kinds.setdefault(LAYER.sub("#", name), name)
-        for name in list(kinds.values())[:KINDS]:
-            known = by_shape.get(self.model.tensors[name].shape, [])
-            if len(known) > COMPARED:
-                continue
-            rules = [rule for rule in _between(name, known) if self._is_sure(rule)]
+            kinds.setdefault(LAYER.sub(_NUMBER, name), name)
+        for pattern, name in list(kinds.items())[:KINDS]:
+            known = by_shape.get(self.model.tensors[name].shape, {})
+            rules = [rule for rule in _between(pattern, known) if self._is_sure(rule)]
             if len(rules) == 1:
                 yield rules[0]
 
@@ -141,15 +144,12 @@ class _Search:
         return len(pairs) > 1 and any(LAYER.search(name) for name in pairs)
 
 
-def _known(loose: list[str]) -> Iterator[Rule]:
+def _known(loose: Iterable[str], free: Iterable[str]) -> Iterator[Rule]:
     """Yield the known rules for these names: with the module before it, if that is but one."""
+    there = {end: _modules(free, end) for pair in KNOWN for end in pair}
     pairs = [*KNOWN, *((new, old) for old, new in KNOWN)]
     for old, new in pairs:
-        modules = {
-            name.removesuffix(f".{old}").rpartition(".")[2]
-            for name in loose
-            if name.endswith(f".{old}")
-        }
+        modules = _modules(loose, old) & there[new] if there[new] else set()
         if len(modules) == 1 and not next(iter(modules)).isdigit():
             (module,) = modules
             yield Rule(f"*.{module}.{old}", f"*.{module}.{new}")
@@ -160,7 +160,16 @@ def _known(loose: list[str]) -> Iterator[Rule]:
             yield Rule(f"{module}.{old}", f"{module}.{new}")
 
 
+def _modules(names: Iterable[str], end: str) -> set[str]:
+    """Return what stands before an end of names."""
+    end = f".{end}"
+    found = (name.removesuffix(end) for name in names if name.endswith(end))
+    return {name.rpartition(".")[2] for name in found}
+
+
 def _may_be(fit: Fit) -> bool:
+    if fit.way.contradicts:
+        return False
     if fit.way.replaces:
         return fit.numbered and not fit.lost and not fit.way.crosses
     return not fit.way.crosses or fit.whole
@@ -192,11 +201,11 @@ def _of_prefix(fit: Fit, loose: Iterable[str]) -> Iterator[Rule]:
             yield Rule(f"{under}*", f"{way.added}{part}.*")
 
 
-def _between(name: str, known: list[list[str]]) -> list[Rule]:
+def _between(name: str, known: Iterable[str]) -> list[Rule]:
     """Return rules that lead from a name to those that are most like it, but for one place."""
     parts = name.split(".")
     best, found = 1, []
-    for other in known:
+    for other in (text.split(".") for text in known):
         most = min(len(parts), len(other))
         head = next((i for i in range(most) if parts[i] != other[i]), most)
         if not head:
@@ -215,13 +224,15 @@ def _rule(parts: list[str], other: list[str], head: int, tail: int) -> Rule | No
     """Return the rule for one place of a name; None if that cannot be told by the words there."""
     old, new = parts[head : len(parts) - tail], other[head : len(other) - tail]
     if not old:  # something comes in: the word after it, or before it, says where
-        if tail and not parts[-tail].isdigit():
+        if tail and parts[-tail] != _NUMBER:
             tail -= 1
-        elif not parts[head - 1].isdigit():
+        elif parts[head - 1] != _NUMBER:
             head -= 1
         else:
             return None
         old, new = parts[head : len(parts) - tail], other[head : len(other) - tail]
+    if {_NUMBER, *_APART} & {*old, *new}:  # another layer is another layer
+        return None
     ends = ["*"] if tail else []
     return Rule(".".join(["*", *old, *ends]), ".".join(["*", *new, *ends]))
 
