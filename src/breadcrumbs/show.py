@@ -154,7 +154,7 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
         table.add_row("", "150 MB more while kernels are compiled, once, for 10 to 20 seconds")
     terminal().print(table)
     _note(plan.notes)
-    _warn(plan.warnings)
+    warnings(plan.warnings)
 
 
 def _text(value: Any) -> str:
@@ -193,7 +193,7 @@ def report(report: Report, output: str | None, *, verbose: bool) -> None:
             f"{', '.join(map(printable, shown))}{more}"
         )
     _note(report.notes)
-    _warn(report.warnings)
+    warnings(report.warnings)
     console.print(f"written: {printable(str(output))}")
 
 
@@ -207,7 +207,8 @@ def _note(notes: Any) -> None:
         print(f"note: {printable(note)}.", file=sys.stderr)
 
 
-def _warn(warnings: Any) -> None:
+def warnings(warnings: Sequence[str]) -> None:
+    """Print warnings, a line each."""
     for warning in warnings:
         print(f"warning: {printable(warning)}.", file=sys.stderr)
 
@@ -381,7 +382,7 @@ def soup(found: Any, output: str) -> None:
         f"the mean of {len(found.chosen)} of {len(found.candidates)} models scores"
         f" {found.score:.6g} on the data that chose it; written to {printable(output)}"
     )
-    _warn(found.report.warnings)
+    warnings(found.report.warnings)
 
 
 def comparison(found: Any) -> None:
@@ -401,7 +402,7 @@ def comparison(found: Any) -> None:
         table.add_row(first, second, *numbers, f"{pair['euclid']:.4g}", f"{pair['conflicts']:.2%}")
     if rows:
         console.print(table)
-    _warn(found.warnings)
+    warnings(found.warnings)
 
 
 def demo(result: Any) -> None:

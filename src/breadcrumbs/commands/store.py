@@ -32,6 +32,9 @@ _threads = click.option(
     "--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores."
 )
 _quiet = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+_strict = click.option(
+    "--strict", is_flag=True, help="Make every warning an error; change nothing then."
+)
 _param = click.option(
     "-p", "--param", "params", multiple=True, metavar="KEY=VALUE", help="Of the method. Repeatable."
 )
@@ -75,6 +78,7 @@ def init(folder: str, base: str, method: str, params: tuple[str, ...], **options
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Tensors to leave as in the base.")
 @click.option("--only", multiple=True, metavar="GLOB", help="The only tensors to pack.")
 @fit_options("FINETUNED")
+@_strict
 @_base
 @_threads
 @_quiet
@@ -87,8 +91,12 @@ def add(folder: str, name: str, source: str, **options: Any) -> None:
     breadcrumbs store add shared law law.safetensors --weight 0.5
     breadcrumbs store add shared code org/ft-code --license apache-2.0 --exclude "lm_head*"
     """
+    from breadcrumbs import show
+
     with _opened(folder, options, f"adding {name}") as opened:
         settings = {key: options[key] for key in options if key not in ("quiet", "as_json")}
+        if not (options["quiet"] or options["as_json"]):
+            settings["warn"] = show.warnings
         _say(opened, opened.add(name, source, **settings).number, options)
 
 
@@ -247,6 +255,7 @@ def diff(folder: str, first: int, second: int, as_json: bool) -> None:
 @click.option("--shard-size", default="5GB", show_default=True, help="Largest file of a folder.")
 @click.option("--scratch", is_flag=True, help="From all task files, not from the running sum.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@_strict
 @_base
 @_threads
 @_quiet
@@ -270,7 +279,7 @@ def merge(folder: str, output: str, params: tuple[str, ...], **options: Any) -> 
             output,
             shard_size=sizes.parse(options["shard_size"]),
             **{key: options[key] for key in ("method", "at", "dtype", "threads")},
-            **{key: options[key] for key in ("scratch", "force")},
+            **{key: options[key] for key in ("scratch", "force", "strict")},
             **pairs(params),
         )
     if as_json:

@@ -215,6 +215,18 @@ def _check_fit(
     for model, other in zip(models, found, strict=True):
         if other is None:
             continue
+        if other.shape != tensor.shape and other.shape == (0,):
+            raise MismatchError(
+                f"{model.label}: tensor {tensor.name!r} is empty (shape (0,)), {base.label} has"
+                f" {tensor.shape}: an incomplete save of training with ZeRO-3. Write the model"
+                " again, for example with zero_to_fp32.py, which lies beside such checkpoints."
+            )
+        if other.shape != tensor.shape and tensor.shape == (0,):
+            raise MismatchError(
+                f"{base.label}: tensor {tensor.name!r} is empty (shape (0,)), {model.label} has"
+                f" {other.shape}: an incomplete save of training with ZeRO-3. Write the model"
+                " again, for example with zero_to_fp32.py, which lies beside such checkpoints."
+            )
         if other.shape != tensor.shape:
             raise MismatchError(
                 f"{model.label}: tensor {tensor.name!r} has shape {other.shape}, {base.label} has"
