@@ -1,7 +1,8 @@
-"""What a colleague would say of a merge before it begins: models that fit and yet do not go together.
+"""What a colleague would say before a merge begins: models that fit and do not go together.
 
-`judged` adds a line to the plan's warnings for each thing found. It reads the configs and tokenizers
-beside the weights, and a bounded sample of the weights; it changes nothing that is merged.
+`judged` adds a line to the plan's warnings for each thing found. It reads the configs and
+tokenizers beside the weights, and a bounded sample of the weights; it changes nothing that is
+merged.
 """
 
 from __future__ import annotations

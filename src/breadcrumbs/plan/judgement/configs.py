@@ -52,7 +52,7 @@ _SAME_ACT = {
 
 
 def warnings(plan: Plan) -> list[str]:
-    """Return a line for each thing that matters in which a model's config differs from the base's."""
+    """Return a line for each thing that matters in which a config differs from the base's."""
     folder = beside.folder_of(plan.base)
     base = beside.mapping(folder / "config.json") if folder else {}
     found = labels.warnings(plan, base)
@@ -85,9 +85,7 @@ def _differences(
         )
 
 
-def differing(
-    base: Mapping[str, Any], config: Mapping[str, Any]
-) -> Iterator[tuple[str, Any, Any]]:
+def differing(base: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """Yield (key, the base's value, the model's) of what differs; a key in a config in it as
     ``text_config.rope_theta``."""
     if not base or not config:

@@ -62,7 +62,9 @@ _TIED = (
     "bert roberta xlm-roberta distilbert albert electra deberta deberta-v2 camembert bart mbart gpt2"
     " gemma gemma2 gemma3_text bloom cohere cohere2 opt t5 starcoder2 smollm3 modernbert"
 )
-_SILU = "llama mistral mixtral qwen2 qwen2_moe qwen3 qwen3_moe phi3 deepseek_v2 deepseek_v3 olmo olmo2"
+_SILU = (
+    "llama mistral mixtral qwen2 qwen2_moe qwen3 qwen3_moe phi3 deepseek_v2 deepseek_v3 olmo olmo2"
+)
 _GELU = "bert roberta xlm-roberta camembert electra deberta deberta-v2 vit deit beit"
 
 _OF_TYPE: dict[str, dict[str, Any]] = {
