@@ -65,8 +65,8 @@ def pack(
     ``tvq:bits=4``, ``tsv:rank=16``. name, base_name: of the task, and what the base is called where
     the file tells what it needs; the last parts of the paths unless given. author, license: to be
     written as they are. exclude, only, missing, extra, seed, threads: as for `breadcrumbs.merge`.
-    force: replace a file. strict: whether warnings are errors, as for `breadcrumbs.merge`. progress:
-    called with numbers of input bytes done.
+    force: replace a file. strict: whether warnings are errors, as for `breadcrumbs.merge`.
+    progress: called with numbers of input bytes done.
     """
     made = recipe(
         merging.label(base, "base"),

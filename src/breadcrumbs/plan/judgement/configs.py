@@ -118,8 +118,9 @@ def _differing(
             yield where + key, *values
     for key, inner in base.items() if depth else ():
         other = config.get(key)
-        parts = isinstance(inner, Mapping) and isinstance(other, Mapping)
-        if key.endswith("_config") and parts and not _HARMLESS.fullmatch(key):
+        if not key.endswith("_config") or _HARMLESS.fullmatch(key):
+            continue
+        if isinstance(inner, Mapping) and isinstance(other, Mapping):
             yield from _differing(inner, other, f"{where}{key}.", depth - 1)
 
 

@@ -1,4 +1,4 @@
-"""What a config means where it does not say it: the defaults of transformers, as far as they matter.
+"""What a config means where it does not say it: defaults of transformers that matter.
 
 Taken from the classes of transformers 4.57 and 5; where a family is not listed, `ABSENT` holds, and
 a key that is in neither is not known, so that its absence is no difference.
@@ -33,8 +33,8 @@ ABSENT: dict[str, Any] = {
 _THETA = {
     500000.0: "bitnet cohere csm ernie4_5 ernie4_5_moe exaone flex_olmo llama4_text"
     " mllama_text_model olmo3 qwen3_vl_text qwen3_vl_moe_text",
-    1e6: "cwm emu3_text_model gemma3_text gemma3n_text lfm2 lfm2_moe minimax ministral3 mixtral phimoe"
-    " qwen2_vl qwen2_vl_text qwen2_5_vl qwen2_5_vl_text",
+    1e6: "cwm emu3_text_model gemma3_text gemma3n_text lfm2 lfm2_moe minimax ministral3 mixtral"
+    " phimoe qwen2_vl qwen2_vl_text qwen2_5_vl qwen2_5_vl_text",
     160000.0: "modernbert modernbert-decoder",
     150000.0: "gpt_oss",
     100000.0: "helium",
@@ -54,17 +54,15 @@ _ROTARY = {
     0.25: "gpt_neox qwen3_5_text qwen3_5_moe_text qwen3_next stablelm",
 }
 _UNTIED = (
-    "llama mistral mixtral ministral qwen2 qwen2_moe qwen3 qwen3_moe phi phi3 phimoe gpt_neox gpt_oss"
-    " deepseek_v2 deepseek_v3 olmo olmo2 olmo3 olmoe stablelm persimmon llama4_text helium glm glm4"
+    "llama mistral mixtral ministral qwen2 qwen2_moe qwen3 qwen3_moe phi phi3 phimoe gpt_neox"
+    " gpt_oss deepseek_v2 deepseek_v3 olmo olmo2 olmo3 olmoe stablelm persimmon llama4_text helium glm glm4"
     " codegen gptj arcee smollm granitemoe dbrx nemotron minimax"
 )
 _TIED = (
-    "bert roberta xlm-roberta distilbert albert electra deberta deberta-v2 camembert bart mbart gpt2"
-    " gemma gemma2 gemma3_text bloom cohere cohere2 opt t5 starcoder2 smollm3 modernbert"
+    "bert roberta xlm-roberta distilbert albert electra deberta deberta-v2 camembert bart mbart"
+    " gpt2 gemma gemma2 gemma3_text bloom cohere cohere2 opt t5 starcoder2 smollm3 modernbert"
 )
-_SILU = (
-    "llama mistral mixtral qwen2 qwen2_moe qwen3 qwen3_moe phi3 deepseek_v2 deepseek_v3 olmo olmo2"
-)
+_SILU = "llama mistral mixtral qwen2 qwen2_moe qwen3 qwen3_moe phi3 deepseek_v2 deepseek_v3 olmo2"
 _GELU = "bert roberta xlm-roberta camembert electra deberta deberta-v2 vit deit beit"
 
 _OF_TYPE: dict[str, dict[str, Any]] = {
@@ -94,8 +92,9 @@ def value(key: str, config: Mapping[str, Any]) -> Any:
         return config.get("num_attention_heads", UNKNOWN)
     if key == "head_dim":
         width, heads = config.get("hidden_size"), config.get("num_attention_heads")
-        whole = isinstance(width, int) and isinstance(heads, int) and heads
-        return width // heads if whole else UNKNOWN
+        if not isinstance(width, int) or not isinstance(heads, int) or not heads:
+            return UNKNOWN
+        return width // heads
     kind = config.get("model_type")
     of_type = _OF_TYPE.get(key, {})
     if isinstance(kind, str) and kind in of_type:

@@ -173,5 +173,5 @@ def _ends(folder: Path) -> dict[str, Any]:
         stops = beside.mapping(folder / name).get("eos_token_id")
         if stops is not None:
             ids = stops if isinstance(stops, list) else [stops]
-            found["eos_token_id"] = sorted((i for i in ids if isinstance(i, int)))
+            found["eos_token_id"] = sorted(i for i in ids if isinstance(i, int))
     return found

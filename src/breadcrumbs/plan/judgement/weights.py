@@ -1,7 +1,7 @@
 """Weights that are no fine-tuning of the base's, and tensors that a save has lost.
 
-Looked at are a bounded sample of entries (`lengths`) and a few of each tensor, in places that follow
-from the shapes alone.
+Looked at are a bounded sample of entries (`lengths`) and a few of each tensor, in places that
+follow from the shapes alone.
 """
 
 from __future__ import annotations
