@@ -55,8 +55,8 @@ _ROTARY = {
 }
 _UNTIED = (
     "llama mistral mixtral ministral qwen2 qwen2_moe qwen3 qwen3_moe phi phi3 phimoe gpt_neox"
-    " gpt_oss deepseek_v2 deepseek_v3 olmo olmo2 olmo3 olmoe stablelm persimmon llama4_text helium glm glm4"
-    " codegen gptj arcee smollm granitemoe dbrx nemotron minimax"
+    " gpt_oss deepseek_v2 deepseek_v3 olmo olmo2 olmo3 olmoe stablelm persimmon llama4_text helium"
+    " glm glm4 codegen gptj arcee smollm granitemoe dbrx nemotron minimax"
 )
 _TIED = (
     "bert roberta xlm-roberta distilbert albert electra deberta deberta-v2 camembert bart mbart"
