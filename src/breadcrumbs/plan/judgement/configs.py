@@ -131,11 +131,7 @@ def facts(config: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in config.items()
         if not isinstance(value, Mapping) and key not in rope.KEYS and not _HARMLESS.fullmatch(key)
     }
-    said = rope.settings(config)
-    if "rope_theta" in said or said["rope_scaling"]:
-        found |= said
-    elif "partial_rotary_factor" in said:
-        found["partial_rotary_factor"] = said["partial_rotary_factor"]
+    found |= rope.settings(config)
     kind = config.get("model_type")
     act = config.get("hidden_activation")
     if isinstance(kind, str) and kind.startswith("gemma"):  # which has never looked at hidden_act

@@ -67,6 +67,7 @@ _GELU = "bert roberta xlm-roberta camembert electra deberta deberta-v2 vit deit 
 
 _OF_TYPE: dict[str, dict[str, Any]] = {
     "rope_theta": {t: value for value, types in _THETA.items() for t in types.split()},
+    "rope_scaling": dict.fromkeys(("apertus", "cwm", "gpt_oss", "ministral3"), UNKNOWN),
     "sliding_window": {t: value for value, types in _WINDOW.items() for t in types.split()},
     "partial_rotary_factor": {t: value for value, types in _ROTARY.items() for t in types.split()},
     "tie_word_embeddings": {

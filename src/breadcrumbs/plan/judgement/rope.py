@@ -26,7 +26,7 @@ _DERIVED = {"max_position_embeddings", "original_max_position_embeddings"}
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return rope_theta, rope_local_base_freq, rope_scaling, partial_rotary_factor: what is said.
 
-    rope_scaling: without its plain and usual values, so {} for none.
+    rope_scaling: without its plain and usual values, so {} for null.
     """
     found: dict[str, Any] = {}
     for theirs, ours in (
@@ -45,8 +45,8 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(scaling, Mapping):
         scaling = config.get("rope_scaling")
     if not isinstance(scaling, Mapping):
-        found["rope_scaling"] = {}
-        return found
+        said = "rope_scaling" in config or "rope_parameters" in config
+        return found | {"rope_scaling": {}} if said else found
     inner = {key: value for key, value in scaling.items() if isinstance(value, Mapping)}
     main = inner.get("full_attention", scaling if not inner else {})
     local = inner.get("sliding_attention", {})
