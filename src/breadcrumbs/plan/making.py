@@ -61,7 +61,7 @@ def make(
             made = replace(made, copied=made.copied or "tied copy", tied=first[name])
         elif others.is_mask(tensor):
             made = replace(made, copied=made.copied or "buffer")
-        if made.copied in ("", "statistic", "not a weight"):
+        if made.copied in ("", "statistic", "not a weight", "marker"):
             _check_fit(base, models, tensor, found)
         made = _settled(made, differing, onto)
         tensors.append(replace(made, dtype=_dtype(recipe, made.target)))
