@@ -200,7 +200,7 @@ Made with Breadcrumbs {__version__} by the method
 Tensors of which a model kept nothing: {emptied}.\
 {f" Of the weights that changed, {shares}." if shares else ""}
 {notes}
-{choice and choice + chr(10)}## Recipe
+{_warnings(report)}{choice and choice + chr(10)}## Recipe
 
 `{RECIPE}` beside this card reproduces the weights, bit for bit.
 
@@ -216,6 +216,12 @@ Tensors of which a model kept nothing: {emptied}.\
 
 Read {human(report.bytes_read)}, wrote {human(report.bytes_written)}.
 """
+
+
+def _warnings(report: Report) -> str:
+    """Return the section of a card that says what was warned of; empty if nothing was."""
+    lines = [f"* {cell(warning)}.\n" for warning in report.warnings]
+    return "".join(["## Warnings\n\n", *lines, "\n"]) if lines else ""
 
 
 def _names(plan: Plan) -> Iterator[str]:

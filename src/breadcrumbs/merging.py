@@ -22,6 +22,7 @@ from breadcrumbs.checkpoint.writer import Entry, Writer
 from breadcrumbs.errors import CheckpointError, MismatchError, RecipeError
 from breadcrumbs.hashing import FileDigests
 from breadcrumbs.plan import Plan
+from breadcrumbs.plan.judgement import judged, refuse
 from breadcrumbs.recipe import Model, Recipe, override, to_mapping
 from breadcrumbs.report import Report
 from breadcrumbs.sink import Election, SegmentReport
@@ -55,6 +56,7 @@ def merge(
     tokenizer: str | None = None,
     threads: int | None = None,
     kernel: str = "auto",
+    strict: bool = False,
     **parameters: Any,
 ) -> Any:
     """Merge fine-tuned ``models`` into one: ``base + alpha * sum of transformed task vectors``.
@@ -78,6 +80,9 @@ def merge(
     tokenizer: one of the paths, whose tokenizer files are copied instead of the base's.
     threads: how many work at once (all cores unless told); the result does not depend on it.
     kernel: ``plain``, ``compiled`` or ``auto``; the same bits, faster or sooner.
+    strict: whether any warning is an error: models that fit and yet do not go together (other
+        configs or tokenizers, another pretraining, lost tensors). Without it, `Report.warnings`
+        has them.
 
     Returns the dict, or with ``output`` a `breadcrumbs.report.Report`. Raises a
     `breadcrumbs.errors.BreadcrumbsError` that says in one line what is wrong and what to do.
@@ -122,9 +127,13 @@ def merge(
     )
     sources = [base, *models, *(statistics or []), *([] if onto is None else [onto])]
     with opened(recipe, sources) as it:
+        if output is not None or strict:
+            it = judged(it, strict)
         if output is not None:
-            return to_files(it, output, threads=threads, kernel=kernel)
-        arrays, _ = to_arrays(it, threads=threads, kernel=kernel)
+            return to_files(it, output, threads=threads, kernel=kernel, strict=strict)
+        arrays, report = to_arrays(it, threads=threads, kernel=kernel)
+        if strict:
+            refuse(report.warnings)
     return memory.like(base, arrays)
 
 
@@ -232,6 +241,7 @@ def to_files(
     resume: bool = False,
     force: bool = False,
     verify: bool = False,
+    strict: bool = False,
     progress: Callable[[int], None] = lambda nbytes: None,
     choice: Choice | None = None,
     kind: Callable[..., engine.Engine] = engine.Engine,
@@ -242,6 +252,7 @@ def to_files(
     no kernels compiled.
     shard_size: bytes of a file of a folder at most. resume: go on with an interrupted merge.
     force: replace an existing output. verify: read the result again and compare digests.
+    strict: whether warnings are errors, those of the plan before anything is read.
     progress: called with numbers of input bytes done.
     choice: how the models were chosen, for the metadata and the model card.
     kind: makes the engine.
@@ -249,6 +260,8 @@ def to_files(
     The output takes its name only when it is whole. Raises OutputError, MismatchError.
     """
     began = time.perf_counter()
+    if strict:
+        refuse(it.warnings)
     chosen = sizes.kernel(it, kernel, max_memory)
     threads = sizes.threads(it, threads, max_memory, chosen)
     output = Path(output)
@@ -282,6 +295,8 @@ def to_files(
             writer.verify()
         report = Report.of(it, rows, time.perf_counter() - began, digests.models(it))
         _check_added(it, report)
+        if strict:
+            refuse(report.warnings)
         if chosen != kernel:
             report.warnings.append(
                 f"kernels are not compiled within {sizes.human(max_memory or 0)}, so this was slow;"

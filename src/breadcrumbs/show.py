@@ -154,7 +154,7 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
         table.add_row("", "150 MB more while kernels are compiled, once, for 10 to 20 seconds")
     terminal().print(table)
     note(plan.notes)
-    _warn(plan.warnings)
+    warnings(plan.warnings)
 
 
 def _text(value: Any) -> str:
@@ -193,7 +193,7 @@ def report(report: Report, output: str | None, *, verbose: bool) -> None:
             f"{', '.join(map(printable, shown))}{more}"
         )
     note(report.notes)
-    _warn(report.warnings)
+    warnings(report.warnings)
     console.print(f"written: {printable(str(output))}")
 
 
@@ -208,7 +208,8 @@ def note(notes: Any) -> None:
         print(f"note: {printable(note)}.", file=sys.stderr)
 
 
-def _warn(warnings: Any) -> None:
+def warnings(warnings: Sequence[str]) -> None:
+    """Print warnings, a line each."""
     for warning in warnings:
         print(f"warning: {printable(warning)}.", file=sys.stderr)
 
@@ -382,7 +383,7 @@ def soup(found: Any, output: str) -> None:
         f"the mean of {len(found.chosen)} of {len(found.candidates)} models scores"
         f" {found.score:.6g} on the data that chose it; written to {printable(output)}"
     )
-    _warn(found.report.warnings)
+    warnings(found.report.warnings)
 
 
 def comparison(found: Any) -> None:
@@ -403,7 +404,7 @@ def comparison(found: Any) -> None:
     if rows:
         console.print(table)
     note(found.notes)
-    _warn(found.warnings)
+    warnings(found.warnings)
 
 
 def demo(result: Any) -> None:

@@ -15,7 +15,7 @@ from breadcrumbs.kernels import WORTH_COMPILING, will_compile
 from breadcrumbs.plan import Plan
 from breadcrumbs.survey import ROOM, WAVE_BYTES
 from breadcrumbs.transforms import Chances, Fitted
-from breadcrumbs.work import ARENA, CHUNK, FUSED, GROUP, LEAST
+from breadcrumbs.work import ARENA, CHUNK, FUSED, GROUP, LEAST, alone
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY = {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
@@ -72,7 +72,11 @@ def _step_bytes(plan: Plan, threads: int) -> int:
         rows = 5 + 5 * plan.prepares + 3 * (plan.method.statistics is not None)
         return threads * (CHUNK * 8 * (rows * models + 8) + _angle_bytes(plan, 1 + models))
     # Raw rows, task vectors, and about as much again for what is made of them.
-    largest = sorted((tensor.base.size for tensor in plan.merged), reverse=True)[:threads]
+    sizes = []
+    for tensor in plan.merged:
+        mine = alone(plan, tensor)
+        sizes += [mine] * min(threads, tensor.base.size // max(1, mine))
+    largest = sorted(sizes, reverse=True)[:threads]
     # An array of statistics at a time, the sum of them, and as much to solve with.
     arrays = [max((a.size for a in t.statistics if a), default=0) for t in plan.merged]
     given = sum(sorted(arrays, reverse=True)[:threads]) * 8 * 5

@@ -24,6 +24,7 @@ from breadcrumbs import card, memory, merging
 from breadcrumbs import plan as plans
 from breadcrumbs.errors import OutputError, RecipeError, ScoreError, printable
 from breadcrumbs.plan import Plan
+from breadcrumbs.plan.judgement import judged
 from breadcrumbs.recipe import Recipe
 from breadcrumbs.report import Report
 
@@ -129,7 +130,7 @@ def greedy_soup(
         like = base if isinstance(base, Mapping) else None
         measure = _scorer(plan, score, like, output, threads, step)
         candidates, kept, best = _choose(plan, measure, scores)
-        chosen, soup = _mean(plan, kept), Soup(candidates, best)
+        chosen, soup = judged(_mean(plan, kept)), Soup(candidates, best)
         step("writing the result")
         if output is not None:
             soup.report = merging.to_files(

@@ -115,11 +115,10 @@ def jobs(plan: Plan) -> list[Job]:
             continue
         if tensor.copied or not isinstance(transform, Band):
             unit = shape[-1] if isinstance(transform, Chances) and shape else 1
-            piece = Piece(index, 0, n)
-            mine = blocks if unit == 1 else 0
-            result.append(
-                Job((piece,), unit, (), _dtype([tensor]), rows, False, whole=whole, blocks=mine)
-            )
+            mine, size = blocks if unit == 1 else 0, alone(plan, tensor)
+            pieces = tuple(Piece(index, at, at + size) for at in range(0, n, size))
+            dtype = _dtype([tensor])
+            result.append(Job(pieces, unit, (), dtype, rows, False, whole=whole, blocks=mine))
         elif _granularity(transform, tensor) == "model":
             together.append(Piece(index, 0, n))
         else:
@@ -153,6 +152,16 @@ def repeats(plan: Plan) -> Iterator[tuple[int, Segment]]:
             for start in range(0, size, step):
                 segment = Segment(index, start, min(size, start + step), start // step)
                 yield numbers[tensor.tied], segment
+
+
+def alone(plan: Plan, tensor: TensorPlan) -> int:
+    """Return how many entries of a tensor are held at once where an aggregate looks at all of it:
+    those of one matrix of a stack, where nothing must be known of the others."""
+    aggregate, shape = plan.method.aggregate, tensor.base.shape
+    if tensor.copied or not isinstance(aggregate, Whole) or isinstance(plan.method.transform, Band):
+        return tensor.base.size
+    each = aggregate.each(tensor.name, shape, tensor.values)
+    return math.prod(each) if len(each) > 1 else tensor.base.size
 
 
 def _tensor_jobs(

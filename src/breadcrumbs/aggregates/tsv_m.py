@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from breadcrumbs.aggregates import Whole
-from breadcrumbs.aggregates.matrices import leading, of_matrices, polar, together
+from breadcrumbs.aggregates.matrices import STACK, each, leading, of_matrices, polar, together
 from breadcrumbs.parameters import Real, Values
 
 
@@ -28,6 +28,10 @@ def tsv_m(taus: np.ndarray, values: Values) -> np.ndarray:
 
 TSV_M = Whole(
     combine=of_matrices(tsv_m),
-    parameters={"alpha": Real(1.0, "factor of the merged task vector")},
+    each=each,
+    parameters={
+        "stack": STACK,
+        "alpha": Real(1.0, "factor of the merged task vector"),
+    },
     svds="T + 2",
 )

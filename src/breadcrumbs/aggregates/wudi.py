@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from breadcrumbs.aggregates import Whole
-from breadcrumbs.aggregates.matrices import of_matrices
+from breadcrumbs.aggregates.matrices import STACK, each, of_matrices
 from breadcrumbs.parameters import Integer, Real, Values
 
 #: Adam's: how much of the mean gradient, and of the mean square, is kept; what is added to a root.
@@ -72,9 +72,11 @@ def wudi(taus: np.ndarray, values: Values) -> np.ndarray:
 
 WUDI = Whole(
     combine=of_matrices(wudi),
+    each=each,
     parameters={
         "steps": Integer(300, 0, "steps of Adam"),
         "rate": Real(1e-5, "learning rate of Adam"),
+        "stack": STACK,
         "alpha": Real(1.0, "factor of the merged task vector"),
     },
     svds="none; one product (m x n) (n x n) for each step",

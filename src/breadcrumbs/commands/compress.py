@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes. Default: all cores.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@click.option("--strict", is_flag=True, help="Make every warning an error; write nothing then.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @json_option
 def compress(sources: tuple[str, ...], output: str, **options: Any) -> None:
@@ -84,6 +85,7 @@ def compress(sources: tuple[str, ...], output: str, **options: Any) -> None:
             rename=options["rename"],
             threads=options["threads"],
             force=options["force"],
+            strict=options["strict"],
             **parameters,
         )
     if options["as_json"]:

@@ -80,7 +80,8 @@ from breadcrumbs.errors import printable
 @click.option("--resume", is_flag=True, help="Go on with an interrupted merge.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @click.option("--verify", is_flag=True, help="Read the result again and compare digests.")
-@click.option("--dry-run", is_flag=True, help="Print the plan; read no weights, write nothing.")
+@click.option("--strict", is_flag=True, help="Make every warning an error; write nothing then.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and its warnings; write nothing.")
 @click.option("--print-recipe", is_flag=True, help="Print the recipe of these flags, and stop.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Print a line for each tensor.")
@@ -100,6 +101,7 @@ def merge(sources: tuple[str, ...], output: str | None, **options: Any) -> None:
     """
     from breadcrumbs import merging, recipe, show, sizes
     from breadcrumbs.methods import load_plugin
+    from breadcrumbs.plan.judgement import judged
 
     for plugin in options["plugins"]:
         load_plugin(plugin)
@@ -114,12 +116,15 @@ def merge(sources: tuple[str, ...], output: str | None, **options: Any) -> None:
         max_memory = sizes.parse(options["max_memory"])
     shard_size = sizes.parse(options["shard_size"])
     with merging.opened(made) as plan:
+        plan = judged(plan, options["strict"])
         if options["dry_run"]:
             threads = sizes.threads(plan, options["threads"], max_memory)
             show.plan(plan, threads, as_json=options["as_json"])
             return
         assert output is not None
-        with show.progress(plan, quiet=options["quiet"] or options["as_json"]) as progress:
+        quiet = options["quiet"] or options["as_json"]
+        show.warnings(plan.warnings if not quiet else ())
+        with show.progress(plan, quiet=quiet) as progress:
             report = merging.to_files(
                 plan,
                 output,
@@ -129,6 +134,7 @@ def merge(sources: tuple[str, ...], output: str | None, **options: Any) -> None:
                 resume=options["resume"],
                 force=options["force"],
                 verify=options["verify"],
+                strict=options["strict"],
                 progress=progress,
             )
     if options["as_json"]:

@@ -32,6 +32,9 @@ _threads = click.option(
     "--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores."
 )
 _quiet = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+_strict = click.option(
+    "--strict", is_flag=True, help="Make every warning an error; change nothing then."
+)
 _param = click.option(
     "-p", "--param", "params", multiple=True, metavar="KEY=VALUE", help="Of the method. Repeatable."
 )
@@ -76,6 +79,7 @@ def init(folder: str, base: str, method: str, params: tuple[str, ...], **options
 @click.option("--only", multiple=True, metavar="GLOB", help="The only tensors to pack.")
 @fit_options("FINETUNED")
 @rename_option
+@_strict
 @_base
 @_threads
 @_quiet
@@ -94,6 +98,8 @@ def add(folder: str, name: str, source: str, **options: Any) -> None:
         settings = {key: options[key] for key in options if key not in ("quiet", "as_json")}
         if not options["quiet"]:
             settings["note"] = lambda line: show.note([line])
+        if not (options["quiet"] or options["as_json"]):
+            settings["warn"] = show.warnings
         _say(opened, opened.add(name, source, **settings).number, options)
 
 
@@ -252,6 +258,7 @@ def diff(folder: str, first: int, second: int, as_json: bool) -> None:
 @click.option("--shard-size", default="5GB", show_default=True, help="Largest file of a folder.")
 @click.option("--scratch", is_flag=True, help="From all task files, not from the running sum.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@_strict
 @_base
 @_threads
 @_quiet
@@ -275,7 +282,7 @@ def merge(folder: str, output: str, params: tuple[str, ...], **options: Any) -> 
             output,
             shard_size=sizes.parse(options["shard_size"]),
             **{key: options[key] for key in ("method", "at", "dtype", "threads")},
-            **{key: options[key] for key in ("scratch", "force")},
+            **{key: options[key] for key in ("scratch", "force", "strict")},
             **pairs(params),
         )
     if as_json:

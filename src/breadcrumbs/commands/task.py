@@ -54,6 +54,7 @@ def task() -> None:
 @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of random transforms.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@click.option("--strict", is_flag=True, help="Make every warning an error; write nothing then.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @json_option
 def pack(base: str, finetuned: str, output: str, **options: Any) -> None:
@@ -71,6 +72,7 @@ def pack(base: str, finetuned: str, output: str, **options: Any) -> None:
     breadcrumbs task pack org/base org/ft --transform none -o t1.safetensors --author "A. Author"
     """
     from breadcrumbs import merging, show, sizes
+    from breadcrumbs.plan.judgement import judged
     from breadcrumbs.recipe import Model
     from breadcrumbs.tasks import packing
 
@@ -83,6 +85,8 @@ def pack(base: str, finetuned: str, output: str, **options: Any) -> None:
     )
     quiet = options["quiet"] or options["as_json"]
     with merging.opened(made) as plan:
+        plan = judged(plan, options["strict"])
+        show.warnings(plan.warnings if not quiet else ())
         with show.progress(plan, quiet=quiet, doing="packing") as progress:
             said = packing.of(
                 plan,

@@ -19,7 +19,7 @@ class Report:
 
     bytes, base_bytes, model_bytes: of the archive, of the base's tensors, and of all models'.
     votes: by tensor, how many of its changed weights are in 0, 1, ..., T masks. notes: what is
-    right, but should be known.
+    right, but should be known. warnings: of the models, a line each.
     """
 
     path: str
@@ -33,6 +33,7 @@ class Report:
     votes: Mapping[str, Sequence[int]]
     seconds: float
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @staticmethod
     def of(
@@ -58,6 +59,7 @@ class Report:
             {t.name: votes[t.name].tolist() for t in plan.tensors if t.name in votes},
             seconds,
             plan.notes,
+            plan.warnings,
         )
 
     @property
@@ -79,6 +81,7 @@ class Report:
                 "base": self.base_bytes,
                 "models": self.model_bytes,
             },
+            "warnings": list(self.warnings),
             "bits_as_the_paper_counts": self.bits,
             "shares": {layer: shares(votes) for layer, votes in by_layer(self.votes).items()},
             "votes": dict(self.votes),

@@ -12,7 +12,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from breadcrumbs.errors import OutputError, RecipeError, suggestion
 from breadcrumbs.kernels import plain
 from breadcrumbs.parameters import written
 from breadcrumbs.plan import Plan, TensorPlan
+from breadcrumbs.plan.judgement import judged
 from breadcrumbs.preparing import look
 from breadcrumbs.recipe import Recipe
 from breadcrumbs.schedule import Task, run_tasks
@@ -70,6 +71,7 @@ def compress(
     rename: str | Sequence[str] = (),
     threads: int | None = None,
     force: bool = False,
+    strict: bool = False,
     progress: Callable[[int], None] = lambda nbytes: None,
     **parameters: Any,
 ) -> Report:
@@ -85,7 +87,8 @@ def compress(
         stored as each model has them, such as heads; so are integers that a model changed, and
         tensors that the base lacks. rename: as for `breadcrumbs.merge`.
     threads: how many work at once, all cores unless told; the file does not depend on it. force:
-        replace a file that exists. progress: called with numbers of input bytes done.
+        replace a file that exists. strict: whether warnings are errors, as for `breadcrumbs.merge`.
+        progress: called with numbers of input bytes done.
     """
     began = time.perf_counter()
     recipe = _recipe(base, models, names, method, whole, rename, parameters)
@@ -94,6 +97,7 @@ def compress(
         raise OutputError(f"{output}: an archive is one file. Give NAME.safetensors.")
     with merging.opened(recipe, [base, *models]) as plan:
         merging.check_not_input(plan, output)
+        plan = judged(replace(plan, warnings=()), strict)  # what the base lacks is stored
         compression = _Compression(plan, method, threads or sizes.available_cores(), progress)
         compression.write(output, force)
     size, seconds = output.stat().st_size, time.perf_counter() - began

@@ -62,7 +62,7 @@ def make(
             made = replace(made, copied=made.copied or "tied copy", tied=first[name])
         elif others.is_mask(tensor):
             made = replace(made, copied=made.copied or "buffer")
-        if made.copied in ("", "statistic", "not a weight"):
+        if made.copied in ("", "statistic", "not a weight", "marker"):
             _check_fit(base, models, tensor, found)
         made = _settled(made, differing, onto)
         tensors.append(replace(made, dtype=_dtype(recipe, made.target)))
@@ -227,6 +227,18 @@ def _check_fit(
     for model, other in zip(models, found, strict=True):
         if other is None:
             continue
+        if other.shape != tensor.shape and other.shape == (0,):
+            raise MismatchError(
+                f"{model.label}: tensor {tensor.name!r} is empty (shape (0,)), {base.label} has"
+                f" {tensor.shape}: an incomplete save of training with ZeRO-3. Write the model"
+                " again, for example with zero_to_fp32.py, which lies beside such checkpoints."
+            )
+        if other.shape != tensor.shape and tensor.shape == (0,):
+            raise MismatchError(
+                f"{base.label}: tensor {tensor.name!r} is empty (shape (0,)), {model.label} has"
+                f" {other.shape}: an incomplete save of training with ZeRO-3. Write the model"
+                " again, for example with zero_to_fp32.py, which lies beside such checkpoints."
+            )
         if other.shape != tensor.shape:
             raise MismatchError(
                 f"{model.label}: tensor {tensor.name!r} has shape {other.shape}, {base.label} has"

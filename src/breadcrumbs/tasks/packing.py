@@ -21,6 +21,7 @@ from breadcrumbs.engine import Engine, one_blas_thread
 from breadcrumbs.errors import MismatchError, OutputError, RecipeError
 from breadcrumbs.kernels import plain
 from breadcrumbs.plan import Plan, TensorPlan
+from breadcrumbs.plan.judgement import judged
 from breadcrumbs.schedule import Task, run_tasks
 from breadcrumbs.sink import Nowhere, SegmentReport
 from breadcrumbs.tasks import encodings, factors, writing
@@ -54,6 +55,7 @@ def pack(
     seed: int = 0,
     threads: int | None = None,
     force: bool = False,
+    strict: bool = False,
     progress: Callable[[int], None] = lambda nbytes: None,
     **parameters: Any,
 ) -> About:
@@ -64,7 +66,8 @@ def pack(
     ``tvq:bits=4``, ``tsv:rank=16``. name, base_name: of the task, and what the base is called where
     the file tells what it needs; the last parts of the paths unless given. author, license: to be
     written as they are. exclude, only, missing, extra, rename, seed, threads: as for
-    `breadcrumbs.merge`. force: replace a file. progress: called with numbers of input bytes done.
+    `breadcrumbs.merge`. force: replace a file. strict: whether warnings are errors, as there.
+    progress: called with numbers of input bytes done.
     """
     made = recipe(
         merging.label(base, "base"),
@@ -80,7 +83,7 @@ def pack(
     )
     with merging.opened(made, [base, finetuned]) as plan:
         return of(
-            plan,
+            judged(plan, strict) if strict else plan,
             output,
             encoding=encoding,
             base_name=base_name,
