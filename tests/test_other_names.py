@@ -16,6 +16,7 @@ import breadcrumbs
 from breadcrumbs.cli import main
 from breadcrumbs.errors import MismatchError, RecipeError
 from breadcrumbs.recipe import from_mapping, to_mapping
+from breadcrumbs.tasks import pack
 
 HOW = {"method": "task_arithmetic", "alpha": 0.5}
 FLAGS = ("-m", "task_arithmetic", "-p", "alpha=0.5")
@@ -150,6 +151,7 @@ def test_a_model_s_own_rules_come_first_and_must_match(tmp_path):
     rules = [f"{k}={v}" for k, v in swapped.items()]
     recipe = {"base": base, "models": [{"model": one, "rename": rules}, two], **HOW}
     recipe["parameters"] = {"alpha": recipe.pop("alpha")}
+    recipe["rename"] = ["*.attn.weight=*.attn.weight"]  # for both, but after those of ft1
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
     assert run("merge", tmp_path / "r.yaml", "-o", tmp_path / "out")[0] == 0
     assert same(load_file(tmp_path / "out" / "model.safetensors"))
@@ -157,6 +159,16 @@ def test_a_model_s_own_rules_come_first_and_must_match(tmp_path):
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
     code, text = run("merge", tmp_path / "r.yaml", "-o", tmp_path / "no")
     assert code == 1 and '"nothing.*=*" matches no tensor of' in text and "ft1" in text
+
+
+def test_rules_leave_task_files_alone(tmp_path):
+    first, second = "transformer.h.0.attn.weight", "transformer.h.1.attn.weight"
+    swap = {first: second, second: first}
+    task = tmp_path / "t.safetensors"
+    pack(BASE, TUNED[0], task, transform="none")
+    odd = named(lambda k: swap.get(k, k), TUNED[1])
+    back = [f"{k}={v}" for k, v in swap.items()]
+    assert same(breadcrumbs.merge(BASE, [task, odd], rename=back, **HOW))
 
 
 def test_refusals_of_rules():

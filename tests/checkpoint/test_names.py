@@ -112,6 +112,18 @@ def test_a_layer_is_not_taken_for_another():
     assert renames.suggestion(base, model) == ""
 
 
+def test_a_few_names_that_are_alike_say_nothing():
+    odd = {f"aux.layers.{i}.w": (4, 4) for i in range(3)} | {"aux.head.w": (4, 4)}
+    mine = {f"ema.layers.{i}.w": (4, 4) for i in range(3)} | {"ema.start.w": (4, 4)}
+    base, model = checkpoint(BASE | odd), checkpoint(BASE | mine, "ft")
+    assert names.matched(base, model) == (model, "")
+    one = (
+        checkpoint(BASE | {"model.layers.0.c.w": (4, 4)}),
+        checkpoint(BASE | {"model.layers.0.d.w": (4, 4)}, "ft"),
+    )
+    assert names.matched(*one) == (one[1], "") and renames.suggestion(*one) == ""
+
+
 def test_two_tensors_never_get_one_name():
     model = renamed(lambda k: "module." + k, lm_head__weight=(16, 8))
     assert names.matched(checkpoint(BASE), model) == (model, "")
@@ -284,9 +296,20 @@ def test_advice_for_weight_norms(back):
     assert view.tensors.keys() == base.keys()
 
 
+def test_of_two_ways_the_one_that_leads_further_is_advised():
+    layers = {f"layers.{i}.w": (4, 4) for i in range(3)}
+    mine = layers | {"embed.w": (9, 4)}
+    base = checkpoint(
+        {"a." + k: s for k, s in mine.items()} | {"b." + k: s for k, s in layers.items()}
+    )
+    assert '--rename "*=a.*"' in renames.suggestion(base, checkpoint(mine, "ft"))
+    assert renames.suggestion(base, checkpoint(layers, "ft")) == ""
+
+
+@pytest.mark.parametrize("wrapper", ["", "module."])
 @pytest.mark.parametrize("back", [False, True])
 @pytest.mark.parametrize("images", ["visual.blocks", "vision_tower.encoder.layers"])
-def test_advice_for_models_of_images_and_text(images, back):
+def test_advice_for_models_of_images_and_text(images, back, wrapper):
     """transformers before 4.52 and after, both ways, beside a projector and a head."""
     old = {"language_model." + k: s for k, s in BASE.items()}
     old |= {f"{images}.{i}.attn.q.weight": (8, 8) for i in range(4)}
@@ -300,12 +323,14 @@ def test_advice_for_models_of_images_and_text(images, back):
         for k, s in old.items()
     }
     base, model = (new, old) if back else (old, new)
+    model = {wrapper + k: s for k, s in model.items()}
     view, _ = names.matched(checkpoint(base), checkpoint(model, "ft"))
     text = renames.suggestion(checkpoint(base), view)
     rules = [renaming.parse(rule) for rule in re.findall('--rename "([^"]*)"', text)]
     view, _ = renaming.apply(rules, checkpoint(model, "ft"))
     view, _ = names.matched(checkpoint(base), view)
-    assert view.tensors.keys() == base.keys()
+    head = {"language_model.lm_head.weight"} if wrapper and not back else set()  # from module.
+    assert base.keys() - view.tensors.keys() == head
 
 
 # --- adapters ---
