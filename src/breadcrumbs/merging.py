@@ -62,7 +62,7 @@ def merge(
     """Merge fine-tuned ``models`` into one: ``base + alpha * sum of transformed task vectors``.
 
     base, models: paths, hub ids (``org/name@revision``), or mappings of names to NumPy arrays or
-        Torch tensors, such as a ``state_dict()``.
+        Torch tensors, such as a ``state_dict()`` (of a module, give that).
     method: a name that `breadcrumbs methods` lists; ``parameters`` are its parameters.
     output: a folder, or a ``.safetensors`` file, to stream the result to. Without it the result is
         returned as a dict of arrays: Torch tensors if the base is of Torch tensors, else NumPy.
@@ -149,7 +149,7 @@ def named(models: Sequence[Source], names: Sequence[str] | None = None) -> tuple
 
 def listed(models: Iterable[Source]) -> list[Source]:
     """Return models as a list; RecipeError for one alone, which would be taken for a list."""
-    if isinstance(models, str | os.PathLike | Mapping):
+    if isinstance(models, str | os.PathLike | Mapping) or hasattr(models, "state_dict"):
         raise RecipeError("models: found one model where a list belongs. Give [model].")
     return list(models)
 
@@ -169,6 +169,8 @@ def label(source: Source, otherwise: str) -> str:
     """Return how messages call a source: its path, or ``otherwise`` for arrays in memory."""
     if isinstance(source, Checkpoint):
         return source.label
+    if not isinstance(source, str | os.PathLike | Mapping):
+        raise CheckpointError(f"{otherwise}: {checkpoint.not_a_source(source)}")
     return otherwise if isinstance(source, Mapping) else os.fspath(source)
 
 
