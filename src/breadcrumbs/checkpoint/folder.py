@@ -130,9 +130,10 @@ def weight_files(names: Iterable[str], where: str) -> list[str]:
     pickles = [name for name in pickles if not _LEFTOVERS.fullmatch(name)]
     if pickles and all(map(shards.is_shard, pickles)):
         return shards.whole(pickles, where)
-    if len(pickles) == 1:
+    whole = not foreign.among(pickles)
+    if len(pickles) == 1 and whole:
         return pickles
-    if pickles and not foreign.among(pickles):
+    if pickles and whole:
         raise CheckpointError(
             f"{where}: holds several checkpoints: {listing(pickles)}. Give the path of one of them."
         )
@@ -274,7 +275,7 @@ def _joined(parts: list[Checkpoint], path: Path, label: str | None) -> Checkpoin
 
     folder = path.parent if label is not None or path.name.endswith(INDEX) else None
     metadata = parts[0].metadata if len(parts) == 1 else {}
-    keys = parts[0].keys if len(parts) == 1 else ()
+    within = parts[0].within if len(parts) == 1 else ()
     return Checkpoint(
         label or str(path),
         tensors,
@@ -282,7 +283,7 @@ def _joined(parts: list[Checkpoint], path: Path, label: str | None) -> Checkpoin
         folder=folder,
         metadata=metadata,
         close=close,
-        keys=keys,
+        within=within,
         notes=_notes(parts),
     )
 

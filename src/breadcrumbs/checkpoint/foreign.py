@@ -6,7 +6,6 @@ what to do. Nothing here is asked of a file that opens.
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import zipfile
@@ -74,14 +73,14 @@ def called(path: str | os.PathLike[str]) -> str | None:
     """
     try:
         size = os.path.getsize(path)
-        with io.open(path, "rb") as file:
+        with open(path, "rb") as file:
             head = file.read(HEAD)
             file.seek(max(0, size - TAIL))
             tail = file.read(TAIL)
     except OSError:
         return None
     if not size:
-        return "is empty, a file of 0 bytes. Download or copy it again."
+        return "has 0 bytes: it is empty. Download or copy it again."
     if not head.strip(b"\0"):
         return (
             "holds zeros where it should begin, as after a download or a copy that was cut short."
@@ -95,7 +94,7 @@ def called(path: str | os.PathLike[str]) -> str | None:
 def is_pickle(path: str | os.PathLike[str]) -> bool:
     """Whether a file begins as what `torch.save` writes does: a zip of it, or an older pickle."""
     try:
-        with io.open(path, "rb") as file:
+        with open(path, "rb") as file:
             head = file.read(2)
     except OSError:
         return False
@@ -108,7 +107,7 @@ def is_safetensors(path: str | os.PathLike[str]) -> bool:
     """Whether a file begins as a safetensors file does: a length, and a JSON object."""
     try:
         size = os.path.getsize(path)
-        with io.open(path, "rb") as file:
+        with open(path, "rb") as file:
             head = file.read(9)
     except OSError:
         return False
@@ -194,7 +193,7 @@ def _by_magic(head: bytes, tail: bytes, name: str) -> str | None:
 def _page(head: bytes, tail: bytes, name: str) -> str | None:
     """Say what a text is: a page or message of a server, in place of a file."""
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if not text or not set(head) <= _TEXT:
+    if not text or not set(head) <= _TEXT or not (text[:1] == b"<" or _is_unicode(head)):
         return None
     start, begins = text[:256].lower(), shown(text[:60].decode(errors="replace"))
     if re.match(rb"<(!doctype\s+html|html|head|body|title|script|!--)", start):
@@ -206,11 +205,19 @@ def _page(head: bytes, tail: bytes, name: str) -> str | None:
     return f"is a text, not weights ({begins}). {_AGAIN}"
 
 
+def _is_unicode(head: bytes) -> bool:
+    try:
+        head.decode()
+    except UnicodeDecodeError as error:
+        return error.start > HEAD - 4  # a letter that the end of the head cuts
+    return True
+
+
 def _protobuf(head: bytes, tail: bytes, name: str) -> str | None:
     """Know ONNX: the version of its format, 1 to 20, and then the producer, a text, or a graph."""
     named = name.endswith(".onnx")
     begins = head[:1] == b"\x08" and 1 <= head[1] <= 20 and head[2:3] in (b"\x12", b"\x3a", b"\x42")
-    if named or (begins and (head[2:3] == b"\x3a" or head[4:4 + min(head[3], 4)].isascii())):
+    if named or (begins and (head[2:3] == b"\x3a" or head[4 : 4 + min(head[3], 4)].isascii())):
         return f"is an ONNX graph. {_FROM}"
     return None
 

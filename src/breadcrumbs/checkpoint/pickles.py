@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import zipfile
-from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path, PurePosixPath
@@ -24,7 +24,7 @@ from breadcrumbs.checkpoint import foreign, wrapped
 from breadcrumbs.checkpoint.files import File
 from breadcrumbs.checkpoint.memory import open_mapping
 from breadcrumbs.checkpoint.tensors import Checkpoint, shown
-from breadcrumbs.errors import CheckpointError, MissingExtraError
+from breadcrumbs.errors import CheckpointError, MissingExtraError, printable
 
 
 def open_pickle(path: str | os.PathLike[str], pick: tuple[str, ...] = ()) -> Checkpoint:
@@ -34,7 +34,7 @@ def open_pickle(path: str | os.PathLike[str], pick: tuple[str, ...] = ()) -> Che
     """
     with File(path) as file:  # the errors of a file that cannot be read
         file.read(0, min(file.size, 1))
-    if not foreign.is_pickle(path) and (kind := foreign.called(path)):
+    if kind := foreign.called(path):
         raise CheckpointError(f"{path}: {kind}")
     content = _load(Path(path))
     if not isinstance(content, Mapping):
@@ -45,7 +45,7 @@ def open_pickle(path: str | os.PathLike[str], pick: tuple[str, ...] = ()) -> Che
     found = wrapped.find(content, str(path), pick)
     checkpoint = open_mapping(found.tensors, str(path))
     return Checkpoint(
-        str(path), checkpoint.tensors, (Path(path),), notes=found.notes, keys=found.keys
+        str(path), checkpoint.tensors, (Path(path),), notes=found.notes, within=found.keys
     )
 
 
@@ -66,12 +66,19 @@ def _load(path: Path) -> object:
     except CheckpointError:
         raise
     except Exception as error:  # a hostile pickle can make its reader raise anything
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
-            f"{path}: is not a pickle of tensors alone ({type(error).__name__}: {shown(reason)}). "
+            f"{path}: is not a pickle of tensors alone ({_reason(error)}). "
             "Save `model.state_dict()` alone; where you trust the file, from "
             "`torch.load(PATH, weights_only=False)`, which runs code that is in it."
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    """Return in a few words why Torch does not read a file; it says much more."""
+    text = str(error).strip()
+    if found := re.search(r"(GLOBAL|Trying to load unsupported GLOBAL|class) '?([\w.]+)", text):
+        return f"it holds a {printable(found[2])}"
+    return f"{type(error).__name__}: {shown((text or 'no reason').splitlines()[0])}"
 
 
 def _harmless() -> AbstractContextManager[object]:
@@ -87,9 +94,9 @@ def _harmless() -> AbstractContextManager[object]:
         from numpy.core import multiarray
     if not hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"):
         return nullcontext()  # before Torch 2.6, which takes types under other names too
-    dtypes = [type(np.dtype(code)) for code in "?bBhHiIlLqQefdFD"]
+    dtypes = [type(np.dtype(code)) for code in "?bBhHiIlLqQefdFDUS"]
     scalar, remake = multiarray.scalar, multiarray._reconstruct
-    types: list[Any] = [argparse.Namespace, defaultdict, PurePosixPath, np.dtype, np.ndarray]
+    types: list[Any] = [argparse.Namespace, PurePosixPath, np.dtype, np.ndarray]
     old = [(it, f"numpy.core.multiarray.{it.__name__}") for it in (scalar, remake)]
     paths = [(PurePosixPath, "pathlib.PosixPath"), (PurePosixPath, "pathlib._local.PosixPath")]
     return torch.serialization.safe_globals([*types, *dtypes, scalar, remake, *old, *paths])
