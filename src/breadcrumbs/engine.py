@@ -208,7 +208,8 @@ class Engine:
         for index in sorted({segment.index for segment in segments}):
             run = [segment for segment in job.segments() if segment.index == index]
             lines = aggregate.lines(self.plan.tensors[index].values)
-            if lines == "tensor" and all(segment.start % plain.PART == 0 for segment in run):
+            cut = job.dtype != np.float64 and not any(part.start % plain.PART for part in run)
+            if lines == "tensor" and cut:
                 tasks += [partial(multiply, [segment]) for segment in run]
             else:
                 tasks.append(partial(multiply, run))

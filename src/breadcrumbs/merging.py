@@ -17,6 +17,7 @@ import numpy as np
 from blake3 import blake3
 
 from breadcrumbs import automatic, card, checkpoint, engine, memory, plan, sizes
+from breadcrumbs.checkpoint.beside import module_folders
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.checkpoint.writer import Entry, Writer
 from breadcrumbs.errors import CheckpointError, MismatchError, RecipeError
@@ -268,6 +269,8 @@ def to_files(
     threads = sizes.threads(it, threads, max_memory, chosen)
     output = Path(output)
     check_not_input(it, output)
+    if it.target.folder:
+        module_folders(it.target.folder)  # which says what cannot be read, before it is too late
     stamps = _stamps(it)
     it = automatic.fixed(it, threads=threads, kernel=chosen, progress=progress)
     known = {file: c.task.hash for c in it.inputs if c.task for file in c.files}

@@ -128,9 +128,7 @@ def test_weights_under_another_name(tmp_path, new):
         with checkpoints.open(tmp_path / name) as checkpoint:
             assert checkpoint["w"].tolist() == [1, 1]
     (tmp_path / "x.safetensors").write_bytes(pickled)
-    with pytest.raises(
-        CheckpointError, match=r"pickle of Torch under .* Rename it to x\."
-    ):
+    with pytest.raises(CheckpointError, match=r"pickle of Torch under .* Rename it to x\."):
         checkpoints.open(tmp_path / "x.safetensors")
     for name in ("y", "y.bin", "y.ckpt"):
         safetensors.numpy.save_file({"w": np.ones(2)}, tmp_path / name)

@@ -228,9 +228,10 @@ def _notes(parts: list[Checkpoint]) -> tuple[str, ...]:
 
 def _check_no_keys(path: Path, pick: tuple[str, ...]) -> None:
     if pick:
+        keys = shown(wrapped.PICK.join(pick))
         raise CheckpointError(
-            f"{path}: holds tensors alone, so there is nothing under {shown(wrapped.PICK.join(pick))}"
-            f" in it. Give the path without {wrapped.PICK!r}."
+            f"{path}: holds tensors alone, so there is nothing under {keys} in it. Give"
+            f" the path without {wrapped.PICK!r}."
         )
 
 
