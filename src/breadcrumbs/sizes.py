@@ -13,9 +13,9 @@ from breadcrumbs.aggregates import Gram, Linear, Whole
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.kernels import WORTH_COMPILING, will_compile
 from breadcrumbs.plan import Plan
-from breadcrumbs.survey import ROOM, WAVE_BYTES
+from breadcrumbs.survey import BUDGET, ROOM, WAVE_BYTES
 from breadcrumbs.transforms import Chances, Fitted
-from breadcrumbs.work import ARENA, CHUNK, FUSED, GROUP, LEAST, alone
+from breadcrumbs.work import ARENA, CHUNK, FUSED, GROUP, LEAST, alone, in_rows, surveyed
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY = {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
@@ -54,12 +54,34 @@ def memory(plan: Plan, threads: int, kernel: str = "auto") -> int:
     surveyed = max(LEAST * CHUNK, ARENA // (2 * (group + 1)))
     arena = segment * 4 * (fused + 1) + segment * 2 + int(ROOM * surveyed) * group * 4
     chunks = CHUNK * (group + 1) * 4 + CHUNK * (8 + 8 + 1 + 8 + 4)
-    return _step_bytes(plan, threads) + (
+    return (_step_bytes(plan, threads) + _survey_bytes(plan, threads)) + (
         (COMPILED_BYTES if compiled else PLAIN_BYTES)
         + threads * (arena + chunks + CHUNK * 32)
         + (threads + 1) * WAVE_BYTES
         + len(plan.tensors) * 2048
     )
+
+
+def _survey_bytes(plan: Plan, threads: int) -> int:
+    """Return what the surveys of units beyond `WAVE_BYTES` hold: collected keys, and cuts.
+
+    Of each model of each chunk a cut; of those surveyed at once what a pass has counted.
+    """
+    models, units = max(1, len(plan.models)), []
+    together = 0
+    for tensor in plan.merged:
+        unit = surveyed(plan, tensor)
+        if unit == "model":
+            together += tensor.base.size
+        elif unit:
+            units.append(tensor.base.shape[-1] if unit == "row" else tensor.base.size)
+    result = 0
+    for n in [*sorted(units, reverse=True)[:threads], together]:
+        # Brackets hold this share at most; they are sorted in a copy.
+        collected = min(int(0.8 * ROOM * n) * 8, BUDGET)
+        result += max(0, 2 * collected - WAVE_BYTES)
+        result += n // CHUNK * (40 * models + 48 * min(GROUP, models) + 40)
+    return result
 
 
 def _step_bytes(plan: Plan, threads: int) -> int:
@@ -70,7 +92,8 @@ def _step_bytes(plan: Plan, threads: int) -> int:
     if not isinstance(aggregate, Whole):
         # Of each model; with the histograms of its ranks, or with its statistics.
         rows = 5 + 5 * plan.prepares + 3 * (plan.method.statistics is not None)
-        return threads * (CHUNK * 8 * (rows * models + 8) + _angle_bytes(plan, 1 + models))
+        chunk = max((t.base.shape[-1] for t in plan.merged if in_rows(plan, t)), default=CHUNK)
+        return threads * (chunk * 8 * (rows * models + 8) + _angle_bytes(plan, 1 + models))
     # Raw rows, task vectors, and about as much again for what is made of them.
     sizes = []
     for tensor in plan.merged:
