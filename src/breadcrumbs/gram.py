@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from breadcrumbs import angles
-from breadcrumbs.aggregates import Gram
+from breadcrumbs.aggregates import Gram, ordering
 from breadcrumbs.kernels import plain
 from breadcrumbs.sink import SegmentReport
 from breadcrumbs.transforms import Everything
@@ -99,7 +99,9 @@ def coefficients(it: Combining, products: np.ndarray) -> np.ndarray:
     assert isinstance(it.aggregate, Gram)
     size = products.shape[1]
     gram = np.array([math.fsum(cell) for cell in products.reshape(len(products), -1).T])
-    return it.aggregate.coefficients(gram.reshape(size, size), it.weights.tolist(), it.values)
+    return ordering.apart(it.aggregate.coefficients)(
+        gram.reshape(size, size), it.weights.tolist(), it.values
+    )
 
 
 def line_coefficients(
@@ -107,7 +109,7 @@ def line_coefficients(
 ) -> np.ndarray:
     """Return the coefficients (lines, 1 + T) of the lines of a tensor."""
     assert isinstance(it.aggregate, Gram)
-    find, weights = it.aggregate.coefficients, it.weights.tolist()
+    find, weights = ordering.apart(it.aggregate.coefficients), it.weights.tolist()
     times = scale(it, segments, cuts)
     pieces = (
         np.concatenate([base[None], it.everyone(taus)]) * times
