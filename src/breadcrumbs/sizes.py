@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import sys
@@ -10,9 +11,10 @@ from pathlib import Path
 
 from breadcrumbs import angles
 from breadcrumbs.aggregates import Gram, Linear, Whole
+from breadcrumbs.checkpoint.tensors import DTYPES
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.kernels import WORTH_COMPILING, will_compile
-from breadcrumbs.plan import Plan
+from breadcrumbs.plan import Plan, TensorPlan
 from breadcrumbs.survey import BUDGET, ROOM, WAVE_BYTES
 from breadcrumbs.transforms import Chances, Fitted
 from breadcrumbs.work import ARENA, CHUNK, FUSED, GROUP, LEAST, alone, in_rows, surveyed
@@ -94,16 +96,30 @@ def _step_bytes(plan: Plan, threads: int) -> int:
         rows = 5 + 5 * plan.prepares + 3 * (plan.method.statistics is not None)
         chunk = max((t.base.shape[-1] for t in plan.merged if in_rows(plan, t)), default=CHUNK)
         return threads * (chunk * 8 * (rows * models + 8) + _angle_bytes(plan, 1 + models))
-    # Raw rows, task vectors, and about as much again for what is made of them.
-    sizes = []
+    # Raw rows, the base and the task vectors, and what is made of them.
+    each = []
     for tensor in plan.merged:
         mine = alone(plan, tensor)
-        sizes += [mine] * min(threads, tensor.base.size // max(1, mine))
-    largest = sorted(sizes, reverse=True)[:threads]
+        need = _whole_bytes(aggregate, tensor, models, mine)
+        each += [need] * min(threads, tensor.base.size // max(1, mine))
     # An array of statistics at a time, the sum of them, and as much to solve with.
     arrays = [max((a.size for a in t.statistics if a), default=0) for t in plan.merged]
     given = sum(sorted(arrays, reverse=True)[:threads]) * 8 * 5
-    return sum(largest) * (models + 1) * (8 + 8 + 4) + given
+    return sum(sorted(each, reverse=True)[:threads]) + given
+
+
+def _whole_bytes(aggregate: Whole, tensor: TensorPlan, models: int, held: int) -> int:
+    """Return what an aggregate of the whole tensor holds, from its rows to what is written.
+
+    held: entries of the tensor that are there at once.
+    """
+    shape = aggregate.each(tensor.name, tensor.base.shape, tensor.values)
+    size = math.prod(shape)
+    raw = max(DTYPES[one.dtype].itemsize for one in (tensor.base, *filter(None, tensor.models)))
+    # The step, and its sum with the base; of one matrix of several, a copy of the task vectors.
+    work = max(aggregate.memory(shape, models) + held, 4.0 * held)
+    work += models * size if size < held else 0
+    return held * (models + 1) * (8 + raw) + int(8 * work)
 
 
 def _angle_bytes(plan: Plan, size: int) -> int:

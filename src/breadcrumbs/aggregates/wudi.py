@@ -91,6 +91,15 @@ def wudi(taus: np.ndarray, values: Values) -> np.ndarray:
     return matrix
 
 
+def _memory(shape: tuple[int, ...], models: int) -> float:
+    """Return the `Whole.memory`, as measured: Adam's, and A with what is added to it."""
+    if len(shape) < 2:
+        return 2.0 * math.prod(shape)
+    columns = shape[-1]
+    square = 0 if 2 * models * shape[-2] < columns else 2 * columns**2
+    return 7.5 * math.prod(shape) + square
+
+
 WUDI = Whole(
     combine=of_matrices(wudi),
     each=each,
@@ -100,5 +109,6 @@ WUDI = Whole(
         "stack": STACK,
         "alpha": Real(1.0, "factor of the merged task vector"),
     },
+    memory=_memory,
     svds="none; one product (m x n) (n x n), or fewer of thin ones, for each step",
 )
