@@ -82,7 +82,7 @@ class Survey:
             bracket = [int(key) for key in self.sampled[t][0]]
             for end in (0, 1):
                 low, stop = bracket[2 * end : 2 * end + 2]
-                if low < stop:
+                if low < stop and 0 < self.job.ranks[t][end] < self.n:
                     found[t, end] = survey.Histogram.empty(low, stop)
 
         def count(segment: Segment) -> None:
@@ -99,9 +99,10 @@ class Survey:
         def then() -> list[Task]:
             for t in models:
                 bracket, number = self.sampled[t][0].copy(), 0
-                for end in (0, 1):
-                    if (t, end) in found:
-                        rank = self.job.ranks[t][end]
+                for end, rank in enumerate(self.job.ranks[t]):
+                    if not 0 < rank < self.n:
+                        bracket[2 * end : 2 * end + 2] = survey.NOTHING
+                    elif (t, end) in found:
                         low, stop, inside = found[t, end].narrowed(rank, self.n, self.keys.itemsize)
                         bracket[2 * end : 2 * end + 2] = low, stop
                         number += inside if low < stop else 0
