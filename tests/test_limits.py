@@ -122,6 +122,9 @@ def test_a_model_ranked_as_a_whole_says_what_it_takes():
     need = sizes.memory(plan, 1)
     entries = 1724 * 8192 * 28_672
     cuts = entries // work.CHUNK * 8 * 5 * 2
+    assert sizes.budget(plan, 1, None) == survey.BUDGET
+    assert sizes.budget(plan, 1, need - survey.BUDGET) < survey.BUDGET
+    assert sizes.budget(plan, 1, 10**6) == survey.LEAST_BUDGET
     assert cuts + 2 * survey.BUDGET < need < 3e9
     with pytest.raises(RecipeError, match=r"--max-memory 300 MB: this merge needs about"):
         sizes.threads(plan, 1, 300 * 10**6)

@@ -49,6 +49,7 @@ def fixed(
     threads: int = 1,
     kernel: str = "auto",
     progress: Callable[[int], None] = lambda nbytes: None,
+    budget: int | None = None,
 ) -> Plan:
     """Return the plan with a number for alpha where it says `auto`; the same plan if it does not.
 
@@ -65,7 +66,7 @@ def fixed(
         )
     measured = replace(_with(plan, 1.0), tensors=tuple(map(_measured, asked)))
     sink = Products(measured)
-    engine.run(measured, sink, threads=threads, kernel=kernel, progress=progress)
+    engine.run(measured, sink, threads=threads, kernel=kernel, progress=progress, budget=budget)
     return _with(plan, sink.alpha)
 
 

@@ -272,7 +272,8 @@ def to_files(
     if it.target.folder:
         module_folders(it.target.folder)  # which says what cannot be read, before it is too late
     stamps = _stamps(it)
-    it = automatic.fixed(it, threads=threads, kernel=chosen, progress=progress)
+    budget = sizes.budget(it, threads, max_memory, chosen)
+    it = automatic.fixed(it, threads=threads, kernel=chosen, progress=progress, budget=budget)
     known = {file: c.task.hash for c in it.inputs if c.task for file in c.files}
     digests = FileDigests(tuple(dict.fromkeys(f for c in it.inputs for f in c.files)), known)
     metadata = {"format": "pt", "breadcrumbs": _provenance(it, digests, choice)}
@@ -294,6 +295,7 @@ def to_files(
             progress=progress,
             digests=digests,
             kind=kind,
+            budget=budget,
         )
         _check_unchanged(stamps, _stamps(it))
         if verify:

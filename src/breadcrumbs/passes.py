@@ -48,6 +48,7 @@ class Survey:
             ]
         )
         self.tallies: dict[int, survey.Tally] = {}
+        self.budget = survey.BUDGET if engine.budget is None else engine.budget
         self._lock = threading.Lock()
 
     def start(self, then: Callable[[np.ndarray], list[Task]]) -> list[Task]:
@@ -73,7 +74,7 @@ class Survey:
 
     def _is_wide(self, t: int) -> bool:
         """Whether more keys lie in the brackets of a model than are collected."""
-        return self.sampled[t][1] * self.keys.itemsize > survey.BUDGET / 2
+        return self.sampled[t][1] * self.keys.itemsize > self.budget / 2
 
     def _narrow(self, models: list[int]) -> list[Task]:
         """Return the tasks of a pass that narrows the brackets of models by histograms."""
@@ -113,7 +114,7 @@ class Survey:
 
     def _pass(self, brackets: dict[int, np.ndarray]) -> list[Task]:
         for t, bracket in brackets.items():
-            self.tallies[t] = survey.Tally.empty(bracket, self.chunks, self.n)
+            self.tallies[t] = survey.Tally.empty(bracket, self.chunks, self.n, self.budget)
         models = list(brackets)
         groups = [models[i : i + GROUP] for i in range(0, len(models), GROUP)]
         tallies = [

@@ -15,7 +15,7 @@ from breadcrumbs.checkpoint.tensors import DTYPES
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.kernels import WORTH_COMPILING, will_compile
 from breadcrumbs.plan import Plan, TensorPlan
-from breadcrumbs.survey import BUDGET, ROOM, WAVE_BYTES
+from breadcrumbs.survey import BUDGET, LEAST_BUDGET, ROOM, WAVE_BYTES
 from breadcrumbs.transforms import Chances, Fitted
 from breadcrumbs.work import ARENA, CHUNK, FUSED, GROUP, LEAST, alone, in_rows, surveyed
 
@@ -47,8 +47,11 @@ def human(nbytes: float) -> str:
     raise AssertionError
 
 
-def memory(plan: Plan, threads: int, kernel: str = "auto") -> int:
-    """Return an upper estimate of the resident bytes of a streamed merge."""
+def memory(plan: Plan, threads: int, kernel: str = "auto", budget: int = BUDGET) -> int:
+    """Return an upper estimate of the resident bytes of a streamed merge.
+
+    budget: bytes of keys that a survey collects of a model at most.
+    """
     compiled = kernel == "compiled" or (kernel == "auto" and plan.entries >= WORTH_COMPILING)
     group = min(GROUP, max(1, len(plan.models)))
     fused = min(FUSED, max(1, len(plan.models)))
@@ -56,7 +59,7 @@ def memory(plan: Plan, threads: int, kernel: str = "auto") -> int:
     surveyed = max(LEAST * CHUNK, ARENA // (2 * (group + 1)))
     arena = segment * 4 * (fused + 1) + segment * 2 + int(ROOM * surveyed) * group * 4
     chunks = CHUNK * (group + 1) * 4 + CHUNK * (8 + 8 + 1 + 8 + 4)
-    return (_step_bytes(plan, threads) + _survey_bytes(plan, threads)) + (
+    return (_step_bytes(plan, threads) + _survey_bytes(plan, threads, budget)) + (
         (COMPILED_BYTES if compiled else PLAIN_BYTES)
         + threads * (arena + chunks + CHUNK * 32)
         + (threads + 1) * WAVE_BYTES
@@ -64,7 +67,7 @@ def memory(plan: Plan, threads: int, kernel: str = "auto") -> int:
     )
 
 
-def _survey_bytes(plan: Plan, threads: int) -> int:
+def _survey_bytes(plan: Plan, threads: int, budget: int) -> int:
     """Return what the surveys of units beyond `WAVE_BYTES` hold: collected keys, and cuts.
 
     Of each model of each chunk a cut; of those surveyed at once what a pass has counted.
@@ -80,7 +83,7 @@ def _survey_bytes(plan: Plan, threads: int) -> int:
     result = 0
     for n in [*sorted(units, reverse=True)[:threads], together]:
         # Brackets hold this share at most; they are sorted in a copy.
-        collected = min(int(0.8 * ROOM * n) * 8, BUDGET)
+        collected = min(int(0.8 * ROOM * n) * 8, budget)
         result += max(0, 2 * collected - WAVE_BYTES)
         result += n // CHUNK * (40 * models + 48 * min(GROUP, models) + 40)
     return result
@@ -141,9 +144,9 @@ def threads(plan: Plan, wanted: int | None, max_memory: int | None, kernel: str 
     number = wanted or available_cores()
     if max_memory is None:
         return number
-    while number > 1 and memory(plan, number, kernel) > max_memory:
+    while number > 1 and memory(plan, number, kernel, LEAST_BUDGET) > max_memory:
         number -= 1
-    least = memory(plan, number, kernel)
+    least = memory(plan, number, kernel, LEAST_BUDGET)
     if least > max_memory:
         raise RecipeError(
             f"--max-memory {human(max_memory)}: this merge needs about {human(least)} with one"
@@ -152,11 +155,21 @@ def threads(plan: Plan, wanted: int | None, max_memory: int | None, kernel: str 
     return number
 
 
+def budget(plan: Plan, threads: int, max_memory: int | None, kernel: str = "auto") -> int:
+    """Return how many bytes of keys a survey may collect of a model, as far as memory allows."""
+    if max_memory is None:
+        return BUDGET
+    spare = max_memory - memory(plan, threads, kernel, LEAST_BUDGET)
+    return max(LEAST_BUDGET, min(BUDGET, LEAST_BUDGET + spare // (2 * (threads + 1))))
+
+
 def kernel(plan: Plan, wanted: str, max_memory: int | None) -> str:
     """Return ``wanted``, but ``plain`` where ``auto`` would compile kernels beyond the memory."""
     if wanted != "auto" or max_memory is None or not will_compile(plan.entries):
         return wanted
-    return "plain" if memory(plan, 1) + COMPILING_BYTES > max_memory else wanted
+    return (
+        "plain" if memory(plan, 1, budget=LEAST_BUDGET) + COMPILING_BYTES > max_memory else wanted
+    )
 
 
 def available_cores() -> int:

@@ -30,8 +30,9 @@ SPARE = 64
 #: Collected keys of all models of one pass over a unit, bytes, about; more models take more passes.
 WAVE_BYTES = 8 << 20
 #: Collected keys of one model, bytes: room for as many, and brackets are narrowed by histograms, in
-#: passes of their own, until they hold half of that.
+#: passes of their own, until they hold half of that. Where memory is short, down to the least.
 BUDGET = 64 << 20
+LEAST_BUDGET = WAVE_BYTES // 2
 #: Bins of such a histogram.
 BINS = 1 << 14
 #: The bracket of a rank that is not asked for.
@@ -130,11 +131,11 @@ class Tally:
     overflow: bool = False
 
     @staticmethod
-    def empty(bracket: np.ndarray, chunks: int, n: int) -> Tally:
+    def empty(bracket: np.ndarray, chunks: int, n: int, budget: int) -> Tally:
         """Return a tally of nothing yet, for a unit of ``n`` entries in ``chunks``."""
         numbers = np.zeros((6, chunks), np.int64)
         collects = bracket[0] < bracket[1] or bracket[2] < bracket[3]
-        most = min(room(n), BUDGET // bracket.itemsize)
+        most = min(room(n), budget // bracket.itemsize)
         kept = mapped(most if collects else 0, bracket.dtype)
         return Tally(bracket, numbers[:4].T, numbers[4], numbers[5], kept)
 
