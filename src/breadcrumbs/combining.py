@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from breadcrumbs import electing, gram, plan_statistics
-from breadcrumbs.aggregates import Elementwise, Entries, Gram, Linear, Whole
+from breadcrumbs.aggregates import Elementwise, Entries, Gram, Linear, Whole, ordering
 from breadcrumbs.ballot import Ballot, Polling
 from breadcrumbs.checkpoint.tensors import DTYPES
 from breadcrumbs.errors import MismatchError
@@ -141,11 +141,15 @@ class Combining(Reading):
         size, found = math.prod(shape), np.empty(base.size)
         for at in range(0, base.size, size):
             part = slice(at, at + size)
-            given: list[Any] = [base[part].reshape(shape), taus[:, part].reshape(-1, *shape)]
-            given += [self.weights.tolist(), self.unscaled]
+            mine, order = taus[:, part], list(range(len(taus)))
+            if not self.aggregate.ordered and len(taus) > 1:  # else sums over models would differ
+                order = ordering.by_content(mine, self.weights)
+                ordering.permute(mine, order)
+            given: list[Any] = [base[part].reshape(shape), mine.reshape(-1, *shape)]
+            given += [self.weights[order].tolist(), self.unscaled]
             if self.aggregate.statistics is not None:
-                plan = self.engine.plan
-                given.append(plan_statistics.read_whole(plan, self.tensor, t) for t in self.all)
+                plan, who = self.engine.plan, [self.all[t] for t in order]
+                given.append(plan_statistics.read_whole(plan, self.tensor, t) for t in who)
             found[part] = self._found(self.aggregate.combine(*given), shape)
         bad = np.concatenate(untouched)
         self.add(segment.index, segment.start, base, found, bad, report)

@@ -49,6 +49,8 @@ class Engine:
     kernel: str = "auto"
     progress: Callable[[int], None] = lambda nbytes: None
     digests: FileDigests | None = None
+    #: Bytes of keys that a survey collects of a model at most, `survey.BUDGET` unless told.
+    budget: int | None = None
     #: Where the steps go before their factor, if they are to be kept.
     steps: Steps | None = None
     reports: list[TensorReport] = field(init=False)
@@ -208,7 +210,8 @@ class Engine:
         for index in sorted({segment.index for segment in segments}):
             run = [segment for segment in job.segments() if segment.index == index]
             lines = aggregate.lines(self.plan.tensors[index].values)
-            if lines == "tensor" and all(segment.start % plain.PART == 0 for segment in run):
+            cut = job.dtype != np.float64 and not any(part.start % plain.PART for part in run)
+            if lines == "tensor" and cut:
                 tasks += [partial(multiply, [segment]) for segment in run]
             else:
                 tasks.append(partial(multiply, run))
@@ -344,15 +347,16 @@ def run(
     digests: FileDigests | None = None,
     steps: Steps | None = None,
     kind: Callable[..., Engine] = Engine,
+    budget: int | None = None,
 ) -> list[TensorReport]:
     """Carry out ``plan`` and return what was done to each tensor.
 
     threads: how many work at once; the bits of the result do not depend on it.
     kernel: see `kernels.choose`. progress: called with numbers of input bytes done.
     digests: of the input files, to be found on the way. steps: where to keep the steps. kind: makes
-    the engine.
+    the engine. budget: bytes of keys that a survey collects of a model at most.
     """
-    engine = kind(plan, sink, kernel, progress, digests, steps)
+    engine = kind(plan, sink, kernel, progress, digests, steps=steps, budget=budget)
     tasks = _spread(engine.tasks(), digests.tasks() if digests else [])
     with one_blas_thread() if isinstance(plan.method.aggregate, Whole) else nullcontext():
         run_tasks(tasks, threads, engine.stop)

@@ -17,6 +17,7 @@ import numpy as np
 from blake3 import blake3
 
 from breadcrumbs import automatic, card, checkpoint, engine, memory, plan, sizes
+from breadcrumbs.checkpoint.beside import module_folders
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.checkpoint.writer import Entry, Writer
 from breadcrumbs.errors import CheckpointError, MismatchError, RecipeError
@@ -62,7 +63,7 @@ def merge(
     """Merge fine-tuned ``models`` into one: ``base + alpha * sum of transformed task vectors``.
 
     base, models: paths, hub ids (``org/name@revision``), or mappings of names to NumPy arrays or
-        Torch tensors, such as a ``state_dict()``.
+        Torch tensors, such as a ``state_dict()`` (of a module, give that).
     method: a name that `breadcrumbs methods` lists; ``parameters`` are its parameters.
     output: a folder, or a ``.safetensors`` file, to stream the result to. Without it the result is
         returned as a dict of arrays: Torch tensors if the base is of Torch tensors, else NumPy.
@@ -149,7 +150,7 @@ def named(models: Sequence[Source], names: Sequence[str] | None = None) -> tuple
 
 def listed(models: Iterable[Source]) -> list[Source]:
     """Return models as a list; RecipeError for one alone, which would be taken for a list."""
-    if isinstance(models, str | os.PathLike | Mapping):
+    if isinstance(models, str | os.PathLike | Mapping) or hasattr(models, "state_dict"):
         raise RecipeError("models: found one model where a list belongs. Give [model].")
     return list(models)
 
@@ -169,6 +170,8 @@ def label(source: Source, otherwise: str) -> str:
     """Return how messages call a source: its path, or ``otherwise`` for arrays in memory."""
     if isinstance(source, Checkpoint):
         return source.label
+    if not isinstance(source, str | os.PathLike | Mapping):
+        raise CheckpointError(f"{otherwise}: {checkpoint.not_a_source(source)}")
     return otherwise if isinstance(source, Mapping) else os.fspath(source)
 
 
@@ -266,8 +269,11 @@ def to_files(
     threads = sizes.threads(it, threads, max_memory, chosen)
     output = Path(output)
     check_not_input(it, output)
+    if it.target.folder:
+        module_folders(it.target.folder)  # which says what cannot be read, before it is too late
     stamps = _stamps(it)
-    it = automatic.fixed(it, threads=threads, kernel=chosen, progress=progress)
+    budget = sizes.budget(it, threads, max_memory, chosen)
+    it = automatic.fixed(it, threads=threads, kernel=chosen, progress=progress, budget=budget)
     known = {file: c.task.hash for c in it.inputs if c.task for file in c.files}
     digests = FileDigests(tuple(dict.fromkeys(f for c in it.inputs for f in c.files)), known)
     metadata = {"format": "pt", "breadcrumbs": _provenance(it, digests, choice)}
@@ -289,6 +295,7 @@ def to_files(
             progress=progress,
             digests=digests,
             kind=kind,
+            budget=budget,
         )
         _check_unchanged(stamps, _stamps(it))
         if verify:

@@ -5,6 +5,7 @@ Parsing a recipe opens no weights. docs/recipe.md specifies the format on one pa
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,15 @@ from breadcrumbs import methods
 from breadcrumbs.checkpoint import renaming, stack
 from breadcrumbs.declared import RECIPE, kind
 from breadcrumbs.errors import RecipeError, suggestion
-from breadcrumbs.parameters import decimal, written
+from breadcrumbs.parameters import (
+    Fraction,
+    Fractions,
+    Integer,
+    Parameter,
+    Real,
+    decimal,
+    written,
+)
 
 #: Output dtypes: the name in a recipe -> the name in a safetensors file.
 OUTPUT_DTYPES = {
@@ -327,14 +336,15 @@ def to_mapping(recipe: Recipe, *, complete: bool = False) -> dict[str, Any]:
 
     complete: with every parameter of the method, also those at their defaults.
     """
-    given = dict(recipe.parameters)
-    parameters = methods.get(recipe.method).stated(given) if complete else given
+    given, method = dict(recipe.parameters), methods.get(recipe.method)
+    parameters = method.stated(given) if complete else given
+    declared = method.parameters
     data: dict[str, Any] = {
         "base": recipe.base,
-        "models": [_model_entry(model) for model in recipe.models],
+        "models": [_model_entry(model, declared) for model in recipe.models],
         "method": recipe.method,
-        "parameters": _plain(parameters),
-        "overrides": [_override_entry(override) for override in recipe.overrides],
+        "parameters": _plain(parameters, declared),
+        "overrides": [_override_entry(override, declared) for override in recipe.overrides],
     }
     for name, spec in Recipe.__dataclass_fields__.items():
         value = getattr(recipe, name)
@@ -345,7 +355,7 @@ def to_mapping(recipe: Recipe, *, complete: bool = False) -> dict[str, Any]:
     }
 
 
-def _model_entry(model: Model) -> Any:
+def _model_entry(model: Model, declared: Mapping[str, Parameter]) -> Any:
     entry: dict[str, Any] = {"model": model.path}
     if model.weight != 1.0:
         entry["weight"] = model.weight
@@ -354,21 +364,31 @@ def _model_entry(model: Model) -> Any:
     if model.statistics is not None:
         entry["statistics"] = model.statistics
     if model.parameters:
-        entry["parameters"] = _plain(model.parameters)
+        entry["parameters"] = _plain(model.parameters, declared)
     if model.rename:
         entry["rename"] = list(model.rename)
     return entry if len(entry) > 1 else model.path
 
 
-def _override_entry(override: Override) -> dict[str, Any]:
+def _override_entry(override: Override, declared: Mapping[str, Parameter]) -> dict[str, Any]:
     model = {"model": override.model} if override.model else {}
     weight = {} if override.weight is None else {"weight": override.weight}
-    return {"tensors": override.tensors, **model, **weight, **_plain(override.parameters)}
+    return {"tensors": override.tensors, **model, **weight, **_plain(override.parameters, declared)}
 
 
-def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters as plain data."""
-    return {key: written(value) for key, value in parameters.items()}
+_NUMBERS = Fraction | Fractions | Real | Integer
+
+
+def _plain(parameters: Mapping[str, Any], declared: Mapping[str, Parameter]) -> dict[str, Any]:
+    """Return parameters as plain data: a number as one, also where a flag gave it as text."""
+    plain = {}
+    for key, value in parameters.items():
+        parameter = declared.get(key)
+        if isinstance(value, str) and isinstance(parameter, _NUMBERS):
+            with contextlib.suppress(ValueError):  # the plan says what is wrong with it
+                value = parameter.parse(value)
+        plain[key] = written(value)
+    return plain
 
 
 def to_yaml(recipe: Recipe, *, complete: bool = False) -> str:

@@ -17,7 +17,6 @@ import numpy as np
 
 from breadcrumbs.aggregates import Gram, Whole
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
-from breadcrumbs.errors import RecipeError
 from breadcrumbs.plan import Plan, TensorPlan
 from breadcrumbs.tasks.about import BLOCK
 from breadcrumbs.transforms import Band, Chances
@@ -60,7 +59,8 @@ class Segment:
 class Job:
     """Pieces that are ranked together, or, where ``survey`` is false, need nothing first.
 
-    unit: entries ranked together; a divisor of every chunk but the last if there is no survey.
+    unit: entries ranked together; a divisor of every chunk but the last if there is no survey, so
+    that a chunk is a row, however long, where the whole tensor is looked at.
     ranks: of each model, ``(first, last)``: the ranks ``first < rank <= last`` of a unit stay; of
     bands only.
     dtype: raw dtype that all its tensors are read as.
@@ -122,14 +122,7 @@ def jobs(plan: Plan) -> list[Job]:
         elif _granularity(transform, tensor) == "model":
             together.append(Piece(index, 0, n))
         else:
-            found = list(_tensor_jobs(plan, transform, tensor, index, rows))
-            looks = isinstance(plan.method.aggregate, Whole | Gram) or rescaled(tensor)
-            if len(found) > 1 and looks:
-                raise RecipeError(
-                    f"tensor {tensor.name!r}: rows of {found[0].unit} entries cannot be ranked one"
-                    " by one where the whole tensor is looked at. Use granularity tensor."
-                )
-            result.extend(found)
+            result.extend(_tensor_jobs(plan, transform, tensor, index, rows))
     if together:
         together.sort(key=lambda piece: plan.tensors[piece.index].name)
         n = sum(piece.stop for piece in together)
@@ -173,12 +166,32 @@ def _tensor_jobs(
     unit = shape[-1] if by_row and shape else n
     ranks = _ranks(transform, unit, tensor)
     dtype = _dtype([tensor])
-    if unit <= CHUNK:
+    if unit <= CHUNK or in_rows(plan, tensor):
         yield Job((Piece(index, 0, n),), unit, ranks, dtype, rows, survey=False, whole=whole)
         return
     for start in range(0, n, unit):
         piece = Piece(index, start, start + unit)
         yield Job((piece,), unit, ranks, dtype, rows, survey=True, whole=whole)
+
+
+def in_rows(plan: Plan, tensor: TensorPlan) -> bool:
+    """Return whether a chunk is a row, however long: ranked by itself, where all are looked at."""
+    transform, shape = plan.method.transform, tensor.base.shape
+    looks = isinstance(plan.method.aggregate, Whole | Gram) or rescaled(tensor)
+    if not looks or not isinstance(transform, Band) or not shape or shape[-1] <= CHUNK:
+        return False
+    return tensor.base.size > shape[-1] and _granularity(transform, tensor) == "row"
+
+
+def surveyed(plan: Plan, tensor: TensorPlan) -> str:
+    """Return what unit larger than a chunk is surveyed: ``tensor``, ``row``, ``model`` or none."""
+    transform, n = plan.method.transform, tensor.base.size
+    if not n or tensor.copied or not isinstance(transform, Band) or in_rows(plan, tensor):
+        return ""
+    unit = _granularity(transform, tensor)
+    if unit == "row" and tensor.base.shape:
+        n = tensor.base.shape[-1]
+    return unit if unit == "model" or n > CHUNK else ""
 
 
 def rescaled(tensor: TensorPlan) -> bool:

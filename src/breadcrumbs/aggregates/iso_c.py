@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from breadcrumbs.aggregates import Whole
-from breadcrumbs.aggregates.matrices import STACK, each, of_matrices, triplets
+from breadcrumbs.aggregates.matrices import STACK, each, of_matrices, of_svd, triplets
 from breadcrumbs.parameters import Real, Values
 
 
@@ -32,4 +32,5 @@ ISO_C = Whole(
         "alpha": Real(1.0, "factor of the merged task vector"),
     },
     svds="1",
+    memory=of_svd(4.5, 5.5),
 )

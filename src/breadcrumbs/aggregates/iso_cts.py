@@ -12,7 +12,16 @@ from fractions import Fraction as Ratio
 import numpy as np
 
 from breadcrumbs.aggregates import Whole
-from breadcrumbs.aggregates.matrices import EPS, STACK, each, leading, of_matrices, polar, together
+from breadcrumbs.aggregates.matrices import (
+    EPS,
+    STACK,
+    each,
+    leading,
+    of_matrices,
+    of_svd,
+    polar,
+    together,
+)
 from breadcrumbs.parameters import Fraction, Real, Values, count
 
 
@@ -59,4 +68,5 @@ ISO_CTS = Whole(
         "alpha": Real(1.0, "factor of the merged task vector"),
     },
     svds="T + 3",
+    memory=of_svd(6, 8),
 )

@@ -7,6 +7,7 @@ where the published programs return what their LAPACK happens to put there.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 
@@ -91,6 +92,21 @@ def of_matrices(
         return step(taus, values) if base.ndim == 2 else taus.sum(axis=0) / len(taus)
 
     return combine
+
+
+def of_svd(products: float, square: float) -> Callable[[tuple[int, ...], int], float]:
+    """Return the `Whole.memory` of a step by decompositions, as measured.
+
+    products: of a matrix m x n, in units of m n; square: of ``min(m, n)`` squared. Other tensors
+    take the sum.
+    """
+
+    def memory(shape: tuple[int, ...], models: int) -> float:
+        if len(shape) < 2:
+            return 2.0 * math.prod(shape)
+        return products * math.prod(shape) + square * min(shape[-2:]) ** 2
+
+    return memory
 
 
 def svd(matrix: np.ndarray) -> Triplets:

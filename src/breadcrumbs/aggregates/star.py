@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from breadcrumbs.aggregates import Whole
-from breadcrumbs.aggregates.matrices import STACK, each, of_matrices, triplets
+from breadcrumbs.aggregates.matrices import STACK, each, of_matrices, of_svd, triplets
 from breadcrumbs.parameters import Fraction, Real, Values
 
 
@@ -46,4 +46,5 @@ STAR = Whole(
         "alpha": Real(1.0, "factor of the merged task vector"),
     },
     svds="T",
+    memory=of_svd(4.5, 5.5),
 )

@@ -122,6 +122,8 @@ class Checkpoint(Mapping[str, np.ndarray]):
     task: the `tasks.TaskFile` that it is read from, if it is one.
     untied: names of tensors that are written apart from what the base ties them to, by name.
     called: what tensors are called in the files, those that have another name here.
+    within: the keys under which its tensors lie in a file of other things too.
+    notes: what was chosen when it was opened, a line each, for the user.
     """
 
     label: str
@@ -136,6 +138,8 @@ class Checkpoint(Mapping[str, np.ndarray]):
     task: Any = field(default=None, repr=False, compare=False)
     untied: Mapping[str, str] = field(default_factory=dict, compare=False)
     called: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    within: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.tensors[name].read()

@@ -194,7 +194,7 @@ def _check_number(method: Method, models: Sequence[Checkpoint]) -> None:
 
 def _identity(checkpoint: Checkpoint) -> tuple:
     """Return what two checkpoints have in common that are one."""
-    return checkpoint.files, checkpoint.layers
+    return checkpoint.files, checkpoint.layers, checkpoint.within
 
 
 def _same_models(recipe: Recipe, base: Checkpoint, models: Sequence[Checkpoint]) -> list[str]:
