@@ -77,11 +77,23 @@ def test_rows_over_the_chunk_as_it_is(tmp_path):
 # --- memory that is told before it is taken ------------------------------------------------------
 
 
+class Pattern:
+    """Bytes that are made of a name, however many."""
+
+    def __init__(self, name: str):
+        self.unit = name.encode().ljust(16, b".")
+
+    def read_into(self, start: int, out: memoryview) -> None:
+        """Fill ``out``; no two names have the same bytes."""
+        many = self.unit * (len(out) // 16 + 2)
+        out[:] = many[start % 16 : start % 16 + len(out)]
+
+
 def planned(shapes: dict[str, tuple[int, ...]], method: str, models: int = 2, **values: Any):
     """Return the plan of a merge of tensors that hold nothing."""
 
     def checkpoint(label: str) -> Checkpoint:
-        tensors = {n: Tensor(n, "BF16", s, None) for n, s in shapes.items()}  # type: ignore
+        tensors = {n: Tensor(n, "BF16", s, Pattern(n)) for n, s in shapes.items()}
         return Checkpoint(label, tensors)
 
     names = tuple(f"model {i}" for i in range(models))

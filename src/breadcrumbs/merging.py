@@ -218,7 +218,8 @@ def planned(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Plan:
         recipe, base, models[:number], onto, models[number:]
     )
     made = plan.make(recipe, base, models, onto, statistics)
-    return replace(made, notes=(*notes, *made.notes))
+    said = [f"{it.label}: {note}" for it in checkpoints for note in it.notes]
+    return replace(made, notes=(*said, *notes, *made.notes))
 
 
 def to_arrays(
