@@ -10,9 +10,12 @@ from pathlib import Path
 
 from breadcrumbs import angles
 from breadcrumbs.aggregates import Gram, Linear, Whole
+from breadcrumbs.checkpoint.quantised.experts import BANDS_BYTES
+from breadcrumbs.checkpoint.quantised.layouts import BLOCK
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.kernels import WORTH_COMPILING, will_compile
 from breadcrumbs.plan import Plan
+from breadcrumbs.recipe import SAME
 from breadcrumbs.survey import ROOM, WAVE_BYTES
 from breadcrumbs.transforms import Chances, Fitted
 from breadcrumbs.work import ARENA, CHUNK, FUSED, GROUP, LEAST, alone
@@ -54,12 +57,25 @@ def memory(plan: Plan, threads: int, kernel: str = "auto") -> int:
     surveyed = max(LEAST * CHUNK, ARENA // (2 * (group + 1)))
     arena = segment * 4 * (fused + 1) + segment * 2 + int(ROOM * surveyed) * group * 4
     chunks = CHUNK * (group + 1) * 4 + CHUNK * (8 + 8 + 1 + 8 + 4)
-    return _step_bytes(plan, threads) + (
-        (COMPILED_BYTES if compiled else PLAIN_BYTES)
-        + threads * (arena + chunks + CHUNK * 32)
-        + (threads + 1) * WAVE_BYTES
-        + len(plan.tensors) * 2048
+    return (
+        _step_bytes(plan, threads)
+        + _quantised_bytes(plan, threads)
+        + (
+            (COMPILED_BYTES if compiled else PLAIN_BYTES)
+            + threads * (arena + chunks + CHUNK * 32)
+            + (threads + 1) * WAVE_BYTES
+            + len(plan.tensors) * 2048
+        )
     )
+
+
+def _quantised_bytes(plan: Plan, threads: int) -> int:
+    """Return what quantised weights take: bands of experts, and blocks that are written again."""
+    bands = sum("MXFP4" in source.quantised for source in plan.sources) * BANDS_BYTES
+    if plan.recipe.dtype != SAME:
+        return bands
+    widest = max((t.base.shape[-1] for t in plan.tensors if t.target.layout), default=0)
+    return bands + threads * widest * BLOCK[0] * (4 + 2 + len(plan.models) + 1 + 4)
 
 
 def _step_bytes(plan: Plan, threads: int) -> int:

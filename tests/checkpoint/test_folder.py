@@ -101,7 +101,7 @@ FILES = {
         ["a.safetensors.index.json", "b.safetensors.index.json", "a-1.safetensors"],
         "'a.safetensors.index.json', 'b.safetensors.index.json'",
     ),
-    "other formats": (["model.gguf", "tf_model.h5"], "Found 'model.gguf', 'tf_model.h5'"),
+    "other formats": (["model.onnx", "tf_model.h5"], "Found 'model.onnx', 'tf_model.h5'"),
     "pickles of other things": (["optimizer.pt", "training_args.bin"], "holds no model.safeten"),
     "nothing": ([], "It has no files"),
 }

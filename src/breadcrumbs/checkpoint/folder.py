@@ -24,6 +24,7 @@ from pathlib import Path
 
 from breadcrumbs.checkpoint.files import File
 from breadcrumbs.checkpoint.pickles import open_pickle
+from breadcrumbs.checkpoint.quantised.refusing import check_file, refused
 from breadcrumbs.checkpoint.safetensors import MAX_JSON, open_safetensors, parse_json
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, shown
 from breadcrumbs.errors import CheckpointError, listing
@@ -47,6 +48,7 @@ def open_file(path: Path, label: str | None = None) -> Checkpoint:
 
     label: what the user called it, when that is the folder in which it lies.
     """
+    check_file(path)
     if path.name.endswith(INDEX):
         return _open_index(path, label)
     if path.suffix == ".safetensors":
@@ -94,6 +96,8 @@ def weight_file(names: Iterable[str], where: str) -> str:
         for name in (stem, stem + INDEX):
             if name in names:
                 return name
+    if any(name.lower().endswith(".gguf") for name in names):
+        raise refused(where, "GGUF")
     found = f"Found {listing(names)}" if names else "It has no files"
     raise CheckpointError(
         f"{where}: holds no model.safetensors, model.safetensors.index.json or pytorch_model.bin. "
