@@ -18,9 +18,10 @@ from breadcrumbs.checkpoint.beside import (
     side_files,
 )
 from breadcrumbs.checkpoint.files import File
+from breadcrumbs.checkpoint.quantised.config import CONFIG, SIDE, strip
 from breadcrumbs.hashing import FileDigests
 from breadcrumbs.plan import Plan
-from breadcrumbs.recipe import Recipe, to_yaml
+from breadcrumbs.recipe import SAME, Recipe, to_yaml
 from breadcrumbs.report import Report
 from breadcrumbs.sizes import human
 from breadcrumbs.version import __version__
@@ -45,17 +46,22 @@ def add(folder: Path, plan: Plan, report: Report, digests: FileDigests, choice: 
         if is_tokenizer(path.name):
             _copy(path, folder / path.name)
     if base:
-        copy_beside(base, folder, tokenizer=not other)
+        copy_beside(base, folder, tokenizer=not other, quantised=plan.recipe.dtype == SAME)
     config = folder / "config.json"
     if config.exists():
         _change(config, plan)
 
 
-def copy_beside(base: Path, folder: Path, tokenizer: bool = True) -> None:
-    """Copy what lies beside the base's weights: config, modules, and the tokenizer if wished."""
+def copy_beside(base: Path, folder: Path, tokenizer: bool = True, quantised: bool = False) -> None:
+    """Copy what lies beside the base's weights: config, modules, and the tokenizer if wished.
+
+    quantised: whether the weights are, as the base's; else what says that they are stays behind.
+    """
     for path in side_files(base):
-        if tokenizer or not is_tokenizer(path.name):
+        if (tokenizer or not is_tokenizer(path.name)) and (quantised or path.name not in SIDE):
             _copy(path, folder / path.name)
+    if not quantised and (folder / CONFIG).is_file():
+        strip(folder / CONFIG)
     for module in module_folders(base):
         if not (folder / module.name).is_file():  # what we wrote goes first
             (folder / module.name).mkdir(exist_ok=True)
@@ -82,7 +88,8 @@ def _change(config: Path, plan: Plan) -> None:
         data = json.loads(config.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         return
-    changed = plan.recipe.dtype is not None and _replace_dtypes(data, plan.recipe.dtype)
+    dtype = plan.recipe.dtype
+    changed = dtype not in (None, SAME) and _replace_dtypes(data, dtype)
     if plan.target.layers and isinstance(data, dict):
         changed |= _replace_layers(data, plan.target.layers)
     if plan.target.untied and isinstance(data, dict):
@@ -117,7 +124,7 @@ def _untie(data: dict[str, Any]) -> bool:
     return json.dumps(data) != before
 
 
-def _replace_dtypes(data: Any, dtype: str) -> bool:
+def _replace_dtypes(data: Any, dtype: str | None) -> bool:
     """Set the dtypes of a config and of the configs in it; return whether there were any."""
     found = False
     for key, value in data.items() if isinstance(data, dict) else ():
@@ -198,7 +205,8 @@ Made with Breadcrumbs {__version__} by the method
 {report.merged} of {report.tensors} tensors were merged ({report.entries:,} weights)\
 {"; copied from the base: " + copied if copied else ""}. The update has norm {report.norm:.6g}.
 Tensors of which a model kept nothing: {emptied}.\
-{f" Of the weights that changed, {shares}." if shares else ""}
+{f" Of the weights that changed, {shares}." if shares else ""}\
+{"" if report.lost is None else f" Lost to FP8: {report.lost:.0%} of the step."}
 {notes}
 {_warnings(report)}{choice and choice + chr(10)}## Recipe
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from breadcrumbs.checkpoint.tensors import DTYPES
+from breadcrumbs.checkpoint.tensors import DTYPES, array_shape, items
 from breadcrumbs.plan import Plan
 from breadcrumbs.sink import SegmentReport
 from breadcrumbs.work import Segment
@@ -19,9 +19,12 @@ class ArraySink:
 
     def __init__(self, plan: Plan):
         self.arrays = {
-            tensor.output: np.empty(tensor.base.shape, DTYPES[tensor.dtype])
+            tensor.output: np.empty(
+                array_shape(tensor.dtype, tensor.base.shape), DTYPES[tensor.dtype]
+            )
             for tensor in plan.tensors
         }
+        self._dtypes = [tensor.dtype for tensor in plan.tensors]
         self._flat = [array.reshape(-1) for array in self.arrays.values()]
         self._kept: list[bytes] = []
         self._lock = threading.Lock()
@@ -30,6 +33,7 @@ class ArraySink:
         return None
 
     def write(self, index: int, start: int, values: np.ndarray) -> None:
+        start = items(self._dtypes[index], start)
         self._flat[index][start : start + values.size] = values.view(self._flat[index].dtype)
 
     def finish(self, segment: Segment, report: SegmentReport) -> None:

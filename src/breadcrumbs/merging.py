@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import astuple, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,15 +18,16 @@ from blake3 import blake3
 
 from breadcrumbs import automatic, card, checkpoint, engine, memory, plan, sizes
 from breadcrumbs.checkpoint.beside import module_folders
+from breadcrumbs.checkpoint.quantised.writing import Layout, SameSink
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.checkpoint.writer import Entry, Writer
 from breadcrumbs.errors import CheckpointError, MismatchError, RecipeError
 from breadcrumbs.hashing import FileDigests
 from breadcrumbs.plan import Plan
 from breadcrumbs.plan.judgement import judged, refuse
-from breadcrumbs.recipe import Model, Recipe, override, to_mapping
+from breadcrumbs.recipe import SAME, Model, Recipe, override, to_mapping
 from breadcrumbs.report import Report
-from breadcrumbs.sink import Election, SegmentReport
+from breadcrumbs.sink import SegmentReport
 from breadcrumbs.version import __version__
 from breadcrumbs.work import Segment
 
@@ -226,6 +227,8 @@ def to_arrays(
     it: Plan, *, threads: int | None = None, kernel: str = "auto"
 ) -> tuple[dict[str, np.ndarray], Report]:
     """Carry out a plan in memory; return the merged arrays and the report."""
+    if _is_quantised_again(it):
+        raise RecipeError("dtype same: quantises what is written to files. Give an output.")
     began = time.perf_counter()
     threads = sizes.threads(it, threads, None, kernel)
     it = automatic.fixed(it, threads=threads, kernel=kernel)
@@ -278,19 +281,23 @@ def to_files(
     known = {file: c.task.hash for c in it.inputs if c.task for file in c.files}
     digests = FileDigests(tuple(dict.fromkeys(f for c in it.inputs for f in c.files)), known)
     metadata = {"format": "pt", "breadcrumbs": _provenance(it, digests, choice)}
+    layout = Layout(it) if _is_quantised_again(it) else None
     writer = Writer(
         output,
-        [Entry(tensor.output, tensor.dtype, tensor.base.shape) for tensor in it.tensors],
+        layout.entries if layout else _entries(it),
         metadata,
         shard_size=shard_size,
         key=_key(it, shard_size, stamps),
         force=force,
         resume=resume,
     )
+    sink, again = FileSink(writer), None
     try:
+        if layout:
+            again = SameSink(sink, writer, it, layout)
         rows = engine.run(
             it,
-            FileSink(writer),
+            again or sink,
             threads=threads,
             kernel=chosen,
             progress=progress,
@@ -298,6 +305,8 @@ def to_files(
             kind=kind,
             budget=budget,
         )
+        if again:
+            again.complete()
         _check_unchanged(stamps, _stamps(it))
         if verify:
             writer.verify()
@@ -305,6 +314,8 @@ def to_files(
         _check_added(it, report)
         if strict:
             refuse(report.warnings)
+        if again:
+            report.lost = math.sqrt(again.lost) / report.norm if report.norm else 0.0
         if chosen != kernel:
             report.warnings.append(
                 f"kernels are not compiled within {sizes.human(max_memory or 0)}, so this was slow;"
@@ -317,6 +328,8 @@ def to_files(
         writer.discard()
         raise
     except BaseException:
+        if again:
+            again.close()
         writer.abandon()
         raise
     report.seconds = time.perf_counter() - began
@@ -343,6 +356,14 @@ def _check_added(it: Plan, report: Report) -> None:
         models = ", ".join(model.label for model in it.models)
         why = f"{models} and the base have the same weights. Give fine-tunings of it."
     raise Nothing(f"{it.base.label}: this merge adds nothing to it: {why}")
+
+
+def _entries(it: Plan) -> list[Entry]:
+    return [Entry(tensor.output, tensor.dtype, tensor.base.shape) for tensor in it.tensors]
+
+
+def _is_quantised_again(it: Plan) -> bool:
+    return it.recipe.dtype == SAME and bool(it.target.quantised)
 
 
 def check_not_input(it: Plan, output: Path) -> None:
@@ -441,8 +462,7 @@ class FileSink:
         note = self.writer.done.get((segment.index, segment.start))
         if note is None or note["stop"] != segment.stop:
             return None
-        election = Election(*note["election"]) if note.get("election") else None
-        return SegmentReport(note["kept"], note["squares"], Counter(note["counts"]), election)
+        return SegmentReport.of(note)
 
     def write(self, index: int, start: int, values: np.ndarray) -> None:
         self.writer.write(index, start, values)
@@ -453,9 +473,9 @@ class FileSink:
     def finish(self, segment: Segment, report: SegmentReport) -> None:
         digest = self._thread.hasher.hexdigest(length=16)
         del self._thread.hasher
-        more = {"kept": report.kept, "counts": report.counts, "squares": report.squares}
-        more["election"] = report.election and astuple(report.election)
-        self.writer.finished(segment.index, segment.start, segment.stop, digest, more)
+        self.writer.finished(
+            segment.index, segment.start, segment.stop, digest, report.to_mapping()
+        )
 
     def read(self, index: int, start: int, n: int) -> np.ndarray:
         return self.writer.read(index, start, n)

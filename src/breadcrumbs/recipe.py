@@ -36,6 +36,8 @@ OUTPUT_DTYPES = {
     "float8_e4m3fn": "F8_E4M3",
     "float8_e5m2": "F8_E5M2",
 }
+#: The output dtype of a quantised base that is quantised again as it was.
+SAME = "same"
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ class Recipe:
 
     exclude, only: globs of tensor names; what they leave out is copied from the base.
     only_changed: rank only tensors that differ from the base in some model (model granularity).
-    dtype: output dtype of every weight, a key of `OUTPUT_DTYPES`; None keeps the base's.
+    dtype: output dtype of every weight, a key of `OUTPUT_DTYPES`; None keeps the base's, but
+        writes weights that are quantised there as bfloat16, where ``same`` quantises them again.
     missing, extra: ``error``, or ``base`` / ``ignore`` to go on, or globs of names to go on with.
     untie: merge an embedding and its head apart where models, or what is said of tensors, do so.
     rename: rules ``OLD=NEW`` that give tensors of models and of `onto` the base's names
@@ -107,7 +110,7 @@ class Recipe:
         object.__setattr__(self, "models", _named(self.models))
         self._check_parameters()
         if self.dtype is not None:
-            RECIPE.choice(self.dtype, "recipe: dtype", OUTPUT_DTYPES)
+            RECIPE.choice(self.dtype, "recipe: dtype", (*OUTPUT_DTYPES, SAME))
         for key, words in _WORDS.items():
             object.__setattr__(self, key, _allowed(getattr(self, key), f"recipe: {key}", words))
         RECIPE.whole(self.seed, "recipe: seed")

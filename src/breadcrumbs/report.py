@@ -35,7 +35,8 @@ class Report:
     which some model kept nothing. copied: tensors taken from the base, by reason. shares: fractions
     of the weights that changed in some model, by what the method says of them. alpha: what was
     found from the weights, if it was asked for. kinds: how many tensors are of each kind. notes:
-    what is right, but should be known.
+    what is right, but should be known. lost: of weights that were quantised again, the norm of what
+    that lost over the norm of the update.
     """
 
     method: str
@@ -55,6 +56,7 @@ class Report:
     alpha: float | None = None
     kinds: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    lost: float | None = None
 
     @staticmethod
     def of(

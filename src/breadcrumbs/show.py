@@ -110,6 +110,7 @@ def counted(*, quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
 def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
     """Print what a merge would do."""
     copied = Counter(tensor.copied for tensor in plan.tensors if tensor.copied)
+    quantised = {source.label: found for source in plan.sources if (found := source.quantised)}
     facts: dict[str, Any] = {
         "method": plan.recipe.method,
         "parameters": {
@@ -118,6 +119,7 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
         "models": len(plan.models),
         "tensors": len(plan.tensors),
         "merged": len(plan.merged),
+        "quantised": quantised,
         "copied": dict(copied),
         "bytes_read": plan.bytes_read,
         "bytes_measured": plan.bytes_measured,
@@ -141,6 +143,8 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
     table.add_row("tensors", f"{facts['tensors']}, of which {facts['merged']} are merged")
     for kind, number in plan.kinds.items():
         table.add_row("", f"{number} {kind if number == 1 else plural(kind)}")
+    for source, how in quantised.items():
+        table.add_row("quantised", f"{printable(source)}: {how}")
     for reason, number in copied.items():
         table.add_row("not merged", f"{number} ({reason})")
     for name in facts["excluded"]:
@@ -181,6 +185,8 @@ def report(report: Report, output: str | None, *, verbose: bool) -> None:
         f"{sizes.human(report.bytes_read)} read, {sizes.human(report.bytes_written)} written in"
         f" {report.seconds:.1f} s{peak}"
     )
+    if report.lost is not None:
+        console.print(f"lost to FP8: {report.lost:.0%} of the step")
     if report.shares:
         shares = ", ".join(f"{value:.2%} are {what}" for what, value in report.shares.items())
         console.print(f"of the weights that changed, {shares}")
@@ -290,6 +296,8 @@ def inspection(found: dict[str, Any], *, tensors: bool) -> None:
         f"{len(found['tensors'])} tensors, {found['parameters']:,} weights,"
         f" {sizes.human(found['bytes'])} ({dtypes})"
     )
+    if found["quantised"]:
+        console.print(f"{found['quantised']}, read as F32")
     if found["task"]:
         _task(console, found["task"])
     if found["archive"]:

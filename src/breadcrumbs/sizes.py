@@ -11,10 +11,13 @@ from pathlib import Path
 
 from breadcrumbs import angles
 from breadcrumbs.aggregates import Gram, Linear, Whole
+from breadcrumbs.checkpoint.quantised.experts import BANDS_BYTES
+from breadcrumbs.checkpoint.quantised.layouts import BLOCK
 from breadcrumbs.checkpoint.tensors import DTYPES
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.kernels import WORTH_COMPILING, will_compile
 from breadcrumbs.plan import Plan, TensorPlan
+from breadcrumbs.recipe import SAME
 from breadcrumbs.survey import BUDGET, LEAST_BUDGET, ROOM, WAVE_BYTES
 from breadcrumbs.transforms import Chances, Fitted
 from breadcrumbs.work import ARENA, CHUNK, FUSED, GROUP, LEAST, alone, in_rows, surveyed
@@ -59,12 +62,26 @@ def memory(plan: Plan, threads: int, kernel: str = "auto", budget: int = BUDGET)
     surveyed = max(LEAST * CHUNK, ARENA // (2 * (group + 1)))
     arena = segment * 4 * (fused + 1) + segment * 2 + int(ROOM * surveyed) * group * 4
     chunks = CHUNK * (group + 1) * 4 + CHUNK * (8 + 8 + 1 + 8 + 4)
-    return (_step_bytes(plan, threads) + _survey_bytes(plan, threads, budget)) + (
-        (COMPILED_BYTES if compiled else PLAIN_BYTES)
-        + threads * (arena + chunks + CHUNK * 32)
-        + (threads + 1) * WAVE_BYTES
-        + len(plan.tensors) * 2048
+    more = _step_bytes(plan, threads) + _survey_bytes(plan, threads, budget)
+    return (
+        more
+        + _quantised_bytes(plan, threads)
+        + (
+            (COMPILED_BYTES if compiled else PLAIN_BYTES)
+            + threads * (arena + chunks + CHUNK * 32)
+            + (threads + 1) * WAVE_BYTES
+            + len(plan.tensors) * 2048
+        )
     )
+
+
+def _quantised_bytes(plan: Plan, threads: int) -> int:
+    """Return what quantised weights take: bands of experts, and blocks that are written again."""
+    bands = sum("MXFP4" in source.quantised for source in plan.sources) * BANDS_BYTES
+    if plan.recipe.dtype != SAME:
+        return bands
+    widest = max((t.base.shape[-1] for t in plan.tensors if t.target.layout), default=0)
+    return bands + threads * widest * BLOCK[0] * (4 + 2 + len(plan.models) + 1 + 4)
 
 
 def _survey_bytes(plan: Plan, threads: int, budget: int) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 
 from breadcrumbs import work
 from breadcrumbs.aggregates import Linear
-from breadcrumbs.checkpoint.tensors import DTYPES
+from breadcrumbs.checkpoint.tensors import DTYPES, items
 from breadcrumbs.draws import stream
 from breadcrumbs.errors import MismatchError
 from breadcrumbs.kernels import plain
@@ -40,7 +40,8 @@ def copy(engine: Engine, tensor: TensorPlan, segment: Segment) -> SegmentReport:
         return _average(engine, tensor, segment)
     dtype = DTYPES[tensor.target.dtype]
     for start in range(segment.start, segment.stop, work.CHUNK):
-        out = engine.buffer("out", (min(work.CHUNK, segment.stop - start),), dtype)
+        number = items(tensor.target.dtype, min(work.CHUNK, segment.stop - start))
+        out = engine.buffer("out", (number,), dtype)
         tensor.target.read_into(start, out)
         if tensor.dtype != tensor.target.dtype:
             out = rounded(plain.widen(_widened(out)).astype(np.float64), tensor)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from breadcrumbs.checkpoint import folder as _folder
-from breadcrumbs.checkpoint import stack, wrapped
+from breadcrumbs.checkpoint import quantised, stack, wrapped
 from breadcrumbs.checkpoint.memory import open_mapping
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, shown
 from breadcrumbs.errors import CheckpointError, suggestion
@@ -42,6 +42,8 @@ def open(source: str | os.PathLike[str] | Mapping[str, Any], label: str = "") ->
             downloaded to the cache of `huggingface_hub`, or found there.
     label: how messages call a mapping ("mapping" unless told).
 
+    Quantised weights become what they stand for (`breadcrumbs.checkpoint.quantised`).
+
     Raises CheckpointError when there is no such thing or it is not what it claims to be. What looks
     like a path (begins with ``.``, ``/``, ``~`` or a drive letter, has a backslash or several
     slashes, ends like a weight file) is never asked of a hub.
@@ -49,15 +51,15 @@ def open(source: str | os.PathLike[str] | Mapping[str, Any], label: str = "") ->
     if isinstance(source, Checkpoint):
         return source
     if isinstance(source, Mapping):
-        return open_mapping(source, label or "mapping")
+        return quantised.view(open_mapping(source, label or "mapping"))
     if not isinstance(source, str | os.PathLike):
         raise CheckpointError(not_a_source(source))
     text = os.fsdecode(source)
     path = Path(os.path.expanduser(text))
     if text and os.path.isdir(path):
-        return replace(_folder.open_folder(path), label=text)
+        return quantised.view(replace(_folder.open_folder(path), label=text), path)
     if text and os.path.exists(path):
-        return replace(_folder.open_file(path), label=text)
+        return quantised.view(replace(_folder.open_file(path), label=text), path.parent)
     parts = stack.parse(text) if isinstance(source, str) else None
     if parts is not None:
         return _open_stack(text, parts)
@@ -98,7 +100,8 @@ def _open_hub(text: str, repo: str, revision: str | None, path: Path) -> Checkpo
     except CheckpointError as error:
         hint = _nearest(path) if path.parent.is_dir() else ""
         raise CheckpointError(f"{error}{hint}") from None
-    return replace(_folder.open_folder(folder), label=text, repo=f"{repo}@{commit}")
+    opened = replace(_folder.open_folder(folder), label=text, repo=f"{repo}@{commit}")
+    return quantised.view(opened, folder)
 
 
 def _nearest(path: Path) -> str:

@@ -31,6 +31,7 @@ from pathlib import Path
 from breadcrumbs.checkpoint import foreign, lookalikes, shards, wrapped
 from breadcrumbs.checkpoint.files import File
 from breadcrumbs.checkpoint.pickles import open_pickle
+from breadcrumbs.checkpoint.quantised.refusing import check_file
 from breadcrumbs.checkpoint.safetensors import MAX_JSON, open_safetensors, parse_json
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, shown
 from breadcrumbs.errors import CheckpointError, listing
@@ -70,6 +71,7 @@ def open_file(path: Path, label: str | None = None, pick: tuple[str, ...] = ()) 
     label: what the user called it, when that is the folder in which it lies. pick: the keys under
     which the tensors of a pickle lie.
     """
+    check_file(path)
     if path.name.endswith(INDEX):
         _check_no_keys(path, pick)
         return _open_index(path, label)

@@ -22,7 +22,15 @@ from typing import NamedTuple
 
 from breadcrumbs.checkpoint import foreign
 from breadcrumbs.checkpoint.files import File, FileRange
-from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, check_name, is_unicode, shown
+from breadcrumbs.checkpoint.tensors import (
+    DTYPES,
+    Checkpoint,
+    Tensor,
+    bits,
+    check_name,
+    is_unicode,
+    shown,
+)
 from breadcrumbs.errors import CheckpointError
 
 MAX_JSON = 100_000_000
@@ -199,14 +207,18 @@ def _entry(name: str, info: object, where: str) -> Entry:
             f"{where} has data_offsets {shown(offsets)}. They are two integers, begin <= end."
         )
     begin, end = offsets
-    itemsize = DTYPES[dtype].itemsize
-    nbytes = math.prod(shape) * itemsize
+    entry_bits = bits(dtype)
+    nbytes, rest = divmod(math.prod(shape) * entry_bits, 8)
+    if rest:
+        raise CheckpointError(
+            f"{where} has shape {shown(shape)} of {dtype}, which is no whole number of bytes."
+        )
     if nbytes != end - begin:
         raise CheckpointError(
             f"{where} has shape {shown(shape)} of {dtype}, {shown(nbytes)} bytes, "
             f"but its data_offsets span {end - begin}."
         )
-    if math.prod(length or 1 for length in shape) * itemsize > _INT64:
+    if math.prod(length or 1 for length in shape) * entry_bits // 8 > _INT64:
         raise CheckpointError(f"{where} has shape {shown(shape)}, too large for an array.")
     return Entry(name, dtype, tuple(shape), begin, end)
 

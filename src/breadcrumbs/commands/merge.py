@@ -58,7 +58,7 @@ from breadcrumbs.errors import printable
     is_flag=True,
     help="Rank only tensors that differ from the base (granularity model).",
 )
-@click.option("--dtype", help="Output dtype, such as bfloat16. Default: the base's.")
+@click.option("--dtype", help="Output dtype, such as bfloat16, or same (FP8 again).")
 @fit_options(default=None)
 @nonfinite_option
 @rename_option

@@ -23,7 +23,8 @@ from blake3 import blake3
 from breadcrumbs import hashing, merging, sizes, work
 from breadcrumbs import plan as plans
 from breadcrumbs.aggregates import Entries, emr, tall
-from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
+from breadcrumbs.checkpoint import quantised
+from breadcrumbs.checkpoint.tensors import DTYPES, Tensor, items
 from breadcrumbs.checkpoint.writer import Entry, Writer
 from breadcrumbs.combining import Combining
 from breadcrumbs.compression.archive import (
@@ -97,6 +98,8 @@ def compress(
         raise OutputError(f"{output}: an archive is one file. Give NAME.safetensors.")
     with merging.opened(recipe, [base, *models]) as plan:
         merging.check_not_input(plan, output)
+        for source in plan.sources:
+            quantised.refuse(source, "an archive")
         plan = judged(replace(plan, warnings=()), strict)  # what the base lacks is stored
         compression = _Compression(plan, method, threads or sizes.available_cores(), progress)
         compression.write(output, force)
@@ -296,7 +299,9 @@ class _Compression:
     def _copy(self, tensor: Tensor, name: str) -> None:
         hasher = blake3()
         for start in range(0, tensor.size, work.CHUNK):
-            part = np.empty(min(work.CHUNK, tensor.size - start), DTYPES[tensor.dtype])
+            part = np.empty(
+                items(tensor.dtype, min(work.CHUNK, tensor.size - start)), DTYPES[tensor.dtype]
+            )
             tensor.read_into(start, part)
             self._put(name, start, part, hasher)
         self._digests[name] = hasher.digest()

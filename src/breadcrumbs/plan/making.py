@@ -16,10 +16,11 @@ from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
 from breadcrumbs.method import Method
 from breadcrumbs.plan import others, ties
 from breadcrumbs.plan import target as targeted
+from breadcrumbs.plan.dtypes import check_same, output_dtype
 from breadcrumbs.plan.partners import Remarks, check_globs, copied, partners
 from breadcrumbs.plan.plan import Plan, TensorPlan
 from breadcrumbs.plan.ties import equal
-from breadcrumbs.recipe import OUTPUT_DTYPES, Recipe
+from breadcrumbs.recipe import Recipe
 from breadcrumbs.settings import Settings, check_granularity, placed
 from breadcrumbs.tasks import cuts
 
@@ -65,7 +66,7 @@ def make(
         if made.copied in ("", "statistic", "not a weight", "marker"):
             _check_fit(base, models, tensor, found)
         made = _settled(made, differing, onto)
-        tensors.append(replace(made, dtype=_dtype(recipe, made.target)))
+        tensors.append(replace(made, dtype=output_dtype(recipe, made.target)))
     others.remark(differing, remarks)
     for marker in others.markers(base, models, remarks):
         own = settings.of(marker.name)
@@ -75,6 +76,7 @@ def make(
     if onto:
         tensors = targeted.whole(recipe, settings, onto, tensors)
     _remark_statistics(tensors, remarks)
+    check_same(recipe, onto or base, tensors)
     plan = Plan(
         recipe,
         method,
@@ -106,11 +108,6 @@ def _settled(
     if differs:
         differing.append((made.base, instead is not None))
     return replace(made, onto=instead)
-
-
-def _dtype(recipe: Recipe, tensor: Tensor) -> str:
-    """Return the dtype of the output for what is added to, or copied."""
-    return OUTPUT_DTYPES[recipe.dtype] if recipe.dtype and tensor.is_float else tensor.dtype
 
 
 def _is_careful(recipe: Recipe, name: str) -> bool:

@@ -6,10 +6,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from breadcrumbs.aggregates import Elementwise
-from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
+from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, bits
 from breadcrumbs.method import Method
 from breadcrumbs.parameters import AUTO, Values
-from breadcrumbs.recipe import Recipe
+from breadcrumbs.recipe import SAME, Recipe
 from breadcrumbs.settings import Own
 
 
@@ -62,7 +62,7 @@ class TensorPlan:
         if self.tied:
             return 0
         others = () if self.copied and not self.mean else (*self.models, *self.statistics)
-        return self.base.nbytes + sum(other.nbytes for other in others if other)
+        return self.base.stored + sum(other.stored for other in others if other)
 
 
 @dataclass(frozen=True)
@@ -145,4 +145,8 @@ class Plan:
 
     @property
     def bytes_written(self) -> int:
-        return sum(tensor.base.size * DTYPES[tensor.dtype].itemsize for tensor in self.tensors)
+        again = self.recipe.dtype == SAME
+        return sum(
+            t.target.stored if again and t.target.layout else t.base.size * bits(t.dtype) // 8
+            for t in self.tensors
+        )

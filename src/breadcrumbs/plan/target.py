@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from breadcrumbs.checkpoint.tensors import Checkpoint
+from breadcrumbs.plan.dtypes import output_dtype
 from breadcrumbs.plan.plan import TensorPlan
-from breadcrumbs.recipe import OUTPUT_DTYPES, Recipe
+from breadcrumbs.recipe import Recipe
 from breadcrumbs.settings import Settings
 
 #: Why a tensor is copied that the base lacks, such as those of a tower for images.
@@ -30,9 +31,10 @@ def whole(
     for name, tensor in onto.tensors.items():
         if name in have:
             continue
-        dtype = OUTPUT_DTYPES[recipe.dtype] if recipe.dtype and tensor.is_float else tensor.dtype
         none = (None,) * len(recipe.models)
-        alone = TensorPlan(tensor, dtype, none, *settings.of(name), copied=ALONE)
+        alone = TensorPlan(
+            tensor, output_dtype(recipe, tensor), none, *settings.of(name), copied=ALONE
+        )
         found.append(replace(alone, written=onto.called.get(name, "")))
     return found
 

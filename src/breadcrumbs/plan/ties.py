@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from breadcrumbs.checkpoint import configs, tied
-from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
+from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, items
 from breadcrumbs.errors import MismatchError, RecipeError, listing
 from breadcrumbs.recipe import Recipe
 
@@ -270,7 +270,8 @@ def varies(tensor: Tensor) -> bool:
     """Return whether the entries differ, reading until the first that does."""
     first = None
     for start in range(0, tensor.size, _STEP):
-        part = np.empty(min(_STEP, tensor.size - start), DTYPES[tensor.dtype])
+        number = items(tensor.dtype, min(_STEP, tensor.size - start))
+        part = np.empty(number, DTYPES[tensor.dtype])
         tensor.read_into(start, part)
         values = part.view(np.uint8).reshape(part.size, -1)
         first = values[0].copy() if first is None else first

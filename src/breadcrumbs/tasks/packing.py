@@ -16,7 +16,8 @@ import numpy as np
 from breadcrumbs import analysis, hashing, kernels, merging, methods, parameters, sizes
 from breadcrumbs import plan as plans
 from breadcrumbs.ballot import Ballot
-from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
+from breadcrumbs.checkpoint import quantised
+from breadcrumbs.checkpoint.tensors import DTYPES, SUBBYTE, Checkpoint, Tensor
 from breadcrumbs.engine import Engine, one_blas_thread
 from breadcrumbs.errors import MismatchError, OutputError, RecipeError
 from breadcrumbs.kernels import plain
@@ -126,6 +127,8 @@ def of(
 ) -> About:
     """Pack the one model of a plan, which reads weights and writes a task file."""
     output, made = Path(output), encodings.asked(encoding)
+    for source in plan.sources:
+        quantised.refuse(source, "a task file")
     writing.check_output(output, force)
     merging.check_not_input(plan, output)
     if made.rank and plan.method.name.partition("+")[0] != "none":
@@ -157,6 +160,11 @@ def _with_others(tensor: TensorPlan) -> TensorPlan:
     (model,) = tensor.models
     if tensor.copied not in _OTHERS or model is None or plans.equal(tensor.base, model):
         return tensor
+    if model.dtype in SUBBYTE:
+        raise MismatchError(
+            f"tensor {tensor.name!r} of {model.dtype} is not the base's, and entries of less than a"
+            f" byte cannot be packed. Give --exclude {tensor.name!r} to leave it out."
+        )
     return replace(tensor, copied=_WHOLE)
 
 

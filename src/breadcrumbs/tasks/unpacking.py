@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from breadcrumbs import checkpoint, merging, sizes
-from breadcrumbs.checkpoint.beside import module_files, module_folders, side_files
-from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
+from breadcrumbs import card, checkpoint, merging, sizes
+from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, items
 from breadcrumbs.checkpoint.writer import Entry, Writer
 from breadcrumbs.errors import OutputError, RecipeError
 from breadcrumbs.schedule import Task, run_tasks
@@ -111,7 +109,7 @@ def _write(
     )
 
     def copy(number: int, tensor: Tensor, start: int, stop: int) -> list[Task]:
-        values = np.empty(stop - start, DTYPES[tensor.dtype])
+        values = np.empty(items(tensor.dtype, stop - start), DTYPES[tensor.dtype])
         tensor.read_into(start, values)
         writer.write(number, start, values)
         progress(values.nbytes)
@@ -132,11 +130,5 @@ def _write(
 
 def _beside(base: Checkpoint, folder: Path) -> None:
     """Copy the base's config, tokenizer and modules."""
-    if base.folder is None:
-        return
-    for path in side_files(base.folder):
-        shutil.copyfile(path, folder / path.name)
-    for module in module_folders(base.folder):
-        (folder / module.name).mkdir(exist_ok=True)
-        for path in module_files(module):
-            shutil.copyfile(path, folder / module.name / path.name)
+    if base.folder is not None:
+        card.copy_beside(base.folder, folder)
