@@ -38,10 +38,9 @@ def terms(taus: np.ndarray) -> tuple[Callable[[np.ndarray, np.ndarray], None], n
         unit = tau / size  # its squares are numbers, whatever the size
         square = np.vdot(unit, unit)
         if thin:
-            gram = tau @ unit.T
-            gram /= square
-            b += gram @ unit
+            own = tau.copy()
             np.divide(unit, math.sqrt(square), out=tau)
+            b += (own @ tau.T) @ tau  # as below, so that one model alone has a gradient of 0
             continue
         gram = unit.T @ unit
         gram /= square
