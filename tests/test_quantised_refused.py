@@ -255,7 +255,7 @@ def test_a_folder_of_gguf(tmp_path: Path) -> None:
 def test_tensors_of_torch_that_are_quantised(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     tensor = torch.quantize_per_tensor(torch.randn(3), 0.1, 0, torch.qint8)
-    refused({"w": tensor}, "tensor.dequantize()")
+    refused({"w": tensor}, "`dequantize()`")
     codes = torch.zeros(8, 8, dtype=torch.int8)
     for name in ("x.bin", "x.pt"):
         torch.save({N + ".weight": codes, N + ".SCB": torch.ones(8)}, tmp_path / name)

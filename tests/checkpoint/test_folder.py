@@ -102,7 +102,7 @@ FILES = {
         "'a.safetensors.index.json', 'b.safetensors.index.json'",
     ),
     "other formats": (["model.gguf", "tf_model.h5"], "Found 'model.gguf', 'tf_model.h5'"),
-    "GGUF": (["config.json", "model.gguf"], "'model.gguf' is GGUF weights for llama.cpp"),
+    "GGUF": (["config.json", "model.gguf"], "'model.gguf' is GGUF, mostly quantised weights"),
     "Flax": (["config.json", "flax_model.msgpack"], "'flax_model.msgpack' is weights of Flax"),
     "TensorFlow": (["model.ckpt.index", "model.ckpt.data-00000-of-00001"], "a TensorFlow checkp"),
     "DeepSpeed": (["mp_rank_00_model_states.pt", "zero_to_fp32.py"], "python zero_to_fp32.py ."),

@@ -45,7 +45,7 @@ _TEXT = frozenset(range(32, 127)) | {9, 10, 12, 13} | frozenset(range(128, 256))
 
 #: What the names of other programs' files say, where a folder has nothing else.
 _NAMES = {
-    ".gguf": "GGUF weights for llama.cpp",
+    ".gguf": "GGUF, mostly quantised weights for llama.cpp",
     ".onnx": "an ONNX graph",
     ".onnx_data": "an ONNX graph",
     ".h5": "HDF5 weights of Keras or TensorFlow",

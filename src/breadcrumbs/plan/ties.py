@@ -139,13 +139,14 @@ _SCALED = ("t5", "longt5", "switch_transformers")
 def _said_alike(recipe: Recipe, names: Sequence[str]) -> list[list[str]]:
     """Return names of tied copies by what a recipe says of them.
 
-    RecipeError where that is not the same of all, unless they are to be untied.
+    RecipeError where that is not the same of an embedding and its head, unless they are to be
+    untied; other tensors that happen to be equal are merged apart then.
     """
     parts: dict[tuple[bool, ...], list[str]] = {}
     for name in names:
         said = tuple(_matches(globs, name) for globs in _globs(recipe).values())
         parts.setdefault(said, []).append(name)
-    if len(parts) > 1 and not recipe.untie:
+    if len(parts) > 1 and are_known(names) and not recipe.untie:
         (one, first), (other, second) = list(parts.items())[:2]
         both = zip(_globs(recipe).items(), one, other, strict=True)
         key, globs, mine = next(
