@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -373,7 +372,6 @@ class FileSink:
 
     def __init__(self, writer: Writer):
         self.writer = writer
-        self._thread = threading.local()
 
     def is_done(self, segment: Segment) -> SegmentReport | None:
         note = self.writer.done.get((segment.index, segment.start))
@@ -384,16 +382,11 @@ class FileSink:
 
     def write(self, index: int, start: int, values: np.ndarray) -> None:
         self.writer.write(index, start, values)
-        if not hasattr(self._thread, "hasher"):
-            self._thread.hasher = blake3()
-        self._thread.hasher.update(values.view(np.uint8).data)
 
     def finish(self, segment: Segment, report: SegmentReport) -> None:
-        digest = self._thread.hasher.hexdigest(length=16)
-        del self._thread.hasher
         more = {"kept": report.kept, "counts": report.counts, "squares": report.squares}
         more["election"] = report.election and astuple(report.election)
-        self.writer.finished(segment.index, segment.start, segment.stop, digest, more)
+        self.writer.finished(segment.index, segment.start, segment.stop, more)
 
     def read(self, index: int, start: int, n: int) -> np.ndarray:
         return self.writer.read(index, start, n)

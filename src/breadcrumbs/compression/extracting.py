@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -103,8 +102,7 @@ def extract(
                     progress(part.nbytes)
             writer.close(lambda folder: _add(folder, found, os.fspath(archive), task))
         except BaseException:
-            writer.abandon()
-            shutil.rmtree(writer.partial, ignore_errors=True)
+            writer.discard()
             raise
         return sum(tensor.nbytes for tensor in tensors)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -170,7 +169,14 @@ class _Compression:
         text = self._about(parameters)
         metadata = {KEY: text, HASH: "0" * 64}
         self.writer = Writer(
-            output, entries, metadata, shard_size=None, key="", force=force, resume=False
+            output,
+            entries,
+            metadata,
+            shard_size=None,
+            key="",
+            force=force,
+            resume=False,
+            digested=False,  # it has digests of its own
         )
         self.number = {entry.name: i for i, entry in enumerate(entries)}
         try:
@@ -185,8 +191,7 @@ class _Compression:
             metadata[HASH] = content_hash(text, held, digests)
             self.writer.close(lambda folder: None)
         except BaseException:
-            self.writer.abandon()
-            shutil.rmtree(self.writer.partial, ignore_errors=True)
+            self.writer.discard()
             raise
 
     def _run(self, tasks: Sequence[Callable[[], None]]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from breadcrumbs import checkpoint, merging, sizes
+from breadcrumbs.checkpoint import durable
 from breadcrumbs.checkpoint.beside import module_files, module_folders, side_files
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
 from breadcrumbs.checkpoint.writer import Entry, Writer
@@ -85,7 +86,7 @@ def _check_names(names: list[str], output: Path) -> None:
             raise RecipeError(
                 f"task unpack: the name {name!r} cannot be that of a folder. Unpack it alone."
             )
-    output.mkdir(parents=True, exist_ok=True)
+    durable.mkdir(output)
 
 
 def _write(
@@ -107,7 +108,6 @@ def _write(
         key="",
         force=force,
         resume=False,
-        again="unpack again with --force",
     )
 
     def copy(number: int, tensor: Tensor, start: int, stop: int) -> list[Task]:
@@ -126,7 +126,7 @@ def _write(
         run_tasks(tasks, threads or sizes.available_cores())
         writer.close(lambda folder: _beside(base, folder))
     except BaseException:
-        writer.abandon()
+        writer.discard()
         raise
 
 
