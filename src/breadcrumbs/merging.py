@@ -16,6 +16,7 @@ import numpy as np
 from blake3 import blake3
 
 from breadcrumbs import automatic, card, checkpoint, engine, memory, plan, sizes
+from breadcrumbs.checkpoint import durable
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.checkpoint.writer import Entry, Writer
 from breadcrumbs.errors import CheckpointError, RecipeError
@@ -52,6 +53,7 @@ def merge(
     tokenizer: str | None = None,
     threads: int | None = None,
     kernel: str = "auto",
+    sync: bool = True,
     **parameters: Any,
 ) -> Any:
     """Merge fine-tuned ``models`` into one: ``base + alpha * sum of transformed task vectors``.
@@ -72,6 +74,7 @@ def merge(
     tokenizer: one of the paths, whose tokenizer files are copied instead of the base's.
     threads: how many work at once (all cores unless told); the result does not depend on it.
     kernel: ``plain``, ``compiled`` or ``auto``; the same bits, faster or sooner.
+    sync: wait until the output is on the disk, so that it survives a power cut.
 
     Returns the dict, or with ``output`` a `breadcrumbs.report.Report`. Raises a
     `breadcrumbs.errors.BreadcrumbsError` that says in one line what is wrong and what to do.
@@ -115,7 +118,8 @@ def merge(
     sources = [base, *models, *(statistics or []), *([] if onto is None else [onto])]
     with opened(recipe, sources) as it:
         if output is not None:
-            return to_files(it, output, threads=threads, kernel=kernel)
+            with durable.syncing(sync):
+                return to_files(it, output, threads=threads, kernel=kernel)
         arrays, _ = to_arrays(it, threads=threads, kernel=kernel)
     return memory.like(base, arrays)
 

@@ -103,4 +103,3 @@ class Journal:
     def close(self) -> None:
         """Close the file, and so unlock it; a second call does nothing."""
         self._file.close()
-

@@ -9,11 +9,11 @@ something of that name.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
 import shutil
-import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -38,18 +38,17 @@ def write(path: Path, pieces: Iterable[bytes | memoryview], *, force: bool = Tru
             out.writelines(pieces)
         return
     early, left = durable.Early(), durable.STEP
-    with file(path, force=force) as place:
-        with open(place, "r+b") as out:
-            try:
-                for piece in pieces:
-                    out.write(piece)
-                    left -= len(piece)
-                    if left < 0:
-                        left = durable.STEP
-                        out.flush()
-                        early.grown(out.fileno())
-            finally:
-                early.end()
+    with file(path, force=force) as place, open(place, "r+b") as out:
+        try:
+            for piece in pieces:
+                out.write(piece)
+                left -= len(piece)
+                if left < 0:
+                    left = durable.STEP
+                    out.flush()
+                    early.grown(out.fileno())
+        finally:
+            early.end()
 
 
 def write_text(path: Path, text: str, *, force: bool = True, errors: str = "strict") -> None:
@@ -80,20 +79,23 @@ def file(path: Path, *, force: bool = True) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def folder(path: Path) -> Iterator[Path]:
+def folder(path: Path, *, force: bool) -> Iterator[Path]:
     """Yield an empty folder, which is called ``path`` afterwards; not after an error.
 
-    A folder of that name is replaced, and stays until the new one is on the disk: the caller says
-    that it may go. Killed in between, the next that makes something of that name gives it back.
+    force: replace a folder of that name that is not empty, which stays until the new one is on the
+    disk; the caller has made sure that it may go. Killed in between, the next that makes something of
+    that name gives it back.
     """
     path = Path(os.path.realpath(path))
     durable.mkdir(path.parent)
     with spare(path.parent, path.name) as place:
         yield place
         durable.tree(place)
-        if not path.is_dir():
-            durable.rename(place, path)
+        if not path.is_dir() or not any(path.iterdir()):
+            _take_name(place, path)
             return
+        if not force:
+            raise _taken(path)
         old = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_OLD}")
         fd, _ = _locked_folder(path)
         try:
@@ -162,17 +164,31 @@ def _name(place: Path, path: Path, force: bool) -> None:
         try:
             os.link(place, path)
         except FileExistsError:
-            raise OutputError(
-                f"{path}: exists since a moment ago. Give another output, or --force to replace it."
-            ) from None
+            raise _taken(path) from None
         except OSError as error:  # a disk without links
             if path.exists():
-                raise OutputError(f"{path}: exists. Give another output.") from error
+                raise _taken(path) from error
         else:
             durable.folder(path.parent)
             os.unlink(place)
             return
     durable.replace(place, path)
+
+
+def _take_name(place: Path, path: Path) -> None:
+    """Give a whole folder a name that is free, or that of an empty folder."""
+    try:
+        durable.rename(place, path)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise _taken(path) from None
+        raise
+
+
+def _taken(path: Path) -> OutputError:
+    return OutputError(
+        f"{path}: exists since a moment ago. Give another output, or --force to replace it."
+    )
 
 
 def _clean(parent: Path, name: str) -> None:

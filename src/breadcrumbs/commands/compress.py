@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from breadcrumbs.commands import command, json_option, pairs, scoring
+from breadcrumbs.commands import command, json_option, pairs, scoring, sync_option
 
 if TYPE_CHECKING:
     from breadcrumbs.recipe import Recipe
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@sync_option
 @json_option
 def compress(sources: tuple[str, ...], output: str, **options: Any) -> None:
     """Compress fine-tunings into one file, from which each is rebuilt beside the base.

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from breadcrumbs.commands import command, json_option, pair, pairs
+from breadcrumbs.commands import command, json_option, pair, pairs, sync_option
 from breadcrumbs.errors import printable
 
 
@@ -68,6 +68,7 @@ from breadcrumbs.errors import printable
 @click.option("--max-memory", metavar="SIZE", help="Resident memory not to exceed, such as 500MB.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted merge.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@sync_option
 @click.option("--verify", is_flag=True, help="Read the result again and compare digests.")
 @click.option("--dry-run", is_flag=True, help="Print the plan; read no weights, write nothing.")
 @click.option("--print-recipe", is_flag=True, help="Print the recipe of these flags, and stop.")

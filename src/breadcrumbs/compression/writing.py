@@ -22,6 +22,7 @@ from blake3 import blake3
 from breadcrumbs import hashing, merging, sizes, work
 from breadcrumbs import plan as plans
 from breadcrumbs.aggregates import Entries, emr, tall
+from breadcrumbs.checkpoint import durable
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
 from breadcrumbs.checkpoint.writer import Entry, Writer
 from breadcrumbs.combining import Combining
@@ -68,6 +69,7 @@ def compress(
     whole: str | Sequence[str] = (),
     threads: int | None = None,
     force: bool = False,
+    sync: bool = True,
     progress: Callable[[int], None] = lambda nbytes: None,
     **parameters: Any,
 ) -> Report:
@@ -82,15 +84,15 @@ def compress(
     names: of the tasks, the last parts of the paths unless told. whole: globs of tensors that are
         stored as each model has them, such as heads; so are integers that a model changed, and
         tensors that the base lacks. threads: how many work at once, all cores unless told; the file
-        does not depend on it. force: replace a file that exists. progress: called with numbers of
-        input bytes done.
+        does not depend on it. force: replace a file that exists. sync: wait until it is on
+        the disk. progress: called with numbers of input bytes done.
     """
     began = time.perf_counter()
     recipe = _recipe(base, models, names, method, whole, parameters)
     output = Path(output)
     if output.suffix != ".safetensors":
         raise OutputError(f"{output}: an archive is one file. Give NAME.safetensors.")
-    with merging.opened(recipe, [base, *models]) as plan:
+    with merging.opened(recipe, [base, *models]) as plan, durable.syncing(sync):
         merging.check_not_input(plan, output)
         compression = _Compression(plan, method, threads or sizes.available_cores(), progress)
         compression.write(output, force)

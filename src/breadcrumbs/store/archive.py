@@ -11,12 +11,12 @@ import json
 import os
 import tarfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from breadcrumbs import checkpoint
+from breadcrumbs.checkpoint import whole
 from breadcrumbs.errors import MismatchError, OutputError, StoreError
 from breadcrumbs.store import files
 from breadcrumbs.store.ledger import Ledger, Revision, Settings, Task, replay
@@ -43,18 +43,17 @@ def export(store: Store, output: str | os.PathLike[str], *, force: bool = False)
         "log": [asdict(revision) for revision in log],
     }
     text = json.dumps(head, indent=1).encode()
-    partial = path.with_name(path.name + ".partial")
     try:
-        with tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as archive:
+        with (
+            whole.file(path, force=force) as place,
+            tarfile.open(place, "w", format=tarfile.PAX_FORMAT) as archive,
+        ):
             archive.addfile(_member(HEAD, len(text)), io.BytesIO(text))
             for task in tasks:
                 place = files.place(store.folder, task.hash)
                 with open(place, "rb") as file:
                     archive.addfile(_member(f"{files.TASKS}/{place.name}", task.bytes), file)
-        os.replace(partial, path)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise OutputError(f"{path}: {error.strerror or error}.") from None
     return path.stat().st_size
 

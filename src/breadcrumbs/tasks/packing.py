@@ -16,6 +16,7 @@ import numpy as np
 from breadcrumbs import analysis, hashing, kernels, merging, methods, parameters, sizes
 from breadcrumbs import plan as plans
 from breadcrumbs.ballot import Ballot
+from breadcrumbs.checkpoint import durable
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
 from breadcrumbs.engine import Engine, one_blas_thread
 from breadcrumbs.errors import MismatchError, OutputError, RecipeError
@@ -53,6 +54,7 @@ def pack(
     seed: int = 0,
     threads: int | None = None,
     force: bool = False,
+    sync: bool = True,
     progress: Callable[[int], None] = lambda nbytes: None,
     **parameters: Any,
 ) -> About:
@@ -63,7 +65,8 @@ def pack(
     ``tvq:bits=4``, ``tsv:rank=16``. name, base_name: of the task, and what the base is called where
     the file tells what it needs; the last parts of the paths unless given. author, license: to be
     written as they are. exclude, only, missing, extra, seed, threads: as for `breadcrumbs.merge`.
-    force: replace a file. progress: called with numbers of input bytes done.
+    force: replace a file. sync: wait until it is on the disk. progress: called with numbers of
+    input bytes done.
     """
     made = recipe(
         merging.label(base, "base"),
@@ -76,7 +79,7 @@ def pack(
         extra=extra,
         seed=seed,
     )
-    with merging.opened(made, [base, finetuned]) as plan:
+    with merging.opened(made, [base, finetuned]) as plan, durable.syncing(sync):
         return of(
             plan,
             output,
@@ -140,7 +143,7 @@ def of(
             engine.spool, engine.encoding, engine.factors = spool, made, found
             run_tasks(engine.tasks(), threads, engine.stop)
             base = reference(plan.base, threads, base_name)
-            return _write(engine, output, base, author, license)
+            return _write(engine, output, base, author, license, force)
     except OSError as error:
         raise OutputError(
             f"{output}: {error.strerror or error}. Give another output, or look at the disk."
@@ -334,7 +337,9 @@ class _Packing(Engine):
         return weights
 
 
-def _write(engine: _Packing, output: Path, base: BaseReference, author: str, license: str) -> About:
+def _write(
+    engine: _Packing, output: Path, base: BaseReference, author: str, license: str, force: bool
+) -> About:
     """Write the task file from the finished blocks."""
     plan = engine.plan
     recipe = plan.recipe
@@ -388,7 +393,7 @@ def _write(engine: _Packing, output: Path, base: BaseReference, author: str, lic
         MADE_BY,
         None if engine.encoding.lossless else writing.error(losses),
     )
-    writing.write(output, said, tables, parts)
+    writing.write(output, said, tables, parts, force)
     return said
 
 

@@ -33,19 +33,20 @@ def unpack(
     threads: int | None = None,
     shard_size: int = 5 * 10**9,
     force: bool = False,
+    sync: bool = True,
     progress: Callable[[int], None] = lambda nbytes: None,
 ) -> list[Path]:
     """Write the fine-tunings that task files stand for; return where they are.
 
     One goes to ``output``, a folder or a ``.safetensors`` file; of several, each to a folder in it
     that is called as the task. Weights that a task does not keep are the base's, bit for bit.
-    threads, shard_size, force: as for a merge.
+    threads, shard_size, force, sync: as for a merge.
     """
     if not paths:
         raise RecipeError("task unpack: no task files are given. Give a base and task files.")
     with checkpoint.open(base, "base") as under:
         outputs = [Path(output)]
-        with view_files(under, paths) as models:
+        with view_files(under, paths) as models, durable.syncing(sync):
             if len(models) > 1:
                 names = [model.task.name for model in models]
                 _check_names(names, Path(output))
