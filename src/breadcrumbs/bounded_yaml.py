@@ -150,14 +150,10 @@ def _loader() -> type:
 
         return made
 
-    tags = "tag:yaml.org,2002:"
+    safe = yaml.constructor.SafeConstructor
     Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
-    Loader.add_constructor(
-        f"{tags}int", number(yaml.constructor.SafeConstructor.construct_yaml_int)
-    )
-    Loader.add_constructor(
-        f"{tags}float", number(yaml.constructor.SafeConstructor.construct_yaml_float)
-    )
+    Loader.add_constructor("tag:yaml.org,2002:int", number(safe.construct_yaml_int))
+    Loader.add_constructor("tag:yaml.org,2002:float", number(safe.construct_yaml_float))
     return Loader
 
 

@@ -305,21 +305,29 @@ def _inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(os.path.join(folder, ""))
 
 
-def _stamps(it: Plan) -> dict[str, tuple[int, int]]:
-    """Return the size and the time of change of every input file."""
+#: What is looked at to tell whether a file is still the same.
+Stamp = tuple[int, int, int, int]
+
+
+def _stamps(it: Plan) -> dict[str, Stamp]:
+    """Return what changes when an input file is written to or replaced, of every one."""
     files = [file for source in it.inputs for file in source.files]
     return {str(file): _stamp(file) for file in files}
 
 
-def _stamp(file: Path) -> tuple[int, int]:
+def _stamp(file: Path) -> Stamp:
+    """Return size, times and inode: whoever sets the time of writing back changes the other one.
+
+    Not the number of the disk, which may be another after the next start of the machine.
+    """
     try:
         found = file.stat()
     except OSError:  # gone: changed
-        return 0, 0
-    return found.st_size, found.st_mtime_ns
+        return 0, 0, 0, 0
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
-def _check_unchanged(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> None:
+def _check_unchanged(before: dict[str, Stamp], after: dict[str, Stamp]) -> None:
     for file, stamp in before.items():
         if after[file] != stamp:
             raise CheckpointError(
@@ -353,7 +361,7 @@ def _provenance(it: Plan, digests: FileDigests, choice: Choice | None) -> str:
     )
 
 
-def _key(it: Plan, shard_size: int, stamps: dict[str, tuple[int, int]]) -> str:
+def _key(it: Plan, shard_size: int, stamps: dict[str, Stamp]) -> str:
     """Return a digest of all that the output's bytes and layout depend on."""
     depends = [__version__, to_mapping(it.recipe, complete=True), stamps, shard_size]
     return blake3(json.dumps(depends).encode()).hexdigest()

@@ -83,8 +83,8 @@ def folder(path: Path, *, force: bool) -> Iterator[Path]:
     """Yield an empty folder, which is called ``path`` afterwards; not after an error.
 
     force: replace a folder of that name that is not empty, which stays until the new one is on the
-    disk; the caller has made sure that it may go. Killed in between, the next that makes something of
-    that name gives it back.
+    disk; the caller has made sure that it may go. Killed in between, the next that makes
+    something of that name gives it back.
     """
     path = Path(os.path.realpath(path))
     durable.mkdir(path.parent)
