@@ -162,6 +162,7 @@ class Store:
         fine-tuning's licence is that of its model card unless given.
         """
         check(name, weight)
+        self._check_base()
         if any(entry.name == name for entry in self.entries()):
             raise StoreError(
                 f"{self.folder}: there is a task {name!r} already. Remove it first, or give another"
@@ -205,11 +206,13 @@ class Store:
 
     def remove(self, name: str, threads: int | None = None) -> Revision:
         """Take a task out of the merged model; its file stays, for the revisions that have it."""
+        self._check_base()
         return self._counts(self.ledger.remove(name), threads)
 
     def set(self, name: str, weight: float, threads: int | None = None) -> Revision | None:
         """Give a task another weight; None if it is the one that it has."""
         check(name, weight)
+        self._check_base()
         revision = self.ledger.set(name, weight)
         return None if revision is None else self._counts(revision, threads)
 
