@@ -1,4 +1,4 @@
-"""Whether a file, or a folder of them, still is what was written, by the digests that it carries."""
+"""Whether files still are what was written, by the digests that they carry."""
 
 from __future__ import annotations
 

@@ -75,10 +75,9 @@ def import_(
             where = settings.base if base is None else os.fspath(base)
             settings = replace(settings, base=_checked(where, settings))
             with files.fresh(path) as making:
-                _extract(
-                    opened, making, settings, {task.hash: task for task in tasks}, str(archive)
-                )
-                _check_fits(settings, log, making, str(archive))
+                wanted = {task.hash: task for task in tasks}
+                _extract(opened, making, settings, wanted, str(archive))
+                _check_fits(settings, log, making)
                 Ledger.create(making / files.LEDGER, settings)
                 ledger = Ledger(making / files.LEDGER)
                 try:
@@ -166,7 +165,7 @@ def _check_task(path: Path, noted: Task, settings: Settings, where: str) -> None
             raise StoreError(f"{where}: says something else of itself than {HEAD}. It is damaged.")
 
 
-def _check_fits(settings: Settings, log: list[Revision], making: Path, where: str) -> None:
+def _check_fits(settings: Settings, log: list[Revision], making: Path) -> None:
     """Raise an error unless the tasks can be merged by the store's method, as those added can."""
     for revision in [one for one in log if one.action == "add"]:
         entry = Entry(revision.name, revision.task, revision.weight)
