@@ -31,8 +31,9 @@ class Declared:
                 f"{path}: cannot be read as text ({error}). Give a YAML {self.what}."
             ) from None
         except bounded_yaml.YAMLRefused as error:
-            where = f"{path}, line {error.line}: not YAML" if error.line else f"{path}: not YAML"
-            raise self.error(f"{where} that a {self.what} is made of: {error}.") from None
+            if error.line:
+                raise self.error(f"{path}, line {error.line}: not YAML: {error}.") from None
+            raise self.error(f"{path}: not YAML that a {self.what} is made of: {error}.") from None
 
     def mapping(self, value: Any, where: str, known: Iterable[str] | None = None) -> dict[str, Any]:
         """Return a mapping with text keys, all of them ``known``."""

@@ -58,8 +58,9 @@ def read(path: Path) -> Node:
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read as text ({error}).") from None
     except bounded_yaml.YAMLRefused as error:
-        where = f"{path}, line {error.line}" if error.line else f"{path}"
-        raise RecipeError(f"{where}: not YAML that is understood here: {error}.") from None
+        if error.line:
+            raise RecipeError(f"{path}, line {error.line}: not YAML: {error}.") from None
+        raise RecipeError(f"{path}: not YAML that is understood here: {error}.") from None
     except (yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(getattr(error, "problem", None) or error).split())
         raise RecipeError(f"{path}: not YAML that is understood here: {reason}") from None
