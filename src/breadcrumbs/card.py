@@ -85,6 +85,8 @@ def _change(config: Path, plan: Plan) -> None:
     changed = plan.recipe.dtype is not None and _replace_dtypes(data, plan.recipe.dtype)
     if plan.target.layers and isinstance(data, dict):
         changed |= _replace_layers(data, plan.target.layers)
+    if plan.target.untied and isinstance(data, dict):
+        changed |= _untie(data)
     if changed:
         config.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
@@ -103,6 +105,16 @@ def _replace_layers(data: dict[str, Any], layers: Sequence[int]) -> bool:
         if "layer" in name and isinstance(value, list) and len(value) == before > max(layers):
             data[name] = [value[i] for i in layers]
     return True
+
+
+def _untie(data: dict[str, Any]) -> bool:
+    """Say that embeddings and head are two tensors, in a config and in those in it that tie."""
+    before = json.dumps(data)
+    for inner in data.values():
+        if isinstance(inner, dict) and inner.get("tie_word_embeddings"):
+            inner["tie_word_embeddings"] = False
+    data["tie_word_embeddings"] = False
+    return json.dumps(data) != before
 
 
 def _replace_dtypes(data: Any, dtype: str) -> bool:
@@ -158,6 +170,7 @@ def card(plan: Plan, report: Report, digests: FileDigests, choice: str = "") -> 
         for source in plan.inputs
         for path in source.files
     )
+    notes = "".join(f"\n* {cell(note)}." for note in report.notes) + "\n" * bool(report.notes)
     shares = ", ".join(f"{value:.2%} are {what}" for what, value in report.shares.items())
     copied = ", ".join(f"{number} {reason}" for reason, number in report.copied.items())
     emptied = ", ".join(cell(name) for name in report.emptied[:_SHOWN]) or "none"
@@ -186,8 +199,8 @@ Made with Breadcrumbs {__version__} by the method
 {"; copied from the base: " + copied if copied else ""}. The update has norm {report.norm:.6g}.
 Tensors of which a model kept nothing: {emptied}.\
 {f" Of the weights that changed, {shares}." if shares else ""}
-
-{choice and choice + chr(10)}## Recipe
+{notes}
+{_warnings(report)}{choice and choice + chr(10)}## Recipe
 
 `{RECIPE}` beside this card reproduces the weights, bit for bit.
 
@@ -203,6 +216,12 @@ Tensors of which a model kept nothing: {emptied}.\
 
 Read {human(report.bytes_read)}, wrote {human(report.bytes_written)}.
 """
+
+
+def _warnings(report: Report) -> str:
+    """Return the section of a card that says what was warned of; empty if nothing was."""
+    lines = [f"* {cell(warning)}.\n" for warning in report.warnings]
+    return "".join(["## Warnings\n\n", *lines, "\n"]) if lines else ""
 
 
 def _names(plan: Plan) -> Iterator[str]:

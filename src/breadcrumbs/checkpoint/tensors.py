@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import ml_dtypes
 import numpy as np
 
+from breadcrumbs.checkpoint import kinds
 from breadcrumbs.errors import CheckpointError
 
 if sys.byteorder != "little":
@@ -80,9 +81,19 @@ class Tensor:
         return self.size * DTYPES[self.dtype].itemsize
 
     @property
-    def is_weight(self) -> bool:
-        """Whether the tensor is merged (floating point) rather than copied."""
+    def is_float(self) -> bool:
+        """Whether the tensor holds floating-point numbers that can be computed with."""
         return self.dtype in WEIGHT_DTYPES
+
+    @property
+    def kind(self) -> str:
+        """What the tensor is (`checkpoint.kinds`)."""
+        return kinds.of(self.name, self.shape, self.is_float)
+
+    @property
+    def is_weight(self) -> bool:
+        """Whether the tensor is trained, and merged rather than copied."""
+        return self.kind == kinds.WEIGHT
 
     def read_into(self, start: int, out: np.ndarray) -> None:
         """Fill the contiguous ``out`` with the entries from flat position ``start`` on."""
@@ -109,6 +120,10 @@ class Checkpoint(Mapping[str, np.ndarray]):
     metadata: what a single safetensors file, or a mapping with such an attribute, says of itself.
     parts, layers: of a stack, what it is made of, and the number that each layer has there.
     task: the `tasks.TaskFile` that it is read from, if it is one.
+    untied: names of tensors that are written apart from what the base ties them to, by name.
+    called: what tensors are called in the files, those that have another name here.
+    within: the keys under which its tensors lie in a file of other things too.
+    notes: what was chosen when it was opened, a line each, for the user.
     """
 
     label: str
@@ -121,6 +136,10 @@ class Checkpoint(Mapping[str, np.ndarray]):
     parts: tuple[Checkpoint, ...] = ()
     layers: tuple[int, ...] = ()
     task: Any = field(default=None, repr=False, compare=False)
+    untied: Mapping[str, str] = field(default_factory=dict, compare=False)
+    called: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    within: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.tensors[name].read()
