@@ -176,7 +176,7 @@ REFUSED: list[tuple[str, str]] = [
     (TIES + "tokenizer_source: ft3", "line 8: .*ft3 is none of the models"),
     (TIES + "tokenizer:\n  source: base", "line 8: a tokenizer section"),
     (TIES + "dtype: float32\ndtype: float32", "line 9: the key 'dtype' stands twice"),
-    (TIES + "parameters: [", "line 8: not YAML"),
+    (TIES + "parameters: [", "line [89]: not YAML"),
     ("merge_method: linear\nmodels: {model: ft1}", "line 2: models is no list"),
     ("merge_method: linear\nmodels: [{parameters: {weight: 1}}]", "line 2: there is no model"),
     (

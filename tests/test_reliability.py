@@ -23,7 +23,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from breadcrumbs import merging
-from breadcrumbs.checkpoint import journal, writer
+from breadcrumbs.checkpoint import locks, writer
 from breadcrumbs.checkpoint.journal import JOURNAL
 from breadcrumbs.checkpoint.writer import Writer
 from breadcrumbs.errors import BreadcrumbsError, CheckpointError, OutputError, RecipeError
@@ -836,7 +836,7 @@ def test_as_on_windows(
 
     msvcrt = SimpleNamespace(LK_NBLCK=2, locking=locking)
     monkeypatch.setitem(sys.modules, "msvcrt", msvcrt)
-    monkeypatch.setattr(journal, "fcntl", None)
+    monkeypatch.setattr(locks, "fcntl", None)
     monkeypatch.delattr(os, "pread")
     monkeypatch.delattr(os, "pwrite")
     for call in ("rename", "replace"):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from breadcrumbs import bounded_yaml
 from breadcrumbs.errors import BreadcrumbsError, RecipeError, SuiteError, suggestion
 
 
@@ -23,22 +24,16 @@ class Declared:
 
     def read(self, path: Path) -> Any:
         """Return what a YAML file holds; an error with the line where it is none."""
-        import yaml
-
         try:
-            text = path.read_text(encoding="utf-8")
+            return bounded_yaml.load(bounded_yaml.read_text(path))
         except (OSError, UnicodeDecodeError) as error:
             raise self.error(
                 f"{path}: cannot be read as text ({error}). Give a YAML {self.what}."
             ) from None
-        try:
-            return yaml.load(text, Loader=_loader())
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise self.error(f"{path}, line {line}: not YAML: {error.problem}.") from None
-        except Exception as error:  # the YAML library's constructors raise all kinds
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise self.error(f"{path}: not YAML that a {self.what} is made of: {reason}") from None
+        except bounded_yaml.YAMLRefused as error:
+            if error.line:
+                raise self.error(f"{path}, line {error.line}: not YAML: {error}.") from None
+            raise self.error(f"{path}: not YAML that a {self.what} is made of: {error}.") from None
 
     def mapping(self, value: Any, where: str, known: Iterable[str] | None = None) -> dict[str, Any]:
         """Return a mapping with text keys, all of them ``known``."""
@@ -103,30 +98,3 @@ def kind(value: Any) -> str:
         return "nothing"
     shown = reprlib.repr(value)  # which stops in time, however deep aliases nest
     return shown if len(shown) <= 60 else f"a {type(value).__name__}"
-
-
-def _loader() -> type:
-    """Return YAML's safe loader, with duplicate keys refused."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        pass
-
-    def mapping(loader: Any, node: Any) -> dict[Any, Any]:
-        loader.flatten_mapping(node)
-        result: dict[Any, Any] = {}
-        for key_node, value_node in node.value:
-            key = loader.construct_object(key_node, deep=True)
-            if isinstance(key, list | dict):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key is a list or mapping", key_node.start_mark
-                )
-            if key in result:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
-                )
-            result[key] = loader.construct_object(value_node, deep=True)
-        return result
-
-    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
-    return Loader

@@ -145,7 +145,7 @@ def model_hash(
     return found
 
 
-def stamp(path: str) -> tuple[tuple[str, int, int, int], ...]:
+def stamp(path: str) -> tuple[tuple[str, int, int, int, int], ...]:
     """Return what changes when something writes to a file or folder, or replaces it.
 
     The same for whatever is neither, such as a hub id.
@@ -153,7 +153,10 @@ def stamp(path: str) -> tuple[tuple[str, int, int, int], ...]:
     where = Path(path)
     files = sorted(where.iterdir()) if where.is_dir() else [where]
     found = [(file.name, file.stat()) for file in files if file.exists()]
-    return tuple((name, said.st_ino, said.st_size, said.st_mtime_ns) for name, said in found)
+    return tuple(
+        (name, said.st_ino, said.st_size, said.st_mtime_ns, said.st_ctime_ns)
+        for name, said in found
+    )
 
 
 def _of_weights(model: Checkpoint, threads: int) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ import numpy as np
 from blake3 import blake3
 
 from breadcrumbs import automatic, card, checkpoint, engine, memory, plan, sizes
+from breadcrumbs.checkpoint import durable
 from breadcrumbs.checkpoint.beside import module_folders
 from breadcrumbs.checkpoint.quantised.writing import Layout, SameSink
 from breadcrumbs.checkpoint.tensors import Checkpoint
@@ -58,6 +58,7 @@ def merge(
     tokenizer: str | None = None,
     threads: int | None = None,
     kernel: str = "auto",
+    sync: bool = True,
     strict: bool = False,
     **parameters: Any,
 ) -> Any:
@@ -82,6 +83,7 @@ def merge(
     tokenizer: one of the paths, whose tokenizer files are copied instead of the base's.
     threads: how many work at once (all cores unless told); the result does not depend on it.
     kernel: ``plain``, ``compiled`` or ``auto``; the same bits, faster or sooner.
+    sync: wait until the output is on the disk, so that it survives a power cut.
     strict: whether any warning is an error: models that fit and yet do not go together (other
         configs or tokenizers, another pretraining, lost tensors). Without it, `Report.warnings`
         has them.
@@ -132,7 +134,8 @@ def merge(
         if output is not None or strict:
             it = judged(it, strict)
         if output is not None:
-            return to_files(it, output, threads=threads, kernel=kernel, strict=strict)
+            with durable.syncing(sync):
+                return to_files(it, output, threads=threads, kernel=kernel, strict=strict)
         arrays, report = to_arrays(it, threads=threads, kernel=kernel)
         if strict:
             refuse(report.warnings)
@@ -385,21 +388,29 @@ def _inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(os.path.join(folder, ""))
 
 
-def _stamps(it: Plan) -> dict[str, tuple[int, int]]:
-    """Return the size and the time of change of every input file."""
+#: What is looked at to tell whether a file is still the same.
+Stamp = tuple[int, int, int, int]
+
+
+def _stamps(it: Plan) -> dict[str, Stamp]:
+    """Return what changes when an input file is written to or replaced, of every one."""
     files = [file for source in it.inputs for file in source.files]
     return {str(file): _stamp(file) for file in files}
 
 
-def _stamp(file: Path) -> tuple[int, int]:
+def _stamp(file: Path) -> Stamp:
+    """Return size, times and inode: whoever sets the time of writing back changes the other one.
+
+    Not the number of the disk, which may be another after the next start of the machine.
+    """
     try:
         found = file.stat()
     except OSError:  # gone: changed
-        return 0, 0
-    return found.st_size, found.st_mtime_ns
+        return 0, 0, 0, 0
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
-def _check_unchanged(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> None:
+def _check_unchanged(before: dict[str, Stamp], after: dict[str, Stamp]) -> None:
     for file, stamp in before.items():
         if after[file] != stamp:
             raise CheckpointError(
@@ -433,7 +444,7 @@ def _provenance(it: Plan, digests: FileDigests, choice: Choice | None) -> str:
     )
 
 
-def _key(it: Plan, shard_size: int, stamps: dict[str, tuple[int, int]]) -> str:
+def _key(it: Plan, shard_size: int, stamps: dict[str, Stamp]) -> str:
     """Return a digest of all that the output's bytes and layout depend on."""
     depends = [__version__, to_mapping(it.recipe, complete=True), stamps, shard_size]
     return blake3(json.dumps(depends).encode()).hexdigest()
@@ -456,7 +467,6 @@ class FileSink:
 
     def __init__(self, writer: Writer):
         self.writer = writer
-        self._thread = threading.local()
 
     def is_done(self, segment: Segment) -> SegmentReport | None:
         note = self.writer.done.get((segment.index, segment.start))
@@ -466,16 +476,9 @@ class FileSink:
 
     def write(self, index: int, start: int, values: np.ndarray) -> None:
         self.writer.write(index, start, values)
-        if not hasattr(self._thread, "hasher"):
-            self._thread.hasher = blake3()
-        self._thread.hasher.update(values.view(np.uint8).data)
 
     def finish(self, segment: Segment, report: SegmentReport) -> None:
-        digest = self._thread.hasher.hexdigest(length=16)
-        del self._thread.hasher
-        self.writer.finished(
-            segment.index, segment.start, segment.stop, digest, report.to_mapping()
-        )
+        self.writer.finished(segment.index, segment.start, segment.stop, report.to_mapping())
 
     def read(self, index: int, start: int, n: int) -> np.ndarray:
         return self.writer.read(index, start, n)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import os
 import shlex
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ from typing import Any
 
 from breadcrumbs import card, memory, merging
 from breadcrumbs import plan as plans
+from breadcrumbs.checkpoint import durable, whole
 from breadcrumbs.errors import OutputError, RecipeError, ScoreError, printable
 from breadcrumbs.plan import Plan
 from breadcrumbs.plan.judgement import judged
@@ -96,6 +96,7 @@ def greedy_soup(
     rename: str | Sequence[str] = (),
     threads: int | None = None,
     force: bool = False,
+    sync: bool = True,
     step: Step = lambda what: None,
 ) -> Soup:
     """Return the greedy soup of ``models``.
@@ -107,7 +108,8 @@ def greedy_soup(
     output: where to write the result, a merge by ``average`` of the chosen models, whose model card
         and metadata say all scores. Without it, the weights are in `Soup.merged`.
     names, exclude, only, dtype, missing, extra, rename, threads: as for `breadcrumbs.merge`. force:
-        replace the output if it exists. step: called with a line on what is being done.
+        replace the output if it exists. sync: wait until it is on the disk. step: called with a
+        line on what is being done.
     """
     mine = merging.named(models, names)
     merging.check_length("scores", scores, models)
@@ -133,9 +135,10 @@ def greedy_soup(
         chosen, soup = judged(_mean(plan, kept)), Soup(candidates, best)
         step("writing the result")
         if output is not None:
-            soup.report = merging.to_files(
-                chosen, output, threads=threads, force=force, choice=soup
-            )
+            with durable.syncing(sync):
+                soup.report = merging.to_files(
+                    chosen, output, threads=threads, force=force, choice=soup
+                )
         else:
             arrays, soup.report = merging.to_arrays(chosen, threads=threads)
             soup.merged = memory.like(base, arrays)
@@ -186,22 +189,20 @@ def _scorer(
             arrays, _ = merging.to_arrays(mean, threads=threads)
             return _number(score(memory.like(like, arrays)), what)
         single = output is not None and Path(output).suffix == ".safetensors"
-        folder = tempfile.mkdtemp(prefix=".breadcrumbs-soup-", dir=_beside(output))
-        try:
-            candidate = Path(folder) / ("candidate.safetensors" if single else "candidate")
-            merging.to_files(mean, candidate, threads=threads)
+        with whole.spare(_beside(output), "breadcrumbs-soup") as folder:
+            candidate = folder / ("candidate.safetensors" if single else "candidate")
+            with durable.syncing(False):
+                merging.to_files(mean, candidate, threads=threads)
             step(f"scoring {what}")
             return _number(score(candidate), what)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     return measure
 
 
-def _beside(output: str | os.PathLike[str] | None) -> Path | None:
-    """Return the folder of the output, which has room for it; None for the system's."""
+def _beside(output: str | os.PathLike[str] | None) -> Path:
+    """Return the folder of the output, which has room for it, or else the system's for such."""
     folder = Path(os.path.realpath(output)).parent if output is not None else None
-    return folder if folder is not None and folder.is_dir() else None
+    return folder if folder is not None and folder.is_dir() else Path(tempfile.gettempdir())
 
 
 def _check_output(plan: Plan, output: Path, force: bool) -> None:

@@ -11,19 +11,14 @@ read, and what follows begins on a line of its own.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from breadcrumbs.checkpoint import durable, locks
 from breadcrumbs.errors import OutputError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 JOURNAL = ".breadcrumbs-journal"
 
@@ -31,39 +26,41 @@ JOURNAL = ".breadcrumbs-journal"
 class Journal:
     """The open, locked journal in the folder ``partial``, which is made if need be.
 
-    again: whether there may be one already. shown: what messages call the output.
+    again: whether there may be one already that something can go on with; one of which nothing
+    can be gone on with is left behind, and no hindrance. advice: what else to do. shown: what
+    messages call the output.
     """
 
-    def __init__(self, partial: Path, shown: Path, *, again: bool):
+    def __init__(self, partial: Path, shown: Path, *, again: bool, advice: str):
         self.path = partial / JOURNAL
         existed = self.path.exists()
-        partial.mkdir(parents=True, exist_ok=True)
+        durable.mkdir(partial)
         self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115
         try:
-            if not _lock(self._file) or not _is_at(self._file, self.path):
+            fd = self._file.fileno()
+            if locks.lock(fd) is False or not locks.is_at(fd, self.path):
                 raise OutputError(
                     f"{shown}: another process is writing it. Wait for it, or give another output."
                 )
-            if existed and not again:
-                raise OutputError(
-                    f"{partial}: an earlier merge was interrupted there. Give --resume to go on"
-                    " with it, or --force to begin again."
-                )
+            if existed and not again and self._begun():
+                raise OutputError(f"{partial}: an earlier merge was interrupted there. {advice}")
         except BaseException:
             self.close()
             raise
 
     def begin(self, key: str) -> None:
-        """Forget everything, and note what the output depends on."""
+        """Forget everything, and note what the output depends on; empty: it cannot be resumed."""
         self._file.truncate(0)
         self.note({"key": key})
+        if durable.is_on():
+            durable.file(self._file.fileno())
 
     def go_on(self, key: str) -> bool:
         """Prepare to note more; False if nothing has been begun, OutputError if something else."""
-        begun = next(self._lines(), None)
-        if begun is None:
+        begun = self._begun()
+        if not begun:
             return False
-        if begun != {"key": key}:
+        if begun != key:
             raise OutputError(
                 f"{self.path.parent}: was begun with another recipe, other inputs or another"
                 " version. Give --force to begin again."
@@ -72,6 +69,11 @@ class Journal:
         if self._file.read(1) != b"\n":
             self._file.write(b"\n")
         return True
+
+    def _begun(self) -> str:
+        """Return what the output that was begun depends on; empty if nothing can be resumed."""
+        begun = next(self._lines(), {}).get("key")
+        return begun if isinstance(begun, str) else ""
 
     def note(self, line: dict[str, Any]) -> None:
         """Add a line."""
@@ -95,37 +97,9 @@ class Journal:
 
     def let_rename(self) -> None:
         """Give up the lock where it is in the way: Windows renames no folder with open files."""
-        if fcntl is None:
+        if not locks.renames_open():
             self.close()
 
     def close(self) -> None:
         """Close the file, and so unlock it; a second call does nothing."""
         self._file.close()
-
-
-def _lock(file: BinaryIO) -> bool:
-    """Lock a file until it is closed; False if another process has locked it.
-
-    A disk that knows no locks is taken at its word that nobody has.
-    """
-    try:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
-            import msvcrt
-
-            file.seek(0x7FFF0000)  # far behind the end: such a lock also keeps readers out
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore
-    except ImportError:  # neither
-        return True
-    except OSError as error:
-        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
-    return True
-
-
-def _is_at(file: BinaryIO, path: Path) -> bool:
-    """Return whether an open file is still the one of that name."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except FileNotFoundError:
-        return False

@@ -3,10 +3,12 @@
 Everything is written into a *partial* folder beside the output, which takes the output's name when
 it is whole. A journal in it notes the segments that are done, with digests of their bytes, so that
 an interrupted merge can go on; it is locked as long as a process writes there. On a resume every
-noted segment is read again, so that the journal may be ahead of the disk after a power cut.
+noted segment is read again, so that the journal may be ahead of the disk after a power cut. What
+takes the output's name is on the disk by then (`durable`), and an old output goes after that.
 
     OUT.partial/.breadcrumbs-journal    {"key": ...}, then a line of JSON for each segment done
-    OUT.partial/model*.safetensors      of their final size; the headers are written last
+    OUT.partial/model*.safetensors      of their final size; the headers are written last, with
+                                        digests of the tensors (`digests`)
     OUT.partial/.replaced               the old output, between two renames (--force)
 """
 
@@ -19,14 +21,14 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from blake3 import blake3
 
+from breadcrumbs.checkpoint import digests, durable, locks
 from breadcrumbs.checkpoint.beside import RECIPE, module_files, module_folders
 from breadcrumbs.checkpoint.files import _allow_more_files
 from breadcrumbs.checkpoint.journal import JOURNAL, Journal
@@ -36,7 +38,6 @@ from breadcrumbs.errors import CheckpointError, OutputError
 
 REPLACED = ".replaced"
 INDEX = "model.safetensors.index.json"
-_STEP = 1 << 20
 _MANY_FILES = 100
 
 
@@ -106,10 +107,14 @@ def header(entries: Sequence[Entry], metadata: dict[str, str]) -> bytes:
 
 
 class OutFile:
-    """A file of known size, written by position from any thread. What it held stays."""
+    """A file of known size, written by position from any thread. What it held stays.
 
-    def __init__(self, path: Path, size: int):
+    early: puts it on the disk meanwhile.
+    """
+
+    def __init__(self, path: Path, size: int, early: durable.Early):
         self.path, self._lock = path, threading.Lock()
+        self._early, self._left = early, durable.STEP
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
         try:
             os.ftruncate(self._fd, size)
@@ -125,6 +130,10 @@ class OutFile:
         return out
 
     def write(self, offset: int, data: memoryview) -> None:
+        self._left -= len(data)  # as good as exact: threads may get into each other's way
+        if self._left < 0:
+            self._left = durable.STEP
+            self._early.grown(self._fd)
         while data:
             if hasattr(os, "pwrite"):
                 done = os.pwrite(self._fd, data, offset)
@@ -141,6 +150,10 @@ class OutFile:
             os.lseek(self._fd, offset, os.SEEK_SET)
             return os.read(self._fd, size)
 
+    def sync(self) -> None:
+        """Put it on the disk."""
+        durable.file(self._fd)
+
     def close(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
@@ -153,7 +166,8 @@ def _made_here(folder: Path) -> bool:
         header = read_header(min(folder.glob("*.safetensors")))
     except (ValueError, CheckpointError):  # there is none, or it is damaged
         return False
-    return any(key.startswith("breadcrumbs.") for key in header.metadata)
+    mine = header.metadata.keys() - {digests.TENSORS, digests.DIGEST}
+    return any(key.startswith("breadcrumbs.") for key in mine)
 
 
 class Writer:
@@ -162,9 +176,10 @@ class Writer:
     output: the final name, a folder, or a file if it ends in ``.safetensors``; what a symbolic
     link points to, not the link, is written. entries: what to write. metadata: for the header of
     each file; its texts may change until `close`, in place of texts of the same length. key: what
-    the output depends on; a journal of another key is not resumed. force: replace an output that
-    exists, and begin again where a merge was interrupted. resume: go on with that one instead.
-    again: what messages say to do for that.
+    the output depends on; a journal of another key is not resumed, and one of an empty key by
+    nobody. force: replace an output that exists, and begin again where a merge was interrupted.
+    resume: go on with that one instead. again: what messages say to do for that. digested: whether
+    headers get digests of the tensors.
 
     done: what an earlier run finished, by tensor and start; a dict with ``stop``, ``digest`` and
     what `finished` was given.
@@ -181,8 +196,9 @@ class Writer:
         force: bool,
         resume: bool,
         again: str = "give --resume",
+        digested: bool = True,
     ):
-        self.again = again
+        self.again = again if key else "run this again"
         self.shown, self.output = output, Path(os.path.realpath(output))
         self.entries, self.metadata, self.force = list(entries), metadata, force
         self.single = self.output.suffix == ".safetensors"
@@ -192,10 +208,16 @@ class Writer:
         self._where: list[tuple[OutFile, int]] = []
         self._lock = threading.Lock()
         self._kept: IO[bytes] | None = None
+        self._early = durable.Early()
+        self._digested = digested
+        self._digests = digests.Growing([entry.nbytes for entry in self.entries])
+        advice = "Give --resume to go on with it, or --force to begin again."
+        if not key:
+            advice = "Give another output, or --force to begin again."
         with self.errors():
             self._check_output()
             self._check_room()
-            self._journal = Journal(self.partial, output, again=resume or force)
+            self._journal = Journal(self.partial, output, again=resume or force, advice=advice)
         try:
             with self.errors():
                 keep = resume and self._journal.go_on(key)
@@ -206,9 +228,7 @@ class Writer:
                 if keep:
                     self._find_done()
         except BaseException:
-            self.abandon()
-            if not resume:
-                shutil.rmtree(self.partial, ignore_errors=True)
+            self.abandon() if resume else self.discard()
             raise
 
     # --- before writing ---
@@ -217,6 +237,7 @@ class Writer:
         out, kind = self.output, "file" if self.single else "folder"
         if not out.name:
             raise OutputError(f"{self.shown}: cannot be an output. Give a new name.")
+        self._finish_replacing()
         if out.exists():
             if not self.force:
                 raise OutputError(
@@ -232,6 +253,17 @@ class Writer:
         ours = (partial / JOURNAL).is_file() or (partial.is_dir() and not any(partial.iterdir()))
         if partial.exists() and not ours:
             raise OutputError(f"{partial}: is in the way and not ours. Remove or rename it.")
+
+    def _finish_replacing(self) -> None:
+        """Delete the old output in a new one, if the process was killed that should have."""
+        journal = self.output / JOURNAL
+        if self.single or not journal.is_file() or not (self.output / REPLACED).is_dir():
+            return
+        with open(journal, "ab") as file:
+            if locks.lock(file.fileno()) is not False and locks.is_at(file.fileno(), journal):
+                shutil.rmtree(self.output / REPLACED, ignore_errors=True)
+                if locks.renames_open():
+                    journal.unlink()
 
     def _check_replaceable(self) -> None:
         """Raise unless the folder is empty or a model that we wrote and nothing else."""
@@ -275,7 +307,7 @@ class Writer:
         """Remove what an earlier merge left, but give a replaced output its name back."""
         old = self.partial / REPLACED
         if old.exists() and not self.output.exists():
-            os.rename(old, self.output)
+            durable.rename(old, self.output)
         for path in self.partial.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -288,31 +320,37 @@ class Writer:
             _allow_more_files()
         for number, group in enumerate(groups):
             mine = [self.entries[i] for i in group]
-            start = len(header(mine, self.metadata))
+            start = len(header(mine, {**self.metadata, **self._placeholders(group)}))
             size = start + sum(entry.nbytes for entry in mine)
-            file = OutFile(self.partial / shard_name(number, len(groups)), size)
+            path = self.partial / shard_name(number, len(groups))
+            file = OutFile(path, size, self._early)
             self.files.append((file, group))
             for entry in mine:
                 self._where.append((file, start))
                 start += entry.nbytes
 
+    def _placeholders(self, group: Sequence[int]) -> dict[str, str]:
+        return digests.placeholders(len(group)) if self._digested else {}
+
     def _find_done(self) -> None:
         """Take as done what the journal notes and what is on the disk as it was written."""
-        self.done = {place: note for place, note in self._notes().items() if self._is_whole(note)}
+        for place, note in self._notes().items():
+            if self._digest(note["tensor"], note["start"], note["stop"]) == note["digest"]:
+                self.done[place] = note
 
     def _notes(self) -> dict[tuple[int, int], dict[str, Any]]:
         """Return the last note of every segment, by tensor and start."""
         return {(note["tensor"], note["start"]): note for note in self._journal.segments()}
 
-    def _is_whole(self, note: dict[str, Any]) -> bool:
-        """Return whether the entries of a note lie in the file as they were written."""
-        file, offset = self._where[note["tensor"]]
-        entry = self.entries[note["tensor"]]
-        hasher = blake3()
-        stop = entry.bytes_of(note["stop"])
-        for at in range(entry.bytes_of(note["start"]), stop, _STEP):
-            hasher.update(file.read(offset + at, min(_STEP, stop - at)))
-        return hasher.hexdigest(length=16) == note["digest"]
+    def _digest(self, number: int, start: int, stop: int) -> str:
+        """Return a digest of written entries; those of which none is known are read."""
+        entry = self.entries[number]
+        at = entry.bytes_of(start), entry.bytes_of(stop)
+        return self._digests.of(number, *at, self._reader(number)).hex()
+
+    def _reader(self, number: int) -> Callable[[int, int], bytes]:
+        file, offset = self._where[number]
+        return lambda start, size: file.read(offset + start, size)
 
     # --- writing ---
 
@@ -320,8 +358,11 @@ class Writer:
         """Write entries of tensor ``number`` from flat position ``start`` on."""
         file, offset = self._where[number]
         data = values.view(np.uint8).data.cast("B")
+        at = self.entries[number].bytes_of(start)
         with self.errors():
-            file.write(offset + self.entries[number].bytes_of(start), data)
+            file.write(offset + at, data)
+        if self._digested:
+            self._digests.wrote(number, at, data)
 
     def read(self, number: int, start: int, n: int) -> np.ndarray:
         """Return a copy of n entries that have been written, from flat position ``start`` on."""
@@ -350,8 +391,11 @@ class Writer:
         if self._kept is not None:
             self._kept.close()
 
-    def finished(self, number: int, start: int, stop: int, digest: str, more: dict) -> None:
+    def finished(self, number: int, start: int, stop: int, more: dict[str, Any]) -> None:
         """Note that entries ``start`` to ``stop`` of a tensor are written."""
+        with self.errors():
+            digest = self._digest(number, start, stop)
+        self._digests.settle(number)
         with self._lock, self.errors():
             self._journal.note(
                 {"tensor": number, "start": start, "stop": stop, "digest": digest, **more}
@@ -361,26 +405,38 @@ class Writer:
         """Read the output again and compare digests; OutputError names the first difference."""
         with self.errors():
             for note in self._notes().values():
-                if not self._is_whole(note):
-                    name = self.entries[note["tensor"]].name
+                entry = self.entries[note["tensor"]]
+                at = entry.bytes_of(note["start"]), entry.bytes_of(note["stop"])
+                found = digests.read(entry.nbytes, *at, self._reader(note["tensor"]))
+                if found.hex() != note["digest"]:
                     raise OutputError(
-                        f"{self.shown}: tensor {name!r} reads back other bytes than were written."
-                        " Check the disk and merge again."
+                        f"{self.shown}: tensor {entry.name!r} reads back other bytes than were"
+                        " written. Check the disk and merge again."
                     )
 
     def close(self, extras: Callable[[Path], None]) -> None:
-        """Write headers, index and what ``extras`` adds to a folder, and give it its final name."""
+        """Write headers, index and what ``extras`` adds to a folder, and give it its final name.
+
+        All of it is on the disk before that.
+        """
         self._forget()
         with self.errors():
+            self._early.end()
+            said: dict[str, str] = {}
             for file, group in self.files:
-                head = header([self.entries[i] for i in group], self.metadata)
+                metadata = self._described(group)
+                said[file.path.name] = metadata.get(digests.DIGEST, "")
+                head = header([self.entries[i] for i in group], metadata)
                 assert not group or len(head) == self._where[group[0]][1]
                 file.write(0, memoryview(head))
+                if durable.is_on():
+                    file.sync()
                 file.close()
             if not self.single:
                 if len(self.files) > 1:
-                    (self.partial / INDEX).write_text(self._index(), encoding="utf-8")
+                    (self.partial / INDEX).write_text(self._index(said), encoding="utf-8")
                 extras(self.partial)
+                durable.tree(self.partial, leave=(JOURNAL, REPLACED))
             if self.output.exists() and not self.force:
                 raise OutputError(
                     f"{self.shown}: exists since a moment ago. Give --resume --force to replace it."
@@ -389,40 +445,70 @@ class Writer:
             self._rename()
             self._journal.close()
 
-    def _index(self) -> str:
-        total = sum(entry.nbytes for entry in self.entries)
+    def _described(self, group: Sequence[int]) -> dict[str, str]:
+        """Return the metadata of a file, with the digests of its tensors."""
+        if not self._digested:
+            return self.metadata
+        found = b"".join(self._digests.tensor(i, self._reader(i)) for i in group)
+        metadata = {**self.metadata, **self._placeholders(group), digests.TENSORS: found.hex()}
+        entries = [self.entries[i] for i in group]
+        return {**metadata, digests.DIGEST: digests.of_header(entries, metadata)}
+
+    def _index(self, said: dict[str, str]) -> str:
+        """Return the index. said: the digest of each file."""
+        about: dict[str, Any] = {"total_size": sum(entry.nbytes for entry in self.entries)}
+        if self._digested:
+            about[digests.FILES] = said
         where = {self.entries[i].name: file.path.name for file, group in self.files for i in group}
-        return json.dumps({"metadata": {"total_size": total}, "weight_map": where}, indent=2) + "\n"
+        return json.dumps({"metadata": about, "weight_map": where}, indent=2) + "\n"
 
     def _rename(self) -> None:
-        """Give the output its name. Killed anywhere in here, old or new is whole somewhere."""
+        """Give the output its name. Stopped anywhere in here, old or new is whole somewhere."""
         if self.single:
-            os.replace(self.files[0][0].path, self.output)
-            shutil.rmtree(self.partial, ignore_errors=True)
+            durable.replace(self.files[0][0].path, self.output)
+            self._remove_partial()
             return
         old = self.partial / REPLACED
         if replaced := self.output.exists():
             shutil.rmtree(old, ignore_errors=True)
-            os.rename(self.output, old)
+            durable.rename(self.output, old)
         try:
-            os.rename(self.partial, self.output)
+            durable.rename(self.partial, self.output)
         except OSError:
             if replaced:
-                os.rename(old, self.output)
+                durable.rename(old, self.output)
             raise
         shutil.rmtree(self.output / REPLACED, ignore_errors=True)
         (self.output / JOURNAL).unlink()
 
     def abandon(self) -> None:
         """Leave the partial folder for a later resume."""
-        self._forget()
-        for file, _ in self.files:
-            file.close()
+        self._stop()
         self._journal.close()
 
     def discard(self) -> None:
         """Leave nothing."""
-        self.abandon()
+        self._stop()
+        if not locks.renames_open():
+            self._journal.close()
+        self._remove_partial()
+        self._journal.close()
+
+    def _stop(self) -> None:
+        self._forget()
+        with suppress(OSError):
+            self._early.end()
+        for file, _ in self.files:
+            file.close()
+
+    def _remove_partial(self) -> None:
+        """Remove the partial folder, the journal last, which says that it is ours."""
+        with suppress(OSError):
+            for path in self.partial.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                elif path.name != JOURNAL:
+                    path.unlink()
         shutil.rmtree(self.partial, ignore_errors=True)
 
     @contextmanager

@@ -108,6 +108,24 @@ def rename_option(function: Callable[..., None]) -> Callable[..., None]:
     )(function)
 
 
+def sync_option(function: Callable[..., None]) -> Callable[..., None]:
+    """Add `--no-sync`, which holds for all that the command writes."""
+
+    @click.option(
+        "--no-sync",
+        is_flag=True,
+        help="Do not wait for the disk: a power cut may lose it.",
+    )
+    @functools.wraps(function)
+    def run(*args: Any, no_sync: bool, **kwargs: Any) -> None:
+        from breadcrumbs.checkpoint import durable
+
+        with durable.syncing(not no_sync):
+            function(*args, **kwargs)
+
+    return run
+
+
 def pairs(texts: tuple[str, ...]) -> dict[str, str]:
     """Return what `--param KEY=VALUE` options say; wrong usage if a key is given twice."""
     found = {}

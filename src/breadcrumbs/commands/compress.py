@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from breadcrumbs.commands import command, json_option, pairs, rename_option, scoring
+from breadcrumbs.commands import command, json_option, pairs, rename_option, scoring, sync_option
 
 if TYPE_CHECKING:
     from breadcrumbs.recipe import Recipe
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @click.option("--strict", is_flag=True, help="Make every warning an error; write nothing then.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@sync_option
 @json_option
 def compress(sources: tuple[str, ...], output: str, **options: Any) -> None:
     """Compress fine-tunings into one file, from which each is rebuilt beside the base.

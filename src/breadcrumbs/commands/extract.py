@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from breadcrumbs.commands import command, json_option
+from breadcrumbs.commands import command, json_option, sync_option
 
 
 @command()
@@ -18,6 +18,7 @@ from breadcrumbs.commands import command, json_option
 @click.option("--shard-size", default="5GB", show_default=True, help="Largest file of a folder.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@sync_option
 @json_option
 def extract(archive: str, task: str, output: str, **options: Any) -> None:
     """Rebuild the model of one TASK from the base and what `breadcrumbs compress` wrote.

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from breadcrumbs.commands import command, json_option
+from breadcrumbs.commands import command, json_option, sync_option
 
 
 @command()
@@ -36,6 +36,7 @@ from breadcrumbs.commands import command, json_option
 )
 @click.option("--force", is_flag=True, help="Begin again what was made or begun.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@sync_option
 @json_option
 def finetune(suite: str, output: str, **options: Any) -> None:
     """Fine-tune the base of a suite on each of its tasks: DIR/seed-S/TASK.

@@ -17,6 +17,7 @@ from breadcrumbs.commands import (
     pair,
     pairs,
     rename_option,
+    sync_option,
 )
 from breadcrumbs.errors import printable
 
@@ -79,6 +80,7 @@ from breadcrumbs.errors import printable
 @click.option("--max-memory", metavar="SIZE", help="Resident memory not to exceed, such as 500MB.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted merge.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@sync_option
 @click.option("--verify", is_flag=True, help="Read the result again and compare digests.")
 @click.option("--strict", is_flag=True, help="Make every warning an error; write nothing then.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and its warnings; write nothing.")

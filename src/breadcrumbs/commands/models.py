@@ -65,19 +65,30 @@ def compare(base: str, models: tuple[str, ...], as_json: bool, **options: Any) -
 @click.argument("path")
 @click.option("--tensors", is_flag=True, help="List every tensor.")
 @click.option("--hash", "with_hash", is_flag=True, help="Compute the BLAKE3 of every file.")
+@click.option("--verify", is_flag=True, help="Read all, and compare with the digests in it.")
 @json_option
-def inspect(path: str, tensors: bool, with_hash: bool, as_json: bool) -> None:
+def inspect(path: str, tensors: bool, with_hash: bool, verify: bool, as_json: bool) -> None:
     """Show what a checkpoint, a merged model or a task file holds; read headers only.
 
-    With --hash all is read, and every block of a task file is checked.
+    With --hash all is read, and every block of a task file is checked. With --verify all is read
+    and compared with the digests that merged models, task files and archives carry; the first
+    tensor that is not what was written is an error, and so is a model without digests.
 
     \b
     breadcrumbs inspect merged
     breadcrumbs inspect t1.safetensors --hash
+    breadcrumbs inspect merged --verify
     breadcrumbs inspect org/name@revision --tensors
     """
-    from breadcrumbs import inspection, show
+    from breadcrumbs import inspection, show, verifying
 
+    if verify:
+        number = verifying.verify(path)
+        if as_json:
+            click.echo(json.dumps({"path": path, "verified": True, "tensors": number}, indent=2))
+        else:
+            click.echo(f"{path}: {number} tensors are what was written")
+        return
     found = inspection.inspect(path, with_hash=with_hash)
     if as_json:
         click.echo(json.dumps(found, indent=2))

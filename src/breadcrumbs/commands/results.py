@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from breadcrumbs.commands import command, json_option
+from breadcrumbs.commands import command, json_option, sync_option
 
 if TYPE_CHECKING:
     from breadcrumbs.evaluate.comparison import Comparison
@@ -63,6 +64,7 @@ _FORMATS = ["table", "csv", "wide", "markdown", "latex", "json"]
 )
 @click.option("-o", "--output", metavar="FILE", help="Write to a file instead of stdout.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@sync_option
 @json_option
 def results(file: str, **options: Any) -> None:
     """Show, compare and export rows of results: models in rows, tasks in columns.
@@ -159,12 +161,12 @@ def _grid(grid: Any, kind: str, title: str, notes: Sequence[str], output: str | 
 
 def _write(output: str, text: str, *, force: bool) -> None:
     """Write a file; OutputError if it exists and may not be replaced, or cannot be written."""
+    from breadcrumbs.checkpoint import whole
     from breadcrumbs.errors import OutputError
 
     try:
-        with open(output, "w" if force else "x", encoding="utf-8", newline="") as file:
-            file.write(text)
-    except FileExistsError:
-        raise OutputError(f"{output}: exists. Give --force to replace it.") from None
+        if not force and os.path.lexists(output):
+            raise OutputError(f"{output}: exists. Give --force to replace it.")
+        whole.write_text(Path(output), text, force=force)
     except OSError as error:
         raise OutputError(f"{output}: cannot be written: {error.strerror}.") from None

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from breadcrumbs.commands import command, json_option, pair, scoring
+from breadcrumbs.commands import command, json_option, pair, scoring, sync_option
 from breadcrumbs.errors import OutputError, SuiteError
 
 
@@ -65,6 +65,7 @@ from breadcrumbs.errors import OutputError, SuiteError
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes. Default: all cores.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@sync_option
 @json_option
 def search(suite: str, **options: Any) -> None:
     """Search for the method and parameters that merge a suite's fine-tunings best.

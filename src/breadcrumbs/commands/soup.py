@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from breadcrumbs.commands import command, fit_options, json_option, rename_option
+from breadcrumbs.commands import command, fit_options, json_option, rename_option, sync_option
 
 
 @command()
@@ -35,6 +35,7 @@ from breadcrumbs.commands import command, fit_options, json_option, rename_optio
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@sync_option
 @json_option
 def soup(base: str, models: tuple[str, ...], **options: Any) -> None:
     """Average the fine-tunings of one task that help: a greedy soup.

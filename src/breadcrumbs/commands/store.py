@@ -9,7 +9,15 @@ from typing import Any
 
 import click
 
-from breadcrumbs.commands import command, fit_options, json_option, pair, pairs, rename_option
+from breadcrumbs.commands import (
+    command,
+    fit_options,
+    json_option,
+    pair,
+    pairs,
+    rename_option,
+    sync_option,
+)
 
 
 @click.group()
@@ -47,6 +55,7 @@ _at = click.option("--at", type=click.IntRange(0), metavar="REVISION", help="Def
 @click.option("-m", "--method", default="breadcrumbs", show_default=True, help="How to merge.")
 @_param
 @_quiet
+@sync_option
 @json_option
 def init(folder: str, base: str, method: str, params: tuple[str, ...], **options: Any) -> None:
     """Make an empty store for fine-tunings of one base.
@@ -83,6 +92,7 @@ def init(folder: str, base: str, method: str, params: tuple[str, ...], **options
 @_base
 @_threads
 @_quiet
+@sync_option
 @json_option
 def add(folder: str, name: str, source: str, **options: Any) -> None:
     """Add a task under a name: a task file, or a fine-tuning, which is packed first.
@@ -109,6 +119,7 @@ def add(folder: str, name: str, source: str, **options: Any) -> None:
 @_base
 @_threads
 @_quiet
+@sync_option
 @json_option
 def remove(folder: str, name: str, **options: Any) -> None:
     """Take a task out: the merged model is, bit for bit, as if it had never been in.
@@ -129,6 +140,7 @@ def remove(folder: str, name: str, **options: Any) -> None:
 @_base
 @_threads
 @_quiet
+@sync_option
 @json_option
 def set_(folder: str, name: str, change: str, **options: Any) -> None:
     """Give a task another weight, the factor of its task vector.
@@ -262,6 +274,7 @@ def diff(folder: str, first: int, second: int, as_json: bool) -> None:
 @_base
 @_threads
 @_quiet
+@sync_option
 @json_option
 def merge(folder: str, output: str, params: tuple[str, ...], **options: Any) -> None:
     """Write the merged model of a revision, with the parts and their licences in its card.
@@ -325,6 +338,7 @@ def verify(folder: str, at: int | None, **options: Any) -> None:
 @click.option("-o", "--output", required=True, metavar="FILE.tar", help="Archive to write.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @_quiet
+@sync_option
 @json_option
 def export(folder: str, output: str, force: bool, **options: Any) -> None:
     """Write a store and its whole history to one archive, without the base.
@@ -349,6 +363,7 @@ def export(folder: str, output: str, force: bool, **options: Any) -> None:
 @_folder
 @_base
 @_quiet
+@sync_option
 @json_option
 def import_(archive: str, folder: str, base: str | None, **options: Any) -> None:
     """Make a store of an archive, all of it compared with its hashes.

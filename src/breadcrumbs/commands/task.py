@@ -8,7 +8,14 @@ from typing import Any
 
 import click
 
-from breadcrumbs.commands import command, fit_options, json_option, pairs, rename_option
+from breadcrumbs.commands import (
+    command,
+    fit_options,
+    json_option,
+    pairs,
+    rename_option,
+    sync_option,
+)
 
 
 @click.group()
@@ -56,6 +63,7 @@ def task() -> None:
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @click.option("--strict", is_flag=True, help="Make every warning an error; write nothing then.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@sync_option
 @json_option
 def pack(base: str, finetuned: str, output: str, **options: Any) -> None:
     """Write what a transform keeps of a fine-tuning to a small file.
@@ -125,6 +133,7 @@ def pack(base: str, finetuned: str, output: str, **options: Any) -> None:
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@sync_option
 @json_option
 def unpack(base: str, files: tuple[str, ...], output: str, **options: Any) -> None:
     """Rebuild the fine-tunings that task files stand for.
@@ -167,6 +176,7 @@ def unpack(base: str, files: tuple[str, ...], output: str, **options: Any) -> No
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Tensors to leave as in the base.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@sync_option
 @json_option
 def export(base: str, task: str, output: str, **options: Any) -> None:
     """Write what a task file stands for, for other programs.
@@ -202,6 +212,7 @@ def export(base: str, task: str, output: str, **options: Any) -> None:
 @click.option("--extra", default="error", help="Tensors that BASE lacks: error or ignore.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@sync_option
 @json_option
 def import_(base: str, adapter: str, output: str, **options: Any) -> None:
     """Make a task file of the folder of a LoRA adapter (PEFT).

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from breadcrumbs import card, checkpoint, merging
+from breadcrumbs.checkpoint import durable
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, items
 from breadcrumbs.checkpoint.writer import Entry, Writer
 from breadcrumbs.compression.archive import open_archive
@@ -76,14 +76,16 @@ def extract(
     base: merging.Source | None = None,
     shard_size: int = 5 * 10**9,
     force: bool = False,
+    sync: bool = True,
     progress: Callable[[int], None] = lambda nbytes: None,
 ) -> int:
     """Write the model of a task to a folder, or a ``.safetensors`` file; return its bytes.
 
     base: as of `model`. A folder gets config and tokenizer of the base. shard_size: bytes of a file
-    of a folder at most. force: replace the output. progress: called with numbers of bytes written.
+    of a folder at most. force: replace the output. sync: wait until it is on the disk. progress:
+    called with numbers of bytes written.
     """
-    with model(archive, task, base) as found:
+    with model(archive, task, base) as found, durable.syncing(sync):
         tensors = list(found.tensors.values())
         writer = Writer(
             Path(output),
@@ -105,8 +107,7 @@ def extract(
                     progress(part.nbytes)
             writer.close(lambda folder: _add(folder, found, os.fspath(archive), task))
         except BaseException:
-            writer.abandon()
-            shutil.rmtree(writer.partial, ignore_errors=True)
+            writer.discard()
             raise
         return sum(tensor.nbytes for tensor in tensors)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +22,7 @@ from blake3 import blake3
 from breadcrumbs import hashing, merging, sizes, work
 from breadcrumbs import plan as plans
 from breadcrumbs.aggregates import Entries, emr, tall
-from breadcrumbs.checkpoint import quantised
+from breadcrumbs.checkpoint import durable, quantised
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor, items
 from breadcrumbs.checkpoint.writer import Entry, Writer
 from breadcrumbs.combining import Combining
@@ -72,6 +71,7 @@ def compress(
     rename: str | Sequence[str] = (),
     threads: int | None = None,
     force: bool = False,
+    sync: bool = True,
     strict: bool = False,
     progress: Callable[[int], None] = lambda nbytes: None,
     **parameters: Any,
@@ -88,15 +88,15 @@ def compress(
         stored as each model has them, such as heads; so are integers that a model changed, and
         tensors that the base lacks. rename: as for `breadcrumbs.merge`.
     threads: how many work at once, all cores unless told; the file does not depend on it. force:
-        replace a file that exists. strict: whether warnings are errors, as for `breadcrumbs.merge`.
-        progress: called with numbers of input bytes done.
+        replace a file that exists. sync: wait until it is on the disk. strict: whether warnings
+        are errors, as for `breadcrumbs.merge`. progress: called with numbers of input bytes done.
     """
     began = time.perf_counter()
     recipe = _recipe(base, models, names, method, whole, rename, parameters)
     output = Path(output)
     if output.suffix != ".safetensors":
         raise OutputError(f"{output}: an archive is one file. Give NAME.safetensors.")
-    with merging.opened(recipe, [base, *models]) as plan:
+    with merging.opened(recipe, [base, *models]) as plan, durable.syncing(sync):
         merging.check_not_input(plan, output)
         for source in plan.sources:
             quantised.refuse(source, "an archive")
@@ -179,7 +179,14 @@ class _Compression:
         text = self._about(parameters)
         metadata = {KEY: text, HASH: "0" * 64}
         self.writer = Writer(
-            output, entries, metadata, shard_size=None, key="", force=force, resume=False
+            output,
+            entries,
+            metadata,
+            shard_size=None,
+            key="",
+            force=force,
+            resume=False,
+            digested=False,  # it has digests of its own
         )
         self.number = {entry.name: i for i, entry in enumerate(entries)}
         try:
@@ -194,8 +201,7 @@ class _Compression:
             metadata[HASH] = content_hash(text, held, digests)
             self.writer.close(lambda folder: None)
         except BaseException:
-            self.writer.abandon()
-            shutil.rmtree(self.writer.partial, ignore_errors=True)
+            self.writer.discard()
             raise
 
     def _run(self, tasks: Sequence[Callable[[], None]]) -> None:

@@ -23,6 +23,7 @@ from typing import Any, NoReturn, TypeVar
 
 from blake3 import blake3
 
+from breadcrumbs.checkpoint import durable
 from breadcrumbs.errors import OutputError, ResultsError, printable
 from breadcrumbs.evaluate import sqlite_files as files
 
@@ -168,7 +169,7 @@ class Database:
             connection.close()
             # A log is of a file that somebody removed; SQLite would take it for the new one's.
             files.rename(path, files.free_name(path), ("-wal", "-shm"))
-            os.replace(new, path)
+            durable.replace(new, path)
         except (OSError, sqlite3.OperationalError) as error:
             with contextlib.suppress(OSError):
                 new.unlink()

@@ -102,7 +102,7 @@ def clear(path: Path) -> None:
     if found(path) is not None:
         shutil.rmtree(path)
     if (partial(path) / JOURNAL).exists():
-        journal = Journal(partial(path), path, again=True)
+        journal = Journal(partial(path), path, again=True, advice="")
         shutil.rmtree(partial(path))
         journal.close()
 

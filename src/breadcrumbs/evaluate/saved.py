@@ -7,13 +7,13 @@ whole; one whose digest is wrong is not used.
 from __future__ import annotations
 
 import io
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
+from breadcrumbs.checkpoint import durable
 from breadcrumbs.errors import OutputError
 
 _DIGEST = 32
@@ -49,8 +49,9 @@ class Saved:
                 file.write(blake3(data).digest())
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, self.path)
+                if durable.is_on():
+                    durable.file(file.fileno())
+            durable.replace(part, self.path)
         except OSError as error:
             part.unlink(missing_ok=True)
             raise OutputError(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from breadcrumbs.checkpoint import whole
 from breadcrumbs.declared import SUITE
 from breadcrumbs.errors import SuiteError, suggestion
 from breadcrumbs.evaluate import tasks
@@ -86,9 +87,7 @@ class Suite:
         path = Path(path)
         data = self.to_mapping(path.parent)
         text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
-        new = path.with_name(f".{path.name}.{os.getpid()}")
-        new.write_text(text, encoding="utf-8")
-        os.replace(new, path)
+        whole.write_text(path, text)
 
 
 def shipped() -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from breadcrumbs import bounded_yaml
 from breadcrumbs.errors import RecipeError, suggestion
 
 
@@ -50,23 +51,19 @@ def read(path: Path) -> Node:
     import yaml
 
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read as text ({error}).") from None
-    loader = yaml.SafeLoader(text)
-    try:
-        root = loader.get_single_node()
+        root, loader = bounded_yaml.compose(bounded_yaml.read_text(path))
         if root is None:
             raise RecipeError(f"{path}: is empty. Give a mergekit configuration.")
         return _node(loader, root, path, 1, ())
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise RecipeError(f"{path}, line {line}: not YAML: {error.problem}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read as text ({error}).") from None
+    except bounded_yaml.YAMLRefused as error:
+        if error.line:
+            raise RecipeError(f"{path}, line {error.line}: not YAML: {error}.") from None
+        raise RecipeError(f"{path}: not YAML that is understood here: {error}.") from None
     except (yaml.YAMLError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())
         raise RecipeError(f"{path}: not YAML that is understood here: {reason}") from None
-    finally:
-        loader.dispose()
 
 
 def _node(loader: Any, node: Any, path: Path, line: int, above: tuple[int, ...]) -> Node:

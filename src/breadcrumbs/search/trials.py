@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from breadcrumbs.checkpoint import whole
 from breadcrumbs.errors import OutputError
 from breadcrumbs.recipe import Recipe, to_yaml
 from breadcrumbs.search.space import Point
@@ -68,6 +69,6 @@ def write(path: str | Path, made: Recipe, said: Sequence[str]) -> None:
     """Write a recipe file that begins with comments; OutputError where that is not possible."""
     comments = "".join(f"# {line}\n" for line in said)
     try:
-        Path(path).write_text(comments + to_yaml(made), encoding="utf-8")
+        whole.write_text(Path(path), comments + to_yaml(made))
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}.") from None

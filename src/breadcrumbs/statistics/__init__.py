@@ -70,7 +70,7 @@ class Gathered(dict[str, np.ndarray]):
                 writer.write(number, 0, np.ascontiguousarray(array).reshape(-1))
             writer.close(lambda folder: None)
         except BaseException:
-            writer.abandon()
+            writer.discard()
             raise
 
 

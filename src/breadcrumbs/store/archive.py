@@ -11,17 +11,18 @@ import json
 import os
 import tarfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from breadcrumbs import checkpoint
+from breadcrumbs import checkpoint, merging
+from breadcrumbs.checkpoint import whole
 from breadcrumbs.errors import MismatchError, OutputError, StoreError
 from breadcrumbs.store import files
-from breadcrumbs.store.ledger import Ledger, Revision, Settings, Task, replay
-from breadcrumbs.store.store import Store
+from breadcrumbs.store.ledger import Entry, Ledger, Revision, Settings, Task, checked, replay
+from breadcrumbs.store.store import Store, check, recipe, said_of
 from breadcrumbs.tasks import packing
+from breadcrumbs.tasks.reader import TaskFile
 
 VERSION = 1
 HEAD = "store.json"
@@ -43,18 +44,17 @@ def export(store: Store, output: str | os.PathLike[str], *, force: bool = False)
         "log": [asdict(revision) for revision in log],
     }
     text = json.dumps(head, indent=1).encode()
-    partial = path.with_name(path.name + ".partial")
     try:
-        with tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as archive:
+        with (
+            whole.file(path, force=force) as place,
+            tarfile.open(place, "w", format=tarfile.PAX_FORMAT) as archive,
+        ):
             archive.addfile(_member(HEAD, len(text)), io.BytesIO(text))
             for task in tasks:
                 place = files.place(store.folder, task.hash)
                 with open(place, "rb") as file:
                     archive.addfile(_member(f"{files.TASKS}/{place.name}", task.bytes), file)
-        os.replace(partial, path)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise OutputError(f"{path}: {error.strerror or error}.") from None
     return path.stat().st_size
 
@@ -75,7 +75,9 @@ def import_(
             where = settings.base if base is None else os.fspath(base)
             settings = replace(settings, base=_checked(where, settings))
             with files.fresh(path) as making:
-                _extract(opened, making, {task.hash: task for task in tasks}, str(archive))
+                wanted = {task.hash: task for task in tasks}
+                _extract(opened, making, settings, wanted, str(archive))
+                _check_fits(settings, log, making)
                 Ledger.create(making / files.LEDGER, settings)
                 ledger = Ledger(making / files.LEDGER)
                 try:
@@ -121,15 +123,14 @@ def _head(opened: tarfile.TarFile, where: str) -> tuple[Settings, list[Task], li
         for revision in log:
             kinds = {"number": int, "time": str, "action": str, "name": str, "task": str}
             _expect(revision, {**kinds, "weight": float})
-        for key, value in asdict(settings).items():
-            kind = Mapping if key == "parameters" else str
-            if not isinstance(value, kind) and not (key == "base_revision" and value is None):
-                raise TypeError(key)
+        checked(settings)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StoreError(f"{where}: its {HEAD} cannot be read: {error}. It is damaged.") from None
     known = {task.hash for task in tasks}
     if any(revision.task not in known for revision in log):
         raise StoreError(f"{where}: its log names a task that it does not hold. It is damaged.")
+    for revision in log:
+        check(revision.name, revision.weight)
     list(replay(log))
     return settings, tasks, log
 
@@ -152,7 +153,30 @@ def _checked(base: str, settings: Settings) -> str:
         return opened.repo or (str(Path(base).absolute()) if opened.files else base)
 
 
-def _extract(opened: tarfile.TarFile, making: Path, left: dict[str, Task], where: str) -> None:
+def _check_task(path: Path, noted: Task, settings: Settings, where: str) -> None:
+    """Raise an error unless a task file is one, on the store's base, and says what was noted."""
+    with TaskFile.open(path) as task:
+        if task.base.hash != settings.base_hash:
+            raise MismatchError(
+                f"{where}: is a task on another base, hash {task.base.hash[:16]}..., not that of"
+                " this store. The export is damaged."
+            )
+        if json.loads(json.dumps(said_of(task))) != dict(noted.said):
+            raise StoreError(f"{where}: says something else of itself than {HEAD}. It is damaged.")
+
+
+def _check_fits(settings: Settings, log: list[Revision], making: Path) -> None:
+    """Raise an error unless the tasks can be merged by the store's method, as those added can."""
+    for revision in [one for one in log if one.action == "add"]:
+        entry = Entry(revision.name, revision.task, revision.weight)
+        made = recipe(settings, [entry], making)
+        with merging.opened(made):
+            pass
+
+
+def _extract(
+    opened: tarfile.TarFile, making: Path, settings: Settings, left: dict[str, Task], where: str
+) -> None:
     """Copy the task files of an archive to their places, each compared with its hash."""
     while (member := opened.next()) is not None:
         digest = Path(member.name).name.removesuffix(".safetensors")
@@ -162,6 +186,7 @@ def _extract(opened: tarfile.TarFile, making: Path, left: dict[str, Task], where
         place = files.place(making, digest)
         if files.copy(file, place) != digest:
             raise StoreError(f"{where}: {member.name} has other bytes than its hash says.")
+        _check_task(place, left[digest], settings, f"{where}: {member.name}")
         del left[digest]
     if left:
         raise StoreError(f"{where}: lacks {len(left)} task files. It is not whole.")

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import shutil
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from blake3 import blake3
 
-from breadcrumbs.errors import StoreError
+from breadcrumbs.checkpoint import durable, whole
+from breadcrumbs.errors import OutputError, StoreError
 
 TASKS, SUMS, SPARE, LEDGER = "tasks", "sums", "tmp", "ledger.sqlite"
 _STEP = 8 << 20
-#: Seconds after which what a killed process left behind is deleted.
-_OLD = 24 * 3600
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -59,40 +54,24 @@ def copy(source: IO[bytes], path: Path, nbytes: int | None = None) -> str:
 def keep(folder: Path, path: Path, digest: str) -> Path:
     """Move a whole task file to its place, on the disk for good; return that."""
     target = place(folder, digest)
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(path, target)
-    sync(target.parent)
+    if durable.is_on():
+        with open(path, "r+b") as file:
+            durable.file(file.fileno())
+    durable.replace(path, target)
     return target
-
-
-def sync(folder: Path) -> None:
-    """Put the names of the files of a folder on the disk, where the system can."""
-    with contextlib.suppress(OSError):
-        opened = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
 
 
 @contextlib.contextmanager
 def spare(folder: Path) -> Iterator[Path]:
     """A folder for files that are not whole yet, on the same disk; gone afterwards."""
     parent = folder / SPARE
-    try:
-        parent.mkdir(exist_ok=True)
-        for old in parent.iterdir():
-            with contextlib.suppress(OSError):
-                if time.time() - old.stat().st_mtime > _OLD:
-                    shutil.rmtree(old)
-        mine = Path(tempfile.mkdtemp(dir=parent))
-    except OSError as error:
-        raise StoreError(f"{folder}: cannot be written to: {error.strerror}.") from None
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            parent.mkdir(exist_ok=True)
+            mine = stack.enter_context(whole.spare(parent, "store"))
+        except OSError as error:
+            raise StoreError(f"{folder}: cannot be written to: {error.strerror}.") from None
         yield mine
-    finally:
-        shutil.rmtree(mine, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -101,20 +80,10 @@ def fresh(folder: Path) -> Iterator[Path]:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StoreError(f"{folder}: exists and is not empty. Give another folder.")
     try:
-        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-        making = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.absolute().parent))
-    except OSError as error:
-        raise StoreError(f"{folder}: cannot be made: {error.strerror}.") from None
-    try:
-        (making / TASKS).mkdir()
-        making.chmod(0o755)
-        yield making
-        if folder.exists():
-            folder.rmdir()
-        os.rename(making, folder)
-        sync(folder.absolute().parent)
+        with whole.folder(folder, force=False) as making:
+            (making / TASKS).mkdir()
+            yield making
     except OSError as error:
         raise StoreError(f"{folder}: cannot be made: {error.strerror or error}.") from None
-    finally:
-        if making.exists():
-            shutil.rmtree(making, ignore_errors=True)
+    except OutputError:
+        raise StoreError(f"{folder}: exists since a moment ago. Give another folder.") from None

@@ -119,20 +119,29 @@ class Ledger:
             if owner != APPLICATION:
                 raise StoreError(f"{self.path}: is no ledger of a store. Give another folder.")
             if version != VERSION:
+                advice = "Update Breadcrumbs." if version > VERSION else "It is damaged."
                 raise StoreError(
                     f"{self.path}: is a ledger of version {version}; this program knows {VERSION}."
-                    " Update Breadcrumbs."
+                    f" {advice}"
+                )
+            found = self._connection.execute("SELECT sql FROM sqlite_master").fetchall()
+            if {sql for (sql,) in found if sql} != set(_SCHEMA):
+                raise StoreError(
+                    f"{self.path}: its tables are not those of a ledger. It was altered or is"
+                    " damaged; go back to a copy of it, or import an export."
                 )
 
     def settings(self) -> Settings:
         """Return what the store was made with."""
         rows = self._ask("SELECT key, value FROM settings")
-        return Settings(**{key: json.loads(value) for key, value in rows})
+        with self._reading():
+            return checked(Settings(**{key: json.loads(value) for key, value in rows}))
 
     def tasks(self) -> dict[str, Task]:
         """Return all task files by hash, those that no revision uses any more included."""
         rows = self._ask("SELECT hash, bytes, said FROM tasks ORDER BY rowid")
-        return {hash_: Task(hash_, size, json.loads(said)) for hash_, size, said in rows}
+        with self._reading():
+            return {hash_: Task(hash_, size, dict(json.loads(said))) for hash_, size, said in rows}
 
     def log(self) -> list[Revision]:
         """Return all revisions, the first one first."""
@@ -221,9 +230,29 @@ class Ledger:
                     self._connection.execute("ROLLBACK")
                 raise
 
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Turn what cannot be read of a row into an error of ours."""
+        try:
+            yield
+        except (ValueError, TypeError, RecursionError) as error:
+            raise StoreError(
+                f"{self.path}: what it says cannot be read: {error}. It was altered or is damaged;"
+                " go back to a copy of it, or import an export."
+            ) from None
+
     def _ask(self, sql: str) -> list[Any]:
         with self._lock, _explained(self.path):
             return self._connection.execute(sql).fetchall()
+
+
+def checked(settings: Settings) -> Settings:
+    """Return settings; TypeError that names the first one of another kind than it must be."""
+    for key, value in asdict(settings).items():
+        kind = Mapping if key == "parameters" else str
+        if not isinstance(value, kind) and not (key == "base_revision" and value is None):
+            raise TypeError(key)
+    return settings
 
 
 def replay(log: Sequence[Revision]) -> Iterator[Entry]:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from breadcrumbs import bounded_yaml
 from breadcrumbs.card import cell
 from breadcrumbs.store.ledger import Entry, Settings, Task
 
-_LARGEST = 1 << 20
+#: Bytes of a card that are read, values in its front matter, characters of a licence.
+_LARGEST, _MOST, _LONGEST = 1 << 20, 100_000, 1000
 UNKNOWN = "not stated"
 
 
@@ -20,23 +22,20 @@ def of_folder(folder: Path | None) -> str:
         return ""
     path = folder / "README.md"
     try:
-        if path.stat().st_size > _LARGEST:
-            return ""
-        text = path.read_text(encoding="utf-8", errors="replace")
+        with open(path, "rb") as file:
+            text = file.read(_LARGEST).decode(errors="replace").replace("\r\n", "\n")
     except OSError:
         return ""
-    if not text.startswith("---\n"):
+    front, end, _ = text[4:].partition("\n---")
+    if not text.startswith("---\n") or not end:
         return ""
-    import yaml
-
     try:
-        front = yaml.safe_load(text[4:].partition("\n---")[0])
-    except yaml.YAMLError:
+        said = bounded_yaml.load(front, _MOST)
+    except bounded_yaml.YAMLRefused:
         return ""
-    found = front.get("license") if isinstance(front, dict) else None
-    if isinstance(found, list):
-        return ", ".join(str(one) for one in found)
-    return str(found) if found else ""
+    found = said.get("license") if isinstance(said, dict) else None
+    every = found if isinstance(found, list) else [found]
+    return ", ".join(one for one in every if isinstance(one, str))[:_LONGEST]
 
 
 @dataclass(frozen=True)

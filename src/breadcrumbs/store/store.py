@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from breadcrumbs import checkpoint, hashing, kernels, merging, methods, parameters, sizes
+from breadcrumbs.checkpoint import durable
 from breadcrumbs.checkpoint.tensors import Checkpoint, shown
 from breadcrumbs.engine import Engine
-from breadcrumbs.errors import MismatchError, RecipeError, StoreError
+from breadcrumbs.errors import BreadcrumbsError, MismatchError, RecipeError, StoreError
 from breadcrumbs.method import Method
 from breadcrumbs.plan import Plan
 from breadcrumbs.plan.judgement import judged
@@ -168,7 +169,8 @@ class Store:
         whether warnings are errors. warn: called with the warnings of a fine-tuning before it is
         packed. note: called with lines on what is right, but should be known.
         """
-        _check(name, weight)
+        check(name, weight)
+        self._check_base()
         if any(entry.name == name for entry in self.entries()):
             raise StoreError(
                 f"{self.folder}: there is a task {name!r} already. Remove it first, or give another"
@@ -206,27 +208,34 @@ class Store:
                     )
             with TaskFile.open(path) as task:
                 self._check_task(task, os.fspath(source))
-                said = _said(task)
+                said = said_of(task)
             digest = files.digest_of(path)
             nbytes = path.stat().st_size
             self._check_fits(name, path)
             files.keep(self.folder, path, digest)
-        revision = self.ledger.add(name, Task(digest, nbytes, said), weight)
-        self.update(threads)
-        return revision
+        return self._counts(self.ledger.add(name, Task(digest, nbytes, said), weight), threads)
 
     def remove(self, name: str, threads: int | None = None) -> Revision:
         """Take a task out of the merged model; its file stays, for the revisions that have it."""
-        revision = self.ledger.remove(name)
-        self.update(threads)
-        return revision
+        self._check_base()
+        return self._counts(self.ledger.remove(name), threads)
 
     def set(self, name: str, weight: float, threads: int | None = None) -> Revision | None:
         """Give a task another weight; None if it is the one that it has."""
-        _check(name, weight)
+        check(name, weight)
+        self._check_base()
         revision = self.ledger.set(name, weight)
-        if revision is not None:
+        return None if revision is None else self._counts(revision, threads)
+
+    def _counts(self, revision: Revision, threads: int | None) -> Revision:
+        """Bring the running sum to a revision that is noted, and so counts whatever happens now."""
+        try:
             self.update(threads)
+        except BreadcrumbsError as error:
+            raise StoreError(
+                f"{error} Revision {revision.number} ({revision.action} {revision.name!r}) counts;"
+                " only the running sum is behind, and the next command brings it up."
+            ) from None
         return revision
 
     def update(self, threads: int | None = None) -> None:
@@ -286,18 +295,7 @@ class Store:
         dtype: str | None = None,
     ) -> Recipe:
         """Return how some tasks are merged: `breadcrumbs.merge` of their files gives the same."""
-        mine = self.settings.parameters if method in (None, self.settings.method) else {}
-        models = tuple(
-            Model(str(files.place(self.folder, entry.task)), entry.weight, entry.name)
-            for entry in entries
-        )
-        return Recipe(
-            self.settings.base,
-            models,
-            method or self.settings.method,
-            {**mine, **(parameters or {})},
-            dtype=dtype,
-        )
+        return recipe(self.settings, entries, self.folder, method, parameters, dtype)
 
     def verify(self, at: int | None = None, threads: int | None = None) -> Verified:
         """Read all that the store holds, and merge a revision from scratch.
@@ -322,7 +320,8 @@ class Store:
             hashes = []
             for scratch in (True, False):
                 output = spare / f"{scratch}.safetensors"
-                self.merge(output, at=number, threads=threads, scratch=scratch)
+                with durable.syncing(False):
+                    self.merge(output, at=number, threads=threads, scratch=scratch)
                 hashes.append(hashing.model_hash(output, cores))
                 output.unlink()
         if hashes[0] != hashes[1]:
@@ -412,6 +411,23 @@ class Store:
             merging.planned(Recipe(**given), [self.base, *opened])
 
 
+def recipe(
+    settings: Settings,
+    entries: list[Entry],
+    folder: Path,
+    method: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    dtype: str | None = None,
+) -> Recipe:
+    """Return how some tasks, whose files are in a store's ``folder``, are merged."""
+    mine = settings.parameters if method in (None, settings.method) else {}
+    models = tuple(
+        Model(str(files.place(folder, entry.task)), entry.weight, entry.name) for entry in entries
+    )
+    chosen = method or settings.method
+    return Recipe(settings.base, models, chosen, {**mine, **(parameters or {})}, dtype=dtype)
+
+
 def _judge(plan: Plan, strict: bool, warn: Callable[[Sequence[str]], None]) -> Plan:
     """Return the plan with its warnings, which are told."""
     plan = judged(plan, strict)
@@ -445,14 +461,15 @@ def _packed_as(method: Method, given: Mapping[str, Any]) -> tuple[str, dict[str,
     return "none", {}
 
 
-def _said(task: TaskFile) -> dict[str, Any]:
+def said_of(task: TaskFile) -> dict[str, Any]:
+    """Return what a task file says of itself, in short, as the ledger has it."""
     about = task.about
     keys = ("name", "author", "license", "transform", "encoding", "density", "made_by")
     said = {key: getattr(about, key) for key in keys}
     return {**said, "parameters": dict(about.parameters), "hash": task.hash}
 
 
-def _check(name: str, weight: float) -> None:
+def check(name: str, weight: float) -> None:
     """Raise an error for a name or weight that cannot be."""
     if not name or len(name) > _LONGEST or not name.isprintable() or name != name.strip():
         raise StoreError(

@@ -15,6 +15,7 @@ import numpy as np
 
 from breadcrumbs import merging
 from breadcrumbs import plan as plans
+from breadcrumbs.checkpoint import durable, whole
 from breadcrumbs.checkpoint.tensors import DTYPES, NAMES, Tensor
 from breadcrumbs.checkpoint.writer import Entry, header
 from breadcrumbs.engine import one_blas_thread
@@ -42,20 +43,21 @@ def export(
     rank: int = 16,
     exclude: str | list[str] | tuple[str, ...] = (),
     force: bool = False,
+    sync: bool = True,
 ) -> dict[str, float] | None:
     """Write what a task file (or a fine-tuning) stands for, as another program reads it.
 
     to: ``dense``, the whole fine-tuning; ``lora``, the folder of an adapter for PEFT, of ``rank``
     leading singular triplets of each matrix, and other tensors as they are; ``patch``, one file of
-    flat indices and values. exclude: tensors to leave as in the base. Returns the error of an
-    adapter, as a task file has it, and None where nothing is lost.
+    flat indices and values. exclude: tensors to leave as in the base. sync: wait until it is on the
+    disk. Returns the error of an adapter, as a task file has it, and None where nothing is lost.
     """
     if to not in KINDS:
         raise RecipeError(f"task export: there is no {to!r}. Give --to {', '.join(KINDS)}.")
     if to == "dense":
         if exclude:
             raise RecipeError("task export: --exclude does not go with --to dense.")
-        unpacking.unpack(base, [task], output, force=force)  # pyright: ignore[reportArgumentType]
+        unpacking.unpack(base, [task], output, force=force, sync=sync)  # pyright: ignore[reportArgumentType]
         return None
     if rank < 1:
         raise RecipeError(f"task export: rank {rank} is not possible. Give 1 or more.")
@@ -66,7 +68,8 @@ def export(
         {},
         exclude=merging.globs(exclude),
     )
-    return of(made, Path(output), to, rank, force, [base, task])
+    with durable.syncing(sync):
+        return of(made, Path(output), to, rank, force, [base, task])
 
 
 def of(
@@ -122,6 +125,7 @@ def _adapter(plan: Plan, output: Path, rank: int, force: bool) -> dict[str, floa
         raise OutputError(f"{output}: an adapter is a folder. Give the name of one.")
     if output.exists() and not force:
         raise OutputError(f"{output}: exists. Give another output, or --force to replace it.")
+    _check_replaceable(output)
     made = _Made()
     with one_blas_thread():
         for tensor, model in _changed(plan):
@@ -141,15 +145,34 @@ def _adapter(plan: Plan, output: Path, rank: int, force: bool) -> dict[str, floa
         raise MismatchError(f"{plan.models[0].label}: changes no matrix. {_ADVICE}")
     _rest(plan, made)
     error = writing.error(made.losses)
-    output.mkdir(parents=True, exist_ok=True)
     said = {"format": "pt", "breadcrumbs.error": json.dumps(error)}
     entries = [Entry(n, NAMES[x.dtype], x.shape) for n, x in made.tensors.items()]
     data = [header(entries, said)]
     data += [np.ascontiguousarray(x).reshape(-1).view(np.uint8).data for x in made.tensors.values()]
-    writing.whole(output / f"{adapters.WEIGHTS}.safetensors", data)
     config = json.dumps(_config(plan, made, rank), indent=2).encode()
-    writing.whole(output / adapters.CONFIG, [config])
+    with whole.folder(output, force=force) as folder:
+        for name, pieces in (
+            (f"{adapters.WEIGHTS}.safetensors", data),
+            (adapters.CONFIG, [config]),
+        ):
+            with open(folder / name, "wb") as file:
+                file.writelines(pieces)
     return error
+
+
+def _check_replaceable(output: Path) -> None:
+    """Raise OutputError for what is no folder, or holds more than an adapter."""
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise OutputError(f"{output}: is no folder, so it is not replaced by one. Remove it.")
+    mine = {f"{adapters.WEIGHTS}.safetensors", adapters.CONFIG}
+    for entry in output.iterdir():
+        if entry.name not in mine:
+            raise OutputError(
+                f"{output}: holds {entry.name!r}, so --force does not replace it. Remove it"
+                " yourself, or give another output."
+            )
 
 
 def _factor(plan: Plan, made: _Made, tensor: TensorPlan, model: Tensor, rank: int) -> None:
@@ -268,7 +291,7 @@ def _patch(plan: Plan, output: Path, force: bool) -> None:
             for _, values in _coordinates(tensor, model):
                 yield values.tobytes()
 
-    writing.whole(output, data())
+    whole.write(output, data(), force=force)
 
 
 def _coordinates(tensor: TensorPlan, model: Tensor) -> Iterator[tuple[np.ndarray, np.ndarray]]:

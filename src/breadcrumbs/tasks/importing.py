@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from breadcrumbs import checkpoint, merging
+from breadcrumbs.checkpoint import durable
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
 from breadcrumbs.errors import MismatchError, OutputError, RecipeError, listing
 from breadcrumbs.tasks import adapters, reader, writing
@@ -28,12 +29,14 @@ def from_adapter(
     license: str = "",
     extra: str = "error",
     force: bool = False,
+    sync: bool = True,
 ) -> About:
     """Write the task file of a LoRA adapter; return what that says.
 
     adapter: a folder with ``adapter_config.json`` and ``adapter_model.safetensors``. The fine-tuned
     weights that it stands for are the base's plus B A times its scale, in float32 and rounded once.
-    extra: ``ignore`` leaves out tensors that the base lacks, such as a new head.
+    extra: ``ignore`` leaves out tensors that the base lacks, such as a new head. sync: wait until
+    the file is on the disk.
     """
     output = Path(output)
     if extra not in ("error", "ignore"):
@@ -43,7 +46,8 @@ def from_adapter(
     with opened.source, checkpoint.open(base, "base") as under:
         if reader.is_task(under):
             raise MismatchError(f"{under.label}: is a task file, which is no base.")
-        return _write(under, opened, output, name, author, license, extra)
+        with durable.syncing(sync):
+            return _write(under, opened, output, name, author, license, extra, force)
 
 
 def _write(
@@ -54,6 +58,7 @@ def _write(
     author: str,
     license: str,
     extra: str,
+    force: bool,
 ) -> About:
     names = adapters.fitted(adapter, base)
     lacking = adapters.lacking(adapter, names)
@@ -98,7 +103,7 @@ def _write(
         MADE_BY,
     )
     try:
-        writing.write(output, said, tables, parts)
+        writing.write(output, said, tables, parts, force)
     except OSError as error:
         raise OutputError(
             f"{output}: {error.strerror or error}. Give another output, or look at the disk."

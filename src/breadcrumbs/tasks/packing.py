@@ -16,7 +16,7 @@ import numpy as np
 from breadcrumbs import analysis, hashing, kernels, merging, methods, parameters, sizes
 from breadcrumbs import plan as plans
 from breadcrumbs.ballot import Ballot
-from breadcrumbs.checkpoint import quantised
+from breadcrumbs.checkpoint import durable, quantised
 from breadcrumbs.checkpoint.tensors import DTYPES, SUBBYTE, Checkpoint, Tensor
 from breadcrumbs.engine import Engine, one_blas_thread
 from breadcrumbs.errors import MismatchError, OutputError, RecipeError
@@ -56,6 +56,7 @@ def pack(
     seed: int = 0,
     threads: int | None = None,
     force: bool = False,
+    sync: bool = True,
     strict: bool = False,
     progress: Callable[[int], None] = lambda nbytes: None,
     **parameters: Any,
@@ -67,8 +68,8 @@ def pack(
     ``tvq:bits=4``, ``tsv:rank=16``. name, base_name: of the task, and what the base is called where
     the file tells what it needs; the last parts of the paths unless given. author, license: to be
     written as they are. exclude, only, missing, extra, rename, seed, threads: as for
-    `breadcrumbs.merge`. force: replace a file. strict: whether warnings are errors, as there.
-    progress: called with numbers of input bytes done.
+    `breadcrumbs.merge`. force: replace a file. sync: wait until it is on the disk. strict: whether
+    warnings are errors, as there. progress: called with numbers of input bytes done.
     """
     made = recipe(
         merging.label(base, "base"),
@@ -82,7 +83,7 @@ def pack(
         rename=merging.globs(rename),
         seed=seed,
     )
-    with merging.opened(made, [base, finetuned]) as plan:
+    with merging.opened(made, [base, finetuned]) as plan, durable.syncing(sync):
         return of(
             judged(plan, strict) if strict else plan,
             output,
@@ -148,7 +149,7 @@ def of(
             engine.spool, engine.encoding, engine.factors = spool, made, found
             run_tasks(engine.tasks(), threads, engine.stop)
             base = reference(plan.base, threads, base_name)
-            return _write(engine, output, base, author, license)
+            return _write(engine, output, base, author, license, force)
     except OSError as error:
         raise OutputError(
             f"{output}: {error.strerror or error}. Give another output, or look at the disk."
@@ -348,7 +349,9 @@ class _Packing(Engine):
         return weights
 
 
-def _write(engine: _Packing, output: Path, base: BaseReference, author: str, license: str) -> About:
+def _write(
+    engine: _Packing, output: Path, base: BaseReference, author: str, license: str, force: bool
+) -> About:
     """Write the task file from the finished blocks."""
     plan = engine.plan
     recipe = plan.recipe
@@ -403,7 +406,7 @@ def _write(engine: _Packing, output: Path, base: BaseReference, author: str, lic
         None if engine.encoding.lossless else writing.error(losses),
         tied={t.name: t.tied for t in plan.tensors if t.tied in tensors},
     )
-    writing.write(output, said, tables, parts)
+    writing.write(output, said, tables, parts, force)
     return said
 
 

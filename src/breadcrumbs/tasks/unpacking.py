@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from breadcrumbs import card, checkpoint, merging, sizes
+from breadcrumbs.checkpoint import durable
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, items
 from breadcrumbs.checkpoint.writer import Entry, Writer
 from breadcrumbs.errors import OutputError, RecipeError
@@ -30,19 +31,20 @@ def unpack(
     threads: int | None = None,
     shard_size: int = 5 * 10**9,
     force: bool = False,
+    sync: bool = True,
     progress: Callable[[int], None] = lambda nbytes: None,
 ) -> list[Path]:
     """Write the fine-tunings that task files stand for; return where they are.
 
     One goes to ``output``, a folder or a ``.safetensors`` file; of several, each to a folder in it
     that is called as the task. Weights that a task does not keep are the base's, bit for bit.
-    threads, shard_size, force: as for a merge.
+    threads, shard_size, force, sync: as for a merge.
     """
     if not paths:
         raise RecipeError("task unpack: no task files are given. Give a base and task files.")
     with checkpoint.open(base, "base") as under:
         outputs = [Path(output)]
-        with view_files(under, paths) as models:
+        with view_files(under, paths) as models, durable.syncing(sync):
             if len(models) > 1:
                 names = [model.task.name for model in models]
                 _check_names(names, Path(output))
@@ -83,7 +85,7 @@ def _check_names(names: list[str], output: Path) -> None:
             raise RecipeError(
                 f"task unpack: the name {name!r} cannot be that of a folder. Unpack it alone."
             )
-    output.mkdir(parents=True, exist_ok=True)
+    durable.mkdir(output)
 
 
 def _write(
@@ -105,7 +107,6 @@ def _write(
         key="",
         force=force,
         resume=False,
-        again="unpack again with --force",
     )
 
     def copy(number: int, tensor: Tensor, start: int, stop: int) -> list[Task]:
@@ -124,7 +125,7 @@ def _write(
         run_tasks(tasks, threads or sizes.available_cores())
         writer.close(lambda folder: _beside(base, folder))
     except BaseException:
-        writer.abandon()
+        writer.discard()
         raise
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from blake3 import blake3
 
+from breadcrumbs.checkpoint import whole
 from breadcrumbs.checkpoint.tensors import NAMES, WEIGHT_DTYPES
 from breadcrumbs.checkpoint.writer import Entry, header
 from breadcrumbs.errors import OutputError
@@ -147,8 +146,17 @@ def check_output(output: Path, force: bool) -> None:
         raise OutputError(f"{output}: exists. Give another output, or --force to replace it.")
 
 
-def write(output: Path, said: About, tables: Mapping[str, bytes], parts: Sequence[Part]) -> None:
-    """Write a task file, and give it its name when it is whole. tables: of blocks, by tensor."""
+def write(
+    output: Path,
+    said: About,
+    tables: Mapping[str, bytes],
+    parts: Sequence[Part],
+    force: bool = True,
+) -> None:
+    """Write a task file, and give it its name when it is whole. tables: of blocks, by tensor.
+
+    force: replace a file that has been made since.
+    """
     text = about.text(said)
     metadata = {about.KEY: text, about.HASH: about.digest(text, tables)}
     parts = sorted(parts, key=lambda part: not part[0].name.startswith(BLOCKS))  # tables first
@@ -158,18 +166,4 @@ def write(output: Path, said: About, tables: Mapping[str, bytes], parts: Sequenc
         for _, pieces in parts:
             yield from pieces()
 
-    whole(output, data())
-
-
-def whole(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
-    """Write a file, which takes its name when it is whole."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "wb") as file:
-            for piece in pieces:
-                file.write(piece)
-        os.replace(partial, path)
-    except BaseException:
-        with suppress(OSError):
-            partial.unlink()
-        raise
+    whole.write(output, data(), force=force)
