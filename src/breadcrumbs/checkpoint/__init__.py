@@ -68,7 +68,8 @@ def open(source: str | os.PathLike[str] | Mapping[str, Any], label: str = "") ->
         is_folder = os.path.isdir(inside)
         pick = tuple(keys.split(wrapped.PICK))
         opener = _folder.open_folder if is_folder else _folder.open_file
-        return replace(opener(inside, pick=pick), label=text)
+        opened = replace(opener(inside, pick=pick), label=text)
+        return quantised.view(opened, inside if is_folder else inside.parent)
     hub_id = _HUB_ID.fullmatch(text)
     if not isinstance(source, str) or not hub_id or text.lower().endswith(_SUFFIXES):
         raise CheckpointError(f"{shown(text)}: no such file or folder.{_nearest(path)}")

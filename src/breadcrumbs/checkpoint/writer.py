@@ -109,10 +109,10 @@ def header(entries: Sequence[Entry], metadata: dict[str, str]) -> bytes:
 class OutFile:
     """A file of known size, written by position from any thread. What it held stays.
 
-    early: puts it on the disk meanwhile.
+    early: puts it on the disk meanwhile, if it is to last.
     """
 
-    def __init__(self, path: Path, size: int, early: durable.Early):
+    def __init__(self, path: Path, size: int, early: durable.Early | None):
         self.path, self._lock = path, threading.Lock()
         self._early, self._left = early, durable.STEP
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
@@ -127,11 +127,12 @@ class OutFile:
         """Return an open file as one, which remains its owner's."""
         out = cls.__new__(cls)
         out.path, out._lock, out._fd = Path(str(file.name)), threading.Lock(), file.fileno()
+        out._early, out._left = None, 0
         return out
 
     def write(self, offset: int, data: memoryview) -> None:
         self._left -= len(data)  # as good as exact: threads may get into each other's way
-        if self._left < 0:
+        if self._left < 0 and self._early is not None:
             self._left = durable.STEP
             self._early.grown(self._fd)
         while data:

@@ -20,8 +20,8 @@ from breadcrumbs.errors import CheckpointError
 
 #: Dtypes that codes may have.
 _CODES = {*FP8, "F4", "I8", "U8", "I16", "U16", "I32", "U32"}
-#: What else of our own begins like the metadata of files that are no models.
-_MODELS = ("breadcrumbs.unpacked", "breadcrumbs.extracted")
+#: What the metadata have of our files that are no models: task files, archives, statistics.
+_OURS = ("breadcrumbs.task", "breadcrumbs.archive", "breadcrumbs.statistics")
 
 
 def view(checkpoint: Checkpoint, folder: Path | None = None) -> Checkpoint:
@@ -38,8 +38,7 @@ def view(checkpoint: Checkpoint, folder: Path | None = None) -> Checkpoint:
 
 
 def _view(checkpoint: Checkpoint, folder: Path | None) -> Checkpoint:
-    ours = (key for key in checkpoint.metadata if key.startswith("breadcrumbs."))
-    if any(key not in _MODELS for key in ours):  # a task file, an archive, statistics
+    if any(key in _OURS for key in checkpoint.metadata):
         return checkpoint
     tensors, said = checkpoint.tensors, config.read(folder)
     if said is None and not any(_is_suspect(name, tensor) for name, tensor in tensors.items()):

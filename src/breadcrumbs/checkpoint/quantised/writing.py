@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
-from blake3 import blake3
 
 from breadcrumbs.checkpoint.quantised.blocks import Blocks, is_like, requantised
 from breadcrumbs.checkpoint.quantised.sources import Scaled
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from breadcrumbs.plan import Plan
     from breadcrumbs.sink import SegmentReport, Sink
     from breadcrumbs.work import Segment
-
-_STEP = 1 << 20
 
 
 class Layout:
@@ -159,10 +156,8 @@ class SameSink:
         for number, tensor in self.layout.companions.items():
             if (number, 0) in self.writer.done or not tensor.size:
                 continue
-            hasher, raw = blake3(), tensor.read().reshape(-1)
-            self.writer.write(number, 0, raw)
-            hasher.update(raw.view(np.uint8).data)
-            self.writer.finished(number, 0, tensor.size, hasher.hexdigest(length=16), {})
+            self.writer.write(number, 0, tensor.read().reshape(-1))
+            self.writer.finished(number, 0, tensor.size, {})
         self._room.close()
 
     def close(self) -> None:
@@ -207,10 +202,9 @@ class SameSink:
         self._room.give(mine.at, 4 * tensor.size)
         raw = found.astype(DTYPES[it.scale.dtype])
         self.writer.write(number + 1, 0, raw)
-        digest = blake3(raw.view(np.uint8).data).hexdigest(length=16)
-        self.writer.finished(number + 1, 0, raw.size, digest, {"lost": lost})
+        self.writer.finished(number + 1, 0, raw.size, {"lost": lost})
         for segment, report in mine.reports.values():
-            self._note(number, segment, report)
+            self.writer.finished(number, segment.start, segment.stop, report.to_mapping())
         with self._lock:
             self.lost += lost
 
@@ -229,16 +223,6 @@ class SameSink:
                 sources.append(it)
         alone = len(self.plan.models) == 1 and plan.onto is None
         return (sources[::-1] if alone else sources), sources
-
-    def _note(self, number: int, segment: Segment, report: SegmentReport) -> None:
-        """Note a segment as `others` would, with the digest of its codes."""
-        hasher = blake3()
-        for start in range(segment.start, segment.stop, _STEP):
-            codes = self.writer.read(number, start, min(_STEP, segment.stop - start))
-            hasher.update(codes.view(np.uint8).data)
-        self.writer.finished(
-            number, segment.start, segment.stop, hasher.hexdigest(length=16), report.to_mapping()
-        )
 
 
 class _Room:
