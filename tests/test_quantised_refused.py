@@ -248,7 +248,7 @@ def test_gguf_by_its_first_bytes(name: str, tmp_path: Path) -> None:
 
 def test_a_folder_of_gguf(tmp_path: Path) -> None:
     (tmp_path / "model-Q4_K_M.gguf").write_bytes(b"GGUF")
-    refused(str(tmp_path), "GGUF", "it was made from")
+    refused(str(tmp_path), "GGUF", "the model it was made from")
 
 
 @pytest.mark.filterwarnings("ignore:torch.quantize")
