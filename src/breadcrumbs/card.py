@@ -85,6 +85,8 @@ def _change(config: Path, plan: Plan) -> None:
     changed = plan.recipe.dtype is not None and _replace_dtypes(data, plan.recipe.dtype)
     if plan.target.layers and isinstance(data, dict):
         changed |= _replace_layers(data, plan.target.layers)
+    if plan.target.untied and isinstance(data, dict):
+        changed |= _untie(data)
     if changed:
         config.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
@@ -103,6 +105,16 @@ def _replace_layers(data: dict[str, Any], layers: Sequence[int]) -> bool:
         if "layer" in name and isinstance(value, list) and len(value) == before > max(layers):
             data[name] = [value[i] for i in layers]
     return True
+
+
+def _untie(data: dict[str, Any]) -> bool:
+    """Say that embeddings and head are two tensors, in a config and in those in it that tie."""
+    before = json.dumps(data)
+    for inner in data.values():
+        if isinstance(inner, dict) and inner.get("tie_word_embeddings"):
+            inner["tie_word_embeddings"] = False
+    data["tie_word_embeddings"] = False
+    return json.dumps(data) != before
 
 
 def _replace_dtypes(data: Any, dtype: str) -> bool:

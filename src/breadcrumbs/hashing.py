@@ -17,6 +17,7 @@ from breadcrumbs import cache, checkpoint
 from breadcrumbs.checkpoint.files import File, FileRange
 from breadcrumbs.checkpoint.memory import ArrayBytes
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
+from breadcrumbs.checkpoint.tied import stored
 from breadcrumbs.plan import Plan
 from breadcrumbs.schedule import Task
 
@@ -128,7 +129,8 @@ def model_hash(
     The hash of files is kept (`cache.folder`) and given again as long as nothing wrote to them, by
     their sizes, times and inodes. fresh: whether to read them all the same.
     """
-    opened = checkpoint.open(source)
+    whole = checkpoint.open(source)
+    opened = stored(whole)
     try:
         key = _key(opened)
         kept = cache.read(cache.folder(), KIND, key) if key and not fresh else None
@@ -138,8 +140,8 @@ def model_hash(
         if key and _key(opened) == key:
             cache.write(cache.folder(), KIND, key, found.encode())
     finally:
-        if opened is not source:
-            opened.close()
+        if whole is not source:
+            whole.close()
     return found
 
 

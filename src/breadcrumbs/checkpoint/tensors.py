@@ -109,6 +109,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
     metadata: what a single safetensors file, or a mapping with such an attribute, says of itself.
     parts, layers: of a stack, what it is made of, and the number that each layer has there.
     task: the `tasks.TaskFile` that it is read from, if it is one.
+    untied: names of tensors that are written apart from what the base ties them to, by name.
     """
 
     label: str
@@ -121,6 +122,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
     parts: tuple[Checkpoint, ...] = ()
     layers: tuple[int, ...] = ()
     task: Any = field(default=None, repr=False, compare=False)
+    untied: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.tensors[name].read()
