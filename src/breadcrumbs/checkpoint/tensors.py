@@ -109,7 +109,8 @@ class Checkpoint(Mapping[str, np.ndarray]):
     metadata: what a single safetensors file, or a mapping with such an attribute, says of itself.
     parts, layers: of a stack, what it is made of, and the number that each layer has there.
     task: the `tasks.TaskFile` that it is read from, if it is one.
-    untied: names of tensors that are written apart from what the base ties them to, by name.
+    untied: names of tensors that are written apart, by name what they were tied to. virtual:
+    those of them that no file holds.
     """
 
     label: str
@@ -123,6 +124,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
     layers: tuple[int, ...] = ()
     task: Any = field(default=None, repr=False, compare=False)
     untied: Mapping[str, str] = field(default_factory=dict, compare=False)
+    virtual: frozenset[str] = field(default=frozenset(), compare=False)
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.tensors[name].read()
