@@ -109,8 +109,8 @@ class Checkpoint(Mapping[str, np.ndarray]):
     metadata: what a single safetensors file, or a mapping with such an attribute, says of itself.
     parts, layers: of a stack, what it is made of, and the number that each layer has there.
     task: the `tasks.TaskFile` that it is read from, if it is one.
-    untied: names of tensors that are written apart, by name what they were tied to. virtual:
-    those of them that no file holds.
+    untied: names of tensors that are written apart, by name what they were tied to. stored: the
+    checkpoint as its files hold it, if some are.
     """
 
     label: str
@@ -124,7 +124,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
     layers: tuple[int, ...] = ()
     task: Any = field(default=None, repr=False, compare=False)
     untied: Mapping[str, str] = field(default_factory=dict, compare=False)
-    virtual: frozenset[str] = field(default=frozenset(), compare=False)
+    stored: Checkpoint | None = field(default=None, repr=False, compare=False)
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.tensors[name].read()

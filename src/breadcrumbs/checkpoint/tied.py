@@ -66,7 +66,9 @@ def ties(base: Checkpoint) -> dict[str, str]:
     found: dict[str, str] = {}
     if table.endswith("shared.weight"):
         stem = table.removesuffix("shared.weight")
-        found = dict.fromkeys((f"{stem}{s}.embed_tokens.weight" for s in ("encoder", "decoder")), table)
+        found = dict.fromkeys(
+            (f"{stem}{s}.embed_tokens.weight" for s in ("encoder", "decoder")), table
+        )
     found |= _head(config, kind, table)
     return {
         name: other
@@ -108,7 +110,7 @@ def head_scale(base: Checkpoint, name: str) -> float:
     1 but for T5, which scales the output before a tied head and not before one of its own.
     """
     config = said(base)
-    if config.get("model_type") in _SCALED and name == "lm_head.weight" and name not in base.tensors:
+    if config.get("model_type") in _SCALED and name == "lm_head.weight":
         with suppress(TypeError, ValueError, ZeroDivisionError, KeyError):
             return float(config["d_model"]) ** _POWER
     return 1.0
@@ -140,6 +142,8 @@ def untied(base: Checkpoint, pairs: Mapping[str, str]) -> Checkpoint:
     all `ties`: a config that says that heads are apart says it of each of them. MismatchError where
     the base lacks what a name is tied to.
     """
+    if not pairs:
+        return base
     tensors = dict(base.tensors)
     for name, other in pairs.items():
         if other not in base.tensors:
@@ -148,22 +152,12 @@ def untied(base: Checkpoint, pairs: Mapping[str, str]) -> Checkpoint:
                 f"{suggestion(other, base.tensors)}"
             )
         mine, factor = base.tensors[other], head_scale(base, name)
-        source: Bytes = mine.source if factor == 1 else ScaledBytes(mine, factor)
-        tensors.setdefault(name, replace(mine, name=name, source=source))
-    if not pairs:
-        return base
-    views = [*base.virtual, *(name for name in pairs if name not in base.tensors)]
+        if name not in tensors or (factor != 1 and same(tensors[name], mine)):
+            source: Bytes = mine.source if factor == 1 else ScaledBytes(mine, factor)
+            tensors[name] = replace(mine, name=name, source=source)
     return replace(
-        base, tensors=tensors, untied={**base.untied, **pairs}, virtual=frozenset(views)
+        base, tensors=tensors, untied={**base.untied, **pairs}, stored=base.stored or base
     )
-
-
-def stored(base: Checkpoint) -> Checkpoint:
-    """Return the base with the tensors alone that its files hold, as it was before `untied`."""
-    if not base.untied:
-        return base
-    kept = {name: tensor for name, tensor in base.tensors.items() if name not in base.virtual}
-    return replace(base, tensors=kept, untied={}, virtual=frozenset())
 
 
 def same(a: Tensor, b: Tensor) -> bool:

@@ -82,7 +82,8 @@ class About:
     transform, parameters, seed: what decided which entries are kept, as a recipe has it. weights:
     how many the base has. author, license: as given, or empty. tensors: by name. error: of an
     encoding that is not lossless, ``relative`` (the norm of what is lost of the kept task vector,
-    divided by its norm) and ``largest`` (of the differences of weights).
+    divided by its norm) and ``largest`` (of the differences of weights). untied: names of tensors
+    that are apart in this task, by name what the base ties them to.
     """
 
     name: str
@@ -97,6 +98,7 @@ class About:
     license: str = ""
     made_by: str = ""
     error: Mapping[str, float] | None = None
+    untied: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def kept(self) -> int:
@@ -112,7 +114,8 @@ class About:
         tensors = {t.name: _mapping(t) for t in self.tensors.values()}
         base = {"name": self.base.name, "revision": self.base.revision, "hash": self.base.hash}
         mine = {key: getattr(self, key) for key in _KINDS if key not in ("base", "tensors")}
-        return {"version": VERSION, **mine, "base": base, "tensors": tensors}
+        apart = {"untied": dict(self.untied)} if self.untied else {}
+        return {"version": VERSION, **mine, **apart, "base": base, "tensors": tensors}
 
 
 def _mapping(tensor: TaskTensor) -> dict[str, Any]:
@@ -168,7 +171,10 @@ def parse(text: str, where: str) -> About:
             f" {VERSION}. Update Breadcrumbs, or pack the task again."
         )
     mine: dict[str, Any] = {key: value for key, value in data.items() if key != "version"}
-    _check_kinds(mine, _KINDS, where)
+    _check_kinds(mine, _KINDS | ({"untied": (dict,)} if "untied" in mine else {}), where)
+    untied = mine.get("untied", {})
+    if not all(isinstance(other, str) and other != name for name, other in untied.items()):
+        raise CheckpointError(f"{where}: says {shown(untied)} for 'untied'.")
     base = mine["base"]
     _check_kinds(base, {"name": (str,), "revision": (str, type(None)), "hash": (str,)}, where)
     if not _HASH.fullmatch(base["hash"]):
