@@ -46,7 +46,8 @@ class TaskTensor:
 
     share: of the squared norm of the whole task vector, what the entries kept have.
     rank: of the two matrices whose product, times ``scale``, stands for all of it; 0 if blocks do.
-    digest: of the bytes of the two, as text.
+    digest: of the bytes of the two, as text. stack: how many matrices the tensor is a stack of, of
+    which each is such a product.
     """
 
     name: str
@@ -57,6 +58,7 @@ class TaskTensor:
     scale: float = 1.0
     digest: str = ""
     share: float = 1.0
+    stack: int = 1
 
     @property
     def size(self) -> int:
@@ -122,6 +124,7 @@ def _mapping(tensor: TaskTensor) -> dict[str, Any]:
     found: dict[str, Any] = {"dtype": tensor.dtype, "shape": list(tensor.shape)}
     found |= {"kept": tensor.kept} | ({"share": tensor.share} if tensor.share != 1 else {})
     factors = {"rank": tensor.rank, "scale": tensor.scale, "digest": tensor.digest}
+    factors |= {"stack": tensor.stack} if tensor.stack > 1 else {}
     return found | factors if tensor.rank else found
 
 
@@ -212,13 +215,14 @@ def _tensor(name: str, data: Any, where: str) -> TaskTensor:
     if not isinstance(data, dict):
         raise CheckpointError(f"{where} is described by {shown(data)}.")
     more = (_OF_FACTORS if "rank" in data else {}) | (_OF_CUT if "share" in data else {})
+    more |= {"stack": (int,)} if "rank" in data and "stack" in data else {}
     _check_kinds(data, _OF_TENSOR | more, where)
     dtype, shape, kept = data["dtype"], data["shape"], data["kept"]
     if dtype not in DTYPES:
         raise CheckpointError(f"{where} has dtype {shown(dtype)}, which is not supported.")
     if len(shape) > 64 or not all(type(n) is int and 0 <= n <= _INT64 for n in shape):
         raise CheckpointError(f"{where} has shape {shown(shape)}.")
-    factors = {key: data[key] for key in _OF_FACTORS if key in data}
+    factors = {key: data[key] for key in (*_OF_FACTORS, "stack") if key in data}
     share = data.get("share", 1.0)
     tensor = TaskTensor(name, dtype, tuple(shape), kept, **factors, share=share)
     if tensor.size > _INT64 // 8 or not 0 <= kept <= tensor.size:
@@ -240,6 +244,7 @@ def _is_product(tensor: TaskTensor) -> bool:
         and len(tensor.shape) > 1
         and 0 < tensor.kept == tensor.size
         and tensor.rank > 0
+        and (tensor.stack == 1 or (len(tensor.shape) > 2 and 1 < tensor.stack == tensor.shape[0]))
         and abs(tensor.scale) < _MOST  # an integer may be too large for math.isfinite
         and bool(_HASH.fullmatch(tensor.digest))
     )
