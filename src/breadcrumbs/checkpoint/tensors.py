@@ -111,6 +111,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
     task: the `tasks.TaskFile` that it is read from, if it is one.
     untied: names of tensors that are written apart, by name what they were tied to. stored: the
     checkpoint as its files hold it, if some are.
+    called: what tensors are called in the files, those that have another name here.
     """
 
     label: str
@@ -125,6 +126,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
     task: Any = field(default=None, repr=False, compare=False)
     untied: Mapping[str, str] = field(default_factory=dict, compare=False)
     stored: Checkpoint | None = field(default=None, repr=False, compare=False)
+    called: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.tensors[name].read()
