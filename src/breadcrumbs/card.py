@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,14 @@ def _replace_layers(data: dict[str, Any], layers: Sequence[int]) -> bool:
         if "layer" in name and isinstance(value, list) and len(value) == before > max(layers):
             data[name] = [value[i] for i in layers]
     return True
+
+
+def untie(config: Path) -> None:
+    """Say in a transformers config that embeddings and head are two tensors."""
+    with suppress(ValueError, RecursionError):
+        data = json.loads(config.read_text(encoding="utf-8"))
+        if isinstance(data, dict) and _untie(data):
+            config.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
 def _untie(data: dict[str, Any]) -> bool:

@@ -188,12 +188,15 @@ def planned(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Plan:
 
     Task files among them become the fine-tunings that they stand for.
     """
-    from breadcrumbs.tasks import view
+    from breadcrumbs.tasks import placing, view
 
     base, *models = view.on_base(checkpoints[0], checkpoints)
     onto = models.pop() if recipe.onto is not None else None
     number = len(recipe.models)
-    return plan.make(recipe, base, models[:number], onto, models[number:])
+    made = plan.make(recipe, base, models[:number], onto, models[number:])
+    if base.untied:
+        made = replace(made, warnings=(*made.warnings, placing.said(base, base.untied)))
+    return made
 
 
 def to_arrays(

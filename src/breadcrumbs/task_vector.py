@@ -30,7 +30,7 @@ class TaskVector(Mapping[str, np.ndarray]):
 
     def __init__(self, base: Any, finetuned: Any):
         first = checkpoint.open(base)
-        (second,) = view.on_base(first, [checkpoint.open(finetuned)])
+        first, second = view.on_base(first, [first, checkpoint.open(finetuned)])
         names = [name for name, tensor in first.tensors.items() if tensor.is_weight]
         absent = [name for name in names if name not in second.tensors]
         if absent:

@@ -62,10 +62,22 @@ def open(source: str | os.PathLike[str] | Mapping[str, Any], label: str = "") ->
     parts = stack.parse(text) if isinstance(source, str) else None
     if parts is not None:
         return _open_stack(text, parts)
-    hub_id = _HUB_ID.fullmatch(text)
-    if not isinstance(source, str) or not hub_id or text.lower().endswith(_SUFFIXES):
+    if not isinstance(source, str):
         raise CheckpointError(f"{shown(text)}: no such file or folder.{_nearest(path)}")
-    return _open_hub(text, hub_id["repo"], hub_id["revision"], path)
+    return _open_hub(text, *hub_id(text), path)
+
+
+def hub_id(text: str, what: str = "model") -> tuple[str, str | None]:
+    """Return the repository and revision that a hub id names, where no path of that name exists.
+
+    CheckpointError for what cannot be one. what: is looked for.
+    """
+    found = _HUB_ID.fullmatch(text)
+    if not found or text.lower().endswith(_SUFFIXES):
+        path = Path(os.path.expanduser(text))
+        near = _nearest(path) if what == "model" else f" Give the folder or hub id of an {what}."
+        raise CheckpointError(f"{shown(text)}: no such file or folder.{near}")
+    return found["repo"], found["revision"]
 
 
 def _open_stack(text: str, parts: list[stack.Part]) -> Checkpoint:

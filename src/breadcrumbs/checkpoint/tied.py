@@ -131,7 +131,7 @@ class ScaledBytes:
         self.tensor.read_into(first, values)
         found = (values.astype(np.float64) * self.factor).astype(dtype).view(np.uint8)
         skip = start - first * dtype.itemsize
-        out[:] = found[skip : skip + len(out)].data
+        np.frombuffer(out, np.uint8)[:] = found[skip : skip + len(out)]
 
 
 def untied(base: Checkpoint, pairs: Mapping[str, str]) -> Checkpoint:

@@ -21,7 +21,7 @@ from breadcrumbs.engine import one_blas_thread
 from breadcrumbs.errors import MismatchError, OutputError, RecipeError, listing
 from breadcrumbs.plan import Plan, TensorPlan
 from breadcrumbs.recipe import Recipe
-from breadcrumbs.tasks import adapters, factors, packing, unpacking, writing
+from breadcrumbs.tasks import factors, packing, peft, unpacking, writing
 from breadcrumbs.tasks.about import BLOCK
 
 KINDS = ("dense", "lora", "patch")
@@ -142,9 +142,9 @@ def _adapter(plan: Plan, output: Path, rank: int, force: bool) -> dict[str, floa
     entries = [Entry(n, NAMES[x.dtype], x.shape) for n, x in made.tensors.items()]
     data = [header(entries, said)]
     data += [np.ascontiguousarray(x).reshape(-1).view(np.uint8).data for x in made.tensors.values()]
-    writing.whole(output / f"{adapters.WEIGHTS}.safetensors", data)
+    writing.whole(output / f"{peft.WEIGHTS}.safetensors", data)
     config = json.dumps(_config(plan, made, rank), indent=2).encode()
-    writing.whole(output / adapters.CONFIG, [config])
+    writing.whole(output / peft.CONFIG, [config])
     return error
 
 
@@ -161,7 +161,7 @@ def _factor(plan: Plan, made: _Made, tensor: TensorPlan, model: Tensor, rank: in
     back = factors.added(base.reshape(-1), found, 0, np.dtype(np.float64))
     made.losses.append(writing.loss(weights.reshape(-1), back, base.reshape(-1)))
     left, right = _padded(found.left, rank, 1), _padded(found.right, rank, 0)
-    stem = f"{adapters.PREFIX}{module}.lora_"
+    stem = f"{peft.PREFIX}{module}.lora_"
     made.targets.append(module)
     if base.ndim > 2:
         a = right.reshape(rank, *base.shape[1:])
@@ -189,13 +189,13 @@ def _rest(plan: Plan, made: _Made) -> None:
     for module in made.modules:
         for name, tensor in found.items():
             if name.startswith(f"{module}."):
-                _add_whole(made, tensor, adapters.PREFIX + name)
+                _add_whole(made, tensor, peft.PREFIX + name)
     for tensor in made.biases:
         module = tensor.name.removesuffix(".bias")
         if module in made.modules:
             continue
         inner = ".base_layer" if module in made.targets else ""
-        _add_whole(made, tensor, f"{adapters.PREFIX}{module}{inner}.bias")
+        _add_whole(made, tensor, f"{peft.PREFIX}{module}{inner}.bias")
 
 
 def _add_whole(made: _Made, tensor: TensorPlan, key: str) -> None:

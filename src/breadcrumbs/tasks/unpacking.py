@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from breadcrumbs import checkpoint, merging, sizes
+from breadcrumbs import card, checkpoint, merging, sizes
 from breadcrumbs.checkpoint.beside import module_files, module_folders, side_files
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
 from breadcrumbs.checkpoint.writer import Entry, Writer
@@ -124,14 +124,14 @@ def _write(
                 stop = min(tensor.size, start + _RUN * BLOCK)
                 tasks.append(partial(copy, number, tensor, start, stop))
         run_tasks(tasks, threads or sizes.available_cores())
-        writer.close(lambda folder: _beside(base, folder))
+        writer.close(lambda folder: _beside(base, folder, bool(model.untied)))
     except BaseException:
         writer.abandon()
         raise
 
 
-def _beside(base: Checkpoint, folder: Path) -> None:
-    """Copy the base's config, tokenizer and modules."""
+def _beside(base: Checkpoint, folder: Path, untied: bool) -> None:
+    """Copy the base's config, which says what is apart, its tokenizer and modules."""
     if base.folder is None:
         return
     for path in side_files(base.folder):
@@ -140,3 +140,6 @@ def _beside(base: Checkpoint, folder: Path) -> None:
         (folder / module.name).mkdir(exist_ok=True)
         for path in module_files(module):
             shutil.copyfile(path, folder / module.name / path.name)
+    config = folder / "config.json"
+    if untied and config.exists():
+        card.untie(config)
