@@ -123,6 +123,8 @@ def _untie(data: dict[str, Any]) -> bool:
         if isinstance(inner, dict) and inner.get("tie_word_embeddings"):
             inner["tie_word_embeddings"] = False
     data["tie_word_embeddings"] = False
+    if data.get("scale_decoder_outputs"):  # of T5, which is true of a tied head alone
+        data["scale_decoder_outputs"] = False
     return json.dumps(data) != before
 
 
