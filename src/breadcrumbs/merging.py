@@ -188,9 +188,10 @@ def planned(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Plan:
 
     Task files among them become the fine-tunings that they stand for.
     """
-    from breadcrumbs.tasks import placing, view
+    from breadcrumbs.tasks import adapted, placing, view
 
-    base, *models = view.on_base(checkpoints[0], checkpoints)
+    first = adapted.narrow(checkpoints[0])
+    base, *models = view.on_base(first, [first, *checkpoints[1:]])
     onto = models.pop() if recipe.onto is not None else None
     number = len(recipe.models)
     made = plan.make(recipe, base, models[:number], onto, models[number:])

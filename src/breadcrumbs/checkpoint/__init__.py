@@ -36,6 +36,8 @@ def open(source: str | os.PathLike[str] | Mapping[str, Any], label: str = "") ->
             index;
         a stack of layers, ``PART[FIRST:LAST] + PART[FIRST:LAST]``, each part a path or hub id
             (`breadcrumbs.checkpoint.stack`);
+        a model with an adapter in it, ``BASE+ADAPTER``, each a path or hub id
+            (`breadcrumbs.tasks.adapted`);
         a hub id, ``org/name`` or ``org/name@revision`` (branch, tag or commit), which is
             downloaded to the cache of `huggingface_hub`, or found there.
     label: how messages call a mapping ("mapping" unless told).
@@ -62,9 +64,23 @@ def open(source: str | os.PathLike[str] | Mapping[str, Any], label: str = "") ->
     parts = stack.parse(text) if isinstance(source, str) else None
     if parts is not None:
         return _open_stack(text, parts)
+    both = _with_adapter(text) if isinstance(source, str) else None
+    if both is not None:
+        from breadcrumbs.tasks import adapted
+
+        return adapted.opened(text, *both)
     if not isinstance(source, str):
         raise CheckpointError(f"{shown(text)}: no such file or folder.{_nearest(path)}")
     return _open_hub(text, *hub_id(text), path)
+
+
+def _with_adapter(text: str) -> tuple[str, str] | None:
+    """Return the base and the adapter that ``BASE+ADAPTER`` names; None for anything else."""
+    base, plus, adapter = text.rpartition("+")
+    if not plus or not base or base[-1:].isspace() or not adapter:
+        return None
+    there = os.path.exists(os.path.expanduser(adapter))
+    return (base, adapter) if there or _HUB_ID.fullmatch(adapter) else None
 
 
 def hub_id(text: str, what: str = "model") -> tuple[str, str | None]:

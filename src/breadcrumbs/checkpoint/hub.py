@@ -86,8 +86,8 @@ def fetch_adapter(repo: str, revision: str | None = None) -> tuple[Path, str]:
     if not any((found / name).exists() for name in (_ADAPTER[0], _ADAPTER[-1])):
         place = "in the local cache" if offline else f"at {constants.ENDPOINT}"
         raise CheckpointError(
-            f"{where}: has no {_ADAPTER[0]} {place}, so it is no adapter. Give the hub id of one, or"
-            " a folder."
+            f"{where}: has no {_ADAPTER[0]} {place}, so it is no adapter. Give the hub id of one,"
+            " or a folder."
         )
     return found, found.name
 

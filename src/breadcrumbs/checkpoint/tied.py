@@ -168,7 +168,7 @@ def same(a: Tensor, b: Tensor) -> bool:
     for start in range(0, a.nbytes, step):
         pair = np.empty((2, min(step, a.nbytes - start)), np.uint8)
         for row, tensor in zip(pair, (a, b), strict=True):
-            tensor.source.read_into(start, memoryview(row))
-        if not np.array_equal(*pair):
+            tensor.source.read_into(start, row.data)
+        if not np.array_equal(pair[0], pair[1]):
             return False
     return True

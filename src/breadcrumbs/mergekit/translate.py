@@ -21,6 +21,7 @@ from breadcrumbs.mergekit.methods import MISSING, PEERS, WITHOUT_EFFECT, Given, 
 from breadcrumbs.mergekit.settings import Place, check_names, filters, resolve
 from breadcrumbs.mergekit.vocabulary import vocabulary
 from breadcrumbs.recipe import Model, Override, Recipe, beside
+from breadcrumbs.tasks.adapted import own_dtype
 
 #: What mergekit's promoted dtype is called in a recipe.
 _WIDER = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -221,14 +222,14 @@ def _promoted(config: Config, found: Sequence[Checkpoint]) -> str | None:
     kinds = set()
     same = True
     for name, tensor in found[0].tensors.items():
-        dtypes = {c.tensors[name].dtype for c in found if name in c.tensors}
+        dtypes = {own_dtype(c.tensors[name]) for c in found if name in c.tensors}
         if not tensor.is_weight:
             continue
         wide = _wider(dtypes)
         if wide is None:
             config.node.refuse(f"tensor {name!r} has dtypes {sorted(dtypes)}. Give a dtype.")
         kinds.add(wide)
-        same &= wide == tensor.dtype
+        same &= wide == own_dtype(tensor)
     if same:
         return None
     if len(kinds) > 1:

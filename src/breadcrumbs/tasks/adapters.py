@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
+from breadcrumbs.errors import CheckpointError
 
 ADVICE = "Merge it into its model with PEFT (`merge_and_unload`), and pack that."
 #: The matrices A (rank, in) and B (out, rank), as the files have them.
@@ -19,8 +20,8 @@ Pair = tuple[Tensor, Tensor]
 class Adapter:
     """An open adapter, under its own names of the weights that it changes.
 
-    kind: whose format it is: ``PEFT``, ``kohya`` or ``diffusers``. products: A and B. whole: tensors
-    that take the place of the base's. scales: of the products. rows: rows of tables, and which they
+    kind: whose format it is: ``PEFT``, ``kohya`` or ``diffusers``. products: A and B. whole: what
+    takes the place of the base's tensors. scales: of the products. rows: rows of tables, and which they
     are. stacks: A and B of parameters that are stacks of matrices, by module. config: what it says
     of itself. trained_on: the base, as far as it says.
     """
@@ -57,6 +58,17 @@ def open_adapter(path: str | os.PathLike[str]) -> Adapter:
         if file is not None:
             return lora_files.open_lora(file, text)
     return peft.open_folder(folder, text)
+
+
+def refuse(model: Checkpoint) -> None:
+    """Raise CheckpointError for an open file that is an adapter, and no model or task file."""
+    from breadcrumbs.tasks import lora_files
+
+    if model.tensors and len(model.files) == 1 and lora_files.is_lora(model.tensors):
+        raise CheckpointError(
+            f"{model.label}: is an adapter, not a whole model. Make a task file of it, which merges"
+            " like one: `breadcrumbs task import BASE ADAPTER -o t.safetensors`."
+        )
 
 
 def _fetched(text: str) -> Path:

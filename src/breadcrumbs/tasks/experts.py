@@ -1,9 +1,9 @@
 """Adapters of experts that are stacked in one parameter (PEFT's ``target_parameters``).
 
 A is (E r, in), the rows of one expert after those of another; B is (out, r E), where the columns of
-all experts take turns: ``delta[e] = scale * B[:, e::E] A[e r : (e + 1) r]``. The parameter is a stack
-(E, out, in) or (E, in, out), which shapes tell, or the base's files have a tensor for each expert, of
-which `transformers` makes the stack: gate and up projections one below the other.
+all experts take turns: ``delta[e] = scale * B[:, e::E] A[e r : (e + 1) r]``. The parameter is a
+stack (E, out, in) or (E, in, out), which shapes tell, or the base's files have a tensor for each
+expert, of which `transformers` makes the stack: gate and up projections one below the other.
 
 Several parameters of one module are nested: ``experts.lora_A`` and ``experts.base_layer.lora_A`` do
 not say whose they are. Shapes tell that, too.
@@ -24,7 +24,7 @@ from breadcrumbs.tasks import peft
 from breadcrumbs.tasks.adapters import ADVICE, Adapter, Pair
 from breadcrumbs.tasks.factors import EXACT, Factors
 
-#: Where the files have a tensor for each expert: the module, and what a parameter is put together of.
+#: Where the files have a tensor for each expert: the module, and what makes up a parameter.
 _APART = (
     ("", {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}),
     ("block_sparse_moe", {"gate_up_proj": ("w1", "w3"), "down_proj": ("w2",)}),

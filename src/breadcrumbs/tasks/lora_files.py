@@ -41,6 +41,8 @@ _REFUSED = {
     "oft_": "OFT, a rotation",
 }
 _DOWN = ("A", "down")
+#: What names of such tensors have in them.
+_KINDS = ("lora_", ".lora.", "_lora.", "dora_scale", "hada_", "lokr_", "oft_")
 
 
 def in_folder(folder: Path) -> Path | None:
@@ -56,14 +58,16 @@ def in_folder(folder: Path) -> Path | None:
 
 
 def is_lora(names: Iterable[str]) -> bool:
-    """Return whether names of tensors are those of an adapter and of nothing else."""
+    """Return whether names of tensors are those of an adapter, and of nothing else."""
     names = list(names)
-    kinds = ("lora_", ".lora.", "_lora.", "hada_", "lokr_", "oft_")
-    ours = [n for n in names if any(kind in n for kind in kinds) and ".base_layer." not in n]
-    modules = {name.split(".lora")[0] for name in ours}
-    rest = [name for name in names if name not in ours and not name.endswith((".alpha", "_scale"))]
-    rest = [name for name in rest if not name.startswith(peft.PREFIX)]
-    return bool(modules) and not rest
+    if not any(any(kind in name for kind in _KINDS) for name in names[:64]):
+        return False
+    return all(
+        any(kind in name for kind in _KINDS)
+        or name.startswith(peft.PREFIX)
+        or name.endswith(".alpha")
+        for name in names
+    )
 
 
 def open_lora(file: Path, label: str) -> Adapter:
@@ -92,7 +96,7 @@ def _sorted(label: str, source: Checkpoint) -> Adapter:
         found = _FACTOR.fullmatch(key)
         if key.startswith(peft.PREFIX):
             raise CheckpointError(
-                f"{label}: is an adapter of PEFT without its {peft.CONFIG}. Give the folder with both."
+                f"{label}: is an adapter of PEFT without its {peft.CONFIG}. Give the folder of both."
             )
         if found:
             down = (found["new"] or found["old"]) in _DOWN
@@ -103,8 +107,8 @@ def _sorted(label: str, source: Checkpoint) -> Adapter:
             )
         elif not factors and not any("lora" in name for name in source.tensors):
             raise CheckpointError(
-                f"{label}: is no adapter: it holds {listing(source.tensors, 3)}. Give the folder of an"
-                " adapter of PEFT, or a LoRA file of kohya's scripts or diffusers."
+                f"{label}: is no adapter: it holds {listing(source.tensors, 3)}. Give the folder of"
+                " an adapter of PEFT, or a LoRA file of kohya's scripts or diffusers."
             )
         else:
             raise CheckpointError(f"{label}: {what}, and {shown(key)} in it is not known here.")
@@ -191,22 +195,22 @@ def dotted(adapter: Adapter, base: Checkpoint) -> dict[str, str]:
             twice = [found for found in mine.values() if len(found) > 1]
             if twice:
                 raise MismatchError(
-                    f"{adapter.label}: is a LoRA file of kohya, in whose names dots are underscores:"
-                    f" one may be {listing(twice[0])} of {base.label}."
+                    f"{adapter.label}: is a LoRA file of kohya, whose names have underscores for"
+                    f" dots: one may be {listing(twice[0])} of {base.label}."
                 )
             if len(mine) < len(bare):
                 lost = [name for name in bare if name not in mine]
                 raise MismatchError(
-                    f"{adapter.label}: is a LoRA file of kohya, and {base.label} lacks {len(lost)} of"
-                    f" the {len(bare)} modules of {component}: {listing(lost, 3)}. Is it another kind"
-                    " of model?"
+                    f"{adapter.label}: is a LoRA file of kohya, and {base.label} lacks {len(lost)}"
+                    f" of the {len(bare)} modules of {component}: {listing(lost, 3)}. Is it another"
+                    " kind of model?"
                 )
             result |= {name: found[0] for name, found in mine.items()}
     return result
 
 
 def _stems(names: list[str], flat: Mapping[str, Any]) -> list[str]:
-    """Return the one prefix under which most names of a component are the base's, if there is one."""
+    """Return the prefix under which most names of a component are the base's, if there is one."""
     counts: dict[str, int] = {}
     for tail in names[:: max(1, len(names) // 32)]:
         for known in flat:

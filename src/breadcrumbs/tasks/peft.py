@@ -4,8 +4,8 @@
     adapter_model.safetensors     base_model.model.MODULE.lora_A.weight (r, in), .lora_B.weight, ...
 
 The change of a weight is ``B A`` times ``lora_alpha / r``, or ``lora_alpha / sqrt(r)`` with
-``use_rslora``. Other tensors in the file (biases, ``modules_to_save``) stand for the base's, and rows
-(``token_adapter``, ``trainable_token_indices``) for some of its rows.
+``use_rslora``. Other tensors in the file (biases, ``modules_to_save``) stand for the base's, and
+rows (``token_adapter``, ``trainable_token_indices``) for some of its rows.
 """
 
 from __future__ import annotations

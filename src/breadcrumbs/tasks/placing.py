@@ -72,15 +72,15 @@ def check_whole(made: Changes, adapter: Adapter, extra: str = "error") -> None:
     """Raise MismatchError where the base lacks what an adapter changes, unless that is left out."""
     if made.lacking and extra == "error":
         raise MismatchError(
-            f"{adapter.label}: holds {listing(made.lacking, 3)}, which {made.base.label} lacks. Give"
-            " --extra ignore to leave that out."
+            f"{adapter.label}: holds {listing(made.lacking, 3)}, which {made.base.label} lacks."
+            " Give --extra ignore to leave that out."
         )
 
 
 def _placed(
     adapter: Adapter, base: Checkpoint, rename: Sequence[str], stacks: experts.Stacks
 ) -> tuple[dict[str, str], list[str]]:
-    """Return what the base calls an adapter's tensors, and notes; those that it lacks are not in it.
+    """Return what the base calls an adapter's tensors, without those that it lacks, and notes.
 
     MismatchError unless all products have one place, or the base is one component of several.
     """
@@ -251,7 +251,7 @@ def _take(
 ) -> None:
     """Add a whole tensor, unless it is the base's; MismatchError where it does not fit.
 
-    A copy of a weight that has a product or rows, as adapters of embeddings have, must be the base's.
+    A copy of a weight that has a product or rows, as those of embeddings have, must be the base's.
     """
     stored = made.base.stored or made.base
     mine = made.base.tensors[name]
@@ -285,8 +285,9 @@ def _take_rows(
     mine = made.base.tensors[name]
     if len(mine.shape) != 2 or mine.shape[1:] != tensor.shape[1:] or max(indices) >= mine.shape[0]:
         raise MismatchError(
-            f"{adapter.label}: has rows {listing(map(str, indices))} of shape {tensor.shape[1:]} for"
-            f" {shown(theirs)}, the base's has shape {mine.shape}. Was the vocabulary resized? {ADVICE}"
+            f"{adapter.label}: has rows {listing(map(str, indices))} of shape {tensor.shape[1:]}"
+            f" for {shown(theirs)}, the base's has shape {mine.shape}. Was the vocabulary resized?"
+            f" {ADVICE}"
         )
     if name in made.products or name in made.whole:
         raise MismatchError(

@@ -16,7 +16,7 @@ from breadcrumbs.checkpoint import tied
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, shown
 from breadcrumbs.errors import MismatchError
 from breadcrumbs.kernels import kept as plain
-from breadcrumbs.tasks import reader
+from breadcrumbs.tasks import adapters, reader
 from breadcrumbs.tasks.about import BLOCK
 from breadcrumbs.tasks.reader import Kept, TaskFile
 
@@ -149,6 +149,8 @@ def on_base(base: Checkpoint, models: Sequence[Checkpoint]) -> list[Checkpoint]:
             f"{base.label}: is a task file, which is no base. Give the model"
             f" {shown(reader.of(base).base.name)} first, then the task files."
         )
+    for model in (base, *models):
+        adapters.refuse(model)
     tasks = {
         t: reader.of(model)
         for t, model in enumerate(models)
