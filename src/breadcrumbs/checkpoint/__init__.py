@@ -90,6 +90,12 @@ def hub_id(text: str, what: str = "model") -> tuple[str, str | None]:
     """
     found = _HUB_ID.fullmatch(text)
     if not found or text.lower().endswith(_SUFFIXES):
+        base, plus, adapter = text.rpartition("+")
+        if plus and os.path.exists(os.path.expanduser(base)):
+            raise CheckpointError(
+                f"{shown(text)}: there is no adapter {shown(adapter)} to put into {shown(base)}."
+                " Give the path or hub id of an adapter after the +."
+            )
         path = Path(os.path.expanduser(text))
         near = _nearest(path) if what == "model" else f" Give the folder or hub id of an {what}."
         raise CheckpointError(f"{shown(text)}: no such file or folder.{near}")

@@ -44,6 +44,8 @@ _MASKED = {
     "vocab_projector": ("distilbert",),
     "generator_lm_head": ("electra",),
 }  # fmt: skip
+#: How names begin where a model has a head around it, if no class is named.
+_WITH_HEAD = ("model.", "transformer.", "language_model.", "gpt_neox.", "shared.")
 #: T5, whose output is multiplied by this power of ``d_model`` before a head that is tied.
 _SCALED, _POWER = ("t5", "longt5", "switch_transformers"), -0.5
 
@@ -61,7 +63,7 @@ def ties(base: Checkpoint) -> dict[str, str]:
     if tie is None and isinstance(inner, dict):
         tie = inner.get("tie_word_embeddings")
     table = next((n for end in _TABLES for n in base.tensors if f".{n}".endswith(f".{end}")), "")
-    if not table or tie is False or not (kind or tie):
+    if not table or tie is False or not (kind or (tie and table.startswith(_WITH_HEAD))):
         return {}
     found: dict[str, str] = {}
     if table.endswith("shared.weight"):

@@ -21,8 +21,8 @@ class Adapter:
     """An open adapter, under its own names of the weights that it changes.
 
     kind: whose format it is: ``PEFT``, ``kohya`` or ``diffusers``. products: A and B. whole: what
-    takes the place of the base's tensors. scales: of the products. rows: rows of tables, and which they
-    are. stacks: A and B of parameters that are stacks of matrices, by module. config: what it says
+    takes the place of the base's tensors. scales: of the products. rows: rows of tables, and which
+    they are. stacks: A and B of parameters that are stacks of matrices, by module. config: what it says
     of itself. trained_on: the base, as far as it says.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 
 from breadcrumbs import merging
 from breadcrumbs import plan as plans
+from breadcrumbs.checkpoint import tied
 from breadcrumbs.checkpoint.tensors import DTYPES, NAMES, Tensor
 from breadcrumbs.checkpoint.writer import Entry, header
 from breadcrumbs.engine import one_blas_thread
@@ -102,12 +103,13 @@ def _changed(plan: Plan) -> list[tuple[TensorPlan, Tensor]]:
 
 @dataclass
 class _Made:
-    """An adapter being put together. modules: that are kept whole."""
+    """An adapter being put together. modules, tied: that are kept whole."""
 
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
     targets: list[str] = field(default_factory=list)
     modules: list[str] = field(default_factory=list)
     biases: list[TensorPlan] = field(default_factory=list)
+    tied: list[str] = field(default_factory=list)
     turned: bool = False
     losses: list[writing.Loss] = field(default_factory=list)
 
@@ -119,8 +121,13 @@ def _adapter(plan: Plan, output: Path, rank: int, force: bool) -> dict[str, floa
     if output.exists() and not force:
         raise OutputError(f"{output}: exists. Give another output, or --force to replace it.")
     made = _Made()
+    ties = {} if plan.base.untied else tied.ties(plan.base)
+    _check_apart(plan)
     with one_blas_thread():
         for tensor, model in _changed(plan):
+            if tensor.name in ties or tensor.name in ties.values():
+                _add_tied(made, tensor, ties)
+                continue
             module, _, what = tensor.name.rpartition(".")
             if what == "weight" and module and len(tensor.base.shape) > 1 and not tensor.copied:
                 _factor(plan, made, tensor, model, rank)
@@ -146,6 +153,29 @@ def _adapter(plan: Plan, output: Path, rank: int, force: bool) -> dict[str, floa
     config = json.dumps(_config(plan, made, rank), indent=2).encode()
     writing.whole(output / peft.CONFIG, [config])
     return error
+
+
+def _add_tied(made: _Made, tensor: TensorPlan, ties: Mapping[str, str]) -> None:
+    """Add a tensor whole, under all of its names.
+
+    PEFT changes each module by itself, and where it merges products into one tensor that two
+    modules share it adds both.
+    """
+    source = ties.get(tensor.name, tensor.name)
+    for name in (source, *(n for n, other in ties.items() if other == source)):
+        if peft.PREFIX + name not in made.tensors:
+            made.tied.append(name.rpartition(".")[0])
+            _add_whole(made, tensor, peft.PREFIX + name)
+
+
+def _check_apart(plan: Plan) -> None:
+    """Raise MismatchError for a head apart that the base's kind of model scales otherwise."""
+    for name in plan.base.untied:
+        if tied.head_scale(plan.base, name) != 1:
+            raise MismatchError(
+                f"{plan.models[0].label}: has {name!r} apart, which this kind of model then scales"
+                " otherwise, so no adapter says it. Export to dense."
+            )
 
 
 def _factor(plan: Plan, made: _Made, tensor: TensorPlan, model: Tensor, rank: int) -> None:
@@ -225,7 +255,7 @@ def _config(plan: Plan, made: _Made, rank: int) -> dict[str, Any]:
         "fan_in_fan_out": made.turned,
         "bias": "all" if biased else "none",
         "target_modules": made.targets,
-        "modules_to_save": list(dict.fromkeys(made.modules)) or None,
+        "modules_to_save": list(dict.fromkeys([*made.modules, *made.tied])) or None,
     }
 
 

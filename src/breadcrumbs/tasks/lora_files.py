@@ -3,8 +3,8 @@
     lora_unet_down_blocks_0_..._to_q.lora_down.weight, .lora_up.weight, .alpha         kohya
     unet.down_blocks.0...to_q.lora_A.weight, .lora_B.weight (older: .lora.down.weight)  diffusers
 
-The scale is alpha / rank, and 1 where no alpha is given. One file may be for several components of a
-pipeline; which of them the base is, its names tell. In kohya's names the dots are underscores, so
+The scale is alpha / rank, and 1 where no alpha is given. One file may be for several components of
+a pipeline; which of them the base is, its names tell. In kohya's names the dots are underscores, so
 they are compared with the base's names without dots.
 """
 
@@ -96,7 +96,7 @@ def _sorted(label: str, source: Checkpoint) -> Adapter:
         found = _FACTOR.fullmatch(key)
         if key.startswith(peft.PREFIX):
             raise CheckpointError(
-                f"{label}: is an adapter of PEFT without its {peft.CONFIG}. Give the folder of both."
+                f"{label}: is an adapter of PEFT without its {peft.CONFIG}. Give both."
             )
         if found:
             down = (found["new"] or found["old"]) in _DOWN

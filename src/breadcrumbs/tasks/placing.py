@@ -98,7 +98,7 @@ def _placed(
             raise RecipeError(f"--rename {rule}: {adapter.label} has no such name.")
     known = {name: tensor.shape for name, tensor in base.tensors.items()}
     given = {new[name]: shape for name, shape in wanted.items()}
-    options = naming.places(known, given)
+    options = naming.places(known, given) or _by_prefix(known, given)
     if len(options) > 1:
         options = _of_kind(adapter, options) or options
     if len(options) > 1:
@@ -127,6 +127,24 @@ def renamed(name: str, rules: Sequence[str]) -> str:
         elif name.startswith(before) and name.endswith(after) and len(name) >= len(old) - 1:
             name = new.replace("*", name[len(before) : len(name) - len(after)])
     return name
+
+
+def _by_prefix(
+    known: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]
+) -> list[dict[str, str]]:
+    """Return where all names are under one other prefix, that no layers tell."""
+    first = next(iter(wanted), "")
+    tails = [first[i + 1 :] for i, letter in enumerate(first) if letter == "."]
+    for tail in tails[:-1]:
+        gone, found = first[: len(first) - len(tail)], []
+        for name in known:
+            added = name[: len(name) - len(tail)]
+            new = {n: added + n.removeprefix(gone) for n in wanted if n.startswith(gone)}
+            if f".{name}".endswith(f".{tail}") and new.keys() == wanted.keys():
+                found += [new] if all(n in known for n in new.values()) else []
+        if found:
+            return found
+    return []
 
 
 def _of_kind(adapter: Adapter, options: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -221,6 +239,7 @@ def _factors(adapter: Adapter, names: Mapping[str, str], base: Checkpoint) -> di
 
 
 def check_finite(adapter: Adapter, name: str, made: Factors) -> None:
+    """Raise MismatchError for factors that are not finite."""
     if not all(np.isfinite(x.astype(np.float32)).all() for x in (made.left, made.right)):
         raise MismatchError(f"{adapter.label}: {shown(name)} is not finite. Repair it.")
 
