@@ -296,7 +296,7 @@ def test_a_task_that_unties_is_unpacked_and_compared(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "bart"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_out_to_an_adapter_and_in_again(tmp_path: Path, kind: str) -> None:
     """A whole fine-tuning of a tied model: PEFT's live and merged models have both, too."""
     torch.manual_seed(0)
@@ -309,9 +309,8 @@ def test_out_to_an_adapter_and_in_again(tmp_path: Path, kind: str) -> None:
                 parameter += (left @ torch.randn(2, parameter.shape[1])).reshape(parameter.shape)
     model.save_pretrained(tmp_path / "tuned")
     tasks.export(tmp_path / "base", tmp_path / "tuned", tmp_path / "a", to="lora", rank=2)
-    live = peft.PeftModel.from_pretrained(
-        type(model).from_pretrained(tmp_path / "base"), tmp_path / "a"
-    ).eval()
+    live = type(model).from_pretrained(tmp_path / "base")
+    live = peft.PeftModel.from_pretrained(live, tmp_path / "a").eval()
     expected = logits(model)
     assert (logits(live) - expected).abs().max() < 1e-3 * expected.abs().max()
     merged = live.merge_and_unload()

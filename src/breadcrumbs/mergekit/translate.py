@@ -13,7 +13,7 @@ from breadcrumbs import checkpoint, methods
 from breadcrumbs.checkpoint import stack
 from breadcrumbs.checkpoint.stack import LAYER, is_first
 from breadcrumbs.checkpoint.tensors import Checkpoint
-from breadcrumbs.errors import suggestion
+from breadcrumbs.errors import CheckpointError, MismatchError, suggestion
 from breadcrumbs.mergekit import config as configs
 from breadcrumbs.mergekit.config import Config, Slice
 from breadcrumbs.mergekit.globs import cover
@@ -58,7 +58,7 @@ def convert(path: str | Path) -> Converted:
         # Where a slice has fewer models, the base stands for those that it lacks, with weight 0.
         full = [column + column[:1] * (number - len(column)) for column in columns]
         refs = [_reference(config, path, [c[i] for c in full]) for i in range(number)]
-        found = [opened.enter_context(checkpoint.open(ref)) for ref in refs]
+        found = [opened.enter_context(_opened(config, full, i, ref)) for i, ref in enumerate(refs)]
         refs = [_whole(ref, source) for ref, source in zip(refs, found, strict=True)]
         steps = _steps(config, peer, columns, found[0])
         dtype = config.dtype or _promoted(config, found)
@@ -69,6 +69,17 @@ def convert(path: str | Path) -> Converted:
     if peer.random:
         notes.append(f"{method} draws at random: its draws are not mergekit's, their chances are")
     return Converted(recipe, tuple(notes))
+
+
+def _opened(config: Config, full: list[list[int]], i: int, ref: str) -> Checkpoint:
+    """Return the open model of a column; RecipeError for an adapter that does not fit."""
+    try:
+        return checkpoint.open(ref)
+    except (CheckpointError, MismatchError) as error:
+        source = config.slices[0].sources[full[0][i]]
+        if "+" not in source.model:
+            raise
+        source.node.refuse(str(error))
 
 
 def _columns(config: Config, peer: Peer, piece: Slice) -> list[int]:

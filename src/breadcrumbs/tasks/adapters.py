@@ -22,8 +22,8 @@ class Adapter:
 
     kind: whose format it is: ``PEFT``, ``kohya`` or ``diffusers``. products: A and B. whole: what
     takes the place of the base's tensors. scales: of the products. rows: rows of tables, and which
-    they are. stacks: A and B of parameters that are stacks of matrices, by module. config: what it says
-    of itself. trained_on: the base, as far as it says.
+    they are. stacks: A and B of parameters that are stacks of matrices, by module. config: what it
+    says of itself. trained_on: the base, as far as it says.
     """
 
     label: str

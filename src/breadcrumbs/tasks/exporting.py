@@ -126,7 +126,7 @@ def _adapter(plan: Plan, output: Path, rank: int, force: bool) -> dict[str, floa
     with one_blas_thread():
         for tensor, model in _changed(plan):
             if tensor.name in ties or tensor.name in ties.values():
-                _add_tied(made, tensor, ties)
+                _add_tied(plan, made, tensor, ties)
                 continue
             module, _, what = tensor.name.rpartition(".")
             if what == "weight" and module and len(tensor.base.shape) > 1 and not tensor.copied:
@@ -155,14 +155,20 @@ def _adapter(plan: Plan, output: Path, rank: int, force: bool) -> dict[str, floa
     return error
 
 
-def _add_tied(made: _Made, tensor: TensorPlan, ties: Mapping[str, str]) -> None:
-    """Add a tensor whole, under all of its names.
+def _add_tied(plan: Plan, made: _Made, tensor: TensorPlan, ties: Mapping[str, str]) -> None:
+    """Add a tensor whole, under both of its names; MismatchError for one of more names.
 
     PEFT changes each module by itself, and where it merges products into one tensor that two
     modules share it adds both.
     """
     source = ties.get(tensor.name, tensor.name)
-    for name in (source, *(n for n, other in ties.items() if other == source)):
+    names = [source, *(n for n, other in ties.items() if other == source)]
+    if len(names) > 2:
+        raise MismatchError(
+            f"{plan.models[0].label}: changes {source!r}, which is {listing(names[1:])} too, and no"
+            f" adapter that PEFT runs says so. {_ADVICE}"
+        )
+    for name in names:
         if peft.PREFIX + name not in made.tensors:
             made.tied.append(name.rpartition(".")[0])
             _add_whole(made, tensor, peft.PREFIX + name)

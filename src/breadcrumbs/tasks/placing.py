@@ -162,7 +162,8 @@ def _undecided(
     fits = [option[name] for option in options if name in option]
     rules = []
     for fit in fits:
-        tail = next(i for i in range(len(name)) if fit.endswith(name[i:]))
+        starts = [0, *(i + 1 for i, letter in enumerate(name) if letter == ".")]
+        tail = next(i for i in starts if f".{fit}".endswith(f".{name[i:]}"))
         rules.append(f'--rename "{name[:tail]}*={fit[: len(fit) - len(name) + tail]}*"')
     return MismatchError(
         f"{adapter.label}: {shown(name)} may be {listing(fits)} of {base.label}. Say which:"
