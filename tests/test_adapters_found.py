@@ -98,7 +98,7 @@ def test_two_places_and_an_option_that_picks(tmp_path: Path) -> None:
     assert list(said.tensors) == weights(second)
     with pytest.raises(BreadcrumbsError, match="has no such name"):
         tasks.from_adapter(base, adapter, output, rename=["nothing.*=second.*"], force=True)
-    with pytest.raises(BreadcrumbsError, match="give OLD=NEW"):
+    with pytest.raises(BreadcrumbsError, match="is not OLD=NEW"):
         tasks.from_adapter(base, adapter, output, rename=["model.*"], force=True)
 
 

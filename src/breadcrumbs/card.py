@@ -181,6 +181,7 @@ def card(plan: Plan, report: Report, digests: FileDigests, choice: str = "") -> 
         for source in plan.inputs
         for path in source.files
     )
+    notes = "".join(f"\n* {cell(note)}." for note in report.notes) + "\n" * bool(report.notes)
     shares = ", ".join(f"{value:.2%} are {what}" for what, value in report.shares.items())
     copied = ", ".join(f"{number} {reason}" for reason, number in report.copied.items())
     emptied = ", ".join(cell(name) for name in report.emptied[:_SHOWN]) or "none"
@@ -209,8 +210,8 @@ Made with Breadcrumbs {__version__} by the method
 {"; copied from the base: " + copied if copied else ""}. The update has norm {report.norm:.6g}.
 Tensors of which a model kept nothing: {emptied}.\
 {f" Of the weights that changed, {shares}." if shares else ""}
-
-{choice and choice + chr(10)}## Recipe
+{notes}
+{_warnings(report)}{choice and choice + chr(10)}## Recipe
 
 `{RECIPE}` beside this card reproduces the weights, bit for bit.
 
@@ -226,6 +227,12 @@ Tensors of which a model kept nothing: {emptied}.\
 
 Read {human(report.bytes_read)}, wrote {human(report.bytes_written)}.
 """
+
+
+def _warnings(report: Report) -> str:
+    """Return the section of a card that says what was warned of; empty if nothing was."""
+    lines = [f"* {cell(warning)}.\n" for warning in report.warnings]
+    return "".join(["## Warnings\n\n", *lines, "\n"]) if lines else ""
 
 
 def _names(plan: Plan) -> Iterator[str]:

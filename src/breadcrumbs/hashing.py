@@ -17,6 +17,7 @@ from breadcrumbs import cache, checkpoint
 from breadcrumbs.checkpoint.files import File, FileRange
 from breadcrumbs.checkpoint.memory import ArrayBytes
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
+from breadcrumbs.checkpoint.tied import stored
 from breadcrumbs.plan import Plan
 from breadcrumbs.schedule import Task
 
@@ -129,7 +130,7 @@ def model_hash(
     their sizes, times and inodes. fresh: whether to read them all the same.
     """
     whole = checkpoint.open(source)
-    opened = whole.stored or whole
+    opened = stored(whole)
     try:
         key = _key(opened)
         kept = cache.read(cache.folder(), KIND, key) if key and not fresh else None

@@ -51,6 +51,7 @@ def inspect(path: str, *, with_hash: bool = False) -> dict[str, Any]:
             "parameters": sum(dtypes[dtype] for dtype in dtypes if dtype in WEIGHT_DTYPES),
             "bytes": sum(t.nbytes for t in opened.tensors.values()),
             "entries_by_dtype": dict(dtypes),
+            "kinds": dict(Counter(tensor.kind for tensor in opened.tensors.values())),
             "merged_from": _provenance(opened.files),
             "statistics": _parsed(opened.metadata.get(KEY)),
             "task": _task(task) if task else None,

@@ -19,7 +19,7 @@ class ArraySink:
 
     def __init__(self, plan: Plan):
         self.arrays = {
-            tensor.name: np.empty(tensor.base.shape, DTYPES[tensor.dtype])
+            tensor.output: np.empty(tensor.base.shape, DTYPES[tensor.dtype])
             for tensor in plan.tensors
         }
         self._flat = [array.reshape(-1) for array in self.arrays.values()]
@@ -54,11 +54,12 @@ def like(base: Any, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     import torch
 
     result: dict[str, Any] = {}
+    first = next(value.device for value in base.values() if _is_torch(value))
     for name, array in arrays.items():
         flat = torch.from_numpy(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
         dtype = getattr(torch, array.dtype.name)
         tensor = flat.view(dtype) if flat.numel() else torch.empty(0, dtype=dtype)
-        result[name] = tensor.reshape(array.shape).to(base[name].device)
+        result[name] = tensor.reshape(array.shape).to(base[name].device if name in base else first)
     return result
 
 

@@ -34,7 +34,8 @@ class Report:
     norm: Euclidean length of the update, the merged weights minus the base's. emptied: tensors of
     which some model kept nothing. copied: tensors taken from the base, by reason. shares: fractions
     of the weights that changed in some model, by what the method says of them. alpha: what was
-    found from the weights, if it was asked for.
+    found from the weights, if it was asked for. kinds: how many tensors are of each kind. notes:
+    what is right, but should be known.
     """
 
     method: str
@@ -52,6 +53,8 @@ class Report:
     warnings: list[str] = field(default_factory=list)
     shares: dict[str, float] = field(default_factory=dict)
     alpha: float | None = None
+    kinds: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @staticmethod
     def of(
@@ -102,6 +105,8 @@ class Report:
             warnings=warnings,
             alpha=plan.alpha,
             shares=_shares(rows),
+            kinds=dict(plan.kinds),
+            notes=list(plan.notes),
         )
 
     def to_mapping(self) -> dict[str, Any]:

@@ -127,6 +127,8 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
         "excluded": [
             t.name for t in plan.tensors if t.copied.startswith(("excluded", "not among"))
         ],
+        "kinds": dict(plan.kinds),
+        "notes": list(plan.notes),
         "warnings": list(plan.warnings),
     }
     if as_json:
@@ -137,8 +139,10 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
     table.add_row("method", f"{facts['method']} ({settings})")
     table.add_row("models", f"{len(plan.models)} and the base {printable(plan.base.label)}")
     table.add_row("tensors", f"{facts['tensors']}, of which {facts['merged']} are merged")
+    for kind, number in plan.kinds.items():
+        table.add_row("", f"{number} {kind if number == 1 else plural(kind)}")
     for reason, number in copied.items():
-        table.add_row("copied from the base", f"{number} ({reason})")
+        table.add_row("not merged", f"{number} ({reason})")
     for name in facts["excluded"]:
         table.add_row("", printable(name))
     table.add_row("to read", sizes.human(plan.bytes_read))
@@ -149,7 +153,8 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
     if will_compile(plan.entries):
         table.add_row("", "150 MB more while kernels are compiled, once, for 10 to 20 seconds")
     terminal().print(table)
-    _warn(plan.warnings)
+    note(plan.notes)
+    warnings(plan.warnings)
 
 
 def _text(value: Any) -> str:
@@ -187,11 +192,24 @@ def report(report: Report, output: str | None, *, verbose: bool) -> None:
             f"{len(report.emptied)} tensors lost the whole task vector of some model: "
             f"{', '.join(map(printable, shown))}{more}"
         )
-    _warn(report.warnings)
+    note(report.notes)
+    warnings(report.warnings)
     console.print(f"written: {printable(str(output))}")
 
 
-def _warn(warnings: Any) -> None:
+def plural(kind: str) -> str:
+    """Return what several tensors of a kind are called."""
+    return {"tied copy": "tied copies", "other": "integers or others"}.get(kind, kind + "s")
+
+
+def note(notes: Any) -> None:
+    """Print what is right, but should be known."""
+    for note in notes:
+        print(f"note: {printable(note)}.", file=sys.stderr)
+
+
+def warnings(warnings: Sequence[str]) -> None:
+    """Print warnings, a line each."""
     for warning in warnings:
         print(f"warning: {printable(warning)}.", file=sys.stderr)
 
@@ -365,7 +383,7 @@ def soup(found: Any, output: str) -> None:
         f"the mean of {len(found.chosen)} of {len(found.candidates)} models scores"
         f" {found.score:.6g} on the data that chose it; written to {printable(output)}"
     )
-    _warn(found.report.warnings)
+    warnings(found.report.warnings)
 
 
 def comparison(found: Any) -> None:
@@ -385,7 +403,8 @@ def comparison(found: Any) -> None:
         table.add_row(first, second, *numbers, f"{pair['euclid']:.4g}", f"{pair['conflicts']:.2%}")
     if rows:
         console.print(table)
-    _warn(found.warnings)
+    note(found.notes)
+    warnings(found.warnings)
 
 
 def demo(result: Any) -> None:

@@ -33,15 +33,37 @@ def test_the_modules_of_a_sentence_transformer(tmp_path):
 @pytest.mark.parametrize(
     "modules",
     [
-        *(b"", b"{", b"\xff", b"[" * 100_000, b"9" * 100_000, b"[NaN]"),
         *(None, 1, "1_Pooling", {"path": "1_Pooling"}, [["1_Pooling"]], ["1_Pooling", None, 1]),
         *([{}], [{"path": None}], [{"path": ["1_Pooling"]}], [{"Path": "1_Pooling"}]),
-        json.dumps([{"path": "1_Pooling"}]).encode() + b" " * (1 << 20),
+        b"[NaN]",
     ],
 )
 def test_what_is_no_list_of_modules_names_none(tmp_path, modules):
     (tmp_path / "1_Pooling").mkdir()
     assert names(tmp_path, modules) == beside.module_folders(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        *(b"", b"{", b"\xff", b"[" * 100_000, b"9" * 100_000),
+        json.dumps([{"path": "1_Pooling"}]).encode() + b" " * (1 << 20),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_an_error(tmp_path, modules):
+    (tmp_path / "1_Pooling").mkdir()
+    with pytest.raises(CheckpointError, match=r"modules\.json: cannot be read \(it "):
+        names(tmp_path, modules)
+
+
+def test_a_list_without_permission_is_an_error(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "modules.json").write_text("[]")
+    monkeypatch.setattr(type(tmp_path), "read_bytes", refuse)
+    with pytest.raises(CheckpointError, match=r"cannot be read \(Permission denied\)"):
+        beside.module_names(tmp_path / "modules.json")
 
 
 @pytest.mark.parametrize(

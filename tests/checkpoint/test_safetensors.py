@@ -109,7 +109,7 @@ LIES = {
     # header as an object or bytes, bytes of data, what the message says
     "not JSON": (b"{nothing", 0, "not valid JSON"),
     "not an object": (b"[1, 2]", 0, "not a JSON object"),
-    "nothing": (b"", 0, "not a JSON object"),
+    "nothing": (b"", 0, "holds zeros"),
     "space before it": (b' {"a": 1}', 0, "not a JSON object"),
     "two objects": (b"{}{}", 0, "not valid JSON"),
     "NaN": (b'{"a": NaN}', 0, "NaN"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from breadcrumbs.checkpoint import folder as _folder
-from breadcrumbs.checkpoint import stack
+from breadcrumbs.checkpoint import stack, wrapped
 from breadcrumbs.checkpoint.memory import open_mapping
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, shown
 from breadcrumbs.errors import CheckpointError, suggestion
@@ -32,8 +32,10 @@ def open(source: str | os.PathLike[str] | Mapping[str, Any], label: str = "") ->
         a mapping of names to NumPy arrays or Torch tensors, which is not copied;
         an existing folder with ``model.safetensors``, with shards and an index, or with
             ``pytorch_model.bin`` (`breadcrumbs.checkpoint.folder` has the order);
-        an existing ``.safetensors`` file, ``.bin``, ``.pt`` or ``.pth`` pickle (needs Torch), or
-            index;
+        an existing ``.safetensors`` file, pickle of Torch (``.bin``, ``.pt``, ``.pth``, ``.ckpt``
+            and so on; needs Torch), or index;
+        such a pickle or its folder, and the key of one of several state dicts in it,
+            ``PATH::KEY``, or several keys, ``PATH::KEY::KEY`` (`breadcrumbs.checkpoint.wrapped`);
         a stack of layers, ``PART[FIRST:LAST] + PART[FIRST:LAST]``, each part a path or hub id
             (`breadcrumbs.checkpoint.stack`);
         a model with an adapter in it, ``BASE+ADAPTER``, each a path or hub id
@@ -51,10 +53,7 @@ def open(source: str | os.PathLike[str] | Mapping[str, Any], label: str = "") ->
     if isinstance(source, Mapping):
         return open_mapping(source, label or "mapping")
     if not isinstance(source, str | os.PathLike):
-        advice = " Give its `state_dict()`." if hasattr(source, "state_dict") else ""
-        raise CheckpointError(
-            f"a {type(source).__name__} is not a path, a hub id or a mapping of arrays.{advice}"
-        )
+        raise CheckpointError(not_a_source(source))
     text = os.fsdecode(source)
     path = Path(os.path.expanduser(text))
     if text and os.path.isdir(path):
@@ -64,6 +63,12 @@ def open(source: str | os.PathLike[str] | Mapping[str, Any], label: str = "") ->
     parts = stack.parse(text) if isinstance(source, str) else None
     if parts is not None:
         return _open_stack(text, parts)
+    head, found, keys = text.partition(wrapped.PICK)
+    if found and head and os.path.exists(inside := Path(os.path.expanduser(head))):
+        is_folder = os.path.isdir(inside)
+        pick = tuple(keys.split(wrapped.PICK))
+        opener = _folder.open_folder if is_folder else _folder.open_file
+        return replace(opener(inside, pick=pick), label=text)
     both = _with_adapter(text) if isinstance(source, str) else None
     if both is not None:
         from breadcrumbs.tasks import adapted
@@ -100,6 +105,12 @@ def hub_id(text: str, what: str = "model") -> tuple[str, str | None]:
         near = _nearest(path) if what == "model" else f" Give the folder or hub id of an {what}."
         raise CheckpointError(f"{shown(text)}: no such file or folder.{near}")
     return found["repo"], found["revision"]
+
+
+def not_a_source(source: object) -> str:
+    """Return why something is not what `open` takes, and what to give instead."""
+    advice = " Give its `state_dict()`." if hasattr(source, "state_dict") else ""
+    return f"a {type(source).__name__} is not a path, a hub id or a mapping of arrays.{advice}"
 
 
 def _open_stack(text: str, parts: list[stack.Part]) -> Checkpoint:

@@ -8,7 +8,8 @@ itself; the others have settings, and some of them small weights, in subfolders 
     2_Dense/config.json, 2_Dense/model.safetensors
 
 A subfolder counts if its path is a plain name and it is no link. Other entries, and a
-`modules.json` that is something else, mean nothing here and are passed over.
+`modules.json` that is something else, mean nothing here and are passed over. One that cannot be
+read is an error: the parts of the model that it names would be lost.
 """
 
 from __future__ import annotations
@@ -58,14 +59,24 @@ def module_folders(folder: Path) -> list[Path]:
 def module_names(path: Path) -> list[str]:
     """Return the names of subfolders in the `modules.json` at ``path``, each once."""
     try:
-        small = path.is_file() and path.stat().st_size <= _LARGEST_LIST
-        modules = json.loads(path.read_bytes()) if small else []
-    except (OSError, ValueError, RecursionError):
-        return []
+        if path.is_file() and path.stat().st_size > _LARGEST_LIST:
+            raise _unreadable(path, f"it has more than {_LARGEST_LIST} bytes")
+        modules = json.loads(path.read_bytes()) if path.is_file() else []
+    except OSError as error:
+        raise _unreadable(path, str(error.strerror)) from None
+    except (ValueError, RecursionError):
+        raise _unreadable(path, "it is not JSON") from None
     entries = modules if isinstance(modules, list) else []
     paths = [entry.get("path") for entry in entries if isinstance(entry, dict)]
     names = [path for path in paths if isinstance(path, str) and path and is_plain(path)]
     return list(dict.fromkeys(names))
+
+
+def _unreadable(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: cannot be read ({why}), so it is unknown which folders are parts of the model."
+        " Copy or download it again, or remove it if there are none."
+    )
 
 
 def is_module_weights(name: str) -> bool:

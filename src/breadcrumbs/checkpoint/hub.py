@@ -12,7 +12,7 @@ import glob
 from pathlib import Path
 
 from breadcrumbs.checkpoint.beside import MODULES, is_module_weights, module_names
-from breadcrumbs.checkpoint.folder import INDEX, read_index, weight_file
+from breadcrumbs.checkpoint.folder import INDEX, read_index, weight_files
 from breadcrumbs.errors import CheckpointError
 
 #: The files of an adapter of PEFT.
@@ -45,10 +45,10 @@ def fetch(repo: str, revision: str | None = None) -> tuple[Path, str]:
             return Path(folder), Path(folder).name
         info = hub.HfApi().model_info(repo, revision=revision)
         names = [file.rfilename for file in info.siblings or []]
-        weights = weight_file([name for name in names if "/" not in name], where)
-        files = [weights, *(name for name in names if _is_beside(name))]
-        if weights.endswith(INDEX):
-            index = hub.hf_hub_download(repo, weights, revision=revision)
+        weights = weight_files([name for name in names if "/" not in name], where)
+        files = [*weights, *(name for name in names if _is_beside(name))]
+        if weights[0].endswith(INDEX):
+            index = hub.hf_hub_download(repo, weights[0], revision=revision)
             files += sorted(set(read_index(index).values()))
         if MODULES in names:
             listed = Path(hub.hf_hub_download(repo, MODULES, revision=revision))

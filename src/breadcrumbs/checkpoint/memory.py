@@ -124,7 +124,17 @@ def _tensor(name: object, value: Any, label: str) -> Tensor:
 
 
 def _from_torch(name: str, value: Any, where: str) -> Tensor:
+    if value.is_nested:
+        raise CheckpointError(
+            f"{where} is a nested tensor, of parts of several shapes. Give its parts, or leave it"
+            " out."
+        )
     value = value.detach()
+    if value.is_quantized:
+        raise CheckpointError(
+            f"{where} has dtype {value.dtype}, quantised by Torch, which is not supported. Give the"
+            " model it was made from, or its `dequantize()`."
+        )
     dtype = _TORCH.get(str(value.dtype).removeprefix("torch."))
     if dtype is None:
         raise _unsupported(where, value.dtype)
@@ -142,11 +152,12 @@ def _array(tensor: Any) -> np.ndarray:
     import torch
 
     dtype = DTYPES[_TORCH[str(tensor.dtype).removeprefix("torch.")]]
+    tensor = tensor.resolve_neg().resolve_conj()  # views that are not what their memory says
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(dtype)
     if tensor.element_size() == 1:
         return tensor.view(torch.uint8).numpy().view(dtype)
-    return tensor.resolve_conj().numpy()
+    return tensor.numpy()
 
 
 def _unsupported(where: str, dtype: object) -> CheckpointError:

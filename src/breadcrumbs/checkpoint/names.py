@@ -19,7 +19,7 @@ Shape = tuple[int, ...]
 
 
 def matched(base: Checkpoint, model: Checkpoint) -> tuple[Checkpoint, str]:
-    """Return the model under the base's names, and a line that says what was done; empty if nothing.
+    """Return the model under the base's names, and a line that says what was done, or nothing.
 
     One prefix may differ: the model's names have it and the base's lack it, or the reverse, or both
     have one of their own; all of them, or those of a part (beside a head). What the base lacks
@@ -30,7 +30,7 @@ def matched(base: Checkpoint, model: Checkpoint) -> tuple[Checkpoint, str]:
     fit = _prefix(base, model)
     if fit is None:
         return model, ""
-    return renamed(model, _all(model, fit)), f"{model.label}: {_said(fit.way)}"
+    return renamed(model, _all(base, model, fit)), f"{model.label}: {_said(fit.way)}"
 
 
 def renamed(model: Checkpoint, new: Mapping[str, str]) -> Checkpoint:
@@ -65,9 +65,15 @@ def _prefix(base: Checkpoint, model: Checkpoint) -> Fit | None:
         return None
     found.sort(key=_rank, reverse=True)
     best = [fit for fit in found if _rank(fit) == _rank(found[0])]
+    said = [fit for fit in best if fit.way.agrees]
+    if len(said) == 1:
+        best = said
     if len(best) == 1:
-        return best[0]
-    if any(_meet(best[0], other) for other in best[1:]):
+        # Names that say nothing of images are of a tower for images only if they are all of it.
+        fit = best[0]
+        whole = not fit.way.replaces and fit.whole and len(fit.pairs) == len(loose)
+        return fit if whole or not fit.way.crosses else None
+    if any(meet(best[0], other) for other in best[1:]):
         raise _undecided(base, model, best)
     return None
 
@@ -94,14 +100,14 @@ def _is_likely(fit: Fit, same: int, loose: int, free: int) -> bool:
     number, way = len(fit.pairs), fit.way
     if not number or fit.misfits >= number or (way.replaces and not fit.numbered):
         return False
-    if way.crosses and (way.replaces or number < loose or not fit.whole):
+    if way.contradicts:
         return False
-    if not way.replaces and number == loose == free:
+    if number == loose == free:
         return True
     return number > same and 2 * number >= min(loose, free)
 
 
-def _meet(first: Fit, second: Fit) -> bool:
+def meet(first: Fit, second: Fit) -> bool:
     """Return whether two prefixes lead from or to the same names."""
     return bool(
         first.pairs.keys() & second.pairs.keys()
@@ -120,17 +126,21 @@ def _undecided(base: Checkpoint, model: Checkpoint, found: list[Fit]) -> Mismatc
     )
 
 
-def _all(model: Checkpoint, fit: Fit) -> dict[str, str]:
-    """Return the new names: what fits, and without a prefix that has none instead, all else too."""
-    new = dict(fit.pairs)
-    if fit.way.added:
-        return new
+def _all(base: Checkpoint, model: Checkpoint, fit: Fit) -> dict[str, str]:
+    """Return the new names: of what fits, and of what else is in the same parts of the model.
+
+    A prefix that none comes in place of goes from all names.
+    """
+    new, start = dict(fit.pairs), len(fit.way.gone)
+    parts = {name[start:].partition(".")[0] for name in fit.pairs}
     taken = set(new.values()) | (model.tensors.keys() - new.keys())
-    for name in model.tensors.keys() - new.keys():
-        bare = fit.way.of(name)
-        if bare and bare not in taken:
-            new[name] = bare
-            taken.add(bare)
+    for name in model.tensors:
+        other = None if name in new or name in base.tensors else fit.way.of(name)
+        if not other or other in taken:
+            continue
+        if not fit.way.added or name[start:].partition(".")[0] in parts:
+            new[name] = other
+            taken.add(other)
     return new
 
 
@@ -151,8 +161,8 @@ def places(known: Mapping[str, Shape], wanted: Mapping[str, Shape]) -> list[dict
 
     Names that the base has stay. The others move by their prefixes, part by part (the language
     model, then the tower of images), each to where most of them fit; then what the prefixes say
-    that they are for (``language_model``, ``vision_tower``) decides, then the number of layers. Names
-    that say nothing of images never move into a part for images, unless that is all there is.
+    that they are for (``language_model``, ``vision_tower``) decides, then the number of layers.
+    Names that say nothing of images move into a part for images only if that is all there is.
     """
     found = {name: name for name in wanted if name in known and _fit(wanted[name], known[name])}
     rest = [name for name in wanted if name not in found]
@@ -162,7 +172,7 @@ def places(known: Mapping[str, Shape], wanted: Mapping[str, Shape]) -> list[dict
         best = _best_places(known, wanted, rest, free)
         if not best:
             break
-        if len(best) > 1:
+        if any(meet(best[0], other) for other in best[1:]):
             return [found | fit.pairs for fit in best]
         found |= best[0].pairs
         rest = [name for name in rest if name not in best[0].pairs]
@@ -192,6 +202,8 @@ def _may_be(fit: Fit, names: list[str]) -> bool:
     """Return whether a place may be meant: no other kind of part, and with all of the layers."""
     alike = {LAYER.sub("#", name) for name in fit.pairs}
     if any(name not in fit.pairs and LAYER.sub("#", name) in alike for name in names):
+        return False
+    if fit.way.contradicts:
         return False
     if fit.way.replaces:
         return fit.numbered and not fit.way.crosses

@@ -17,8 +17,10 @@ import json
 import math
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
+from breadcrumbs.checkpoint import foreign
 from breadcrumbs.checkpoint.files import File, FileRange
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, check_name, is_unicode, shown
 from breadcrumbs.errors import CheckpointError
@@ -74,6 +76,25 @@ def read_header(path: str | os.PathLike[str]) -> Header:
 
 
 def _header(file: File) -> Header:
+    try:
+        return _own_header(file)
+    except CheckpointError as error:
+        kind = foreign.called(file.path) or _pickle(file.path)
+        if kind is None:
+            raise
+        raise CheckpointError(f"{file.path}: {kind}") from error
+
+
+def _pickle(path: Path) -> str | None:
+    if not foreign.is_pickle(path):
+        return None
+    return (
+        "is a pickle of Torch under the name of a safetensors file. Rename it to "
+        f"{path.with_suffix('.pt').name}, which is read where Torch is installed."
+    )
+
+
+def _own_header(file: File) -> Header:
     where = str(file.path)
     if file.size < 8:
         raise CheckpointError(

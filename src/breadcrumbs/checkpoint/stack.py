@@ -104,6 +104,7 @@ def put_together(text: str, parts: list[Part], opened: list[Checkpoint]) -> Chec
         close=close,
         parts=tuple(opened),
         layers=tuple(layers),
+        notes=tuple(dict.fromkeys(note for checkpoint in opened for note in checkpoint.notes)),
     )
 
 

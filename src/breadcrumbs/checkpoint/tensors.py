@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import ml_dtypes
 import numpy as np
 
+from breadcrumbs.checkpoint import kinds
 from breadcrumbs.errors import CheckpointError
 
 if sys.byteorder != "little":
@@ -80,9 +81,19 @@ class Tensor:
         return self.size * DTYPES[self.dtype].itemsize
 
     @property
-    def is_weight(self) -> bool:
-        """Whether the tensor is merged (floating point) rather than copied."""
+    def is_float(self) -> bool:
+        """Whether the tensor holds floating-point numbers that can be computed with."""
         return self.dtype in WEIGHT_DTYPES
+
+    @property
+    def kind(self) -> str:
+        """What the tensor is (`checkpoint.kinds`)."""
+        return kinds.of(self.name, self.shape, self.is_float)
+
+    @property
+    def is_weight(self) -> bool:
+        """Whether the tensor is trained, and merged rather than copied."""
+        return self.kind == kinds.WEIGHT
 
     def read_into(self, start: int, out: np.ndarray) -> None:
         """Fill the contiguous ``out`` with the entries from flat position ``start`` on."""
@@ -112,6 +123,8 @@ class Checkpoint(Mapping[str, np.ndarray]):
     untied: names of tensors that are written apart, by name what they were tied to. stored: the
     checkpoint as its files hold it, if some are.
     called: what tensors are called in the files, those that have another name here.
+    within: the keys under which its tensors lie in a file of other things too.
+    notes: what was chosen when it was opened, a line each, for the user.
     """
 
     label: str
@@ -127,6 +140,8 @@ class Checkpoint(Mapping[str, np.ndarray]):
     untied: Mapping[str, str] = field(default_factory=dict, compare=False)
     stored: Checkpoint | None = field(default=None, repr=False, compare=False)
     called: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    within: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.tensors[name].read()

@@ -7,7 +7,6 @@ weights.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from breadcrumbs.checkpoint import configs
 from breadcrumbs.checkpoint.tensors import DTYPES, Bytes, Checkpoint, Tensor
 from breadcrumbs.errors import MismatchError, suggestion
 
@@ -56,7 +56,7 @@ def ties(base: Checkpoint) -> dict[str, str]:
     Those that the base does not store, or stores with the same bytes. Nothing where there is no
     config, or it says that they are two, or the model has no head.
     """
-    config = said(base)
+    config = configs.read(base.folder)
     kind = str(next(iter(config.get("architectures") or []), ""))
     tie = config.get("tie_word_embeddings")
     inner = config.get("text_config")
@@ -96,22 +96,12 @@ def _head(config: Mapping[str, Any], kind: str, table: str) -> dict[str, str]:
     return {f"{under}lm_head.weight": table}
 
 
-def said(base: Checkpoint) -> dict[str, Any]:
-    """Return the config.json beside a model's weights; nothing if there is none."""
-    if base.folder is None:
-        return {}
-    with suppress(OSError, ValueError, RecursionError):
-        found = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
-    return {}
-
-
 def head_scale(base: Checkpoint, name: str) -> float:
     """Return what weights are multiplied by to be those of a head of its own.
 
     1 but for T5, which scales the output before a tied head and not before one of its own.
     """
-    config = said(base)
+    config = configs.read(base.folder)
     if config.get("model_type") in _SCALED and name == "lm_head.weight":
         with suppress(TypeError, ValueError, ZeroDivisionError, KeyError):
             return float(config["d_model"]) ** _POWER
@@ -160,6 +150,11 @@ def untied(base: Checkpoint, pairs: Mapping[str, str]) -> Checkpoint:
     return replace(
         base, tensors=tensors, untied={**base.untied, **pairs}, stored=base.stored or base
     )
+
+
+def stored(base: Checkpoint) -> Checkpoint:
+    """Return the base with the tensors alone that its files hold, as it was before `untied`."""
+    return base.stored or base
 
 
 def same(a: Tensor, b: Tensor) -> bool:

@@ -50,6 +50,19 @@ class Way:
         first, second = kind(self.gone), kind(self.added)
         return first != second and bool({first, second} & {"images", "sound"})
 
+    @property
+    def contradicts(self) -> bool:
+        """Whether the prefixes say that they are of different things: kinds, or layers."""
+        first, second = LAYER.findall(self.gone), LAYER.findall(self.added)
+        if first and second and first != second:
+            return True
+        return self.crosses and bool(kind(self.gone) and kind(self.added))
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both prefixes say that they are for the same thing."""
+        return kind(self.gone) == kind(self.added) != ""
+
 
 @dataclass(frozen=True)
 class Fit:

@@ -409,6 +409,11 @@ class Writer:
             file.close()
         self._journal.close()
 
+    def discard(self) -> None:
+        """Leave nothing."""
+        self.abandon()
+        shutil.rmtree(self.partial, ignore_errors=True)
+
     @contextmanager
     def errors(self) -> Iterator[None]:
         """Turn an OSError into an OutputError that says what to do."""

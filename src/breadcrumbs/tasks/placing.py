@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from breadcrumbs.checkpoint import names as naming
-from breadcrumbs.checkpoint import tied
+from breadcrumbs.checkpoint import renaming, tied
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, shown
 from breadcrumbs.checkpoint.ways import kind
 from breadcrumbs.errors import MismatchError, RecipeError, listing
@@ -92,9 +92,10 @@ def _placed(
         found = lora_files.dotted(adapter, base)
         _check_found(adapter, base, found)
         return found, []
-    new = {name: renamed(name, rename) for name in wanted}
-    for rule in rename:
-        if all(renamed(name, [rule]) == name for name in wanted):
+    rules = [renaming.parse(text, "--rename") for text in rename]
+    new = {name: renaming.new_name(rules, name) or name for name in wanted}
+    for rule in rules:
+        if all(rule.of(name) is None for name in wanted):
             raise RecipeError(f"--rename {rule}: {adapter.label} has no such name.")
     known = {name: tensor.shape for name, tensor in base.tensors.items()}
     given = {new[name]: shape for name, shape in wanted.items()}
@@ -110,23 +111,6 @@ def _placed(
     moved = next(((a, b) for a, b in result.items() if a != b), None)
     notes = [f"{moved[0]!r} is {moved[1]!r} of {base.label}, and so on"] if moved else []
     return result, notes
-
-
-def renamed(name: str, rules: Sequence[str]) -> str:
-    """Return a name by rules ``OLD=NEW``; a ``*`` in both stands for the same text."""
-    for rule in rules:
-        old, equals, new = rule.partition("=")
-        if not equals or old.count("*") > 1 or old.count("*") != new.count("*"):
-            raise RecipeError(
-                f"--rename {rule}: give OLD=NEW, with one * in both or in none, such as"
-                " 'model.*=language_model.model.*'."
-            )
-        before, star, after = old.partition("*")
-        if not star:
-            name = new if name == old else name
-        elif name.startswith(before) and name.endswith(after) and len(name) >= len(old) - 1:
-            name = new.replace("*", name[len(before) : len(name) - len(after)])
-    return name
 
 
 def _by_prefix(
