@@ -339,6 +339,14 @@ def test_what_cannot_be_told_is_refused_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_a_base_without_a_config_is_said(tmp_path: Path) -> None:
+    _, base, adapter = trained(tmp_path, llama, target_modules=["embed_tokens"])
+    notes: list[str] = []
+    imported(tmp_path, base / "model.safetensors", adapter, note=notes.append)
+    assert any("give the folder of the base" in note for note in notes)
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_the_command_says_what_is_apart(tmp_path: Path) -> None:
     _, base, adapter = trained(tmp_path, llama, target_modules=["lm_head"])
     output = str(tmp_path / "t.safetensors")

@@ -79,6 +79,11 @@ def ties(base: Checkpoint) -> dict[str, str]:
     }
 
 
+def is_table(name: str) -> bool:
+    """Return whether a tensor is a table of embeddings that a head may be tied to, by its name."""
+    return any(f".{name}".endswith(f".{end}") for end in _TABLES)
+
+
 def _head(config: Mapping[str, Any], kind: str, table: str) -> dict[str, str]:
     """Return the head of a class, and what else is tied with it."""
     if kind.endswith(("ForMaskedLM", "ForPreTraining")):

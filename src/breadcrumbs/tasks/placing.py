@@ -306,6 +306,12 @@ def _apart(made: Changes, base: Checkpoint, ties: Mapping[str, str]) -> Changes:
     groups: dict[str, list[str]] = {}
     for name, other in ties.items():
         groups.setdefault(other, [other]).append(name)
+    heads = [name for name in base.tensors if name.endswith(("lm_head.weight", "embed_out.weight"))]
+    if base.folder is None and not heads and any(map(tied.is_table, made.names)):
+        made.notes.append(
+            f"{base.label} has no config.json beside it, so what it ties is not known: where a head"
+            " is tied to the embeddings that change, give the folder of the base"
+        )
     untied = []
     for source, group in groups.items():
         mine = [name for name in group if name in made.names]
