@@ -170,7 +170,7 @@ REFUSED: list[tuple[str, str]] = [
     (TIES + "parameters: {normalize: 3}", "line 8: 3 is neither true nor false"),
     (TIES.replace("{weight: 1}", "{density: 1}"), "line 4: there is no weight of "),
     (TIES.replace("ft2", "ft1"), "line 6: ft1 stands twice"),
-    (TIES.replace("ft2", "ft2+lora"), "line 6: .*an adapter"),
+    (TIES.replace("ft2", "ft2+lora"), "line 6: .*there is no adapter .*lora"),
     (TIES + "dtype: int64", "line 8: dtype 'int64' is not possible"),
     (TIES + "tokenizer_source: union", "line 8: tokenizer_source: union builds"),
     (TIES + "tokenizer_source: ft3", "line 8: .*ft3 is none of the models"),

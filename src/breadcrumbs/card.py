@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,14 @@ def _replace_layers(data: dict[str, Any], layers: Sequence[int]) -> bool:
     return True
 
 
+def untie(config: Path) -> None:
+    """Say in a transformers config that embeddings and head are two tensors."""
+    with suppress(ValueError, RecursionError):
+        data = json.loads(config.read_text(encoding="utf-8"))
+        if isinstance(data, dict) and _untie(data):
+            config.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
 def _untie(data: dict[str, Any]) -> bool:
     """Say that embeddings and head are two tensors, in a config and in those in it that tie."""
     before = json.dumps(data)
@@ -121,6 +130,8 @@ def _untie(data: dict[str, Any]) -> bool:
         if isinstance(inner, dict) and inner.get("tie_word_embeddings"):
             inner["tie_word_embeddings"] = False
     data["tie_word_embeddings"] = False
+    if data.get("scale_decoder_outputs"):  # of T5, which is true of a tied head alone
+        data["scale_decoder_outputs"] = False
     return json.dumps(data) != before
 
 

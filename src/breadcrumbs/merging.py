@@ -213,9 +213,10 @@ def planned(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Plan:
     those under the base's.
     """
     from breadcrumbs.plan import naming
-    from breadcrumbs.tasks import view
+    from breadcrumbs.tasks import adapted, placing, view
 
-    base, *models = view.on_base(checkpoints[0], checkpoints)
+    first = adapted.narrow(checkpoints[0])
+    base, *models = view.on_base(first, [first, *checkpoints[1:]])
     onto = models.pop() if recipe.onto is not None else None
     number = len(recipe.models)
     models, onto, statistics, notes = naming.under_base(
@@ -223,7 +224,10 @@ def planned(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Plan:
     )
     made = plan.make(recipe, base, models, onto, statistics)
     said = [f"{it.label}: {note}" for it in checkpoints for note in it.notes]
-    return replace(made, notes=(*said, *notes, *made.notes))
+    warnings = made.warnings
+    if base.untied:
+        warnings = (*warnings, placing.said(base, base.untied))
+    return replace(made, notes=(*said, *notes, *made.notes), warnings=warnings)
 
 
 def to_arrays(

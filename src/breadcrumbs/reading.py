@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from breadcrumbs.aggregates import Aggregate, Elementwise, Linear
+from breadcrumbs.aggregates import Aggregate, Elementwise, Linear, Whole
 from breadcrumbs.kernels import plain
 from breadcrumbs.tensors import Merging
 from breadcrumbs.transforms import Band, Chances, Draw, Fitted
@@ -137,6 +137,7 @@ class Reading:
             if not isinstance(self.transform, Chances):  # which writes them by itself
                 for row, tau in zip(rows[1:], mine, strict=True):  # fresh pages are few so
                     np.subtract(plain.widen(row), base, out=tau)
+                self._sharpen(start, group, mine)
             self._transform(rows, group, start, cuts, mine, kept[group])
             if self.scales is not None:
                 mine *= self.scales[group, None]
@@ -146,6 +147,19 @@ class Reading:
             known = self.engine.fits[self.tensor.name]
             taus = self.transform.change(taus, known, self.values, self.engine.kernels)
         return base, taus, kept, untouched
+
+    def _sharpen(self, start: int, group: slice, taus: np.ndarray) -> None:
+        """Replace task vectors that are known as products of thin matrices by these products.
+
+        For aggregates of whole tensors, which look at directions: the rounding of base + product
+        to weights has all directions, and a product no more than its rank.
+        """
+        if not isinstance(self.aggregate, Whole):
+            return
+        for model, tau in zip(self.merging.models[group], taus, strict=True):
+            change = getattr(model.source, "change", None)
+            if change is not None:
+                change(start, tau)
 
     def _transform(self, rows, group, start, cuts, taus, kept) -> None:
         """Cut and scale the task vectors of a group of models, and note what was kept."""

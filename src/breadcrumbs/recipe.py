@@ -327,7 +327,12 @@ def beside(recipe: Path, path: str) -> str:
     def found(path: str) -> str:
         beside = recipe.parent / path
         try:
-            return str(beside) if not Path(path).is_absolute() and beside.exists() else path
+            if not Path(path).is_absolute() and beside.exists():
+                return str(beside)
+            base, plus, adapter = path.rpartition("+")
+            if plus and base and not Path(path).exists():
+                return f"{found(base)}+{found(adapter)}"
+            return path
         except (OSError, ValueError):  # no name that a file could have
             return path
 

@@ -33,7 +33,7 @@ class TaskVector(Mapping[str, np.ndarray]):
 
     def __init__(self, base: Any, finetuned: Any, *, rename: str | Sequence[str] = ()):
         first = checkpoint.open(base)
-        (second,) = view.on_base(first, [checkpoint.open(finetuned)])
+        first, second = view.on_base(first, [first, checkpoint.open(finetuned)])
         rules = [rename] if isinstance(rename, str) else list(rename)
         second = naming.of_one(first, second, rules)
         names = [name for name, tensor in first.tensors.items() if tensor.is_weight]

@@ -38,6 +38,8 @@ def open(source: str | os.PathLike[str] | Mapping[str, Any], label: str = "") ->
             ``PATH::KEY``, or several keys, ``PATH::KEY::KEY`` (`breadcrumbs.checkpoint.wrapped`);
         a stack of layers, ``PART[FIRST:LAST] + PART[FIRST:LAST]``, each part a path or hub id
             (`breadcrumbs.checkpoint.stack`);
+        a model with an adapter in it, ``BASE+ADAPTER``, each a path or hub id
+            (`breadcrumbs.tasks.adapted`);
         a hub id, ``org/name`` or ``org/name@revision`` (branch, tag or commit), which is
             downloaded to the cache of `huggingface_hub`, or found there.
     label: how messages call a mapping ("mapping" unless told).
@@ -70,10 +72,42 @@ def open(source: str | os.PathLike[str] | Mapping[str, Any], label: str = "") ->
         opener = _folder.open_folder if is_folder else _folder.open_file
         opened = replace(opener(inside, pick=pick), label=text)
         return quantised.view(opened, inside if is_folder else inside.parent)
-    hub_id = _HUB_ID.fullmatch(text)
-    if not isinstance(source, str) or not hub_id or text.lower().endswith(_SUFFIXES):
+    both = _with_adapter(text) if isinstance(source, str) else None
+    if both is not None:
+        from breadcrumbs.tasks import adapted
+
+        return adapted.opened(text, *both)
+    if not isinstance(source, str):
         raise CheckpointError(f"{shown(text)}: no such file or folder.{_nearest(path)}")
-    return _open_hub(text, hub_id["repo"], hub_id["revision"], path)
+    return _open_hub(text, *hub_id(text), path)
+
+
+def _with_adapter(text: str) -> tuple[str, str] | None:
+    """Return the base and the adapter that ``BASE+ADAPTER`` names; None for anything else."""
+    base, plus, adapter = text.rpartition("+")
+    if not plus or not base or base[-1:].isspace() or not adapter:
+        return None
+    there = os.path.exists(os.path.expanduser(adapter))
+    return (base, adapter) if there or _HUB_ID.fullmatch(adapter) else None
+
+
+def hub_id(text: str, what: str = "model") -> tuple[str, str | None]:
+    """Return the repository and revision that a hub id names, where no path of that name exists.
+
+    CheckpointError for what cannot be one. what: is looked for.
+    """
+    found = _HUB_ID.fullmatch(text)
+    if not found or text.lower().endswith(_SUFFIXES):
+        base, plus, adapter = text.rpartition("+")
+        if plus and os.path.exists(os.path.expanduser(base)):
+            raise CheckpointError(
+                f"{shown(text)}: there is no adapter {shown(adapter)} to put into {shown(base)}."
+                " Give the path or hub id of an adapter after the +."
+            )
+        path = Path(os.path.expanduser(text))
+        near = _nearest(path) if what == "model" else f" Give the folder or hub id of an {what}."
+        raise CheckpointError(f"{shown(text)}: no such file or folder.{near}")
+    return found["repo"], found["revision"]
 
 
 def not_a_source(source: object) -> str:

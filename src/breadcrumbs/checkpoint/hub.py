@@ -15,6 +15,13 @@ from breadcrumbs.checkpoint.beside import MODULES, is_module_weights, module_nam
 from breadcrumbs.checkpoint.folder import INDEX, read_index, weight_files
 from breadcrumbs.errors import CheckpointError
 
+#: The files of an adapter of PEFT.
+_ADAPTER = (
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+    "pytorch_lora_weights.safetensors",
+)
 _BESIDE = (".json", ".jinja", ".md", ".model", ".tiktoken", ".txt")
 
 
@@ -56,6 +63,33 @@ def fetch(repo: str, revision: str | None = None) -> tuple[Path, str]:
     if folder.name != info.sha:
         raise CheckpointError(f"{where}: was changed while it was downloaded. Run this again.")
     return folder, folder.name
+
+
+def fetch_adapter(repo: str, revision: str | None = None) -> tuple[Path, str]:
+    """Return the folder in the cache that holds the adapter ``repo``, and its commit.
+
+    Its config and weights alone are downloaded. CheckpointError, as for `fetch`, and where there is
+    no adapter of PEFT.
+    """
+    import huggingface_hub as hub
+    from huggingface_hub import constants
+
+    where = f"{repo}@{revision}" if revision else repo
+    offline = constants.HF_HUB_OFFLINE
+    try:
+        folder = hub.snapshot_download(
+            repo, revision=revision, allow_patterns=list(_ADAPTER), local_files_only=offline
+        )
+    except Exception as error:  # of several HTTP libraries, by version
+        raise _explained(error, where, offline) from None
+    found = Path(folder)
+    if not any((found / name).exists() for name in (_ADAPTER[0], _ADAPTER[-1])):
+        place = "in the local cache" if offline else f"at {constants.ENDPOINT}"
+        raise CheckpointError(
+            f"{where}: has no {_ADAPTER[0]} {place}, so it is no adapter. Give the hub id of one,"
+            " or a folder."
+        )
+    return found, found.name
 
 
 def _is_beside(name: str) -> bool:

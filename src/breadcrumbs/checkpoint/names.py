@@ -172,7 +172,7 @@ def places(known: Mapping[str, Shape], wanted: Mapping[str, Shape]) -> list[dict
         best = _best_places(known, wanted, rest, free)
         if not best:
             break
-        if len(best) > 1:
+        if any(meet(best[0], other) for other in best[1:]):
             return [found | fit.pairs for fit in best]
         found |= best[0].pairs
         rest = [name for name in rest if name not in best[0].pairs]

@@ -159,7 +159,8 @@ class Checkpoint(Mapping[str, np.ndarray]):
     metadata: what a single safetensors file, or a mapping with such an attribute, says of itself.
     parts, layers: of a stack, what it is made of, and the number that each layer has there.
     task: the `tasks.TaskFile` that it is read from, if it is one.
-    untied: names of tensors that are written apart from what the base ties them to, by name.
+    untied: names of tensors that are written apart, by name what they were tied to. stored: the
+    checkpoint as its files hold it, if some are.
     called: what tensors are called in the files, those that have another name here.
     within: the keys under which its tensors lie in a file of other things too.
     notes: what was chosen when it was opened, a line each, for the user.
@@ -177,6 +178,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
     layers: tuple[int, ...] = ()
     task: Any = field(default=None, repr=False, compare=False)
     untied: Mapping[str, str] = field(default_factory=dict, compare=False)
+    stored: Checkpoint | None = field(default=None, repr=False, compare=False)
     called: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     within: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)

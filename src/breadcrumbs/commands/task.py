@@ -210,25 +210,35 @@ def export(base: str, task: str, output: str, **options: Any) -> None:
 @click.option("--author", default="", help="Who made the fine-tuning.")
 @click.option("--license", default="", help="Under which licence it may be used.")
 @click.option("--extra", default="error", help="Tensors that BASE lacks: error or ignore.")
+@click.option(
+    "--rename",
+    multiple=True,
+    metavar="OLD=NEW",
+    help="What names of the adapter are in BASE; a * in both is what is kept.",
+)
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @sync_option
 @json_option
 def import_(base: str, adapter: str, output: str, **options: Any) -> None:
-    """Make a task file of the folder of a LoRA adapter (PEFT).
+    """Make a task file of a LoRA adapter: a folder or hub id of PEFT's, or a LoRA file.
 
     It holds the two matrices of the adapter as they are, and merges with other task files and with
     whole fine-tunings: what is added up are the changes B A, not the matrices.
 
     \b
     breadcrumbs task import base my-adapter -o t1.safetensors
+    breadcrumbs task import vlm adapter -o t1.safetensors --rename "model.*=language_model.model.*"
     breadcrumbs merge base t1.safetensors ft2 -m task_arithmetic -o merged
     """
     from breadcrumbs import sizes
     from breadcrumbs.tasks import importing
 
     quiet, as_json = options.pop("quiet"), options.pop("as_json")
-    said = importing.from_adapter(base, adapter, output, **options)
+    notes: list[str] = []
+    said = importing.from_adapter(base, adapter, output, note=notes.append, **options)
+    for note in notes if not quiet else ():
+        click.echo(f"note: {note}", err=True)
     nbytes = Path(output).stat().st_size
     if as_json:
         click.echo(json.dumps({"output": output, "bytes": nbytes, **said.to_mapping()}, indent=2))

@@ -183,9 +183,12 @@ def model(node: Node) -> str:
         body = node.mapping(
             "a model", ("model", "lora", "path", "revision", "override_architecture")
         )
-        for key in ("lora", "override_architecture"):
-            if key in body and body[key].value is not None:
-                body[key].refuse(f"{key} is not offered. Merge adapters into their model first.")
+        if "override_architecture" in body and body["override_architecture"].value is not None:
+            body["override_architecture"].refuse("override_architecture is not offered.")
+        if "lora" in body and body["lora"].value is not None:
+            if "model" not in body:
+                node.refuse("there is no model that the lora is for.")
+            return f"{model(body['model'])}+{model(body['lora'])}"
         if "model" in body:
             return model(body["model"])
         if "path" not in body:
@@ -193,12 +196,7 @@ def model(node: Node) -> str:
         revision = body["revision"].value if "revision" in body else None
         path = body["path"].text("a path")
         return f"{path}@{revision}" if revision else path
-    text = node.text("a model")
-    if "+" in text:
-        node.refuse(
-            f"{text!r}: an adapter (after the +) is not offered. Merge it into its model first."
-        )
-    return text
+    return node.text("a model")  # BASE+ADAPTER too, which `checkpoint.open` opens
 
 
 def _settings(node: Node | None) -> Settings:

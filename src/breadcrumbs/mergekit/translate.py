@@ -13,7 +13,7 @@ from breadcrumbs import checkpoint, methods
 from breadcrumbs.checkpoint import stack
 from breadcrumbs.checkpoint.stack import LAYER, is_first
 from breadcrumbs.checkpoint.tensors import Checkpoint
-from breadcrumbs.errors import suggestion
+from breadcrumbs.errors import CheckpointError, MismatchError, suggestion
 from breadcrumbs.mergekit import config as configs
 from breadcrumbs.mergekit.config import Config, Slice
 from breadcrumbs.mergekit.globs import cover
@@ -21,6 +21,7 @@ from breadcrumbs.mergekit.methods import MISSING, PEERS, WITHOUT_EFFECT, Given, 
 from breadcrumbs.mergekit.settings import Place, check_names, filters, resolve
 from breadcrumbs.mergekit.vocabulary import vocabulary
 from breadcrumbs.recipe import Model, Override, Recipe, beside
+from breadcrumbs.tasks.adapted import own_dtype
 
 #: What mergekit's promoted dtype is called in a recipe.
 _WIDER = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -57,7 +58,7 @@ def convert(path: str | Path) -> Converted:
         # Where a slice has fewer models, the base stands for those that it lacks, with weight 0.
         full = [column + column[:1] * (number - len(column)) for column in columns]
         refs = [_reference(config, path, [c[i] for c in full]) for i in range(number)]
-        found = [opened.enter_context(checkpoint.open(ref)) for ref in refs]
+        found = [opened.enter_context(_opened(config, full, i, ref)) for i, ref in enumerate(refs)]
         refs = [_whole(ref, source) for ref, source in zip(refs, found, strict=True)]
         steps = _steps(config, peer, columns, found[0])
         dtype = config.dtype or _promoted(config, found)
@@ -68,6 +69,17 @@ def convert(path: str | Path) -> Converted:
     if peer.random:
         notes.append(f"{method} draws at random: its draws are not mergekit's, their chances are")
     return Converted(recipe, tuple(notes))
+
+
+def _opened(config: Config, full: list[list[int]], i: int, ref: str) -> Checkpoint:
+    """Return the open model of a column; RecipeError for an adapter that does not fit."""
+    try:
+        return checkpoint.open(ref)
+    except (CheckpointError, MismatchError) as error:
+        source = config.slices[0].sources[full[0][i]]
+        if "+" not in source.model:
+            raise
+        source.node.refuse(str(error))
 
 
 def _columns(config: Config, peer: Peer, piece: Slice) -> list[int]:
@@ -221,14 +233,14 @@ def _promoted(config: Config, found: Sequence[Checkpoint]) -> str | None:
     kinds = set()
     same = True
     for name, tensor in found[0].tensors.items():
-        dtypes = {c.tensors[name].dtype for c in found if name in c.tensors}
+        dtypes = {own_dtype(c.tensors[name]) for c in found if name in c.tensors}
         if not tensor.is_weight:
             continue
         wide = _wider(dtypes)
         if wide is None:
             config.node.refuse(f"tensor {name!r} has dtypes {sorted(dtypes)}. Give a dtype.")
         kinds.add(wide)
-        same &= wide == tensor.dtype
+        same &= wide == own_dtype(tensor)
     if same:
         return None
     if len(kinds) > 1:

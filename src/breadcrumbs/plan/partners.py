@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from breadcrumbs.checkpoint import kinds, renames
+from breadcrumbs.checkpoint import kinds, renames, tied
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
 from breadcrumbs.plan.ties import twin
@@ -48,9 +48,11 @@ def partners(
     for name, tensor in base.tensors.items():
         if name in found or name in first or not tensor.is_weight or copied(recipe, tensor):
             continue
-        tied = base.untied.get(name) or twin(base, name, by_shape.get(tensor.shape, ()))
-        if tied in found:
-            found[name] = found[tied]
+        other = base.untied.get(name) or twin(base, name, by_shape.get(tensor.shape, ()))
+        if other in found:
+            found[name] = found[other]
+            if name in base.untied:
+                found[name] = tied.apart(base, name, found[other])
         else:
             missing.append(name)
     _check_missing(recipe, base, model, missing, remarks)

@@ -115,6 +115,8 @@ def _check_wanted(
     recipe: Recipe, base: Checkpoint, model: Checkpoint, names: tuple[str, str]
 ) -> None:
     """Raise MismatchError unless a recipe unties what a model has untied, by itself or a task."""
+    if names[0] in model.untied:
+        return
     kind = configs.read(base.folder).get("model_type")
     if kind in _SCALED:
         raise MismatchError(
@@ -122,7 +124,7 @@ def _check_wanted(
             f" logits where they are tied, so no merged model would be right. Give `exclude:"
             f" {names[0]}` with `extra: ignore`, or a base that is untied."
         )
-    if recipe.untie or names[0] in model.untied:
+    if recipe.untie:
         return
     leave = "" if names[0] in base.tensors else f"; --extra {names[0]!r} leaves it out"
     raise MismatchError(

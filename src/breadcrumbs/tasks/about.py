@@ -47,7 +47,8 @@ class TaskTensor:
 
     share: of the squared norm of the whole task vector, what the entries kept have.
     rank: of the two matrices whose product, times ``scale``, stands for all of it; 0 if blocks do.
-    digest: of the bytes of the two, as text.
+    digest: of the bytes of the two, as text. stack: how many matrices the tensor is a stack of, of
+    which each is such a product.
     """
 
     name: str
@@ -58,6 +59,7 @@ class TaskTensor:
     scale: float = 1.0
     digest: str = ""
     share: float = 1.0
+    stack: int = 1
 
     @property
     def size(self) -> int:
@@ -89,7 +91,8 @@ class About:
     how many the base has. author, license: as given, or empty. tensors: by name. error: of an
     encoding that is not lossless, ``relative`` (the norm of what is lost of the kept task vector,
     divided by its norm) and ``largest`` (of the differences of weights). tied: by the name of a
-    copy in the base, that of the tensor here that it is one with.
+    copy in the base, that of the tensor here that it is one with. untied: names of tensors that are
+    apart in this task, by name what the base ties them to.
     """
 
     name: str
@@ -104,6 +107,7 @@ class About:
     license: str = ""
     made_by: str = ""
     error: Mapping[str, float] | None = None
+    untied: Mapping[str, str] = field(default_factory=dict)
     tied: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -121,14 +125,16 @@ class About:
         tensors = {t.name: _mapping(t) for t in self.tensors.values()}
         base = {"name": self.base.name, "revision": self.base.revision, "hash": self.base.hash}
         mine = {key: getattr(self, key) for key in _KINDS if key not in ("base", "tensors")}
-        tied = {"tied": dict(self.tied)} if self.tied else {}
-        return {"version": VERSION, **mine, "base": base, **tied, "tensors": tensors}
+        more = {"tied": dict(self.tied)} if self.tied else {}
+        more |= {"untied": dict(self.untied)} if self.untied else {}
+        return {"version": VERSION, **mine, "base": base, **more, "tensors": tensors}
 
 
 def _mapping(tensor: TaskTensor) -> dict[str, Any]:
     found: dict[str, Any] = {"dtype": tensor.dtype, "shape": list(tensor.shape)}
     found |= {"kept": tensor.kept} | ({"share": tensor.share} if tensor.share != 1 else {})
     factors = {"rank": tensor.rank, "scale": tensor.scale, "digest": tensor.digest}
+    factors |= {"stack": tensor.stack} if tensor.stack > 1 else {}
     return found | factors if tensor.rank else found
 
 
@@ -178,7 +184,11 @@ def parse(text: str, where: str) -> About:
             f" {VERSION}. Update Breadcrumbs, or pack the task again."
         )
     mine: dict[str, Any] = {key: value for key, value in data.items() if key != "version"}
-    _check_kinds(mine, _KINDS | ({"tied": (dict,)} if "tied" in mine else {}), where)
+    optional = {key: (dict,) for key in ("tied", "untied") if key in mine}
+    _check_kinds(mine, _KINDS | optional, where)
+    untied = mine.get("untied", {})
+    if not all(isinstance(other, str) and other != name for name, other in untied.items()):
+        raise CheckpointError(f"{where}: says {shown(untied)} for 'untied'.")
     base = mine["base"]
     _check_kinds(base, {"name": (str,), "revision": (str, type(None)), "hash": (str,)}, where)
     if not _HASH.fullmatch(base["hash"]):
@@ -219,13 +229,14 @@ def _tensor(name: str, data: Any, where: str) -> TaskTensor:
     if not isinstance(data, dict):
         raise CheckpointError(f"{where} is described by {shown(data)}.")
     more = (_OF_FACTORS if "rank" in data else {}) | (_OF_CUT if "share" in data else {})
+    more |= {"stack": (int,)} if "rank" in data and "stack" in data else {}
     _check_kinds(data, _OF_TENSOR | more, where)
     dtype, shape, kept = data["dtype"], data["shape"], data["kept"]
     if dtype not in DTYPES:
         raise CheckpointError(f"{where} has dtype {shown(dtype)}, which is not supported.")
     if len(shape) > 64 or not all(type(n) is int and 0 <= n <= _INT64 for n in shape):
         raise CheckpointError(f"{where} has shape {shown(shape)}.")
-    factors = {key: data[key] for key in _OF_FACTORS if key in data}
+    factors = {key: data[key] for key in (*_OF_FACTORS, "stack") if key in data}
     share = data.get("share", 1.0)
     tensor = TaskTensor(name, dtype, tuple(shape), kept, **factors, share=share)
     if tensor.size > _INT64 // 8 or not 0 <= kept <= tensor.size:
@@ -247,6 +258,7 @@ def _is_product(tensor: TaskTensor) -> bool:
         and len(tensor.shape) > 1
         and 0 < tensor.kept == tensor.size
         and tensor.rank > 0
+        and (tensor.stack == 1 or (len(tensor.shape) > 2 and 1 < tensor.stack == tensor.shape[0]))
         and abs(tensor.scale) < _MOST  # an integer may be too large for math.isfinite
         and bool(_HASH.fullmatch(tensor.digest))
     )

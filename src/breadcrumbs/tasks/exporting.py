@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,14 +15,14 @@ import numpy as np
 
 from breadcrumbs import merging
 from breadcrumbs import plan as plans
-from breadcrumbs.checkpoint import durable, whole
+from breadcrumbs.checkpoint import durable, tied, whole
 from breadcrumbs.checkpoint.tensors import DTYPES, NAMES, Tensor
 from breadcrumbs.checkpoint.writer import Entry, header
 from breadcrumbs.engine import one_blas_thread
 from breadcrumbs.errors import MismatchError, OutputError, RecipeError, listing
 from breadcrumbs.plan import Plan, TensorPlan
 from breadcrumbs.recipe import Recipe
-from breadcrumbs.tasks import adapters, factors, packing, unpacking, writing
+from breadcrumbs.tasks import factors, packing, peft, unpacking, writing
 from breadcrumbs.tasks.about import BLOCK
 
 KINDS = ("dense", "lora", "patch")
@@ -109,12 +109,13 @@ def _changed(plan: Plan) -> list[tuple[TensorPlan, Tensor]]:
 
 @dataclass
 class _Made:
-    """An adapter being put together. modules: that are kept whole."""
+    """An adapter being put together. modules, tied: that are kept whole."""
 
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
     targets: list[str] = field(default_factory=list)
     modules: list[str] = field(default_factory=list)
     biases: list[TensorPlan] = field(default_factory=list)
+    tied: list[str] = field(default_factory=list)
     turned: bool = False
     losses: list[writing.Loss] = field(default_factory=list)
 
@@ -127,8 +128,13 @@ def _adapter(plan: Plan, output: Path, rank: int, force: bool) -> dict[str, floa
         raise OutputError(f"{output}: exists. Give another output, or --force to replace it.")
     _check_replaceable(output)
     made = _Made()
+    ties = {} if plan.base.untied else tied.ties(plan.base)
+    _check_apart(plan)
     with one_blas_thread():
         for tensor, model in _changed(plan):
+            if tensor.name in ties or tensor.name in ties.values():
+                _add_tied(plan, made, tensor, ties)
+                continue
             module, _, what = tensor.name.rpartition(".")
             if what == "weight" and module and len(tensor.base.shape) > 1 and not tensor.copied:
                 _factor(plan, made, tensor, model, rank)
@@ -152,8 +158,8 @@ def _adapter(plan: Plan, output: Path, rank: int, force: bool) -> dict[str, floa
     config = json.dumps(_config(plan, made, rank), indent=2).encode()
     with whole.folder(output, force=force) as folder:
         for name, pieces in (
-            (f"{adapters.WEIGHTS}.safetensors", data),
-            (adapters.CONFIG, [config]),
+            (f"{peft.WEIGHTS}.safetensors", data),
+            (peft.CONFIG, [config]),
         ):
             with open(folder / name, "wb") as file:
                 file.writelines(pieces)
@@ -166,12 +172,41 @@ def _check_replaceable(output: Path) -> None:
         return
     if not output.is_dir():
         raise OutputError(f"{output}: is no folder, so it is not replaced by one. Remove it.")
-    mine = {f"{adapters.WEIGHTS}.safetensors", adapters.CONFIG}
+    mine = {f"{peft.WEIGHTS}.safetensors", peft.CONFIG}
     for entry in output.iterdir():
         if entry.name not in mine:
             raise OutputError(
                 f"{output}: holds {entry.name!r}, so --force does not replace it. Remove it"
                 " yourself, or give another output."
+            )
+
+
+def _add_tied(plan: Plan, made: _Made, tensor: TensorPlan, ties: Mapping[str, str]) -> None:
+    """Add a tensor whole, under both of its names; MismatchError for one of more names.
+
+    PEFT changes each module by itself, and where it merges products into one tensor that two
+    modules share it adds both.
+    """
+    source = ties.get(tensor.name, tensor.name)
+    names = [source, *(n for n, other in ties.items() if other == source)]
+    if len(names) > 2:
+        raise MismatchError(
+            f"{plan.models[0].label}: changes {source!r}, which is {listing(names[1:])} too, and no"
+            f" adapter that PEFT runs says so. {_ADVICE}"
+        )
+    for name in names:
+        if peft.PREFIX + name not in made.tensors:
+            made.tied.append(name.rpartition(".")[0])
+            _add_whole(made, tensor, peft.PREFIX + name)
+
+
+def _check_apart(plan: Plan) -> None:
+    """Raise MismatchError for a head apart that the base's kind of model scales otherwise."""
+    for name in plan.base.untied:
+        if tied.head_scale(plan.base, name) != 1:
+            raise MismatchError(
+                f"{plan.models[0].label}: has {name!r} apart, which this kind of model then scales"
+                " otherwise, so no adapter says it. Export to dense."
             )
 
 
@@ -188,7 +223,7 @@ def _factor(plan: Plan, made: _Made, tensor: TensorPlan, model: Tensor, rank: in
     back = factors.added(base.reshape(-1), found, 0, np.dtype(np.float64))
     made.losses.append(writing.loss(weights.reshape(-1), back, base.reshape(-1)))
     left, right = _padded(found.left, rank, 1), _padded(found.right, rank, 0)
-    stem = f"{adapters.PREFIX}{module}.lora_"
+    stem = f"{peft.PREFIX}{module}.lora_"
     made.targets.append(module)
     if base.ndim > 2:
         a = right.reshape(rank, *base.shape[1:])
@@ -216,13 +251,13 @@ def _rest(plan: Plan, made: _Made) -> None:
     for module in made.modules:
         for name, tensor in found.items():
             if name.startswith(f"{module}."):
-                _add_whole(made, tensor, adapters.PREFIX + name)
+                _add_whole(made, tensor, peft.PREFIX + name)
     for tensor in made.biases:
         module = tensor.name.removesuffix(".bias")
         if module in made.modules:
             continue
         inner = ".base_layer" if module in made.targets else ""
-        _add_whole(made, tensor, f"{adapters.PREFIX}{module}{inner}.bias")
+        _add_whole(made, tensor, f"{peft.PREFIX}{module}{inner}.bias")
 
 
 def _add_whole(made: _Made, tensor: TensorPlan, key: str) -> None:
@@ -252,7 +287,7 @@ def _config(plan: Plan, made: _Made, rank: int) -> dict[str, Any]:
         "fan_in_fan_out": made.turned,
         "bias": "all" if biased else "none",
         "target_modules": made.targets,
-        "modules_to_save": list(dict.fromkeys(made.modules)) or None,
+        "modules_to_save": list(dict.fromkeys([*made.modules, *made.tied])) or None,
     }
 
 

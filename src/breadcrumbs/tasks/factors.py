@@ -1,12 +1,14 @@
 """Tensors that are kept as two thin matrices: base + scale * left right.
 
 A tensor of shape (m, ...) of n entries a row is the matrix (m, n); ``left`` is (m, rank), ``right``
-(rank, n). Products of two entries are exact in float64, and are added from the first of the rank
-to the last: so the sum has the same bits on every machine.
+(rank, n). A stack of E matrices, a tensor of shape (E, m, n), has those of each, one below the
+other: (E m, rank) and (E rank, n). Products of two entries are exact in float64, and are added from
+the first of the rank to the last: so the sum has the same bits on every machine.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,15 +28,16 @@ EXACT = ("F32", "BF16", "F16")
 
 @dataclass(frozen=True)
 class Factors:
-    """left: (m, rank). right: (rank, n). scale: of their product."""
+    """left: (m, rank). right: (rank, n). scale: of their product. stack: how many matrices."""
 
     left: np.ndarray
     right: np.ndarray
     scale: float = 1.0
+    stack: int = 1
 
     @property
     def rank(self) -> int:
-        return self.right.shape[0]
+        return self.left.shape[1]
 
     @property
     def digest(self) -> str:
@@ -43,6 +46,41 @@ class Factors:
     @property
     def nbytes(self) -> int:
         return self.left.nbytes + self.right.nbytes
+
+    def change(self, start: int, out: np.ndarray) -> None:
+        """Fill the float64 ``out`` with the entries of the scaled product from ``start`` on."""
+        matrix = self.left.shape[0] // self.stack * self.right.shape[1]
+        for number, begin, run in parts(matrix, start, out.size):
+            _product(*self._of(number), begin, out[run])
+        out *= self.scale
+
+    def _of(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return both factors of one matrix of the stack."""
+        m, rank = self.left.shape[0] // self.stack, self.rank
+        left = self.left[number * m : (number + 1) * m]
+        return left, self.right[number * rank : (number + 1) * rank]
+
+
+def parts(matrix: int, start: int, size: int) -> Iterator[tuple[int, int, slice]]:
+    """Yield (matrix of a stack, first entry in it, where in the range) of a range of entries.
+
+    matrix: entries of one of the stack.
+    """
+    done = 0
+    while done < size:
+        number, begin = divmod(start + done, matrix)
+        n = min(size - done, matrix - begin)
+        yield number, begin, slice(done, done + n)
+        done += n
+
+
+def _product(left: np.ndarray, right: np.ndarray, start: int, out: np.ndarray) -> None:
+    """Fill ``out`` with the entries of a product from ``start`` on."""
+    n = right.shape[1]
+    first, last = start // n, -(-(start + out.size) // n)
+    rows = left[first:last].astype(np.float32)
+    tools = kernels.of_kept(kernels.choose(out.size * right.shape[0]))
+    tools.product(rows, right.astype(np.float32), start - first * n, out)
 
 
 @dataclass(frozen=True)
@@ -60,15 +98,23 @@ class Stored:
 
     def weights(self, block: int, base: np.ndarray) -> np.ndarray:
         """Return the fine-tuned weights of a block."""
+        out = np.empty(base.size)
+        self.change(block * BLOCK, out)
+        out += base.astype(np.float64)
+        return out.astype(DTYPES[self.tensor.dtype])
+
+    def change(self, start: int, out: np.ndarray) -> None:
+        """Fill the float64 ``out`` with the entries of the scaled product from ``start`` on."""
         n, rank = self.right.shape[1], self.tensor.rank
-        start = block * BLOCK
-        stop = start + base.size
-        first, last = start // n, -(-stop // n)
-        left = np.empty((last - first, rank), DTYPES[self.left.dtype])
-        self.left.read_into(first * rank, left.reshape(-1))
-        found = Factors(left, self.right.read(), self.tensor.scale)
-        dtype = DTYPES[self.tensor.dtype]
-        return added(base, found, start - first * n, dtype, self.tensor.size)
+        m = self.left.shape[0] // self.tensor.stack
+        for number, begin, run in parts(m * n, start, out.size):
+            first, last = begin // n, -(-(begin + run.stop - run.start) // n)
+            left = np.empty((last - first, rank), DTYPES[self.left.dtype])
+            self.left.read_into((number * m + first) * rank, left.reshape(-1))
+            right = np.empty((rank, n), DTYPES[self.right.dtype])
+            self.right.read_into(number * rank * n, right.reshape(-1))
+            _product(left, right, begin - first * n, out[run])
+        out *= self.tensor.scale
 
 
 def stored(tensor: TaskTensor, tensors: dict[str, Tensor]) -> Stored | None:
@@ -76,8 +122,10 @@ def stored(tensor: TaskTensor, tensors: dict[str, Tensor]) -> Stored | None:
     left, right = tensors.get(LEFT + tensor.name), tensors.get(RIGHT + tensor.name)
     if left is None or right is None or not {left.dtype, right.dtype} <= set(EXACT):
         return None
-    m, n = tensor.shape[0], tensor.size // tensor.shape[0]
-    if left.shape != (m, tensor.rank) or right.shape != (tensor.rank, n):
+    rows = tensor.shape[0] * (tensor.shape[1] if tensor.stack > 1 else 1)
+    if left.shape != (rows, tensor.rank):
+        return None
+    if right.shape != (tensor.stack * tensor.rank, tensor.size // rows):
         return None
     return Stored(tensor, left, right)
 
@@ -90,18 +138,10 @@ def digest(left: np.ndarray, right: np.ndarray) -> str:
     return hasher.hexdigest()
 
 
-def added(
-    base: np.ndarray, factors: Factors, start: int, dtype: np.dtype, entries: int = 0
-) -> np.ndarray:
-    """Return weights of the base (flat) plus the product's entries from ``start`` on, rounded once.
-
-    start: counted from the first row of ``left``. entries: of the whole tensor, if that is more.
-    """
-    left, right = (factor.astype(np.float32) for factor in (factors.left, factors.right))
+def added(base: np.ndarray, factors: Factors, start: int, dtype: np.dtype) -> np.ndarray:
+    """Return weights of the base (flat) plus the product from entry ``start`` on, rounded once."""
     out = np.empty(base.size)
-    tools = kernels.of_kept(kernels.choose(max(entries, base.size) * factors.rank))
-    tools.product(left, right, start, out)
-    out *= factors.scale
+    factors.change(start, out)
     out += base.astype(np.float64)
     return out.astype(dtype)
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from breadcrumbs import checkpoint, merging
 from breadcrumbs.checkpoint import durable
-from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
-from breadcrumbs.errors import MismatchError, OutputError, RecipeError, listing
-from breadcrumbs.tasks import adapters, reader, writing
+from breadcrumbs.checkpoint.tensors import DTYPES, NAMES, Tensor
+from breadcrumbs.errors import MismatchError, OutputError, RecipeError
+from breadcrumbs.tasks import adapters, placing, reader, writing
 from breadcrumbs.tasks.about import BLOCK, About, TaskTensor
 from breadcrumbs.tasks.adapters import Adapter
 from breadcrumbs.tasks.encodings.exact import EXACT
@@ -28,30 +28,37 @@ def from_adapter(
     author: str = "",
     license: str = "",
     extra: str = "error",
+    rename: Sequence[str] = (),
     force: bool = False,
     sync: bool = True,
+    note: Callable[[str], None] = lambda text: None,
 ) -> About:
     """Write the task file of a LoRA adapter; return what that says.
 
-    adapter: a folder with ``adapter_config.json`` and ``adapter_model.safetensors``. The fine-tuned
-    weights that it stands for are the base's plus B A times its scale, in float32 and rounded once.
-    extra: ``ignore`` leaves out tensors that the base lacks, such as a new head. sync: wait until
-    the file is on the disk.
+    adapter: a folder with ``adapter_config.json`` and ``adapter_model.safetensors``, the hub id of
+    one, or a LoRA file of kohya's scripts or diffusers. The fine-tuned weights that it stands for
+    are the base's plus B A times its scale, in float32 and rounded once.
+    extra: ``ignore`` leaves out tensors that the base lacks, such as a new head. rename: rules
+    ``OLD=NEW`` of names of the adapter, a ``*`` in both for what is kept. sync: wait until the file
+    is on the disk. note: is told what the user should know.
     """
     output = Path(output)
     if extra not in ("error", "ignore"):
         raise RecipeError(f"extra: {extra!r} is not possible. Give error or ignore.")
     writing.check_output(output, force)
-    opened = adapters.open_adapter(Path(adapter))
+    opened = adapters.open_adapter(adapter)
     with opened.source, checkpoint.open(base, "base") as under:
         if reader.is_task(under):
             raise MismatchError(f"{under.label}: is a task file, which is no base.")
+        made = placing.changes(opened, under, rename)
+        for text in made.notes:
+            note(text)
         with durable.syncing(sync):
-            return _write(under, opened, output, name, author, license, extra, force)
+            return _write(made, opened, output, name, author, license, extra, force)
 
 
 def _write(
-    base: Checkpoint,
+    made: placing.Changes,
     adapter: Adapter,
     output: Path,
     name: str,
@@ -60,32 +67,27 @@ def _write(
     extra: str,
     force: bool,
 ) -> About:
-    names = adapters.fitted(adapter, base)
-    lacking = adapters.lacking(adapter, names)
-    if lacking and extra == "error":
-        raise MismatchError(
-            f"{adapter.label}: holds {listing(lacking, 3)}, which {base.label} lacks. Give"
-            " --extra ignore to leave that out."
-        )
+    base = made.base
+    placing.check_whole(made, adapter, extra)
     tensors: dict[str, TaskTensor] = {}
     tables: dict[str, bytes] = {}
     parts: list[writing.Part] = []
-    for mine, found in adapters.factors(adapter, names, base).items():
+    for mine, found in made.products.items():
         under = base.tensors[mine]
         dtype = "F64" if under.dtype == "F64" else "F32"
         tensors[mine] = writing.factored(mine, dtype, under.shape, found)
         parts += writing.factors(mine, found)
-    for theirs in adapters.without_products(adapter, names, base):
-        mine = names[theirs]
-        made = _changed(base.tensors[mine], adapter.whole[theirs])
-        kept = sum(row[0] for row, _ in made)
+    blocks = {n: _changed(base.tensors[n], tensor) for n, tensor in made.whole.items()}
+    blocks |= {n: _rows(base.tensors[n], *found) for n, found in made.rows.items()}
+    for mine, found in blocks.items():
+        kept = sum(row[0] for row, _ in found)
         if not kept:
             continue
-        rows = [row for row, _ in made]
-        tensor = adapter.whole[theirs]
-        tensors[mine] = TaskTensor(mine, tensor.dtype, tensor.shape, kept)
+        rows = [row for row, _ in found]
+        dtype = made.whole[mine].dtype if mine in made.whole else NAMES[made.rows[mine][1].dtype]
+        tensors[mine] = TaskTensor(mine, dtype, base.tensors[mine].shape, kept)
         tables[mine] = writing.table(rows)
-        parts += writing.blocks(mine, rows, _bytes(made))
+        parts += writing.blocks(mine, rows, _bytes(found))
     if not tensors:
         raise MismatchError(f"{adapter.label}: changes nothing of {base.label}.")
     own = name or os.path.basename(os.path.abspath(adapter.label))
@@ -101,6 +103,7 @@ def _write(
         author,
         license,
         MADE_BY,
+        untied=base.untied,
     )
     try:
         writing.write(output, said, tables, parts, force)
@@ -121,6 +124,23 @@ def _changed(base: Tensor, tensor: Tensor) -> list[tuple[writing.Row, bytes]]:
         tensor.read_into(start, theirs)
         at = np.flatnonzero(writing.differ(mine, theirs)).astype(np.uint32)
         found.append(writing.block(at, n, theirs[at], None, EXACT))
+    return found
+
+
+def _rows(base: Tensor, indices: np.ndarray, rows: np.ndarray) -> list[tuple[writing.Row, bytes]]:
+    """Return the blocks of what takes the place of some rows of a table of the base's."""
+    width, found = base.shape[1], []
+    at = (indices[:, None] * width + np.arange(width)).reshape(-1)
+    values = rows.reshape(-1)
+    for start in range(0, base.size, BLOCK):
+        n = min(BLOCK, base.size - start)
+        first, last = np.searchsorted(at, [start, start + n])
+        mine = np.empty(n, DTYPES[base.dtype])
+        base.read_into(start, mine)
+        places, new = at[first:last] - start, values[first:last]
+        differ = writing.differ(mine[places], new)
+        places = places[differ].astype(np.uint32)
+        found.append(writing.block(places, n, new[differ], None, EXACT))
     return found
 
 

@@ -149,17 +149,34 @@ class TaskFile:
         base: np.ndarray,
         positions: np.ndarray | None,
     ) -> Kept:
-        found = self._products[name]
         try:
-            if name not in self._checked:
-                found.check()
-                self._checked.add(name)
-            values = found.weights(block, base)
+            values = self._sound(name).weights(block, base)
         except CheckpointError as error:
             raise self._damaged(error, f"tensor {shown(name)}") from None
         at = np.empty(base.size, np.uint32) if positions is None else positions
         at[:] = np.arange(base.size, dtype=np.uint32)
         return Kept(at, values)
+
+    def _sound(self, name: str) -> Stored:
+        """Return a product whose bytes were compared with their hash, once."""
+        found = self._products[name]
+        if name not in self._checked:
+            found.check()
+            self._checked.add(name)
+        return found
+
+    def change(self, name: str, start: int, out: np.ndarray) -> bool:
+        """Fill the float64 ``out`` with a product's entries from ``start`` on, and return True.
+
+        False for a tensor that is kept otherwise.
+        """
+        if name not in self._products:
+            return False
+        try:
+            self._sound(name).change(start, out)
+        except CheckpointError as error:
+            raise self._damaged(error, f"tensor {shown(name)}") from None
+        return True
 
     def _damaged(self, error: CheckpointError, where: str) -> CheckpointError:
         if str(error).startswith(str(self.source.label)):  # it could not be read at all

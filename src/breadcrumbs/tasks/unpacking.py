@@ -123,13 +123,17 @@ def _write(
                 stop = min(tensor.size, start + _RUN * BLOCK)
                 tasks.append(partial(copy, number, tensor, start, stop))
         run_tasks(tasks, threads or sizes.available_cores())
-        writer.close(lambda folder: _beside(base, folder))
+        writer.close(lambda folder: _beside(base, folder, bool(model.untied)))
     except BaseException:
         writer.discard()
         raise
 
 
-def _beside(base: Checkpoint, folder: Path) -> None:
-    """Copy the base's config, tokenizer and modules."""
-    if base.folder is not None:
-        card.copy_beside(base.folder, folder)
+def _beside(base: Checkpoint, folder: Path, untied: bool) -> None:
+    """Copy the base's config, which says what is apart, its tokenizer and modules."""
+    if base.folder is None:
+        return
+    card.copy_beside(base.folder, folder)
+    config = folder / "config.json"
+    if untied and config.exists():
+        card.untie(config)

@@ -12,10 +12,11 @@ from types import ModuleType
 import numpy as np
 
 from breadcrumbs import checkpoint, hashing, kernels
+from breadcrumbs.checkpoint import tied
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, shown
 from breadcrumbs.errors import MismatchError
 from breadcrumbs.kernels import kept as plain
-from breadcrumbs.tasks import reader
+from breadcrumbs.tasks import adapters, reader
 from breadcrumbs.tasks.about import BLOCK
 from breadcrumbs.tasks.reader import Kept, TaskFile
 
@@ -45,6 +46,13 @@ class KeptBytes:
             base = np.empty(self.task.tensors[self.base.name].entries(block), self._own)
             self.base.read_into(block * BLOCK, base)
         return self.task.kept(self.base.name, block, base, kernels, positions)
+
+    def change(self, start: int, out: np.ndarray) -> bool:
+        """Fill the float64 ``out`` with what is added to the base from entry ``start`` on.
+
+        Where that is known without the rounding of weights, of a product; return whether it is.
+        """
+        return self.task.change(self.base.name, start, out)
 
     def number(self, start: int, stop: int) -> int:
         """Return how many entries are kept in the blocks from entry ``start`` to ``stop``."""
@@ -132,26 +140,45 @@ def open_model(base: str, path: str) -> Checkpoint:
 def on_base(base: Checkpoint, models: Sequence[Checkpoint]) -> list[Checkpoint]:
     """Return open models with the task files among them as the fine-tunings they stand for.
 
-    The base is hashed, once, if there are any. MismatchError if it is another one than theirs, or
-    a task file itself.
+    The base is hashed, once, if there are any. Where one of them changes apart what the base ties,
+    all have it apart (`Checkpoint.untied`), the base too if it is among them. MismatchError if it
+    is another one than theirs, or a task file itself.
     """
     if reader.is_task(base):
         raise MismatchError(
             f"{base.label}: is a task file, which is no base. Give the model"
             f" {shown(reader.of(base).base.name)} first, then the task files."
         )
+    for model in (base, *models):
+        adapters.refuse(model)
+    tasks = {
+        t: reader.of(model)
+        for t, model in enumerate(models)
+        if reader.is_task(model) and model.task is None
+    }
+    pairs: dict[str, str] = {}
+    for model in (base, *models):
+        pairs |= model.untied
+    for task in tasks.values():
+        _check_untied(base, task)
+        pairs |= task.about.untied
+    apart = tied.untied(base, pairs)
     found: str | None = None
     result = []
-    for model in models:
-        if not reader.is_task(model) or model.task is not None:
-            result.append(model)
+    for t, model in enumerate(models):
+        if model is base:
+            result.append(apart)
             continue
-        task = reader.of(model)
-        _check_tensors(base, task)
-        found = found or hashing.model_hash(base)
-        if found != task.base.hash:
-            raise _wrong(base, task, f"the hash of {base.label} is {found[:16]}...")
-        result.append(_view(base, model, task))
+        task = tasks.get(t)
+        if task is not None:
+            under = apart if task.about.untied else base
+            _check_tensors(under, task)
+            found = found or hashing.model_hash(base)
+            if found != task.base.hash:
+                raise _wrong(base, task, f"the hash of {base.label} is {found[:16]}...")
+            model = _view(under, model, task)
+        lost = {n: other for n, other in pairs.items() if n not in model.untied}
+        result.append(tied.untied(model, {n: o for n, o in lost.items() if o in model.tensors}))
     return result
 
 
@@ -164,7 +191,14 @@ def _view(base: Checkpoint, model: Checkpoint, task: TaskFile) -> Checkpoint:
             dtype = reader.common_dtype(under, task.tensors[mine])
             tensor = Tensor(name, dtype, tensor.shape, KeptBytes(under, task, dtype))
         tensors[name] = tensor
-    return replace(model, tensors=tensors, task=task)
+    return replace(model, tensors=tensors, task=task, untied=base.untied)
+
+
+def _check_untied(base: Checkpoint, task: TaskFile) -> None:
+    """Raise MismatchError unless the base has what a task's tensors were tied to."""
+    for name, other in task.about.untied.items():
+        if other not in base.tensors:
+            raise _wrong(base, task, f"there is no tensor {shown(other)}, which {shown(name)} is")
 
 
 def _check_tensors(base: Checkpoint, task: TaskFile) -> None:

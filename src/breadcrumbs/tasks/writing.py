@@ -135,7 +135,9 @@ def factors(name: str, found: Factors) -> list[Part]:
 def factored(name: str, dtype: str, shape: tuple[int, ...], found: Factors) -> TaskTensor:
     """Return what a file says of a tensor that is kept as a product."""
     size = TaskTensor(name, dtype, shape, 0).size
-    return TaskTensor(name, dtype, shape, size, found.rank, found.scale, found.digest)
+    return TaskTensor(
+        name, dtype, shape, size, found.rank, found.scale, found.digest, stack=found.stack
+    )
 
 
 def check_output(output: Path, force: bool) -> None:
