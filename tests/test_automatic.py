@@ -20,6 +20,7 @@ from breadcrumbs.sweep import Sweep
 from breadcrumbs.table import METHODS
 
 State = dict[str, np.ndarray]
+TABLE = "model.embed_tokens.weight"
 
 
 def family(models: int, dtype: Any = np.float32, seed: int = 3) -> tuple[State, list[State]]:
@@ -45,8 +46,21 @@ def found(
     wide = {name: value.astype(np.float64) for name, value in base.items()}
     others = [{name: value.astype(np.float64) for name, value in m.items()} for m in models]
     merged = breadcrumbs.merge(wide, others, alpha=1, weights=weights, **how)
+    names = tuple(base)
     random = how.get("method") in RANDOM
-    return rule(flat(wide), list(map(flat, others)), flat(merged), weights, random)
+    table = flat_sum(wide, others, weights, TABLE) > flat_sum(wide, others, weights) / 2
+    mine = [flat(state, names) for state in (wide, *others, merged)]
+    return rule(mine[0], mine[1:-1], mine[-1], weights, random, table)
+
+
+def flat_sum(base: State, models: list[State], weights: Any, name: str = "") -> float:
+    """Return the square of the sum of task vectors, of all tensors or of one."""
+    names = [n for n in base if name in ("", n)]
+    both = zip(models, weights or [1.0] * len(models), strict=True)
+    total = (
+        sum(w * (flat(m, tuple(names)) - flat(base, tuple(names))) for m, w in both) if names else 0
+    )
+    return float(np.sum(np.square(total)))
 
 
 def rule(
@@ -55,18 +69,19 @@ def rule(
     merged: np.ndarray,
     weights: list[float] | None,
     random: bool = False,
+    table: bool = False,
 ) -> float:
     given = np.array(weights or [1.0] * len(models))
     taus = given[:, None] * (np.stack(models) - base)
     step, total = merged - base, taus.sum(axis=0)
-    share = step @ total / (total @ total)
     crowded = np.mean(np.linalg.norm(taus, axis=1)) / np.linalg.norm(total)
     share = step @ total / (total @ total)
     length = np.linalg.norm(total) / np.linalg.norm(step)
-    restored = length
-    if random:
-        mean = np.mean(np.linalg.norm(taus, axis=1))
-        restored = min(1 / share, 1.5 * mean / np.linalg.norm(step) / crowded**1.25)
+    limit = 1.5 * np.mean(np.linalg.norm(taus, axis=1)) / np.linalg.norm(step) / crowded**1.25
+    if table:
+        restored = min(1 / share, limit) if random else length
+    else:
+        restored = 1 / share if random else min(1 / share, limit)
     return float(f"{crowded**1.25 * restored / np.mean(np.abs(given)):.3g}")
 
 
@@ -97,6 +112,21 @@ def test_it_is_what_the_rule_says(how: dict[str, Any], dtype: Any) -> None:
     assert all(np.array_equal(merged[name], expected[name]) for name in base)
 
 
+@pytest.mark.parametrize("how", HOW, ids=lambda how: "-".join(map(str, how.values())))
+@pytest.mark.parametrize("size", [0.1, 30.0])
+def test_where_embeddings_have_most_of_the_norm(how: dict[str, Any], size: float) -> None:
+    base, models = family(3)
+    rng = np.random.default_rng(8)
+    base[TABLE] = rng.standard_normal((50, 7)).astype(np.float32)
+    for model in models:
+        moved = size * np.where(rng.random((50, 1)) < 0.1, 1.0, 0.01) * rng.standard_normal((50, 7))
+        model[TABLE] = base[TABLE] + moved.astype(np.float32)
+    alpha = found(base, models, **how)
+    merged = breadcrumbs.merge(base, models, alpha="auto", **how)
+    expected = breadcrumbs.merge(base, models, alpha=alpha, **how)
+    assert all(np.array_equal(merged[name], expected[name]) for name in base)
+
+
 def test_orthogonal_task_vectors_have_less_the_more_there_are() -> None:
     base = {"w": np.zeros(16, np.float32)}
     models = [{"w": np.eye(16, dtype=np.float32)[i]} for i in range(16)]
@@ -106,23 +136,24 @@ def test_orthogonal_task_vectors_have_less_the_more_there_are() -> None:
         assert merged["w"][:number] == pytest.approx([expected] * number)
 
 
-def test_what_a_mask_takes_is_made_up_for_in_length() -> None:
-    base = {"w": np.zeros(16, np.float32)}
-    tuned = {"w": np.ones(16, np.float32)}
-    for kept in (16, 4, 1):
+@pytest.mark.parametrize("name", ["w", TABLE, "lm_head.weight", "transformer.wte.weight"])
+def test_what_a_mask_takes_is_made_up_for_and_no_longer_than_it_may_be(name: str) -> None:
+    base = {name: np.zeros((4, 4), np.float32)}
+    tuned = {name: np.ones((4, 4), np.float32)}
+    for kept, length in ((16, 1.0), (8, 2**0.5), (4, 1.5), (1, 1.5)):  # 1 / p would be 16 / kept
         how = {"method": "bottom_masking", "density": kept / 16, "alpha": "auto"}
-        merged = breadcrumbs.merge(base, [tuned], **how)
-        assert sorted(merged["w"].tolist()) == [0] * (16 - kept) + [(16 / kept) ** 0.5] * kept
+        merged = breadcrumbs.merge(base, [tuned], **how)[name]
+        assert np.count_nonzero(merged) == kept
+        assert np.linalg.norm(merged) == pytest.approx(4 * (length if name == "w" else 1), rel=0.01)
 
 
-def test_what_is_kept_at_random_stands_for_all_up_to_a_length() -> None:
-    base = {"w": np.zeros(4096, np.float32)}
-    tuned = {"w": np.ones(4096, np.float32)}
-    for density, alpha, length in ((0.5, 2, 2**0.5), (0.125, 4.24, 1.5)):  # 1 / p would be 2 and 8
-        how = {"method": "random_sparsed", "density": density, "alpha": "auto"}
-        merged = breadcrumbs.merge(base, [tuned], **how)
-        assert merged["w"].max() == pytest.approx(alpha, rel=0.05)
-        assert np.linalg.norm(merged["w"]) == pytest.approx(length * 64, rel=0.03)
+@pytest.mark.parametrize(("name", "length"), [("w", 8**0.5), (TABLE, 1.5)])
+def test_what_is_kept_at_random_stands_for_all(name: str, length: float) -> None:
+    base = {name: np.zeros((64, 64), np.float32)}
+    tuned = {name: np.ones((64, 64), np.float32)}
+    how = {"method": "random_sparsed", "density": 0.125, "alpha": "auto"}
+    merged = breadcrumbs.merge(base, [tuned], **how)[name]
+    assert np.linalg.norm(merged) == pytest.approx(length * 64, rel=0.03)
 
 
 @pytest.mark.parametrize("size", [1e-170, 1e-200, 1e160, 1e200])

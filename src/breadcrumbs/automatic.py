@@ -2,25 +2,25 @@
 
 With D the sum of the task vectors and S the step at alpha 1::
 
-    alpha = c ** 1.25 * f,   c = mean of |task vector| / |D|
-    f = |D| / |S|,   or of masks that are drawn 1 / p,   p = <S, D> / |D|^2
+    alpha = c ** 1.25 / p,   p = <S, D> / |D|^2,   c = mean of |task vector| / |D|
 
-c tells how much the task vectors are in each other's way: of T that are orthogonal, 1 / sqrt(T).
-Their sum at alpha c ** 1.25 is as long as c ** .25 task vectors. (The mean of the models has the
-share 1 / T, c squared, of each of them, and a step as long as a task vector has the share c; what
-is best on validation rows lies between the two, and nearer to the second.) What masks or elections
-leave of the sum is made as long as that: f is |D| / |S|.
+p is the share of the task vectors that the method's step still has: 1 for their plain sum, .5 for
+one that masks leave half of. c tells how much they are in each other's way: of T task vectors
+that are orthogonal, 1 / sqrt(T). The mean of the models has the share 1 / T, c squared, of each of
+them, and a step as long as a task vector has the share c; what is best on validation rows lies
+between the two, and nearer to the second. But masks and elections never go further than 1.5 times
+the mean task vector, but for masks that are drawn: what these keep stands for the rest, and the
+rest of their step is noise to every task.
 
-Where entries are kept at random, those that are left stand for the others, and the rest of the
-step is noise to every task. There f is 1 / p, which restores the share p that the step has of the
-task vectors, up to 1.5 times the length of the mean task vector.
+Where embeddings and heads have most of |D|^2, as in small language models that were trained whole,
+p is theirs alone, and says little of the rest: few rows hold most of a task vector of theirs, and
+masks cut just these. What restores p there goes several times as far as any model did. There the
+step is made as long as that of the plain sum instead, alpha = c ** 1.25 * |D| / |S|, which is
+c ** .25 task vectors; and masks that are drawn keep to 1.5 times the mean task vector too.
 
-Until version 0.1, f was 1 / p for all methods. That is too long where entries are of like size
-(Adam, few steps) or where few rows of an embedding hold most of the norm: masks keep little of
-such vectors, and what is left went several times as far as any model did. The exponent was set
-once, on eight fine-tunings of a sentence encoder; f was chosen on small language models.
-docs/choosing.md has the numbers, and docs/paper.md what alpha found with 1 / p loses against alpha
-chosen on validation rows.
+The exponent was set once, on eight fine-tunings of a sentence encoder, whose embeddings were
+frozen; what holds where embeddings move was found on small language models. docs/choosing.md has
+the numbers, and docs/paper.md what alpha loses against alpha chosen on validation rows.
 
 Weights count: D is the weighted sum, over their mean. Alpha is rounded to three digits.
 
@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -48,8 +49,13 @@ from breadcrumbs.sink import Nowhere
 from breadcrumbs.transforms import Chances, Draw
 
 EXPONENT = 1.25
-#: How long the step of a mask that is drawn may be, in lengths of the mean task vector.
+#: How long a step may be that restores the share, in lengths of the mean task vector.
 LONGEST = 1.5
+#: Embeddings of tokens, and heads over them, by the end of their names.
+_TABLES = re.compile(
+    r"(^|\.)(shared|(word_|token_)?embeddings?|embed_tokens|tok_embeddings|embed_in|embed_out|wte"
+    r"|lm_head(\.decoder)?|predictions\.decoder)(\.weight)?$"
+)
 #: Digits that alpha is rounded to: sums differ in the last bits between machines.
 DIGITS = 3
 #: Entries that are looked at at once, which stay in a processor's cache.
@@ -139,10 +145,13 @@ class Products(Nowhere):
         alpha = 0.0
         with contextlib.suppress(ZeroDivisionError, OverflowError):  # of squares beyond float64
             crowded = math.fsum(lengths) / len(weights) / math.sqrt(square)
-            restored = math.sqrt(square / step)
-            if isinstance(methods.get(self.plan.recipe.method).transform, Draw | Chances):
-                longest = LONGEST * crowded ** (1 - EXPONENT) * restored
-                restored = min(square / product, longest)
+            length, share = math.sqrt(square / step), square / product
+            longest = LONGEST * crowded ** (1 - EXPONENT) * length
+            drawn = isinstance(methods.get(self.plan.recipe.method).transform, Draw | Chances)
+            if self._is_of_tables(square):
+                restored = min(share, longest) if drawn else length
+            else:
+                restored = share if drawn else min(share, longest)
             mean = math.fsum(weights) / len(weights)
             alpha = float(f"{crowded**EXPONENT * restored / mean:.{DIGITS}g}")
         if not 0 < alpha < math.inf:
@@ -151,6 +160,13 @@ class Products(Nowhere):
                 " squares are no numbers. Give a number."
             )
         return alpha
+
+    def _is_of_tables(self, square: float) -> bool:
+        """Return whether embeddings and heads have most of the square of the sum."""
+        tensors = self.plan.tensors
+        rows = self._found.items()
+        tables = (row[1] for (i, _), row in rows if _TABLES.search(tensors[i].name))
+        return math.fsum(tables) > square / 2
 
     @property
     def mean(self) -> float:
