@@ -17,6 +17,7 @@ import numpy as np
 from blake3 import blake3
 
 from breadcrumbs import automatic, card, checkpoint, engine, memory, plan, sizes
+from breadcrumbs.checkpoint import beside, composite
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.checkpoint.writer import Entry, Writer
 from breadcrumbs.errors import CheckpointError, RecipeError
@@ -193,7 +194,11 @@ def planned(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Plan:
     base, *models = view.on_base(checkpoints[0], checkpoints)
     onto = models.pop() if recipe.onto is not None else None
     number = len(recipe.models)
-    return plan.make(recipe, base, models[:number], onto, models[number:])
+    others = [*models[:number], *([onto] if onto is not None else [])]
+    composite.check_parts(base, others, recipe.missing, recipe.extra)
+    made = plan.make(recipe, base, models[:number], onto, models[number:])
+    lines = beside.notices(made.target, models[:number])
+    return replace(made, warnings=(*made.warnings, *lines))
 
 
 def to_arrays(
@@ -240,6 +245,7 @@ def to_files(
     threads = sizes.threads(it, threads, max_memory, chosen)
     output = Path(output)
     check_not_input(it, output)
+    card.tokenizer_of(it)
     stamps = _stamps(it)
     it = automatic.fixed(it, threads=threads, kernel=chosen, progress=progress)
     known = {file: c.task.hash for c in it.inputs if c.task for file in c.files}
@@ -253,6 +259,7 @@ def to_files(
         key=_key(it, shard_size, stamps),
         force=force,
         resume=resume,
+        layout=composite.of(it.target),
     )
     try:
         rows = engine.run(
@@ -335,7 +342,7 @@ def _provenance(it: Plan, digests: FileDigests, choice: Choice | None) -> str:
     for number, source in enumerate(it.inputs):
         hash_ = "task" if source.task else "blake3"
         files = [
-            {"file": f.name, "bytes": digests.sizes[f], hash_: digests.digests[f]}
+            {"file": source.shown_file(f), "bytes": digests.sizes[f], hash_: digests.digests[f]}
             for f in source.files
         ]
         what = "model" if number < len(it.origins) else "statistics"
@@ -352,7 +359,8 @@ def _provenance(it: Plan, digests: FileDigests, choice: Choice | None) -> str:
 
 def _key(it: Plan, shard_size: int, stamps: dict[str, tuple[int, int]]) -> str:
     """Return a digest of all that the output's bytes and layout depend on."""
-    depends = [__version__, to_mapping(it.recipe, complete=True), stamps, shard_size]
+    names = [astuple(place) for place in composite.of(it.target).places]
+    depends = [__version__, to_mapping(it.recipe, complete=True), stamps, shard_size, names]
     return blake3(json.dumps(depends).encode()).hexdigest()
 
 

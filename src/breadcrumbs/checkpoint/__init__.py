@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from breadcrumbs.checkpoint import composite, stack
 from breadcrumbs.checkpoint import folder as _folder
-from breadcrumbs.checkpoint import stack
 from breadcrumbs.checkpoint.memory import open_mapping
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, shown
 from breadcrumbs.errors import CheckpointError, suggestion
@@ -31,7 +31,8 @@ def open(source: str | os.PathLike[str] | Mapping[str, Any], label: str = "") ->
         a Checkpoint, which is returned as it is;
         a mapping of names to NumPy arrays or Torch tensors, which is not copied;
         an existing folder with ``model.safetensors``, with shards and an index, or with
-            ``pytorch_model.bin`` (`breadcrumbs.checkpoint.folder` has the order);
+            ``pytorch_model.bin`` (`breadcrumbs.checkpoint.folder` has the order), or a model whose
+            weights are in several folders (`breadcrumbs.checkpoint.composite`);
         an existing ``.safetensors`` file, ``.bin``, ``.pt`` or ``.pth`` pickle (needs Torch), or
             index;
         a stack of layers, ``PART[FIRST:LAST] + PART[FIRST:LAST]``, each part a path or hub id
@@ -56,7 +57,7 @@ def open(source: str | os.PathLike[str] | Mapping[str, Any], label: str = "") ->
     text = os.fsdecode(source)
     path = Path(os.path.expanduser(text))
     if text and os.path.isdir(path):
-        return replace(_folder.open_folder(path), label=text)
+        return replace(composite.open_folder(path), label=text)
     if text and os.path.exists(path):
         return replace(_folder.open_file(path), label=text)
     parts = stack.parse(text) if isinstance(source, str) else None
@@ -87,7 +88,7 @@ def _open_hub(text: str, repo: str, revision: str | None, path: Path) -> Checkpo
     except CheckpointError as error:
         hint = _nearest(path) if path.parent.is_dir() else ""
         raise CheckpointError(f"{error}{hint}") from None
-    return replace(_folder.open_folder(folder), label=text, repo=f"{repo}@{commit}")
+    return replace(composite.open_folder(folder), label=text, repo=f"{repo}@{commit}")
 
 
 def _nearest(path: Path) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import ml_dtypes
 import numpy as np
 
+from breadcrumbs.checkpoint.layout import Layout
 from breadcrumbs.errors import CheckpointError
 
 if sys.byteorder != "little":
@@ -109,6 +110,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
     metadata: what a single safetensors file, or a mapping with such an attribute, says of itself.
     parts, layers: of a stack, what it is made of, and the number that each layer has there.
     task: the `tasks.TaskFile` that it is read from, if it is one.
+    layout: where its parts lie, if its weights are in several folders.
     """
 
     label: str
@@ -121,9 +123,15 @@ class Checkpoint(Mapping[str, np.ndarray]):
     parts: tuple[Checkpoint, ...] = ()
     layers: tuple[int, ...] = ()
     task: Any = field(default=None, repr=False, compare=False)
+    layout: Layout | None = field(default=None, compare=False)
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.tensors[name].read()
+
+    def shown_file(self, path: Path) -> str:
+        """Return how a file of it is called: its path in the folder, with ``/`` between."""
+        inside = self.folder is not None and self.folder in path.parents
+        return path.relative_to(self.folder).as_posix() if inside and self.folder else path.name
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from breadcrumbs import checkpoint, merging, sizes
-from breadcrumbs.checkpoint.beside import module_files, module_folders, side_files
+from breadcrumbs.checkpoint import beside, composite
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
 from breadcrumbs.checkpoint.writer import Entry, Writer
 from breadcrumbs.errors import OutputError, RecipeError
@@ -108,6 +107,7 @@ def _write(
         force=force,
         resume=False,
         again="unpack again with --force",
+        layout=composite.of(base),
     )
 
     def copy(number: int, tensor: Tensor, start: int, stop: int) -> list[Task]:
@@ -124,19 +124,8 @@ def _write(
                 stop = min(tensor.size, start + _RUN * BLOCK)
                 tasks.append(partial(copy, number, tensor, start, stop))
         run_tasks(tasks, threads or sizes.available_cores())
-        writer.close(lambda folder: _beside(base, folder))
+        writer.close(lambda folder: beside.copy(base, folder))
     except BaseException:
         writer.abandon()
         raise
 
-
-def _beside(base: Checkpoint, folder: Path) -> None:
-    """Copy the base's config, tokenizer and modules."""
-    if base.folder is None:
-        return
-    for path in side_files(base.folder):
-        shutil.copyfile(path, folder / path.name)
-    for module in module_folders(base.folder):
-        (folder / module.name).mkdir(exist_ok=True)
-        for path in module_files(module):
-            shutil.copyfile(path, folder / module.name / path.name)

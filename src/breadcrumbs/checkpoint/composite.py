@@ -1,0 +1,129 @@
+"""A folder whose weights lie in several folders, as one checkpoint.
+
+A diffusers pipeline, or a sentence-transformers model with a Dense layer: a tensor is called
+FOLDER/NAME, those of the folder itself NAME. So a part is left out of a merge with
+``exclude: vae/*``, and what works on names and tensors needs to know nothing of folders.
+`Checkpoint.layout` says where each part lies; `breadcrumbs.checkpoint.parts` what the parts are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from breadcrumbs.checkpoint import folder as one
+from breadcrumbs.checkpoint import layout, parts
+from breadcrumbs.checkpoint.layout import Layout, Place
+from breadcrumbs.checkpoint.parts import Local
+from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, shown
+from breadcrumbs.errors import CheckpointError, MismatchError, listing
+
+
+def open_folder(path: Path) -> Checkpoint:
+    """Return the checkpoint in a folder, of its parts if the weights lie in several folders."""
+    tree = Local(path)
+    named = parts.folders(tree) if os.access(path, os.R_OK | os.X_OK) else []
+    found = {part: file for part in named if (file := parts.weights(tree, part))}
+    if not found:
+        return one.open_folder(path)
+    with ExitStack() as opened:
+        members = {}
+        if not parts.is_pipeline(tree) and parts.has_weights(tree.files("")):
+            members[""] = opened.enter_context(one.open_folder(path))
+        for part, file in found.items():
+            members[part] = opened.enter_context(one.open_file(path / part / file))
+        made = _joined(path, members, {"": parts.weights(tree, "") if "" in members else "", **found})
+        opened.pop_all()
+    return made
+
+
+def _joined(path: Path, members: dict[str, Checkpoint], names: dict[str, str]) -> Checkpoint:
+    tensors: dict[str, Tensor] = {}
+    for part, member in members.items():
+        for name, tensor in member.tensors.items():
+            full = f"{part}/{name}" if part else name
+            if not part and name.startswith(tuple(f"{other}/" for other in members if other)):
+                raise CheckpointError(
+                    f"{path}: tensor {shown(name)} is called like one of the part"
+                    f" {name.partition('/')[0]!r}. Rename the tensor, or the folder."
+                )
+            tensors[full] = tensor if full == name else replace(tensor, name=full)
+
+    def close() -> None:
+        for member in members.values():
+            member.close()
+
+    places = tuple(Place(part, layout.stem([names[part]])) for part in members)
+    files = tuple(file for member in members.values() for file in member.files)
+    return Checkpoint(
+        str(path), tensors, files, folder=path, close=close, layout=Layout(_inner_first(places))
+    )
+
+
+def _inner_first(places: Sequence[Place]) -> tuple[Place, ...]:
+    """Return places with a folder in another one before that one, as names are split."""
+    return tuple(sorted(places, key=lambda place: -place.folder.count("/")))
+
+
+def of(checkpoint: Checkpoint) -> Layout:
+    """Return how the files of an output are called and where they lie that is made of this."""
+    if checkpoint.layout is not None:
+        return checkpoint.layout
+    names = [path.name for path in checkpoint.files]
+    return Layout((Place("", layout.stem(names, checkpoint.folder is not None)),))
+
+
+def check_parts(
+    base: Checkpoint, models: Iterable[Checkpoint], missing: str = "error", extra: str = "error"
+) -> None:
+    """Raise MismatchError where the models do not consist of the parts of the base.
+
+    missing, extra: of the recipe; with ``base`` and ``ignore`` parts may lack, and be more.
+    """
+    for model in models:
+        if model.task is None and model.files and model.layout != base.layout:
+            _check(base, model, missing, extra)
+
+
+def _check(base: Checkpoint, model: Checkpoint, missing: str, extra: str) -> None:
+    mine = set(base.layout.folders) if base.layout else set()
+    theirs = set(model.layout.folders) if model.layout else set()
+    if mine and not theirs and len(own := _own(base, model)) == 1:
+        raise MismatchError(
+            f"{model.label}: is one part ({own[0]}), and {base.label} is a model of several. Merge"
+            f" that part alone: `breadcrumbs merge {base.label}/{own[0]} {model.label} -o"
+            f" {own[0]}`."
+        )
+    if theirs and not mine and len(own := _own(model, base)) == 1:
+        raise MismatchError(
+            f"{base.label}: is one part ({own[0]}), and {model.label} is a model of several. Give"
+            f" {model.label}/{own[0]}."
+        )
+    if missing == "error" and (lost := sorted(mine - theirs)):
+        raise MismatchError(
+            f"{model.label}: has no weights in {listing(lost)}, where {base.label} has a part of"
+            " the model. Give --missing base to keep the base's, or a model with all parts."
+        )
+    if extra == "error" and (more := sorted(theirs - mine)):
+        raise MismatchError(
+            f"{model.label}: has weights in {listing(more)}, where {base.label} has none. Give"
+            " --extra ignore to go on without them."
+        )
+
+
+def _own(several: Checkpoint, single: Checkpoint) -> list[str]:
+    """Return the parts of a model that a checkpoint may be one of, by its names and shapes."""
+    found = []
+    for part in several.layout.folders if several.layout else ():
+        mine = {name: t for name, t in several.tensors.items() if name.startswith(f"{part}/")}
+        same = all(
+            name[len(part) + 1 :] in single.tensors
+            and single.tensors[name[len(part) + 1 :]].shape == tensor.shape
+            for name, tensor in mine.items()
+        )
+        if same:
+            found.append(part)
+    return found
