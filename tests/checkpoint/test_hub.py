@@ -247,13 +247,14 @@ def test_only_the_shards_of_the_index(hub, tmp_path):
 
 def test_the_modules_of_a_sentence_transformer(hub, tmp_path):
     result = fetch("org/sentences", tmp_path, hub.url)
-    assert result["values"] == {"w": [2, 2]}
+    assert result["values"] == {"w": [2, 2], "2_Dense/linear": [1, 1]}
     assert set(result["files"]) == hub.downloads() == {"model.safetensors", *SIDE, *MODULES}
 
 
-def test_odd_modules_name_nothing(hub, tmp_path):
-    result = fetch("org/escape2", tmp_path, hub.url)
-    assert set(result["files"]) == hub.downloads() == {"model.safetensors", "modules.json"}
+def test_a_module_elsewhere_is_an_error(hub, tmp_path):
+    error = fetch("org/escape2", tmp_path, hub.url)["error"]
+    assert "modules.json: names the folder '../one'" in error and "\n" not in error
+    assert hub.downloads() == {"modules.json"}
 
 
 def test_a_pickle_where_there_is_nothing_else(hub, tmp_path):

@@ -65,9 +65,10 @@ _CODE = re.compile(r"^(configuration|modeling|processing|image_processing|featur
 _OTHER_FORMATS = (".h5", ".msgpack", ".onnx", ".gguf", ".ot", ".mlmodel", ".tflite", ".pb")
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 _OF_TRAINING = re.compile(
-    r"^(optimizer|scheduler|scaler|rng_state|random_states|training_args|trainer|pytorch_model"
-    r"|diffusion_pytorch_model|open_clip_pytorch_model|model|adapter_model|consolidated|ema|global_step"
-    r"|openvino|events|flax_model|tf_model|.*optim_states|.*model_states)([._-].*)?$"
+    r"""^((optimizer|scheduler|scaler|rng_state|random_states|training_args|trainer|ema|global_step
+    |openvino|consolidated|.*optim_states|.*model_states)([._-].*)?
+    |(open_clip_|diffusion_)?(pytorch_|flax_|tf_|adapter_)?model(-\d.*|\..*))$""",
+    re.VERBOSE,
 )
 
 

@@ -29,7 +29,8 @@ def take(output: Path, source: Path) -> None:
             continue
         before = json.dumps(found)
         found = {} if found is None else found
-        _set(found, inner, other is not None or bool(inner))
+        if name == GENERATION or "model_type" in found or any(key in found for key in KEYS):
+            _set(found, inner, whole=other is not None or bool(inner))
         for key, value in found.items():
             if key.endswith("_config") and isinstance(value, dict):
                 theirs = (other or {}).get(key)
