@@ -17,7 +17,7 @@ from breadcrumbs.errors import RecipeError
 from breadcrumbs.hashing import FileDigests
 from breadcrumbs.plan import Plan
 from breadcrumbs.recipe import Recipe, to_yaml
-from breadcrumbs.report import Report
+from breadcrumbs.report import Report, said_of_parts
 from breadcrumbs.sizes import human
 from breadcrumbs.version import __version__
 
@@ -169,7 +169,8 @@ Made with Breadcrumbs {__version__} by the method
 {report.merged} of {report.tensors} tensors were merged ({report.entries:,} weights)\
 {"; copied from the base: " + copied if copied else ""}. The update has norm {report.norm:.6g}.
 Tensors of which a model kept nothing: {emptied}.\
-{f" Of the weights that changed, {shares}." if shares else ""}
+{f" Of the weights that changed, {shares}." if shares else ""}\
+{f" By part: {cell(said_of_parts(report.parts))}." if report.parts else ""}
 
 {choice and choice + chr(10)}## Recipe
 

@@ -201,11 +201,23 @@ def planned(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Plan:
     return replace(made, warnings=(*made.warnings, *lines))
 
 
+def _without_same_parts(it: Plan) -> Plan:
+    """Return the plan with the parts of a model copied that are the base's in every model."""
+    same = composite.same_parts(it.base, it.models) if it.onto is None else []
+    start = tuple(f"{part}/" for part in same)
+    tensors = (
+        replace(t, copied="unchanged") if not t.copied and t.name.startswith(start) else t
+        for t in it.tensors
+    )
+    return replace(it, tensors=tuple(tensors)) if same else it
+
+
 def to_arrays(
     it: Plan, *, threads: int | None = None, kernel: str = "auto"
 ) -> tuple[dict[str, np.ndarray], Report]:
     """Carry out a plan in memory; return the merged arrays and the report."""
     began = time.perf_counter()
+    it = _without_same_parts(it)
     threads = sizes.threads(it, threads, None, kernel)
     it = automatic.fixed(it, threads=threads, kernel=kernel)
     sink = memory.ArraySink(it)
@@ -241,6 +253,7 @@ def to_files(
     The output takes its name only when it is whole. Raises OutputError, MismatchError.
     """
     began = time.perf_counter()
+    it = _without_same_parts(it)
     chosen = sizes.kernel(it, kernel, max_memory)
     threads = sizes.threads(it, threads, max_memory, chosen)
     output = Path(output)

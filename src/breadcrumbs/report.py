@@ -34,7 +34,8 @@ class Report:
     norm: Euclidean length of the update, the merged weights minus the base's. emptied: tensors of
     which some model kept nothing. copied: tensors taken from the base, by reason. shares: fractions
     of the weights that changed in some model, by what the method says of them. alpha: what was
-    found from the weights, if it was asked for.
+    found from the weights, if it was asked for. parts: of a model whose weights lie in several
+    folders, the norm of the update in each, "" for the folder itself.
     """
 
     method: str
@@ -52,6 +53,7 @@ class Report:
     warnings: list[str] = field(default_factory=list)
     shares: dict[str, float] = field(default_factory=dict)
     alpha: float | None = None
+    parts: dict[str, float] = field(default_factory=dict)
 
     @staticmethod
     def of(
@@ -102,6 +104,7 @@ class Report:
             warnings=warnings,
             alpha=plan.alpha,
             shares=_shares(rows),
+            parts=_parts(plan, rows),
         )
 
     def to_mapping(self) -> dict[str, Any]:
@@ -109,6 +112,25 @@ class Report:
         data = dict(self.__dict__)
         data["models"] = [{**row.__dict__, "fraction": row.fraction} for row in self.models]
         return data
+
+
+def _parts(plan: Plan, rows: Sequence[TensorReport]) -> dict[str, float]:
+    layout = plan.base.layout
+    if layout is None or not layout.several:
+        return {}
+    squares: dict[str, list[float]] = {}
+    for tensor, row in zip(plan.tensors, rows, strict=True):
+        squares.setdefault(layout.split(tensor.name)[0].folder, []).append(row.squares)
+    return {folder: math.sqrt(math.fsum(found)) for folder, found in squares.items()}
+
+
+def said_of_parts(parts: dict[str, float]) -> str:
+    """Return in a line how far each part of a model moved."""
+    names = {folder: folder or "the folder itself" for folder in parts}
+    moved = [f"{names[folder]} {norm:.4g}" for folder, norm in parts.items() if norm]
+    same = [names[folder] for folder, norm in parts.items() if not norm]
+    line = f"norm of the update in each part: {', '.join(moved) or 'none moved'}"
+    return f"{line}; as in the base: {', '.join(same)}" if same else line
 
 
 def _shares(rows: Sequence[TensorReport]) -> dict[str, float]:

@@ -8,6 +8,7 @@ FOLDER/NAME, those of the folder itself NAME. So a part is left out of a merge w
 
 from __future__ import annotations
 
+import filecmp
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -112,6 +113,36 @@ def _check(base: Checkpoint, model: Checkpoint, missing: str, extra: str) -> Non
             f"{model.label}: has weights in {listing(more)}, where {base.label} has none. Give"
             " --extra ignore to go on without them."
         )
+
+
+def same_parts(base: Checkpoint, models: Sequence[Checkpoint]) -> list[str]:
+    """Return the folders of a model of several parts whose files all models have byte for byte."""
+    if base.layout is None or not models or any(model.layout is None for model in models):
+        return []
+    found = []
+    for part in base.layout.folders:
+        mine = _files(base, part)
+        theirs = [_files(model, part) for model in models]
+        if mine and all(_equal(mine, other) for other in theirs):
+            found.append(part)
+    return found
+
+
+def _files(model: Checkpoint, part: str) -> dict[str, Path]:
+    """Return the weight files of a part by name; none for one that is not read from files."""
+    if model.folder is None or model.task is not None:
+        return {}
+    folder = model.folder / part
+    return {path.name: path for path in model.files if path.parent == folder}
+
+
+def _equal(one: dict[str, Path], other: dict[str, Path]) -> bool:
+    if one.keys() != other.keys():
+        return False
+    pairs = [(path, other[name]) for name, path in one.items()]
+    if any(a.stat().st_size != b.stat().st_size for a, b in pairs):
+        return False
+    return all(os.path.samefile(a, b) or filecmp.cmp(a, b, shallow=False) for a, b in pairs)
 
 
 def _own(several: Checkpoint, single: Checkpoint) -> list[str]:
