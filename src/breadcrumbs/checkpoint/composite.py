@@ -116,21 +116,25 @@ def _check(base: Checkpoint, model: Checkpoint, missing: str, extra: str) -> Non
 
 
 def same_parts(base: Checkpoint, models: Sequence[Checkpoint]) -> list[str]:
-    """Return the folders of a model of several parts whose files all models have byte for byte."""
-    if base.layout is None or not models or any(model.layout is None for model in models):
-        return []
-    found = []
-    for part in base.layout.folders:
-        mine = _files(base, part)
-        theirs = [_files(model, part) for model in models]
-        if mine and all(_equal(mine, other) for other in theirs):
-            found.append(part)
-    return found
+    """Return the folders of a model of several parts that no model changed.
+
+    All have the same files there, byte for byte, or are task files that keep nothing there.
+    """
+    folders = base.layout.folders if base.layout and models else ()
+    return [part for part in folders if all(_is_same_part(base, model, part) for model in models)]
+
+
+def _is_same_part(base: Checkpoint, model: Checkpoint, part: str) -> bool:
+    if model.task is not None:
+        start = f"{part}/"
+        return not any(t.kept for name, t in model.task.tensors.items() if name.startswith(start))
+    mine = _files(base, part)
+    return bool(mine) and _equal(mine, _files(model, part))
 
 
 def _files(model: Checkpoint, part: str) -> dict[str, Path]:
-    """Return the weight files of a part by name; none for one that is not read from files."""
-    if model.folder is None or model.task is not None:
+    """Return the weight files of a part by name; none for arrays in memory."""
+    if model.folder is None:
         return {}
     folder = model.folder / part
     return {path.name: path for path in model.files if path.parent == folder}
