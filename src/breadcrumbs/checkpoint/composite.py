@@ -26,22 +26,21 @@ from breadcrumbs.errors import CheckpointError, MismatchError, listing
 def open_folder(path: Path) -> Checkpoint:
     """Return the checkpoint in a folder, of its parts if the weights lie in several folders."""
     tree = Local(path)
-    named = parts.folders(tree) if os.access(path, os.R_OK | os.X_OK) else []
-    found = {part: file for part in named if (file := parts.weights(tree, part))}
+    found = parts.with_weights(tree) if os.access(path, os.R_OK | os.X_OK) else []
     if not found:
         return one.open_folder(path)
     with ExitStack() as opened:
         members = {}
-        if not parts.is_pipeline(tree) and parts.has_weights(tree.files("")):
+        if parts.has_weights(tree.files("")) and not parts.is_pipeline(tree):
             members[""] = opened.enter_context(one.open_folder(path))
-        for part, file in found.items():
-            members[part] = opened.enter_context(one.open_file(path / part / file))
-        made = _joined(path, members, {"": parts.weights(tree, "") if "" in members else "", **found})
+        for part in found:
+            members[part] = opened.enter_context(one.open_folder(path / part))
+        made = _joined(path, members)
         opened.pop_all()
     return made
 
 
-def _joined(path: Path, members: dict[str, Checkpoint], names: dict[str, str]) -> Checkpoint:
+def _joined(path: Path, members: dict[str, Checkpoint]) -> Checkpoint:
     tensors: dict[str, Tensor] = {}
     for part, member in members.items():
         for name, tensor in member.tensors.items():
@@ -57,7 +56,10 @@ def _joined(path: Path, members: dict[str, Checkpoint], names: dict[str, str]) -
         for member in members.values():
             member.close()
 
-    places = tuple(Place(part, layout.stem([names[part]])) for part in members)
+    places = tuple(
+        Place(part, layout.stem([file.name for file in member.files]))
+        for part, member in members.items()
+    )
     files = tuple(file for member in members.values() for file in member.files)
     return Checkpoint(
         str(path), tensors, files, folder=path, close=close, layout=Layout(_inner_first(places))

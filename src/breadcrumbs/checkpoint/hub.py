@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from breadcrumbs.checkpoint import parts
-from breadcrumbs.checkpoint.folder import INDEX, read_index, weight_file
+from breadcrumbs.checkpoint.folder import INDEX, read_index
 from breadcrumbs.errors import CheckpointError
 
 
@@ -52,21 +52,16 @@ class Remote:
 
     def wanted(self) -> list[str]:
         """Return the paths of all that the model consists of."""
-        found = []
+        found, weights = [], parts.weights(self)
         for part in ("", *parts.folders(self)):
-            weights = parts.weights(self, part)
-            if not part and not weights and not self._has_parts():
-                weights = weight_file(self.files(""), self.where)
-            mine = [weights] if weights else []
-            if weights.endswith(INDEX):
-                index = f"{part}/{weights}" if part else weights
-                mine += sorted(set(read_index(self.fetched(index)).values()))
-            mine += [*parts.files(self, part), *parts.extra(self, part)]
+            mine = weights.get(part, [])
+            for name in mine:
+                if name.endswith(INDEX):
+                    index = self.fetched(f"{part}/{name}" if part else name)
+                    mine = [*mine, *sorted(set(read_index(index).values()))]
+            mine = [*mine, *parts.files(self, part), *parts.extra(self, part)]
             found += [f"{part}/{name}" if part else name for name in mine]
         return list(dict.fromkeys(found))
-
-    def _has_parts(self) -> bool:
-        return any(parts.weights(self, part) for part in parts.folders(self))
 
 
 def fetch(repo: str, revision: str | None = None) -> tuple[Path, str]:

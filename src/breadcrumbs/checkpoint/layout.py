@@ -80,21 +80,22 @@ class Layout:
 
 
 def stem(files: Sequence[str], in_folder: bool = True) -> str:
-    """Return what the weights of an output are called whose base has these files, or this index.
+    """Return what the weights of an output are called whose base has these files.
 
     in_folder: whether the base is a folder; the name of a file alone says nothing that a library
     would look for in a folder, unless it is one of `KNOWN`.
     """
-    name = _without_suffix(files[0]) if files else STEM
+    names = {_without_suffix(file) for file in files}
+    name = names.pop() if len(names) == 1 else STEM
     for known, mine in KNOWN.items():
         if name == known or name.startswith(known + "."):  # a variant
             return mine
-    return name if in_folder and files and files[0].endswith((".safetensors", INDEX)) else STEM
+    return name if in_folder and files and files[0].endswith(".safetensors") else STEM
 
 
 def _without_suffix(name: str) -> str:
     name = _SHARD.sub("", name)
-    for suffix in (".index.json", ".safetensors", ".bin", ".pt", ".pth", ".ckpt"):
+    for suffix in (".safetensors", ".bin", ".pt", ".pth", ".ckpt"):
         name = name.removesuffix(suffix)
     return name
 

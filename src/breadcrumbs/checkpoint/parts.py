@@ -171,22 +171,35 @@ def is_pipeline(tree: Tree) -> bool:
     return COMPONENTS in tree.files("") and bool(_components(tree, ""))
 
 
-def weights(tree: Tree, folder: str) -> str:
-    """Return the file of a part's weights, or their index; empty if it has none of its own.
+def with_weights(tree: Tree) -> list[str]:
+    """Return the subfolders of a model that have weights; CheckpointError if they cannot be read."""
+    return [folder for folder in folders(tree) if _has_own(tree, folder)]
 
-    CheckpointError if there are several that could be it, or only such as nothing here reads.
+
+def weights(tree: Tree) -> dict[str, list[str]]:
+    """Return the weights of each folder of a model that has any: a file, or the index of several.
+
+    CheckpointError if it cannot be told which they are, or there are none at all.
     """
+    found = with_weights(tree)
+    if not found or (has_weights(tree.files("")) and not is_pipeline(tree)):
+        found = ["", *found]
+    where = {folder: os.path.join(tree.where, folder) if folder else tree.where for folder in found}
+    return {folder: [weight_file(tree.files(folder), where[folder])] for folder in found}
+
+
+def _has_own(tree: Tree, folder: str) -> bool:
     names = tree.files(folder)
-    where = os.path.join(tree.where, folder) if folder else tree.where
     if has_weights(names):
-        return "" if not folder and is_pipeline(tree) else weight_file(names, where)
+        return True
+    where = os.path.join(tree.where, folder)
     odd = [name for name in names if name.endswith(_OTHER_FORMATS)]
     if odd and folder in _index(tree, ""):
         raise CheckpointError(
             f"{where}: holds {odd[0]!r}, and no .safetensors or .bin, so this part of the pipeline"
             " cannot be read. Give a pipeline with those."
         )
-    return ""
+    return False
 
 
 def files(tree: Tree, folder: str) -> list[str]:
