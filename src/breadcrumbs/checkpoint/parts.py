@@ -65,7 +65,8 @@ _CODE = re.compile(r"^(configuration|modeling|processing|image_processing|featur
 _OTHER_FORMATS = (".h5", ".msgpack", ".onnx", ".gguf", ".ot", ".mlmodel", ".tflite", ".pb")
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 _OF_TRAINING = re.compile(
-    r"""^((optimizer|scheduler|scaler|rng_state|random_states|training_args|trainer|ema|global_step
+    r"""^((optimizer|scheduler|scaler|sampler|dataloader|rng_state|random_states|training_args|trainer|ema
+    |global_step|custom_checkpoint|pytorch_model_fsdp
     |openvino|consolidated|.*optim_states|.*model_states)([._-].*)?
     |(open_clip_|diffusion_)?(pytorch_|flax_|tf_|adapter_)?model(-\d.*|\..*))$""",
     re.VERBOSE,
