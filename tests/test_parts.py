@@ -47,7 +47,9 @@ def arrays(seed: int, **shapes: tuple[int, ...]) -> Arrays:
 
 def moved(given: Arrays, seed: int) -> Arrays:
     rng = np.random.default_rng(seed)
-    return {k: v + np.float32(0.1) * rng.standard_normal(v.shape, np.float32) for k, v in given.items()}
+    return {
+        k: v + np.float32(0.1) * rng.standard_normal(v.shape, np.float32) for k, v in given.items()
+    }
 
 
 def put(path: Path, tensors: Arrays) -> None:
@@ -176,14 +178,20 @@ def test_shards_and_indexes_are_of_each_part(models, tmp_path):
     merge(models, tmp_path / "out", shard_size=130)
     unet = tmp_path / "out" / "unet"
     shards = [f"diffusion_pytorch_model-0000{i}-of-00002.safetensors" for i in (1, 2)]
-    assert {path.name for path in unet.iterdir()} == {*shards, DIFFUSION + ".index.json", "config.json"}
+    assert {path.name for path in unet.iterdir()} == {
+        *shards,
+        DIFFUSION + ".index.json",
+        "config.json",
+    }
     index = json.loads((unet / (DIFFUSION + ".index.json")).read_text())
     assert index["weight_map"] == {"a": shards[0], "b": shards[1]}
     assert index["metadata"]["total_size"] == 4 * 37
     again = merge([tmp_path / "out", *models[1:]], tmp_path / "again")
     assert again.tensors == 5
     for model in models[1:]:  # sharded like the base or not
-        assert composite.same_parts(checkpoint.open(tmp_path / "out"), [checkpoint.open(model)]) == []
+        assert (
+            composite.same_parts(checkpoint.open(tmp_path / "out"), [checkpoint.open(model)]) == []
+        )
     shutil.copytree(tmp_path / "out", tmp_path / "copy")
     both = [checkpoint.open(tmp_path / name) for name in ("out", "copy")]
     assert set(composite.same_parts(both[0], both[1:])) == {
@@ -268,7 +276,9 @@ def test_tasks_of_a_pipeline(models, tmp_path):
     tasks.unpack(models[0], paths[:1], tmp_path / "un")
     assert files(tmp_path / "un") == WRITTEN - {"README.md", "breadcrumbs.yaml"}
     for name in PARTS:
-        assert same(load_file(tmp_path / "un" / name.replace(".fp16", "")), load_file(models[1] / name))
+        assert same(
+            load_file(tmp_path / "un" / name.replace(".fp16", "")), load_file(models[1] / name)
+        )
     tasks.unpack(models[0], paths[:1], tmp_path / "un", force=True)
     report = merge([models[0], *paths], tmp_path / "out")
     check(models, tmp_path / "out")
@@ -310,7 +320,9 @@ def test_compare_sees_all_parts(models):
 # --- what does not fit ---
 
 
-def refused(models: list[Path], output: Path, kind: type[BreadcrumbsError], says: str, **how: Any) -> None:
+def refused(
+    models: list[Path], output: Path, kind: type[BreadcrumbsError], says: str, **how: Any
+) -> None:
     with pytest.raises(kind) as error:
         merge(models, output, **how)
     assert says in str(error.value) and "\n" not in str(error.value), str(error.value)
@@ -325,7 +337,9 @@ def test_parts_that_lack(models, tmp_path):
     text(models[1] / "model_index.json", said)
     refused(models, out, MismatchError, "ft1: has no weights in 'text_encoder_2'")
     merge(models, out, recipe={"missing": "base"})
-    base, second = (load_file(m / "text_encoder_2/model.fp16.safetensors") for m in (models[0], models[2]))
+    base, second = (
+        load_file(m / "text_encoder_2/model.fp16.safetensors") for m in (models[0], models[2])
+    )
     found = load_file(out / "text_encoder_2/model.safetensors")["a"]
     assert (found == (base["a"] + 0.5 * (second["a"].astype(float) - base["a"])).astype("f4")).all()
     shutil.rmtree(models[0] / "text_encoder_2")
@@ -363,7 +377,9 @@ def test_layers_of_a_pipeline_are_not_stacked(models):
 # --- modules ---
 
 
-def modules(folder: Path, seed: int, dense: str = "2_Dense/model.safetensors", root: str = "") -> Path:
+def modules(
+    folder: Path, seed: int, dense: str = "2_Dense/model.safetensors", root: str = ""
+) -> Path:
     body = arrays(1, **{"encoder.w": (4, 4)})
     put(folder / root / "model.safetensors", moved(body, seed) if seed else body)
     head = arrays(2, **{"linear.weight": (2, 4), "linear.bias": (2,)})
@@ -375,7 +391,10 @@ def modules(folder: Path, seed: int, dense: str = "2_Dense/model.safetensors", r
     else:
         put(folder / dense, head)
     names = [root, "1_Pooling", dense.split("/")[0], "3_LayerNorm"]
-    put(folder / "3_LayerNorm" / "model.safetensors", moved(arrays(5, **{"norm.weight": (2,)}), seed))
+    put(
+        folder / "3_LayerNorm" / "model.safetensors",
+        moved(arrays(5, **{"norm.weight": (2,)}), seed),
+    )
     text(folder / "modules.json", [{"path": name, "type": "T"} for name in names])
     text(folder / "1_Pooling" / "config.json", {})
     text(folder / root / "config.json", {})
@@ -389,14 +408,19 @@ def test_modules_are_merged(tmp_path, dense, root):
     merge([base, tuned], tmp_path / "out", recipe={"parameters": {"alpha": 1.0}})
     with checkpoint.open(tuned) as expected, checkpoint.open(tmp_path / "out") as found:
         assert same(dict(found), dict(expected))
-    assert {name for name in files(tmp_path / "out") if "/" in name or name.endswith("safetensors")} == {
+    assert {
+        name for name in files(tmp_path / "out") if "/" in name or name.endswith("safetensors")
+    } == {
         *("2_Dense/model.safetensors", "3_LayerNorm/model.safetensors", "1_Pooling/config.json"),
         *(["0_Transformer/config.json"] if root else []),
         f"{root}/model.safetensors" if root else "model.safetensors",
     }
     tasks.pack(base, tuned, tmp_path / "t.safetensors", transform="none")
     tasks.unpack(base, [tmp_path / "t.safetensors"], tmp_path / "un")
-    assert same(load_file(tmp_path / "un/2_Dense/model.safetensors"), load_file(tmp_path / "out/2_Dense/model.safetensors"))
+    assert same(
+        load_file(tmp_path / "un/2_Dense/model.safetensors"),
+        load_file(tmp_path / "out/2_Dense/model.safetensors"),
+    )
 
 
 def test_a_model_without_the_module(tmp_path):
@@ -436,7 +460,13 @@ def test_weights_that_are_not_merged_are_named(tmp_path):
     assert "'colbert_linear.pt' may be weights too" in first and "model_head" not in first
     assert "'speech' holds weights, and no list of the model names it" in second
     assert files(tmp_path / "out") == {
-        *("README.md", "breadcrumbs.yaml", "model.safetensors", "model_head.pkl", "colbert_linear.pt")
+        *(
+            "README.md",
+            "breadcrumbs.yaml",
+            "model.safetensors",
+            "model_head.pkl",
+            "colbert_linear.pt",
+        )
     }
     assert (tmp_path / "out" / "colbert_linear.pt").read_bytes() == b"base"
 

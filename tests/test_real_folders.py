@@ -54,7 +54,10 @@ def test_a_sentence_transformer_with_a_dense_layer(minilm, tmp_path, one_thread)
     model.save(str(base))
     moved(model, 1).save(str(tuned))
     wanted = model.encode(texts)
-    assert np.abs(sentences.SentenceTransformer(str(base), device="cpu").encode(texts) - wanted).max() > 0.01
+    assert (
+        np.abs(sentences.SentenceTransformer(str(base), device="cpu").encode(texts) - wanted).max()
+        > 0.01
+    )
     merge([base, tuned], tmp_path / "out", 1.0)
     assert same_weights(tmp_path / "out", tuned)
     again = sentences.SentenceTransformer(str(tmp_path / "out"), device="cpu")
@@ -97,7 +100,13 @@ def test_a_folder_of_a_trainer(tiny_bert, tmp_path, one_thread):
     trainer.save_state()
     trainer.save_model()
     tuned = tmp_path / "run" / "checkpoint-1"
-    left = {"optimizer.pt", "scheduler.pt", "trainer_state.json", "training_args.bin", "rng_state.pth"}
+    left = {
+        "optimizer.pt",
+        "scheduler.pt",
+        "trainer_state.json",
+        "training_args.bin",
+        "rng_state.pth",
+    }
     assert left <= {path.name for path in tuned.iterdir()}
     assert {"all_results.json", "checkpoint-1"} <= {p.name for p in (tmp_path / "run").iterdir()}
     kept = {"config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"}
@@ -162,11 +171,13 @@ def tiny_pipeline(folder: Path) -> Any:
         sample_size=4, cross_attention_dim=8, attention_head_dim=4, **size, **kinds
     )
     vae = diffusers.AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, **size
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        **size,
     )
     config = transformers.CLIPTextConfig(
-        vocab_size=7, hidden_size=8, intermediate_size=8, num_attention_heads=2, num_hidden_layers=1,
-        max_position_embeddings=16, bos_token_id=0, eos_token_id=2, pad_token_id=1,
+        vocab_size=7, hidden_size=8, intermediate_size=8, num_attention_heads=2,
+        num_hidden_layers=1, max_position_embeddings=16, bos_token_id=0, eos_token_id=2, pad_token_id=1,
     )  # fmt: skip
     return diffusers.StableDiffusionPipeline(
         vae, transformers.CLIPTextModel(config), words, unet,
@@ -209,12 +220,11 @@ def test_a_pipeline_of_diffusers(tmp_path, one_thread):
     assert (picture(tmp_path / "one") == pictures[1]).all()
     report = merge([base, first, second], tmp_path / "out", 0.5)
     assert report.parts["vae"] == 0 < min(report.parts["unet"], report.parts["text_encoder"])
-    with checkpoint.open(base) as b, checkpoint.open(first) as f, checkpoint.open(second) as s:
-        with checkpoint.open(tmp_path / "out") as found:
-            for name in b:
-                x, y, z = (m[name].astype(np.float64) for m in (b, f, s))
-                step = 0.5 * ((y - x) + (z - x))
-                assert np.allclose(found[name], x + step, rtol=1e-6, atol=1e-7), name
+    b, f, s, found = map(checkpoint.open, (*paths, tmp_path / "out"))
+    for name in b:
+        x, y, z = (m[name].astype(np.float64) for m in (b, f, s))
+        step = 0.5 * ((y - x) + (z - x))
+        assert np.allclose(found[name], x + step, rtol=1e-6, atol=1e-7), name
     assert np.isfinite(picture(tmp_path / "out")).all()
 
     tasks.pack(base, first, tmp_path / "t.safetensors", transform="none")

@@ -1,4 +1,4 @@
-"""--tokenizer: the whole set of one model's files, none of the base's, and the numbers of tokens."""
+"""--tokenizer: all files of one model's, none of the base's, and the numbers of tokens."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ NEW = {
 def test_the_tokenizer_is_taken_as_a_set(tmp_path, family):
     config = {"config.json": '{"a": "base"}', "preprocessor_config.json": '"base"'}
     base = model(tmp_path / "base", 0, {name: '"base"' for name in OLD} | config)
-    tuned = model(tmp_path / "ft", 1, {name: '"ft"' for name in NEW[family]} | {"config.json": "{}"})
+    tuned = model(
+        tmp_path / "ft", 1, {name: '"ft"' for name in NEW[family]} | {"config.json": "{}"}
+    )
     assert merged(base, tuned, tmp_path / "a") == {name: '"base"' for name in OLD} | config
     wanted = {name: '"ft"' for name in NEW[family]} | config
     assert merged(base, tuned, tmp_path / "b", tuned) == wanted
@@ -96,11 +98,11 @@ def vocabulary(*added: str) -> dict[str, Any]:
 
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "both files of the model": (
-        {"config.json": {"eos_token_id": 1}, "generation_config.json": {"eos_token_id": 1, "top": 2}},
+        {"config.json": {"eos_token_id": 1}, "generation_config.json": {"eos_token_id": 1, "t": 2}},
         {"config.json": {"eos_token_id": 7}, "generation_config.json": {"eos_token_id": [7, 8]}},
         {
             "config.json": {"eos_token_id": 7},
-            "generation_config.json": {"eos_token_id": [7, 8], "top": 2},
+            "generation_config.json": {"eos_token_id": [7, 8], "t": 2},
         },
     ),
     "a generation config that only the model has": (
@@ -148,9 +150,9 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
         {"config.json": {"eos_token_id": 7}},
     ),
     "a config in the config": (
-        {"config.json": {"model_type": "vlm", "text_config": {"eos_token_id": 1, "pad_token_id": 2}}},
+        {"config.json": {"model_type": "v", "text_config": {"eos_token_id": 1, "pad_token_id": 2}}},
         {"config.json": {"text_config": {"eos_token_id": 7, "pad_token_id": 2}}},
-        {"config.json": {"model_type": "vlm", "text_config": {"eos_token_id": 7, "pad_token_id": 2}}},
+        {"config.json": {"model_type": "v", "text_config": {"eos_token_id": 7, "pad_token_id": 2}}},
     ),
     "nothing known": (
         {"config.json": {"eos_token_id": 1}, "generation_config.json": {"eos_token_id": 1}},

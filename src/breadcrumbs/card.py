@@ -137,8 +137,8 @@ def card(plan: Plan, report: Report, digests: FileDigests, choice: str = "") -> 
         f"| {cell(row.name)} | {row.weight:g} | {row.fraction:.2%} |" for row in report.models
     )
     files = "\n".join(
-        f"| {cell(source.repo or source.label)} | {cell(source.shown_file(path))} | {digests.sizes[path]} |"
-        f" `{digests.digests[path]}` |"
+        f"| {cell(source.repo or source.label)} | {cell(source.shown_file(path))} |"
+        f" {digests.sizes[path]} | `{digests.digests[path]}` |"
         for source in plan.inputs
         for path in source.files
     )

@@ -32,7 +32,9 @@ def test_the_modules_of_a_sentence_transformer(tmp_path):
 
 
 def test_the_ways_of_a_router(tmp_path):
-    (tmp_path / "router_config.json").write_text('{"types": {"query_0_A": "T", "document_0_B": "T"}}')
+    (tmp_path / "router_config.json").write_text(
+        '{"types": {"query_0_A": "T", "document_0_B": "T"}}'
+    )
     for name in ("query_0_A", "document_0_B/1_C", "other"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "document_0_B" / "modules.json").write_text('[{"path": "1_C"}]')
@@ -144,30 +146,45 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 # --- files ---
 
 KINDS = {
-    "tokenizer": """tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json
-        vocab.json vocab.txt merges.txt vocab.bpe encoder.json dict.txt bpe.codes spiece.model spm.model
-        source.spm target.spm vocab-src.json sentencepiece.bpe.model tokenizer.model tokenizer.model.v3
-        tokenizer.model.v11 tekken.json qwen.tiktoken tokenization_qwen.py chat_template.jinja
-        chat_template.json ice_text.model normalizer.json prophetnet.tokenizer entity_vocab.json
-        rwkv_vocab_v20230424.txt emoji.json tokenizer.model.v7m1""",
-    "code": "modeling_x.py configuration_x.py processing_x.py image_processing_x.py",
-    "text": """config.json generation_config.json preprocessor_config.json processor_config.json
-        video_preprocessor_config.json image_processor_config.json scheduler_config.json params.json
-        modules.json sentence_bert_config.json config_sentence_transformers.json model_index.json
-        open_clip_config.json label_map.json labels.txt selected_tags.csv artifact.metadata
-        mel_filters.npz LICENSE LICENSE.md NOTICE USE_POLICY.md requirements.txt gliner_config.json""",
-    "extra": "colbert_linear.pt sparse_linear.pt model_head.pkl mm_projector.bin value_head.safetensors",
-    "": """README.md breadcrumbs.yaml mergekit_config.yml finetune.json adapter_config.json .gitattributes
-        ._config.json trainer_state.json training_args.bin training_args.json optimizer.pt optimizer.bin
-        scheduler.pt scaler.pt rng_state.pth rng_state_0.pth random_states_0.pkl all_results.json
-        train_results.json eval_results.json test_results.json events.out.tfevents.1700.host.1.0
-        zero_to_fp32.py train.py handler.py model.onnx model.onnx_data tf_model.h5 flax_model.msgpack
-        rust_model.ot model.gguf pytorch_model.bin pytorch_model.fp16.bin pytorch_model.bin.index.json
-        model.safetensors.index.json model.safetensors.index.fp16.json tf_model.h5.index.json latest
-        consolidated.00.pth model.fp16.safetensors train.jsonl data.csv picture.png run.log run.sh
-        pytorch_model-00001-of-00002.bin openvino_model.xml openvino_model.bin deepspeed_config.json
-        ema.pt global_step10 mp_rank_00_model_states.pt adapter_model.safetensors""",
-}  # fmt: skip
+    "tokenizer": """
+        tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json
+        vocab.json vocab.txt merges.txt vocab.bpe encoder.json dict.txt bpe.codes spiece.model
+        spm.model source.spm target.spm vocab-src.json sentencepiece.bpe.model tokenizer.model
+        tokenizer.model.v3 tokenizer.model.v11 tekken.json qwen.tiktoken tokenization_qwen.py
+        chat_template.jinja chat_template.json ice_text.model normalizer.json
+        prophetnet.tokenizer entity_vocab.json rwkv_vocab_v20230424.txt emoji.json
+        tokenizer.model.v7m1
+    """,
+    "code": """
+        modeling_x.py configuration_x.py processing_x.py image_processing_x.py
+    """,
+    "text": """
+        config.json generation_config.json preprocessor_config.json processor_config.json
+        video_preprocessor_config.json image_processor_config.json scheduler_config.json
+        params.json modules.json sentence_bert_config.json config_sentence_transformers.json
+        model_index.json open_clip_config.json label_map.json labels.txt selected_tags.csv
+        artifact.metadata mel_filters.npz LICENSE LICENSE.md NOTICE USE_POLICY.md
+        requirements.txt gliner_config.json
+    """,
+    "extra": """
+        colbert_linear.pt sparse_linear.pt model_head.pkl mm_projector.bin
+        value_head.safetensors
+    """,
+    "": """
+        README.md breadcrumbs.yaml mergekit_config.yml finetune.json adapter_config.json
+        .gitattributes ._config.json trainer_state.json training_args.bin training_args.json
+        optimizer.pt optimizer.bin scheduler.pt scaler.pt rng_state.pth rng_state_0.pth
+        random_states_0.pkl all_results.json train_results.json eval_results.json
+        test_results.json events.out.tfevents.1700.host.1.0 zero_to_fp32.py train.py handler.py
+        model.onnx model.onnx_data tf_model.h5 flax_model.msgpack rust_model.ot model.gguf
+        pytorch_model.bin pytorch_model.fp16.bin pytorch_model.bin.index.json
+        model.safetensors.index.json model.safetensors.index.fp16.json tf_model.h5.index.json
+        latest consolidated.00.pth model.fp16.safetensors train.jsonl data.csv picture.png
+        run.log run.sh pytorch_model-00001-of-00002.bin openvino_model.xml openvino_model.bin
+        deepspeed_config.json ema.pt global_step10 mp_rank_00_model_states.pt
+        adapter_model.safetensors
+    """,
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -177,7 +194,11 @@ def test_which_kind_a_file_is_of(kind):
 
 
 def test_large_files_stay_behind(tmp_path):
-    for name, size in {"notes.txt": (100 << 20) + 1, "head.pt": (100 << 20) + 1, "a.txt": 5}.items():
+    for name, size in {
+        "notes.txt": (100 << 20) + 1,
+        "head.pt": (100 << 20) + 1,
+        "a.txt": 5,
+    }.items():
         with open(tmp_path / name, "wb") as file:
             file.truncate(size)
     assert beside.files(tmp_path) == ["a.txt"]
@@ -196,7 +217,10 @@ def test_the_code_that_configs_name_and_what_it_imports(tmp_path):
     (tmp_path / "config.json").write_text(
         json.dumps({"auto_map": {"AutoModel": "mine.Model", "AutoConfig": "org/name--far.Config"}})
     )
-    (tmp_path / "preprocessor_config.json").write_text('{"auto_map": {"AutoProcessor": "eyes.P"}}')
+    said = {"vision_config": {"auto_map": {"AutoConfig": "inner.C"}}}
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps({"auto_map": {"AutoProcessor": "eyes.P"}} | said)
+    )
     said = {"auto_map": {"AutoTokenizer": ["words.T", None]}}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(said))
     (tmp_path / "modules.json").write_text('[{"path": "", "type": "custom_st.Transformer"}]')
@@ -205,12 +229,25 @@ def test_the_code_that_configs_name_and_what_it_imports(tmp_path):
         "layers": "    from .kernels.deep import fused\nimport .plain\n",
         "words": "from .pieces import P",
         "pieces": "from .words import T",
-        **{name: "" for name in ("norms", "rope", "kernels", "plain", "eyes", "custom_st")},
+        **{
+            name: "" for name in ("norms", "rope", "kernels", "plain", "eyes", "inner", "custom_st")
+        },
         **{name: "" for name in ("far", "train", "zero_to_fp32", "torch")},
     }
     for name, text in code.items():
         (tmp_path / f"{name}.py").write_text(text)
-    wanted = {"mine", "layers", "norms", "rope", "kernels", "plain", "words", "pieces", "eyes"}
+    wanted = {
+        "inner",
+        "mine",
+        "layers",
+        "norms",
+        "rope",
+        "kernels",
+        "plain",
+        "words",
+        "pieces",
+        "eyes",
+    }
     found = [name for name in beside.files(tmp_path) if name.endswith(".py")]
     assert set(found) == {f"{name}.py" for name in wanted | {"custom_st"}}
     assert set(parts.tokenizer_code(Local(tmp_path))) == {"words.py", "pieces.py"}
@@ -225,7 +262,9 @@ def test_the_code_of_a_pipeline(tmp_path):
     assert beside.files(tmp_path) == ["model_index.json", "pipe.py", "unet/my_unet.py"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '{"auto_map": 3}', '{"auto_map": {"A": [1, {}]}}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[1]", '{"auto_map": 3}', '{"auto_map": {"A": [1, {}]}}']
+)
 def test_odd_configs_name_no_code(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     (tmp_path / "train.py").write_bytes(b"\xff\xfe")

@@ -4,11 +4,11 @@ A model of several parts, as a diffusers pipeline or a sentence-transformers mod
 layer, is one checkpoint whose tensors are called FOLDER/NAME. Each part has files of its own, which
 are called as the base's are, so that the library that wrote the base opens the result:
 
-    model.safetensors, model.safetensors.index.json                     model.safetensors
-    diffusion_pytorch_model.safetensors, or .bin                        the same, .safetensors
-    pytorch_model.bin, open_clip_pytorch_model.bin                      (open_clip_)model.safetensors
-    model.fp16.safetensors, model.fp16-00001-of-00002.safetensors       model.safetensors
-    another X.safetensors of a folder                                   X.safetensors
+    model.safetensors, pytorch_model.bin                 model.safetensors
+    diffusion_pytorch_model.safetensors, or .bin         diffusion_pytorch_model.safetensors
+    open_clip_pytorch_model.bin                          open_clip_model.safetensors
+    model.fp16-00001-of-00002.safetensors                model.safetensors
+    another X.safetensors of a folder                    X.safetensors
 
 A variant (fp16) is dropped from the name: libraries open the name without it unless they are told.
 """

@@ -13,8 +13,8 @@ and the files that `kind` knows: configs, tokenizer, processors, word lists, lic
 files that the configs name (`breadcrumbs.checkpoint.remote_code`). What else lies there (other
 formats, training state and logs, pictures, data, what is about this one model) stays behind.
 
-A subfolder counts if its path is a plain name and it is no link. A list that cannot be read, or that
-names a folder elsewhere, is an error: what it names would be lost without a word.
+A subfolder counts if its path is a plain name and it is no link. A list that cannot be read, or
+that names a folder elsewhere, is an error: what it names would be lost without a word.
 """
 
 from __future__ import annotations
@@ -59,8 +59,12 @@ _TOKENIZER = re.compile(
 )
 _TEXT = (".json", ".jinja", ".txt", ".yaml", ".yml", ".cfg", ".metadata", ".npy", ".npz")
 _LISTS = re.compile(r"(label|class|tag|synset)\w*\.(csv|tsv)$", re.IGNORECASE)
-_LEGAL = re.compile(r"^(.*LICEN[CS]E.*|NOTICE.*|.*USE_POLICY.*|COPYING.*|.*TERMS.*)$", re.IGNORECASE)
-_CODE = re.compile(r"^(configuration|modeling|processing|image_processing|feature_extraction)_\w+\.py$")
+_LEGAL = re.compile(
+    r"^(.*LICEN[CS]E.*|NOTICE.*|.*USE_POLICY.*|COPYING.*|.*TERMS.*)$", re.IGNORECASE
+)
+_CODE = re.compile(
+    r"^(configuration|modeling|processing|image_processing|feature_extraction)_\w+\.py$"
+)
 #: Weights of other formats, which a folder may hold besides those that are read.
 _OTHER_FORMATS = (".h5", ".msgpack", ".onnx", ".gguf", ".ot", ".mlmodel", ".tflite", ".pb")
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
@@ -74,9 +78,12 @@ _OF_TRAINING = re.compile(
 
 
 class Tree(Protocol):
-    """Where a model lies. where: as messages call it."""
+    """Where a model lies."""
 
-    where: str
+    @property
+    def where(self) -> str:
+        """What messages call it."""
+        ...
 
     def files(self, folder: str) -> list[str]:
         """Return the names of the files right in a folder, sorted."""
@@ -173,7 +180,7 @@ def is_pipeline(tree: Tree) -> bool:
 
 
 def with_weights(tree: Tree) -> list[str]:
-    """Return the subfolders of a model that have weights; CheckpointError if they cannot be read."""
+    """Return the subfolders of a model that have weights; CheckpointError for unreadable ones."""
     return [folder for folder in folders(tree) if _has_own(tree, folder)]
 
 
@@ -240,7 +247,7 @@ def tokenizer_code(tree: Tree) -> list[str]:
 
 
 def _code(tree: Tree, folder: str, names: list[str], of: str = "") -> list[str]:
-    """Return the Python files of a folder that its configs name. of: ``tokenizer`` for its alone."""
+    """Return the Python files of a folder that its configs name. of: ``tokenizer``: its alone."""
     if folder.rpartition("/")[2] == GENERATE and not of:
         return [name for name in names if name.endswith(".py")]
 
@@ -330,7 +337,9 @@ def _list(tree: Tree, path: str) -> Any:
     where = os.path.join(tree.where, path)
     try:
         if (tree.size(path) or 0) > _LARGEST_LIST:
-            raise CheckpointError(f"{where}: has more than {_LARGEST_LIST} bytes, so it is no list.")
+            raise CheckpointError(
+                f"{where}: has more than {_LARGEST_LIST} bytes, so it is no list."
+            )
         return json.loads(tree.read(path))
     except OSError as error:
         what = error.strerror or error
@@ -345,8 +354,8 @@ def _list(tree: Tree, path: str) -> Any:
 def _checked(tree: Tree, path: str, name: str) -> str:
     if not is_plain(name):
         raise CheckpointError(
-            f"{os.path.join(tree.where, path)}: names the folder {shown(name)}. A part of a model is"
-            " the plain name of a folder beside it."
+            f"{os.path.join(tree.where, path)}: names the folder {shown(name)}. A part of a model"
+            " is called by the plain name of a folder beside it."
         )
     return name
 

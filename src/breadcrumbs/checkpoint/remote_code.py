@@ -69,5 +69,7 @@ def files(
         for one, other in _IMPORTS.findall(text):
             waiting.append((one or other).split(".")[0])
         for listed in _SIBLINGS.findall(text):
-            waiting += [part.split()[0] for part in listed.strip("() \n").split(",") if part.split()]
+            waiting += [
+                part.split()[0] for part in listed.strip("() \n").split(",") if part.split()
+            ]
     return list(found)

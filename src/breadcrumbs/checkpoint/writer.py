@@ -272,7 +272,7 @@ class Writer:
                 start += entry.nbytes
 
     def _groups(self, shard_size: int | None) -> list[tuple[Place, str, list[int], list[Entry]]]:
-        """Return of each file its place, its name, the numbers of its entries and these as there."""
+        """Return of each file its place and name, the numbers of its entries, and these there."""
         by_place: dict[Place, list[int]] = {}
         entries = []
         for number, entry in enumerate(self.entries):

@@ -128,4 +128,3 @@ def _write(
     except BaseException:
         writer.abandon()
         raise
-
