@@ -177,7 +177,8 @@ def tiny_pipeline(folder: Path) -> Any:
     )
     config = transformers.CLIPTextConfig(
         vocab_size=7, hidden_size=8, intermediate_size=8, num_attention_heads=2,
-        num_hidden_layers=1, max_position_embeddings=16, bos_token_id=0, eos_token_id=2, pad_token_id=1,
+        num_hidden_layers=1, max_position_embeddings=16,
+        bos_token_id=0, eos_token_id=2, pad_token_id=1,
     )  # fmt: skip
     return diffusers.StableDiffusionPipeline(
         vae, transformers.CLIPTextModel(config), words, unet,

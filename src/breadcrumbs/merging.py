@@ -51,7 +51,7 @@ def merge(
     seed: int = 0,
     onto: Source | None = None,
     statistics: Sequence[Source] | None = None,
-    tokenizer: str | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
     threads: int | None = None,
     kernel: str = "auto",
     **parameters: Any,
@@ -71,7 +71,8 @@ def merge(
         ``models``, this improves a fine-tuning (Model Breadcrumbs, section 4.5).
     statistics: one for each model, for a method that needs them: what `breadcrumbs.statistics`
         makes, or paths of files of it.
-    tokenizer: one of the paths, whose tokenizer files are copied instead of the base's.
+    tokenizer: one of the paths, whose tokenizer files are copied instead of the base's, and its
+        numbers of special tokens.
     threads: how many work at once (all cores unless told); the result does not depend on it.
     kernel: ``plain``, ``compiled`` or ``auto``; the same bits, faster or sooner.
 
@@ -112,7 +113,7 @@ def merge(
         allow_nonfinite=allow_nonfinite,
         seed=seed,
         onto=None if onto is None else label(onto, "onto"),
-        tokenizer=tokenizer,
+        tokenizer=None if tokenizer is None else os.fspath(tokenizer),
     )
     sources = [base, *models, *(statistics or []), *([] if onto is None else [onto])]
     with opened(recipe, sources) as it:

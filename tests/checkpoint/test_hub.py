@@ -86,7 +86,7 @@ PIPE = {
     "unet/diffusion_pytorch_model.safetensors.index.json": index(a="u-1.safetensors"),
     "unet/u-1.safetensors": weights(a=1),
     "vae/diffusion_pytorch_model.safetensors": weights(b=2),
-    "tokenizer/vocab.json": b"{}",
+    "tokenizer/vocab.json": b'{"a": 0}',
 }
 UNWANTED_OF_PIPE = {
     "v1-pruned.safetensors": weights(x=1),
@@ -99,7 +99,7 @@ UNWANTED_OF_PIPE = {
 CODE = {
     "config.json": b'{"auto_map": {"AutoModel": "modeling_my.M", "AutoConfig": "org/far--c.C"}}',
     "modeling_my.py": b"from .layers import L",
-    "layers.py": b"",
+    "layers.py": b"import torch",
     "additional_chat_templates/tools.jinja": b"t",
 }
 UNWANTED_OF_CODE = {"train.py": b"", "colbert_linear.pt": b"p", "optimizer.pt": b"p", "c.py": b""}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import filecmp
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from breadcrumbs.checkpoint import layout, parts
-from breadcrumbs.checkpoint.files import File
+from breadcrumbs.checkpoint.files import File, same_bytes
 from breadcrumbs.checkpoint.parts import Local
 from breadcrumbs.checkpoint.safetensors import read_header
 from breadcrumbs.checkpoint.tensors import Checkpoint
@@ -119,7 +118,7 @@ def _same(target: Checkpoint, model: Checkpoint, path: str) -> bool:
     """Whether a model has a file as the target has it, or has none, as a task file."""
     if model.folder is None or target.folder is None or not (model.folder / path).is_file():
         return True
-    return filecmp.cmp(model.folder / path, target.folder / path, shallow=False)
+    return same_bytes(model.folder / path, target.folder / path)
 
 
 _NOT_PARTS = (

@@ -8,7 +8,6 @@ FOLDER/NAME, those of the folder itself NAME. So a part is left out of a merge w
 
 from __future__ import annotations
 
-import filecmp
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from breadcrumbs.checkpoint import folder as one
 from breadcrumbs.checkpoint import layout, parts
+from breadcrumbs.checkpoint.files import same_bytes
 from breadcrumbs.checkpoint.layout import Layout, Place
 from breadcrumbs.checkpoint.parts import Local
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, shown
@@ -143,12 +143,7 @@ def _files(model: Checkpoint, part: str) -> dict[str, Path]:
 
 
 def _equal(one: dict[str, Path], other: dict[str, Path]) -> bool:
-    if one.keys() != other.keys():
-        return False
-    pairs = [(path, other[name]) for name, path in one.items()]
-    if any(a.stat().st_size != b.stat().st_size for a, b in pairs):
-        return False
-    return all(os.path.samefile(a, b) or filecmp.cmp(a, b, shallow=False) for a, b in pairs)
+    return one.keys() == other.keys() and all(same_bytes(one[name], other[name]) for name in one)
 
 
 def _own(several: Checkpoint, single: Checkpoint) -> list[str]:
