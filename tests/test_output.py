@@ -432,7 +432,9 @@ def test_long_lists_are_cut_in_the_card(tmp_path: Path) -> None:
     tensors = {f"layer.{i}|x": np.ones(3, np.float32) for i in range(400)}
     for name in ("b", "f"):
         save_file(
-            {k: v + (name == "f") for k, v in tensors.items()}, tmp_path / f"{name}.safetensors"
+            {k: v + (name == "f") for k, v in tensors.items()}
+            | {"whole": np.arange(40, dtype=np.float32) * (1 + (name == "f"))},
+            tmp_path / f"{name}.safetensors",
         )
     paths = [tmp_path / "b.safetensors", tmp_path / "f.safetensors"]
     report = merge(paths, tmp_path / "out", {"parameters": {"variant": "authors"}})

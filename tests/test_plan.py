@@ -65,10 +65,11 @@ def test_a_plan_counts_what_it_will_do():
     assert plan(BASE, [MODEL], dtype="bfloat16").bytes_written == 21 * 2 + 3 * 8 + 1
 
 
-def test_what_is_not_a_weight_is_the_bases():
-    merged = breadcrumbs.merge(BASE, [MODEL], method="task_arithmetic", dtype="float16")
+def test_what_is_not_a_weight_is_the_bases_unless_the_models_agree():
+    given: dict[str, Any] = dict(method="task_arithmetic", dtype="float16")
+    merged = breadcrumbs.merge(BASE, [MODEL, {**MODEL, "steps": MODEL["steps"] + 1}], **given)
     assert merged["steps"].tobytes() == BASE["steps"].tobytes()
-    assert merged["steps"].dtype == np.int64 and merged["flag"].tolist() == [True]
+    assert merged["steps"].dtype == np.int64 and merged["flag"].tolist() == [False]
     assert merged["head"].dtype == np.float16
 
 
@@ -86,8 +87,9 @@ def test_globs_choose_what_is_merged(arguments, merged):
     made = plan(BASE, [MODEL], **arguments)
     assert [tensor.name for tensor in made.merged] == merged
     found = breadcrumbs.merge(BASE, [MODEL], method="average", **arguments)
+    taken = [t.name for t in made.tensors if t.copied == "not a weight"]
     for name, values in found.items():
-        expected = MODEL[name] if name in merged else BASE[name]
+        expected = MODEL[name] if name in merged or name in taken else BASE[name]
         assert values.tobytes() == expected.tobytes()
 
 
@@ -200,7 +202,9 @@ def test_missing_tensors():
     assert any("model 1: counted as unchanged" in warning for warning in made.warnings)
     assert plan(BASE, [less], exclude=("head", "body"))
     found = breadcrumbs.merge(BASE, [less, MODEL], missing="base", method="average")
-    expected = reference.merge(BASE, [less, MODEL], method="average")
+    expected = reference.merge(BASE, [less, MODEL], method="average") | {
+        name: MODEL[name] for name in ("steps", "flag")
+    }
     assert all(found[name].tobytes() == expected[name].tobytes() for name in BASE)
     # The mean of the one model that has it, not half of it.
     assert found["head"].tobytes() == MODEL["head"].tobytes()
@@ -257,7 +261,9 @@ def test_norms_and_biases_that_happen_to_be_equal_are_not_tied():
 def test_empty_tensors_are_never_tied():
     empty = np.zeros((3, 0), np.float32)
     base = {"a": empty, "b": empty.copy(), "w": EMBED}
-    refused(MismatchError, "lacks 1 tensors of base: 'b'", base, [{"a": empty, "w": TUNED}])
+    made = plan(base, [{"a": empty, "w": TUNED}])
+    assert {t.name: t.copied for t in made.tensors} == {"a": "marker", "b": "marker", "w": ""}
+    assert not any(tensor.tied for tensor in made.tensors)
 
 
 # --- only changed, same models -----------------------------------------------------------------

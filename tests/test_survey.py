@@ -28,7 +28,7 @@ def seen(monkeypatch):
     monkeypatch.setattr(survey, "RUN", RUN)
     monkeypatch.setattr(survey, "ROOM", 1.0)
     counter: Counter[str] = Counter()
-    for name in ("start", "_next", "_pass", "_sample", "_histograms"):
+    for name in ("start", "_next", "_pass", "_sample", "_histograms", "_narrow"):
         monkeypatch.setattr(passes.Survey, name, counting(name, counter))
     return counter
 
@@ -187,6 +187,81 @@ def test_a_pass_takes_as_many_models_as_there_is_room_for():
     assert survey.wave([0, 0, 0, 0, 0]) == work.GROUP
     assert survey.wave([full / 2, full / 2, 1]) == 2
     assert survey.wave([2 * full, 0]) == 1
+
+
+def held(monkeypatch) -> list[int]:
+    """Return the list of how many keys each tally has collected."""
+    sizes: list[int] = []
+    take = survey.Tally.take
+
+    def taken(self, *given):
+        take(self, *given)
+        assert self.inside.size * self.inside.itemsize <= survey.BUDGET
+        sizes.append(self.used)
+
+    monkeypatch.setattr(survey.Tally, "take", taken)
+    return sizes
+
+
+@cases
+@pytest.mark.parametrize("kind", ["usual", "ties", "constant", "rising"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+def test_brackets_that_hold_too_much_are_narrowed_first(case, kind, dtype, monkeypatch, seen):
+    base, models = family(kind, 15, 5, dtype)
+    right = expected(base, models, **case)
+    monkeypatch.setattr(survey, "BUDGET", 128)
+    monkeypatch.setattr(survey, "BINS", 4)
+    sizes = held(monkeypatch)
+    for threads, kernel in ((1, "plain"), (3, "compiled")):
+        assert_as_expected(run(base, models, threads, kernel, **case), right)
+    assert seen["_narrow"] or kind in ("ties", "constant") or case["method"] == "top_masking"
+    assert max(sizes) <= 128 // 4
+
+
+@cases
+@pytest.mark.parametrize("wrong", ["below", "above", "swapped", "all"])
+def test_wrong_brackets_are_widened_and_narrowed_to_the_same_bits(case, wrong, monkeypatch, seen):
+    base, models = family("usual", 16, 2)
+    right = expected(base, models, **case)
+    monkeypatch.setattr(survey, "bracket", lambda *given: np.array(WRONG[wrong], np.uint32))
+    monkeypatch.setattr(survey, "collected", lambda *given: 1e9)
+    monkeypatch.setattr(survey, "BUDGET", 256)
+    monkeypatch.setattr(survey, "BINS", 8)
+    assert_as_expected(run(base, models, **case), right)
+    assert seen["_narrow"] and not seen["_histograms"]
+
+
+def test_magnitudes_that_nearly_all_tie_are_counted_and_not_collected(monkeypatch, seen):
+    base, models = family("constant", 17, 2)
+    rng = np.random.default_rng(0)
+    for model in models:  # some entries differ, so a bracket has two ends, and one key most of it
+        for name in ("z", "a"):
+            odd = rng.random(model[name].shape) < 0.2
+            model[name][odd] += rng.standard_normal(int(odd.sum())).astype(np.float32) / 50
+    case: dict[str, Any] = dict(
+        method="breadcrumbs", beta=0.4, gamma=0.9, granularity="model", alpha=1.0
+    )
+    right = expected(base, models, **case)
+    monkeypatch.setattr(survey, "bracket", lambda *given: np.array(WRONG["all"], np.uint32))
+    monkeypatch.setattr(survey, "BUDGET", 512)
+    sizes = held(monkeypatch)
+    assert_as_expected(run(base, models, **case), right)
+    assert seen["_narrow"] and not seen["_histograms"] and max(sizes) <= 128
+
+
+def test_a_histogram_narrows_to_the_bin_of_a_rank():
+    keys = np.array([1, 5, 5, 9, 100, 2**31 - 8, 77], np.uint32)
+    wide = survey.Histogram.empty(5, 100)
+    assert wide.count(keys)[0] == 1
+    wide.below, counts = wide.count(keys)
+    wide.counts += counts
+    assert wide.counts.sum() == 5
+    assert wide.narrowed(2, 7, 4) == wide.narrowed(3, 7, 4) == (5, 5, 2)
+    assert wide.narrowed(1, 7, 4) == (0, 4, 1)
+    assert wide.narrowed(7, 7, 4) == (101, survey.largest(4), 1)
+    rough = survey.Histogram(0, 127, 5, np.array([4, 0, 1, 1]))
+    assert rough.narrowed(5, 7, 4) == (64, 95, 1) and rough.narrowed(6, 7, 4) == (96, 127, 1)
+    assert len(survey.Histogram.empty(0, 2**31 - 1).counts) <= 2 * survey.BINS
 
 
 WRONG = {

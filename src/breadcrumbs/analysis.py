@@ -59,6 +59,7 @@ class Comparison:
     euclid: np.ndarray
     conflicts: np.ndarray
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def pairs(self) -> list[dict[str, Any]]:
@@ -89,6 +90,7 @@ class Comparison:
             "models": [{"name": name, "norm": norm, "kept": n} for name, norm, n in rows],
             "pairs": self.pairs,
             "kinship": self.kinship,
+            "notes": list(self.notes),
             "warnings": list(self.warnings),
         }
 
@@ -102,9 +104,10 @@ def compare(
     exclude: Sequence[str] = (),
     only: Sequence[str] = (),
     only_changed: bool = False,
-    missing: str = "error",
-    extra: str = "error",
-    allow_nonfinite: bool = False,
+    missing: str | Sequence[str] = "error",
+    extra: str | Sequence[str] = "error",
+    rename: str | Sequence[str] = (),
+    allow_nonfinite: bool | Sequence[str] = False,
     seed: int = 0,
     threads: int | None = None,
     **parameters: Any,
@@ -131,6 +134,7 @@ def compare(
         only_changed=only_changed,
         missing=missing,
         extra=extra,
+        rename=merging.globs(rename),
         allow_nonfinite=allow_nonfinite,
         seed=seed,
     )
@@ -193,6 +197,7 @@ def of(
         np.sqrt(squares),
         opposite / np.where(both == 0, 1, both),
         plan.warnings,
+        plan.notes,
     )
 
 

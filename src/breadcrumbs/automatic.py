@@ -21,6 +21,7 @@ with the step and the length of the whole. So alpha differs a little from that o
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from collections.abc import Callable
@@ -48,6 +49,7 @@ def fixed(
     threads: int = 1,
     kernel: str = "auto",
     progress: Callable[[int], None] = lambda nbytes: None,
+    budget: int | None = None,
 ) -> Plan:
     """Return the plan with a number for alpha where it says `auto`; the same plan if it does not.
 
@@ -64,7 +66,7 @@ def fixed(
         )
     measured = replace(_with(plan, 1.0), tensors=tuple(map(_measured, asked)))
     sink = Products(measured)
-    engine.run(measured, sink, threads=threads, kernel=kernel, progress=progress)
+    engine.run(measured, sink, threads=threads, kernel=kernel, progress=progress, budget=budget)
     return _with(plan, sink.alpha)
 
 
@@ -127,9 +129,17 @@ class Products(Nowhere):
                 lengths.append(math.sqrt(weighted))
                 # Its weight; on average, where overrides say another one for some tensors.
                 weights.append(math.sqrt(weighted / own) if own else abs(model.weight))
-        crowded = math.fsum(lengths) / len(weights) / math.sqrt(square)
-        mean = math.fsum(weights) / len(weights)
-        return float(f"{crowded**EXPONENT / (product / square) / mean:.{DIGITS}g}")
+        alpha = 0.0
+        with contextlib.suppress(ZeroDivisionError, OverflowError):  # of squares beyond float64
+            crowded = math.fsum(lengths) / len(weights) / math.sqrt(square)
+            mean = math.fsum(weights) / len(weights)
+            alpha = float(f"{crowded**EXPONENT / (product / square) / mean:.{DIGITS}g}")
+        if not 0 < alpha < math.inf:
+            raise RecipeError(
+                "recipe: alpha: auto cannot be told from task vectors so short or long that their"
+                " squares are no numbers. Give a number."
+            )
+        return alpha
 
 
 def _product(a: np.ndarray, b: np.ndarray) -> float:

@@ -16,7 +16,7 @@ from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.hashing import FileDigests
 from breadcrumbs.plan import Plan
-from breadcrumbs.recipe import Recipe, to_yaml
+from breadcrumbs.recipe import SAME, Recipe, to_yaml
 from breadcrumbs.report import Report, said_of_parts
 from breadcrumbs.sizes import human
 from breadcrumbs.version import __version__
@@ -35,7 +35,7 @@ def add(folder: Path, plan: Plan, report: Report, digests: FileDigests, choice: 
     (folder / RECIPE).write_text(to_yaml(resolved(plan), complete=True), encoding="utf-8")
     text = card(plan, report, digests, choice)
     (folder / "README.md").write_text(text, encoding="utf-8", errors="replace")
-    beside.copy(plan.target, folder, other)
+    beside.copy(plan.target, folder, other, quantised=plan.recipe.dtype == SAME)
     layout = composite.of(plan.target)
     for place in layout.places:
         config = folder / place.folder / "config.json"
@@ -64,9 +64,12 @@ def _change(config: Path, plan: Plan) -> None:
         data = json.loads(config.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         return
-    changed = plan.recipe.dtype is not None and _replace_dtypes(data, plan.recipe.dtype)
+    dtype = plan.recipe.dtype
+    changed = dtype not in (None, SAME) and _replace_dtypes(data, dtype)
     if plan.target.layers and isinstance(data, dict):
         changed |= _replace_layers(data, plan.target.layers)
+    if plan.target.untied and isinstance(data, dict):
+        changed |= _untie(data)
     if changed:
         config.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
@@ -87,7 +90,17 @@ def _replace_layers(data: dict[str, Any], layers: Sequence[int]) -> bool:
     return True
 
 
-def _replace_dtypes(data: Any, dtype: str) -> bool:
+def _untie(data: dict[str, Any]) -> bool:
+    """Say that embeddings and head are two tensors, in a config and in those in it that tie."""
+    before = json.dumps(data)
+    for inner in data.values():
+        if isinstance(inner, dict) and inner.get("tie_word_embeddings"):
+            inner["tie_word_embeddings"] = False
+    data["tie_word_embeddings"] = False
+    return json.dumps(data) != before
+
+
+def _replace_dtypes(data: Any, dtype: str | None) -> bool:
     """Set the dtypes of a config and of the configs in it; return whether there were any."""
     found = False
     for key, value in data.items() if isinstance(data, dict) else ():
@@ -142,6 +155,7 @@ def card(plan: Plan, report: Report, digests: FileDigests, choice: str = "") -> 
         for source in plan.inputs
         for path in source.files
     )
+    notes = "".join(f"\n* {cell(note)}." for note in report.notes) + "\n" * bool(report.notes)
     shares = ", ".join(f"{value:.2%} are {what}" for what, value in report.shares.items())
     copied = ", ".join(f"{number} {reason}" for reason, number in report.copied.items())
     emptied = ", ".join(cell(name) for name in report.emptied[:_SHOWN]) or "none"
@@ -170,9 +184,10 @@ Made with Breadcrumbs {__version__} by the method
 {"; copied from the base: " + copied if copied else ""}. The update has norm {report.norm:.6g}.
 Tensors of which a model kept nothing: {emptied}.\
 {f" Of the weights that changed, {shares}." if shares else ""}\
-{f" By part: {cell(said_of_parts(report.parts))}." if report.parts else ""}
-
-{choice and choice + chr(10)}## Recipe
+{f" By part: {cell(said_of_parts(report.parts))}." if report.parts else ""}\
+{"" if report.lost is None else f" Lost to FP8: {report.lost:.0%} of the step."}
+{notes}
+{_warnings(report)}{choice and choice + chr(10)}## Recipe
 
 `{RECIPE}` beside this card reproduces the weights, bit for bit.
 
@@ -188,6 +203,12 @@ Tensors of which a model kept nothing: {emptied}.\
 
 Read {human(report.bytes_read)}, wrote {human(report.bytes_written)}.
 """
+
+
+def _warnings(report: Report) -> str:
+    """Return the section of a card that says what was warned of; empty if nothing was."""
+    lines = [f"* {cell(warning)}.\n" for warning in report.warnings]
+    return "".join(["## Warnings\n\n", *lines, "\n"]) if lines else ""
 
 
 def _names(plan: Plan) -> Iterator[str]:

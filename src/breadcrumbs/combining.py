@@ -6,6 +6,7 @@ float64 task vectors; what it adds is rounded once, together with the base.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from breadcrumbs import electing, gram, plan_statistics
-from breadcrumbs.aggregates import Elementwise, Entries, Gram, Linear, Whole
+from breadcrumbs.aggregates import Elementwise, Entries, Gram, Linear, Whole, ordering
 from breadcrumbs.ballot import Ballot, Polling
 from breadcrumbs.checkpoint.tensors import DTYPES
 from breadcrumbs.errors import MismatchError
@@ -128,7 +129,7 @@ class Combining(Reading):
         self, segment: Segment, cuts: np.ndarray | None, report: SegmentReport
     ) -> None:
         assert isinstance(self.aggregate, Whole)
-        shape = self.tensor.base.shape
+        shape = self.aggregate.each(self.tensor.name, self.tensor.base.shape, self.values)
         base = np.empty(segment.stop - segment.start)
         taus = np.zeros((len(self.all), base.size))
         untouched = []
@@ -137,12 +138,19 @@ class Combining(Reading):
             base[at], taus[:, at] = part, self.everyone(some)
             untouched.append(bad + at.start)
             self._count(kept, report)
-        given: list[Any] = [base.reshape(shape), taus.reshape(-1, *shape), self.weights.tolist()]
-        given.append(self.unscaled)
-        if self.aggregate.statistics is not None:
-            plan = self.engine.plan
-            given.append(plan_statistics.read_whole(plan, self.tensor, t) for t in self.all)
-        found = self._found(self.aggregate.combine(*given), shape)
+        size, found = math.prod(shape), np.empty(base.size)
+        for at in range(0, base.size, size):
+            part = slice(at, at + size)
+            mine, order = taus[:, part], list(range(len(taus)))
+            if not self.aggregate.ordered and len(taus) > 1:  # else sums over models would differ
+                order = ordering.by_content(mine, self.weights)
+                ordering.permute(mine, order)
+            given: list[Any] = [base[part].reshape(shape), mine.reshape(-1, *shape)]
+            given += [self.weights[order].tolist(), self.unscaled]
+            if self.aggregate.statistics is not None:
+                plan, who = self.engine.plan, [self.all[t] for t in order]
+                given.append(plan_statistics.read_whole(plan, self.tensor, t) for t in who)
+            found[part] = self._found(self.aggregate.combine(*given), shape)
         bad = np.concatenate(untouched)
         self.add(segment.index, segment.start, base, found, bad, report)
 

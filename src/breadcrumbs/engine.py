@@ -49,6 +49,8 @@ class Engine:
     kernel: str = "auto"
     progress: Callable[[int], None] = lambda nbytes: None
     digests: FileDigests | None = None
+    #: Bytes of keys that a survey collects of a model at most, `survey.BUDGET` unless told.
+    budget: int | None = None
     #: Where the steps go before their factor, if they are to be kept.
     steps: Steps | None = None
     reports: list[TensorReport] = field(init=False)
@@ -208,7 +210,8 @@ class Engine:
         for index in sorted({segment.index for segment in segments}):
             run = [segment for segment in job.segments() if segment.index == index]
             lines = aggregate.lines(self.plan.tensors[index].values)
-            if lines == "tensor" and all(segment.start % plain.PART == 0 for segment in run):
+            cut = job.dtype != np.float64 and not any(part.start % plain.PART for part in run)
+            if lines == "tensor" and cut:
                 tasks += [partial(multiply, [segment]) for segment in run]
             else:
                 tasks.append(partial(multiply, run))
@@ -254,6 +257,14 @@ class Engine:
         if merging.linear:
             return merging.write(segment, cuts)
         return Combining(merging).write(segment, cuts, known, ballot)
+
+    def repeat(self) -> None:
+        """Write tied copies, when what they are copies of is there for good."""
+        for of, segment in work.repeats(self.plan):
+            if self.sink.is_done(segment) is None:
+                n = segment.stop - segment.start
+                self.sink.write(segment.index, segment.start, self.sink.read(of, segment.start, n))
+                self.sink.finish(segment, SegmentReport([0] * len(self.plan.models)))
 
     def _report(
         self, segment: Segment, report: SegmentReport, instead: SegmentReport | None = None
@@ -336,18 +347,20 @@ def run(
     digests: FileDigests | None = None,
     steps: Steps | None = None,
     kind: Callable[..., Engine] = Engine,
+    budget: int | None = None,
 ) -> list[TensorReport]:
     """Carry out ``plan`` and return what was done to each tensor.
 
     threads: how many work at once; the bits of the result do not depend on it.
     kernel: see `kernels.choose`. progress: called with numbers of input bytes done.
     digests: of the input files, to be found on the way. steps: where to keep the steps. kind: makes
-    the engine.
+    the engine. budget: bytes of keys that a survey collects of a model at most.
     """
-    engine = kind(plan, sink, kernel, progress, digests, steps)
+    engine = kind(plan, sink, kernel, progress, digests, steps=steps, budget=budget)
     tasks = _spread(engine.tasks(), digests.tasks() if digests else [])
     with one_blas_thread() if isinstance(plan.method.aggregate, Whole) else nullcontext():
         run_tasks(tasks, threads, engine.stop)
+    engine.repeat()
     if steps is not None:
         steps.ratios.update(engine.ratios)
     return engine.reports
@@ -372,6 +385,7 @@ def rescale(plan: Plan, steps: Steps, sink: Sink, *, threads: int, kernel: str =
 
     tasks = [partial(add, job, piece) for job in work.jobs(plan) for piece in job.pieces]
     run_tasks(tasks, threads, engine.stop)
+    engine.repeat()
 
 
 def one_blas_thread() -> AbstractContextManager[Any]:

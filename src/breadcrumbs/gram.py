@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from breadcrumbs import angles
-from breadcrumbs.aggregates import Gram
+from breadcrumbs.aggregates import Gram, ordering
 from breadcrumbs.kernels import plain
 from breadcrumbs.sink import SegmentReport
 from breadcrumbs.transforms import Everything
@@ -18,19 +18,43 @@ if TYPE_CHECKING:
     from breadcrumbs.combining import Combining
 
 
+#: Float64 has squares of magnitudes between these, and sums of them, that are normal numbers.
+SQUARED = 2.0**-480, 2.0**480
+
+
+def scale(it: Combining, segments: list[Segment], cuts: np.ndarray | None) -> float:
+    """Return the power of 2 that magnitudes of float64 must be times to have squares, 1 if none.
+
+    Angles do not depend on it. segments: the whole of a tensor.
+    """
+    if it.job.dtype != np.float64:
+        return 1.0
+    largest = 0.0
+    for segment in segments:
+        for _, _, base, taus, _, _ in it.chunks(segment, cuts):
+            largest = max(largest, np.abs(base).max(initial=0), np.abs(taus).max(initial=0))
+    if largest == 0 or SQUARED[0] <= largest <= SQUARED[1]:
+        return 1.0
+    return math.ldexp(1.0, max(-1000, min(1000, -math.frexp(largest)[1])))
+
+
 def products(it: Combining, segments: list[Segment], cuts: np.ndarray | None) -> np.ndarray:
     """Return the inner products (parts, 1 + T, 1 + T) of the base and the task vectors.
 
     They are added up in parts of `plain.PART` entries of the tensor, whatever the chunks, so
-    segments must begin at such a part.
+    segments must begin at such a part. Of float64 they must be all of the tensor, and may be those
+    of the base and the task vectors times a factor.
     """
-    parts = [_products_fast(it, segment) for segment in segments]
+    times = scale(it, segments, cuts)
+    parts = [_products_fast(it, segment) for segment in segments] if times == 1 else [None]
     if not any(part is None for part in parts):
         return np.concatenate([part for part in parts if part is not None])
     parts, rows = [], np.empty((1 + len(it.all), 0))
     for segment in segments:
         for _, _, base, taus, _, _ in it.chunks(segment, cuts):
-            rows = np.concatenate([rows, np.concatenate([base[None], it.everyone(taus)])], 1)
+            more = np.concatenate([base[None], it.everyone(taus)])
+            more *= times
+            rows = np.concatenate([rows, more], 1)
             whole = rows.shape[1] // plain.PART * plain.PART
             parts.append(_products_of(it, rows[:, :whole]))
             rows = rows[:, whole:]
@@ -75,7 +99,9 @@ def coefficients(it: Combining, products: np.ndarray) -> np.ndarray:
     assert isinstance(it.aggregate, Gram)
     size = products.shape[1]
     gram = np.array([math.fsum(cell) for cell in products.reshape(len(products), -1).T])
-    return it.aggregate.coefficients(gram.reshape(size, size), it.weights.tolist(), it.values)
+    return ordering.apart(it.aggregate.coefficients)(
+        gram.reshape(size, size), it.weights.tolist(), it.values
+    )
 
 
 def line_coefficients(
@@ -83,9 +109,10 @@ def line_coefficients(
 ) -> np.ndarray:
     """Return the coefficients (lines, 1 + T) of the lines of a tensor."""
     assert isinstance(it.aggregate, Gram)
-    find, weights = it.aggregate.coefficients, it.weights.tolist()
+    find, weights = ordering.apart(it.aggregate.coefficients), it.weights.tolist()
+    times = scale(it, segments, cuts)
     pieces = (
-        np.concatenate([base[None], it.everyone(taus)])
+        np.concatenate([base[None], it.everyone(taus)]) * times
         for segment in segments
         for _, _, base, taus, _, _ in it.chunks(segment, cuts)
     )

@@ -17,6 +17,7 @@ from breadcrumbs import cache, checkpoint
 from breadcrumbs.checkpoint.files import File, FileRange
 from breadcrumbs.checkpoint.memory import ArrayBytes
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
+from breadcrumbs.checkpoint.tied import stored
 from breadcrumbs.plan import Plan
 from breadcrumbs.schedule import Task
 
@@ -128,7 +129,8 @@ def model_hash(
     The hash of files is kept (`cache.folder`) and given again as long as nothing wrote to them, by
     their sizes, times and inodes. fresh: whether to read them all the same.
     """
-    opened = checkpoint.open(source)
+    whole = checkpoint.open(source)
+    opened = stored(whole)
     try:
         key = _key(opened)
         kept = cache.read(cache.folder(), KIND, key) if key and not fresh else None
@@ -138,8 +140,8 @@ def model_hash(
         if key and _key(opened) == key:
             cache.write(cache.folder(), KIND, key, found.encode())
     finally:
-        if opened is not source:
-            opened.close()
+        if whole is not source:
+            whole.close()
     return found
 
 
@@ -183,17 +185,19 @@ def _key(model: Checkpoint) -> str | None:
     files: dict[File, list[Any]] = {}
     tensors = []
     for name, tensor in model.tensors.items():
-        source = tensor.source
-        if not isinstance(source, FileRange):
-            return None
-        if source.file not in files:
-            said = os.fstat(source.file.fileno())
-            if time.time() - max(said.st_mtime, said.st_ctime) < SETTLED:
+        parts = getattr(tensor.source, "parts", (tensor,))  # of quantised weights several
+        for source in (part.source for part in parts):
+            if not isinstance(source, FileRange):
                 return None
-            times = [said.st_mtime_ns, said.st_ctime_ns]
-            place = os.path.realpath(source.file.path)
-            files[source.file] = [len(files), place, said.st_dev, said.st_ino, said.st_size, *times]
-        number = files[source.file][0]
-        tensors.append([name, tensor.dtype, tensor.shape, number, source.offset])
+            if source.file not in files:
+                said = os.fstat(source.file.fileno())
+                if time.time() - max(said.st_mtime, said.st_ctime) < SETTLED:
+                    return None
+                times = [said.st_mtime_ns, said.st_ctime_ns]
+                place = os.path.realpath(source.file.path)
+                found = [len(files), place, said.st_dev, said.st_ino, said.st_size, *times]
+                files[source.file] = found
+            number = files[source.file][0]
+            tensors.append([name, tensor.dtype, tensor.shape, number, source.offset])
     written = json.dumps([list(files.values()), tensors])
     return blake3(written.encode()).hexdigest() if tensors else None

@@ -22,6 +22,7 @@ from breadcrumbs.tasks.writing import BLOCKS, DATA
 def inspect(path: str, *, with_hash: bool = False) -> dict[str, Any]:
     """Return plain data: files, tensors, counts by dtype, and what the file says of itself.
 
+    quantised: how many tensors are, and how, None where none is; bytes are those in the files.
     merged_from: where a merged model came from. statistics: what the arrays are, if they are any.
     task: what a task file says, None for others; its tensors are those that it keeps entries of.
     archive: what an archive of tasks says. with_hash: of every file; and all that task files and
@@ -49,8 +50,10 @@ def inspect(path: str, *, with_hash: bool = False) -> dict[str, Any]:
             "path": opened.repo or opened.label,
             "files": files,
             "parameters": sum(dtypes[dtype] for dtype in dtypes if dtype in WEIGHT_DTYPES),
-            "bytes": sum(t.nbytes for t in opened.tensors.values()),
+            "bytes": sum(t.stored for t in opened.tensors.values()),
+            "quantised": opened.quantised or None,
             "entries_by_dtype": dict(dtypes),
+            "kinds": dict(Counter(tensor.kind for tensor in opened.tensors.values())),
             "merged_from": _provenance(opened.files),
             "statistics": _parsed(opened.metadata.get(KEY)),
             "task": _task(task) if task else None,
@@ -67,8 +70,9 @@ def _tensors(opened: Checkpoint, task: TaskFile | None) -> list[dict[str, Any]]:
                 "name": t.name,
                 "dtype": t.dtype,
                 "shape": list(t.shape),
-                "bytes": t.nbytes,
+                "bytes": t.stored,
                 "entries": t.size,
+                **({"quantised": t.layout} if t.layout else {}),
             }
             for t in opened.tensors.values()
         ]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from breadcrumbs.checkpoint.tensors import DTYPES
+from breadcrumbs.checkpoint.tensors import DTYPES, array_shape, items
 from breadcrumbs.plan import Plan
 from breadcrumbs.sink import SegmentReport
 from breadcrumbs.work import Segment
@@ -19,9 +19,12 @@ class ArraySink:
 
     def __init__(self, plan: Plan):
         self.arrays = {
-            tensor.name: np.empty(tensor.base.shape, DTYPES[tensor.dtype])
+            tensor.output: np.empty(
+                array_shape(tensor.dtype, tensor.base.shape), DTYPES[tensor.dtype]
+            )
             for tensor in plan.tensors
         }
+        self._dtypes = [tensor.dtype for tensor in plan.tensors]
         self._flat = [array.reshape(-1) for array in self.arrays.values()]
         self._kept: list[bytes] = []
         self._lock = threading.Lock()
@@ -30,6 +33,7 @@ class ArraySink:
         return None
 
     def write(self, index: int, start: int, values: np.ndarray) -> None:
+        start = items(self._dtypes[index], start)
         self._flat[index][start : start + values.size] = values.view(self._flat[index].dtype)
 
     def finish(self, segment: Segment, report: SegmentReport) -> None:
@@ -54,11 +58,12 @@ def like(base: Any, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     import torch
 
     result: dict[str, Any] = {}
+    first = next(value.device for value in base.values() if _is_torch(value))
     for name, array in arrays.items():
         flat = torch.from_numpy(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
         dtype = getattr(torch, array.dtype.name)
         tensor = flat.view(dtype) if flat.numel() else torch.empty(0, dtype=dtype)
-        result[name] = tensor.reshape(array.shape).to(base[name].device)
+        result[name] = tensor.reshape(array.shape).to(base[name].device if name in base else first)
     return result
 
 

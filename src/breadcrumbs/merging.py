@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import astuple, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,14 +18,16 @@ from blake3 import blake3
 
 from breadcrumbs import automatic, card, checkpoint, engine, memory, plan, sizes
 from breadcrumbs.checkpoint import beside, composite
+from breadcrumbs.checkpoint.quantised.writing import Layout, SameSink
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.checkpoint.writer import Entry, Writer
-from breadcrumbs.errors import CheckpointError, RecipeError
+from breadcrumbs.errors import CheckpointError, MismatchError, RecipeError
 from breadcrumbs.hashing import FileDigests
 from breadcrumbs.plan import Plan
-from breadcrumbs.recipe import Model, Recipe, override, to_mapping
+from breadcrumbs.plan.judgement import judged, refuse
+from breadcrumbs.recipe import SAME, Model, Recipe, override, to_mapping
 from breadcrumbs.report import Report
-from breadcrumbs.sink import Election, SegmentReport
+from breadcrumbs.sink import SegmentReport
 from breadcrumbs.version import __version__
 from breadcrumbs.work import Segment
 
@@ -45,28 +47,34 @@ def merge(
     only: Sequence[str] = (),
     only_changed: bool = False,
     dtype: str | None = None,
-    missing: str = "error",
-    extra: str = "error",
-    allow_nonfinite: bool = False,
+    missing: str | Sequence[str] = "error",
+    extra: str | Sequence[str] = "error",
+    rename: str | Sequence[str] = (),
+    allow_nonfinite: bool | Sequence[str] = False,
+    untie: bool = False,
     seed: int = 0,
     onto: Source | None = None,
     statistics: Sequence[Source] | None = None,
     tokenizer: str | os.PathLike[str] | None = None,
     threads: int | None = None,
     kernel: str = "auto",
+    strict: bool = False,
     **parameters: Any,
 ) -> Any:
     """Merge fine-tuned ``models`` into one: ``base + alpha * sum of transformed task vectors``.
 
     base, models: paths, hub ids (``org/name@revision``), or mappings of names to NumPy arrays or
-        Torch tensors, such as a ``state_dict()``.
+        Torch tensors, such as a ``state_dict()`` (of a module, give that).
     method: a name that `breadcrumbs methods` lists; ``parameters`` are its parameters.
     output: a folder, or a ``.safetensors`` file, to stream the result to. Without it the result is
         returned as a dict of arrays: Torch tensors if the base is of Torch tensors, else NumPy.
     weights: one factor for each task vector. names: of the models, which key random masks.
     overrides: parameters for some tensors, such as ``{"tensors": "*.bias", "alpha": 1}``.
     exclude, only: globs of tensor names; what they leave out is copied from the base.
-    only_changed, dtype, missing, extra, allow_nonfinite, seed: see `breadcrumbs.recipe.Recipe`.
+    only_changed, dtype, missing, extra, allow_nonfinite, untie, seed: see
+        `breadcrumbs.recipe.Recipe`.
+    rename: rules ``OLD=NEW`` for the names of models; each ``*`` of OLD goes into that of NEW. A
+        prefix that the names of one model have and those of the other lack is found without.
     onto: a model that the step is added to instead of the base: with the other fine-tunings as
         ``models``, this improves a fine-tuning (Model Breadcrumbs, section 4.5).
     statistics: one for each model, for a method that needs them: what `breadcrumbs.statistics`
@@ -75,6 +83,9 @@ def merge(
         numbers of special tokens.
     threads: how many work at once (all cores unless told); the result does not depend on it.
     kernel: ``plain``, ``compiled`` or ``auto``; the same bits, faster or sooner.
+    strict: whether any warning is an error: models that fit and yet do not go together (other
+        configs or tokenizers, another pretraining, lost tensors). Without it, `Report.warnings`
+        has them.
 
     Returns the dict, or with ``output`` a `breadcrumbs.report.Report`. Raises a
     `breadcrumbs.errors.BreadcrumbsError` that says in one line what is wrong and what to do.
@@ -110,16 +121,22 @@ def merge(
         dtype=dtype,
         missing=missing,
         extra=extra,
+        rename=globs(rename),
         allow_nonfinite=allow_nonfinite,
+        untie=untie,
         seed=seed,
         onto=None if onto is None else label(onto, "onto"),
         tokenizer=None if tokenizer is None else os.fspath(tokenizer),
     )
     sources = [base, *models, *(statistics or []), *([] if onto is None else [onto])]
     with opened(recipe, sources) as it:
+        if output is not None or strict:
+            it = judged(it, strict)
         if output is not None:
-            return to_files(it, output, threads=threads, kernel=kernel)
-        arrays, _ = to_arrays(it, threads=threads, kernel=kernel)
+            return to_files(it, output, threads=threads, kernel=kernel, strict=strict)
+        arrays, report = to_arrays(it, threads=threads, kernel=kernel)
+        if strict:
+            refuse(report.warnings)
     return memory.like(base, arrays)
 
 
@@ -135,7 +152,7 @@ def named(models: Sequence[Source], names: Sequence[str] | None = None) -> tuple
 
 def listed(models: Iterable[Source]) -> list[Source]:
     """Return models as a list; RecipeError for one alone, which would be taken for a list."""
-    if isinstance(models, str | os.PathLike | Mapping):
+    if isinstance(models, str | os.PathLike | Mapping) or hasattr(models, "state_dict"):
         raise RecipeError("models: found one model where a list belongs. Give [model].")
     return list(models)
 
@@ -147,7 +164,7 @@ def check_length(key: str, given: Sequence[Any] | None, models: Sequence[Source]
 
 
 def globs(given: str | Sequence[str]) -> tuple[str, ...]:
-    """Return one glob or several as a recipe has them."""
+    """Return one glob or several, or rules that rename, as a recipe has them."""
     return (given,) if isinstance(given, str) else tuple(given)
 
 
@@ -155,6 +172,8 @@ def label(source: Source, otherwise: str) -> str:
     """Return how messages call a source: its path, or ``otherwise`` for arrays in memory."""
     if isinstance(source, Checkpoint):
         return source.label
+    if not isinstance(source, str | os.PathLike | Mapping):
+        raise CheckpointError(f"{otherwise}: {checkpoint.not_a_source(source)}")
     return otherwise if isinstance(source, Mapping) else os.fspath(source)
 
 
@@ -188,8 +207,10 @@ class opened:
 def planned(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Plan:
     """Return the plan of a recipe for its open checkpoints, those of ``recipe.paths``, in order.
 
-    Task files among them become the fine-tunings that they stand for.
+    Task files among them become the fine-tunings that they stand for, and models of other names
+    those under the base's.
     """
+    from breadcrumbs.plan import naming
     from breadcrumbs.tasks import view
 
     base, *models = view.on_base(checkpoints[0], checkpoints)
@@ -197,9 +218,14 @@ def planned(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Plan:
     number = len(recipe.models)
     others = [*models[:number], *([onto] if onto is not None else [])]
     composite.check_parts(base, others, recipe.missing, recipe.extra)
-    made = plan.make(recipe, base, models[:number], onto, models[number:])
-    lines = beside.notices(made.target, models[:number])
-    return replace(made, warnings=(*made.warnings, *lines))
+    lines = beside.notices(onto or base, models[:number])
+    models, onto, statistics, notes = naming.under_base(
+        recipe, base, models[:number], onto, models[number:]
+    )
+    made = plan.make(recipe, base, models, onto, statistics)
+    said = [f"{it.label}: {note}" for it in checkpoints for note in it.notes]
+    warnings = (*made.warnings, *lines)
+    return replace(made, notes=(*said, *notes, *made.notes), warnings=warnings)
 
 
 def _without_same_parts(it: Plan) -> Plan:
@@ -217,6 +243,8 @@ def to_arrays(
     it: Plan, *, threads: int | None = None, kernel: str = "auto"
 ) -> tuple[dict[str, np.ndarray], Report]:
     """Carry out a plan in memory; return the merged arrays and the report."""
+    if _is_quantised_again(it):
+        raise RecipeError("dtype same: quantises what is written to files. Give an output.")
     began = time.perf_counter()
     it = _without_same_parts(it)
     threads = sizes.threads(it, threads, None, kernel)
@@ -237,6 +265,7 @@ def to_files(
     resume: bool = False,
     force: bool = False,
     verify: bool = False,
+    strict: bool = False,
     progress: Callable[[int], None] = lambda nbytes: None,
     choice: Choice | None = None,
     kind: Callable[..., engine.Engine] = engine.Engine,
@@ -247,6 +276,7 @@ def to_files(
     no kernels compiled.
     shard_size: bytes of a file of a folder at most. resume: go on with an interrupted merge.
     force: replace an existing output. verify: read the result again and compare digests.
+    strict: whether warnings are errors, those of the plan before anything is read.
     progress: called with numbers of input bytes done.
     choice: how the models were chosen, for the metadata and the model card.
     kind: makes the engine.
@@ -254,20 +284,26 @@ def to_files(
     The output takes its name only when it is whole. Raises OutputError, MismatchError.
     """
     began = time.perf_counter()
+    if strict:
+        refuse(it.warnings)
     it = _without_same_parts(it)
     chosen = sizes.kernel(it, kernel, max_memory)
     threads = sizes.threads(it, threads, max_memory, chosen)
     output = Path(output)
     check_not_input(it, output)
     card.tokenizer_of(it)
+    if it.target.folder:
+        beside.files(it.target.folder)  # which says what cannot be read, before it is too late
     stamps = _stamps(it)
-    it = automatic.fixed(it, threads=threads, kernel=chosen, progress=progress)
+    budget = sizes.budget(it, threads, max_memory, chosen)
+    it = automatic.fixed(it, threads=threads, kernel=chosen, progress=progress, budget=budget)
     known = {file: c.task.hash for c in it.inputs if c.task for file in c.files}
     digests = FileDigests(tuple(dict.fromkeys(f for c in it.inputs for f in c.files)), known)
     metadata = {"format": "pt", "breadcrumbs": _provenance(it, digests, choice)}
+    layout = Layout(it) if _is_quantised_again(it) else None
     writer = Writer(
         output,
-        [Entry(tensor.name, tensor.dtype, tensor.base.shape) for tensor in it.tensors],
+        layout.entries if layout else _entries(it),
         metadata,
         shard_size=shard_size,
         key=_key(it, shard_size, stamps),
@@ -275,20 +311,31 @@ def to_files(
         resume=resume,
         layout=composite.of(it.target),
     )
+    sink, again = FileSink(writer), None
     try:
+        if layout:
+            again = SameSink(sink, writer, it, layout)
         rows = engine.run(
             it,
-            FileSink(writer),
+            again or sink,
             threads=threads,
             kernel=chosen,
             progress=progress,
             digests=digests,
             kind=kind,
+            budget=budget,
         )
+        if again:
+            again.complete()
         _check_unchanged(stamps, _stamps(it))
         if verify:
             writer.verify()
         report = Report.of(it, rows, time.perf_counter() - began, digests.models(it))
+        _check_added(it, report)
+        if strict:
+            refuse(report.warnings)
+        if again:
+            report.lost = math.sqrt(again.lost) / report.norm if report.norm else 0.0
         if chosen != kernel:
             report.warnings.append(
                 f"kernels are not compiled within {sizes.human(max_memory or 0)}, so this was slow;"
@@ -297,11 +344,46 @@ def to_files(
         metadata["breadcrumbs"] = _provenance(it, digests, choice)
         story = choice.to_markdown() if choice else ""
         writer.close(lambda folder: card.add(folder, it, report, digests, story))
+    except Nothing:
+        writer.discard()
+        raise
     except BaseException:
+        if again:
+            again.close()
         writer.abandon()
         raise
     report.seconds = time.perf_counter() - began
     return report
+
+
+class Nothing(MismatchError):
+    """The merged model would be the base."""
+
+
+def _check_added(it: Plan, report: Report) -> None:
+    """Raise `Nothing` if a merge adds nothing to the base, though it was asked to."""
+    others = [tensor for tensor in it.tensors if tensor.copied]
+    taken = [t for t in others if t.name not in it.base or t.target is not t.base]
+    asked = [
+        tensor
+        for tensor in it.merged
+        if tensor.values.get("alpha") != 0 and any(own.weight for own in tensor.own)
+    ]
+    if report.norm or taken or not asked:
+        return
+    why = "nothing is kept of the task vectors; are the parameters as meant?"
+    if all(m is None or plan.equal(t.base, m) for t in it.merged for m in t.models):
+        models = ", ".join(model.label for model in it.models)
+        why = f"{models} and the base have the same weights. Give fine-tunings of it."
+    raise Nothing(f"{it.base.label}: this merge adds nothing to it: {why}")
+
+
+def _entries(it: Plan) -> list[Entry]:
+    return [Entry(tensor.output, tensor.dtype, tensor.base.shape) for tensor in it.tensors]
+
+
+def _is_quantised_again(it: Plan) -> bool:
+    return it.recipe.dtype == SAME and bool(it.target.quantised)
 
 
 def check_not_input(it: Plan, output: Path) -> None:
@@ -373,7 +455,7 @@ def _provenance(it: Plan, digests: FileDigests, choice: Choice | None) -> str:
 
 def _key(it: Plan, shard_size: int, stamps: dict[str, tuple[int, int]]) -> str:
     """Return a digest of all that the output's bytes and layout depend on."""
-    names = [astuple(place) for place in composite.of(it.target).places]
+    names = [(place.folder, place.stem) for place in composite.of(it.target).places]
     depends = [__version__, to_mapping(it.recipe, complete=True), stamps, shard_size, names]
     return blake3(json.dumps(depends).encode()).hexdigest()
 
@@ -401,8 +483,7 @@ class FileSink:
         note = self.writer.done.get((segment.index, segment.start))
         if note is None or note["stop"] != segment.stop:
             return None
-        election = Election(*note["election"]) if note.get("election") else None
-        return SegmentReport(note["kept"], note["squares"], Counter(note["counts"]), election)
+        return SegmentReport.of(note)
 
     def write(self, index: int, start: int, values: np.ndarray) -> None:
         self.writer.write(index, start, values)
@@ -413,9 +494,9 @@ class FileSink:
     def finish(self, segment: Segment, report: SegmentReport) -> None:
         digest = self._thread.hasher.hexdigest(length=16)
         del self._thread.hasher
-        more = {"kept": report.kept, "counts": report.counts, "squares": report.squares}
-        more["election"] = report.election and astuple(report.election)
-        self.writer.finished(segment.index, segment.start, segment.stop, digest, more)
+        self.writer.finished(
+            segment.index, segment.start, segment.stop, digest, report.to_mapping()
+        )
 
     def read(self, index: int, start: int, n: int) -> np.ndarray:
         return self.writer.read(index, start, n)

@@ -48,6 +48,7 @@ class Survey:
             ]
         )
         self.tallies: dict[int, survey.Tally] = {}
+        self.budget = survey.BUDGET if engine.budget is None else engine.budget
         self._lock = threading.Lock()
 
     def start(self, then: Callable[[np.ndarray], list[Task]]) -> list[Task]:
@@ -64,13 +65,56 @@ class Survey:
         self.tries = 0
         some = self.waiting[:GROUP]
         self.sampled |= self._sample([t for t in some if t not in self.sampled])
+        wide = [t for t in some if self._is_wide(t)]
+        if wide:
+            return self._narrow(wide)
         some = some[: survey.wave([self.sampled[t][1] for t in some])]
         del self.waiting[: len(some)]
         return self._pass({t: self.sampled.pop(t)[0] for t in some})
 
+    def _is_wide(self, t: int) -> bool:
+        """Whether more keys lie in the brackets of a model than are collected."""
+        return self.sampled[t][1] * self.keys.itemsize > self.budget / 2
+
+    def _narrow(self, models: list[int]) -> list[Task]:
+        """Return the tasks of a pass that narrows the brackets of models by histograms."""
+        found: dict[tuple[int, int], survey.Histogram] = {}
+        for t in models:
+            bracket = [int(key) for key in self.sampled[t][0]]
+            for end in (0, 1):
+                low, stop = bracket[2 * end : 2 * end + 2]
+                if low < stop and 0 < self.job.ranks[t][end] < self.n:
+                    found[t, end] = survey.Histogram.empty(low, stop)
+
+        def count(segment: Segment) -> None:
+            base, rows = self._rows(segment, models)
+            for start in range(0, base.size, self.job.chunk):
+                run = slice(start, start + self.job.chunk)
+                keys = plain.magnitudes(base[run], rows[:, run])
+                for (t, _), histogram in found.items():
+                    below, counts = histogram.count(keys[models.index(t)])
+                    with self._lock:
+                        histogram.below += below
+                        histogram.counts += counts
+
+        def then() -> list[Task]:
+            for t in models:
+                bracket, number = self.sampled[t][0].copy(), 0
+                for end, rank in enumerate(self.job.ranks[t]):
+                    if not 0 < rank < self.n:
+                        bracket[2 * end : 2 * end + 2] = survey.NOTHING
+                    elif (t, end) in found:
+                        low, stop, inside = found[t, end].narrowed(rank, self.n, self.keys.itemsize)
+                        bracket[2 * end : 2 * end + 2] = low, stop
+                        number += inside if low < stop else 0
+                self.sampled[t] = bracket, number
+            return self._next()
+
+        return after([partial(count, segment) for segment in self.segments], then)
+
     def _pass(self, brackets: dict[int, np.ndarray]) -> list[Task]:
         for t, bracket in brackets.items():
-            self.tallies[t] = survey.Tally.empty(bracket, self.chunks, self.n)
+            self.tallies[t] = survey.Tally.empty(bracket, self.chunks, self.n, self.budget)
         models = list(brackets)
         groups = [models[i : i + GROUP] for i in range(0, len(models), GROUP)]
         tallies = [

@@ -114,7 +114,7 @@ def _with(
 
 
 def _check_array(file: Checkpoint, array: Tensor, weight: Tensor, needs: Statistics) -> None:
-    if not needs.fits(weight.shape, array.shape) or not array.is_weight:
+    if not needs.fits(weight.shape, array.shape) or not array.is_float:
         raise MismatchError(
             f"{file.label}: {array.name!r} is {array.dtype} of shape {array.shape}, which is not"
             f" {needs.what} for a weight of shape {weight.shape}. Make it with {needs.make}."

@@ -5,6 +5,7 @@ Parsing a recipe opens no weights. docs/recipe.md specifies the format on one pa
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -14,10 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from breadcrumbs import methods
-from breadcrumbs.checkpoint import stack
-from breadcrumbs.declared import RECIPE
+from breadcrumbs.checkpoint import renaming, stack
+from breadcrumbs.declared import RECIPE, kind
 from breadcrumbs.errors import RecipeError, suggestion
-from breadcrumbs.parameters import decimal, written
+from breadcrumbs.parameters import (
+    Fraction,
+    Fractions,
+    Integer,
+    Parameter,
+    Real,
+    decimal,
+    written,
+)
 
 #: Output dtypes: the name in a recipe -> the name in a safetensors file.
 OUTPUT_DTYPES = {
@@ -28,6 +37,8 @@ OUTPUT_DTYPES = {
     "float8_e4m3fn": "F8_E4M3",
     "float8_e5m2": "F8_E5M2",
 }
+#: The output dtype of a quantised base that is quantised again as it was.
+SAME = "same"
 
 
 @dataclass(frozen=True)
@@ -36,7 +47,7 @@ class Model:
 
     name: the last part of the path unless given. statistics: the file of what the method takes of
     it besides its weights, if it does. parameters: those of the transform that this model has of
-    its own.
+    its own. rename: rules for the names of its tensors, before those of the recipe.
     """
 
     path: str
@@ -44,6 +55,7 @@ class Model:
     name: str = ""
     statistics: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    rename: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,11 +77,16 @@ class Recipe:
 
     exclude, only: globs of tensor names; what they leave out is copied from the base.
     only_changed: rank only tensors that differ from the base in some model (model granularity).
-    dtype: output dtype of every weight, a key of `OUTPUT_DTYPES`; None keeps the base's.
-    missing, extra: ``error``, or ``base`` / ``ignore`` to go on.
+    dtype: output dtype of every weight, a key of `OUTPUT_DTYPES`; None keeps the base's, but
+        writes weights that are quantised there as bfloat16, where ``same`` quantises them again.
+    missing, extra: ``error``, or ``base`` / ``ignore`` to go on, or globs of names to go on with.
+    untie: merge an embedding and its head apart where models, or what is said of tensors, do so.
+    rename: rules ``OLD=NEW`` that give tensors of models and of `onto` the base's names
+        (`checkpoint.renaming`).
     onto: a model that the step is added to instead of the base, such as the fine-tuning to improve.
     tokenizer: one of the models, whose tokenizer files are copied instead of the base's.
-    allow_nonfinite: treat a NaN or infinity of a model as unchanged, copy one of the base.
+    allow_nonfinite: treat a NaN or infinity of a model as unchanged, copy one of the base; globs of
+        tensors to do that in, or in all.
     """
 
     base: str
@@ -81,10 +98,12 @@ class Recipe:
     only: tuple[str, ...] = ()
     only_changed: bool = False
     dtype: str | None = None
-    missing: str = "error"
-    extra: str = "error"
-    allow_nonfinite: bool = False
+    missing: str | Sequence[str] = "error"
+    extra: str | Sequence[str] = "error"
+    allow_nonfinite: bool | Sequence[str] = False
+    untie: bool = False
     seed: int = 0
+    rename: tuple[str, ...] = ()
     onto: str | None = None
     tokenizer: str | None = None
 
@@ -92,10 +111,12 @@ class Recipe:
         object.__setattr__(self, "models", _named(self.models))
         self._check_parameters()
         if self.dtype is not None:
-            RECIPE.choice(self.dtype, "recipe: dtype", OUTPUT_DTYPES)
-        RECIPE.choice(self.missing, "recipe: missing", ("error", "base"))
-        RECIPE.choice(self.extra, "recipe: extra", ("error", "ignore"))
+            RECIPE.choice(self.dtype, "recipe: dtype", (*OUTPUT_DTYPES, SAME))
+        for key, words in _WORDS.items():
+            object.__setattr__(self, key, _allowed(getattr(self, key), f"recipe: {key}", words))
         RECIPE.whole(self.seed, "recipe: seed")
+        for text in (*self.rename, *(rule for model in self.models for rule in model.rename)):
+            renaming.parse(text, "recipe: rename")
         onto = [self.onto] if self.onto is not None else []
         sources = [self.base, *(model.path for model in self.models), *onto]
         known = [part for path in sources for part in stack.paths(path) or (path,)]
@@ -146,6 +167,33 @@ def _is_same(path: str, other: str) -> bool:
         return False
 
 
+#: What may be said instead of globs.
+_WORDS: dict[str, tuple[str | bool, ...]] = {
+    "missing": ("error", "base"),
+    "extra": ("error", "ignore"),
+    "allow_nonfinite": (False, True),
+}
+
+
+def _allowed(value: Any, where: str, words: tuple[str | bool, ...]) -> Any:
+    """Return one of the words, or globs of names as a tuple; RecipeError for anything else."""
+    if isinstance(value, str | bool) and value in words:
+        return value
+    if isinstance(value, str) and set(value) & set("*?[."):
+        return (value,)
+    if isinstance(value, list | tuple) and value:
+        one = value[0] if len(value) == 1 else None
+        if isinstance(one, str | bool) and one in words:
+            return one
+        return tuple(RECIPE.text(entry, where) for entry in value)
+    if isinstance(words[0], bool):
+        raise RecipeError(f"{where}: {value!r} is neither true nor false, nor globs of tensors.")
+    raise RecipeError(
+        f"{where}: {kind(value)} is not possible. Give one of {', '.join(map(str, words))}, or a"
+        f" list of globs.{suggestion(str(value), map(str, words))}"
+    )
+
+
 def _of_one(method: Any, parameters: Mapping[str, Any], model: str) -> Mapping[str, Any]:
     """Return the parameters of one model; RecipeError if one is of the method as a whole."""
     for key in parameters:
@@ -184,7 +232,7 @@ def _named(models: Sequence[Model]) -> tuple[Model, ...]:
 
 
 _KEYS = tuple(Recipe.__dataclass_fields__)
-_MODEL_KEYS = ("model", "weight", "name", "statistics", "parameters")
+_MODEL_KEYS = ("model", "weight", "name", "statistics", "parameters", "rename")
 
 
 def from_mapping(data: Any, where: str = "recipe") -> Recipe:
@@ -211,16 +259,21 @@ def from_mapping(data: Any, where: str = "recipe") -> Recipe:
         override(entry, f"{where}: overrides[{i}]")
         for i, entry in enumerate(RECIPE.items(data.get("overrides") or [], f"{where}: overrides"))
     )
-    for key in ("exclude", "only"):
-        entries = data.get(key) or []
-        entries = (
-            [entries] if isinstance(entries, str) else RECIPE.items(entries, f"{where}: {key}")
-        )
-        values[key] = tuple(RECIPE.text(entry, f"{where}: {key}") for entry in entries)
-    for key in ("only_changed", "allow_nonfinite"):
+    for key in ("exclude", "only", "rename"):
+        values[key] = _texts(data.get(key), f"{where}: {key}")
+    for key in ("only_changed", "untie"):
         if not isinstance(data.get(key, False), bool):
             raise RecipeError(f"{where}: {key}: {data[key]!r} is neither true nor false.")
+    for key, words in _WORDS.items():
+        if key in data:
+            values[key] = _allowed(data[key], f"{where}: {key}", words)
     return Recipe(**values)
+
+
+def _texts(given: Any, where: str) -> tuple[str, ...]:
+    """Return one text or a list of them as a tuple."""
+    entries = [given] if isinstance(given, str) and given else RECIPE.items(given or [], where)
+    return tuple(RECIPE.text(entry, where) for entry in entries)
 
 
 def _model(entry: Any, where: str) -> Model:
@@ -236,6 +289,7 @@ def _model(entry: Any, where: str) -> Model:
         RECIPE.text(name, f"{where}: name") if name != "" else "",
         statistics=None if statistics is None else RECIPE.text(statistics, f"{where}: statistics"),
         parameters=RECIPE.mapping(entry.get("parameters") or {}, f"{where}: parameters"),
+        rename=_texts(entry.get("rename"), f"{where}: rename"),
     )
 
 
@@ -297,14 +351,15 @@ def to_mapping(recipe: Recipe, *, complete: bool = False) -> dict[str, Any]:
 
     complete: with every parameter of the method, also those at their defaults.
     """
-    given = dict(recipe.parameters)
-    parameters = methods.get(recipe.method).stated(given) if complete else given
+    given, method = dict(recipe.parameters), methods.get(recipe.method)
+    parameters = method.stated(given) if complete else given
+    declared = method.parameters
     data: dict[str, Any] = {
         "base": recipe.base,
-        "models": [_model_entry(model) for model in recipe.models],
+        "models": [_model_entry(model, declared) for model in recipe.models],
         "method": recipe.method,
-        "parameters": _plain(parameters),
-        "overrides": [_override_entry(override) for override in recipe.overrides],
+        "parameters": _plain(parameters, declared),
+        "overrides": [_override_entry(override, declared) for override in recipe.overrides],
     }
     for name, spec in Recipe.__dataclass_fields__.items():
         value = getattr(recipe, name)
@@ -315,7 +370,7 @@ def to_mapping(recipe: Recipe, *, complete: bool = False) -> dict[str, Any]:
     }
 
 
-def _model_entry(model: Model) -> Any:
+def _model_entry(model: Model, declared: Mapping[str, Parameter]) -> Any:
     entry: dict[str, Any] = {"model": model.path}
     if model.weight != 1.0:
         entry["weight"] = model.weight
@@ -324,19 +379,31 @@ def _model_entry(model: Model) -> Any:
     if model.statistics is not None:
         entry["statistics"] = model.statistics
     if model.parameters:
-        entry["parameters"] = _plain(model.parameters)
+        entry["parameters"] = _plain(model.parameters, declared)
+    if model.rename:
+        entry["rename"] = list(model.rename)
     return entry if len(entry) > 1 else model.path
 
 
-def _override_entry(override: Override) -> dict[str, Any]:
+def _override_entry(override: Override, declared: Mapping[str, Parameter]) -> dict[str, Any]:
     model = {"model": override.model} if override.model else {}
     weight = {} if override.weight is None else {"weight": override.weight}
-    return {"tensors": override.tensors, **model, **weight, **_plain(override.parameters)}
+    return {"tensors": override.tensors, **model, **weight, **_plain(override.parameters, declared)}
 
 
-def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters as plain data."""
-    return {key: written(value) for key, value in parameters.items()}
+_NUMBERS = Fraction | Fractions | Real | Integer
+
+
+def _plain(parameters: Mapping[str, Any], declared: Mapping[str, Parameter]) -> dict[str, Any]:
+    """Return parameters as plain data: a number as one, also where a flag gave it as text."""
+    plain = {}
+    for key, value in parameters.items():
+        parameter = declared.get(key)
+        if isinstance(value, str) and isinstance(parameter, _NUMBERS):
+            with contextlib.suppress(ValueError):  # the plan says what is wrong with it
+                value = parameter.parse(value)
+        plain[key] = written(value)
+    return plain
 
 
 def to_yaml(recipe: Recipe, *, complete: bool = False) -> str:

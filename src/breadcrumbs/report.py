@@ -34,8 +34,10 @@ class Report:
     norm: Euclidean length of the update, the merged weights minus the base's. emptied: tensors of
     which some model kept nothing. copied: tensors taken from the base, by reason. shares: fractions
     of the weights that changed in some model, by what the method says of them. alpha: what was
-    found from the weights, if it was asked for. parts: of a model whose weights lie in several
-    folders, the norm of the update in each, "" for the folder itself.
+    found from the weights, if it was asked for. kinds: how many tensors are of each kind. notes:
+    what is right, but should be known. lost: of weights that were quantised again, the norm of what
+    that lost over the norm of the update. parts: of a model whose weights lie in several folders,
+    the norm of the update in each, "" for the folder itself.
     """
 
     method: str
@@ -54,6 +56,9 @@ class Report:
     shares: dict[str, float] = field(default_factory=dict)
     alpha: float | None = None
     parts: dict[str, float] = field(default_factory=dict)
+    kinds: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    lost: float | None = None
 
     @staticmethod
     def of(
@@ -105,6 +110,8 @@ class Report:
             alpha=plan.alpha,
             shares=_shares(rows),
             parts=_parts(plan, rows),
+            kinds=dict(plan.kinds),
+            notes=list(plan.notes),
         )
 
     def to_mapping(self) -> dict[str, Any]:

@@ -110,6 +110,7 @@ def counted(*, quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
 def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
     """Print what a merge would do."""
     copied = Counter(tensor.copied for tensor in plan.tensors if tensor.copied)
+    quantised = {source.label: found for source in plan.sources if (found := source.quantised)}
     facts: dict[str, Any] = {
         "method": plan.recipe.method,
         "parameters": {
@@ -118,6 +119,7 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
         "models": len(plan.models),
         "tensors": len(plan.tensors),
         "merged": len(plan.merged),
+        "quantised": quantised,
         "copied": dict(copied),
         "bytes_read": plan.bytes_read,
         "bytes_measured": plan.bytes_measured,
@@ -128,6 +130,8 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
             t.name for t in plan.tensors if t.copied.startswith(("excluded", "not among"))
         ],
         "parts": _parts(plan),
+        "kinds": dict(plan.kinds),
+        "notes": list(plan.notes),
         "warnings": list(plan.warnings),
     }
     if as_json:
@@ -140,8 +144,12 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
     table.add_row("tensors", f"{facts['tensors']}, of which {facts['merged']} are merged")
     for part, number in facts["parts"].items():
         table.add_row("", f"{number} in {printable(part)}")
+    for kind, number in plan.kinds.items():
+        table.add_row("", f"{number} {kind if number == 1 else plural(kind)}")
+    for source, how in quantised.items():
+        table.add_row("quantised", f"{printable(source)}: {how}")
     for reason, number in copied.items():
-        table.add_row("copied from the base", f"{number} ({reason})")
+        table.add_row("not merged", f"{number} ({reason})")
     for name in facts["excluded"]:
         table.add_row("", printable(name))
     table.add_row("to read", sizes.human(plan.bytes_read))
@@ -152,7 +160,8 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
     if will_compile(plan.entries):
         table.add_row("", "150 MB more while kernels are compiled, once, for 10 to 20 seconds")
     terminal().print(table)
-    _warn(plan.warnings)
+    note(plan.notes)
+    warnings(plan.warnings)
 
 
 def _text(value: Any) -> str:
@@ -181,6 +190,8 @@ def report(report: Report, output: str | None, *, verbose: bool) -> None:
     )
     if report.parts:
         console.print(printable(said_of_parts(report.parts)))
+    if report.lost is not None:
+        console.print(f"lost to FP8: {report.lost:.0%} of the step")
     if report.shares:
         shares = ", ".join(f"{value:.2%} are {what}" for what, value in report.shares.items())
         console.print(f"of the weights that changed, {shares}")
@@ -192,7 +203,8 @@ def report(report: Report, output: str | None, *, verbose: bool) -> None:
             f"{len(report.emptied)} tensors lost the whole task vector of some model: "
             f"{', '.join(map(printable, shown))}{more}"
         )
-    _warn(report.warnings)
+    note(report.notes)
+    warnings(report.warnings)
     console.print(f"written: {printable(str(output))}")
 
 
@@ -203,7 +215,19 @@ def _parts(plan: Plan) -> dict[str, int]:
     return dict(Counter(plan.base.layout.split(t.name)[0].folder or "." for t in plan.tensors))
 
 
-def _warn(warnings: Any) -> None:
+def plural(kind: str) -> str:
+    """Return what several tensors of a kind are called."""
+    return {"tied copy": "tied copies", "other": "integers or others"}.get(kind, kind + "s")
+
+
+def note(notes: Any) -> None:
+    """Print what is right, but should be known."""
+    for note in notes:
+        print(f"note: {printable(note)}.", file=sys.stderr)
+
+
+def warnings(warnings: Sequence[str]) -> None:
+    """Print warnings, a line each."""
     for warning in warnings:
         print(f"warning: {printable(warning)}.", file=sys.stderr)
 
@@ -284,6 +308,8 @@ def inspection(found: dict[str, Any], *, tensors: bool) -> None:
         f"{len(found['tensors'])} tensors, {found['parameters']:,} weights,"
         f" {sizes.human(found['bytes'])} ({dtypes})"
     )
+    if found["quantised"]:
+        console.print(f"{found['quantised']}, read as F32")
     if found["task"]:
         _task(console, found["task"])
     if found["archive"]:
@@ -377,7 +403,7 @@ def soup(found: Any, output: str) -> None:
         f"the mean of {len(found.chosen)} of {len(found.candidates)} models scores"
         f" {found.score:.6g} on the data that chose it; written to {printable(output)}"
     )
-    _warn(found.report.warnings)
+    warnings(found.report.warnings)
 
 
 def comparison(found: Any) -> None:
@@ -397,7 +423,8 @@ def comparison(found: Any) -> None:
         table.add_row(first, second, *numbers, f"{pair['euclid']:.4g}", f"{pair['conflicts']:.2%}")
     if rows:
         console.print(table)
-    _warn(found.warnings)
+    note(found.notes)
+    warnings(found.warnings)
 
 
 def demo(result: Any) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -85,6 +86,18 @@ class SegmentReport:
     squares: float = 0.0
     counts: Counter[str] = field(default_factory=Counter)
     election: Election | None = None
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return plain data, from which `of` makes it again."""
+        election = astuple(self.election) if self.election else None
+        counts = {"kept": self.kept, "counts": self.counts, "squares": self.squares}
+        return {**counts, "election": election}
+
+    @staticmethod
+    def of(note: Mapping[str, Any]) -> SegmentReport:
+        """Return the report that plain data describe."""
+        election = Election(*note["election"]) if note.get("election") else None
+        return SegmentReport(note["kept"], note["squares"], Counter(note["counts"]), election)
 
 
 @dataclass

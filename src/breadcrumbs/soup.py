@@ -24,6 +24,7 @@ from breadcrumbs import card, memory, merging
 from breadcrumbs import plan as plans
 from breadcrumbs.errors import OutputError, RecipeError, ScoreError, printable
 from breadcrumbs.plan import Plan
+from breadcrumbs.plan.judgement import judged
 from breadcrumbs.recipe import Recipe
 from breadcrumbs.report import Report
 
@@ -90,8 +91,9 @@ def greedy_soup(
     exclude: Sequence[str] = (),
     only: Sequence[str] = (),
     dtype: str | None = None,
-    missing: str = "error",
-    extra: str = "error",
+    missing: str | Sequence[str] = "error",
+    extra: str | Sequence[str] = "error",
+    rename: str | Sequence[str] = (),
     threads: int | None = None,
     force: bool = False,
     step: Step = lambda what: None,
@@ -104,8 +106,8 @@ def greedy_soup(
     scores: of each model alone, if they are known; without it, ``score`` finds them.
     output: where to write the result, a merge by ``average`` of the chosen models, whose model card
         and metadata say all scores. Without it, the weights are in `Soup.merged`.
-    names, exclude, only, dtype, missing, extra, threads: as for `breadcrumbs.merge`. force: replace
-        the output if it exists. step: called with a line on what is being done.
+    names, exclude, only, dtype, missing, extra, rename, threads: as for `breadcrumbs.merge`. force:
+        replace the output if it exists. step: called with a line on what is being done.
     """
     mine = merging.named(models, names)
     merging.check_length("scores", scores, models)
@@ -120,6 +122,7 @@ def greedy_soup(
         dtype=dtype,
         missing=missing,
         extra=extra,
+        rename=merging.globs(rename),
     )
     with merging.opened(recipe, [base, *models]) as plan:
         if output is not None:
@@ -127,7 +130,7 @@ def greedy_soup(
         like = base if isinstance(base, Mapping) else None
         measure = _scorer(plan, score, like, output, threads, step)
         candidates, kept, best = _choose(plan, measure, scores)
-        chosen, soup = _mean(plan, kept), Soup(candidates, best)
+        chosen, soup = judged(_mean(plan, kept)), Soup(candidates, best)
         step("writing the result")
         if output is not None:
             soup.report = merging.to_files(
@@ -161,7 +164,8 @@ def _choose(
 
 def _mean(plan: Plan, chosen: Sequence[int]) -> Plan:
     recipe = replace(plan.recipe, models=tuple(plan.recipe.models[i] for i in chosen))
-    return plans.make(recipe, plan.base, [plan.models[i] for i in chosen])
+    mean = plans.make(recipe, plan.base, [plan.models[i] for i in chosen])
+    return replace(mean, notes=(*plan.notes, *mean.notes))
 
 
 def _scorer(

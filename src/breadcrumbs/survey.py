@@ -3,8 +3,9 @@
 A sample brackets the two ranks that bound the band. One pass then counts the keys below each
 bracket and collects the few inside it, among which the exact rank is selected. Where the sample
 misled (a rank outside its bracket, or too many inside), a wider bracket is tried; where that fails
-too, passes of histograms find the keys and one more pass counts their ties. Either way the result
-is exact: the sample decides only how long it takes.
+too, passes of histograms find the keys and one more pass counts their ties. Where a bracket holds
+more keys than memory is meant for, as of a model of many billion weights, passes of histograms
+narrow it first. Either way the result is exact: the sample decides only how long it takes.
 """
 
 from __future__ import annotations
@@ -28,6 +29,12 @@ ROOM = 0.06
 SPARE = 64
 #: Collected keys of all models of one pass over a unit, bytes, about; more models take more passes.
 WAVE_BYTES = 8 << 20
+#: Collected keys of one model, bytes: room for as many, and brackets are narrowed by histograms, in
+#: passes of their own, until they hold half of that. Where memory is short, down to the least.
+BUDGET = 64 << 20
+LEAST_BUDGET = WAVE_BYTES // 2
+#: Bins of such a histogram.
+BINS = 1 << 14
 #: The bracket of a rank that is not asked for.
 NOTHING = (1, 0)
 
@@ -102,9 +109,8 @@ def _around(
         first, last = inside[np.clip(ends, 0, inside.size - 1)].tolist()
         if first == last:
             return first, last
-    # Keys are compared as numbers too, and above infinity they would be none.
-    largest = int(np.array(np.inf, f"f{sample.itemsize}").view(sample.dtype))
-    return min(start << shift, largest), min((stop + 1) << shift, largest)
+    most = largest(sample.itemsize)
+    return min(start << shift, most), min((stop + 1) << shift, most)
 
 
 @dataclass
@@ -125,11 +131,12 @@ class Tally:
     overflow: bool = False
 
     @staticmethod
-    def empty(bracket: np.ndarray, chunks: int, n: int) -> Tally:
+    def empty(bracket: np.ndarray, chunks: int, n: int, budget: int) -> Tally:
         """Return a tally of nothing yet, for a unit of ``n`` entries in ``chunks``."""
         numbers = np.zeros((6, chunks), np.int64)
         collects = bracket[0] < bracket[1] or bracket[2] < bracket[3]
-        kept = mapped(room(n) if collects else 0, bracket.dtype)
+        most = min(room(n), budget // bracket.itemsize)
+        kept = mapped(most if collects else 0, bracket.dtype)
         return Tally(bracket, numbers[:4].T, numbers[4], numbers[5], kept)
 
     def take(self, chunks: slice, counts: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> None:
@@ -202,6 +209,46 @@ def _find(
     before = np.cumsum(ties) - ties
     left = np.clip(ordinal - before, 0, ties)
     return key, np.where(left == ties, -1, left), below + left
+
+
+@dataclass
+class Histogram:
+    """How many keys lie in the bins of ``2**shift`` that the bracket low to end is cut in."""
+
+    low: int
+    end: int
+    shift: int
+    counts: np.ndarray
+    below: int = 0
+
+    @staticmethod
+    def empty(low: int, end: int) -> Histogram:
+        shift = max(0, int(end - low).bit_length() - (BINS.bit_length() - 1))
+        return Histogram(low, end, shift, np.zeros(((end - low) >> shift) + 1, np.int64))
+
+    def count(self, keys: np.ndarray) -> tuple[int, np.ndarray]:
+        """Return how many of some keys are below, and how many are in each bin."""
+        low, end = (np.asarray(it, keys.dtype) for it in (self.low, self.end))
+        inside = keys[(keys >= low) & (keys <= end)] - low
+        inside >>= np.asarray(self.shift, keys.dtype)
+        found = np.bincount(inside.astype(np.intp), minlength=self.counts.size)
+        return int(np.count_nonzero(keys < low)), found
+
+    def narrowed(self, rank: int, n: int, key_bytes: int) -> tuple[int, int, int]:
+        """Return the bracket in which the key of that rank of n lies, and how many keys do."""
+        place, inside = rank - self.below, int(self.counts.sum())
+        if place <= 0:
+            return 0, self.low - 1, self.below
+        if place > inside:
+            return self.end + 1, largest(key_bytes), n - self.below - inside
+        bin_, _ = refine(self.counts, place)
+        low = self.low + (bin_ << self.shift)
+        return low, min(self.end, low + (1 << self.shift) - 1), int(self.counts[bin_])
+
+
+def largest(key_bytes: int) -> int:
+    """Return the key of infinity: keys are compared as numbers too, and above it are none."""
+    return int(np.array(np.inf, f"f{key_bytes}").view(f"u{key_bytes}"))
 
 
 def refine(counts: np.ndarray, rank: int) -> tuple[int, int]:

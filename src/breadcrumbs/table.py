@@ -53,7 +53,10 @@ _ON_TIES = (
     " `on: ties`: the trimmed 20 % of each model make S, the masks compare whole task vectors with"
     " it; that takes up to 6 passes more."
 )
-_MATRICES = "Holds a matrix of every model. Tensors that are no matrices get the mean."
+_MATRICES = (
+    "Holds a matrix of every model. Tensors that are no matrices get the mean; of experts stacked"
+    " in one tensor (E, m, n), each matrix is one."
+)
 _DELLA_PAPER = "Deep et al., DELLA-Merging, 2024, arXiv:2406.11617"
 
 METHODS: dict[str, Method] = {

@@ -5,15 +5,17 @@ Ilharco et al., "Editing Models with Task Arithmetic", ICLR 2023, arXiv:2212.040
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from breadcrumbs import checkpoint, memory
+from breadcrumbs.checkpoint import renames
 from breadcrumbs.checkpoint.tensors import WEIGHT_DTYPES, Checkpoint
 from breadcrumbs.errors import MismatchError, listing
 from breadcrumbs.kernels import plain
+from breadcrumbs.plan import naming
 from breadcrumbs.tasks import view
 
 _FLOATS = set(WEIGHT_DTYPES.values())
@@ -22,21 +24,24 @@ _FLOATS = set(WEIGHT_DTYPES.values())
 class TaskVector(Mapping[str, np.ndarray]):
     """The difference of a fine-tuned model and its base, in float64, tensor by tensor.
 
-    base, finetuned: what `breadcrumbs.open` takes. Integer tensors are left out, since they are
-    copied from the base. ``tau1 + 0.5 * tau2 - tau3`` and ``sum([tau1, tau2])`` are task vectors
+    base, finetuned: what `breadcrumbs.open` takes. rename: as for `breadcrumbs.merge`.
+    Integer tensors are left out, since they are copied from the base.
+    ``tau1 + 0.5 * tau2 - tau3`` and ``sum([tau1, tau2])`` are task vectors
     again; ``base + tau`` and ``tau.apply_to(base, scale)`` are models. float64 holds such sums with
     no rounding that a weight of 32 bits or fewer would show.
     """
 
-    def __init__(self, base: Any, finetuned: Any):
+    def __init__(self, base: Any, finetuned: Any, *, rename: str | Sequence[str] = ()):
         first = checkpoint.open(base)
         (second,) = view.on_base(first, [checkpoint.open(finetuned)])
+        rules = [rename] if isinstance(rename, str) else list(rename)
+        second = naming.of_one(first, second, rules)
         names = [name for name, tensor in first.tensors.items() if tensor.is_weight]
         absent = [name for name in names if name not in second.tensors]
         if absent:
             raise MismatchError(
                 f"{second.label}: lacks tensors of {first.label}: {listing(absent)}."
-                " Give a fine-tuning of this base."
+                f"{renames.suggestion(first, second) or ' Give a fine-tuning of this base.'}"
             )
         self._tensors: dict[str, np.ndarray] = {}
         for name in names:

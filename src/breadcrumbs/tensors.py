@@ -8,6 +8,7 @@ than 1, with the rounding errors kept beside the sum; and where even that may ro
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from breadcrumbs import work
 from breadcrumbs.aggregates import Linear
-from breadcrumbs.checkpoint.tensors import DTYPES
+from breadcrumbs.checkpoint.tensors import DTYPES, items
 from breadcrumbs.draws import stream
 from breadcrumbs.errors import MismatchError
 from breadcrumbs.kernels import plain
@@ -31,15 +32,56 @@ if TYPE_CHECKING:
 
 
 def copy(engine: Engine, tensor: TensorPlan, segment: Segment) -> SegmentReport:
-    """Copy a segment of the base, byte for byte unless the output dtype differs."""
+    """Copy a segment of the base, byte for byte unless the output dtype differs.
+
+    Of a statistic write the mean of the models' instead.
+    """
+    if any(tensor.mean):
+        return _average(engine, tensor, segment)
     dtype = DTYPES[tensor.target.dtype]
     for start in range(segment.start, segment.stop, work.CHUNK):
-        out = engine.buffer("out", (min(work.CHUNK, segment.stop - start),), dtype)
+        number = items(tensor.target.dtype, min(work.CHUNK, segment.stop - start))
+        out = engine.buffer("out", (number,), dtype)
         tensor.target.read_into(start, out)
         if tensor.dtype != tensor.target.dtype:
             out = rounded(plain.widen(_widened(out)).astype(np.float64), tensor)
         engine.sink.write(segment.index, start, out)
     return SegmentReport([0] * len(engine.plan.models))
+
+
+def _average(engine: Engine, tensor: TensorPlan, segment: Segment) -> SegmentReport:
+    """Write the weighted mean of the models, exact but for one rounding, whatever their order.
+
+    Statistics have few entries, so that Python's exact sums will do. What a step is added to
+    instead of the base counts as one more model.
+    """
+    both = zip(tensor.models, tensor.mean, strict=True)
+    given = [(model, weight) for model, weight in both if model is not None and weight]
+    given += [(tensor.onto, 1.0)] if tensor.onto is not None else []
+    report = SegmentReport([0] * len(engine.plan.models))
+    for start in range(segment.start, segment.stop, work.CHUNK):
+        n = min(work.CHUNK, segment.stop - start)
+        rows = np.empty((len(given), n))
+        for row, (model, _) in zip(rows, given, strict=True):
+            own = np.empty(n, DTYPES[model.dtype])
+            model.read_into(start, own)
+            row[:] = own
+        base = np.empty(n, DTYPES[tensor.base.dtype])
+        tensor.base.read_into(start, base)
+        weights = [Fraction(weight) for _, weight in given]
+        total, alike = sum(weights), (rows == rows[0]).all(axis=0)
+        merged = rows[0].copy()
+        for i in np.flatnonzero(~alike & np.isfinite(rows).all(axis=0)).tolist():
+            column = zip(rows[:, i].tolist(), weights, strict=True)
+            merged[i] = float(sum(Fraction(x) * weight for x, weight in column) / total)
+        if not np.isfinite(merged).all() or not np.isfinite(rows).all():
+            raise MismatchError(
+                f"tensor {tensor.name!r}: a statistic of a model is not finite. Repair the model,"
+                " or `exclude` the tensor to keep the base's."
+            )
+        report.squares += float(np.square(merged - base.astype(np.float64)).sum())
+        engine.sink.write(segment.index, start, rounded(merged, tensor))
+    return report
 
 
 def _widened(values: np.ndarray) -> np.ndarray:
@@ -110,7 +152,7 @@ class Merging:
         self.dtype = job.dtype
         self.kernels: ModuleType = plain if self.dtype == np.float64 else engine.kernels
         self.precision = max(PRECISION[t.dtype] for t in (tensor.base, *self.models))
-        self.careful = plan.recipe.allow_nonfinite
+        self.careful = tensor.careful
         #: The probability of staying, and whether what stays is counted as it is added.
         self.keep = {t: 1.0 for t in self.who}
         if isinstance(transform, Draw):

@@ -17,7 +17,6 @@ import numpy as np
 
 from breadcrumbs.aggregates import Gram, Whole
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
-from breadcrumbs.errors import RecipeError
 from breadcrumbs.plan import Plan, TensorPlan
 from breadcrumbs.tasks.about import BLOCK
 from breadcrumbs.transforms import Band, Chances
@@ -30,6 +29,8 @@ LEAST = 2
 #: Models that are read at once: by the survey, and by the fused kernels.
 GROUP = 4
 FUSED = 32
+#: Entries of a tied copy that are written at once.
+REPEAT = 1 << 20
 
 #: Bits of precision below the leading one.
 PRECISION = {"F64": 52, "F32": 23, "F16": 10, "BF16": 7, "F8_E4M3": 3, "F8_E5M2": 2}
@@ -58,7 +59,8 @@ class Segment:
 class Job:
     """Pieces that are ranked together, or, where ``survey`` is false, need nothing first.
 
-    unit: entries ranked together; a divisor of every chunk but the last if there is no survey.
+    unit: entries ranked together; a divisor of every chunk but the last if there is no survey, so
+    that a chunk is a row, however long, where the whole tensor is looked at.
     ranks: of each model, ``(first, last)``: the ranks ``first < rank <= last`` of a unit stay; of
     bands only.
     dtype: raw dtype that all its tensors are read as.
@@ -109,26 +111,18 @@ def jobs(plan: Plan) -> list[Job]:
     together: list[Piece] = []
     for index, tensor in enumerate(plan.tensors):
         n, shape = tensor.base.size, tensor.base.shape
-        if n == 0:
+        if n == 0 or tensor.tied:
             continue
         if tensor.copied or not isinstance(transform, Band):
             unit = shape[-1] if isinstance(transform, Chances) and shape else 1
-            piece = Piece(index, 0, n)
-            mine = blocks if unit == 1 else 0
-            result.append(
-                Job((piece,), unit, (), _dtype([tensor]), rows, False, whole=whole, blocks=mine)
-            )
+            mine, size = blocks if unit == 1 else 0, alone(plan, tensor)
+            pieces = tuple(Piece(index, at, at + size) for at in range(0, n, size))
+            dtype = _dtype([tensor])
+            result.append(Job(pieces, unit, (), dtype, rows, False, whole=whole, blocks=mine))
         elif _granularity(transform, tensor) == "model":
             together.append(Piece(index, 0, n))
         else:
-            found = list(_tensor_jobs(plan, transform, tensor, index, rows))
-            looks = isinstance(plan.method.aggregate, Whole | Gram) or rescaled(tensor)
-            if len(found) > 1 and looks:
-                raise RecipeError(
-                    f"tensor {tensor.name!r}: rows of {found[0].unit} entries cannot be ranked one"
-                    " by one where the whole tensor is looked at. Use granularity tensor."
-                )
-            result.extend(found)
+            result.extend(_tensor_jobs(plan, transform, tensor, index, rows))
     if together:
         together.sort(key=lambda piece: plan.tensors[piece.index].name)
         n = sum(piece.stop for piece in together)
@@ -137,6 +131,30 @@ def jobs(plan: Plan) -> list[Job]:
         pieces = tuple(together)
         result.append(Job(pieces, n, ranks, dtype, rows, True, together=True, whole=whole))
     return result
+
+
+def repeats(plan: Plan) -> Iterator[tuple[int, Segment]]:
+    """Yield what tied copies repeat: the number of a tensor, and the segment of the copy of it.
+
+    To be written when all else is.
+    """
+    numbers = {tensor.name: number for number, tensor in enumerate(plan.tensors)}
+    for index, tensor in enumerate(plan.tensors):
+        if tensor.tied:
+            size, step = tensor.base.size, REPEAT
+            for start in range(0, size, step):
+                segment = Segment(index, start, min(size, start + step), start // step)
+                yield numbers[tensor.tied], segment
+
+
+def alone(plan: Plan, tensor: TensorPlan) -> int:
+    """Return how many entries of a tensor are held at once where an aggregate looks at all of it:
+    those of one matrix of a stack, where nothing must be known of the others."""
+    aggregate, shape = plan.method.aggregate, tensor.base.shape
+    if tensor.copied or not isinstance(aggregate, Whole) or isinstance(plan.method.transform, Band):
+        return tensor.base.size
+    each = aggregate.each(tensor.name, shape, tensor.values)
+    return math.prod(each) if len(each) > 1 else tensor.base.size
 
 
 def _tensor_jobs(
@@ -148,12 +166,32 @@ def _tensor_jobs(
     unit = shape[-1] if by_row and shape else n
     ranks = _ranks(transform, unit, tensor)
     dtype = _dtype([tensor])
-    if unit <= CHUNK:
+    if unit <= CHUNK or in_rows(plan, tensor):
         yield Job((Piece(index, 0, n),), unit, ranks, dtype, rows, survey=False, whole=whole)
         return
     for start in range(0, n, unit):
         piece = Piece(index, start, start + unit)
         yield Job((piece,), unit, ranks, dtype, rows, survey=True, whole=whole)
+
+
+def in_rows(plan: Plan, tensor: TensorPlan) -> bool:
+    """Return whether a chunk is a row, however long: ranked by itself, where all are looked at."""
+    transform, shape = plan.method.transform, tensor.base.shape
+    looks = isinstance(plan.method.aggregate, Whole | Gram) or rescaled(tensor)
+    if not looks or not isinstance(transform, Band) or not shape or shape[-1] <= CHUNK:
+        return False
+    return tensor.base.size > shape[-1] and _granularity(transform, tensor) == "row"
+
+
+def surveyed(plan: Plan, tensor: TensorPlan) -> str:
+    """Return what unit larger than a chunk is surveyed: ``tensor``, ``row``, ``model`` or none."""
+    transform, n = plan.method.transform, tensor.base.size
+    if not n or tensor.copied or not isinstance(transform, Band) or in_rows(plan, tensor):
+        return ""
+    unit = _granularity(transform, tensor)
+    if unit == "row" and tensor.base.shape:
+        n = tensor.base.shape[-1]
+    return unit if unit == "model" or n > CHUNK else ""
 
 
 def rescaled(tensor: TensorPlan) -> bool:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from breadcrumbs.checkpoint import folder as reader
-from breadcrumbs.checkpoint.folder import open_folder, parse_index, weight_file
+from breadcrumbs.checkpoint.folder import open_folder, parse_index, weight_files
 from breadcrumbs.errors import CheckpointError
 
 
@@ -102,6 +102,15 @@ FILES = {
         "'a.safetensors.index.json', 'b.safetensors.index.json'",
     ),
     "other formats": (["model.gguf", "tf_model.h5"], "Found 'model.gguf', 'tf_model.h5'"),
+    "GGUF": (["config.json", "model.gguf"], "'model.gguf' is GGUF, mostly quantised weights"),
+    "Flax": (["config.json", "flax_model.msgpack"], "'flax_model.msgpack' is weights of Flax"),
+    "TensorFlow": (["model.ckpt.index", "model.ckpt.data-00000-of-00001"], "a TensorFlow checkp"),
+    "DeepSpeed": (["mp_rank_00_model_states.pt", "zero_to_fp32.py"], "python zero_to_fp32.py ."),
+    "distributed": (["__0_0.distcp", ".metadata"], "dcp_to_torch FOLDER"),
+    "Lightning": (["last.ckpt", "hparams.yaml"], "last.ckpt"),
+    "timm": (["model_best.pth.tar", "args.yaml"], "model_best.pth.tar"),
+    "beside an optimizer": (["net.pt", "optimizer.pt", "rng_state_0.pth", "scaler.pt"], "net.pt"),
+    "several of Lightning": (["a.ckpt", "last.ckpt"], "several checkpoints: 'a.ckpt', 'last.ckpt'"),
     "pickles of other things": (["optimizer.pt", "training_args.bin"], "holds no model.safeten"),
     "nothing": ([], "It has no files"),
 }
@@ -111,10 +120,10 @@ FILES = {
 def test_which_file_of_a_folder_is_taken(case):
     names, expected = FILES[case]
     if expected in names:
-        assert weight_file(reversed(names), "here") == expected
+        assert weight_files(reversed(names), "here") == [expected]
     else:
         with pytest.raises(CheckpointError) as error:
-            weight_file(names, "here")
+            weight_files(names, "here")
         assert str(error.value).startswith("here: ") and expected in str(error.value)
 
 
@@ -185,7 +194,7 @@ def test_a_tensor_listed_twice_is_refused(sharded):
 
 
 def test_a_broken_shard_is_named_and_the_others_are_closed(sharded, recwarn):
-    (sharded / TWO).write_bytes(b"short")
+    (sharded / TWO).write_bytes(b"\1\2\3\4\5")
     with pytest.raises(CheckpointError, match=r"model-2\.safetensors: has 5 bytes"):
         open_folder(sharded)
     assert not [warning for warning in recwarn if warning.category is ResourceWarning]
@@ -259,3 +268,127 @@ def test_fuzz_changes_of_a_valid_index(data):
         stop = data.draw(st.integers(start, min(len(text), start + 8)))
         text[start:stop] = data.draw(st.binary(max_size=4) | st.sampled_from([b"../", b"\\\\"]))
     check(bytes(text))
+
+
+SHARDS = {
+    "safetensors": ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"],
+    "another stem": ["x.fp16-1-of-2.safetensors", "x.fp16-2-of-2.safetensors"],
+    "from 0": ["model-00000-of-00002.safetensors", "model-00001-of-00002.safetensors"],
+    "uneven digits": ["model-00001-of-000002.safetensors", "model-00002-of-000002.safetensors"],
+    "pickles": ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"],
+    "underlines": ["net_1_of_2.pt", "net_2_of_2.pt"],
+}
+
+
+@pytest.mark.parametrize("case", SHARDS)
+def test_shards_without_an_index_are_read_together(tmp_path, case):
+    one, two = SHARDS[case]
+    arrays = {"a": np.ones(2, np.float32)}, {"b": np.full(3, 7, np.float32)}
+    for name, mine in zip((one, two), arrays, strict=True):
+        if name.endswith(".safetensors"):
+            safetensors.numpy.save_file(mine, tmp_path / name)
+        else:
+            torch = pytest.importorskip("torch")
+            torch.save({k: torch.from_numpy(v) for k, v in mine.items()}, tmp_path / name)
+    (tmp_path / "config.json").write_text("{}")
+    with open_folder(tmp_path) as checkpoint:
+        assert checkpoint.keys() == {"a", "b"} and checkpoint["b"].tolist() == [7] * 3
+        assert checkpoint.folder == tmp_path and checkpoint.label == str(tmp_path)
+        assert [file.name for file in checkpoint.files] == [one, two]
+        assert checkpoint.notes == ("there is no index, so its 2 shards are read by their names",)
+    (tmp_path / one).unlink()
+    with pytest.raises(CheckpointError) as error:
+        open_folder(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path}: has 1 of 2 shards, and no index. Missing:"
+        f" '{one if case != 'from 0' else 'model-00002-of-00002.safetensors'}'. Download or copy"
+        " them, and the index."
+    )
+
+
+def test_of_several_sets_of_shards_the_plain_one_is_taken(tmp_path):
+    def named(stem: str) -> list[str]:
+        return [f"{stem}-0000{i}-of-00002.safetensors" for i in (1, 2)]
+
+    assert weight_files([*named("model.fp16"), *named("model")], "here") == named("model")
+    with pytest.raises(CheckpointError, match="of 2 models without an index"):
+        weight_files([*named("a"), *named("b")], "here")
+    with pytest.raises(CheckpointError, match="several models or shards without an index"):
+        weight_files([*named("model"), "consolidated.safetensors"], "here")
+    three = [name.replace("of-00002", "of-00003") for name in named("model")]
+    with pytest.raises(CheckpointError, match=r"Missing: 'model-00003-of-00003\.safetensors'"):
+        weight_files(three, "here")
+    lost = [f"model-{i:05}-of-00400.safetensors" for i in range(1, 3)]
+    with pytest.raises(CheckpointError, match=r"has 2 of 400 shards.* and 393 more"):
+        weight_files(lost, "here")
+
+
+def test_shards_of_different_models_are_refused(tmp_path):
+    for i in (1, 2):
+        safetensors.numpy.save_file({"w": np.ones(1)}, tmp_path / f"m-{i}-of-2.safetensors")
+    with pytest.raises(CheckpointError, match=r"'w' is in m-1-of-2\..* and in m-2-of-2\."):
+        open_folder(tmp_path)
+
+
+def weights_in(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    safetensors.numpy.save_file({"w": np.ones(1)}, folder / "model.safetensors")
+    return folder
+
+
+def says(folder: Path) -> str:
+    with pytest.raises(CheckpointError) as error:
+        open_folder(folder)
+    assert str(error.value).isprintable() and str(error.value).startswith(f"{folder}: ")
+    return str(error.value)
+
+
+def test_the_cache_folder_of_a_hub_is_called_what_it_is(tmp_path):
+    cache = tmp_path / "models--org--name"
+    one = weights_in(cache / "snapshots" / "aaa")
+    assert "is a hub's cache folder of org/name, with 1 snapshot. Give" in says(cache)
+    assert str(one) in says(cache) and str(one) in says(tmp_path / "models--org--name")
+    two = weights_in(cache / "snapshots" / "bbb")
+    assert "with 2 snapshots" in says(cache) and f"{two} or another" in says(cache)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("aaa\n")
+    assert f"Give {one}, its main branch." in says(cache)
+    assert str(one) in says(cache / "snapshots")
+    assert "the cache of a hub, of 1 models: 'org/name'" in says(tmp_path)
+    with open_folder(one) as checkpoint:
+        assert len(checkpoint) == 1
+    (cache / "refs" / "main").write_text("gone")
+    assert f"{two} or another" in says(cache)
+
+
+def test_a_cache_folder_without_a_snapshot(tmp_path):
+    (tmp_path / "models--a--b" / "snapshots").mkdir(parents=True)
+    assert "without a snapshot. Download" in says(tmp_path / "models--a--b")
+
+
+def test_a_training_run_says_which_checkpoints_there_are(tmp_path):
+    for step in (1000, 500, 20):
+        weights_in(tmp_path / f"checkpoint-{step}")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "trainer_state.json").write_text("{}")
+    text = says(tmp_path)
+    assert (
+        "3 checkpoints of a training: 'checkpoint-20', 'checkpoint-500', 'checkpoint-1000'" in text
+    )
+    assert text.endswith(f"such as {tmp_path / 'checkpoint-1000'}")
+    weights_in(tmp_path / "top")
+    (tmp_path / "top" / "model.safetensors").rename(tmp_path / "model.safetensors")
+    with open_folder(tmp_path) as checkpoint:  # the training's last word
+        assert checkpoint["w"].tolist() == [1]
+
+
+def test_a_training_run_whose_checkpoints_hold_nothing(tmp_path):
+    (tmp_path / "checkpoint-5").mkdir()
+    assert "nor do the checkpoints in it: 'checkpoint-5'" in says(tmp_path)
+
+
+def test_a_folder_of_folders_names_those_with_weights(tmp_path):
+    for name in ("vae", "unet"):
+        weights_in(tmp_path / name)
+    (tmp_path / "scheduler").mkdir()
+    assert "they lie in folders in it: 'unet', 'vae'" in says(tmp_path)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from breadcrumbs.checkpoint.memory import DeviceBytes, open_mapping
-from breadcrumbs.checkpoint.tensors import DTYPES
+from breadcrumbs.checkpoint.tensors import DTYPES, NAMES
 from breadcrumbs.errors import CheckpointError
 
 TORCH_NAMES = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "BF16": "bfloat16"}
@@ -41,7 +41,7 @@ STRIDES = {
 
 @pytest.mark.parametrize("strides", STRIDES)
 @pytest.mark.parametrize("kind", ["numpy", "torch"])
-@pytest.mark.parametrize("name", DTYPES)
+@pytest.mark.parametrize("name", NAMES.values())
 def test_every_dtype_and_stride(name, kind, strides):
     array = codes(name)
     expected = np.asarray(STRIDES[strides](array))
@@ -87,6 +87,27 @@ def test_torch_tensors_of_a_model():
     assert open_mapping({"c": conjugate}, "m")["c"].tolist() == [1 - 2j]
 
 
+def test_views_that_are_not_what_their_memory_says():
+    torch = pytest.importorskip("torch")
+    numbers = torch.tensor([[1 + 2j, 3 - 4j], [0 - 0.5j, 7 + 1j]])
+    views = {
+        "negative": numbers.conj().imag,
+        "negative turned": numbers.conj().imag.t(),
+        "negative scalar": numbers.conj().imag[0, 1],
+        "conjugate turned": numbers.conj().t(),
+        "spread": torch.ones(1).expand(3, 2),
+    }
+    assert views["negative"].is_neg() and views["conjugate turned"].is_conj()
+    checkpoint = open_mapping(views, "m")
+    for name, view in views.items():
+        expected = view.resolve_conj().resolve_neg().contiguous().numpy()
+        assert np.array_equal(checkpoint[name], expected), name
+    assert checkpoint["negative"].tolist() == [[-2, 4], [0.5, -1]]
+    piece = bytearray(8)
+    DeviceBytes(views["negative"]).read_into(4, memoryview(piece))
+    assert np.frombuffer(piece, np.float32).tolist() == [4, 0.5]
+
+
 BAD = {
     "a number": (lambda: 3.0, "'x' is a builtins.float"),
     "a list": (lambda: [1.0], "'x' is a builtins.list"),
@@ -110,6 +131,13 @@ BAD_TORCH = {
         lambda torch: torch.quantize_per_tensor(torch.ones(2), 1, 0, torch.qint8),
         "torch.qint8",
     ),
+    "nested": (lambda torch: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "nested"),
+    "jagged": (
+        lambda torch: torch.nested.nested_tensor([torch.ones(2)], layout=torch.jagged),
+        "NestedTensor",
+    ),
+    "compressed rows": (lambda torch: torch.eye(2).to_sparse_csr(), "torch.sparse_csr"),
+    "a lazy parameter": (lambda torch: torch.nn.LazyLinear(2).weight, "UninitializedParameter"),
     "a module": (lambda torch: torch.nn.Linear(1, 1), "torch.nn.modules.linear.Linear"),
     "a size": (lambda torch: torch.Size([1]), "torch.Size"),
 }  # fmt: skip
@@ -124,7 +152,7 @@ def test_other_values_are_refused(case):
 
 
 @pytest.mark.parametrize("case", BAD_TORCH)
-@pytest.mark.filterwarnings("ignore:.*quantize")
+@pytest.mark.filterwarnings("ignore")  # what is made here is new or old in Torch
 def test_other_torch_values_are_refused(case):
     torch = pytest.importorskip("torch")
     make, says = BAD_TORCH[case]

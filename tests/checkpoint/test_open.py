@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+import breadcrumbs
 import breadcrumbs.checkpoint as checkpoints
 from breadcrumbs.checkpoint import hub
-from breadcrumbs.errors import CheckpointError
+from breadcrumbs.errors import CheckpointError, RecipeError
 
 
 @pytest.fixture
@@ -140,5 +141,26 @@ def test_anything_else_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="a list is not a path"):
         checkpoints.open(["a"])  # type: ignore[arg-type]
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    with pytest.raises(CheckpointError, match="not a kind of weights"):
+    with pytest.raises(CheckpointError, match=r"is a GGUF file, .* quantised weights"):
         checkpoints.open(tmp_path / "model.gguf")
+    (tmp_path / "model.unknown").write_bytes(bytes(range(1, 200)))
+    with pytest.raises(CheckpointError, match="not a kind of weights"):
+        checkpoints.open(tmp_path / "model.unknown")
+
+
+def test_a_module_is_refused_for_its_state_dict():
+    torch = pytest.importorskip("torch")
+    module, state = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2).state_dict()
+    several = torch.nn.Sequential(module)
+    says = r"a (Linear|Sequential) is not a path.* Give its `state_dict\(\)`"
+    for base, models in ((module, [state]), (state, [module]), (several, [several])):
+        with pytest.raises(CheckpointError, match=says):
+            breadcrumbs.merge(base, models)
+    for models in (module, several):
+        with pytest.raises(RecipeError, match=r"Give \[model\]"):
+            breadcrumbs.merge(state, models)
+    with pytest.raises(CheckpointError, match=r"^model 1: a NoneType is not a path"):
+        breadcrumbs.merge(state, [None])  # type: ignore[list-item]
+    with pytest.raises(CheckpointError, match=says):
+        breadcrumbs.open(module)  # type: ignore[arg-type]
+    assert set(breadcrumbs.merge(state, [state])) == {"weight", "bias"}

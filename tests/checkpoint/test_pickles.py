@@ -113,13 +113,16 @@ BAD = {
     "a module": (lambda: torch.nn.Linear(1, 1), "not a pickle of tensors alone"),
     "a tensor": (lambda: torch.ones(2), "holds a Tensor, not a mapping"),
     "a list": (lambda: [torch.ones(2)], "holds a list, not a mapping"),
-    "a number": (lambda: {"w": torch.ones(1), "epoch": 3}, "'epoch', a int, beside"),
-    "a training state": (
-        lambda: {"state_dict": {"w": torch.ones(1)}, "epoch": 3},
-        "'state_dict', a (dict|OrderedDict)",
+    "no tensors": (lambda: {"epoch": 3, "lr": 0.1}, "its keys are 'epoch', 'lr'"),
+    "an optimizer alone": (
+        lambda: {"optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}},
+        "no mapping of names to tensors that could be weights; its keys are 'optimizer'",
     ),
-    "nested twice": (lambda: {"model": {"model": {"w": torch.ones(1)}}}, "'model', a dict"),
-    "another nest": (lambda: {"weights": {"w": torch.ones(1)}}, "'weights', a dict"),
+    "lists of tensors": (lambda: {"shadow": [torch.ones(1)]}, "its keys are 'shadow'"),
+    "a list among tensors": (
+        lambda: {"w": torch.ones(1), "parts": [torch.ones(1)]},
+        "'parts', a list, among the tensors",
+    ),
     "a Torch size": (lambda: {"w": torch.Size([1])}, "'w'"),
     "a name that is a number": (lambda: {3: torch.ones(1)}, "3 is not a string"),
     "a dtype": (lambda: {"w": torch.ones(1, dtype=torch.complex128)}, "complex128"),

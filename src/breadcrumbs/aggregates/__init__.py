@@ -11,6 +11,7 @@ An aggregate is declared by what it needs from the engine; the merged tensor is 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -159,15 +160,20 @@ class Whole:
     """``base + alpha * combine(base, taus, weights, values)``, a tensor at a time in memory.
 
     combine: base float64 of the tensor's shape, taus (T, *shape) that it may overwrite, weights
-    (T,) -> step of the shape. alpha: as for `Elementwise`. svds: how many singular value
-    decompositions a matrix takes, in words. ordered: whether the order of the models matters.
-    statistics: what it takes besides; then combine has one argument more, an iterator over the
-    models of `Given`, or None where a model has no array for this tensor.
+    (T,) -> step of the shape. each: (name, shape, values) -> the shape of what is combined by
+    itself: that of the tensor, or of its last dimensions, of one matrix of a stack. alpha: as for
+    `Elementwise`. svds: how many singular value decompositions a matrix takes, in words. ordered:
+    whether the order of the models matters. statistics: what it takes besides; then combine has one
+    argument more, an iterator over the models of `Given`, or None where a model has no array for
+    this tensor. memory: (shape of what is combined, number of models) -> how many float64 numbers
+    combine holds at most besides the base and the task vectors.
     """
 
     combine: Callable[..., np.ndarray]
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     models: Models = (1, None)
+    each: Callable[[str, Shape, Values], Shape] = lambda name, shape, values: shape
+    memory: Callable[[Shape, int], float] = lambda shape, models: math.prod(shape) * (models + 6)
     svds: str = ""
     ordered: bool = False
     statistics: Statistics | None = None

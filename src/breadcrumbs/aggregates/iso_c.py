@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from breadcrumbs.aggregates import Whole
-from breadcrumbs.aggregates.matrices import of_matrices, triplets
+from breadcrumbs.aggregates.matrices import STACK, each, of_matrices, of_svd, triplets
 from breadcrumbs.parameters import Real, Values
 
 
@@ -26,6 +26,11 @@ def iso_c(taus: np.ndarray, values: Values) -> np.ndarray:
 
 ISO_C = Whole(
     combine=of_matrices(iso_c),
-    parameters={"alpha": Real(1.0, "factor of the merged task vector")},
+    each=each,
+    parameters={
+        "stack": STACK,
+        "alpha": Real(1.0, "factor of the merged task vector"),
+    },
     svds="1",
+    memory=of_svd(4.5, 5.5),
 )

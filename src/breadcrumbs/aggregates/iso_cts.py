@@ -12,7 +12,16 @@ from fractions import Fraction as Ratio
 import numpy as np
 
 from breadcrumbs.aggregates import Whole
-from breadcrumbs.aggregates.matrices import EPS, leading, of_matrices, polar, together
+from breadcrumbs.aggregates.matrices import (
+    EPS,
+    STACK,
+    each,
+    leading,
+    of_matrices,
+    of_svd,
+    polar,
+    together,
+)
 from breadcrumbs.parameters import Fraction, Real, Values, count
 
 
@@ -52,9 +61,12 @@ def iso_cts(taus: np.ndarray, values: Values) -> np.ndarray:
 
 ISO_CTS = Whole(
     combine=of_matrices(iso_cts),
+    each=each,
     parameters={
         "common": Fraction("0.8", "fraction of the directions that all tasks share"),
+        "stack": STACK,
         "alpha": Real(1.0, "factor of the merged task vector"),
     },
     svds="T + 3",
+    memory=of_svd(6, 8),
 )

@@ -7,11 +7,25 @@ where the published programs return what their LAPACK happens to put there.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from breadcrumbs.parameters import Values
+from breadcrumbs.aggregates import Shape
+from breadcrumbs.parameters import OneOf, Values
+
+#: Names of tensors that hold the weights of all experts of a layer, along their first dimension:
+#: `mlp.experts.gate_up_proj`, `block_sparse_moe.input_linear.weight`, not `experts.0.w1.weight`.
+_STACKED = re.compile(r"(?!.*experts?\.\d)(.*\.)?(experts|\w*moe)\.")
+
+#: The parameter that says otherwise, for all tensors or, in overrides, for some.
+STACK = OneOf(
+    "auto",
+    ("auto", "each", "whole"),
+    "matrices of a 3-D tensor one by one (each) or not (whole); auto: those of experts",
+)
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -27,6 +41,22 @@ MOST = 0.4
 
 #: ``U (m, k), s (k,), V^T (k, n)``, the largest first.
 Triplets = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def each(name: str, shape: Shape, values: Values) -> Shape:
+    """Return the shape of what is treated by itself: the tensor, or one matrix of a stack.
+
+    Of stacked experts (E, m, n) it is each matrix (m, n), whichever side its inputs are on, and of
+    their stacked biases (E, n) each row, which is no matrix. Other tensors of three dimensions are
+    kernels of convolutions, which stay whole.
+    """
+    said = values.get("stack", "auto")
+    bias = len(shape) == 2 and name.rpartition(".")[2].endswith("bias")
+    if said == "whole" or not (len(shape) == 3 or bias):
+        return shape
+    if said == "each" and not bias:
+        return shape[1:]
+    return shape[1:] if _STACKED.match(name) else shape
 
 
 def present(taus: np.ndarray, weights: Sequence[float]) -> np.ndarray:
@@ -47,6 +77,8 @@ def of_matrices(
 ) -> Callable[[np.ndarray, np.ndarray, Sequence[float], Values], np.ndarray]:
     """Return the ``combine`` of a step for matrices; any other tensor gets the mean.
 
+    With `each`, which gives it the matrices of a stack one by one.
+
     step: (task vectors times their weights (T, m, n), T > 0; values) -> (m, n). The mean is of the
     task vectors times their weights. No task vector: 0.
     """
@@ -60,6 +92,21 @@ def of_matrices(
         return step(taus, values) if base.ndim == 2 else taus.sum(axis=0) / len(taus)
 
     return combine
+
+
+def of_svd(products: float, square: float) -> Callable[[tuple[int, ...], int], float]:
+    """Return the `Whole.memory` of a step by decompositions, as measured.
+
+    products: of a matrix m x n, in units of m n; square: of ``min(m, n)`` squared. Other tensors
+    take the sum.
+    """
+
+    def memory(shape: tuple[int, ...], models: int) -> float:
+        if len(shape) < 2:
+            return 2.0 * math.prod(shape)
+        return products * math.prod(shape) + square * min(shape[-2:]) ** 2
+
+    return memory
 
 
 def svd(matrix: np.ndarray) -> Triplets:

@@ -82,4 +82,5 @@ SCE = Whole(
         "guard": Real(0.0, "mean energy below which models count alike; 1e-6 in mergekit"),
     },
     svds="none",
+    memory=lambda shape, models: math.prod(shape) * (2 * models + 6),
 )

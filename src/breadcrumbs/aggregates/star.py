@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from breadcrumbs.aggregates import Whole
-from breadcrumbs.aggregates.matrices import of_matrices, triplets
+from breadcrumbs.aggregates.matrices import STACK, each, of_matrices, of_svd, triplets
 from breadcrumbs.parameters import Fraction, Real, Values
 
 
@@ -39,9 +39,12 @@ def star(taus: np.ndarray, values: Values) -> np.ndarray:
 
 STAR = Whole(
     combine=of_matrices(star),
+    each=each,
     parameters={
         "eta": Fraction("0.4", "fraction of the sum of singular values that is kept"),
+        "stack": STACK,
         "alpha": Real(1.0, "factor of the merged task vector"),
     },
     svds="T",
+    memory=of_svd(4.5, 5.5),
 )

@@ -6,10 +6,12 @@ arXiv:2412.00081.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from breadcrumbs.aggregates import Whole
-from breadcrumbs.aggregates.matrices import leading, of_matrices, polar, together
+from breadcrumbs.aggregates.matrices import STACK, each, leading, of_matrices, polar, together
 from breadcrumbs.parameters import Real, Values
 
 
@@ -26,8 +28,22 @@ def tsv_m(taus: np.ndarray, values: Values) -> np.ndarray:
     return (polar(u) * s) @ polar(v) if s.size else np.zeros(taus.shape[1:])
 
 
+def _memory(shape: tuple[int, ...], models: int) -> float:
+    """Return the `Whole.memory`, as measured: all triplets side by side, and their factors."""
+    if len(shape) < 2:
+        return 2.0 * math.prod(shape)
+    m, n = shape[-2:]
+    sides = max(min(m, n), models) * (m + n)
+    return math.prod(shape) + 5.0 * sides + 3.0 * min(m, n) ** 2
+
+
 TSV_M = Whole(
     combine=of_matrices(tsv_m),
-    parameters={"alpha": Real(1.0, "factor of the merged task vector")},
+    each=each,
+    parameters={
+        "stack": STACK,
+        "alpha": Real(1.0, "factor of the merged task vector"),
+    },
     svds="T + 2",
+    memory=_memory,
 )

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from breadcrumbs.checkpoint import composite, stack
+from breadcrumbs.checkpoint import composite, quantised, stack, wrapped
 from breadcrumbs.checkpoint import folder as _folder
 from breadcrumbs.checkpoint.memory import open_mapping
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, shown
@@ -33,13 +33,17 @@ def open(source: str | os.PathLike[str] | Mapping[str, Any], label: str = "") ->
         an existing folder with ``model.safetensors``, with shards and an index, or with
             ``pytorch_model.bin`` (`breadcrumbs.checkpoint.folder` has the order), or a model whose
             weights are in several folders (`breadcrumbs.checkpoint.composite`);
-        an existing ``.safetensors`` file, ``.bin``, ``.pt`` or ``.pth`` pickle (needs Torch), or
-            index;
+        an existing ``.safetensors`` file, pickle of Torch (``.bin``, ``.pt``, ``.pth``, ``.ckpt``
+            and so on; needs Torch), or index;
+        such a pickle or its folder, and the key of one of several state dicts in it,
+            ``PATH::KEY``, or several keys, ``PATH::KEY::KEY`` (`breadcrumbs.checkpoint.wrapped`);
         a stack of layers, ``PART[FIRST:LAST] + PART[FIRST:LAST]``, each part a path or hub id
             (`breadcrumbs.checkpoint.stack`);
         a hub id, ``org/name`` or ``org/name@revision`` (branch, tag or commit), which is
             downloaded to the cache of `huggingface_hub`, or found there.
     label: how messages call a mapping ("mapping" unless told).
+
+    Quantised weights become what they stand for (`breadcrumbs.checkpoint.quantised`).
 
     Raises CheckpointError when there is no such thing or it is not what it claims to be. What looks
     like a path (begins with ``.``, ``/``, ``~`` or a drive letter, has a backslash or several
@@ -48,25 +52,34 @@ def open(source: str | os.PathLike[str] | Mapping[str, Any], label: str = "") ->
     if isinstance(source, Checkpoint):
         return source
     if isinstance(source, Mapping):
-        return open_mapping(source, label or "mapping")
+        return quantised.view(open_mapping(source, label or "mapping"))
     if not isinstance(source, str | os.PathLike):
-        advice = " Give its `state_dict()`." if hasattr(source, "state_dict") else ""
-        raise CheckpointError(
-            f"a {type(source).__name__} is not a path, a hub id or a mapping of arrays.{advice}"
-        )
+        raise CheckpointError(not_a_source(source))
     text = os.fsdecode(source)
     path = Path(os.path.expanduser(text))
     if text and os.path.isdir(path):
-        return replace(composite.open_folder(path), label=text)
+        return composite.open_folder(path, text)
     if text and os.path.exists(path):
-        return replace(_folder.open_file(path), label=text)
+        return quantised.view(replace(_folder.open_file(path), label=text), path.parent)
     parts = stack.parse(text) if isinstance(source, str) else None
     if parts is not None:
         return _open_stack(text, parts)
+    head, found, keys = text.partition(wrapped.PICK)
+    if found and head and os.path.exists(inside := Path(os.path.expanduser(head))):
+        is_folder = os.path.isdir(inside)
+        pick = tuple(keys.split(wrapped.PICK))
+        opener = _folder.open_folder if is_folder else _folder.open_file
+        return replace(opener(inside, pick=pick), label=text)
     hub_id = _HUB_ID.fullmatch(text)
     if not isinstance(source, str) or not hub_id or text.lower().endswith(_SUFFIXES):
         raise CheckpointError(f"{shown(text)}: no such file or folder.{_nearest(path)}")
     return _open_hub(text, hub_id["repo"], hub_id["revision"], path)
+
+
+def not_a_source(source: object) -> str:
+    """Return why something is not what `open` takes, and what to give instead."""
+    advice = " Give its `state_dict()`." if hasattr(source, "state_dict") else ""
+    return f"a {type(source).__name__} is not a path, a hub id or a mapping of arrays.{advice}"
 
 
 def _open_stack(text: str, parts: list[stack.Part]) -> Checkpoint:
@@ -88,7 +101,7 @@ def _open_hub(text: str, repo: str, revision: str | None, path: Path) -> Checkpo
     except CheckpointError as error:
         hint = _nearest(path) if path.parent.is_dir() else ""
         raise CheckpointError(f"{error}{hint}") from None
-    return replace(composite.open_folder(folder), label=text, repo=f"{repo}@{commit}")
+    return replace(composite.open_folder(folder, text), repo=f"{repo}@{commit}")
 
 
 def _nearest(path: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from breadcrumbs.checkpoint import layout, parts
 from breadcrumbs.checkpoint.files import File, same_bytes
 from breadcrumbs.checkpoint.parts import Local
+from breadcrumbs.checkpoint.quantised.config import CONFIG, SIDE, strip
 from breadcrumbs.checkpoint.safetensors import read_header
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.errors import CheckpointError, listing
@@ -27,10 +28,16 @@ def files(folder: Path) -> list[str]:
     ]
 
 
-def copy(base: Checkpoint, output: Path, tokenizer: Checkpoint | None = None) -> None:
+def copy(
+    base: Checkpoint,
+    output: Path,
+    tokenizer: Checkpoint | None = None,
+    quantised: bool = False,
+) -> None:
     """Copy what goes with the weights of a model into the folder of an output.
 
-    tokenizer: the model whose tokenizer is copied instead of the base's. What was written there
+    tokenizer: the model whose tokenizer is copied instead of the base's. quantised: whether the
+    weights are, as the base's; else what says that they are stays behind. What was written there
     already stays. CheckpointError if a file cannot be read.
     """
     for part in parts.folders(Local(base.folder)) if base.folder else ():
@@ -44,8 +51,11 @@ def copy(base: Checkpoint, output: Path, tokenizer: Checkpoint | None = None) ->
     if base.folder is None:
         return
     for path in files(base.folder):
-        if tokenizer is None or not parts.is_tokenizer(path):
+        name = path.rpartition("/")[2]
+        if (tokenizer is None or not parts.is_tokenizer(path)) and (quantised or name not in SIDE):
             _put(base.folder, output, path)
+            if name == CONFIG and not quantised and (output / path).is_file():
+                strip(output / path)
     for path in _extra(base):
         _put(base.folder, output, path)
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from breadcrumbs.checkpoint import folder as one
-from breadcrumbs.checkpoint import layout, parts
+from breadcrumbs.checkpoint import layout, parts, quantised
 from breadcrumbs.checkpoint.files import same_bytes
 from breadcrumbs.checkpoint.layout import Layout, Place
 from breadcrumbs.checkpoint.parts import Local
@@ -23,24 +23,31 @@ from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, shown
 from breadcrumbs.errors import CheckpointError, MismatchError, listing
 
 
-def open_folder(path: Path) -> Checkpoint:
-    """Return the checkpoint in a folder, of its parts if the weights lie in several folders."""
+def open_folder(path: Path, label: str) -> Checkpoint:
+    """Return the checkpoint in a folder, of its parts if the weights lie in several folders.
+
+    label: what the user called it.
+    """
     tree = Local(path)
     found = parts.with_weights(tree) if os.access(path, os.R_OK | os.X_OK) else []
     if not found:
-        return one.open_folder(path)
+        return _opened(path, label)
     with ExitStack() as opened:
         members = {}
         if parts.has_weights(tree.files("")) and not parts.is_pipeline(tree):
-            members[""] = opened.enter_context(one.open_folder(path))
+            members[""] = opened.enter_context(_opened(path, label))
         for part in found:
-            members[part] = opened.enter_context(one.open_folder(path / part))
-        made = _joined(path, members)
+            members[part] = opened.enter_context(_opened(path / part, os.path.join(label, part)))
+        made = _joined(path, members, label)
         opened.pop_all()
     return made
 
 
-def _joined(path: Path, members: dict[str, Checkpoint]) -> Checkpoint:
+def _opened(path: Path, label: str) -> Checkpoint:
+    return quantised.view(replace(one.open_folder(path), label=label), path)
+
+
+def _joined(path: Path, members: dict[str, Checkpoint], label: str) -> Checkpoint:
     tensors: dict[str, Tensor] = {}
     for part, member in members.items():
         for name, tensor in member.tensors.items():
@@ -61,8 +68,24 @@ def _joined(path: Path, members: dict[str, Checkpoint]) -> Checkpoint:
         for part, member in members.items()
     )
     files = tuple(file for member in members.values() for file in member.files)
+    companions = (
+        replace(tensor, name=f"{part}/{tensor.name}" if part else tensor.name)
+        for part, member in members.items()
+        for tensor in member.companions
+    )
     return Checkpoint(
-        str(path), tensors, files, folder=path, close=close, layout=Layout(_inner_first(places))
+        label,
+        tensors,
+        files,
+        folder=path,
+        close=close,
+        layout=Layout(_inner_first(places)),
+        notes=tuple(
+            f"{part or 'the folder itself'}: {note}"
+            for part, member in members.items()
+            for note in member.notes
+        ),
+        companions=tuple(companions),
     )
 
 
@@ -80,18 +103,26 @@ def of(checkpoint: Checkpoint) -> Layout:
 
 
 def check_parts(
-    base: Checkpoint, models: Iterable[Checkpoint], missing: str = "error", extra: str = "error"
+    base: Checkpoint,
+    models: Iterable[Checkpoint],
+    missing: str | Sequence[str] = "error",
+    extra: str | Sequence[str] = "error",
 ) -> None:
     """Raise MismatchError where the models do not consist of the parts of the base.
 
-    missing, extra: of the recipe; with ``base`` and ``ignore`` parts may lack, and be more.
+    missing, extra: of the recipe; unless they are ``error``, parts may lack, and be more.
     """
     for model in models:
         if model.task is None and model.files and model.layout != base.layout:
             _check(base, model, missing, extra)
 
 
-def _check(base: Checkpoint, model: Checkpoint, missing: str, extra: str) -> None:
+def _check(
+    base: Checkpoint,
+    model: Checkpoint,
+    missing: str | Sequence[str],
+    extra: str | Sequence[str],
+) -> None:
     mine = set(base.layout.folders) if base.layout else set()
     theirs = set(model.layout.folders) if model.layout else set()
     if mine and not theirs and len(own := _own(base, model)) == 1:

@@ -8,6 +8,10 @@ Of several formats in one folder, the first of these is taken, as `transformers`
     another *.safetensors, if it is the only one
     pytorch_model.bin, pytorch_model.bin.index.json
     diffusion_pytorch_model.bin, diffusion_pytorch_model.bin.index.json
+    another pickle, if it is the only one that is none of a training's own files
+
+Where an index should be and is none, shards that say by their names that they are all there
+(``model-00001-of-00002.safetensors``) are read together, and a note says so.
 
 An index is a JSON object whose ``weight_map`` gives the file of each tensor. It must tell the
 truth: every shard is there, and the shards together hold exactly the tensors that it lists, each
@@ -18,54 +22,82 @@ link to anywhere, as in the cache of a hub.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
+from breadcrumbs.checkpoint import foreign, lookalikes, shards, wrapped
 from breadcrumbs.checkpoint.files import File
 from breadcrumbs.checkpoint.pickles import open_pickle
+from breadcrumbs.checkpoint.quantised.refusing import check_file
 from breadcrumbs.checkpoint.safetensors import MAX_JSON, open_safetensors, parse_json
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, shown
 from breadcrumbs.errors import CheckpointError, listing
 
 INDEX = ".index.json"
-PICKLES = (".bin", ".pt", ".pth")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".tar")
+#: Pickles that training keeps beside the weights.
+_LEFTOVERS = re.compile(
+    r"(optimizer|scheduler|scaler|training_args|rng_state|random_states?|trainer_state|args)"
+    r"[\w.-]*|.*optim_states\.pt|.*_(optimizer|scheduler)\.\w+"
+)
 
 
-def open_folder(path: str | os.PathLike[str]) -> Checkpoint:
-    """Return the checkpoint in the folder ``path``; CheckpointError when there is not just one."""
+def open_folder(path: str | os.PathLike[str], pick: tuple[str, ...] = ()) -> Checkpoint:
+    """Return the checkpoint in the folder ``path``; CheckpointError when there is not just one.
+
+    pick: as for `open_file`.
+    """
     folder = Path(path)
     try:
         names = [entry.name for entry in folder.iterdir() if entry.is_file()]
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be listed: {error.strerror}.") from None
-    return open_file(folder / weight_file(names, str(path)), label=str(path))
+    try:
+        found = weight_files(names, str(path))
+    except NoWeightsError as error:
+        inside = lookalikes.instead(folder)
+        raise CheckpointError(f"{path}: {inside}" if inside else str(error)) from None
+    if len(found) > 1:
+        return _open_shards([folder / name for name in found], str(path))
+    return open_file(folder / found[0], label=str(path), pick=pick)
 
 
-def open_file(path: Path, label: str | None = None) -> Checkpoint:
+def open_file(path: Path, label: str | None = None, pick: tuple[str, ...] = ()) -> Checkpoint:
     """Return the checkpoint in ``path``: a safetensors file, a pickle, or an index of either.
 
-    label: what the user called it, when that is the folder in which it lies.
+    label: what the user called it, when that is the folder in which it lies. pick: the keys under
+    which the tensors of a pickle lie.
     """
+    check_file(path)
     if path.name.endswith(INDEX):
+        _check_no_keys(path, pick)
         return _open_index(path, label)
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" or foreign.is_safetensors(path):
+        _check_no_keys(path, pick)
         checkpoint = open_safetensors(path)
-    elif path.suffix in PICKLES:
-        checkpoint = open_pickle(path)
+    elif path.suffix in PICKLES or foreign.is_pickle(path):
+        checkpoint = open_pickle(path, pick)
     else:
-        raise CheckpointError(
-            f"{path}: is not a kind of weights that is read here. Give a folder, a .safetensors "
-            f"file or a {', '.join(PICKLES)} pickle."
+        kind = foreign.called(path) or (
+            "is not a kind of weights that is read here. Give a folder, a .safetensors file or a"
+            f" {', '.join(PICKLES)} pickle."
         )
+        raise CheckpointError(f"{path}: {kind}")
     if not checkpoint.tensors:
         checkpoint.close()
         raise CheckpointError(f"{path}: holds no tensors.")
     return _joined([checkpoint], path, label)
 
 
-def weight_file(names: Iterable[str], where: str) -> str:
-    """Return which of the file ``names`` of a folder is the weights, or the index of the weights.
+class NoWeightsError(CheckpointError):
+    """There are no weights among the files of a folder; perhaps in a folder in it."""
+
+
+def weight_files(names: Iterable[str], where: str) -> list[str]:
+    """Return which of the file ``names`` of a folder are the weights: one, an index, or shards.
 
     ``where`` begins the message of the CheckpointError raised when none or several could be.
     """
@@ -73,7 +105,7 @@ def weight_file(names: Iterable[str], where: str) -> str:
     for stem in ("model.safetensors", "diffusion_pytorch_model.safetensors"):
         for name in (stem, stem + INDEX):
             if name in names:
-                return name
+                return [name]
     adapters = [name for name in names if name.startswith("adapter_model.")]
     names = [name for name in names if name not in adapters]
     if adapters and not any(name.startswith("pytorch_model.bin") for name in names):
@@ -83,8 +115,10 @@ def weight_file(names: Iterable[str], where: str) -> str:
         )
     for suffix in (".safetensors" + INDEX, ".safetensors"):
         found = [name for name in names if name.endswith(suffix)]
+        if found and all(map(shards.is_shard, found)):
+            return shards.whole(found, where)
         if len(found) == 1:
-            return found[0]
+            return found
         if found:
             raise CheckpointError(
                 f"{where}: holds several models or shards without an index: {listing(found)}. "
@@ -93,11 +127,24 @@ def weight_file(names: Iterable[str], where: str) -> str:
     for stem in ("pytorch_model.bin", "diffusion_pytorch_model.bin"):
         for name in (stem, stem + INDEX):
             if name in names:
-                return name
+                return [name]
+    pickles = [name for name in names if Path(name).suffix in PICKLES]
+    pickles = [name for name in pickles if not _LEFTOVERS.fullmatch(name)]
+    if pickles and all(map(shards.is_shard, pickles)):
+        return shards.whole(pickles, where)
+    whole = not foreign.among(pickles)
+    if len(pickles) == 1 and whole:
+        return pickles
+    if pickles and whole:
+        raise CheckpointError(
+            f"{where}: holds several checkpoints: {listing(pickles)}. Give the path of one of them."
+        )
     found = f"Found {listing(names)}" if names else "It has no files"
-    raise CheckpointError(
+    known = foreign.among(names)
+    advice = known or " Give a folder with weights, or the path of a weight file."
+    raise NoWeightsError(
         f"{where}: holds no model.safetensors, model.safetensors.index.json or pytorch_model.bin. "
-        f"{found}. Give a folder with weights, or the path of a weight file."
+        f"{found}.{advice}"
     )
 
 
@@ -155,6 +202,41 @@ def _open_index(path: Path, label: str | None) -> Checkpoint:
     return checkpoint
 
 
+def _open_shards(paths: list[Path], label: str) -> Checkpoint:
+    """Return shards that no index lists as one checkpoint."""
+    with ExitStack() as opened:
+        parts = []
+        found: dict[str, Path] = {}
+        for path in paths:
+            part = open_file(path)
+            opened.callback(part.close)
+            parts.append(part)
+            for name in part.tensors:
+                if name in found:
+                    raise CheckpointError(
+                        f"{path.parent}: tensor {shown(name)} is in {found[name].name} and in"
+                        f" {path.name}. They are not shards of one model."
+                    )
+                found[name] = path
+        note = f"there is no index, so its {len(parts)} shards are read by their names"
+        checkpoint = replace(_joined(parts, paths[0], label), notes=(note, *_notes(parts)))
+        opened.pop_all()
+    return checkpoint
+
+
+def _notes(parts: list[Checkpoint]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(note for part in parts for note in part.notes))
+
+
+def _check_no_keys(path: Path, pick: tuple[str, ...]) -> None:
+    if pick:
+        keys = shown(wrapped.PICK.join(pick))
+        raise CheckpointError(
+            f"{path}: holds tensors alone, so there is nothing under {keys} in it. Give"
+            f" the path without {wrapped.PICK!r}."
+        )
+
+
 def _check_index(
     path: Path, weight_map: dict[str, str], shards: list[str], parts: list[Checkpoint]
 ) -> None:
@@ -196,8 +278,16 @@ def _joined(parts: list[Checkpoint], path: Path, label: str | None) -> Checkpoin
 
     folder = path.parent if label is not None or path.name.endswith(INDEX) else None
     metadata = parts[0].metadata if len(parts) == 1 else {}
+    within = parts[0].within if len(parts) == 1 else ()
     return Checkpoint(
-        label or str(path), tensors, files, folder=folder, metadata=metadata, close=close
+        label or str(path),
+        tensors,
+        files,
+        folder=folder,
+        metadata=metadata,
+        close=close,
+        within=within,
+        notes=_notes(parts),
     )
 
 

@@ -42,7 +42,15 @@ _TORCH = {
     "uint64": "U64",
     "int64": "I64",
     "complex64": "C64",
+    "float8_e8m0fnu": "F8_E8M0",
+    "float4_e2m1fn_x2": "F4",
 }
+
+
+#: Torch's dtypes of codes that bear their scales.
+_QUANTISED = {"torch.qint8", "torch.quint8", "torch.qint32", "torch.quint4x2", "torch.quint2x4"}
+#: Libraries whose tensors are codes with scales.
+_QUANTISERS = {"bitsandbytes", "torchao", "optimum", "quanto", "hqq", "gptqmodel", "auto_gptq"}
 
 
 def open_mapping(mapping: Mapping[Any, Any], label: str) -> Checkpoint:
@@ -109,6 +117,12 @@ def _tensor(name: object, value: Any, label: str) -> Tensor:
     if is_torch(value):
         return _from_torch(name, value, where)
     if type(value) not in (np.ndarray, np.memmap):
+        library = type(value).__module__.partition(".")[0]
+        if library in _QUANTISERS:
+            raise CheckpointError(
+                f"{where} is quantised (a {type(value).__name__} of {library}), which cannot be"
+                " merged. Give the model it was made from."
+            )
         raise CheckpointError(
             f"{where} is a {type(value).__module__}.{type(value).__qualname__}. "
             "Give a NumPy array or a Torch tensor."
@@ -124,7 +138,17 @@ def _tensor(name: object, value: Any, label: str) -> Tensor:
 
 
 def _from_torch(name: str, value: Any, where: str) -> Tensor:
+    if value.is_nested:
+        raise CheckpointError(
+            f"{where} is a nested tensor, of parts of several shapes. Give its parts, or leave it"
+            " out."
+        )
     value = value.detach()
+    if value.is_quantized:
+        raise CheckpointError(
+            f"{where} has dtype {value.dtype}, quantised by Torch, which is not supported. Give the"
+            " model it was made from, or its `dequantize()`."
+        )
     dtype = _TORCH.get(str(value.dtype).removeprefix("torch."))
     if dtype is None:
         raise _unsupported(where, value.dtype)
@@ -132,6 +156,8 @@ def _from_torch(name: str, value: Any, where: str) -> Tensor:
         kind = "a tensor without data" if value.device.type == "meta" else f"{value.layout}"
         raise CheckpointError(f"{where} is {kind}. Give a dense tensor with its data.")
     shape = tuple(int(length) for length in value.shape)
+    if dtype == "F4" and shape:  # Torch counts pairs
+        shape = (*shape[:-1], 2 * shape[-1])
     on_cpu = value.device.type == "cpu"
     source: Bytes = ArrayBytes(_array(value)) if on_cpu else DeviceBytes(value)
     return Tensor(name, dtype, shape, source)
@@ -142,14 +168,17 @@ def _array(tensor: Any) -> np.ndarray:
     import torch
 
     dtype = DTYPES[_TORCH[str(tensor.dtype).removeprefix("torch.")]]
+    tensor = tensor.resolve_neg().resolve_conj()  # views that are not what their memory says
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(dtype)
     if tensor.element_size() == 1:
         return tensor.view(torch.uint8).numpy().view(dtype)
-    return tensor.resolve_conj().numpy()
+    return tensor.numpy()
 
 
 def _unsupported(where: str, dtype: object) -> CheckpointError:
+    if str(dtype) in _QUANTISED:
+        return CheckpointError(f"{where} is quantised ({dtype}). Give `tensor.dequantize()`.")
     return CheckpointError(
         f"{where} has dtype {dtype}, which is not supported. Supported: {', '.join(DTYPES)}."
     )

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from breadcrumbs.checkpoint import remote_code
-from breadcrumbs.checkpoint.folder import INDEX, is_plain, weight_file
+from breadcrumbs.checkpoint.folder import INDEX, is_plain, weight_files
 from breadcrumbs.checkpoint.tensors import shown
 from breadcrumbs.errors import CheckpointError
 
@@ -193,7 +193,7 @@ def weights(tree: Tree) -> dict[str, list[str]]:
     if not found or (has_weights(tree.files("")) and not is_pipeline(tree)):
         found = ["", *found]
     where = {folder: os.path.join(tree.where, folder) if folder else tree.where for folder in found}
-    return {folder: [weight_file(tree.files(folder), where[folder])] for folder in found}
+    return {folder: weight_files(tree.files(folder), where[folder]) for folder in found}
 
 
 def _has_own(tree: Tree, folder: str) -> bool:

@@ -1,48 +1,52 @@
 """Read the pickles that `torch.save` writes, tensors only and lazily; needs Torch.
 
-What is accepted: a mapping of names to tensors, or such a mapping as the only value of a mapping,
-under "state_dict" or "model". Torch's restricted unpickler runs no code of the file. The tensors of
-a zip pickle (Torch 1.6 of 2020 and later) are mapped, so their bytes are read when asked for; an
-older pickle can only be loaded whole, and takes its size in memory while it is open.
+What is accepted: a mapping of names to tensors, or a mapping in which there is one such under some
+keys, as training programs save it (`breadcrumbs.checkpoint.wrapped`). Torch's restricted unpickler
+runs no code of the file. The tensors of a zip pickle (Torch 1.6 of 2020 and later) are mapped, so
+their bytes are read when asked for; an older pickle can only be loaded whole, and takes its size in
+memory while it is open.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+import re
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path, PurePosixPath
+from typing import Any
 
+import numpy as np
+
+from breadcrumbs.checkpoint import foreign, wrapped
 from breadcrumbs.checkpoint.files import File
 from breadcrumbs.checkpoint.memory import open_mapping
 from breadcrumbs.checkpoint.tensors import Checkpoint, shown
-from breadcrumbs.errors import CheckpointError, MissingExtraError
-
-_NESTED = ("state_dict", "model")
+from breadcrumbs.errors import CheckpointError, MissingExtraError, printable
 
 
-def open_pickle(path: str | os.PathLike[str]) -> Checkpoint:
-    """Return the tensors of the pickle ``path``; CheckpointError when it holds anything else."""
+def open_pickle(path: str | os.PathLike[str], pick: tuple[str, ...] = ()) -> Checkpoint:
+    """Return the tensors of the pickle ``path``; CheckpointError when there is no one set of them.
+
+    pick: the keys that lead to them, where there are several.
+    """
     with File(path) as file:  # the errors of a file that cannot be read
         file.read(0, min(file.size, 1))
+    if kind := foreign.called(path):
+        raise CheckpointError(f"{path}: {kind}")
     content = _load(Path(path))
-    if isinstance(content, Mapping) and len(content) == 1:
-        key = next(iter(content))
-        if key in _NESTED and isinstance(content[key], Mapping):
-            content = content[key]
     if not isinstance(content, Mapping):
         raise CheckpointError(
             f"{path}: holds a {type(content).__name__}, not a mapping of names to tensors. "
             "Save `model.state_dict()`."
         )
-    for key, value in content.items():
-        if type(value).__module__.split(".")[0] != "torch":
-            raise CheckpointError(
-                f"{path}: has {shown(key)}, a {type(value).__name__}, beside or instead of "
-                "tensors. Save `model.state_dict()` alone."
-            )
-    checkpoint = open_mapping(content, str(path))
-    return Checkpoint(str(path), checkpoint.tensors, (Path(path),))
+    found = wrapped.find(content, str(path), pick)
+    checkpoint = open_mapping(found.tensors, str(path))
+    return Checkpoint(
+        str(path), checkpoint.tensors, (Path(path),), notes=found.notes, within=found.keys
+    )
 
 
 def _load(path: Path) -> object:
@@ -57,15 +61,45 @@ def _load(path: Path) -> object:
     try:
         if is_zip:
             _check_stored(path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        with _harmless():
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except CheckpointError:
         raise
     except Exception as error:  # a hostile pickle can make its reader raise anything
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
-            f"{path}: is not a pickle of tensors alone ({type(error).__name__}: {shown(reason)}). "
-            "Save `model.state_dict()`, or convert it to .safetensors where you trust it."
+            f"{path}: is not a pickle of tensors alone ({_reason(error)}). "
+            "Save `model.state_dict()` alone; where you trust the file, from "
+            "`torch.load(PATH, weights_only=False)`, which runs code that is in it."
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    """Return in a few words why Torch does not read a file; it says much more."""
+    text = str(error).strip()
+    if found := re.search(r"(GLOBAL|Trying to load unsupported GLOBAL|class) '?([\w.]+)", text):
+        return f"it holds a {printable(found[2])}"
+    return f"{type(error).__name__}: {shown((text or 'no reason').splitlines()[0])}"
+
+
+def _harmless() -> AbstractContextManager[object]:
+    """Return a context in which Torch's unpickler makes a few more types that only hold values.
+
+    Those that training programs keep beside weights: settings of a command line, NumPy's numbers.
+    """
+    import torch
+
+    try:
+        from numpy._core import multiarray
+    except ImportError:  # NumPy 1
+        from numpy.core import multiarray
+    if not hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"):
+        return nullcontext()  # before Torch 2.6, which takes types under other names too
+    dtypes = [type(np.dtype(code)) for code in "?bBhHiIlLqQefdFDUS"]
+    scalar, remake = multiarray.scalar, multiarray._reconstruct
+    types: list[Any] = [argparse.Namespace, PurePosixPath, np.dtype, np.ndarray]
+    old = [(it, f"numpy.core.multiarray.{it.__name__}") for it in (scalar, remake)]
+    paths = [(PurePosixPath, "pathlib.PosixPath"), (PurePosixPath, "pathlib._local.PosixPath")]
+    return torch.serialization.safe_globals([*types, *dtypes, scalar, remake, *old, *paths])
 
 
 def _check_stored(path: Path) -> None:

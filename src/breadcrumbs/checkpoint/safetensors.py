@@ -17,10 +17,20 @@ import json
 import math
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
+from breadcrumbs.checkpoint import foreign
 from breadcrumbs.checkpoint.files import File, FileRange
-from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, check_name, is_unicode, shown
+from breadcrumbs.checkpoint.tensors import (
+    DTYPES,
+    Checkpoint,
+    Tensor,
+    bits,
+    check_name,
+    is_unicode,
+    shown,
+)
 from breadcrumbs.errors import CheckpointError
 
 MAX_JSON = 100_000_000
@@ -74,6 +84,25 @@ def read_header(path: str | os.PathLike[str]) -> Header:
 
 
 def _header(file: File) -> Header:
+    try:
+        return _own_header(file)
+    except CheckpointError as error:
+        kind = foreign.called(file.path) or _pickle(file.path)
+        if kind is None:
+            raise
+        raise CheckpointError(f"{file.path}: {kind}") from error
+
+
+def _pickle(path: Path) -> str | None:
+    if not foreign.is_pickle(path):
+        return None
+    return (
+        "is a pickle of Torch under the name of a safetensors file. Rename it to "
+        f"{path.with_suffix('.pt').name}, which is read where Torch is installed."
+    )
+
+
+def _own_header(file: File) -> Header:
     where = str(file.path)
     if file.size < 8:
         raise CheckpointError(
@@ -178,14 +207,18 @@ def _entry(name: str, info: object, where: str) -> Entry:
             f"{where} has data_offsets {shown(offsets)}. They are two integers, begin <= end."
         )
     begin, end = offsets
-    itemsize = DTYPES[dtype].itemsize
-    nbytes = math.prod(shape) * itemsize
+    entry_bits = bits(dtype)
+    nbytes, rest = divmod(math.prod(shape) * entry_bits, 8)
+    if rest:
+        raise CheckpointError(
+            f"{where} has shape {shown(shape)} of {dtype}, which is no whole number of bytes."
+        )
     if nbytes != end - begin:
         raise CheckpointError(
             f"{where} has shape {shown(shape)} of {dtype}, {shown(nbytes)} bytes, "
             f"but its data_offsets span {end - begin}."
         )
-    if math.prod(length or 1 for length in shape) * itemsize > _INT64:
+    if math.prod(length or 1 for length in shape) * entry_bits // 8 > _INT64:
         raise CheckpointError(f"{where} has shape {shown(shape)}, too large for an array.")
     return Entry(name, dtype, tuple(shape), begin, end)
 

@@ -111,6 +111,7 @@ def put_together(text: str, parts: list[Part], opened: list[Checkpoint]) -> Chec
         parts=tuple(opened),
         layers=tuple(layers),
         layout=opened[0].layout,
+        notes=tuple(dict.fromkeys(note for checkpoint in opened for note in checkpoint.notes)),
     )
 
 

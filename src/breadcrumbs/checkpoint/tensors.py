@@ -6,8 +6,10 @@ Nothing above this module knows whether the bytes lie in a file, a pickle or an 
 
 from __future__ import annotations
 
+import math
 import reprlib
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any, Protocol
 import ml_dtypes
 import numpy as np
 
+from breadcrumbs.checkpoint import kinds
 from breadcrumbs.checkpoint.layout import Layout
 from breadcrumbs.errors import CheckpointError
 
@@ -31,7 +34,9 @@ WEIGHT_DTYPES: dict[str, np.dtype] = {
     "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
     "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
 }
-#: All dtypes that can be read and copied.
+#: Dtypes whose entries are no whole bytes: bits of an entry. They are copied, as bytes.
+SUBBYTE: dict[str, int] = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}
+#: All dtypes that can be read and copied. Those of `SUBBYTE` are bytes here.
 DTYPES: dict[str, np.dtype] = WEIGHT_DTYPES | {
     "BOOL": np.dtype(np.bool_),
     "U8": np.dtype(np.uint8),
@@ -43,8 +48,31 @@ DTYPES: dict[str, np.dtype] = WEIGHT_DTYPES | {
     "U64": np.dtype(np.uint64),
     "I64": np.dtype(np.int64),
     "C64": np.dtype(np.complex64),
+    "F8_E8M0": np.dtype(ml_dtypes.float8_e8m0fnu),
+    **dict.fromkeys(SUBBYTE, np.dtype(np.uint8)),
 }
-NAMES: dict[np.dtype, str] = {dtype: name for name, dtype in DTYPES.items()}
+NAMES: dict[np.dtype, str] = {dtype: name for name, dtype in DTYPES.items() if name not in SUBBYTE}
+
+
+def bits(dtype: str) -> int:
+    """Return how many bits an entry of a dtype takes."""
+    return SUBBYTE.get(dtype) or 8 * DTYPES[dtype].itemsize
+
+
+def items(dtype: str, n: int) -> int:
+    """Return how many items of ``DTYPES[dtype]`` hold n entries: n, or fewer bytes."""
+    return n * SUBBYTE[dtype] // 8 if dtype in SUBBYTE else n
+
+
+def array_shape(dtype: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of an array that holds a tensor: its own, or that of the bytes of it.
+
+    Bytes lie along the last axis where a row is whole bytes, and else along the only one.
+    """
+    if dtype not in SUBBYTE:
+        return shape
+    whole = bool(shape) and shape[-1] * SUBBYTE[dtype] % 8 == 0
+    return (*shape[:-1], items(dtype, shape[-1])) if whole else (items(dtype, math.prod(shape)),)
 
 
 class Bytes(Protocol):
@@ -78,25 +106,47 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        return self.size * DTYPES[self.dtype].itemsize
+        return self.size * bits(self.dtype) // 8
+
+    @property
+    def stored(self) -> int:
+        """Bytes that hold the tensor where it lies: fewer than its own if it is quantised."""
+        return getattr(self.source, "stored", None) or self.nbytes
+
+    @property
+    def layout(self) -> str:
+        """What a quantised tensor is in its file, as ``FP8, blocks of 128 x 128``; or empty."""
+        return getattr(self.source, "layout", "")
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the tensor holds floating-point numbers that can be computed with."""
+        return self.dtype in WEIGHT_DTYPES
+
+    @property
+    def kind(self) -> str:
+        """What the tensor is (`checkpoint.kinds`)."""
+        return kinds.of(self.name, self.shape, self.is_float)
 
     @property
     def is_weight(self) -> bool:
-        """Whether the tensor is merged (floating point) rather than copied."""
-        return self.dtype in WEIGHT_DTYPES
+        """Whether the tensor is trained, and merged rather than copied."""
+        return self.kind == kinds.WEIGHT
 
     def read_into(self, start: int, out: np.ndarray) -> None:
-        """Fill the contiguous ``out`` with the entries from flat position ``start`` on."""
+        """Fill the contiguous ``out`` with the entries from flat position ``start`` on.
+
+        Of a dtype of `SUBBYTE` out is bytes, and start is where one begins.
+        """
         if not out.size:
             return
-        itemsize = DTYPES[self.dtype].itemsize
-        self.source.read_into(start * itemsize, out.view(np.uint8).data.cast("B"))
+        self.source.read_into(start * bits(self.dtype) // 8, out.view(np.uint8).data.cast("B"))
 
     def read(self) -> np.ndarray:
-        """Return the whole tensor as a new array of its own dtype and shape."""
-        flat = np.empty(self.size, DTYPES[self.dtype])
+        """Return the whole tensor as a new array of its own dtype and `array_shape`."""
+        flat = np.empty(items(self.dtype, self.size), DTYPES[self.dtype])
         self.read_into(0, flat)
-        return flat.reshape(self.shape)
+        return flat.reshape(array_shape(self.dtype, self.shape))
 
 
 @dataclass(frozen=True)
@@ -111,6 +161,11 @@ class Checkpoint(Mapping[str, np.ndarray]):
     parts, layers: of a stack, what it is made of, and the number that each layer has there.
     task: the `tasks.TaskFile` that it is read from, if it is one.
     layout: where its parts lie, if its weights are in several folders.
+    untied: names of tensors that are written apart from what the base ties them to, by name.
+    called: what tensors are called in the files, those that have another name here.
+    within: the keys under which its tensors lie in a file of other things too.
+    notes: what was chosen when it was opened, a line each, for the user.
+    companions: of quantised weights, what lies beside codes and scales and says nothing without.
     """
 
     label: str
@@ -124,6 +179,18 @@ class Checkpoint(Mapping[str, np.ndarray]):
     layers: tuple[int, ...] = ()
     task: Any = field(default=None, repr=False, compare=False)
     layout: Layout | None = field(default=None, compare=False)
+    untied: Mapping[str, str] = field(default_factory=dict, compare=False)
+    called: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    within: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    companions: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def quantised(self) -> str:
+        """How many tensors are quantised and how, ``2 quantised (FP8, one scale)``; or empty."""
+        counts = Counter(tensor.layout for tensor in self.tensors.values())
+        del counts[""]
+        return "; ".join(f"{number} quantised ({layout})" for layout, number in counts.items())
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.tensors[name].read()

@@ -31,7 +31,7 @@ from breadcrumbs.checkpoint import beside
 from breadcrumbs.checkpoint.files import _allow_more_files
 from breadcrumbs.checkpoint.journal import JOURNAL, Journal
 from breadcrumbs.checkpoint.layout import Layout, Place
-from breadcrumbs.checkpoint.tensors import DTYPES
+from breadcrumbs.checkpoint.tensors import DTYPES, bits
 from breadcrumbs.errors import OutputError, listing
 
 REPLACED = ".replaced"
@@ -53,10 +53,14 @@ class Entry:
 
     @property
     def nbytes(self) -> int:
-        size = self.itemsize
+        size = 1
         for length in self.shape:
             size *= length
-        return size
+        return self.bytes_of(size)
+
+    def bytes_of(self, n: int) -> int:
+        """Return the bytes of n entries, which end where a byte does."""
+        return n * bits(self.dtype) // 8
 
 
 def shards(entries: Sequence[Entry], shard_size: int | None) -> list[list[int]]:
@@ -106,6 +110,13 @@ class OutFile:
         except BaseException:
             self.close()
             raise
+
+    @classmethod
+    def of(cls, file: IO[bytes]) -> OutFile:
+        """Return an open file as one, which remains its owner's."""
+        out = cls.__new__(cls)
+        out.path, out._lock, out._fd = Path(str(file.name)), threading.Lock(), file.fileno()
+        return out
 
     def write(self, offset: int, data: memoryview) -> None:
         while data:
@@ -299,10 +310,10 @@ class Writer:
     def _is_whole(self, note: dict[str, Any]) -> bool:
         """Return whether the entries of a note lie in the file as they were written."""
         file, offset = self._where[note["tensor"]]
-        itemsize = self.entries[note["tensor"]].itemsize
+        entry = self.entries[note["tensor"]]
         hasher = blake3()
-        stop = note["stop"] * itemsize
-        for at in range(note["start"] * itemsize, stop, _STEP):
+        stop = entry.bytes_of(note["stop"])
+        for at in range(entry.bytes_of(note["start"]), stop, _STEP):
             hasher.update(file.read(offset + at, min(_STEP, stop - at)))
         return hasher.hexdigest(length=16) == note["digest"]
 
@@ -313,13 +324,13 @@ class Writer:
         file, offset = self._where[number]
         data = values.view(np.uint8).data.cast("B")
         with self.errors():
-            file.write(offset + start * self.entries[number].itemsize, data)
+            file.write(offset + self.entries[number].bytes_of(start), data)
 
     def read(self, number: int, start: int, n: int) -> np.ndarray:
         """Return a copy of n entries that have been written, from flat position ``start`` on."""
         (file, offset), entry = self._where[number], self.entries[number]
         with self.errors():
-            data = file.read(offset + start * entry.itemsize, n * entry.itemsize)
+            data = file.read(offset + entry.bytes_of(start), entry.bytes_of(n))
         return np.frombuffer(data, DTYPES[entry.dtype]).copy()
 
     def keep(self, data: bytes) -> int:
@@ -416,6 +427,11 @@ class Writer:
         for file, _ in self.files:
             file.close()
         self._journal.close()
+
+    def discard(self) -> None:
+        """Leave nothing."""
+        self.abandon()
+        shutil.rmtree(self.partial, ignore_errors=True)
 
     @contextmanager
     def errors(self) -> Iterator[None]:

@@ -58,6 +58,56 @@ def json_option(function: Callable[..., None]) -> Callable[..., None]:
     )
 
 
+def fit_options(
+    model: str = "a model", base: str = "the base", default: str | None = "error"
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add `--missing` and `--extra`: a word, or globs as often as they are given.
+
+    default: what the function gets where they are not given.
+    """
+
+    def chosen(_: Any, __: Any, given: tuple[str, ...]) -> Any:
+        return given or default
+
+    def add(function: Callable[..., None]) -> Callable[..., None]:
+        for name, word, what in (
+            ("--extra", "ignore", f"{base} lacks: error (default), ignore"),
+            ("--missing", "base", f"{model} lacks: error (default), base: unchanged"),
+        ):
+            help = (
+                f"Tensors that {what}; or GLOB of those to {word if word != 'base' else 'allow'}."
+            )
+            metavar = f"{word}|GLOB"
+            option = click.option(name, multiple=True, callback=chosen, metavar=metavar, help=help)
+            function = option(function)
+        return function
+
+    return add
+
+
+def nonfinite_option(function: Callable[..., None]) -> Callable[..., None]:
+    """Add `--allow-nonfinite`, alone or with a glob, as often as it is given."""
+    return click.option(
+        "--allow-nonfinite",
+        is_flag=False,
+        flag_value="*",
+        multiple=True,
+        metavar="[GLOB]",
+        callback=lambda _, __, given: True if "*" in given else given or False,
+        help="Count NaN and infinity as unchanged, in all tensors or in those that match.",
+    )(function)
+
+
+def rename_option(function: Callable[..., None]) -> Callable[..., None]:
+    """Add `--rename`, given to the function as rules."""
+    return click.option(
+        "--rename",
+        multiple=True,
+        metavar="OLD=NEW",
+        help='Give tensors of models the base\'s names, such as "model.*=*". Repeatable.',
+    )(function)
+
+
 def pairs(texts: tuple[str, ...]) -> dict[str, str]:
     """Return what `--param KEY=VALUE` options say; wrong usage if a key is given twice."""
     found = {}

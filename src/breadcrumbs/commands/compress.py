@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from breadcrumbs.commands import command, json_option, pairs, scoring
+from breadcrumbs.commands import command, json_option, pairs, rename_option, scoring
 
 if TYPE_CHECKING:
     from breadcrumbs.recipe import Recipe
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     metavar="GLOB",
     help="Tensors to store as each model has them, such as heads.",
 )
+@rename_option
 @click.option(
     "--suite",
     metavar="SUITE.yaml",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes. Default: all cores.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@click.option("--strict", is_flag=True, help="Make every warning an error; write nothing then.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @json_option
 def compress(sources: tuple[str, ...], output: str, **options: Any) -> None:
@@ -80,8 +82,10 @@ def compress(sources: tuple[str, ...], output: str, **options: Any) -> None:
             method=options["method"],
             names=[model.name for model in recipe.models],
             whole=options["whole"],
+            rename=options["rename"],
             threads=options["threads"],
             force=options["force"],
+            strict=options["strict"],
             **parameters,
         )
     if options["as_json"]:
@@ -119,7 +123,13 @@ def _scales(recipe: Recipe, parameters: dict[str, Any], options: dict[str, Any])
 
     quiet = options["quiet"] or options["as_json"]
     suite = suites.load(options["suite"], base=recipe.base)
-    recipe = replace(recipe, method="tall_mask", parameters=parameters, exclude=options["whole"])
+    recipe = replace(
+        recipe,
+        method="tall_mask",
+        parameters=parameters,
+        exclude=options["whole"],
+        rename=options["rename"],
+    )
     with show.counted(quiet=quiet) as progress:
         found = scales.of_suite(recipe, suite, scoring(options), progress)
     return [found[model.name] for model in recipe.models]

@@ -9,7 +9,15 @@ from typing import Any
 
 import click
 
-from breadcrumbs.commands import command, json_option, pair, pairs
+from breadcrumbs.commands import (
+    command,
+    fit_options,
+    json_option,
+    nonfinite_option,
+    pair,
+    pairs,
+    rename_option,
+)
 from breadcrumbs.errors import printable
 
 
@@ -50,10 +58,13 @@ from breadcrumbs.errors import printable
     is_flag=True,
     help="Rank only tensors that differ from the base (granularity model).",
 )
-@click.option("--dtype", help="Output dtype, such as bfloat16. Default: the base's.")
-@click.option("--missing", help="Tensors a model lacks: error (default), or base: unchanged.")
-@click.option("--extra", help="Tensors the base lacks: error (default), or ignore.")
-@click.option("--allow-nonfinite", is_flag=True, help="Count NaN and infinity as unchanged.")
+@click.option("--dtype", help="Output dtype, such as bfloat16, or same (FP8 again).")
+@fit_options(default=None)
+@nonfinite_option
+@rename_option
+@click.option(
+    "--untie", is_flag=True, help="Write a head apart from the embedding where models differ."
+)
 @click.option("--onto", metavar="MODEL", help="Add to this model instead of the base: improve it.")
 @click.option(
     "--statistics",
@@ -69,7 +80,8 @@ from breadcrumbs.errors import printable
 @click.option("--resume", is_flag=True, help="Go on with an interrupted merge.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @click.option("--verify", is_flag=True, help="Read the result again and compare digests.")
-@click.option("--dry-run", is_flag=True, help="Print the plan; read no weights, write nothing.")
+@click.option("--strict", is_flag=True, help="Make every warning an error; write nothing then.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and its warnings; write nothing.")
 @click.option("--print-recipe", is_flag=True, help="Print the recipe of these flags, and stop.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Print a line for each tensor.")
@@ -89,6 +101,7 @@ def merge(sources: tuple[str, ...], output: str | None, **options: Any) -> None:
     """
     from breadcrumbs import merging, recipe, show, sizes
     from breadcrumbs.methods import load_plugin
+    from breadcrumbs.plan.judgement import judged
 
     for plugin in options["plugins"]:
         load_plugin(plugin)
@@ -103,12 +116,15 @@ def merge(sources: tuple[str, ...], output: str | None, **options: Any) -> None:
         max_memory = sizes.parse(options["max_memory"])
     shard_size = sizes.parse(options["shard_size"])
     with merging.opened(made) as plan:
+        plan = judged(plan, options["strict"])
         if options["dry_run"]:
             threads = sizes.threads(plan, options["threads"], max_memory)
             show.plan(plan, threads, as_json=options["as_json"])
             return
         assert output is not None
-        with show.progress(plan, quiet=options["quiet"] or options["as_json"]) as progress:
+        quiet = options["quiet"] or options["as_json"]
+        show.warnings(plan.warnings if not quiet else ())
+        with show.progress(plan, quiet=quiet) as progress:
             report = merging.to_files(
                 plan,
                 output,
@@ -118,6 +134,7 @@ def merge(sources: tuple[str, ...], output: str | None, **options: Any) -> None:
                 resume=options["resume"],
                 force=options["force"],
                 verify=options["verify"],
+                strict=options["strict"],
                 progress=progress,
             )
     if options["as_json"]:
@@ -142,9 +159,9 @@ def _recipe(sources: tuple[str, ...], options: dict[str, Any]) -> Any:
         if options["method"]:
             raise click.UsageError("give --method, or --transform with --aggregate")
         changes["method"] = f"{options['transform'] or 'none'}+{options['aggregate'] or 'sum'}"
-    for key in ("only_changed", "allow_nonfinite"):
+    for key in ("only_changed", "allow_nonfinite", "untie"):
         changes[key] = options[key] or None
-    for key in ("exclude", "only"):
+    for key in ("exclude", "only", "rename"):
         changes[key] = options[key] or None
     if options["weights"]:
         if len(options["weights"]) != len(made.models):

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from breadcrumbs.commands import command, json_option
+from breadcrumbs.commands import command, fit_options, json_option, rename_option
 
 
 @command()
@@ -30,8 +30,8 @@ from breadcrumbs.commands import command, json_option
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Tensors to copy from the base.")
 @click.option("--only", multiple=True, metavar="GLOB", help="The only tensors to merge.")
 @click.option("--dtype", help="Output dtype, such as bfloat16. Default: the base's.")
-@click.option("--missing", default="error", help="Tensors a model lacks: error or base.")
-@click.option("--extra", default="error", help="Tensors the base lacks: error or ignore.")
+@fit_options()
+@rename_option
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from breadcrumbs.commands import command, json_option, pair, pairs
+from breadcrumbs.commands import command, fit_options, json_option, pair, pairs, rename_option
 
 
 @click.group()
@@ -32,6 +32,9 @@ _threads = click.option(
     "--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores."
 )
 _quiet = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+_strict = click.option(
+    "--strict", is_flag=True, help="Make every warning an error; change nothing then."
+)
 _param = click.option(
     "-p", "--param", "params", multiple=True, metavar="KEY=VALUE", help="Of the method. Repeatable."
 )
@@ -74,8 +77,9 @@ def init(folder: str, base: str, method: str, params: tuple[str, ...], **options
 @click.option("--license", default="", help="Its licence. Default: what its model card says.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Tensors to leave as in the base.")
 @click.option("--only", multiple=True, metavar="GLOB", help="The only tensors to pack.")
-@click.option("--missing", default="error", help="Tensors that FINETUNED lacks: error or base.")
-@click.option("--extra", default="error", help="Tensors that the base lacks: error or ignore.")
+@fit_options("FINETUNED")
+@rename_option
+@_strict
 @_base
 @_threads
 @_quiet
@@ -88,8 +92,14 @@ def add(folder: str, name: str, source: str, **options: Any) -> None:
     breadcrumbs store add shared law law.safetensors --weight 0.5
     breadcrumbs store add shared code org/ft-code --license apache-2.0 --exclude "lm_head*"
     """
+    from breadcrumbs import show
+
     with _opened(folder, options, f"adding {name}") as opened:
         settings = {key: options[key] for key in options if key not in ("quiet", "as_json")}
+        if not options["quiet"]:
+            settings["note"] = lambda line: show.note([line])
+        if not (options["quiet"] or options["as_json"]):
+            settings["warn"] = show.warnings
         _say(opened, opened.add(name, source, **settings).number, options)
 
 
@@ -248,6 +258,7 @@ def diff(folder: str, first: int, second: int, as_json: bool) -> None:
 @click.option("--shard-size", default="5GB", show_default=True, help="Largest file of a folder.")
 @click.option("--scratch", is_flag=True, help="From all task files, not from the running sum.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@_strict
 @_base
 @_threads
 @_quiet
@@ -271,7 +282,7 @@ def merge(folder: str, output: str, params: tuple[str, ...], **options: Any) -> 
             output,
             shard_size=sizes.parse(options["shard_size"]),
             **{key: options[key] for key in ("method", "at", "dtype", "threads")},
-            **{key: options[key] for key in ("scratch", "force")},
+            **{key: options[key] for key in ("scratch", "force", "strict")},
             **pairs(params),
         )
     if as_json:

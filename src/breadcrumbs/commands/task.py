@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from breadcrumbs.commands import command, json_option, pairs
+from breadcrumbs.commands import command, fit_options, json_option, pairs, rename_option
 
 
 @click.group()
@@ -49,11 +49,12 @@ def task() -> None:
 @click.option("--license", default="", help="Under which licence it may be used.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Tensors to leave as in the base.")
 @click.option("--only", multiple=True, metavar="GLOB", help="The only tensors to pack.")
-@click.option("--missing", default="error", help="Tensors that FINETUNED lacks: error or base.")
-@click.option("--extra", default="error", help="Tensors that BASE lacks: error or ignore.")
+@fit_options("FINETUNED", "BASE")
+@rename_option
 @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of random transforms.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@click.option("--strict", is_flag=True, help="Make every warning an error; write nothing then.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @json_option
 def pack(base: str, finetuned: str, output: str, **options: Any) -> None:
@@ -71,6 +72,7 @@ def pack(base: str, finetuned: str, output: str, **options: Any) -> None:
     breadcrumbs task pack org/base org/ft --transform none -o t1.safetensors --author "A. Author"
     """
     from breadcrumbs import merging, show, sizes
+    from breadcrumbs.plan.judgement import judged
     from breadcrumbs.recipe import Model
     from breadcrumbs.tasks import packing
 
@@ -79,10 +81,12 @@ def pack(base: str, finetuned: str, output: str, **options: Any) -> None:
         (Model(finetuned, name=options["name"]),),
         options["transform"],
         pairs(options["params"]),
-        **{key: options[key] for key in ("exclude", "only", "missing", "extra", "seed")},
+        **{key: options[key] for key in ("exclude", "only", "missing", "extra", "rename", "seed")},
     )
     quiet = options["quiet"] or options["as_json"]
     with merging.opened(made) as plan:
+        plan = judged(plan, options["strict"])
+        show.warnings(plan.warnings if not quiet else ())
         with show.progress(plan, quiet=quiet, doing="packing") as progress:
             said = packing.of(
                 plan,
@@ -98,13 +102,19 @@ def pack(base: str, finetuned: str, output: str, **options: Any) -> None:
         whole = sum(tensor.nbytes for tensor in plan.models[0].tensors.values())
     nbytes = Path(output).stat().st_size
     if options["as_json"]:
-        click.echo(json.dumps({"output": output, "bytes": nbytes, **said.to_mapping()}, indent=2))
+        click.echo(
+            json.dumps(
+                {"output": output, "bytes": nbytes, **said.to_mapping(), "notes": list(plan.notes)},
+                indent=2,
+            )
+        )
     elif not options["quiet"]:
         click.echo(
             f"{output}: {said.kept:,} of {said.weights:,} weights ({said.density:.2%}),"
             f" {sizes.human(nbytes)}, {nbytes / whole:.3f} of the model's {sizes.human(whole)}"
             f"; values {said.encoding}{show.lost(said.error)}"
         )
+        show.note(plan.notes)
 
 
 @command()

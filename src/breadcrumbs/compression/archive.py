@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,8 @@ class Archive:
 
     path: where it is. method: ``tall``, ``emr`` or ``tsv``. tasks: their names. base: what it is
     for. parameters: of the method. hash: of the content. values, masks, lefts, rights, wholes: its
-    arrays, by tensor, or by task and tensor.
+    arrays, by tensor, or by task and tensor; those of a tensor stand for its tied copies too. tied:
+    by the name of a copy, that of the tensor.
     """
 
     path: str
@@ -54,6 +55,7 @@ class Archive:
     lefts: dict[tuple[int, str], Tensor] = field(default_factory=dict, repr=False)
     rights: dict[tuple[int, str], Tensor] = field(default_factory=dict, repr=False)
     wholes: dict[tuple[int, str], Tensor] = field(default_factory=dict, repr=False)
+    tied: Mapping[str, str] = field(default_factory=dict)
 
     def __enter__(self) -> Archive:
         return self
@@ -89,7 +91,8 @@ class Archive:
         self.verify([VOTES])
         if VOTES not in self.file.tensors:
             return {}
-        return dict(zip(self.values, self.file[VOTES].tolist(), strict=True))
+        names = [name for name in self.values if name not in self.tied]
+        return dict(zip(names, self.file[VOTES].tolist(), strict=True))
 
     def to_mapping(self) -> dict[str, Any]:
         """Return what it says of itself as plain data, with the shares of each kind of weights."""
@@ -134,7 +137,7 @@ class Archive:
         """Raise MismatchError, which names the base that is needed, unless ``base`` is that."""
         for name, shape, dtype in self._expected():
             mine = base.tensors.get(name)
-            fits = mine is not None and mine.shape == shape and mine.is_weight
+            fits = mine is not None and mine.shape == shape and mine.is_float
             if mine is None or not fits or (dtype and mine.dtype != dtype):
                 found = f"{mine.dtype} of shape {mine.shape}" if mine else "no such tensor"
                 raise MismatchError(
@@ -236,7 +239,27 @@ def of(file: Checkpoint) -> Archive:
         for tensor in held:
             _add(archive, tensor)
         _check(archive)
+        tied: Any = said.get("tied", {})
+        _need(isinstance(tied, dict))
+        archive = replace(archive, tied=tied)
+        _copy(archive)
     return archive
+
+
+def _copy(archive: Archive) -> None:
+    """Give tied copies the arrays of the tensors that they are one with."""
+    for name, other in archive.tied.items():
+        _need(isinstance(other, str) and other not in archive.tied)
+        found = False
+        if other in archive.values:
+            _need(name not in archive.values)
+            archive.values[name], found = archive.values[other], True
+        for arrays in (archive.masks, archive.lefts, archive.rights, archive.wholes):
+            for task in range(len(archive.tasks)):
+                if (task, other) in arrays:
+                    _need((task, name) not in arrays)
+                    arrays[task, name], found = arrays[task, other], True
+        _need(found)
 
 
 def _add(archive: Archive, tensor: Tensor) -> None:
@@ -275,7 +298,7 @@ def _check(archive: Archive) -> None:
     for (task, name), mask in masks.items():
         _need(name in values and mask.dtype == "U8")
         _need(mask.shape == (-(-values[name].size // 8),) and (task, name) not in archive.wholes)
-    _need(all(value.is_weight for value in values.values()))
+    _need(all(value.is_float for value in values.values()))
     votes = archive.file.tensors.get(VOTES)
     _need((votes is not None) == bool(values))
     if votes is not None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from breadcrumbs import card, checkpoint, merging
 from breadcrumbs.checkpoint import beside, composite
-from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint
+from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, items
 from breadcrumbs.checkpoint.writer import Entry, Writer
 from breadcrumbs.compression.archive import open_archive
 from breadcrumbs.compression.rebuilding import rebuilt
@@ -99,7 +99,9 @@ def extract(
         try:
             for number, tensor in enumerate(tensors):
                 for start in range(0, tensor.size, STEP):
-                    part = np.empty(min(STEP, tensor.size - start), DTYPES[tensor.dtype])
+                    part = np.empty(
+                        items(tensor.dtype, min(STEP, tensor.size - start)), DTYPES[tensor.dtype]
+                    )
                     tensor.read_into(start, part)
                     writer.write(number, start, part)
                     progress(part.nbytes)

@@ -18,7 +18,8 @@ class Report:
     """tasks: their names. trained, frozen: weights in tensors that some task changed, and others.
 
     bytes, base_bytes, model_bytes: of the archive, of the base's tensors, and of all models'.
-    votes: by tensor, how many of its changed weights are in 0, 1, ..., T masks.
+    votes: by tensor, how many of its changed weights are in 0, 1, ..., T masks. notes: what is
+    right, but should be known. warnings: of the models, a line each.
     """
 
     path: str
@@ -31,6 +32,8 @@ class Report:
     model_bytes: int
     votes: Mapping[str, Sequence[int]]
     seconds: float
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @staticmethod
     def of(
@@ -55,6 +58,8 @@ class Report:
             sum(tensor.nbytes for model in plan.models for tensor in model.tensors.values()),
             {t.name: votes[t.name].tolist() for t in plan.tensors if t.name in votes},
             seconds,
+            plan.notes,
+            plan.warnings,
         )
 
     @property
@@ -76,8 +81,10 @@ class Report:
                 "base": self.base_bytes,
                 "models": self.model_bytes,
             },
+            "warnings": list(self.warnings),
             "bits_as_the_paper_counts": self.bits,
             "shares": {layer: shares(votes) for layer, votes in by_layer(self.votes).items()},
             "votes": dict(self.votes),
             "seconds": self.seconds,
+            "notes": list(self.notes),
         }

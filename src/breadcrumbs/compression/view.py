@@ -13,7 +13,7 @@ from breadcrumbs.errors import printable
 
 def show(report: Report) -> None:
     """Print a report."""
-    from breadcrumbs.show import terminal
+    from breadcrumbs.show import note, terminal, warnings
 
     out = terminal()
     tasks = "1 task" if len(report.tasks) == 1 else f"{len(report.tasks)} tasks"
@@ -33,6 +33,8 @@ def show(report: Report) -> None:
         )
     if report.votes:
         out.print(table(report.votes))
+    note(report.notes)
+    warnings(report.warnings)
 
 
 def table(votes: Mapping[str, Sequence[int]]) -> Any:

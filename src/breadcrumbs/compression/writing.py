@@ -12,7 +12,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from blake3 import blake3
 from breadcrumbs import hashing, merging, sizes, work
 from breadcrumbs import plan as plans
 from breadcrumbs.aggregates import Entries, emr, tall
-from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
+from breadcrumbs.checkpoint import quantised
+from breadcrumbs.checkpoint.tensors import DTYPES, Tensor, items
 from breadcrumbs.checkpoint.writer import Entry, Writer
 from breadcrumbs.combining import Combining
 from breadcrumbs.compression.archive import (
@@ -42,6 +43,7 @@ from breadcrumbs.errors import OutputError, RecipeError, suggestion
 from breadcrumbs.kernels import plain
 from breadcrumbs.parameters import written
 from breadcrumbs.plan import Plan, TensorPlan
+from breadcrumbs.plan.judgement import judged
 from breadcrumbs.preparing import look
 from breadcrumbs.recipe import Recipe
 from breadcrumbs.schedule import Task, run_tasks
@@ -67,8 +69,10 @@ def compress(
     method: str = "tall",
     names: Sequence[str] | None = None,
     whole: str | Sequence[str] = (),
+    rename: str | Sequence[str] = (),
     threads: int | None = None,
     force: bool = False,
+    strict: bool = False,
     progress: Callable[[int], None] = lambda nbytes: None,
     **parameters: Any,
 ) -> Report:
@@ -82,17 +86,21 @@ def compress(
         method `tall_mask`.
     names: of the tasks, the last parts of the paths unless told. whole: globs of tensors that are
         stored as each model has them, such as heads; so are integers that a model changed, and
-        tensors that the base lacks. threads: how many work at once, all cores unless told; the file
-        does not depend on it. force: replace a file that exists. progress: called with numbers of
-        input bytes done.
+        tensors that the base lacks. rename: as for `breadcrumbs.merge`.
+    threads: how many work at once, all cores unless told; the file does not depend on it. force:
+        replace a file that exists. strict: whether warnings are errors, as for `breadcrumbs.merge`.
+        progress: called with numbers of input bytes done.
     """
     began = time.perf_counter()
-    recipe = _recipe(base, models, names, method, whole, parameters)
+    recipe = _recipe(base, models, names, method, whole, rename, parameters)
     output = Path(output)
     if output.suffix != ".safetensors":
         raise OutputError(f"{output}: an archive is one file. Give NAME.safetensors.")
     with merging.opened(recipe, [base, *models]) as plan:
         merging.check_not_input(plan, output)
+        for source in plan.sources:
+            quantised.refuse(source, "an archive")
+        plan = judged(replace(plan, warnings=()), strict)  # what the base lacks is stored
         compression = _Compression(plan, method, threads or sizes.available_cores(), progress)
         compression.write(output, force)
     size, seconds = output.stat().st_size, time.perf_counter() - began
@@ -101,7 +109,7 @@ def compress(
     )
 
 
-def _recipe(base, models, names, method, whole, parameters: Mapping[str, Any]) -> Recipe:
+def _recipe(base, models, names, method, whole, rename, parameters: Mapping[str, Any]) -> Recipe:
     if method not in METHODS:
         raise RecipeError(
             f"--method {method}: there is no such way to compress.{suggestion(method, METHODS)}"
@@ -122,6 +130,7 @@ def _recipe(base, models, names, method, whole, parameters: Mapping[str, Any]) -
         merge,
         parameters={**parameters, **fixed},
         exclude=merging.globs(whole),
+        rename=merging.globs(rename),
         extra="ignore",
     )
 
@@ -203,6 +212,8 @@ class _Compression:
     def _about(self, parameters: dict[str, Any]) -> str:
         base = self.plan.base
         name, _, revision = (base.repo or "").partition("@")
+        changed = {self.plan.tensors[i].name for i in self.changed}
+        tied = {t.name: t.tied for t in self.plan.tensors if t.tied in changed}
         return json.dumps(
             {
                 "version": VERSION,
@@ -215,6 +226,7 @@ class _Compression:
                     "hash": hashing.model_hash(base),
                 },
                 "program": f"breadcrumbs {__version__}",
+                **({"tied": tied} if tied else {}),
             }
         )
 
@@ -223,7 +235,7 @@ class _Compression:
         mine = [
             t
             for t, model in enumerate(tensor.models)
-            if model is not None and not plans.equal(tensor.base, model)
+            if model is not None and not tensor.tied and not plans.equal(tensor.base, model)
         ]
         with self._lock:
             if mine:
@@ -287,7 +299,9 @@ class _Compression:
     def _copy(self, tensor: Tensor, name: str) -> None:
         hasher = blake3()
         for start in range(0, tensor.size, work.CHUNK):
-            part = np.empty(min(work.CHUNK, tensor.size - start), DTYPES[tensor.dtype])
+            part = np.empty(
+                items(tensor.dtype, min(work.CHUNK, tensor.size - start)), DTYPES[tensor.dtype]
+            )
             tensor.read_into(start, part)
             self._put(name, start, part, hasher)
         self._digests[name] = hasher.digest()

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import fnmatch
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from breadcrumbs import plan_statistics
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
 from breadcrumbs.method import Method
-from breadcrumbs.plan.partners import copied, equal, partners
+from breadcrumbs.plan import others, ties
+from breadcrumbs.plan import target as targeted
+from breadcrumbs.plan.dtypes import check_same, output_dtype
+from breadcrumbs.plan.partners import Remarks, check_globs, copied, partners
 from breadcrumbs.plan.plan import Plan, TensorPlan
-from breadcrumbs.recipe import OUTPUT_DTYPES, Recipe
+from breadcrumbs.plan.ties import equal
+from breadcrumbs.recipe import Recipe
 from breadcrumbs.settings import Settings, check_granularity, placed
 from breadcrumbs.tasks import cuts
 
@@ -38,44 +42,128 @@ def make(
         raise MismatchError(f"{base.label}: holds no tensors. Give a checkpoint with weights.")
     _check_number(method, models)
     plan_statistics.check_number(method, len(models), len(statistics))
-    warnings = _same_models(recipe, base, models)
+    remarks = Remarks(_same_models(recipe, base, models))
+    base = ties.untied(recipe, base, models)
+    base, first = ties.found(recipe, base, models, remarks.warnings)
     _check_globs(recipe, base)
+    check_globs(recipe, models, base)
     settings = Settings(method, recipe)
     values = {name: settings.of(name) for name in base.tensors}
     check_granularity(method, values)
-    values = placed(method, recipe, base, values, warnings)
-    matched = [partners(recipe, base, model, warnings) for model in models]
-    targets = _targets(recipe, base, onto, warnings) if onto else {}
+    values = placed(method, recipe, base, values, remarks.warnings)
+    matched = [partners(recipe, base, model, first, remarks) for model in models]
+    targets = _targets(recipe, base, onto, first, remarks) if onto else {}
+    differing: list[tuple[Tensor, bool]] = []
     tensors = []
     for name, tensor in base.tensors.items():
-        why = copied(recipe, tensor)
         found = tuple(mine.get(name) for mine in matched)
-        if why in ("", "not a weight"):
+        made = TensorPlan(tensor, tensor.dtype, found, *values[name], copied(recipe, tensor))
+        made = replace(made, onto=targets.get(name), careful=_is_careful(recipe, name))
+        if name in first:
+            made = replace(made, copied=made.copied or "tied copy", tied=first[name])
+        elif others.is_mask(tensor):
+            made = replace(made, copied=made.copied or "buffer")
+        if made.copied in ("", "statistic", "not a weight", "marker"):
             _check_fit(base, models, tensor, found)
-        target = targets.get(name)
-        dtype = (target or tensor).dtype
-        if recipe.dtype and tensor.is_weight:
-            dtype = OUTPUT_DTYPES[recipe.dtype]
-        tensors.append(TensorPlan(tensor, dtype, found, *values[name], why, target))
-    plan = Plan(recipe, method, base, tuple(models), tuple(tensors), tuple(warnings), onto)
+        made = _settled(made, differing, onto)
+        tensors.append(replace(made, dtype=output_dtype(recipe, made.target)))
+    others.remark(differing, remarks)
+    for marker in others.markers(base, models, remarks):
+        own = settings.of(marker.name)
+        tensors.append(
+            TensorPlan(marker, marker.dtype, (None,) * len(models), *own, copied="marker")
+        )
+    if onto:
+        tensors = targeted.whole(recipe, settings, onto, tensors)
+    _remark_statistics(tensors, remarks)
+    check_same(recipe, onto or base, tensors)
+    plan = Plan(
+        recipe,
+        method,
+        base,
+        tuple(models),
+        tuple(tensors),
+        tuple(remarks.warnings),
+        tuple(remarks.notes),
+        onto,
+    )
     if recipe.only_changed:
         plan = _only_changed(plan)
+    _check_shared(plan)
     return plan_statistics.add(plan, statistics)
 
 
+def _settled(
+    made: TensorPlan, differing: list[tuple[Tensor, bool]], onto: Checkpoint | None
+) -> TensorPlan:
+    """Return the plan of a tensor with what it is instead of merged, where it is no weight.
+
+    differing: gets those that are not the same in all models, and whether the models' are taken.
+    """
+    if made.copied == "statistic":
+        return replace(made, mean=_weights(made))
+    if made.copied not in ("not a weight", "buffer") or onto is not None:
+        return made
+    instead, differs = others.chosen(made.base, made.models, made.own)
+    if differs:
+        differing.append((made.base, instead is not None))
+    return replace(made, onto=instead)
+
+
+def _is_careful(recipe: Recipe, name: str) -> bool:
+    allowed = recipe.allow_nonfinite
+    if isinstance(allowed, bool):
+        return allowed
+    return any(fnmatch.fnmatchcase(name, glob) for glob in allowed)
+
+
+def _weights(tensor: TensorPlan) -> tuple[float, ...]:
+    """Return what each model counts in a mean of statistics: its weight, 0 if that is negative."""
+    both = zip(tensor.models, tensor.own, strict=True)
+    return tuple(0.0 if model is None else max(0.0, own.weight) for model, own in both)
+
+
+def _remark_statistics(tensors: Sequence[TensorPlan], remarks: Remarks) -> None:
+    """Say that statistics are the models' mean."""
+    number = sum(any(tensor.mean) for tensor in tensors)
+    if number:
+        remarks.notes.append(
+            f"{number} statistics of batches ({listing([t.name for t in tensors if any(t.mean)])})"
+            " are the mean of the models'; measuring them again on data of the tasks helps"
+        )
+
+
+def _check_shared(plan: Plan) -> None:
+    """Raise MismatchError if no model has a tensor that is merged, so that nothing is added."""
+    changed = [t for t in plan.tensors if not t.copied or t.mean or (t.onto and plan.onto is None)]
+    shared = any(model is not None for tensor in changed for model in tensor.models)
+    if plan.models and changed and not shared:
+        raise MismatchError(
+            f"{plan.models[0].label}: no tensor of the models is one of {plan.base.label}, so the"
+            " result would be the base. Are they fine-tunings of it? `breadcrumbs inspect` lists"
+            " the names."
+        )
+
+
 def _targets(
-    recipe: Recipe, base: Checkpoint, onto: Checkpoint, warnings: list[str]
+    recipe: Recipe,
+    base: Checkpoint,
+    onto: Checkpoint,
+    first: Mapping[str, str],
+    remarks: Remarks,
 ) -> dict[str, Tensor]:
     """Return the tensors that steps are added to; MismatchError if they do not fit the base's."""
-    found = partners(recipe, base, onto, warnings)
-    lost = [name for name in base.tensors if name not in found]
+    # What it alone has stays.
+    found = partners(replace(recipe, extra="ignore"), base, onto, first, Remarks())
+    lost = [name for name in base.tensors if name not in found and name not in first]
     if lost:
         raise MismatchError(
             f"{onto.label}: lacks {len(lost)} tensors of {base.label}: {listing(lost)}, so nothing"
             " can be added to them."
         )
     for name, tensor in base.tensors.items():
-        _check_fit(base, [onto], tensor, [found[name]])
+        if name in found:
+            _check_fit(base, [onto], tensor, [found[name]])
     return found
 
 
@@ -83,6 +171,8 @@ def _check_globs(recipe: Recipe, base: Checkpoint) -> None:
     globs = [("exclude", glob) for glob in recipe.exclude]
     globs += [("only", glob) for glob in recipe.only]
     globs += [("overrides", override.tensors) for override in recipe.overrides]
+    if not isinstance(recipe.allow_nonfinite, bool):
+        globs += [("allow_nonfinite", glob) for glob in recipe.allow_nonfinite]
     for key, glob in globs:
         if not any(fnmatch.fnmatchcase(name, glob) for name in base.tensors):
             raise RecipeError(
@@ -101,7 +191,7 @@ def _check_number(method: Method, models: Sequence[Checkpoint]) -> None:
 
 def _identity(checkpoint: Checkpoint) -> tuple:
     """Return what two checkpoints have in common that are one."""
-    return checkpoint.files, checkpoint.layers
+    return checkpoint.files, checkpoint.layers, checkpoint.within
 
 
 def _same_models(recipe: Recipe, base: Checkpoint, models: Sequence[Checkpoint]) -> list[str]:
@@ -134,13 +224,25 @@ def _check_fit(
     for model, other in zip(models, found, strict=True):
         if other is None:
             continue
+        if other.shape != tensor.shape and other.shape == (0,):
+            raise MismatchError(
+                f"{model.label}: tensor {tensor.name!r} is empty (shape (0,)), {base.label} has"
+                f" {tensor.shape}: an incomplete save of training with ZeRO-3. Write the model"
+                " again, for example with zero_to_fp32.py, which lies beside such checkpoints."
+            )
+        if other.shape != tensor.shape and tensor.shape == (0,):
+            raise MismatchError(
+                f"{base.label}: tensor {tensor.name!r} is empty (shape (0,)), {model.label} has"
+                f" {other.shape}: an incomplete save of training with ZeRO-3. Write the model"
+                " again, for example with zero_to_fp32.py, which lies beside such checkpoints."
+            )
         if other.shape != tensor.shape:
             raise MismatchError(
                 f"{model.label}: tensor {tensor.name!r} has shape {other.shape}, {base.label} has"
                 f" {tensor.shape}. Merged tensors share the base's shape. Give"
                 f" `exclude: {tensor.name}` to keep the base's."
             )
-        if other.is_weight != tensor.is_weight:
+        if other.is_float != tensor.is_float:
             raise MismatchError(
                 f"{model.label}: tensor {tensor.name!r} holds {other.dtype}, {base.label} holds"
                 f" {tensor.dtype}. Only floating-point weights are merged. Give"
@@ -152,7 +254,8 @@ def _only_changed(plan: Plan) -> Plan:
     """Return the plan with tensors copied that are the base's in every model (bytes compared)."""
     tensors = []
     for tensor in plan.tensors:
-        if not tensor.copied and all(m is None or equal(tensor.base, m) for m in tensor.models):
+        models = [model for model in tensor.models if model is not None]
+        if not tensor.copied and all(equal(tensor.base, model) for model in models):
             tensor = replace(tensor, copied="unchanged")
         tensors.append(tensor)
     return replace(plan, tensors=tuple(tensors))

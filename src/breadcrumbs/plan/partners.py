@@ -1,100 +1,189 @@
-"""Which tensor of a model belongs to which of the base."""
+"""Which tensor of a model belongs to which of the base, and what is to be done where none does."""
 
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-import numpy as np
-
-from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
-from breadcrumbs.errors import MismatchError, listing, suggestion
+from breadcrumbs.checkpoint import kinds, renames
+from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
+from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
+from breadcrumbs.plan.ties import twin
 from breadcrumbs.recipe import Recipe
+
+#: Globs that an error advises at most.
+_ADVISED = 3
+
+
+@dataclass
+class Remarks:
+    """What there is to say of a plan. warnings: what may be wrong. notes: what is right, but should
+    be known."""
+
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def partners(
-    recipe: Recipe, base: Checkpoint, model: Checkpoint, warnings: list[str]
+    recipe: Recipe,
+    base: Checkpoint,
+    model: Checkpoint,
+    first: Mapping[str, str],
+    remarks: Remarks,
 ) -> dict[str, Tensor]:
-    """Return the model's tensors under the base's names, tied ones included."""
+    """Return the model's tensors under the base's names; of tied copies the one that it stores.
+
+    first: for each tied copy in the base, the name of its tensor.
+    """
     found = {name: tensor for name, tensor in model.tensors.items() if name in base.tensors}
-    extra = [name for name in model.tensors if name not in base.tensors]
-    extra = [name for name in extra if twin(model, name, found) is None]
-    if extra and recipe.extra == "error":
-        near = suggestion(extra[0], base.tensors)
-        raise MismatchError(
-            f"{model.label}: has {len(extra)} tensors that {base.label} lacks: {listing(extra)}."
-            f"{near} Is it a fine-tuning of this base? `extra: ignore` (--extra ignore) leaves"
-            " them out."
-        )
-    if extra:
-        warnings.append(f"{model.label}: left out what the base lacks: {listing(extra)}")
+    by_shape: dict[tuple[int, ...], list[str]] = {}
+    for name, tensor in found.items():
+        by_shape.setdefault(tensor.shape, []).append(name)
+    _check_extra(recipe, base, model, by_shape, remarks)
+    for name, other in first.items():
+        if name in found:
+            found.setdefault(other, found[name])
     missing = []
     for name, tensor in base.tensors.items():
-        if name in found or not tensor.is_weight or copied(recipe, tensor):
+        if name in found or name in first or not tensor.is_weight or copied(recipe, tensor):
             continue
-        tied = twin(base, name, found)
-        if tied is None:
-            missing.append(name)
-        else:
+        tied = base.untied.get(name) or twin(base, name, by_shape.get(tensor.shape, ()))
+        if tied in found:
             found[name] = found[tied]
-    if missing and recipe.missing == "error":
-        raise MismatchError(
-            f"{model.label}: lacks {len(missing)} tensors of {base.label}: {listing(missing)}."
-            " Is it a fine-tuning of this base? `missing: base` (--missing base) counts them as"
-            " unchanged; `exclude` copies them from the base."
-        )
-    if missing:
-        warnings.append(f"{model.label}: counted as unchanged what it lacks: {listing(missing)}")
+        else:
+            missing.append(name)
+    _check_missing(recipe, base, model, missing, remarks)
     return found
 
 
+def _check_extra(
+    recipe: Recipe,
+    base: Checkpoint,
+    model: Checkpoint,
+    by_shape: Mapping[tuple[int, ...], Sequence[str]],
+    remarks: Remarks,
+) -> None:
+    """Raise MismatchError for weights that the base lacks, unless they are tied or to be left."""
+    extra, others = [], []
+    for name, tensor in model.tensors.items():
+        if name in base.tensors:
+            continue
+        if tensor.kind == kinds.MARKER:
+            continue
+        if not tensor.is_weight:
+            others.append(name)
+        elif twin(model, name, by_shape.get(tensor.shape, ())) is None:
+            extra.append(name)
+    if others:
+        what = _kinds(model, others)
+        remarks.notes.append(
+            f"{model.label}: left out {what} that the base lacks: {listing(others)}"
+        )
+    wrong = refused(recipe.extra, "ignore", extra)
+    if wrong:
+        near = renames.suggestion(base, model) or suggestion(wrong[0], base.tensors)
+        raise MismatchError(
+            f"{model.label}: has {len(wrong)} tensors that {base.label} lacks: {listing(wrong)}."
+            f"{near} Is it a fine-tuning of this base? {_advice('--extra', wrong)} leaves them out"
+            " (`extra` in a recipe; --extra ignore: all)."
+        )
+    if extra:
+        remarks.warnings.append(f"{model.label}: left out what the base lacks: {listing(extra)}")
+
+
+def _check_missing(
+    recipe: Recipe, base: Checkpoint, model: Checkpoint, missing: list[str], remarks: Remarks
+) -> None:
+    wrong = refused(recipe.missing, "base", missing)
+    if wrong:
+        raise MismatchError(
+            f"{model.label}: lacks {len(wrong)} tensors of {base.label}: {listing(wrong)}."
+            f"{renames.suggestion(base, model)} Is it a fine-tuning of this base?"
+            f" {_advice('--missing', wrong)} counts them as"
+            " unchanged (`missing` in a recipe; --missing base: all); `exclude` copies them from"
+            " the base."
+        )
+    if missing:
+        remarks.warnings.append(
+            f"{model.label}: counted as unchanged what it lacks: {listing(missing)}"
+        )
+
+
+def refused(allowed: str | Sequence[str], word: str, names: Iterable[str]) -> list[str]:
+    """Return the names that what a recipe says of `missing` or `extra` does not allow.
+
+    word: what it says to allow all.
+    """
+    if allowed == word:
+        return []
+    globs = () if isinstance(allowed, str) else allowed
+    return [name for name in names if not any(fnmatch.fnmatchcase(name, g) for g in globs)]
+
+
+def check_globs(recipe: Recipe, models: Sequence[Checkpoint], base: Checkpoint) -> None:
+    """Raise RecipeError for a glob of `missing` or `extra` that matches no tensor."""
+    names = [name for model in models for name in model.tensors]
+    for key, word, allowed, among in (
+        ("missing", "base", recipe.missing, base.tensors),
+        ("extra", "ignore", recipe.extra, names),
+    ):
+        for glob in () if isinstance(allowed, str) else allowed:
+            if not any(fnmatch.fnmatchcase(name, glob) for name in among):
+                whose = base.label if key == "missing" else "the models"
+                raise RecipeError(
+                    f"recipe: {key}: {glob!r} matches no tensor of {whose}, and is none of error,"
+                    f" {word}.{suggestion(glob, among)} `breadcrumbs inspect` lists the names."
+                )
+
+
+def _advice(option: str, names: Sequence[str]) -> str:
+    """Return an option with globs of just these names, as it may be pasted."""
+    return " ".join(f'{option} "{glob}"' for glob in _globs(names))
+
+
+def _globs(names: Sequence[str]) -> list[str]:
+    """Return few globs that match the names: the names, their beginnings, or their ends."""
+    if len(names) <= _ADVISED:
+        return list(names)
+    ends = {name.rpartition(".")[2] for name in names}
+    if len(ends) <= _ADVISED and not ends & {"weight", "bias", "w", "b"}:
+        return sorted(f"*.{end}" if end not in names else end for end in ends)
+    starts = {name.partition(".")[0] for name in names}
+    if len(starts) <= _ADVISED:
+        return sorted(f"{start}.*" if start not in names else start for start in starts)
+    return ["GLOB"]
+
+
+def _kinds(model: Checkpoint, names: Iterable[str]) -> str:
+    """Return what some tensors that are no weights are, in words."""
+    found = sorted({model.tensors[name].kind for name in names})
+    return " and ".join(_PLURALS.get(kind, "tensors") for kind in found)
+
+
+_PLURALS = {
+    kinds.BUFFER: "buffers",
+    kinds.STATISTIC: "statistics",
+    kinds.COUNTER: "counters",
+    kinds.MARKER: "markers",
+    kinds.OTHER: "tensors that are no weights",
+}
+
+
 def copied(recipe: Recipe, tensor: Tensor) -> str:
-    """Return why a tensor is copied from the base; empty if it is merged."""
+    """Return why a tensor is copied; empty if it is merged."""
     if any(fnmatch.fnmatchcase(tensor.name, glob) for glob in recipe.exclude):
         return "excluded"
     if recipe.only and not any(fnmatch.fnmatchcase(tensor.name, glob) for glob in recipe.only):
         return "not among `only`"
-    return "" if tensor.is_weight else "not a weight"
+    return COPIED.get(tensor.kind, "")
 
 
-def twin(checkpoint: Checkpoint, name: str, among: dict[str, Tensor]) -> str | None:
-    """Return the name of a tied tensor: same shape, dtype and bytes, stored under another name.
-
-    Only matrices that are not constant count: norms and biases are often equal without being tied.
-    """
-    tensor = checkpoint.tensors[name]
-    if len(tensor.shape) < 2:
-        return None
-    candidates = (checkpoint.tensors.get(other) for other in among if other != name)
-    found = [other.name for other in candidates if other is not None and equal(tensor, other)]
-    if len(found) != 1 or not _varies(tensor):
-        return None
-    return found[0]
-
-
-def _varies(tensor: Tensor) -> bool:
-    """Return whether the entries differ, reading until the first that does."""
-    step = 1 << 18
-    first = None
-    for start in range(0, tensor.size, step):
-        part = np.empty(min(step, tensor.size - start), DTYPES[tensor.dtype])
-        tensor.read_into(start, part)
-        values = part.view(np.uint8).reshape(part.size, -1)
-        first = values[0].copy() if first is None else first
-        if (values != first).any():
-            return True
-    return False
-
-
-def equal(a: Tensor, b: Tensor) -> bool:
-    """Return whether two tensors hold the same bytes, reading until the first difference."""
-    if a.dtype != b.dtype or a.shape != b.shape:
-        return False
-    step = 1 << 20
-    for start in range(0, a.nbytes, step):
-        size = min(step, a.nbytes - start)
-        pair = np.empty((2, size), np.uint8)
-        a.source.read_into(start, memoryview(pair[0]))
-        b.source.read_into(start, memoryview(pair[1]))
-        if not np.array_equal(pair[0], pair[1]):
-            return False
-    return True
+#: Why tensors that are no weights are copied.
+COPIED = {
+    kinds.STATISTIC: "statistic",
+    kinds.COUNTER: "not a weight",
+    kinds.BUFFER: "buffer",
+    kinds.MARKER: "marker",
+    kinds.OTHER: "not a weight",
+}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from breadcrumbs.aggregates import Elementwise
-from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
+from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, bits
 from breadcrumbs.method import Method
 from breadcrumbs.parameters import AUTO, Values
-from breadcrumbs.recipe import Recipe
+from breadcrumbs.recipe import SAME, Recipe
 from breadcrumbs.settings import Own
 
 
@@ -20,8 +21,11 @@ class TensorPlan:
     models: the models' tensors, None for a model that lacks it. values: the method's parameters.
     own: for each model its weight and its parameters, which differ from `values` at most in the
     transform's. copied: why it is copied from the base; empty if it is merged. onto: what the step
-    is added to instead of the base. statistics: the models' arrays for it, where the method takes
-    any; turned: whether the inputs that they are about lie along axis 0.
+    is added to instead of the base, or what is copied. mean: the weights of the models in the mean
+    that a statistic is instead. tied: the name of the tensor that it is a copy of. careful: whether
+    a NaN or infinity counts as unchanged. statistics: the models' arrays for it, where the method
+    takes any; turned: whether the inputs that they are about lie along axis 0. written: what the
+    tensor is called in the output, if not as in the base.
     """
 
     base: Tensor
@@ -33,10 +37,19 @@ class TensorPlan:
     onto: Tensor | None = None
     statistics: tuple[Tensor | None, ...] = ()
     turned: bool = False
+    mean: tuple[float, ...] = ()
+    tied: str = ""
+    careful: bool = False
+    written: str = ""
 
     @property
     def name(self) -> str:
         return self.base.name
+
+    @property
+    def output(self) -> str:
+        """What the tensor is called in the output."""
+        return self.written or self.name
 
     @property
     def target(self) -> Tensor:
@@ -46,14 +59,16 @@ class TensorPlan:
     @property
     def bytes_read(self) -> int:
         """Bytes of the tensors that the result is made from, each counted once."""
-        others = () if self.copied else (*self.models, *self.statistics)
-        return self.base.nbytes + sum(other.nbytes for other in others if other)
+        if self.tied:
+            return 0
+        others = () if self.copied and not self.mean else (*self.models, *self.statistics)
+        return self.base.stored + sum(other.stored for other in others if other)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe that fits its checkpoints. tensors: in the base's order. warnings: for the user.
-
+    """A recipe that fits its checkpoints. tensors: in the base's order, then markers of the models.
+    warnings: what the user should look at. notes: what the user should know, and is right.
     onto: the model that the step is added to instead of the base. statistics: a file for each
     model, if the method takes any. alpha: what was found from the weights, after `automatic.fixed`.
     """
@@ -64,6 +79,7 @@ class Plan:
     models: tuple[Checkpoint, ...]
     tensors: tuple[TensorPlan, ...]
     warnings: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = field(default=())
     onto: Checkpoint | None = None
     statistics: tuple[Checkpoint, ...] = ()
     alpha: float | None = None
@@ -91,6 +107,11 @@ class Plan:
     @property
     def merged(self) -> list[TensorPlan]:
         return [tensor for tensor in self.tensors if not tensor.copied]
+
+    @property
+    def kinds(self) -> dict[str, int]:
+        """How many tensors there are of each kind, tied copies apart."""
+        return Counter("tied copy" if tensor.tied else tensor.base.kind for tensor in self.tensors)
 
     @property
     def automatic(self) -> list[TensorPlan]:
@@ -124,4 +145,8 @@ class Plan:
 
     @property
     def bytes_written(self) -> int:
-        return sum(tensor.base.size * DTYPES[tensor.dtype].itemsize for tensor in self.tensors)
+        again = self.recipe.dtype == SAME
+        return sum(
+            t.target.stored if again and t.target.layout else t.base.size * bits(t.dtype) // 8
+            for t in self.tensors
+        )

@@ -6,7 +6,7 @@ import functools
 import math
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,6 +18,8 @@ from breadcrumbs.checkpoint.tensors import Checkpoint, shown
 from breadcrumbs.engine import Engine
 from breadcrumbs.errors import MismatchError, RecipeError, StoreError
 from breadcrumbs.method import Method
+from breadcrumbs.plan import Plan
+from breadcrumbs.plan.judgement import judged
 from breadcrumbs.recipe import Model, Recipe
 from breadcrumbs.report import Report
 from breadcrumbs.store import files, licences
@@ -150,15 +152,21 @@ class Store:
         license: str = "",
         exclude: Any = (),
         only: Any = (),
-        missing: str = "error",
-        extra: str = "error",
+        missing: str | Sequence[str] = "error",
+        extra: str | Sequence[str] = "error",
+        rename: str | Sequence[str] = (),
         threads: int | None = None,
+        strict: bool = False,
+        warn: Callable[[Sequence[str]], None] = lambda warnings: None,
         progress: Callable[[int], None] = lambda nbytes: None,
+        note: Callable[[str], None] = lambda line: None,
     ) -> Revision:
         """Add a task: a task file, or a fine-tuning, which is packed first.
 
-        author, license, exclude, only, missing, extra: of a fine-tuning, as for `tasks.pack`. A
-        fine-tuning's licence is that of its model card unless given.
+        author, license, exclude, only, missing, extra, rename: of a fine-tuning, as for
+        `tasks.pack`. A fine-tuning's licence is that of its model card unless given. strict:
+        whether warnings are errors. warn: called with the warnings of a fine-tuning before it is
+        packed. note: called with lines on what is right, but should be known.
         """
         _check(name, weight)
         if any(entry.name == name for entry in self.entries()):
@@ -170,7 +178,7 @@ class Store:
             path = spare / "task.safetensors"
             with checkpoint.open(source) as opened:
                 if reader.is_task(opened):
-                    if author or license or exclude or only:
+                    if author or license or exclude or only or rename:
                         raise StoreError(
                             f"{opened.label}: is a task file, which says its author, licence and"
                             " tensors itself. Leave these options out."
@@ -186,11 +194,14 @@ class Store:
                         license=license or licences.of_folder(opened.folder),
                         threads=threads,
                         progress=progress,
+                        note=note,
+                        judge=lambda plan: _judge(plan, strict, warn),
                         recipe={
                             "exclude": merging.globs(exclude),
                             "only": merging.globs(only),
                             "missing": missing,
                             "extra": extra,
+                            "rename": merging.globs(rename),
                         },
                     )
             with TaskFile.open(path) as task:
@@ -236,13 +247,14 @@ class Store:
         shard_size: int = 5 * 10**9,
         force: bool = False,
         scratch: bool = False,
+        strict: bool = False,
         progress: Callable[[int], None] = lambda nbytes: None,
         **parameters: Any,
     ) -> Report:
         """Write the merged model of a revision, the latest unless told; return the report.
 
         method, parameters: others than the store's. scratch: from all task files, and not from the
-        running sum; the same bits.
+        running sum; the same bits. strict: whether warnings are errors.
         """
         number = self.ledger.latest() if at is None else at
         entries = self.entries(number)
@@ -255,11 +267,12 @@ class Store:
             self._sure = True  # what opens task files has compared the hash
             license = licences.of_folder(self.base.folder)
             return merging.to_files(
-                plan,
+                judged(plan, strict),
                 output,
                 threads=threads,
                 shard_size=shard_size,
                 force=force,
+                strict=strict,
                 progress=progress,
                 choice=licences.Parts(self.settings, number, entries, tasks, license),
                 kind=kind,
@@ -361,12 +374,23 @@ class Store:
         self._sure = True
 
     def _pack(
-        self, source: Checkpoint, name: str, path: Path, *, recipe: dict[str, Any], **options: Any
+        self,
+        source: Checkpoint,
+        name: str,
+        path: Path,
+        *,
+        recipe: dict[str, Any],
+        note: Callable[[str], None],
+        judge: Callable[[Plan], Plan],
+        **options: Any,
     ) -> About:
         transform, given = _packed_as(methods.get(self.settings.method), self.settings.parameters)
         models = (Model(source.label, name=name),)
         made = packing.recipe(self.settings.base, models, transform, given, **recipe)
-        return packing.of(merging.planned(made, [self.base, source]), path, **options)
+        plan = judge(merging.planned(made, [self.base, source]))
+        for line in plan.notes:
+            note(line)
+        return packing.of(plan, path, **options)
 
     def _check_task(self, task: TaskFile, label: str) -> None:
         if task.base.hash != self.settings.base_hash:
@@ -386,6 +410,13 @@ class Store:
             paths = [model.path for model in models]
             opened = [stack.enter_context(checkpoint.open(where)) for where in paths]
             merging.planned(Recipe(**given), [self.base, *opened])
+
+
+def _judge(plan: Plan, strict: bool, warn: Callable[[Sequence[str]], None]) -> Plan:
+    """Return the plan with its warnings, which are told."""
+    plan = judged(plan, strict)
+    warn(plan.warnings)
+    return plan
 
 
 def _settings(base: str, recipe: Recipe) -> Settings:

@@ -113,7 +113,8 @@ def _of_files(
         stack.callback(under.close)
     views = view.on_base(under, [file.source for file in files.values()])
     models = dict(zip(files, views, strict=True))
-    names = dict.fromkeys(name for file in files.values() for name in file.tensors)
+    held = {task: {*file.tensors, *file.about.tied} for task, file in files.items()}
+    names = dict.fromkeys(name for mine in held.values() for name in sorted(mine))
 
     def alike(first: str, second: str) -> bool:
         return all(equal(m.tensors[first], m.tensors[second]) for m in models.values())
@@ -122,7 +123,7 @@ def _of_files(
     places: list[Place] = []
     for name, weights in slots:
         found: dict[str, Tensor] = {
-            task: models[task].tensors[name] for task, file in files.items() if name in file.tensors
+            task: models[task].tensors[name] for task, mine in held.items() if name in mine
         }
         if weights.is_contiguous():
             places.append(scattered(weights, found))

@@ -10,6 +10,7 @@ from typing import Any
 
 from blake3 import blake3
 
+from breadcrumbs.checkpoint import kinds
 from breadcrumbs.checkpoint.safetensors import parse_json
 from breadcrumbs.checkpoint.tensors import DTYPES, WEIGHT_DTYPES, shown
 from breadcrumbs.errors import CheckpointError, suggestion
@@ -66,6 +67,11 @@ class TaskTensor:
         return size
 
     @property
+    def is_weight(self) -> bool:
+        """Whether it is trained, as `checkpoint.tensors.Tensor.is_weight`."""
+        return kinds.of(self.name, self.shape, self.dtype in WEIGHT_DTYPES) == kinds.WEIGHT
+
+    @property
     def blocks(self) -> int:
         """Number of its blocks."""
         return -(-self.size // BLOCK)
@@ -82,7 +88,8 @@ class About:
     transform, parameters, seed: what decided which entries are kept, as a recipe has it. weights:
     how many the base has. author, license: as given, or empty. tensors: by name. error: of an
     encoding that is not lossless, ``relative`` (the norm of what is lost of the kept task vector,
-    divided by its norm) and ``largest`` (of the differences of weights).
+    divided by its norm) and ``largest`` (of the differences of weights). tied: by the name of a
+    copy in the base, that of the tensor here that it is one with.
     """
 
     name: str
@@ -97,10 +104,12 @@ class About:
     license: str = ""
     made_by: str = ""
     error: Mapping[str, float] | None = None
+    tied: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def kept(self) -> int:
-        return sum(tensor.kept for tensor in self.tensors.values())
+        """How many weights are kept, other tensors not counted."""
+        return sum(tensor.kept for tensor in self.tensors.values() if tensor.is_weight)
 
     @property
     def density(self) -> float:
@@ -112,7 +121,8 @@ class About:
         tensors = {t.name: _mapping(t) for t in self.tensors.values()}
         base = {"name": self.base.name, "revision": self.base.revision, "hash": self.base.hash}
         mine = {key: getattr(self, key) for key in _KINDS if key not in ("base", "tensors")}
-        return {"version": VERSION, **mine, "base": base, "tensors": tensors}
+        tied = {"tied": dict(self.tied)} if self.tied else {}
+        return {"version": VERSION, **mine, "base": base, **tied, "tensors": tensors}
 
 
 def _mapping(tensor: TaskTensor) -> dict[str, Any]:
@@ -168,12 +178,15 @@ def parse(text: str, where: str) -> About:
             f" {VERSION}. Update Breadcrumbs, or pack the task again."
         )
     mine: dict[str, Any] = {key: value for key, value in data.items() if key != "version"}
-    _check_kinds(mine, _KINDS, where)
+    _check_kinds(mine, _KINDS | ({"tied": (dict,)} if "tied" in mine else {}), where)
     base = mine["base"]
     _check_kinds(base, {"name": (str,), "revision": (str, type(None)), "hash": (str,)}, where)
     if not _HASH.fullmatch(base["hash"]):
         raise CheckpointError(f"{where}: the hash of its base is {shown(base['hash'])}.")
     tensors = {name: _tensor(name, value, where) for name, value in mine["tensors"].items()}
+    for name, other in mine.get("tied", {}).items():
+        if name in tensors or not isinstance(other, str) or other not in tensors:
+            raise CheckpointError(f"{where}: says that {shown(name)} is a copy of {shown(other)}.")
     if mine["error"] is not None:
         _check_kinds(mine["error"], _OF_ERROR, where)
         for value in mine["error"].values():

@@ -86,12 +86,16 @@ def of(
             ) from None
 
 
+#: Why tensors are copied that a model may change all the same.
+_CHANGED = ("", "not a weight", "buffer", "statistic")
+
+
 def _changed(plan: Plan) -> list[tuple[TensorPlan, Tensor]]:
     """Return the tensors that the model changed, and those of it."""
     found = []
     for tensor in plan.tensors:
         (model,) = tensor.models
-        if model is None or tensor.copied not in ("", "not a weight"):
+        if model is None or tensor.copied not in _CHANGED:
             continue
         if not plans.equal(tensor.base, model):
             found.append((tensor, model))

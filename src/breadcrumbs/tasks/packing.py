@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,11 +16,13 @@ import numpy as np
 from breadcrumbs import analysis, hashing, kernels, merging, methods, parameters, sizes
 from breadcrumbs import plan as plans
 from breadcrumbs.ballot import Ballot
-from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
+from breadcrumbs.checkpoint import quantised
+from breadcrumbs.checkpoint.tensors import DTYPES, SUBBYTE, Checkpoint, Tensor
 from breadcrumbs.engine import Engine, one_blas_thread
 from breadcrumbs.errors import MismatchError, OutputError, RecipeError
 from breadcrumbs.kernels import plain
 from breadcrumbs.plan import Plan, TensorPlan
+from breadcrumbs.plan.judgement import judged
 from breadcrumbs.schedule import Task, run_tasks
 from breadcrumbs.sink import Nowhere, SegmentReport
 from breadcrumbs.tasks import encodings, factors, writing
@@ -48,11 +50,13 @@ def pack(
     license: str = "",
     exclude: str | list[str] | tuple[str, ...] = (),
     only: str | list[str] | tuple[str, ...] = (),
-    missing: str = "error",
-    extra: str = "error",
+    missing: str | Sequence[str] = "error",
+    extra: str | Sequence[str] = "error",
+    rename: str | Sequence[str] = (),
     seed: int = 0,
     threads: int | None = None,
     force: bool = False,
+    strict: bool = False,
     progress: Callable[[int], None] = lambda nbytes: None,
     **parameters: Any,
 ) -> About:
@@ -62,8 +66,9 @@ def pack(
     of the values, with its parameters after a colon: ``exact``, ``int8``, ``int4``, ``ternary``,
     ``tvq:bits=4``, ``tsv:rank=16``. name, base_name: of the task, and what the base is called where
     the file tells what it needs; the last parts of the paths unless given. author, license: to be
-    written as they are. exclude, only, missing, extra, seed, threads: as for `breadcrumbs.merge`.
-    force: replace a file. progress: called with numbers of input bytes done.
+    written as they are. exclude, only, missing, extra, rename, seed, threads: as for
+    `breadcrumbs.merge`. force: replace a file. strict: whether warnings are errors, as there.
+    progress: called with numbers of input bytes done.
     """
     made = recipe(
         merging.label(base, "base"),
@@ -74,11 +79,12 @@ def pack(
         only=merging.globs(only),
         missing=missing,
         extra=extra,
+        rename=merging.globs(rename),
         seed=seed,
     )
     with merging.opened(made, [base, finetuned]) as plan:
         return of(
-            plan,
+            judged(plan, strict) if strict else plan,
             output,
             encoding=encoding,
             base_name=base_name,
@@ -121,6 +127,8 @@ def of(
 ) -> About:
     """Pack the one model of a plan, which reads weights and writes a task file."""
     output, made = Path(output), encodings.asked(encoding)
+    for source in plan.sources:
+        quantised.refuse(source, "a task file")
     writing.check_output(output, force)
     merging.check_not_input(plan, output)
     if made.rank and plan.method.name.partition("+")[0] != "none":
@@ -130,7 +138,7 @@ def of(
     threads = sizes.threads(plan, threads, None)
     found = _factors(plan, made, threads) if made.rank else {}
     tensors = (
-        replace(tensor, copied=_PRODUCT) if i in found else _with_counters(tensor)
+        replace(tensor, copied=_PRODUCT) if i in found else _with_others(tensor)
         for i, tensor in enumerate(plan.tensors)
     )
     plan = replace(plan, tensors=tuple(tensors))
@@ -147,14 +155,20 @@ def of(
         ) from None
 
 
-def _with_counters(tensor: TensorPlan) -> TensorPlan:
+def _with_others(tensor: TensorPlan) -> TensorPlan:
     """Return the plan of a tensor; what is no weight but changed is packed whole."""
     (model,) = tensor.models
-    if tensor.copied != "not a weight" or model is None or plans.equal(tensor.base, model):
+    if tensor.copied not in _OTHERS or model is None or plans.equal(tensor.base, model):
         return tensor
+    if model.dtype in SUBBYTE:
+        raise MismatchError(
+            f"tensor {tensor.name!r} of {model.dtype} is not the base's, and entries of less than a"
+            f" byte cannot be packed. Give --exclude {tensor.name!r} to leave it out."
+        )
     return replace(tensor, copied=_WHOLE)
 
 
+_OTHERS = ("not a weight", "buffer", "statistic")
 _WHOLE = "not a weight, but changed"
 _PRODUCT = "packed as a product"
 
@@ -387,6 +401,7 @@ def _write(engine: _Packing, output: Path, base: BaseReference, author: str, lic
         license,
         MADE_BY,
         None if engine.encoding.lossless else writing.error(losses),
+        tied={t.name: t.tied for t in plan.tensors if t.tied in tensors},
     )
     writing.write(output, said, tables, parts)
     return said
@@ -396,7 +411,7 @@ MADE_BY = f"breadcrumbs {__version__}"
 
 
 def weights(base: Checkpoint) -> int:
-    """Return how many weights a base has."""
+    """Return how many weights a base has, copies of tied ones too."""
     return sum(tensor.size for tensor in base.tensors.values() if tensor.is_weight)
 
 

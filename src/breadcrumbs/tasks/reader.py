@@ -274,7 +274,7 @@ def _table(source: Checkpoint, tensor: TaskTensor, where: str) -> tuple[bytes, l
 
 def common_dtype(base: Tensor, tensor: TaskTensor) -> str:
     """Return the dtype that holds the weights of both exactly; a name of the format."""
-    if tensor.dtype == base.dtype or not base.is_weight:
+    if tensor.dtype == base.dtype or not base.is_float:
         return tensor.dtype
     wide = {"F64": 3, "F32": 2, "F16": 1, "BF16": 1, "F8_E4M3": 0, "F8_E5M2": 0}
     first, second = sorted((base.dtype, tensor.dtype), key=lambda name: -wide[name])

@@ -12,7 +12,7 @@ import numpy as np
 
 from breadcrumbs import checkpoint, merging, sizes
 from breadcrumbs.checkpoint import beside, composite
-from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
+from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, items
 from breadcrumbs.checkpoint.writer import Entry, Writer
 from breadcrumbs.errors import OutputError, RecipeError
 from breadcrumbs.schedule import Task, run_tasks
@@ -111,7 +111,7 @@ def _write(
     )
 
     def copy(number: int, tensor: Tensor, start: int, stop: int) -> list[Task]:
-        values = np.empty(stop - start, DTYPES[tensor.dtype])
+        values = np.empty(items(tensor.dtype, stop - start), DTYPES[tensor.dtype])
         tensor.read_into(start, values)
         writer.write(number, start, values)
         progress(values.nbytes)

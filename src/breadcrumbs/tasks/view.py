@@ -158,15 +158,18 @@ def on_base(base: Checkpoint, models: Sequence[Checkpoint]) -> list[Checkpoint]:
 def _view(base: Checkpoint, model: Checkpoint, task: TaskFile) -> Checkpoint:
     tensors = {}
     for name, tensor in base.tensors.items():
-        if name in task.tensors:
-            dtype = reader.common_dtype(tensor, task.tensors[name])
-            tensor = Tensor(name, dtype, tensor.shape, KeptBytes(tensor, task, dtype))
+        mine = task.about.tied.get(name, name)
+        if mine in task.tensors:
+            under = base.tensors[mine]
+            dtype = reader.common_dtype(under, task.tensors[mine])
+            tensor = Tensor(name, dtype, tensor.shape, KeptBytes(under, task, dtype))
         tensors[name] = tensor
     return replace(model, tensors=tensors, task=task)
 
 
 def _check_tensors(base: Checkpoint, task: TaskFile) -> None:
-    for name, tensor in task.tensors.items():
+    wanted = {**task.tensors, **{n: task.tensors[of] for n, of in task.about.tied.items()}}
+    for name, tensor in wanted.items():
         mine = base.tensors.get(name)
         if mine is None:
             raise _wrong(base, task, f"there is no tensor {shown(name)}")

@@ -1,0 +1,71 @@
+"""What a tensor is, from its name, dtype and shape: not all that is floating point is a weight.
+
+    weight      trained, and merged
+    statistic   measured on data and no weight: batch normalisation's running mean and variance
+    counter     how many batches such a statistic has seen
+    buffer      computed from the config by whoever loads the model: positions, rotary frequencies,
+                causal masks, noise schedules
+    marker      without entries: what matters is that it is there
+    other       integers, booleans, complex numbers and codes
+
+The names are those that PyTorch, Keras, Flax, transformers, timm, fairseq, OpenAI's CLIP and the
+latent diffusion programs give to what they register as buffers.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+
+WEIGHT, STATISTIC, COUNTER = "weight", "statistic", "counter"
+BUFFER, MARKER, OTHER = "buffer", "marker", "other"
+
+_STATISTIC = re.compile(
+    r"(^|[./])((running|moving)_(mean|var|variance|std)|running_mean_std[./](mean|var)"
+    r"|batch_stats[./](.*[./])?(mean|var))$"
+)
+_COUNTER = re.compile(r"(^|[./])(num_batches_tracked|running_mean_std[./]count)$")
+_BUFFER = re.compile(
+    r"(^|[./])("
+    r"position_ids|token_type_ids|rel_pos_ids|relative_position_index|relative_coords_table"
+    r"|(original_)?inv_freq|freqs_cis|(cos|sin)_cache(d)?|rope_cache|rotary(_pos)?_emb[./](cos|sin|freqs)"
+    r"|masked_bias|(attn|attention|causal|padding|key_padding|window|sliding)_?mask|alibi(_slopes|_bias)?"
+    r"|embed_positions[./]_float_tensor|mel_filters|pixel_(mean|std)|anchor_grid"
+    r"|(sqrt_(one_minus_)?|log_one_minus_|sqrt_recip(m1)?_)?alphas_cumprod(_prev)?"
+    r"|posterior_(variance|log_variance_clipped|mean_coef[12])"
+    r")$|^(\w+\.)?betas$"
+)
+#: GPT-2's causal mask, which is called like a bias and has four dimensions.
+_MASK_NAMED_BIAS = re.compile(r"(^|[./])(attn|attention|self_attn|self_attention)[./]bias$")
+#: How tensors are called that are trained.
+_TRAINED = re.compile(r"(^|[./_])(weight|bias|kernel|scale|gamma|beta|embedding|w|b)$")
+
+
+def of(name: str, shape: tuple[int, ...], floating: bool) -> str:
+    """Return what a tensor is. floating: whether its dtype is one of weights."""
+    if 0 in shape:
+        return MARKER
+    told = _by_name(name)
+    if told == STATISTIC and not floating:
+        return OTHER
+    if told:
+        return told
+    square = len(shape) == 4 and shape[:2] == (1, 1) and shape[2] == shape[3] > 1
+    if square and _MASK_NAMED_BIAS.search(name):
+        return BUFFER
+    return WEIGHT if floating else OTHER
+
+
+@functools.lru_cache(maxsize=1 << 17)
+def _by_name(name: str) -> str:
+    """Return what a name alone tells; empty if nothing."""
+    if _COUNTER.search(name):
+        return COUNTER
+    if _STATISTIC.search(name):
+        return STATISTIC
+    return BUFFER if _BUFFER.search(name) else ""
+
+
+def may_be_mask(name: str, shape: tuple[int, ...]) -> bool:
+    """Return whether a tensor that is no buffer by its name may be a mask: square, not trained."""
+    return len(shape) > 1 and shape[-1] == shape[-2] > 1 and not _TRAINED.search(name)

@@ -1,0 +1,78 @@
+"""Small files beside the weights, read with limits: broken or hostile ones say nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from breadcrumbs.checkpoint.tensors import Checkpoint
+from breadcrumbs.plan.plan import Plan
+
+#: Bytes of a config at most: one of 1,000 labels has 60,000.
+CONFIG = 4 << 20
+_STEP = 1 << 20
+#: Objects and lists in each other at most, in a config.
+_DEPTH = 20
+
+
+def others(plan: Plan) -> Iterator[tuple[Checkpoint, Path]]:
+    """Yield the sources in folders other than the base's, each once, with the folder."""
+    seen = {os.path.realpath(folder) for folder in (folder_of(plan.base),) if folder}
+    for source in plan.origins:
+        if source.folder is None or source.task is not None:
+            continue
+        real = os.path.realpath(source.folder)
+        if real not in seen:
+            seen.add(real)
+            yield source, source.folder
+
+
+def folder_of(source: Checkpoint) -> Path | None:
+    """Return the folder of a source; of a stack, that of its first part."""
+    return source.folder or (source.parts[0].folder if source.parts else None)
+
+
+def size(path: Path) -> int:
+    """Return the bytes of a regular file; -1 if there is none."""
+    try:
+        return path.stat().st_size if path.is_file() else -1
+    except (OSError, ValueError):
+        return -1
+
+
+def parsed(path: Path, most: int = CONFIG) -> Any:
+    """Return what a JSON file says; None if there is none, or it is too large or no JSON."""
+    if not 0 <= size(path) <= most:
+        return None
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def mapping(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; an empty one where `parsed` finds none, or a deep one."""
+    found = parsed(path)
+    return found if isinstance(found, dict) and _is_shallow(found, _DEPTH) else {}
+
+
+def _is_shallow(value: Any, left: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return left > 0 and all(_is_shallow(one, left - 1) for one in inner)
+
+
+def same(a: Path, b: Path) -> bool:
+    """Return whether two files hold the same bytes, reading until the first difference."""
+    if size(a) != size(b):
+        return False
+    try:
+        with open(a, "rb") as first, open(b, "rb") as second:
+            while part := first.read(_STEP):
+                if part != second.read(_STEP):
+                    return False
+    except OSError:
+        return False
+    return True

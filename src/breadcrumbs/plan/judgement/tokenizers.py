@@ -1,0 +1,177 @@
+"""Tokenizers that differ: the output has one, and the weights of all were trained with their own.
+
+Compared are the ids of tokens (`tokenizer.json`, else `vocab.json` or `vocab.txt` with
+`added_tokens.json`), merges, the bytes of other vocabularies, and which token ends a text. Normal
+forms, chat templates and the padding token change no row of the embeddings.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from breadcrumbs.checkpoint.tensors import shown
+from breadcrumbs.plan.judgement import beside
+from breadcrumbs.plan.plan import Plan
+
+#: Bytes of a vocabulary that is looked into: the largest known (Gemma 3) has 33 million.
+LARGEST = 64 << 20
+_SHOWN = 5
+_TOKENIZER = "tokenizer.json"
+_VOCABULARIES = ("vocab.json", "vocab.txt")
+_MERGES = "merges.txt"
+#: Vocabularies that are compared byte by byte, by their endings.
+_BINARY = (".model", ".spm", ".tiktoken", ".codes", ".bpe")
+_ENDS = ("eos_token", "bos_token")
+#: The ids of tokens, and the merges if there are any.
+Said = tuple[dict[str, Any], list[Any] | None]
+
+
+def warnings(plan: Plan) -> list[str]:
+    """Return a line for each model whose tokenizer is not that which the merged model gets."""
+    labels = {source.label: source for source in plan.origins}
+    target = labels.get(plan.recipe.tokenizer or "", plan.target)
+    folder = beside.folder_of(target)
+    if folder is None:
+        return []
+    found, read = [], functools.cache(_said)  # of the base once
+    for source, path in beside.others(plan):
+        what = [] if path == folder else list(differences(folder, path, read))
+        if what:
+            advice = (
+                f"Give --tokenizer {source.label} if its texts are what the merged model is for"
+                if plan.recipe.tokenizer is None
+                else "Merge models of one tokenizer"
+            )
+            found.append(
+                f"{source.label}: its tokenizer is not that of {target.label}, which the merged"
+                f" model gets: {'; '.join(what)}. {advice}"
+            )
+    return found
+
+
+def differences(base: Path, model: Path, read: Callable[[Path], Said]) -> Iterator[str]:
+    """Yield in words what differs between the tokenizers in two folders, as far as both have it.
+
+    read: the path of a tokenizer.json -> what it says.
+    """
+    mine, its = base / _TOKENIZER, model / _TOKENIZER
+    both = beside.size(mine) >= 0 and beside.size(its) >= 0
+    if both and not beside.same(mine, its):
+        yield from _of_tokens(read(mine), read(its))
+    elif not both:
+        yield from _of_files(base, model)
+    if beside.size(its) >= 0 or beside.size(model / "tokenizer_config.json") >= 0:
+        yield from _of_ends(base, model)
+
+
+def _of_files(base: Path, model: Path) -> Iterator[str]:
+    """Yield what differs between vocabularies in files of their own."""
+    for name in _VOCABULARIES:
+        mine, its = base / name, model / name
+        if beside.size(mine) >= 0 and beside.size(its) >= 0:
+            more = [folder / "added_tokens.json" for folder in (base, model)]
+            if not beside.same(mine, its) or not beside.same(*more):
+                yield from _of_tokens((_vocabulary(mine), None), (_vocabulary(its), None))
+    names = [_MERGES, *sorted(_binary(base) & _binary(model))]
+    for name in names:
+        sizes = beside.size(base / name), beside.size(model / name)
+        if min(sizes) >= 0 and not beside.same(base / name, model / name):
+            yield f"{name} differs"
+
+
+def _binary(folder: Path) -> set[str]:
+    try:
+        return {path.name for path in folder.iterdir() if path.suffix in _BINARY and path.is_file()}
+    except OSError:
+        return set()
+
+
+def _of_tokens(mine: Said, its: Said) -> Iterator[str]:
+    """Yield which tokens have other ids."""
+    a, b = mine[0], its[0]
+    if not a or not b:
+        return
+    groups = (
+        ("tokens that only it has", [token for token in b if token not in a]),
+        ("tokens that it lacks", [token for token in a if token not in b]),
+        ("tokens with other ids", [token for token in b if token in a and a[token] != b[token]]),
+    )
+    for what, tokens in groups:
+        if tokens:
+            more = f" and {len(tokens) - _SHOWN} more" if len(tokens) > _SHOWN else ""
+            yield f"{what}: {', '.join(map(shown, tokens[:_SHOWN]))}{more}"
+    if mine[1] is not None and its[1] is not None and mine[1] != its[1]:
+        yield f"other merges ({len(its[1])}, not {len(mine[1])})"
+
+
+def _said(path: Path) -> Said:
+    """Return the ids of a tokenizer.json by token, and its merges, None if there are none."""
+    data = beside.parsed(path, LARGEST)
+    model = data.get("model") if isinstance(data, dict) else None
+    if not isinstance(data, dict) or not isinstance(model, dict):
+        return {}, None
+    vocabulary = model.get("vocab")
+    if isinstance(vocabulary, list):  # Unigram: pairs of a token and its score
+        ids = {row[0]: i for i, row in enumerate(vocabulary) if _is_token(row)}
+    else:
+        ids = _ids(vocabulary)
+    added = data.get("added_tokens")
+    for row in added if isinstance(added, list) else ():
+        if isinstance(row, dict) and isinstance(row.get("content"), str):
+            ids[row["content"]] = row.get("id", -1)
+    merges = model.get("merges")
+    if not isinstance(merges, list):
+        return ids, None
+    return ids, [" ".join(map(str, m)) if isinstance(m, list) else m for m in merges]
+
+
+def _is_token(row: Any) -> bool:
+    return isinstance(row, list) and bool(row) and isinstance(row[0], str)
+
+
+def _ids(found: Any) -> dict[str, Any]:
+    return dict(found) if isinstance(found, dict) else {}
+
+
+def _vocabulary(path: Path) -> dict[str, Any]:
+    """Return the ids in a vocab.json or the lines of a vocab.txt, with added_tokens.json."""
+    ids: dict[str, Any] = {}
+    if path.suffix == ".json":
+        ids = _ids(beside.parsed(path, LARGEST))
+    elif 0 <= beside.size(path) <= LARGEST:
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            text = ""
+        ids = {line: i for i, line in enumerate(text.splitlines())}
+    return ids | _ids(beside.parsed(path.parent / "added_tokens.json", LARGEST))
+
+
+def _of_ends(base: Path, model: Path) -> Iterator[str]:
+    """Yield which token begins or ends a text, where both say it and differently."""
+    mine, its = _ends(base), _ends(model)
+    for key in dict.fromkeys((*mine, *its)):
+        a, b = mine.get(key), its.get(key)
+        if a is not None and b is not None and a != b:
+            yield f"{key} is {shown(b)}, not {shown(a)}"
+
+
+def _ends(folder: Path) -> dict[str, Any]:
+    """Return the tokens of `_ENDS` of a folder, and the ids at which generation stops."""
+    found: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        said: Mapping[str, Any] = beside.mapping(folder / name)
+        for key in _ENDS:
+            token = said.get(key)
+            token = token.get("content") if isinstance(token, dict) else token
+            if isinstance(token, str):
+                found[key] = token
+    for name in ("config.json", "generation_config.json"):
+        stops = beside.mapping(folder / name).get("eos_token_id")
+        if stops is not None:
+            ids = stops if isinstance(stops, list) else [stops]
+            found["eos_token_id"] = sorted(i for i in ids if isinstance(i, int))
+    return found
