@@ -172,9 +172,10 @@ REFUSED: list[tuple[str, str]] = [
     (TIES.replace("ft2", "ft1"), "line 6: ft1 stands twice"),
     (TIES.replace("ft2", "ft2+lora"), "line 6: .*there is no adapter .*lora"),
     (TIES + "dtype: int64", "line 8: dtype 'int64' is not possible"),
-    (TIES + "tokenizer_source: union", "line 8: tokenizer_source: union builds"),
     (TIES + "tokenizer_source: ft3", "line 8: .*ft3 is none of the models"),
-    (TIES + "tokenizer:\n  source: base", "line 8: a tokenizer section"),
+    (TIES + "tokenizer:\n  source: ft3", "line 9: .*ft3 is none of the models"),
+    (TIES + "tokenizer:\n  source: base\n  tokens: {}", "line 8: a tokenizer section"),
+    (TIES + "tokenizer: base", "line 8: a tokenizer section"),
     (TIES + "dtype: float32\ndtype: float32", "line 9: the key 'dtype' stands twice"),
     (TIES + "parameters: [", "line [89]: not YAML"),
     ("merge_method: linear\nmodels: {model: ft1}", "line 2: models is no list"),
@@ -286,8 +287,20 @@ def test_the_tokenizer_of_a_model_is_copied(tmp_path):
     assert recipe.load(out / "breadcrumbs.yaml").tokenizer == str(tmp_path / "ft1")
 
 
+@pytest.mark.parametrize("given", ["tokenizer_source: union", "tokenizer: {source: union}"])
+@pytest.mark.parametrize("start", [TIES, TIES.replace("base_model: base\n", "")])
+def test_the_union_of_equal_vocabularies_is_each_of_them(tmp_path, given, start):
+    models.save(tmp_path)
+    if "base_model" not in start:
+        start = start.replace("ties", "linear")
+    found = converted(tmp_path, start + given).recipe
+    wanted = str(tmp_path / ("base" if "base_model" in start else "ft1"))
+    assert (found.tokenizer or found.base) == wanted
+
+
+@pytest.mark.parametrize("kind", ["union", "base"])
 @pytest.mark.parametrize("change", ["number", "added", "missing"])
-def test_other_vocabularies_are_refused(tmp_path, change):
+def test_other_vocabularies_are_refused(tmp_path, change, kind):
     models.save(tmp_path)
     path = tmp_path / "ft1" / "tokenizer.json"
     data = json.loads(path.read_text())
@@ -299,7 +312,7 @@ def test_other_vocabularies_are_refused(tmp_path, change):
         path.unlink()
     expected = "no tokenizer to compare" if change == "missing" else "has other tokens than"
     with pytest.raises(RecipeError, match=f"line 8: .*{expected}"):
-        converted(tmp_path, TIES + "tokenizer_source: base")
+        converted(tmp_path, TIES + f"tokenizer_source: {kind}")
 
 
 def test_a_recipe_names_a_tokenizer_among_its_models():

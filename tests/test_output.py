@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from breadcrumbs import card, checkpoint, engine, merging, plan, recipe, sizes
+from breadcrumbs.checkpoint import beside
 from breadcrumbs.checkpoint.writer import Entry, header, shards
 from breadcrumbs.errors import CheckpointError, OutputError
 from breadcrumbs.inspection import inspect
@@ -212,19 +213,30 @@ def in_subfolders(output: Path) -> dict[str, bytes]:
     return {path.relative_to(output).as_posix(): path.read_bytes() for path in paths}
 
 
-def test_modules_are_copied_as_they_are(models: list[Path], tmp_path: Path) -> None:
+def test_modules_are_merged_like_the_rest(models: list[Path], tmp_path: Path) -> None:
     expected = add_modules(models[0], "3_Normalize", "4_Missing")
-    add_modules(models[1])
-    merge(models, tmp_path / "out", {"dtype": "float16"})
-    assert in_subfolders(tmp_path / "out") == expected
+    dense = "2_Dense/model.safetensors"
+    for number, model in enumerate(models[1:], 1):
+        add_modules(model)
+        save_file({"linear.weight": np.full((2, 3), 1.0 + number, np.float32)}, model / dense)
+    merge(models, tmp_path / "out", {"method": "average", "dtype": "float16"})
+    found = in_subfolders(tmp_path / "out")
+    assert found.keys() == expected.keys()
+    assert found["1_Pooling/config.json"] == expected["1_Pooling/config.json"]
+    said = json.loads(found["2_Dense/config.json"])
+    assert said == {"torch_dtype": "float16", "n": "2_Dense"}
+    merged = load_file(tmp_path / "out" / dense)["linear.weight"]
+    assert merged.dtype == np.float16
+    assert (merged == 1 + sum(range(1, len(models))) / (len(models) - 1)).all()
     folders = {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()}
     assert folders == {"1_Pooling", "2_Dense", "3_Normalize"}
     text = (tmp_path / "out" / "README.md").read_text()
     assert front_matter(text)["library_name"] == "sentence-transformers"
-    merge([tmp_path / "out", models[1]], tmp_path / "again", {"dtype": "float16"})
-    assert in_subfolders(tmp_path / "again") == expected, "a merged model is a base like any other"
-    merge(models, tmp_path / "out.safetensors")
-    assert (tmp_path / "out.safetensors").is_file()
+    assert text.count(dense.replace("_", "_")) == len(models), "every file and its hash"
+    merge([tmp_path / "out", models[1]], tmp_path / "again", {"method": "average"})
+    assert (load_file(tmp_path / "again" / dense)["linear.weight"] == 2).all()
+    with pytest.raises(OutputError, match=r"out\.safetensors: is one file, and .* '2_Dense'"):
+        merge(models, tmp_path / "out.safetensors")
 
 
 def test_modules_never_take_the_place_of_what_is_written(
@@ -245,7 +257,17 @@ def test_modules_never_take_the_place_of_what_is_written(
     assert load(tmp_path / "out").keys() == SHAPES.keys()
 
 
-@pytest.mark.parametrize("text", [b"{}", b"[1, {}]", b'[{"path": "../ft1"}]'])
+@pytest.mark.parametrize("text", [b"", b"\xff", b"[" * 100_000, b'[{"path": "../ft1"}]'])
+def test_modules_that_cannot_be_found_are_an_error(
+    models: list[Path], tmp_path: Path, text: bytes
+) -> None:
+    (models[0] / "modules.json").write_bytes(text)
+    with pytest.raises(CheckpointError, match=r"base.modules\.json: "):
+        merge(models, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "ft1", "ft2"]
+
+
+@pytest.mark.parametrize("text", [b"{}", b"[1, {}]"])
 def test_odd_modules_do_no_harm(models: list[Path], tmp_path: Path, text: bytes) -> None:
     (models[0] / "modules.json").write_bytes(text)
     merge(models, tmp_path / "out")
@@ -254,35 +276,30 @@ def test_odd_modules_do_no_harm(models: list[Path], tmp_path: Path, text: bytes)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "ft1", "ft2", "out"]
 
 
-@pytest.mark.parametrize("text", [b"", b"\xff", b'[{"path": "2_Dense"}', b"[" * 100_000])
-def test_modules_that_cannot_be_read_stop_the_merge_before_it_begins(
-    models: list[Path], tmp_path: Path, text: bytes
-) -> None:
-    (models[0] / "modules.json").write_bytes(text)
-    with pytest.raises(CheckpointError, match=r"modules\.json: cannot be read \(it is not JSON\)"):
-        merge(models, tmp_path / "out")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "ft1", "ft2"]
-
-
 def test_modules_half_copied_are_copied_again(
     models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = add_modules(models[0])
-    copy = card._copy
+    for model in models:
+        expected = add_modules(model)
+    copy = beside._copy
 
     def full(source: Path, target: Path) -> None:
-        if target.parent.name == "2_Dense" and target.suffix == ".safetensors":
+        if target.parent.name == "2_Dense":
             target.write_bytes(b"half")
             raise OSError(28, "No space left on device")
         copy(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(card, "_copy", full)
+        patch.setattr(beside, "_copy", full)
         with pytest.raises(OutputError, match="--resume"):
             merge(models, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     merge(models, tmp_path / "out", resume=True)
-    assert in_subfolders(tmp_path / "out") == expected
+    found = in_subfolders(tmp_path / "out")
+    assert {**found, "2_Dense/model.safetensors": b""} == {
+        **expected,
+        "2_Dense/model.safetensors": b"",
+    }
 
 
 def test_merging_a_merged_model(models: list[Path], tmp_path: Path) -> None:

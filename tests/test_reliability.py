@@ -273,7 +273,8 @@ print(at, "operations")
 @pytest.mark.parametrize("scenario", ["folder", "file", "replace"])
 def test_killed_at_every_file_operation(small: list[Path], tmp_path: Path, scenario: str) -> None:
     out = tmp_path / "o" / ("out.safetensors" if scenario == "file" else "out")
-    add_modules(small[0], "1_Pooling", "2_Dense")
+    for model in small if scenario != "file" else ():
+        add_modules(model, "1_Pooling", "2_Dense")
     ran = subprocess.run(
         [sys.executable, "-c", DRIVER, str(small[0]), str(small[1]), str(out), scenario],
         capture_output=True,
@@ -472,14 +473,17 @@ def test_shards_of_a_replaced_output_are_gone(small: list[Path], tmp_path: Path)
 
 
 def test_an_output_with_modules_is_replaced_with_force(small: list[Path], tmp_path: Path) -> None:
-    add_modules(small[0], "1_Pooling", "2_Dense", "3_Normalize")
-    for file in (small[0] / "3_Normalize").iterdir():
-        file.unlink()  # saved with nothing in it
+    for model in small:
+        add_modules(model, "1_Pooling", "2_Dense", "3_Normalize")
+        for file in (model / "3_Normalize").iterdir():
+            file.unlink()  # saved with nothing in it
     for alpha in (1.0, 0.5):
         merge(small, tmp_path / "out", alpha=alpha, force=True)
         assert (tmp_path / "out" / "2_Dense" / "model.safetensors").is_file()
     assert not (tmp_path / "out.partial").exists()
-    merge(small[1:], tmp_path / "out", force=True)
+    for model in small:
+        (model / "modules.json").unlink()
+    merge(small, tmp_path / "out", force=True)
     assert not [path for path in (tmp_path / "out").iterdir() if path.is_dir()]
 
 
@@ -487,7 +491,8 @@ def test_an_output_with_modules_is_replaced_with_force(small: list[Path], tmp_pa
     "what", ["file", "folder", "hidden", "other folder", "link", "no list", "no recipe"]
 )
 def test_force_deletes_no_more_than_modules(small: list[Path], tmp_path: Path, what: str) -> None:
-    add_modules(small[0], "1_Pooling", "2_Dense")
+    for model in small:
+        add_modules(model, "1_Pooling", "2_Dense")
     output, mine = tmp_path / "out", tmp_path / "mine"
     merge(small, output)
     mine.mkdir()

@@ -11,23 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from breadcrumbs.checkpoint.beside import (
-    RECIPE,
-    is_tokenizer,
-    module_files,
-    module_folders,
-    side_files,
-)
-from breadcrumbs.checkpoint.files import File
-from breadcrumbs.checkpoint.quantised.config import CONFIG, SIDE, strip
+from breadcrumbs.checkpoint import beside, composite, parts, token_ids
+from breadcrumbs.checkpoint.beside import RECIPE
+from breadcrumbs.checkpoint.tensors import Checkpoint
+from breadcrumbs.errors import RecipeError
 from breadcrumbs.hashing import FileDigests
 from breadcrumbs.plan import Plan
 from breadcrumbs.recipe import SAME, Recipe, to_yaml
-from breadcrumbs.report import Report
+from breadcrumbs.report import Report, said_of_parts
 from breadcrumbs.sizes import human
 from breadcrumbs.version import __version__
 
-_STEP = 1 << 20
 #: What configs call the number of layers.
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _SHOWN = 50
@@ -38,49 +32,31 @@ def add(folder: Path, plan: Plan, report: Report, digests: FileDigests, choice: 
 
     choice: a section of the model card on how its models were chosen.
     """
-    base = plan.target.folder
-    other = _tokenizer(plan)
+    other = tokenizer_of(plan)
     (folder / RECIPE).write_text(to_yaml(resolved(plan), complete=True), encoding="utf-8")
     text = card(plan, report, digests, choice)
     (folder / "README.md").write_text(text, encoding="utf-8", errors="replace")
-    for path in side_files(other) if other else ():
-        if is_tokenizer(path.name):
-            _copy(path, folder / path.name)
-    if base:
-        copy_beside(base, folder, tokenizer=not other, quantised=plan.recipe.dtype == SAME)
-    config = folder / "config.json"
-    if config.exists():
-        _change(config, plan)
+    beside.copy(plan.target, folder, other, quantised=plan.recipe.dtype == SAME)
+    layout = composite.of(plan.target)
+    for place in layout.places:
+        config = folder / place.folder / "config.json"
+        if config.exists():
+            _change(config, plan)
+    if other is not None and other.folder is not None:
+        for place in ("", *layout.folders):
+            token_ids.take(folder / place, other.folder / place)
 
 
-def copy_beside(base: Path, folder: Path, tokenizer: bool = True, quantised: bool = False) -> None:
-    """Copy what lies beside the base's weights: config, modules, and the tokenizer if wished.
-
-    quantised: whether the weights are, as the base's; else what says that they are stays behind.
-    """
-    for path in side_files(base):
-        if (tokenizer or not is_tokenizer(path.name)) and (quantised or path.name not in SIDE):
-            _copy(path, folder / path.name)
-    if not quantised and (folder / CONFIG).is_file():
-        strip(folder / CONFIG)
-    for module in module_folders(base):
-        if not (folder / module.name).is_file():  # what we wrote goes first
-            (folder / module.name).mkdir(exist_ok=True)
-            for path in module_files(module):
-                _copy(path, folder / module.name / path.name)
-
-
-def _tokenizer(plan: Plan) -> Path | None:
-    """Return the folder whose tokenizer is asked for instead of the base's."""
-    found = [c.folder for c in plan.origins if c.label == plan.recipe.tokenizer]
-    return found[0] if found else None
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy the bytes of a file; CheckpointError if it is ``source`` that makes trouble."""
-    with File(source) as file, open(target, "wb") as out:
-        for start in range(0, file.size, _STEP):
-            out.write(file.read(start, min(_STEP, file.size - start)))
+def tokenizer_of(plan: Plan) -> Checkpoint | None:
+    """Return the model whose tokenizer is asked for; RecipeError if it has none."""
+    wanted = plan.recipe.tokenizer
+    found = next((c for c in plan.origins if wanted in (c.label, c.repo)), None)
+    if wanted is not None and (found is None or not beside.has_tokenizer(found)):
+        raise RecipeError(
+            f"recipe: tokenizer: {wanted} has no tokenizer files beside its weights. Give a model"
+            " that has them."
+        )
+    return found
 
 
 def _change(config: Path, plan: Plan) -> None:
@@ -174,7 +150,9 @@ def card(plan: Plan, report: Report, digests: FileDigests, choice: str = "") -> 
 
     front: dict[str, Any] = {"base_model": list(dict.fromkeys(_names(plan)))}
     if base := plan.target.folder:
-        if module_folders(base):
+        if parts.is_pipeline(parts.Local(base)):
+            front["library_name"] = "diffusers"
+        elif (base / parts.MODULES).exists() and parts.folders(parts.Local(base)):
             front["library_name"] = "sentence-transformers"
         elif (base / "config.json").exists():
             front["library_name"] = "transformers"
@@ -183,8 +161,8 @@ def card(plan: Plan, report: Report, digests: FileDigests, choice: str = "") -> 
         f"| {cell(row.name)} | {row.weight:g} | {row.fraction:.2%} |" for row in report.models
     )
     files = "\n".join(
-        f"| {cell(source.repo or source.label)} | {cell(path.name)} | {digests.sizes[path]} |"
-        f" `{digests.digests[path]}` |"
+        f"| {cell(source.repo or source.label)} | {cell(source.shown_file(path))} |"
+        f" {digests.sizes[path]} | `{digests.digests[path]}` |"
         for source in plan.inputs
         for path in source.files
     )
@@ -218,6 +196,7 @@ Made with Breadcrumbs {__version__} by the method
 {report.length and f", {report.length}"}.
 Tensors of which a model kept nothing: {emptied}.\
 {f" Of the weights that changed, {shares}." if shares else ""}\
+{f" By part: {cell(said_of_parts(report.parts))}." if report.parts else ""}\
 {"" if report.lost is None else f" Lost to FP8: {report.lost:.0%} of the step."}
 {notes}
 {_warnings(report)}{choice and choice + chr(10)}## Recipe

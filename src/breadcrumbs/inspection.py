@@ -40,7 +40,7 @@ def inspect(path: str, *, with_hash: bool = False) -> dict[str, Any]:
             dtypes[tensor["dtype"]] += tensor["kept"] if task else tensor["entries"]
         files = [
             {
-                "file": file.name,
+                "file": opened.shown_file(file),
                 "bytes": file.stat().st_size,
                 **({"blake3": digests[file]} if with_hash else {}),
             }

@@ -16,8 +16,7 @@ import numpy as np
 from blake3 import blake3
 
 from breadcrumbs import automatic, card, checkpoint, engine, memory, plan, sizes
-from breadcrumbs.checkpoint import durable
-from breadcrumbs.checkpoint.beside import module_folders
+from breadcrumbs.checkpoint import beside, composite, durable
 from breadcrumbs.checkpoint.quantised.writing import Layout, SameSink
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.checkpoint.writer import Entry, Writer
@@ -55,7 +54,7 @@ def merge(
     seed: int = 0,
     onto: Source | None = None,
     statistics: Sequence[Source] | None = None,
-    tokenizer: str | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
     threads: int | None = None,
     kernel: str = "auto",
     sync: bool = True,
@@ -80,7 +79,8 @@ def merge(
         ``models``, this improves a fine-tuning (Model Breadcrumbs, section 4.5).
     statistics: one for each model, for a method that needs them: what `breadcrumbs.statistics`
         makes, or paths of files of it.
-    tokenizer: one of the paths, whose tokenizer files are copied instead of the base's.
+    tokenizer: one of the paths, whose tokenizer files are copied instead of the base's, and its
+        numbers of special tokens.
     threads: how many work at once (all cores unless told); the result does not depend on it.
     kernel: ``plain``, ``compiled`` or ``auto``; the same bits, faster or sooner.
     sync: wait until the output is on the disk, so that it survives a power cut.
@@ -127,7 +127,7 @@ def merge(
         untie=untie,
         seed=seed,
         onto=None if onto is None else label(onto, "onto"),
-        tokenizer=tokenizer,
+        tokenizer=None if tokenizer is None else os.fspath(tokenizer),
     )
     sources = [base, *models, *(statistics or []), *([] if onto is None else [onto])]
     with opened(recipe, sources) as it:
@@ -219,15 +219,29 @@ def planned(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Plan:
     base, *models = view.on_base(first, [first, *checkpoints[1:]])
     onto = models.pop() if recipe.onto is not None else None
     number = len(recipe.models)
+    others = [*models[:number], *([onto] if onto is not None else [])]
+    composite.check_parts(base, others, recipe.missing, recipe.extra)
+    lines = beside.notices(onto or base, models[:number])
     models, onto, statistics, notes = naming.under_base(
         recipe, base, models[:number], onto, models[number:]
     )
     made = plan.make(recipe, base, models, onto, statistics)
     said = [f"{it.label}: {note}" for it in checkpoints for note in it.notes]
-    warnings = made.warnings
+    warnings = (*made.warnings, *lines)
     if base.untied:
         warnings = (*warnings, placing.said(base, base.untied))
     return replace(made, notes=(*said, *notes, *made.notes), warnings=warnings)
+
+
+def _without_same_parts(it: Plan) -> Plan:
+    """Return the plan with the parts of a model copied that are the base's in every model."""
+    same = composite.same_parts(it.base, it.models) if it.onto is None else []
+    start = tuple(f"{part}/" for part in same)
+    tensors = (
+        replace(t, copied="unchanged") if not t.copied and t.name.startswith(start) else t
+        for t in it.tensors
+    )
+    return replace(it, tensors=tuple(tensors)) if same else it
 
 
 def to_arrays(
@@ -237,6 +251,7 @@ def to_arrays(
     if _is_quantised_again(it):
         raise RecipeError("dtype same: quantises what is written to files. Give an output.")
     began = time.perf_counter()
+    it = _without_same_parts(it)
     threads = sizes.threads(it, threads, None, kernel)
     it = automatic.fixed(it, threads=threads, kernel=kernel)
     sink = memory.ArraySink(it)
@@ -276,12 +291,14 @@ def to_files(
     began = time.perf_counter()
     if strict:
         refuse(it.warnings)
+    it = _without_same_parts(it)
     chosen = sizes.kernel(it, kernel, max_memory)
     threads = sizes.threads(it, threads, max_memory, chosen)
     output = Path(output)
     check_not_input(it, output)
+    card.tokenizer_of(it)
     if it.target.folder:
-        module_folders(it.target.folder)  # which says what cannot be read, before it is too late
+        beside.files(it.target.folder)  # which says what cannot be read, before it is too late
     stamps = _stamps(it)
     budget = sizes.budget(it, threads, max_memory, chosen)
     it = automatic.fixed(it, threads=threads, kernel=chosen, progress=progress, budget=budget)
@@ -297,6 +314,7 @@ def to_files(
         key=_key(it, shard_size, stamps),
         force=force,
         resume=resume,
+        layout=composite.of(it.target),
     )
     sink, again = FileSink(writer), None
     try:
@@ -433,7 +451,7 @@ def _provenance(it: Plan, digests: FileDigests, choice: Choice | None) -> str:
     for number, source in enumerate(it.inputs):
         hash_ = "task" if source.task else "blake3"
         files = [
-            {"file": f.name, "bytes": digests.sizes[f], hash_: digests.digests[f]}
+            {"file": source.shown_file(f), "bytes": digests.sizes[f], hash_: digests.digests[f]}
             for f in source.files
         ]
         what = "model" if number < len(it.origins) else "statistics"
@@ -450,7 +468,8 @@ def _provenance(it: Plan, digests: FileDigests, choice: Choice | None) -> str:
 
 def _key(it: Plan, shard_size: int, stamps: dict[str, Stamp]) -> str:
     """Return a digest of all that the output's bytes and layout depend on."""
-    depends = [__version__, to_mapping(it.recipe, complete=True), stamps, shard_size]
+    names = [(place.folder, place.stem) for place in composite.of(it.target).places]
+    depends = [__version__, to_mapping(it.recipe, complete=True), stamps, shard_size, names]
     return blake3(json.dumps(depends).encode()).hexdigest()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -119,6 +120,9 @@ class Recipe:
         onto = [self.onto] if self.onto is not None else []
         sources = [self.base, *(model.path for model in self.models), *onto]
         known = [part for path in sources for part in stack.paths(path) or (path,)]
+        same = [path for path in known if self.tokenizer and _is_same(path, self.tokenizer)]
+        if same and self.tokenizer not in known:
+            object.__setattr__(self, "tokenizer", same[0])
         if self.tokenizer is not None and self.tokenizer not in known:
             raise RecipeError(
                 f"recipe: tokenizer: {self.tokenizer!r} is none of the models. Give one of"
@@ -153,6 +157,14 @@ class Recipe:
                     )
                 given = {**own[override.model], **_of_one(method, given, override.model)}
             method.complete({**self.parameters, **given})
+
+
+def _is_same(path: str, other: str) -> bool:
+    """Whether two paths mean one folder, however they are written."""
+    try:
+        return os.path.normpath(path) == os.path.normpath(other) or os.path.samefile(path, other)
+    except (OSError, ValueError):  # there is none of that name
+        return False
 
 
 #: What may be said instead of globs.

@@ -38,7 +38,8 @@ class Report:
     what is right, but should be known. lost: of weights that were quantised again, the norm of what
     that lost over the norm of the update. step: how many times the length of
     the mean task vector the update has, each counted with the size of its weight; step_exact: or
-    about, from a sample.
+    about, from a sample. parts: of a model whose weights lie in several folders, the norm of the
+    update in each, "" for the folder itself.
     """
 
     method: str
@@ -56,6 +57,7 @@ class Report:
     warnings: list[str] = field(default_factory=list)
     shares: dict[str, float] = field(default_factory=dict)
     alpha: float | None = None
+    parts: dict[str, float] = field(default_factory=dict)
     kinds: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     lost: float | None = None
@@ -115,6 +117,7 @@ class Report:
             warnings=warnings,
             alpha=plan.alpha,
             shares=_shares(rows),
+            parts=_parts(plan, rows),
             kinds=dict(plan.kinds),
             notes=list(plan.notes),
             step=length.ratio if length else None,
@@ -131,6 +134,25 @@ class Report:
         data = dict(self.__dict__)
         data["models"] = [{**row.__dict__, "fraction": row.fraction} for row in self.models]
         return data
+
+
+def _parts(plan: Plan, rows: Sequence[TensorReport]) -> dict[str, float]:
+    layout = plan.base.layout
+    if layout is None or not layout.several:
+        return {}
+    squares: dict[str, list[float]] = {}
+    for tensor, row in zip(plan.tensors, rows, strict=True):
+        squares.setdefault(layout.split(tensor.name)[0].folder, []).append(row.squares)
+    return {folder: math.sqrt(math.fsum(found)) for folder, found in squares.items()}
+
+
+def said_of_parts(parts: dict[str, float]) -> str:
+    """Return in a line how far each part of a model moved."""
+    names = {folder: folder or "the folder itself" for folder in parts}
+    moved = [f"{names[folder]} {norm:.4g}" for folder, norm in parts.items() if norm]
+    same = [names[folder] for folder, norm in parts.items() if not norm]
+    line = f"norm of the update in each part: {', '.join(moved) or 'none moved'}"
+    return f"{line}; as in the base: {', '.join(same)}" if same else line
 
 
 def _shares(rows: Sequence[TensorReport]) -> dict[str, float]:

@@ -15,7 +15,7 @@ from breadcrumbs.errors import printable
 from breadcrumbs.kernels import will_compile
 from breadcrumbs.methods import Method
 from breadcrumbs.plan import Plan
-from breadcrumbs.report import Report
+from breadcrumbs.report import Report, said_of_parts
 
 
 def terminal(stderr: bool = False) -> Any:
@@ -129,6 +129,7 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
         "excluded": [
             t.name for t in plan.tensors if t.copied.startswith(("excluded", "not among"))
         ],
+        "parts": _parts(plan),
         "kinds": dict(plan.kinds),
         "notes": list(plan.notes),
         "warnings": list(plan.warnings),
@@ -141,6 +142,8 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
     table.add_row("method", f"{facts['method']} ({settings})")
     table.add_row("models", f"{len(plan.models)} and the base {printable(plan.base.label)}")
     table.add_row("tensors", f"{facts['tensors']}, of which {facts['merged']} are merged")
+    for part, number in facts["parts"].items():
+        table.add_row("", f"{number} in {printable(part)}")
     for kind, number in plan.kinds.items():
         table.add_row("", f"{number} {kind if number == 1 else plural(kind)}")
     for source, how in quantised.items():
@@ -185,6 +188,8 @@ def report(report: Report, output: str | None, *, verbose: bool) -> None:
         f"{sizes.human(report.bytes_read)} read, {sizes.human(report.bytes_written)} written in"
         f" {report.seconds:.1f} s{peak}"
     )
+    if report.parts:
+        console.print(printable(said_of_parts(report.parts)))
     if report.lost is not None:
         console.print(f"lost to FP8: {report.lost:.0%} of the step")
     if report.shares:
@@ -201,6 +206,13 @@ def report(report: Report, output: str | None, *, verbose: bool) -> None:
     note(report.notes)
     warnings(report.warnings)
     console.print(f"written: {printable(str(output))}")
+
+
+def _parts(plan: Plan) -> dict[str, int]:
+    """Return the number of tensors in each folder of a model whose weights lie in several."""
+    if plan.base.layout is None:
+        return {}
+    return dict(Counter(plan.base.layout.split(t.name)[0].folder or "." for t in plan.tensors))
 
 
 def plural(kind: str) -> str:

@@ -78,6 +78,31 @@ UNWANTED_OF_MODULES = {
     "2_Dense/deeper/model.safetensors": b"o",
     "2_Dense2/config.json": b"o",
 }
+#: Of a diffusers pipeline: each part, one of them in shards.
+PIPE = {
+    "model_index.json": b'{"unet": ["diffusers", "U"], "vae": ["diffusers", "V"], "tokenizer":'
+    b' ["transformers", "T"], "safety_checker": [null, null], "_class_name": "P"}',
+    "unet/config.json": b"{}",
+    "unet/diffusion_pytorch_model.safetensors.index.json": index(a="u-1.safetensors"),
+    "unet/u-1.safetensors": weights(a=1),
+    "vae/diffusion_pytorch_model.safetensors": weights(b=2),
+    "tokenizer/vocab.json": b'{"a": 0}',
+}
+UNWANTED_OF_PIPE = {
+    "v1-pruned.safetensors": weights(x=1),
+    "unet/diffusion_pytorch_model.bin": b"p",
+    "unet/diffusion_pytorch_model.fp16.safetensors": weights(a=1),
+    "safety_checker/model.safetensors": weights(c=1),
+    "tokenizer/README.md": b"about",
+}
+#: Of a model with code of its own.
+CODE = {
+    "config.json": b'{"auto_map": {"AutoModel": "modeling_my.M", "AutoConfig": "org/far--c.C"}}',
+    "modeling_my.py": b"from .layers import L",
+    "layers.py": b"import torch",
+    "additional_chat_templates/tools.jinja": b"t",
+}
+UNWANTED_OF_CODE = {"train.py": b"", "colbert_linear.pt": b"p", "optimizer.pt": b"p", "c.py": b""}
 ONE, TWO = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 #: Repository, revision, files. A revision is a name of a commit.
 REPOS = {
@@ -108,6 +133,8 @@ REPOS = {
             | UNWANTED,
         ),
     },
+    "org/pipe": {"main": (NEW, PIPE | UNWANTED_OF_PIPE)},
+    "org/code": {"main": (NEW, {"model.safetensors": weights(w=1)} | CODE | UNWANTED_OF_CODE)},
     "org/adapter": {"main": (NEW, {"adapter_model.safetensors": weights(a=1)})},
     "org/escape": {"main": (NEW, {"model.safetensors.index.json": index(a="../../x.safetensors")})},
     "org/pickle": {"main": (NEW, {"pytorch_model.bin": b"p", "training_args.bin": b"t"} | SIDE)},
@@ -247,13 +274,25 @@ def test_only_the_shards_of_the_index(hub, tmp_path):
 
 def test_the_modules_of_a_sentence_transformer(hub, tmp_path):
     result = fetch("org/sentences", tmp_path, hub.url)
-    assert result["values"] == {"w": [2, 2]}
+    assert result["values"] == {"w": [2, 2], "2_Dense/linear": [1, 1]}
     assert set(result["files"]) == hub.downloads() == {"model.safetensors", *SIDE, *MODULES}
 
 
-def test_odd_modules_name_nothing(hub, tmp_path):
-    result = fetch("org/escape2", tmp_path, hub.url)
-    assert set(result["files"]) == hub.downloads() == {"model.safetensors", "modules.json"}
+def test_the_parts_of_a_pipeline(hub, tmp_path):
+    result = fetch("org/pipe", tmp_path, hub.url)
+    assert result["values"] == {"unet/a": [1, 1], "vae/b": [2, 2]}
+    assert set(result["files"]) == hub.downloads() == set(PIPE)
+
+
+def test_code_that_the_config_names_and_templates(hub, tmp_path):
+    result = fetch("org/code", tmp_path, hub.url)
+    assert set(result["files"]) == hub.downloads() == {"model.safetensors", *CODE}
+
+
+def test_a_module_elsewhere_is_an_error(hub, tmp_path):
+    error = fetch("org/escape2", tmp_path, hub.url)["error"]
+    assert "modules.json: names the folder '../one'" in error and "\n" not in error
+    assert hub.downloads() == {"modules.json"}
 
 
 def test_a_pickle_where_there_is_nothing_else(hub, tmp_path):

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from breadcrumbs.checkpoint import composite, quantised, stack, wrapped
 from breadcrumbs.checkpoint import folder as _folder
-from breadcrumbs.checkpoint import quantised, stack, wrapped
 from breadcrumbs.checkpoint.memory import open_mapping
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, shown
 from breadcrumbs.errors import CheckpointError, suggestion
@@ -31,7 +31,8 @@ def open(source: str | os.PathLike[str] | Mapping[str, Any], label: str = "") ->
         a Checkpoint, which is returned as it is;
         a mapping of names to NumPy arrays or Torch tensors, which is not copied;
         an existing folder with ``model.safetensors``, with shards and an index, or with
-            ``pytorch_model.bin`` (`breadcrumbs.checkpoint.folder` has the order);
+            ``pytorch_model.bin`` (`breadcrumbs.checkpoint.folder` has the order), or a model whose
+            weights are in several folders (`breadcrumbs.checkpoint.composite`);
         an existing ``.safetensors`` file, pickle of Torch (``.bin``, ``.pt``, ``.pth``, ``.ckpt``
             and so on; needs Torch), or index;
         such a pickle or its folder, and the key of one of several state dicts in it,
@@ -59,7 +60,7 @@ def open(source: str | os.PathLike[str] | Mapping[str, Any], label: str = "") ->
     text = os.fsdecode(source)
     path = Path(os.path.expanduser(text))
     if text and os.path.isdir(path):
-        return quantised.view(replace(_folder.open_folder(path), label=text), path)
+        return composite.open_folder(path, text)
     if text and os.path.exists(path):
         return quantised.view(replace(_folder.open_file(path), label=text), path.parent)
     parts = stack.parse(text) if isinstance(source, str) else None
@@ -135,8 +136,7 @@ def _open_hub(text: str, repo: str, revision: str | None, path: Path) -> Checkpo
     except CheckpointError as error:
         hint = _nearest(path) if path.parent.is_dir() else ""
         raise CheckpointError(f"{error}{hint}") from None
-    opened = replace(_folder.open_folder(folder), label=text, repo=f"{repo}@{commit}")
-    return quantised.view(opened, folder)
+    return replace(composite.open_folder(folder, text), repo=f"{repo}@{commit}")
 
 
 def _nearest(path: Path) -> str:

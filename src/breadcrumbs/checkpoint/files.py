@@ -20,6 +20,7 @@ except ImportError:  # Windows
 
 _AT_ONCE = 1 << 30  # macOS refuses to read 2 GiB or more in one call
 _FEW, _MANY = 100, 65536
+_STEP = 1 << 20
 
 
 class File:
@@ -97,6 +98,18 @@ class FileRange:
         if start < 0 or start + len(out) > self.nbytes:
             raise ValueError(f"bytes {start} to {start + len(out)} of a range of {self.nbytes}")
         self.file.read_into(self.offset + start, out)
+
+
+def same_bytes(one: Path, other: Path) -> bool:
+    """Return whether two files hold the same bytes, which are read, up to the first difference."""
+    with File(one) as first, File(other) as second:
+        if first.size != second.size:
+            return False
+        return os.path.samefile(one, other) or all(
+            first.read(start, min(_STEP, first.size - start))
+            == second.read(start, min(_STEP, first.size - start))
+            for start in range(0, first.size, _STEP)
+        )
 
 
 def _open(path: Path) -> io.FileIO:

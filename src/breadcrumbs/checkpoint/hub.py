@@ -1,18 +1,20 @@
 """Fetch a model from a hub into the cache of `huggingface_hub`, which keeps to its own variables.
 
 HF_HOME and HF_HUB_CACHE say where the cache is, HF_TOKEN who asks, HF_ENDPOINT whom, and
-HF_HUB_OFFLINE that nobody is asked. Of the repository come the weights that would be opened (one
-format, only the shards of its index), the small files at its top level that go with them, and the
-subfolders that its `modules.json` names (sentence-transformers); no code, no other subfolders.
+HF_HUB_OFFLINE that nobody is asked. Of the repository come the parts of the model
+(`breadcrumbs.checkpoint.parts`): of each the weights that would be opened (one format, only the
+shards of its index), and the small files that go with them. Python files come where the configs
+name them, and are never run here.
 """
 
 from __future__ import annotations
 
 import glob
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from breadcrumbs.checkpoint.beside import MODULES, is_module_weights, module_names
-from breadcrumbs.checkpoint.folder import INDEX, read_index, weight_files
+from breadcrumbs.checkpoint import parts
+from breadcrumbs.checkpoint.folder import INDEX, read_index
 from breadcrumbs.errors import CheckpointError
 
 #: The files of an adapter of PEFT.
@@ -22,7 +24,52 @@ _ADAPTER = (
     "adapter_model.bin",
     "pytorch_lora_weights.safetensors",
 )
-_BESIDE = (".json", ".jinja", ".md", ".model", ".tiktoken", ".txt")
+
+
+@dataclass(frozen=True)
+class Remote:
+    """The tree of a repository. sizes: of its files, by path, where the hub tells."""
+
+    where: str
+    repo: str
+    revision: str | None
+    sizes: dict[str, int | None]
+    kept: dict[str, bytes] = field(default_factory=dict)
+
+    def files(self, folder: str) -> list[str]:
+        start = f"{folder}/" if folder else ""
+        inside = [path[len(start) :] for path in self.sizes if path.startswith(start)]
+        return sorted(name for name in inside if "/" not in name)
+
+    def is_folder(self, folder: str) -> bool:
+        return any(path.startswith(f"{folder}/") for path in self.sizes)
+
+    def size(self, path: str) -> int | None:
+        return self.sizes.get(path)
+
+    def read(self, path: str) -> bytes:
+        if path not in self.kept:
+            self.kept[path] = self.fetched(path).read_bytes()
+        return self.kept[path]
+
+    def fetched(self, path: str) -> Path:
+        """Return a file of the repository, in the cache."""
+        import huggingface_hub as hub
+
+        return Path(hub.hf_hub_download(self.repo, path, revision=self.revision))
+
+    def wanted(self) -> list[str]:
+        """Return the paths of all that the model consists of."""
+        found, weights = [], parts.weights(self)
+        for part in ("", *parts.folders(self)):
+            mine = weights.get(part, [])
+            for name in mine:
+                if name.endswith(INDEX):
+                    index = self.fetched(f"{part}/{name}" if part else name)
+                    mine = [*mine, *sorted(set(read_index(index).values()))]
+            mine = [*mine, *parts.files(self, part), *parts.extra(self, part)]
+            found += [f"{part}/{name}" if part else name for name in mine]
+        return list(dict.fromkeys(found))
 
 
 def fetch(repo: str, revision: str | None = None) -> tuple[Path, str]:
@@ -43,17 +90,10 @@ def fetch(repo: str, revision: str | None = None) -> tuple[Path, str]:
                 repo, revision=revision, allow_patterns=nothing_new, local_files_only=True
             )
             return Path(folder), Path(folder).name
-        info = hub.HfApi().model_info(repo, revision=revision)
-        names = [file.rfilename for file in info.siblings or []]
-        weights = weight_files([name for name in names if "/" not in name], where)
-        files = [*weights, *(name for name in names if _is_beside(name))]
-        if weights[0].endswith(INDEX):
-            index = hub.hf_hub_download(repo, weights[0], revision=revision)
-            files += sorted(set(read_index(index).values()))
-        if MODULES in names:
-            listed = Path(hub.hf_hub_download(repo, MODULES, revision=revision))
-            modules = module_names(listed)
-            files += [name for name in names if _is_of_module(name, modules)]
+        info = hub.HfApi().model_info(repo, revision=revision, files_metadata=True)
+        sizes = {file.rfilename: file.size for file in info.siblings or []}
+        files = Remote(where, repo, revision, sizes).wanted()
+        files += [name for name in sizes if name == "README.md"]  # whose licence counts
         patterns = [glob.escape(name) for name in files]
         folder = Path(hub.snapshot_download(repo, revision=revision, allow_patterns=patterns))
     except CheckpointError:
@@ -90,21 +130,6 @@ def fetch_adapter(repo: str, revision: str | None = None) -> tuple[Path, str]:
             " or a folder."
         )
     return found, found.name
-
-
-def _is_beside(name: str) -> bool:
-    """Whether ``name`` is a config, tokenizer, processor or text file at the top level."""
-    if "/" in name or name.endswith(INDEX):
-        return False
-    return name.endswith(_BESIDE) or name.startswith(("LICENSE", "NOTICE"))
-
-
-def _is_of_module(name: str, modules: list[str]) -> bool:
-    """Whether ``name`` is a file of one of the subfolders ``modules`` that goes with it."""
-    module, _, file = name.partition("/")
-    if module not in modules or "/" in file:
-        return False
-    return is_module_weights(file) or _is_beside(file)
 
 
 def _explained(error: Exception, where: str, offline: bool) -> CheckpointError:

@@ -62,6 +62,12 @@ def is_first(name: str) -> bool:
 
 def put_together(text: str, parts: list[Part], opened: list[Checkpoint]) -> Checkpoint:
     """Return the stack of the parts of the open checkpoints; CheckpointError if there is none."""
+    for checkpoint in opened:
+        if checkpoint.layout is not None and "" not in [p.folder for p in checkpoint.layout.places]:
+            raise CheckpointError(
+                f"{checkpoint.label}: is a model of several parts"
+                f" ({listing(checkpoint.layout.folders)}). Stack the layers of one part."
+            )
     prefixes = {_prefix(part, checkpoint) for part, checkpoint in zip(parts, opened, strict=True)}
     if len(prefixes) > 1:
         raise CheckpointError(
@@ -104,6 +110,7 @@ def put_together(text: str, parts: list[Part], opened: list[Checkpoint]) -> Chec
         close=close,
         parts=tuple(opened),
         layers=tuple(layers),
+        layout=opened[0].layout,
         notes=tuple(dict.fromkeys(note for checkpoint in opened for note in checkpoint.notes)),
     )
 

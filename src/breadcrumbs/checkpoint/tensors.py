@@ -19,6 +19,7 @@ import ml_dtypes
 import numpy as np
 
 from breadcrumbs.checkpoint import kinds
+from breadcrumbs.checkpoint.layout import Layout
 from breadcrumbs.errors import CheckpointError
 
 if sys.byteorder != "little":
@@ -159,6 +160,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
     metadata: what a single safetensors file, or a mapping with such an attribute, says of itself.
     parts, layers: of a stack, what it is made of, and the number that each layer has there.
     task: the `tasks.TaskFile` that it is read from, if it is one.
+    layout: where its parts lie, if its weights are in several folders.
     untied: names of tensors that are written apart, by name what they were tied to. stored: the
     checkpoint as its files hold it, if some are.
     called: what tensors are called in the files, those that have another name here.
@@ -177,6 +179,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
     parts: tuple[Checkpoint, ...] = ()
     layers: tuple[int, ...] = ()
     task: Any = field(default=None, repr=False, compare=False)
+    layout: Layout | None = field(default=None, compare=False)
     untied: Mapping[str, str] = field(default_factory=dict, compare=False)
     stored: Checkpoint | None = field(default=None, repr=False, compare=False)
     called: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
@@ -193,6 +196,11 @@ class Checkpoint(Mapping[str, np.ndarray]):
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.tensors[name].read()
+
+    def shown_file(self, path: Path) -> str:
+        """Return how a file of it is called: its path in the folder, with ``/`` between."""
+        inside = self.folder is not None and self.folder in path.parents
+        return path.relative_to(self.folder).as_posix() if inside and self.folder else path.name
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)

@@ -7,7 +7,7 @@ noted segment is read again, so that the journal may be ahead of the disk after 
 takes the output's name is on the disk by then (`durable`), and an old output goes after that.
 
     OUT.partial/.breadcrumbs-journal    {"key": ...}, then a line of JSON for each segment done
-    OUT.partial/model*.safetensors      of their final size; the headers are written last, with
+    OUT.partial/**.safetensors          of their final size; the headers are written last, with
                                         digests of the tensors (`digests`)
     OUT.partial/.replaced               the old output, between two renames (--force)
 """
@@ -20,24 +20,22 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from breadcrumbs.checkpoint import digests, durable, locks
-from breadcrumbs.checkpoint.beside import RECIPE, module_files, module_folders
+from breadcrumbs.checkpoint import beside, digests, durable, locks
 from breadcrumbs.checkpoint.files import _allow_more_files
 from breadcrumbs.checkpoint.journal import JOURNAL, Journal
-from breadcrumbs.checkpoint.safetensors import read_header
+from breadcrumbs.checkpoint.layout import Layout, Place
 from breadcrumbs.checkpoint.tensors import DTYPES, bits
-from breadcrumbs.errors import CheckpointError, OutputError
+from breadcrumbs.errors import OutputError, listing
 
 REPLACED = ".replaced"
-INDEX = "model.safetensors.index.json"
 _MANY_FILES = 100
 
 
@@ -79,11 +77,6 @@ def shards(entries: Sequence[Entry], shard_size: int | None) -> list[list[int]]:
         files[-1].append(number)
         used += entry.nbytes
     return files
-
-
-def shard_name(number: int, of: int) -> str:
-    """Return the name that transformers gives shard ``number`` (from 0) of ``of``."""
-    return "model.safetensors" if of == 1 else f"model-{number + 1:05d}-of-{of:05d}.safetensors"
 
 
 def header(entries: Sequence[Entry], metadata: dict[str, str]) -> bytes:
@@ -161,16 +154,6 @@ class OutFile:
             os.close(fd)
 
 
-def _made_here(folder: Path) -> bool:
-    """Return whether a folder without a recipe is ours, by the header of its first weights."""
-    try:
-        header = read_header(min(folder.glob("*.safetensors")))
-    except (ValueError, CheckpointError):  # there is none, or it is damaged
-        return False
-    mine = header.metadata.keys() - {digests.TENSORS, digests.DIGEST}
-    return any(key.startswith("breadcrumbs.") for key in mine)
-
-
 class Writer:
     """An output under way.
 
@@ -180,7 +163,7 @@ class Writer:
     the output depends on; a journal of another key is not resumed, and one of an empty key by
     nobody. force: replace an output that exists, and begin again where a merge was interrupted.
     resume: go on with that one instead. again: what messages say to do for that. digested: whether
-    headers get digests of the tensors.
+    headers get digests of the tensors. layout: the folders and names of an output's files.
 
     done: what an earlier run finished, by tensor and start; a dict with ``stop``, ``digest`` and
     what `finished` was given.
@@ -198,15 +181,17 @@ class Writer:
         resume: bool,
         again: str = "give --resume",
         digested: bool = True,
+        layout: Layout | None = None,
     ):
-        self.again = again if key else "run this again"
+        self.again, self.layout = again if key else "run this again", layout or Layout()
         self.shown, self.output = output, Path(os.path.realpath(output))
         self.entries, self.metadata, self.force = list(entries), metadata, force
         self.single = self.output.suffix == ".safetensors"
         self.partial = self.output.parent / (self.output.name + ".partial")
         self.done: dict[tuple[int, int], dict[str, Any]] = {}
         self.files: list[tuple[OutFile, list[int]]] = []
-        self._where: list[tuple[OutFile, int]] = []
+        self._where: dict[int, tuple[OutFile, int]] = {}
+        self._names: dict[OutFile, tuple[Place, list[Entry]]] = {}
         self._lock = threading.Lock()
         self._kept: IO[bytes] | None = None
         self._early = durable.Early()
@@ -239,6 +224,11 @@ class Writer:
         if not out.name:
             raise OutputError(f"{self.shown}: cannot be an output. Give a new name.")
         self._finish_replacing()
+        if self.single and self.layout.several:
+            raise OutputError(
+                f"{self.shown}: is one file, and the model has weights in"
+                f" {listing(self.layout.folders)}. Give a folder, or merge one part alone."
+            )
         if out.exists():
             if not self.force:
                 raise OutputError(
@@ -273,17 +263,9 @@ class Writer:
                 f"{self.shown}: is where a disk is mounted, so it cannot be replaced. Give a new"
                 " folder inside it."
             )
-        inside = [path for path in self.output.iterdir() if path.name != REPLACED]
-        names = {path.name for path in inside}
-        ours = names & {INDEX, shard_name(0, 1)} and (RECIPE in names or _made_here(self.output))
-        modules = module_folders(self.output)
-        foreign = [path for path in inside if path.is_dir() and path not in modules]
-        for module in modules:
-            foreign += sorted(set(module.iterdir()) - set(module_files(module)))
-        if inside and (foreign or not ours):
-            what = (
-                f"{str(foreign[0].relative_to(self.output))!r}" if foreign else "no model of ours"
-            )
+        found = beside.foreign(self.output, spare=REPLACED)
+        if found is not None and any(p.name != REPLACED for p in self.output.iterdir()):
+            what = repr(found) if found else "no model of ours"
             raise OutputError(
                 f"{self.shown}: holds {what}, so --force does not replace it. Remove it yourself,"
                 " or give another output."
@@ -292,7 +274,7 @@ class Writer:
     def _check_room(self) -> None:
         wanted = sum(entry.nbytes for entry in self.entries)
         used = 0
-        for path in self.partial.glob("*.safetensors"):
+        for path in self.partial.rglob("*.safetensors"):
             found = path.stat()
             blocks = getattr(found, "st_blocks", None)  # a file's holes take no room
             used += found.st_size if blocks is None else blocks * 512
@@ -316,22 +298,40 @@ class Writer:
                 path.unlink()
 
     def _open_files(self, shard_size: int | None) -> None:
-        groups = shards(self.entries, shard_size)
+        groups = self._groups(shard_size)
         if len(groups) > _MANY_FILES:
             _allow_more_files()
-        for number, group in enumerate(groups):
-            mine = [self.entries[i] for i in group]
+        for place, name, group, mine in groups:
             start = len(header(mine, {**self.metadata, **self._placeholders(group)}))
             size = start + sum(entry.nbytes for entry in mine)
-            path = self.partial / shard_name(number, len(groups))
+            path = self.partial / place.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
             file = OutFile(path, size, self._early)
             self.files.append((file, group))
-            for entry in mine:
-                self._where.append((file, start))
+            self._names[file] = place, mine
+            for number, entry in zip(group, mine, strict=True):
+                self._where[number] = file, start
                 start += entry.nbytes
 
     def _placeholders(self, group: Sequence[int]) -> dict[str, str]:
         return digests.placeholders(len(group)) if self._digested else {}
+
+    def _groups(self, shard_size: int | None) -> list[tuple[Place, str, list[int], list[Entry]]]:
+        """Return of each file its place and name, the numbers of its entries, and these there."""
+        by_place: dict[Place, list[int]] = {}
+        entries = []
+        for number, entry in enumerate(self.entries):
+            place, name = self.layout.split(entry.name)
+            by_place.setdefault(place, []).append(number)
+            entries.append(entry if name == entry.name else replace(entry, name=name))
+        result = []
+        for place, numbers in (by_place or {Place(): []}).items():
+            found = shards([entries[i] for i in numbers], shard_size)
+            for at, shard in enumerate(found):
+                group = [numbers[i] for i in shard]
+                name = place.file(at, len(found))
+                result.append((place, name, group, [entries[i] for i in group]))
+        return result
 
     def _find_done(self) -> None:
         """Take as done what the journal notes and what is on the disk as it was written."""
@@ -423,19 +423,19 @@ class Writer:
         self._forget()
         with self.errors():
             self._early.end()
-            said: dict[str, str] = {}
+            said: dict[Place, dict[str, str]] = {}
             for file, group in self.files:
-                metadata = self._described(group)
-                said[file.path.name] = metadata.get(digests.DIGEST, "")
-                head = header([self.entries[i] for i in group], metadata)
+                place, mine = self._names[file]
+                metadata = self._described(group, mine)
+                said.setdefault(place, {})[file.path.name] = metadata.get(digests.DIGEST, "")
+                head = header(mine, metadata)
                 assert not group or len(head) == self._where[group[0]][1]
                 file.write(0, memoryview(head))
                 if durable.is_on():
                     file.sync()
                 file.close()
             if not self.single:
-                if len(self.files) > 1:
-                    (self.partial / INDEX).write_text(self._index(said), encoding="utf-8")
+                self._write_indexes(said)
                 extras(self.partial)
                 durable.tree(self.partial, leave=(JOURNAL, REPLACED))
             if self.output.exists() and not self.force:
@@ -446,22 +446,32 @@ class Writer:
             self._rename()
             self._journal.close()
 
-    def _described(self, group: Sequence[int]) -> dict[str, str]:
-        """Return the metadata of a file, with the digests of its tensors."""
+    def _described(self, group: Sequence[int], entries: Sequence[Entry]) -> dict[str, str]:
+        """Return the metadata of a file, with the digests of its tensors.
+
+        entries: those of the ``group``, as they are called in the file.
+        """
         if not self._digested:
             return self.metadata
         found = b"".join(self._digests.tensor(i, self._reader(i)) for i in group)
         metadata = {**self.metadata, **self._placeholders(group), digests.TENSORS: found.hex()}
-        entries = [self.entries[i] for i in group]
         return {**metadata, digests.DIGEST: digests.of_header(entries, metadata)}
 
-    def _index(self, said: dict[str, str]) -> str:
-        """Return the index. said: the digest of each file."""
-        about: dict[str, Any] = {"total_size": sum(entry.nbytes for entry in self.entries)}
-        if self._digested:
-            about[digests.FILES] = said
-        where = {self.entries[i].name: file.path.name for file, group in self.files for i in group}
-        return json.dumps({"metadata": about, "weight_map": where}, indent=2) + "\n"
+    def _write_indexes(self, said: Mapping[Place, dict[str, str]]) -> None:
+        """Write the index of each folder whose weights are in several files.
+
+        said: the digest of each file, by place.
+        """
+        for place in dict.fromkeys(place for place, _ in self._names.values()):
+            mine = {file: found for file, (where, found) in self._names.items() if where == place}
+            if len(mine) > 1:
+                total = sum(entry.nbytes for found in mine.values() for entry in found)
+                about: dict[str, Any] = {"total_size": total}
+                if self._digested:
+                    about[digests.FILES] = said[place]
+                where = {entry.name: file.path.name for file in mine for entry in mine[file]}
+                text = json.dumps({"metadata": about, "weight_map": where}, indent=2) + "\n"
+                (self.partial / place.folder / place.index).write_text(text, encoding="utf-8")
 
     def _rename(self) -> None:
         """Give the output its name. Stopped anywhere in here, old or new is whole somewhere."""

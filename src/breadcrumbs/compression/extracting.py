@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from breadcrumbs import card, checkpoint, merging
-from breadcrumbs.checkpoint import durable
+from breadcrumbs.checkpoint import beside, composite, durable
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, items
 from breadcrumbs.checkpoint.writer import Entry, Writer
 from breadcrumbs.compression.archive import open_archive
@@ -95,6 +95,7 @@ def extract(
             key="",
             force=force,
             resume=False,
+            layout=composite.of(found),
         )
         try:
             for number, tensor in enumerate(tensors):
@@ -114,8 +115,7 @@ def extract(
 
 def _add(folder: Path, found: Checkpoint, archive: str, task: str) -> None:
     """Write into the folder of a task's model what it needs besides its weights."""
-    if found.folder is not None:
-        card.copy_beside(found.folder, folder)
+    beside.copy(found, folder)
     text = f"""# {card.cell(task)}
 
 The model of one task, rebuilt by Breadcrumbs {__version__} from the base and the archive

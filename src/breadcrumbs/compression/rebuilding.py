@@ -53,7 +53,7 @@ def rebuilt(archive: Archive, base: Checkpoint, task: str) -> Checkpoint:
             factor = archive.parameters["rescale"][number] if archive.method == "emr" else None
             source = Masked(under, archive.values[name], archive.masks[number, name], factor)
         tensors[name] = Tensor(name, under.dtype, under.shape, source)
-    return Checkpoint(f"{archive.path}: {task}", tensors, folder=base.folder)
+    return Checkpoint(f"{archive.path}: {task}", tensors, folder=base.folder, layout=base.layout)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from breadcrumbs.checkpoint.beside import module_files, module_folders, side_files
+from breadcrumbs.checkpoint import beside, composite
 from breadcrumbs.checkpoint.folder import is_plain
 from breadcrumbs.checkpoint.journal import JOURNAL, Journal
 from breadcrumbs.checkpoint.tensors import Checkpoint
@@ -126,6 +126,7 @@ def begin(path: Path, base: Checkpoint, of: Mapping[str, Any]) -> Writer:
         force=False,
         resume=True,
         again="run this again",
+        layout=composite.of(base),
     )
 
 
@@ -137,13 +138,7 @@ def finish(
         writer.write(number, 0, np.ascontiguousarray(state[entry.name]).reshape(-1))
 
     def extras(place: Path) -> None:
-        if base.folder is not None:
-            for path in side_files(base.folder):
-                shutil.copyfile(path, place / path.name)
-            for module in module_folders(base.folder):
-                (place / module.name).mkdir(exist_ok=True)
-                for path in module_files(module):
-                    shutil.copyfile(path, place / module.name / path.name)
+        beside.copy(base, place)
         text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
         (place / RECORD).write_text(text, encoding="utf-8")
         (place / STATE).unlink(missing_ok=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
 from breadcrumbs import checkpoint
-from breadcrumbs.checkpoint.beside import side_files
+from breadcrumbs.checkpoint import beside as files_beside
 from breadcrumbs.evaluate.results import Key
 from breadcrumbs.evaluate.task import Split
 from breadcrumbs.hashing import model_hash, stamp
@@ -128,8 +129,8 @@ def beside(path: str) -> str:
     """Return a digest of the files that lie beside a model's weights; the same for a bare file."""
     with checkpoint.open(path) as model:
         folder = model.folder
-    files = side_files(folder) if folder is not None else []
-    return digest([[file.name, blake3(file.read_bytes()).hexdigest()] for file in files])
+    names = files_beside.files(folder) if folder is not None else []
+    return digest([[n, blake3((Path(folder or "") / n).read_bytes()).hexdigest()] for n in names])
 
 
 def digest(data: Any) -> str:

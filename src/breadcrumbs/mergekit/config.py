@@ -93,17 +93,21 @@ def load(path: Path) -> Config:
         slices = [_whole(body["models"], base, top.get("base_model"))]
     else:
         slices = [_slice(node, base) for node in body["slices"].items("slices")]
+    tokenizer = top.get("tokenizer_source")
     if "tokenizer" in top:
-        top["tokenizer"].refuse(
-            "a tokenizer section builds new embeddings, which is not offered. Give"
-            " tokenizer_source: base, or leave it out."
-        )
+        section = top["tokenizer"].value
+        if not isinstance(section, dict) or set(section) != {"source"} or tokenizer is not None:
+            top["tokenizer"].refuse(
+                "a tokenizer section that says more than its source builds new embeddings, which is"
+                " not offered. Give its source alone, or leave it out."
+            )
+        tokenizer = section["source"]
     return Config(
         top["merge_method"],
         tuple(slices),
         tuple(scopes),
         _dtype(top.get("out_dtype") or top.get("dtype")),
-        top.get("tokenizer_source"),
+        tokenizer,
         root,
         tuple(_notes(top)),
     )

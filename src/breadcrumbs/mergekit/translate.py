@@ -206,10 +206,12 @@ def _tokenizer(config: Config, path: Path, found: Sequence[Checkpoint]) -> str |
     if node is None:
         return None
     every = {part.label: part for source in found for part in source.parts or (source,)}
-    if node.value == "union":
-        node.refuse("tokenizer_source: union builds new embeddings, which is not offered.")
     bases = {piece.base for piece in config.slices}
-    wanted = next(iter(bases)) if node.value == "base" else configs.model(node)
+    if node.value == "union":  # of equal ones is each of them
+        wanted = next(iter(bases)) if len(bases) == 1 else None
+        wanted = next(iter(every)) if wanted is None else wanted
+    else:
+        wanted = next(iter(bases)) if node.value == "base" else configs.model(node)
     if wanted is None or (node.value == "base" and len(bases) > 1):
         node.refuse("there is no base_model to take the tokenizer of, or more than one.")
     wanted = beside(path, wanted)

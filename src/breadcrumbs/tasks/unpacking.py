@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from breadcrumbs import card, checkpoint, merging, sizes
-from breadcrumbs.checkpoint import durable
+from breadcrumbs.checkpoint import beside, composite, durable
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, items
 from breadcrumbs.checkpoint.writer import Entry, Writer
 from breadcrumbs.errors import OutputError, RecipeError
@@ -107,6 +107,7 @@ def _write(
         key="",
         force=force,
         resume=False,
+        layout=composite.of(base),
     )
 
     def copy(number: int, tensor: Tensor, start: int, stop: int) -> list[Task]:
@@ -130,10 +131,8 @@ def _write(
 
 
 def _beside(base: Checkpoint, folder: Path, untied: bool) -> None:
-    """Copy the base's config, which says what is apart, its tokenizer and modules."""
-    if base.folder is None:
-        return
-    card.copy_beside(base.folder, folder)
+    """Copy what lies beside the base's weights, with a config that says what is apart."""
+    beside.copy(base, folder)
     config = folder / "config.json"
     if untied and config.exists():
         card.untie(config)
