@@ -24,9 +24,11 @@ from breadcrumbs.plan.plan import Plan, TensorPlan
 
 #: Entries that are read at once.
 BLOCK = 1024
-#: Blocks that are read of each model at most; in a task file each costs the unpacking of a larger.
+#: Blocks that are read of each model at most.
 BLOCKS = 256
-TASK_BLOCKS = 64
+#: Where models are task files, of which each costs the unpacking of a larger one: for all of them
+#: together, and of one of them at most and at least.
+TASK_BLOCKS, OF_ONE = 512, (4, 64)
 #: The square of what is larger may not be finite.
 _MOST = 1e150
 #: Where in its part of the entries a block is: fractions that spread evenly.
@@ -48,9 +50,9 @@ class Lengths:
 
     @property
     def mean(self) -> float:
-        """The mean length of the task vectors, each counted with the size of its weight.
+        """The mean length of the task vectors that have any, each by the size of its weight.
 
-        0 where no task vector has any length, or none counts.
+        0 where there are none.
         """
         both = zip(self.weighted, self.models, strict=True)
         total = math.fsum(weighted / own for weighted, own in both if own)
@@ -61,7 +63,9 @@ def of(plan: Plan) -> Lengths:
     """Return the lengths of what a plan merges; what is not finite counts as 0."""
     tensors = [tensor for tensor in plan.merged if tensor.base.size]
     models = len(plan.models)
-    most = TASK_BLOCKS if any(model.task for model in plan.models) else BLOCKS
+    most = BLOCKS
+    if any(model.task for model in plan.models):
+        most = max(OF_ONE[0], min(OF_ONE[1], TASK_BLOCKS // models))
     blocks, scale, exact = _blocks([tensor.base.size for tensor in tensors], most)
     found = np.zeros((1 + 2 * models, 1 + len(blocks)))
     for column, (number, start, n) in enumerate(blocks):
