@@ -1,0 +1,97 @@
+"""What a family loses along a method's step, and what is known of the step from the weights."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from experiments.defaults.families import Family, Weights
+
+import breadcrumbs
+
+#: Alphas at which losses are measured.
+ALPHAS = tuple(float(f"{0.06 * 1.6**i:.3g}") for i in range(11))
+#: Methods whose alpha is `auto`, with what is set besides.
+METHODS: dict[str, dict[str, Any]] = {
+    "task_arithmetic": {},
+    "breadcrumbs": {},
+    "breadcrumbs .85/.993": {"beta": 0.85, "gamma": 0.993},
+    "magnitude": {},
+    "random_sparsed": {},
+    "dare_linear": {},
+    "dare_ties": {},
+    "ties": {},
+}
+#: Those of families of fewer than eight fine-tunings.
+FEW = ("task_arithmetic", "breadcrumbs", "magnitude", "dare_linear", "ties")
+#: What has no alpha to find.
+FIXED = ("average", "tsv_m")
+
+
+def measured(family: Family, sizes: Sequence[int] = (1, 2, 4, 8)) -> dict[str, Any]:
+    """Return losses and sums by tensor: of the base, of each fine-tuning, along every step."""
+    tasks = list(family.tasks)
+    found: dict[str, Any] = {
+        "base": {task: family.loss(family.base, task) for task in tasks},
+        "own": {task: family.loss(family.tasks[task], task) for task in tasks},
+        "entries": {name: int(value.size) for name, value in family.base.items()},
+        "sets": [],
+    }
+    few = len(tasks) < 8
+    for chosen in groups(tasks, sizes):
+        models = [family.tasks[task] for task in chosen]
+        one: dict[str, Any] = {"tasks": chosen, "fixed": {}, "methods": {}}
+        for method in FIXED:
+            merged = breadcrumbs.merge(family.base, models, method=method, threads=1)
+            one["fixed"][method] = [family.loss(merged, task) for task in chosen]
+        for label, more in METHODS.items():
+            name = label.split()[0]
+            if few and label not in FEW:
+                continue
+            wide = {"method": name, "threads": 1, **more}
+            merged = breadcrumbs.merge(family.base, models, alpha=1.0, **wide)
+            one["methods"][label] = along(family, chosen, merged)
+        found["sets"].append(one)
+    return found
+
+
+def groups(tasks: Sequence[str], sizes: Sequence[int]) -> list[list[str]]:
+    """Return the groups of tasks that are merged: two alone, and one of each size more."""
+    found = [[tasks[0]], [tasks[len(tasks) // 2]]] if 1 in sizes else []
+    found += [list(tasks[-n:]) for n in sizes if 1 < n < len(tasks)]
+    return [*found, list(tasks)]
+
+
+def along(family: Family, chosen: Sequence[str], merged: Mapping[str, Any]) -> dict[str, Any]:
+    """Return sums by tensor, and the losses of the tasks at each alpha, up to three times the
+    base's."""
+    models = [family.tasks[task] for task in chosen]
+    step = {n: np.asarray(merged[n], np.float64) - v for n, v in family.base.items()}
+    sums = {name: _sums(family.base, models, name, value) for name, value in step.items()}
+    base = sum(family.loss(family.base, task) for task in chosen)
+    losses = []
+    for alpha in ALPHAS:
+        weights: Weights = {n: v + alpha * step[n] for n, v in family.base.items()}
+        losses.append([family.loss(weights, task) for task in chosen])
+        if sum(losses[-1]) > 1.5 * base:
+            break
+    return {"sums": sums, "losses": losses}
+
+
+def _sums(base: Weights, models: Sequence[Weights], name: str, step: np.ndarray) -> dict[str, Any]:
+    taus = [model[name].astype(np.float64) - base[name] for model in models]
+    total = np.sum(taus, axis=0)
+    return {
+        "product": float(np.vdot(step, total)),
+        "square": float(np.vdot(total, total)),
+        "step": float(np.vdot(step, step)),
+        "taus": [float(np.vdot(tau, tau)) for tau in taus],
+        "base": float(np.vdot(base[name], base[name])),
+    }
+
+
+def pairs(found: Mapping[str, Any]) -> list[tuple[Any, str]]:
+    """Return every set of models with every method."""
+    return list(itertools.chain(*([(one, m) for m in one["methods"]] for one in found["sets"])))
