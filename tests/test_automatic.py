@@ -45,18 +45,33 @@ def found(
     wide = {name: value.astype(np.float64) for name, value in base.items()}
     others = [{name: value.astype(np.float64) for name, value in m.items()} for m in models]
     merged = breadcrumbs.merge(wide, others, alpha=1, weights=weights, **how)
-    return rule(flat(wide), list(map(flat, others)), flat(merged), weights)
+    random = how.get("method") in RANDOM
+    return rule(flat(wide), list(map(flat, others)), flat(merged), weights, random)
 
 
 def rule(
-    base: np.ndarray, models: list[np.ndarray], merged: np.ndarray, weights: list[float] | None
+    base: np.ndarray,
+    models: list[np.ndarray],
+    merged: np.ndarray,
+    weights: list[float] | None,
+    random: bool = False,
 ) -> float:
     given = np.array(weights or [1.0] * len(models))
     taus = given[:, None] * (np.stack(models) - base)
     step, total = merged - base, taus.sum(axis=0)
     share = step @ total / (total @ total)
     crowded = np.mean(np.linalg.norm(taus, axis=1)) / np.linalg.norm(total)
-    return float(f"{crowded**1.25 / share / np.mean(np.abs(given)):.3g}")
+    share = step @ total / (total @ total)
+    length = np.linalg.norm(total) / np.linalg.norm(step)
+    restored = length
+    if random:
+        mean = np.mean(np.linalg.norm(taus, axis=1))
+        restored = min(1 / share, 1.5 * mean / np.linalg.norm(step) / crowded**1.25)
+    return float(f"{crowded**1.25 * restored / np.mean(np.abs(given)):.3g}")
+
+
+#: Methods whose masks are drawn.
+RANDOM = {"random_sparsed", "dare_linear", "dare_ties", "della_linear", "della"}
 
 
 HOW = [
@@ -91,12 +106,30 @@ def test_orthogonal_task_vectors_have_less_the_more_there_are() -> None:
         assert merged["w"][:number] == pytest.approx([expected] * number)
 
 
-def test_what_a_mask_takes_is_made_up_for() -> None:
-    base = {"w": np.zeros(4, np.float32)}
-    tuned = {"w": np.ones(4, np.float32)}
-    how = {"method": "bottom_masking", "density": 0.5, "alpha": "auto"}
-    merged = breadcrumbs.merge(base, [tuned], **how)
-    assert sorted(merged["w"].tolist()) == [0, 0, 2, 2]
+def test_what_a_mask_takes_is_made_up_for_in_length() -> None:
+    base = {"w": np.zeros(16, np.float32)}
+    tuned = {"w": np.ones(16, np.float32)}
+    for kept in (16, 4, 1):
+        how = {"method": "bottom_masking", "density": kept / 16, "alpha": "auto"}
+        merged = breadcrumbs.merge(base, [tuned], **how)
+        assert sorted(merged["w"].tolist()) == [0] * (16 - kept) + [(16 / kept) ** 0.5] * kept
+
+
+def test_what_is_kept_at_random_stands_for_all_up_to_a_length() -> None:
+    base = {"w": np.zeros(4096, np.float32)}
+    tuned = {"w": np.ones(4096, np.float32)}
+    for density, alpha, length in ((0.5, 2, 2**0.5), (0.125, 4.24, 1.5)):  # 1 / p would be 2 and 8
+        how = {"method": "random_sparsed", "density": density, "alpha": "auto"}
+        merged = breadcrumbs.merge(base, [tuned], **how)
+        assert merged["w"].max() == pytest.approx(alpha, rel=0.05)
+        assert np.linalg.norm(merged["w"]) == pytest.approx(length * 64, rel=0.03)
+
+
+@pytest.mark.parametrize("size", [1e-170, 1e-200, 1e160, 1e200])
+def test_weights_whose_squares_are_no_numbers_give_one_line(size: float) -> None:
+    base = {"w": np.zeros(8)}
+    with pytest.raises(RecipeError, match="Give a number"):
+        breadcrumbs.merge(base, [{"w": np.full(8, size)}], method="task_arithmetic", alpha="auto")
 
 
 def test_alpha_does_not_depend_on_the_scale_of_weights() -> None:

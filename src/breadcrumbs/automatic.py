@@ -2,15 +2,25 @@
 
 With D the sum of the task vectors and S the step at alpha 1::
 
-    alpha = c ** 1.25 / p,   p = <S, D> / |D|^2,   c = mean of |task vector| / |D|
+    alpha = c ** 1.25 * f,   c = mean of |task vector| / |D|
+    f = |D| / |S|,   or of masks that are drawn 1 / p,   p = <S, D> / |D|^2
 
-p is the share of the task vectors that the method's step still has: 1 for their plain sum, .5 for
-one that masks leave half of. c tells how much they are in each other's way: of T task vectors
-that are orthogonal, 1 / sqrt(T). The mean of the models has the share 1 / T, c squared, of each of
-them, and a step as long as a task vector has the share c; what is best on validation rows lies
-between the two, and nearer to the second. The exponent was set once, on eight fine-tunings of a
-sentence encoder, where it serves twelve methods; docs/paper.md shows what alpha found in this
-way loses against alpha chosen on validation rows, there and elsewhere.
+c tells how much the task vectors are in each other's way: of T that are orthogonal, 1 / sqrt(T).
+Their sum at alpha c ** 1.25 is as long as c ** .25 task vectors. (The mean of the models has the
+share 1 / T, c squared, of each of them, and a step as long as a task vector has the share c; what
+is best on validation rows lies between the two, and nearer to the second.) What masks or elections
+leave of the sum is made as long as that: f is |D| / |S|.
+
+Where entries are kept at random, those that are left stand for the others, and the rest of the
+step is noise to every task. There f is 1 / p, which restores the share p that the step has of the
+task vectors, up to 1.5 times the length of the mean task vector.
+
+Until version 0.1, f was 1 / p for all methods. That is too long where entries are of like size
+(Adam, few steps) or where few rows of an embedding hold most of the norm: masks keep little of
+such vectors, and what is left went several times as far as any model did. The exponent was set
+once, on eight fine-tunings of a sentence encoder; f was chosen on small language models.
+docs/choosing.md has the numbers, and docs/paper.md what alpha found with 1 / p loses against alpha
+chosen on validation rows.
 
 Weights count: D is the weighted sum, over their mean. Alpha is rounded to three digits.
 
@@ -29,14 +39,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from breadcrumbs import engine
+from breadcrumbs import engine, methods
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.parameters import AUTO
 from breadcrumbs.plan import Plan, TensorPlan
 from breadcrumbs.sink import Nowhere
+from breadcrumbs.transforms import Chances, Draw
 
 EXPONENT = 1.25
+#: How long the step of a mask that is drawn may be, in lengths of the mean task vector.
+LONGEST = 1.5
 #: Digits that alpha is rounded to: sums differ in the last bits between machines.
 DIGITS = 3
 #: Entries that are looked at at once, which stay in a processor's cache.
@@ -67,7 +80,8 @@ def fixed(
     measured = replace(_with(plan, 1.0), tensors=tuple(map(_measured, asked)))
     sink = Products(measured)
     engine.run(measured, sink, threads=threads, kernel=kernel, progress=progress, budget=budget)
-    return _with(plan, sink.alpha)
+    mean = sink.mean if len(asked) == len(plan.merged) else None
+    return replace(_with(plan, sink.alpha), task_length=mean)
 
 
 class Products(Nowhere):
@@ -82,7 +96,7 @@ class Products(Nowhere):
 
     def write(self, index: int, start: int, values: np.ndarray) -> None:
         tensor = self.plan.tensors[index]
-        row, moved = np.zeros((len(tensor.models) + 1, 2)), False
+        row, moved = np.zeros(3 + 2 * len(tensor.models)), False
         cut = any(tensor.name in shares for shares in self._shares)
         for at in range(0, values.size, _PART):
             part = values[at : at + _PART]
@@ -97,14 +111,15 @@ class Products(Nowhere):
                 tau -= base
                 share = self._shares[number].get(tensor.name, 1.0)
                 square = _square(tau) / share
-                row[1 + number] += square, own.weight**2 * square
+                row[3 + 2 * number : 5 + 2 * number] += square, own.weight**2 * square
                 tau *= own.weight
                 along += tau
                 if cut:
                     tau /= math.sqrt(share)
                     total += tau
-            moved |= _square(step) > 0
-            row[0] += _product(step, along), _product(total, total)
+            length = _square(step)
+            moved |= bool(step.any())
+            row[:3] += _product(step, along), _product(total, total), length
         with self._lock:
             self._moved |= moved
             self._found[index, start] = row  # what comes again counts, not what came before
@@ -112,34 +127,56 @@ class Products(Nowhere):
     @property
     def alpha(self) -> float:
         """What alpha follows; the order in which parts came does not change it."""
-        flat = (row.ravel() for row in self._found.values())
-        sums = [math.fsum(column) for column in zip(*flat, strict=True)]
-        product, square, *squares = sums or [0.0, 0.0]
         if not self._moved:
             return 1.0
+        product, square, step, *_ = self._sums
         if product <= 0 or not math.isfinite(product):
             raise RecipeError(
                 "recipe: alpha: auto compares the step from the base with the task vectors, and"
                 " here it does not go their way. Give a number."
             )
-        lengths, weights = [], []
-        for number, model in enumerate(self.plan.recipe.models):
-            own, weighted = squares[2 * number : 2 * number + 2]
-            if any(tensor.own[number].weight for tensor in self.plan.tensors):
-                lengths.append(math.sqrt(weighted))
-                # Its weight; on average, where overrides say another one for some tensors.
-                weights.append(math.sqrt(weighted / own) if own else abs(model.weight))
+        lengths, weights = self._lengths
         alpha = 0.0
         with contextlib.suppress(ZeroDivisionError, OverflowError):  # of squares beyond float64
             crowded = math.fsum(lengths) / len(weights) / math.sqrt(square)
+            restored = math.sqrt(square / step)
+            if isinstance(methods.get(self.plan.recipe.method).transform, Draw | Chances):
+                longest = LONGEST * crowded ** (1 - EXPONENT) * restored
+                restored = min(square / product, longest)
             mean = math.fsum(weights) / len(weights)
-            alpha = float(f"{crowded**EXPONENT / (product / square) / mean:.{DIGITS}g}")
+            alpha = float(f"{crowded**EXPONENT * restored / mean:.{DIGITS}g}")
         if not 0 < alpha < math.inf:
             raise RecipeError(
                 "recipe: alpha: auto cannot be told from task vectors so short or long that their"
                 " squares are no numbers. Give a number."
             )
         return alpha
+
+    @property
+    def mean(self) -> float:
+        """The mean length of the task vectors that have any, each by the size of its weight."""
+        lengths, weights = self._lengths
+        total = math.fsum(w for length, w in zip(lengths, weights, strict=True) if length)
+        return math.fsum(lengths) / total if total else 0.0
+
+    @property
+    def _sums(self) -> list[float]:
+        return [math.fsum(column) for column in zip(*self._found.values(), strict=True)] or [
+            0.0
+        ] * 3
+
+    @property
+    def _lengths(self) -> tuple[list[float], list[float]]:
+        """The lengths of the weighted task vectors that count, and the sizes of their weights."""
+        squares = self._sums[3:]
+        lengths, weights = [], []
+        for number, model in enumerate(self.plan.recipe.models):
+            own, weighted = squares[2 * number : 2 * number + 2] or (0.0, 0.0)
+            if any(tensor.own[number].weight for tensor in self.plan.tensors):
+                lengths.append(math.sqrt(weighted))
+                # Its weight; on average, where overrides say another one for some tensors.
+                weights.append(math.sqrt(weighted / own) if own else abs(model.weight))
+        return lengths, weights
 
 
 def _product(a: np.ndarray, b: np.ndarray) -> float:

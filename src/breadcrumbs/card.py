@@ -214,7 +214,8 @@ Made with Breadcrumbs {__version__} by the method
 {rows}
 
 {report.merged} of {report.tensors} tensors were merged ({report.entries:,} weights)\
-{"; copied from the base: " + copied if copied else ""}. The update has norm {report.norm:.6g}.
+{"; copied from the base: " + copied if copied else ""}. The update has norm {report.norm:.6g}\
+{report.length and f", {report.length}"}.
 Tensors of which a model kept nothing: {emptied}.\
 {f" Of the weights that changed, {shares}." if shares else ""}\
 {"" if report.lost is None else f" Lost to FP8: {report.lost:.0%} of the step."}

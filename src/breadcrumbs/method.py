@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,8 @@ class Method:
     """One way to merge.
 
     summary: one line. formula: plain text. paper: where it was published. notes: what the paper
-    leaves open and where other programs differ.
+    leaves open and where other programs differ. caution: (parameters, number of models) -> a
+    warning of what such a merge ends in, with what to set instead, or nothing.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Method:
     formula: str
     paper: str
     notes: str = ""
+    caution: Callable[[Values, int], str] = lambda values, models: ""
 
     @property
     def parameters(self) -> dict[str, Parameter]:

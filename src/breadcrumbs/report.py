@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from breadcrumbs import sizes
-from breadcrumbs.plan import Plan
+from breadcrumbs.plan import Plan, step
 from breadcrumbs.sink import TensorReport
 
 
@@ -36,7 +36,9 @@ class Report:
     of the weights that changed in some model, by what the method says of them. alpha: what was
     found from the weights, if it was asked for. kinds: how many tensors are of each kind. notes:
     what is right, but should be known. lost: of weights that were quantised again, the norm of what
-    that lost over the norm of the update.
+    that lost over the norm of the update. step: how many times the length of
+    the mean task vector the update has, each counted with the size of its weight; step_exact: or
+    about, from a sample.
     """
 
     method: str
@@ -57,6 +59,8 @@ class Report:
     kinds: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     lost: float | None = None
+    step: float | None = None
+    step_exact: bool = True
 
     @staticmethod
     def of(
@@ -91,6 +95,10 @@ class Report:
         if plan.models and norm == 0:
             what = "no tensor is merged" if not merged else "nothing is added"
             warnings.append(f"{what}, so the result is the base: are the parameters as meant?")
+        length = step.of(plan, norm)
+        values = plan.method.complete(plan.recipe.parameters)
+        cautions = plan.method.caution(values, len(plan.models)), step.warning(plan, length)
+        warnings += filter(None, cautions)
         return Report(
             method=plan.recipe.method,
             models=models,
@@ -109,7 +117,14 @@ class Report:
             shares=_shares(rows),
             kinds=dict(plan.kinds),
             notes=list(plan.notes),
+            step=length.ratio if length else None,
+            step_exact=length is None or length.exact,
         )
+
+    @property
+    def length(self) -> str:
+        """How long the update is against the task vectors, in words; empty if unknown."""
+        return "" if self.step is None else str(step.Step(self.step, self.step_exact))
 
     def to_mapping(self) -> dict[str, Any]:
         """Return plain data for JSON."""

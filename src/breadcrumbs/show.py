@@ -181,7 +181,7 @@ def report(report: Report, output: str | None, *, verbose: bool) -> None:
     console.print(
         f"{report.method}: {report.merged} of {report.tensors} tensors merged"
         f"{f' (copied: {copied})' if copied else ''}; norm of the update {report.norm:.4g}"
-        f"{alpha}\n"
+        f"{report.length and f', {report.length}'}{alpha}\n"
         f"{sizes.human(report.bytes_read)} read, {sizes.human(report.bytes_written)} written in"
         f" {report.seconds:.1f} s{peak}"
     )

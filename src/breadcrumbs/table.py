@@ -6,7 +6,7 @@ of the tests.
 
 from __future__ import annotations
 
-from breadcrumbs.aggregates import Aggregate
+from breadcrumbs.aggregates import Aggregate, cabs, emr
 from breadcrumbs.aggregates.cabs import CABS
 from breadcrumbs.aggregates.consensus import CONSENSUS
 from breadcrumbs.aggregates.elect import election
@@ -228,6 +228,7 @@ METHODS: dict[str, Method] = {
             "Huang et al., EMR-Merging, NeurIPS 2024, arXiv:2405.17461",
             "A sum of 0 is negative. The rescaler is of the whole model; the authors' program adds"
             " up the means of the tensors instead. A task takes a pass more.",
+            emr.caution,
         ),
         Method(
             "tatr",
@@ -413,7 +414,9 @@ METHODS: dict[str, Method] = {
             "base + alpha * sum_t m_t weight_t tau_t, "
             "m_t = the n largest |tau_t| of each m entries that no earlier model has",
             "Yang et al., CABS, ICML 2025, arXiv:2503.01874",
-            "n and m are searched in the paper; 64 of 256 is not checked against it.",
+            "n and m are searched in the paper; 64 of 256 is not checked against it, and has places"
+            " for four models: with more, give n below m / T.",
+            cabs.caution,
         ),
         Method(
             "fisher",

@@ -166,7 +166,8 @@ class Whole:
     whether the order of the models matters. statistics: what it takes besides; then combine has one
     argument more, an iterator over the models of `Given`, or None where a model has no array for
     this tensor. memory: (shape of what is combined, number of models) -> how many float64 numbers
-    combine holds at most besides the base and the task vectors.
+    combine holds at most besides the base and the task vectors. apart: whether tasks are kept
+    apart, so that T of them make a step of sqrt(T) task vectors at a published factor.
     """
 
     combine: Callable[..., np.ndarray]
@@ -177,6 +178,7 @@ class Whole:
     svds: str = ""
     ordered: bool = False
     statistics: Statistics | None = None
+    apart: bool = False
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,18 @@ def combine(
     return step.reshape(base.shape)
 
 
+def caution(values: Values, models: int) -> str:
+    """Return a warning where the first models leave no places for the last."""
+    n, m = values["n"], values["m"]
+    if n * models <= m:
+        return ""
+    fair = f"n={m // models}" if m >= models else f"m={models}, n=1"
+    return (
+        f"cabs: {models} models cannot have {n} of {m} entries each, so the last are left with what"
+        f" the first do not take, and the result may do worse than the base. Give {fair}"
+    )
+
+
 CABS = Whole(
     combine=combine,
     parameters={

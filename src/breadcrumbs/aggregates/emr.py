@@ -67,6 +67,16 @@ def _combine(entries: Entries, values: Values) -> np.ndarray:
     return entries.known * np.where(agree[list(entries.who).index(values["task"])], unified, 0.0)
 
 
+def caution(values: Values, models: int) -> str:
+    """Return a warning where the elected vector alone is asked for."""
+    if values.get("task") is not None or models < 2:
+        return ""
+    return (
+        "emr without a task is the elected vector alone, which may do worse than the base: the"
+        " paper masks and rescales it for one task. Give task, a model's name, or another method"
+    )
+
+
 EMR = Elementwise(
     combine=_combine,
     parameters={"task": WhichModel(False, "the model to rebuild; without it, the unified one")},

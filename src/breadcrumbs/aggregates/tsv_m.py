@@ -46,4 +46,5 @@ TSV_M = Whole(
     },
     svds="T + 2",
     memory=_memory,
+    apart=True,
 )

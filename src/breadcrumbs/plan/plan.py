@@ -70,7 +70,8 @@ class Plan:
     """A recipe that fits its checkpoints. tensors: in the base's order, then markers of the models.
     warnings: what the user should look at. notes: what the user should know, and is right.
     onto: the model that the step is added to instead of the base. statistics: a file for each
-    model, if the method takes any. alpha: what was found from the weights, after `automatic.fixed`.
+    model, if the method takes any. alpha: what was found from the weights, after `automatic.fixed`;
+    task_length: the mean length of the task vectors, where that found it too.
     """
 
     recipe: Recipe
@@ -83,6 +84,7 @@ class Plan:
     onto: Checkpoint | None = None
     statistics: tuple[Checkpoint, ...] = ()
     alpha: float | None = None
+    task_length: float | None = None
 
     @property
     def target(self) -> Checkpoint:

@@ -1,0 +1,127 @@
+"""How long the step is against the task vectors: in the report, on screen, in JSON and the card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from safetensors.numpy import save_file
+
+from breadcrumbs import cli, merging
+from breadcrumbs.recipe import Model, Recipe, override
+from breadcrumbs.report import Report
+
+
+def reported(
+    base: dict[str, np.ndarray],
+    models: list[dict[str, np.ndarray]],
+    method: str = "task_arithmetic",
+    weights: list[float] | None = None,
+    **more: Any,
+) -> Report:
+    given = weights or [1.0] * len(models)
+    named = tuple(Model(f"m{i}", weight=w) for i, w in enumerate(given))
+    recipe = {key: more.pop(key) for key in ("overrides", "exclude") if key in more}
+    with merging.opened(Recipe("base", named, method, more, **recipe), [base, *models]) as plan:
+        return merging.to_arrays(plan, threads=1)[1]
+
+
+BASE = {"w": np.zeros(9), "v": np.zeros(4)}
+ONE = {"w": np.ones(9), "v": np.zeros(4)}  # its task vector is 3 long
+TWO = {"w": np.zeros(9), "v": np.full(4, 2.0)}  # 4
+
+
+@pytest.mark.parametrize(
+    ("how", "step"),
+    [
+        ({"alpha": 1.0}, 5 / 3.5),
+        ({"alpha": 1.0, "weights": [1.0, 0.0]}, 1.0),
+        ({"alpha": 0.5, "weights": [2.0, 2.0]}, 5 / 3.5),
+        ({"alpha": 1.0, "exclude": ("v",), "weights": [1.0, 1.0]}, 1.0),
+        ({"alpha": "auto"}, (3.5 / 5) ** 0.25),
+        ({"method": "average"}, 2.5 / 3.5),
+        ({"alpha": 1.0, "overrides": (override({"tensors": "v", "weight": 0}, "here"),)}, 1.0),
+        ({"alpha": "auto", "exclude": ("v",)}, 0.5**1.25),
+        ({"alpha": 0.0}, 0.0),
+    ],
+    ids=str,
+)
+def test_it_is_the_norm_of_the_update_by_the_mean_task_vector(how: dict, step: float) -> None:
+    report = reported(BASE, [ONE, TWO], **how)
+    assert report.step == pytest.approx(step, rel=3e-3)
+    assert report.step_exact
+    assert report.to_mapping()["step"] == report.step
+
+
+def test_without_task_vectors_there_is_no_such_number() -> None:
+    for models in ([], [dict(BASE)]):
+        report = reported(BASE, models)
+        assert report.step is None and report.length == ""
+
+
+@pytest.mark.parametrize(
+    ("alpha", "said"), [(1.0, False), (1.5, False), (1.6, True), (-1.6, True), (3.0, True)]
+)
+def test_a_long_step_is_warned_of_with_a_shorter_one(alpha: float, said: bool) -> None:
+    report = reported(BASE, [ONE], alpha=alpha)
+    found = [line for line in report.warnings if line.startswith("the step is")]
+    assert bool(found) == said
+    if said:
+        sign = "-" if alpha < 0 else ""
+        assert f"{abs(alpha):.3g} times the mean task vector" in found[0]
+        assert found[0].endswith(f"give a smaller alpha, such as {sign}1")
+
+
+def test_methods_that_keep_tasks_apart_may_go_further() -> None:
+    rng = np.random.default_rng(0)
+    base = {"w": np.zeros((40, 40))}
+    models = [{"w": np.zeros((40, 40))} for _ in range(4)]
+    for i, model in enumerate(models):  # blocks of their own
+        model["w"][10 * i : 10 * i + 10, 10 * i : 10 * i + 10] = rng.standard_normal((10, 10))
+    apart = reported(base, models, "tsv_m")
+    assert apart.step is not None and apart.step == pytest.approx(2, rel=0.1)
+    assert not apart.warnings
+    assert reported(base, models, alpha=1.0).warnings
+
+
+def test_of_masks_that_are_drawn_alpha_auto_stops_at_one_and_a_half_and_says_so() -> None:
+    rng = np.random.default_rng(0)
+    base = {"w": np.zeros(20_000)}
+    model = {"w": rng.standard_normal(20_000)}
+    report = reported(base, [model], "dare_linear")
+    assert report.step == pytest.approx(1.5, rel=3e-3)
+    (line,) = report.warnings
+    assert "noise of the drawn masks" in line
+    assert not reported(base, [model], "dare_linear", p=0.2).warnings
+
+
+def files(folder: Path, base: dict, models: list[dict]) -> list[str]:
+    paths = []
+    for number, state in enumerate((base, *models)):
+        paths.append(str(folder / f"{number}.safetensors"))
+        save_file(state, paths[-1])
+    return paths
+
+
+@pytest.mark.parametrize(("size", "about"), [(3_000, ""), (400_000, "about ")])
+def test_screen_json_and_card_say_it(tmp_path: Path, size: int, about: str) -> None:
+    rng = np.random.default_rng(0)
+    base = {"w": np.zeros(size, np.float32)}
+    model = {"w": rng.standard_normal(size).astype(np.float32)}
+    paths = files(tmp_path, base, [model])
+    asked = ["merge", *paths, "-m", "task_arithmetic", "-p", "alpha=2"]
+    done = CliRunner().invoke(cli.main, [*asked, "-o", str(tmp_path / "out")])
+    said = " ".join(done.output.split())
+    assert done.exit_code == 0, done.output
+    assert f", {about}2" in said and "times the mean task vector" in said
+    assert "warning: the step is" in said
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "times the mean task vector." in card and (about in card)
+    done = CliRunner().invoke(cli.main, [*asked, "-o", str(tmp_path / "again"), "--json"])
+    found = json.loads(done.stdout)
+    assert found["step"] == pytest.approx(2, rel=0.02)
+    assert found["step_exact"] == (not about)
