@@ -55,12 +55,12 @@ SETTINGS = {
     one.name: one
     for one in (
         Setting("adam-few", tasks=8, chooses=True),
-        Setting("adam-many", rate=3e-4, steps=150),
-        Setting("sgd-many", optimizer="sgd", rate=0.3, steps=150, tied=True),
+        Setting("adam-many", rate=3e-4, steps=150, chooses=True),
+        Setting("sgd-many", optimizer="sgd", rate=0.3, steps=150, tied=True, chooses=True),
         Setting(
             "raw-base", tasks=8, pretraining=40, vocabulary=4096, hidden=96, steps=30, chooses=True
         ),
-        Setting("tied-few", tied=True, hidden=96, layers=3, steps=20),
+        Setting("tied-few", tied=True, hidden=96, layers=3, steps=20, chooses=True),
         Setting("tied-many", tied=True, hidden=96, rate=3e-4, steps=150),
         Setting("bytes", vocabulary=256, hidden=96, layers=4, rate=5e-4, steps=40),
         Setting("sgd-few", optimizer="sgd", rate=0.5, steps=30, hidden=96),
