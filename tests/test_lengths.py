@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from breadcrumbs import merging
+from breadcrumbs import merging, tasks
 from breadcrumbs.plan import Plan, lengths
 from breadcrumbs.recipe import Model, Recipe, override
 
@@ -159,3 +161,21 @@ def test_few_reads_tell_of_very_many_tensors() -> None:
     assert isinstance(plan, Plan)
     assert len(reads) == 2 * lengths.BLOCKS
     assert found.models[0] == pytest.approx(2 * math.sqrt(8 * count))
+
+
+@pytest.mark.parametrize("size", [3_000, 1_500_000])
+def test_of_task_files_what_they_were_before_they_were_cut(tmp_path: Path, size: int) -> None:
+    rng = np.random.default_rng(3)
+    base = {"w": rng.standard_normal(size).astype(np.float32), "b": np.ones(700, np.float32)}
+    model = {
+        n: (v + 0.1 * rng.standard_normal(v.shape)).astype(np.float32) for n, v in base.items()
+    }
+    save_file(base, tmp_path / "base.safetensors")
+    asked = Recipe("base", (Model("m"),), "task_arithmetic", {})
+    with merging.opened(asked, [base, model]) as plan:
+        whole = lengths.of(plan).models[0]
+    for how in ({"transform": "none"}, {"transform": "breadcrumbs"}):
+        path = str(tmp_path / f"{how['transform']}.safetensors")
+        tasks.pack(base, model, path, **how)
+        with merging.opened(asked, [tmp_path / "base.safetensors", path]) as plan:
+            assert lengths.of(plan).models[0] == pytest.approx(whole, rel=0.1)

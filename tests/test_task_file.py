@@ -17,7 +17,7 @@ import breadcrumbs
 from breadcrumbs import inspection, tasks
 from breadcrumbs.cli import main
 from breadcrumbs.errors import MismatchError, RecipeError
-from breadcrumbs.recipe import Model, Recipe
+from breadcrumbs.recipe import Model, Recipe, load
 from breadcrumbs.sweep import Sweep
 from breadcrumbs.tasks import summing
 from breadcrumbs.tasks.about import BLOCK
@@ -230,7 +230,9 @@ def test_command_line(tmp_path: Path) -> None:
     out = str(tmp_path / "merged")
     ran = CliRunner().invoke(main, ["merge", base, *files, "-o", out, "-q"])
     assert ran.exit_code == 0, ran.output
-    assert_same(dict(breadcrumbs.open(out)), breadcrumbs.merge(base, models, beta=0.8))
+    alpha = load(tmp_path / "merged" / "breadcrumbs.yaml").parameters["alpha"]
+    expected = breadcrumbs.merge(base, models, beta=0.8, alpha=alpha)
+    assert_same(dict(breadcrumbs.open(out)), expected)
     inputs = inspection.inspect(out)["merged_from"]["inputs"]
     hashes = [tasks.TaskFile.open(file).hash for file in files]
     assert [one["files"][0].get("task") for one in inputs] == [None, *hashes]

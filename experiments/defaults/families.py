@@ -12,6 +12,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -161,7 +162,7 @@ def images(setting: Setting, log: Callable[[str], None]) -> Family:
     from sklearn.datasets import load_digits
     from transformers import ViTConfig, ViTForImageClassification
 
-    data = load_digits()
+    data: Any = load_digits()
     pixels = torch.tensor(data.images, dtype=torch.float32) / 16
     labels = torch.tensor(data.target)
     seen, held = slice(0, 1300), slice(1300, None)
@@ -183,8 +184,8 @@ def images(setting: Setting, log: Callable[[str], None]) -> Family:
         intermediate_size=setting.hidden * 4,
         num_hidden_layers=setting.layers,
         num_attention_heads=4,
-        num_labels=10,
     )
+    config.num_labels = 10
     model: nn.Module = ViTForImageClassification(config)
 
     def loss_of(module: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

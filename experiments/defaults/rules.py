@@ -17,7 +17,7 @@ def totals(sums: Sums) -> tuple[float, float, float, float]:
     product, square, step = (
         math.fsum(one[key] for one in sums.values()) for key in ("product", "square", "step")
     )
-    return product, square, step, np.mean(lengths(sums.values()))
+    return product, square, step, float(np.mean(lengths(sums.values())))
 
 
 def lengths(sums: Any) -> np.ndarray:

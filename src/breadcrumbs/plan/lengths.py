@@ -107,11 +107,30 @@ def _squares(tensor: TensorPlan, start: int, n: int) -> np.ndarray:
     found[0] = _square(base)
     for number, (model, own) in enumerate(zip(tensor.models, tensor.own, strict=True)):
         if model is not None:
-            tau = _read(model, start, n)
-            tau -= base
-            found[1 + number] = square = _square(tau)
+            found[1 + number] = square = _change(model, base, start)
             found[1 + models + number] = own.weight**2 * square
     return found
+
+
+def _change(model: Tensor, base: np.ndarray, start: int) -> float:
+    """Return the sum of squares of a task vector at the entries of ``base``, from ``start`` on.
+
+    Of a task that was cut, what it was before: its file says which share was kept.
+    """
+    from breadcrumbs.tasks import view
+
+    source = model.source
+    if not isinstance(source, view.KeptBytes):
+        tau = _read(model, start, base.size)
+        tau -= base
+        return _square(tau)
+    block, first = divmod(start, view.BLOCK)
+    kept = source.kept(block)
+    begin, end = np.searchsorted(kept.positions, (first, first + base.size))
+    tau = kept.values[begin:end].astype(np.float64)
+    tau -= base[kept.positions[begin:end].astype(np.int64) - first]
+    share = source.task.tensors[model.name].share
+    return _square(tau) / (share if 0 < share < 1 else 1.0)
 
 
 def _read(tensor: Tensor, start: int, n: int) -> np.ndarray:
