@@ -5,9 +5,13 @@ No time limits, and the same examples in every run.
 
 import os
 import tempfile
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
 from tiny_models import clip, llama, minilm, one_thread, t5, tiny_bert  # noqa: F401
+
+from breadcrumbs.checkpoint import durable
 
 _cache = tempfile.TemporaryDirectory(prefix="breadcrumbs-cache-")
 os.environ["BREADCRUMBS_CACHE"] = _cache.name  # the user's is neither read nor written
@@ -20,3 +24,10 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("exact")
+
+
+@pytest.fixture(autouse=True)
+def unsynced(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Do not wait for the disk, but where that is the subject: thousands of small outputs do."""
+    with durable.syncing("power_cuts" in request.module.__name__):
+        yield

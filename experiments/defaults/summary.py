@@ -33,7 +33,7 @@ def gains(found: dict[str, Any]) -> list[dict[str, Any]]:
                 loss = np.mean(rules.loss_at(measure.ALPHAS, seen["losses"], alpha))
                 return round(100 * float((base - loss) / room))
 
-            now = "random" if method in DRAWN else "norm"
+            now = "now, drawn" if method in DRAWN else "now"
             alphas = {
                 "before": rules.RULES["projection"](seen["sums"]),
                 "now": rules.RULES[now](seen["sums"]),

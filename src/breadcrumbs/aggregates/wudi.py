@@ -52,7 +52,10 @@ def terms(taus: np.ndarray) -> tuple[Callable[[np.ndarray, np.ndarray], None], n
         for unit in taus:
             out += (matrix @ unit.T) @ unit
 
-    return (by_factors if thin else lambda matrix, out: np.matmul(matrix, a, out=out)), b
+    def by_gram(matrix: np.ndarray, out: np.ndarray) -> None:
+        np.matmul(matrix, a, out=out)
+
+    return (by_factors if thin else by_gram), b
 
 
 def wudi(taus: np.ndarray, values: Values) -> np.ndarray:
