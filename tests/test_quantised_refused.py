@@ -133,6 +133,36 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, str]] = {
         "quanto",
     ),
     "torchao": ({N + "._weight_qdata": byte(8, 8), N + "._weight_scale": ONE}, None, "torchao"),
+    "torchao, without an underline": (
+        {N + ".weight_qdata": ints(8, 8, dtype=np.int8), N + ".weight_scale": ONE},
+        None,
+        "torchao",
+    ),
+    "a scale of another name": (
+        {N + ".weight": ints(8, 8, dtype=np.int8), N + ".dequant_scale": np.ones(1, np.float32)},
+        None,
+        "in a layout that is not known",
+    ),
+    "the scale of activations alone": (
+        {N + ".weight": ints(8, 8, dtype=np.int8), N + ".input_scale": np.ones(1, np.float32)},
+        None,
+        "in a layout that is not known",
+    ),
+    "VPTQ by its names": (
+        {N + ".indices": ints(1, 4, 8), N + ".centroids.weight": np.ones((1, 64), np.float32)},
+        None,
+        "VPTQ",
+    ),
+    "SpQR by its names": (
+        {N + "." + leaf: ints(8) for leaf in ("dense_weights", "row_offsets", "col_vals")},
+        None,
+        "SpQR",
+    ),
+    "Marlin by its names": (
+        {N + ".B": ints(4, 16), N + ".s": np.ones((2, 8), np.float16)},
+        None,
+        "Marlin",
+    ),
     "2:4 sparse": (
         {N + ".weight": Raw(byte(8, 8), "F8_E4M3"), N + ".weight_scale": ONE},
         {"quant_method": "compressed-tensors", "format": "marlin-24"},

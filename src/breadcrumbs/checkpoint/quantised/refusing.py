@@ -27,6 +27,11 @@ _MODELOPT = {"", "NONE", "FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO"}
 _FORMATS = ("nvfp4", "marlin", "sparse")
 _WIDE = ("F64", "F32", "F16", "BF16")
 _WORDS = ("U32", "I32", "U8", "I8", "I16", "U16")
+#: Names of scales beside a ``weight`` that other rules, or those that read them, know.
+_SCALES = (
+    "scale", "scales", "weight_scale", "weight_scales", "weight_scale_inv", "weight_scale_2",
+    "scale_weight", "qscale_weight",
+)  # fmt: skip
 _UNKNOWN = "in a layout that is not known"
 
 
@@ -94,6 +99,8 @@ def _by_names(tensors: Mapping[str, Tensor]) -> tuple[str, int | None] | None:
         find = _BY_LEAF.get(leaf)
         if find is not None and (found := find(tensors, start, tensor)) is not None:
             return found
+        if "scale" in leaf and _is_unknown_scale(tensors, start, leaf):
+            return _UNKNOWN, None
         if ".quant_state." in name or (leaf == "absmax" and _is_absmax(tensors, start)):
             return "bitsandbytes", 4
     return None
@@ -130,6 +137,14 @@ def _mlx(tensors: Mapping[str, Tensor], start: str, tensor: Tensor) -> tuple[str
     if weight.dtype == "U32":
         return "MLX", None
     return (_UNKNOWN, None) if weight.dtype in _WORDS else None
+
+
+def _is_unknown_scale(tensors: Mapping[str, Tensor], start: str, leaf: str) -> bool:
+    """Return whether a scale that is not known is beside a ``weight`` of integers, and no other."""
+    weight = tensors.get(start + "weight")
+    if weight is None or weight.dtype not in _WORDS or len(weight.shape) < 2:
+        return False
+    return not any(start + known in tensors for known in _SCALES)
 
 
 def _one_scale(
@@ -173,9 +188,13 @@ _BY_LEAF = {
     "scales": _mlx,
     "W_q": _pair("HQQ", None),
     "codebooks": _pair("AQLM", None, "codes", "scales"),
+    "indices": _pair("VPTQ", None, "centroids.weight"),
+    "dense_weights": _pair("SpQR", None, "row_offsets", "col_vals"),
+    "s": _of_integers("Marlin", 4, "B"),
     "weight_scales": _of_integers("EETQ", 8, "weight"),
     "_data": _pair("quanto", None, "_scale"),
     "_weight_qdata": _pair("torchao", None),
+    "weight_qdata": _pair("torchao", None),
     "weight_scale_2": _nvfp4,
     "weight_global_scale": _nvfp4,
     "scale": _one_scale,
