@@ -85,6 +85,20 @@ def test_biases_of_masked_language_models(ends):
     assert found[names[0]].tobytes() == found[names[1]].tobytes() == tuned.tobytes()
 
 
+@pytest.mark.parametrize("ends", [("predictions.bias", "predictions.decoder.bias"),
+                                  ("lm_head.bias", "lm_head.decoder.bias")])  # fmt: skip
+def test_a_bias_that_a_model_alone_stores_twice(ends):
+    one, other = (f"cls.{end}" for end in ends)
+    base, bias = {"a.w": BODY, one: normal(8)}, normal(8)
+    stored = {"a.w": BODY + 1, one: bias, other: bias.astype(ml_dtypes.bfloat16)}
+    stored[one] = stored[other].astype(np.float32)
+    found = breadcrumbs.merge(base, [stored], method="task_arithmetic", alpha=1)
+    assert set(found) == set(base)
+    assert np.allclose(found[one], stored[one], atol=1e-6)
+    with pytest.raises(MismatchError, match=other):
+        breadcrumbs.merge(base, [stored | {other: bias + 1}], method="task_arithmetic", alpha=1)
+
+
 def test_a_copy_in_another_dtype():
     base = {"model.embed_tokens.weight": TABLE.astype(ml_dtypes.bfloat16), "w": BODY}
     tuned = {"model.embed_tokens.weight": TUNED[0][0].astype(ml_dtypes.bfloat16), "w": BODY}

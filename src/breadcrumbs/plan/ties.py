@@ -286,12 +286,12 @@ def varies(tensor: Tensor) -> bool:
 def twin(checkpoint: Checkpoint, name: str, among: Iterable[str]) -> str | None:
     """Return the one name ``among`` some under which a checkpoint stores the same tensor, or None.
 
-    Only matrices that are not constant count: norms and biases are often equal without being tied.
-    Of an embedding and its head, one may be stored in another dtype.
+    Only matrices that are not constant count, and the biases that are known: norms and biases are
+    often equal without being tied. Of what is known, one may be stored in another dtype.
     """
     tensor = checkpoint.tensors[name]
     if len(tensor.shape) < 2:
-        return None
+        return _twin_bias(checkpoint, name, among)
     candidates = [checkpoint.tensors.get(other) for other in among if other != name]
     found = [
         other.name
@@ -305,3 +305,14 @@ def twin(checkpoint: Checkpoint, name: str, among: Iterable[str]) -> str | None:
     if len(found) != 1 or not varies(tensor):
         return None
     return found[0]
+
+
+def _twin_bias(checkpoint: Checkpoint, name: str, among: Iterable[str]) -> str | None:
+    """Return the other name of a bias that masked language models store twice, if both agree."""
+    others = {name.removesuffix(a) + b for a, b in _BOTH_WAYS if f".{name}".endswith(f".{a}")}
+    found = [checkpoint.tensors.get(other) for other in among if other in others]
+    equals = [o.name for o in found if o is not None and same(checkpoint.tensors[name], o)]
+    return equals[0] if equals else None
+
+
+_BOTH_WAYS = (*_BIASES, *((other, one) for one, other in _BIASES))
