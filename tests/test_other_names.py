@@ -76,6 +76,43 @@ def same(found, want=WANT) -> bool:
     return found.keys() == want.keys() and all((found[k] == v).all() for k, v in want.items())
 
 
+INNER = {
+    "compiled blocks": lambda k: k.replace(".h.0.", ".h.0._orig_mod.").replace(
+        ".h.1.", ".h.1._orig_mod."
+    ),
+    "checkpointed under DDP": lambda k: (
+        "module." + k.replace(".h.0.", ".h.0._checkpoint_wrapped_module.")
+    ),
+    "FSDP at three depths": lambda k: (
+        "_fsdp_wrapped_module."
+        + k.replace("transformer.", "transformer._fsdp_wrapped_module.").replace(
+            ".h.1.", ".h.1._fsdp_wrapped_module."
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("case", INNER)
+def test_wrappers_of_single_layers(case):
+    how = INNER[case]
+    assert same(breadcrumbs.merge(BASE, [named(how, t) for t in TUNED], **HOW))
+    assert same(breadcrumbs.merge(BASE, [TUNED[0], named(how, TUNED[1])], **HOW))
+    want = named(how, WANT)
+    assert same(breadcrumbs.merge(named(how, BASE), TUNED, **HOW), want)
+    bared = [named(bare, t) for t in TUNED]
+    assert same(breadcrumbs.merge(named(bare, BASE), [named(how, t) for t in TUNED], **HOW),
+                named(bare, WANT))  # fmt: skip
+    assert same(breadcrumbs.merge(named(how, BASE), bared, **HOW), want)
+
+
+def test_wrappers_that_hide_two_tensors_of_one_name_are_left():
+    both = TUNED[0] | {
+        "transformer.h.0._orig_mod.attn.weight": TUNED[1]["transformer.h.0.attn.weight"]
+    }
+    with pytest.raises(MismatchError, match="_orig_mod"):
+        breadcrumbs.merge(BASE, [both], **HOW)
+
+
 @pytest.mark.parametrize(
     "how", [bare, wrapped, lambda k: "model.model." + k, lambda k: "bert" + k[11:]]
 )

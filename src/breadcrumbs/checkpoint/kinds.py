@@ -8,8 +8,8 @@
     marker      without entries: what matters is that it is there
     other       integers, booleans, complex numbers and codes
 
-The names are those that PyTorch, Keras, Flax, transformers, timm, fairseq, OpenAI's CLIP and the
-latent diffusion programs give to what they register as buffers.
+The names are those that PyTorch, Keras, Flax, Haiku, Paddle, transformers, timm, fairseq, LeRobot,
+OpenAI's CLIP, codebooks and the latent diffusion programs give to what they register as buffers.
 """
 
 from __future__ import annotations
@@ -21,10 +21,18 @@ WEIGHT, STATISTIC, COUNTER = "weight", "statistic", "counter"
 BUFFER, MARKER, OTHER = "buffer", "marker", "other"
 
 _STATISTIC = re.compile(
-    r"(^|[./])((running|moving)_(mean|var|variance|std)|running_mean_std[./](mean|var)"
-    r"|batch_stats[./](.*[./])?(mean|var))$"
+    r"(^|[./])(_?(running|moving)_(mean|var|variance|std)(:0)?"
+    r"|(running_mean_std|\w+_rms)[./](mean|var)"
+    r"|batch_stats[./](.*[./])?(mean|var)|(mean|var)_ema[./](average|hidden)"
+    r"|((\w*_)?(bn|batch_?norm|norm)_?\d*|(un)?normaliz\w+)[./](mean|var|variance|std)"
+    r"|_mean|_variance"
+    r"|(normalize_(inputs|targets)|unnormalize_outputs)[./]buffer_\w+[./](mean|std|min|max)"
+    r"|(ema_)?cluster_size|embed_avg)$",
+    re.IGNORECASE,
 )
-_COUNTER = re.compile(r"(^|[./])(num_batches_tracked|running_mean_std[./]count)$")
+_COUNTER = re.compile(
+    r"(^|[./])(num_batches_tracked|(running_mean_std|\w+_rms)[./]count|(mean|var)_ema[./]counter)$"
+)
 _BUFFER = re.compile(
     r"(^|[./])("
     r"position_ids|token_type_ids|rel_pos_ids|relative_position_index|relative_coords_table"
@@ -33,7 +41,7 @@ _BUFFER = re.compile(
     r"|embed_positions[./]_float_tensor|mel_filters|pixel_(mean|std)|anchor_grid"
     r"|(sqrt_(one_minus_)?|log_one_minus_|sqrt_recip(m1)?_)?alphas_cumprod(_prev)?"
     r"|posterior_(variance|log_variance_clipped|mean_coef[12])"
-    r")$|^(\w+\.)?betas$"
+    r")$|^(\w+\.)?(betas|logvar|lvlb_weights|scale_factor)$"
 )
 #: GPT-2's causal mask, which is called like a bias and has four dimensions.
 _MASK_NAMED_BIAS = re.compile(r"(^|[./])(attn|attention|self_attn|self_attention)[./]bias$")

@@ -16,6 +16,8 @@ from breadcrumbs.checkpoint.ways import Fit, Way, kind, ways, weighed
 from breadcrumbs.errors import MismatchError
 
 Shape = tuple[int, ...]
+#: What wrappers of single layers put between the parts of a name.
+_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
 
 def matched(base: Checkpoint, model: Checkpoint) -> tuple[Checkpoint, str]:
@@ -23,14 +25,57 @@ def matched(base: Checkpoint, model: Checkpoint) -> tuple[Checkpoint, str]:
 
     One prefix may differ: the model's names have it and the base's lack it, or the reverse, or both
     have one of their own; all of them, or those of a part (beside a head). What the base lacks
-    stays. MismatchError where two prefixes fit equally well.
+    stays. Wrappers of single layers count for nothing. MismatchError where two prefixes fit
+    equally well.
     """
     if model.tensors.keys() <= base.tensors.keys():
         return model, ""
+    words = _wrappers(base, model)
+    if words:
+        return _matched_plain(base, model, words)
     fit = _prefix(base, model)
     if fit is None:
         return model, ""
     return renamed(model, _all(base, model, fit)), f"{model.label}: {_said(fit.way)}"
+
+
+def _wrappers(base: Checkpoint, model: Checkpoint) -> list[str]:
+    """Return the wrappers around single layers in names of either, which the other has not.
+
+    FSDP, activation checkpointing and compiled blocks put them in the middle of names. None where
+    two tensors have one name without them.
+    """
+    loose = [
+        n for n in (*model.tensors, *base.tensors) if not (n in model.tensors and n in base.tensors)
+    ]
+    wrapped = [name for name in loose if _plain(name) != _bare(name)]
+    if not wrapped or any(len({*map(_plain, c.tensors)}) < len(c.tensors) for c in (base, model)):
+        return []
+    return sorted({word for name in wrapped for word in name.split(".") if word in _WRAPPERS})
+
+
+def _matched_plain(base: Checkpoint, model: Checkpoint, words: list[str]) -> tuple[Checkpoint, str]:
+    """Return what `matched` does of names without wrappers, under the base's names."""
+    theirs = {_plain(name): name for name in base.tensors}
+    bare = renamed(base, {name: plain for plain, name in theirs.items()})
+    found, note = matched(bare, renamed(model, {name: _plain(name) for name in model.tensors}))
+    said = " and ".join(repr(f"{word}.") for word in words)
+    note = note or f"{model.label}: names"
+    return renamed(found, theirs), f"{note}, compared without {said}"
+
+
+def _plain(name: str) -> str:
+    """Return a name without the wrappers in it."""
+    if not any(word in name for word in _WRAPPERS):
+        return name
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def _bare(name: str) -> str:
+    """Return a name without the wrappers that it begins with, which are a prefix like others."""
+    while name.startswith(tuple(f"{word}." for word in _WRAPPERS)):
+        name = name.partition(".")[2]
+    return name
 
 
 def renamed(model: Checkpoint, new: Mapping[str, str]) -> Checkpoint:
