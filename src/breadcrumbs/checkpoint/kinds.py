@@ -36,12 +36,16 @@ _COUNTER = re.compile(
 _BUFFER = re.compile(
     r"(^|[./])("
     r"position_ids|token_type_ids|rel_pos_ids|relative_position_index|relative_coords_table"
-    r"|(original_)?inv_freq|freqs_cis|(cos|sin)_cache(d)?|rope_cache|rotary(_pos)?_emb[./](cos|sin|freqs)"
-    r"|masked_bias|(attn|attention|causal|padding|key_padding|window|sliding)_?mask|alibi(_slopes|_bias)?"
-    r"|embed_positions[./]_float_tensor|mel_filters|pixel_(mean|std)|anchor_grid"
+    r"|(\w+_)?inv_freq|freqs_(cis|cos|sin)|(cos|sin)_cache(d)?|rope_cache|rope_freqs[./]weight"
+    r"|rotary(_pos)?_emb[./](cos|sin|freqs)|rope[./]freqs|rope_embed[./]periods"
+    r"|masked_bias|(\w+_)?(attn|attention|causal|padding|key_padding|window|sliding)_?mask"
+    r"|(attn|attention|self_attn)[./](mask|embed_positions)|alibi(_slopes|_bias)?"
+    r"|embed_positions[./]_float_tensor|(encoder|decoder)[./]version|model_ema[./](decay|num_updates)"
+    r"|mel_filters|mel_scale[./]fb|spectrogram[./]window|(pixel|image)_(mean|std)|anchor_grid"
+    r"|positional_encoding_gaussian_matrix"
     r"|(sqrt_(one_minus_)?|log_one_minus_|sqrt_recip(m1)?_)?alphas_cumprod(_prev)?"
     r"|posterior_(variance|log_variance_clipped|mean_coef[12])"
-    r")$|^(\w+\.)?(betas|logvar|lvlb_weights|scale_factor)$"
+    r")$|^(\w+\.)?(betas|lvlb_weights)$|^(logvar|scale_factor)$"
 )
 #: GPT-2's causal mask, which is called like a bias and has four dimensions.
 _MASK_NAMED_BIAS = re.compile(r"(^|[./])(attn|attention|self_attn|self_attention)[./]bias$")
