@@ -261,3 +261,11 @@ def test_an_adapter_of_another_model_that_is_here(tmp_path: Path) -> None:
         with checkpoint.open(f"{base}+{adapter}") as opened:
             assert list(opened.notes) == told
         assert [str(other) in note for note in told] == [True] * is_other
+
+
+def test_the_adapters_of_a_training_are_named(tmp_path: Path) -> None:
+    base = base_of(tmp_path / "base", weights(layers("model.layers", 2)))
+    for step in ("checkpoint-10", "checkpoint-20"):
+        adapter_of(tmp_path / "run" / step, layers("model.layers", 2))
+    with pytest.raises(CheckpointError, match="'checkpoint-10', 'checkpoint-20' in it do"):
+        checkpoint.open(f"{base}+{tmp_path / 'run'}")
