@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import breadcrumbs
-from breadcrumbs import mergekit, merging, tasks
+from breadcrumbs import checkpoint, mergekit, merging, tasks
 from breadcrumbs.checkpoint import hub
 from breadcrumbs.checkpoint.beside import RECIPE
 from breadcrumbs.errors import BreadcrumbsError, CheckpointError, MismatchError
@@ -244,3 +244,28 @@ def test_a_base_with_an_adapter_keeps_its_dtype(tmp_path: Path) -> None:
     )
     recipe = (tmp_path / "out" / RECIPE).read_text()
     assert f"{base}+{adapter}" in recipe
+
+
+def test_an_adapter_of_another_model_that_is_here(tmp_path: Path) -> None:
+    names = weights(layers("model.layers", 2))
+    base, other = base_of(tmp_path / "base", names), base_of(tmp_path / "other", names[::-1])
+    copy = base_of(tmp_path / "copy", names, torch_dtype="float32")
+    for named, is_other in ((base, False), (copy, False), ("org/far", False), (other, True)):
+        adapter = adapter_of(
+            tmp_path / "adapter",
+            layers("model.layers", 2),
+            base_model_name_or_path=str(named),
+        )
+        told: list[str] = []
+        tasks.from_adapter(base, adapter, tmp_path / "t.safetensors", force=True, note=told.append)
+        with checkpoint.open(f"{base}+{adapter}") as opened:
+            assert list(opened.notes) == told
+        assert [str(other) in note for note in told] == [True] * is_other
+
+
+def test_the_adapters_of_a_training_are_named(tmp_path: Path) -> None:
+    base = base_of(tmp_path / "base", weights(layers("model.layers", 2)))
+    for step in ("checkpoint-10", "checkpoint-20"):
+        adapter_of(tmp_path / "run" / step, layers("model.layers", 2))
+    with pytest.raises(CheckpointError, match="'checkpoint-10', 'checkpoint-20' in it do"):
+        checkpoint.open(f"{base}+{tmp_path / 'run'}")

@@ -459,6 +459,7 @@ def test_weights_that_are_not_merged_are_named(tmp_path):
     (first, second) = report.warnings
     assert "'colbert_linear.pt' may be weights too" in first and "model_head" not in first
     assert "'speech' holds weights, and no list of the model names it" in second
+    assert "merge it by itself" in second
     assert files(tmp_path / "out") == {
         *(
             "README.md",

@@ -110,6 +110,18 @@ FILES = {
     "Lightning": (["last.ckpt", "hparams.yaml"], "last.ckpt"),
     "timm": (["model_best.pth.tar", "args.yaml"], "model_best.pth.tar"),
     "beside an optimizer": (["net.pt", "optimizer.pt", "rng_state_0.pth", "scaler.pt"], "net.pt"),
+    "slices of Llama": (
+        ["consolidated.00.pth", "consolidated.01.pth"],
+        "one model in 2 files with a slice of each tensor",
+    ),
+    "slices as safetensors": (
+        ["consolidated.00.safetensors", "consolidated.01.safetensors", "params.json"],
+        "with a slice of each tensor",
+    ),
+    "one slice, which is the whole": (
+        ["consolidated.00.pth", "params.json"],
+        "consolidated.00.pth",
+    ),
     "several of Lightning": (["a.ckpt", "last.ckpt"], "several checkpoints: 'a.ckpt', 'last.ckpt'"),
     "pickles of other things": (["optimizer.pt", "training_args.bin"], "holds no model.safeten"),
     "nothing": ([], "It has no files"),

@@ -178,3 +178,11 @@ def test_numpy_arrays_need_neither_torch_nor_the_hub():
         "sys.exit(str(heavy) if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_wrapped_state_dict_is_called_so():
+    wrapped = {"state_dict": {"w": np.ones(3)}, "epoch": 1}
+    with pytest.raises(
+        CheckpointError, match=r"'state_dict' is a mapping itself.*\['state_dict'\]"
+    ):
+        open_mapping(wrapped, "here")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-import datetime
+import decimal
 import gc
 import json
 import os
@@ -109,7 +109,7 @@ class Evil:
 
 BAD = {
     "code": (lambda: {"a": Evil()}, "not a pickle of tensors alone"),
-    "a class": (lambda: {"a": datetime.date(2024, 1, 1)}, "not a pickle of tensors alone"),
+    "a class": (lambda: {"a": decimal.Decimal(1)}, "not a pickle of tensors alone"),
     "a module": (lambda: torch.nn.Linear(1, 1), "not a pickle of tensors alone"),
     "a tensor": (lambda: torch.ones(2), "holds a Tensor, not a mapping"),
     "a list": (lambda: [torch.ones(2)], "holds a list, not a mapping"),

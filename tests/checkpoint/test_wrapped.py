@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import collections
+import datetime
 import os
 import pathlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -46,6 +48,11 @@ TRAINING = {
     "callbacks": {"EMA": {"shadow": {"fc.weight": torch.ones(3, 2)}}},
     "hyper_parameters": {"sizes": [1, 2]},
     "nothing": None,
+    "seen": collections.defaultdict(int, {"a": 3}),
+    "of each": collections.defaultdict(list),
+    "config": SimpleNamespace(depth=2),
+    "begun": datetime.datetime(2024, 5, 1, 12, 30),
+    "took": datetime.timedelta(hours=3),
 }
 WRAPPED = {
     "Lightning": (lambda s: {"state_dict": s, **TRAINING}, ("state_dict",)),

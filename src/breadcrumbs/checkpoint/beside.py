@@ -106,7 +106,8 @@ def notices(target: Checkpoint, models: Sequence[Checkpoint]) -> list[str]:
     if left:
         lines.append(
             f"{target.label}: {listing(left)} holds weights, and no list of the model names it, so"
-            " it is neither merged nor copied"
+            " it is neither merged nor copied. If the model needs it, merge it by itself and put it"
+            " there"
         )
     return lines
 

@@ -38,6 +38,8 @@ from breadcrumbs.errors import CheckpointError, listing
 
 INDEX = ".index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".tar")
+#: Files of one model that hold a slice of each tensor: as Meta gives Llama.
+_SLICE = re.compile(r"consolidated\.\d+\.(pth|pt|safetensors)")
 #: Pickles that training keeps beside the weights.
 _LEFTOVERS = re.compile(
     r"(optimizer|scheduler|scaler|training_args|rng_state|random_states?|trainer_state|args)"
@@ -120,6 +122,7 @@ def weight_files(names: Iterable[str], where: str) -> list[str]:
         if len(found) == 1:
             return found
         if found:
+            _refuse_slices(found, where)
             raise CheckpointError(
                 f"{where}: holds several models or shards without an index: {listing(found)}. "
                 "Give the path of one of them."
@@ -136,6 +139,7 @@ def weight_files(names: Iterable[str], where: str) -> list[str]:
     if len(pickles) == 1 and whole:
         return pickles
     if pickles and whole:
+        _refuse_slices(pickles, where)
         raise CheckpointError(
             f"{where}: holds several checkpoints: {listing(pickles)}. Give the path of one of them."
         )
@@ -146,6 +150,15 @@ def weight_files(names: Iterable[str], where: str) -> list[str]:
         f"{where}: holds no model.safetensors, model.safetensors.index.json or pytorch_model.bin. "
         f"{found}.{advice}"
     )
+
+
+def _refuse_slices(names: list[str], where: str) -> None:
+    """Raise if all of several files are slices of one model, none of which is a model alone."""
+    if all(map(_SLICE.fullmatch, names)):
+        raise CheckpointError(
+            f"{where}: holds one model in {len(names)} files with a slice of each tensor:"
+            f" {listing(names)}. Give the model as transformers has it, with whole tensors."
+        )
 
 
 def read_index(path: str | os.PathLike[str]) -> dict[str, str]:

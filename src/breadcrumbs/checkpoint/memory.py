@@ -123,6 +123,11 @@ def _tensor(name: object, value: Any, label: str) -> Tensor:
                 f"{where} is quantised (a {type(value).__name__} of {library}), which cannot be"
                 " merged. Give the model it was made from."
             )
+        if isinstance(value, Mapping):
+            raise CheckpointError(
+                f"{where} is a mapping itself. Give the one that has the tensors, such as what lies"
+                f" under [{shown(name)}]."
+            )
         raise CheckpointError(
             f"{where} is a {type(value).__module__}.{type(value).__qualname__}. "
             "Give a NumPy array or a Torch tensor."

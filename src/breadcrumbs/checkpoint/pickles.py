@@ -10,8 +10,10 @@ memory while it is open.
 from __future__ import annotations
 
 import argparse
+import datetime
 import os
 import re
+import types
 import zipfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -84,7 +86,8 @@ def _reason(error: Exception) -> str:
 def _harmless() -> AbstractContextManager[object]:
     """Return a context in which Torch's unpickler makes a few more types that only hold values.
 
-    Those that training programs keep beside weights: settings of a command line, NumPy's numbers.
+    Those that training programs keep beside weights: settings of a command line, counters, times,
+    NumPy's numbers.
     """
     import torch
 
@@ -96,10 +99,17 @@ def _harmless() -> AbstractContextManager[object]:
         return nullcontext()  # before Torch 2.6, which takes types under other names too
     dtypes = [type(np.dtype(code)) for code in "?bBhHiIlLqQefdFDUS"]
     scalar, remake = multiarray.scalar, multiarray._reconstruct
-    types: list[Any] = [argparse.Namespace, PurePosixPath, np.dtype, np.ndarray]
+    beside: list[Any] = [argparse.Namespace, types.SimpleNamespace, PurePosixPath]
+    beside += [dict, list, int, float, np.dtype, np.ndarray, (_dict, "collections.defaultdict")]
+    beside += [datetime.date, datetime.datetime, datetime.timedelta]
     old = [(it, f"numpy.core.multiarray.{it.__name__}") for it in (scalar, remake)]
     paths = [(PurePosixPath, "pathlib.PosixPath"), (PurePosixPath, "pathlib._local.PosixPath")]
-    return torch.serialization.safe_globals([*types, *dtypes, scalar, remake, *old, *paths])
+    return torch.serialization.safe_globals([*beside, *dtypes, scalar, remake, *old, *paths])
+
+
+def _dict(*_default: object) -> dict[object, object]:
+    """Return what stands for a defaultdict, into which Torch's unpickler puts no values."""
+    return {}
 
 
 def _check_stored(path: Path) -> None:

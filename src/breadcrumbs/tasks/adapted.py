@@ -13,7 +13,7 @@ import numpy as np
 
 from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
-from breadcrumbs.tasks import adapters, placing
+from breadcrumbs.tasks import adapters, placing, trained_on
 from breadcrumbs.tasks.factors import Factors
 
 
@@ -81,6 +81,7 @@ def opened(text: str, base: str, adapter: str) -> Checkpoint:
         try:
             made = placing.changes(found, under)
             placing.check_whole(made, found)
+            told = trained_on.another(found, under, made.names)
         except BaseException:
             under.close()
             raise
@@ -97,6 +98,7 @@ def opened(text: str, base: str, adapter: str) -> Checkpoint:
         label=text,
         files=(*under.files, *found.source.files),
         repo=f"{under.repo}+{adapter}" if under.repo else None,
+        notes=(*under.notes, *told),
         close=close,
     )
 

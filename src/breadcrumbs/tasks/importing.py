@@ -12,7 +12,7 @@ from breadcrumbs import checkpoint, merging
 from breadcrumbs.checkpoint import durable
 from breadcrumbs.checkpoint.tensors import DTYPES, NAMES, Tensor
 from breadcrumbs.errors import MismatchError, OutputError, RecipeError
-from breadcrumbs.tasks import adapters, placing, reader, writing
+from breadcrumbs.tasks import adapters, placing, reader, trained_on, writing
 from breadcrumbs.tasks.about import BLOCK, About, TaskTensor
 from breadcrumbs.tasks.adapters import Adapter
 from breadcrumbs.tasks.encodings.exact import EXACT
@@ -51,7 +51,7 @@ def from_adapter(
         if reader.is_task(under):
             raise MismatchError(f"{under.label}: is a task file, which is no base.")
         made = placing.changes(opened, under, rename)
-        for text in made.notes:
+        for text in made.notes + trained_on.another(opened, under, made.names):
             note(text)
         with durable.syncing(sync):
             return _write(made, opened, output, name, author, license, extra, force)

@@ -78,6 +78,12 @@ def _config(folder: Path, label: str) -> dict[str, Any]:
         with open(folder / CONFIG, "rb") as file:
             text = file.read(MAX_JSON)
     except OSError as error:
+        within = sorted(it.parent.name for it in folder.glob(f"*/{CONFIG}"))
+        if within:
+            raise CheckpointError(
+                f"{label}: holds no adapter itself; {listing(within)} in it do. Give the path of"
+                f" one of them, such as {Path(label) / within[-1]}."
+            ) from None
         raise CheckpointError(
             f"{path}: cannot be read: {error.strerror}. Give the folder of an adapter of PEFT."
         ) from None
