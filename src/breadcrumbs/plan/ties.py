@@ -214,7 +214,7 @@ def _equal_groups(base: Checkpoint, names: Sequence[str]) -> Iterator[tuple[str,
     for near in alike.values():
         while len(near) > 1:
             first, *others = near
-            same = [name for name in others if equal(base.tensors[first], base.tensors[name])]
+            same = {name for name in others if equal(base.tensors[first], base.tensors[name])}
             if same and varies(base.tensors[first]):
                 yield tuple(sorted([first, *same], key=_order))
             near = [name for name in others if name not in same]
