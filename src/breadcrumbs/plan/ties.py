@@ -56,7 +56,15 @@ def untied(recipe: Recipe, base: Checkpoint, models: Sequence[Checkpoint]) -> Ch
                 if not same(tensor, mine):
                     _check_wanted(recipe, base, model, (name, other))
                     pairs[name] = other
-    return tied.untied(base, pairs)
+    return _apart(base, pairs)
+
+
+def _apart(base: Checkpoint, pairs: Mapping[str, str]) -> Checkpoint:
+    """Return the base with tensors apart that were tied, and with all that its config ties.
+
+    What the config says then is of all of them.
+    """
+    return tied.untied(base, {**tied.ties(base), **pairs}) if pairs else base
 
 
 def found(
@@ -72,14 +80,14 @@ def found(
     for names in groups(base):
         parts = _said_alike(recipe, names)
         if len(parts) > 1 and are_known(names):
-            base = tied.untied(base, {part[0]: names[0] for part in parts[1:]})
+            base = _apart(base, {part[0]: names[0] for part in parts[1:]})
         for model in models:
             more = [half for part in parts for half in _split(model, part)]
             if len(more) > len(parts) and are_known(names):
                 apart = [part[0] for part in more if part[0] != names[0]]
                 if ties and apart[0] not in base.untied:
                     _check_wanted(recipe, base, model, (apart[0], names[0]))
-                    base = tied.untied(base, {name: names[0] for name in apart})
+                    base = _apart(base, {name: names[0] for name in apart})
                 warnings.append(
                     f"{model.label}: {listing(apart)} and {names[0]!r} differ, which are one tensor"
                     f" in {base.label}; they are merged apart"
@@ -206,7 +214,7 @@ def _equal_groups(base: Checkpoint, names: Sequence[str]) -> Iterator[tuple[str,
     for near in alike.values():
         while len(near) > 1:
             first, *others = near
-            same = [name for name in others if equal(base.tensors[first], base.tensors[name])]
+            same = {name for name in others if equal(base.tensors[first], base.tensors[name])}
             if same and varies(base.tensors[first]):
                 yield tuple(sorted([first, *same], key=_order))
             near = [name for name in others if name not in same]
