@@ -98,6 +98,12 @@ DIFFERENT = [
     (without(LLAMA, "num_key_value_heads"), {"num_key_value_heads": 2}, "num_key_value_heads"),
     (LLAMA, {"head_dim": 32}, "head_dim"),
     (LLAMA, {"hidden_act": "gelu"}, "hidden_act"),
+    (LLAMA | {"parallel_attn": True}, {"parallel_attn": False}, "parallel_attn"),
+    (
+        LLAMA | {"layer_types": ["sliding_attention"]},
+        {"layer_types": ["full_attention"]},
+        "layer_types",
+    ),
     (LLAMA, {"rms_norm_eps": 1e-6}, "rms_norm_eps"),
     (LLAMA, {"sliding_window": 4096}, "sliding_window"),
     (LLAMA, {"attention_bias": True}, "attention_bias"),

@@ -33,7 +33,7 @@ _HARMLESS = re.compile(
     r"|temperature|top_[kp]|typical_p|.*_penalty|no_repeat_ngram_size|encoder_no_repeat_ngram_size"
     r"|early_stopping|num_return_sequences|bad_words_ids|prefix|forced_.*|.*suppress_tokens"
     r"|remove_invalid_values|chunk_size_feed_forward|torchscript|use_bfloat16|[bt]f16|fp16|fp32|tf_.*"
-    r"|.*flash.*|.*attn_impl\w*|.*fused.*|pretraining_tp|.*parallel_\w+|lang(uage)?|sample_size"
+    r"|.*flash.*|.*attn_impl\w*|.*fused.*|pretraining_tp|.*parallel_(?!attn|block|res)\w+|lang(uage)?|sample_size"
     r"|mask_(time|feature)_.*|apply_spec_augment|ctc_.*|id2label|label2id|use_weighted_layer_sum"
     r"|num_hidden_layers|num_layers|n_layers?|use_sliding_window|hidden_activation|.*_tp|ep_size"
 )  # fmt: skip
@@ -42,7 +42,7 @@ _NAMED = re.compile(
     r"model_type|rope_.*|partial_rotary_factor|.*heads?|.*kv_heads|head_dim|.*act(ivation\w*)?|.*_fn"
     r"|.*eps\w*|.*epsilon|.*norm.*|sliding_window|.*window.*|layer_types|.*bias|tie_.*|.*softcap\w*"
     r"|.*multiplier|.*scal\w*|.*_type|.*per_tok|top_?k_.*|.*routing.*|.*pool.*|is_decoder|alibi"
-    r"|prediction_type|patch_size|.*stride.*|.*causal.*"
+    r"|prediction_type|patch_size|.*parallel_.*|.*stride.*|.*causal.*"
 )
 #: Activations of one formula.
 _SAME_ACT = {
@@ -147,7 +147,7 @@ def facts(config: Mapping[str, Any]) -> dict[str, Any]:
         found.pop("max_window_layers", None)
     layers = found.get("layer_types")
     if isinstance(layers, list) and all(layer == "full_attention" for layer in layers):
-        del found["layer_types"]
+        found["layer_types"] = "full_attention"  # of whatever number of layers
     return found
 
 
