@@ -129,7 +129,7 @@ def _change(model: Tensor, base: np.ndarray, start: int) -> float:
     begin, end = np.searchsorted(kept.positions, (first, first + base.size))
     tau = kept.values[begin:end].astype(np.float64)
     tau -= base[kept.positions[begin:end].astype(np.int64) - first]
-    share = source.task.tensors[model.name].share
+    share = source.task.tensors[source.base.name].share
     return _square(tau) / (share if 0 < share < 1 else 1.0)
 
 
