@@ -326,7 +326,7 @@ def test_nothing_changed_has_shares_of_0(tmp_path):
     base, *_ = family(9, "float32", 0)
     paths = saved(tmp_path, [base, base])
     report = breadcrumbs.merge(
-        paths[0], paths[1:], method="consensus", output=tmp_path / "out.safetensors"
+        paths[0], paths[1:], method="consensus", alpha=0, output=tmp_path / "out.safetensors"
     )
     assert report.shares == {"catastrophic": 0, "selfish": 0}
 

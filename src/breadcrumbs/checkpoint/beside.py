@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from breadcrumbs.checkpoint import layout, parts
+from breadcrumbs.checkpoint import digests, layout, parts
 from breadcrumbs.checkpoint.files import File, same_bytes
 from breadcrumbs.checkpoint.parts import Local
 from breadcrumbs.checkpoint.quantised.config import CONFIG, SIDE, strip
@@ -205,4 +205,5 @@ def _made_here(weights: Sequence[Path]) -> bool:
         header = read_header(min(path for path in weights if path.suffix == ".safetensors"))
     except (ValueError, CheckpointError):  # there is none, or it is damaged
         return False
-    return any(key.startswith("breadcrumbs.") for key in header.metadata)
+    mine = header.metadata.keys() - {digests.TENSORS, digests.DIGEST}  # of every file we write
+    return any(key.startswith("breadcrumbs.") for key in mine)

@@ -1,6 +1,6 @@
 """Make the family of small causal language models that the floor of defaults is tested on.
 
-    python tests/small_lm/make.py
+    python tests/small_lm/make_small_lm.py
 
 writes ``base.safetensors``, a fine-tuning for each task, and ``heldout.safetensors`` (tokens, and
 the logits of the base on some of them) beside this script. Llama's shapes, 88 thousand weights, an
