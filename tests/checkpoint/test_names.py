@@ -48,9 +48,7 @@ PREFIXES = {
     "model.": lambda k: "model." + k,  # model.model.
     "net/": lambda k: "net/" + k,
     "a.b.c.": lambda k: "a.b.c." + k if "layers" in k else k,  # a part of them
-    "model.layers._fsdp_wrapped_module.": lambda k: k.replace(
-        "layers.", "layers._fsdp_wrapped_module."
-    ),
+    "model.layers._inner_module.": lambda k: k.replace("layers.", "layers._inner_module."),
     "bert.": lambda k: k.replace("model.", "bert."),
     "model.blocks.": lambda k: k.replace("layers.", "blocks."),
 }
@@ -261,8 +259,8 @@ ADVICE = {
     ),
     "in the middle": (lambda k: k.replace(".attn.", ".self_attn."), ["*.self_attn.*=*.attn.*"]),
     "wrapped": (
-        lambda k: re.sub(r"(layers\.\d)\.", r"\1._checkpoint_wrapped_module.", k),
-        ["*._checkpoint_wrapped_module.*=*.*"],
+        lambda k: re.sub(r"(layers\.\d)\.", r"\1._inner_block.", k),
+        ["*._inner_block.*=*.*"],
     ),
     "more than one way": (lambda k: k.replace("attn.q", "a.x").replace("attn.k", "a.y"), []),
 }
