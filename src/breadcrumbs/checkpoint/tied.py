@@ -75,7 +75,7 @@ def ties(base: Checkpoint) -> dict[str, str]:
     return {
         name: other
         for name, other in found.items()
-        if name not in base.tensors or same(base.tensors[name], base.tensors[other])
+        if name not in base.tensors or equal(base.tensors[name], base.tensors[other])
     }
 
 
@@ -150,7 +150,7 @@ def untied(base: Checkpoint, pairs: Mapping[str, str]) -> Checkpoint:
             )
         mine = base.tensors[other]
         scaled = head_scale(base, name) != 1
-        if name not in tensors or (scaled and same(tensors[name], mine)):
+        if name not in tensors or (scaled and equal(tensors[name], mine)):
             tensors[name] = apart(base, name, mine)
     return replace(
         base, tensors=tensors, untied={**base.untied, **pairs}, stored=base.stored or base
@@ -169,7 +169,7 @@ def stored(base: Checkpoint) -> Checkpoint:
     return base.stored or base
 
 
-def same(a: Tensor, b: Tensor) -> bool:
+def equal(a: Tensor, b: Tensor) -> bool:
     """Return whether two tensors hold the same bytes, reading until the first difference."""
     if (a.dtype, a.shape) != (b.dtype, b.shape):
         return False

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from breadcrumbs import plan_statistics
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
+from breadcrumbs.checkpoint.tied import equal
 from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
 from breadcrumbs.method import Method
 from breadcrumbs.plan import others, ties
@@ -19,7 +20,7 @@ from breadcrumbs.plan import target as targeted
 from breadcrumbs.plan.dtypes import check_same, output_dtype
 from breadcrumbs.plan.partners import Remarks, check_globs, copied, partners
 from breadcrumbs.plan.plan import Plan, TensorPlan
-from breadcrumbs.plan.ties import equal
+from breadcrumbs.plan.ties import matches
 from breadcrumbs.recipe import Recipe
 from breadcrumbs.settings import Settings, check_granularity, placed
 from breadcrumbs.tasks import cuts
@@ -114,7 +115,7 @@ def _is_careful(recipe: Recipe, name: str) -> bool:
     allowed = recipe.allow_nonfinite
     if isinstance(allowed, bool):
         return allowed
-    return any(fnmatch.fnmatchcase(name, glob) for glob in allowed)
+    return matches(allowed, name)
 
 
 def _weights(tensor: TensorPlan) -> tuple[float, ...]:

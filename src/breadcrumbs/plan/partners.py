@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from breadcrumbs.checkpoint import kinds, renames, tied
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
-from breadcrumbs.plan.ties import twin
+from breadcrumbs.plan.ties import matches, twin
 from breadcrumbs.recipe import Recipe
 
 #: Globs that an error advises at most.
@@ -120,7 +120,7 @@ def refused(allowed: str | Sequence[str], word: str, names: Iterable[str]) -> li
     if allowed == word:
         return []
     globs = () if isinstance(allowed, str) else allowed
-    return [name for name in names if not any(fnmatch.fnmatchcase(name, g) for g in globs)]
+    return [name for name in names if not matches(globs, name)]
 
 
 def check_globs(recipe: Recipe, models: Sequence[Checkpoint], base: Checkpoint) -> None:
@@ -174,9 +174,9 @@ _PLURALS = {
 
 def copied(recipe: Recipe, tensor: Tensor) -> str:
     """Return why a tensor is copied; empty if it is merged."""
-    if any(fnmatch.fnmatchcase(tensor.name, glob) for glob in recipe.exclude):
+    if matches(recipe.exclude, tensor.name):
         return "excluded"
-    if recipe.only and not any(fnmatch.fnmatchcase(tensor.name, glob) for glob in recipe.only):
+    if recipe.only and not matches(recipe.only, tensor.name):
         return "not among `only`"
     return COPIED.get(tensor.kind, "")
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from breadcrumbs.checkpoint import configs, tied
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, items
+from breadcrumbs.checkpoint.tied import equal
 from breadcrumbs.errors import MismatchError, RecipeError, listing
 from breadcrumbs.recipe import Recipe
 
@@ -154,7 +155,7 @@ def _said_alike(recipe: Recipe, names: Sequence[str]) -> list[list[str]]:
     """
     parts: dict[tuple[bool, ...], list[str]] = {}
     for name in names:
-        said = tuple(_matches(globs, name) for globs in _globs(recipe).values())
+        said = tuple(matches(globs, name) for globs in _globs(recipe).values())
         parts.setdefault(said, []).append(name)
     if len(parts) > 1 and are_known(names) and not recipe.untie:
         (one, first), (other, second) = list(parts.items())[:2]
@@ -162,7 +163,7 @@ def _said_alike(recipe: Recipe, names: Sequence[str]) -> list[list[str]]:
         key, globs, mine = next(
             (key, g, first if a else second) for (key, g), a, b in both if a != b
         )
-        glob = next(glob for glob in globs if _matches([glob], mine[0]))
+        glob = next(glob for glob in globs if matches([glob], mine[0]))
         raise RecipeError(
             f"recipe: {key}: {glob!r} matches one of {first[0]!r} and {second[0]!r}, which are one"
             " tensor in all models. Name both, or give `untie: true` (--untie)."
@@ -176,12 +177,13 @@ def _globs(recipe: Recipe) -> dict[str, list[str]]:
     return found | {f"overrides[{i}]": [o.tensors] for i, o in enumerate(recipe.overrides)}
 
 
-def _matches(globs: Sequence[str], name: str) -> bool:
+def matches(globs: Sequence[str], name: str) -> bool:
+    """Return whether one of the globs matches a name."""
     return any(fnmatch.fnmatchcase(name, glob) for glob in globs)
 
 
 def _allowed(globs: str | Sequence[str], name: str) -> bool:
-    return not isinstance(globs, str) and _matches(globs, name)
+    return not isinstance(globs, str) and matches(globs, name)
 
 
 def groups(base: Checkpoint) -> list[tuple[str, ...]]:
@@ -241,21 +243,6 @@ def are_known(names: Iterable[str]) -> bool:
 
 
 _KNOWN_BIASES = tuple(end for pair in _BIASES for end in pair)
-
-
-def equal(a: Tensor, b: Tensor) -> bool:
-    """Return whether two tensors hold the same bytes, reading until the first difference."""
-    if a.dtype != b.dtype or a.shape != b.shape:
-        return False
-    step = 1 << 20
-    for start in range(0, a.nbytes, step):
-        size = min(step, a.nbytes - start)
-        pair = np.empty((2, size), np.uint8)
-        a.source.read_into(start, memoryview(pair[0]))
-        b.source.read_into(start, memoryview(pair[1]))
-        if not np.array_equal(pair[0], pair[1]):
-            return False
-    return True
 
 
 def same(a: Tensor, b: Tensor) -> bool:

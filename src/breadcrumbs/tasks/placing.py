@@ -348,7 +348,7 @@ def _alike(made: Changes, group: Sequence[str]) -> bool:
             a, b = made.products[first], made.products[name]
             alike = a.digest == b.digest and a.scale == b.scale and a.rank == b.rank
         elif first in made.whole and name in made.whole:
-            alike = tied.same(made.whole[first], made.whole[name])
+            alike = tied.equal(made.whole[first], made.whole[name])
         elif first in made.rows and name in made.rows:
             pairs = zip(made.rows[first], made.rows[name], strict=True)
             alike = all(np.array_equal(a, b) for a, b in pairs)
