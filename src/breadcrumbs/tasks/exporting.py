@@ -6,7 +6,6 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 
 from breadcrumbs import merging
 from breadcrumbs import plan as plans
-from breadcrumbs.checkpoint import durable, tied, whole
+from breadcrumbs.checkpoint import configs, durable, tied, whole
 from breadcrumbs.checkpoint.tensors import DTYPES, NAMES, Tensor
 from breadcrumbs.checkpoint.writer import Entry, header
 from breadcrumbs.engine import one_blas_thread
@@ -293,11 +292,7 @@ def _config(plan: Plan, made: _Made, rank: int) -> dict[str, Any]:
 
 def _model_type(plan: Plan) -> str:
     """Return what the base's config.json says of its kind; empty if that cannot be told."""
-    if plan.base.folder is None:
-        return ""
-    with suppress(OSError, ValueError, AttributeError):
-        return str(json.loads((plan.base.folder / "config.json").read_text()).get("model_type"))
-    return ""
+    return str(configs.read(plan.base.folder).get("model_type", ""))
 
 
 def _patch(plan: Plan, output: Path, force: bool) -> None:

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from breadcrumbs.checkpoint.files import same_bytes
 from breadcrumbs.checkpoint.tensors import Checkpoint
+from breadcrumbs.errors import CheckpointError
 from breadcrumbs.plan.plan import Plan
 
 #: Bytes of a config at most: one of 1,000 labels has 60,000.
 CONFIG = 4 << 20
-_STEP = 1 << 20
 #: Objects and lists in each other at most, in a config.
 _DEPTH = 20
 
@@ -66,13 +67,7 @@ def _is_shallow(value: Any, left: int) -> bool:
 
 def same(a: Path, b: Path) -> bool:
     """Return whether two files hold the same bytes, reading until the first difference."""
-    if size(a) != size(b):
-        return False
     try:
-        with open(a, "rb") as first, open(b, "rb") as second:
-            while part := first.read(_STEP):
-                if part != second.read(_STEP):
-                    return False
-    except OSError:
+        return size(a) == size(b) and same_bytes(a, b)
+    except CheckpointError:
         return False
-    return True
