@@ -85,11 +85,20 @@ def open(source: str | os.PathLike[str] | Mapping[str, Any], label: str = "") ->
 
 def _with_adapter(text: str) -> tuple[str, str] | None:
     """Return the base and the adapter that ``BASE+ADAPTER`` names; None for anything else."""
-    base, plus, adapter = text.rpartition("+")
-    if not plus or not base or base[-1:].isspace() or not adapter:
-        return None
-    there = os.path.exists(os.path.expanduser(adapter))
-    return (base, adapter) if there or _HUB_ID.fullmatch(adapter) else None
+    parts = text.split("+")
+    splits = [("+".join(parts[:n]), "+".join(parts[n:])) for n in range(len(parts) - 1, 0, -1)]
+    splits = [it for it in splits if it[0] and not it[0][-1].isspace() and it[1]]
+    for base, adapter in splits:  # a path may hold a + itself
+        if _is_there(adapter) and (_is_there(base) or _with_adapter(base)):
+            return base, adapter
+    for base, adapter in splits[:1]:
+        if _is_there(adapter) or _HUB_ID.fullmatch(adapter):
+            return base, adapter
+    return None
+
+
+def _is_there(text: str) -> bool:
+    return os.path.exists(os.path.expanduser(text))
 
 
 def hub_id(text: str, what: str = "model") -> tuple[str, str | None]:

@@ -14,40 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from breadcrumbs.checkpoint import configs
+from breadcrumbs.checkpoint import configs, heads
 from breadcrumbs.checkpoint.tensors import DTYPES, Bytes, Checkpoint, Tensor
 from breadcrumbs.errors import MismatchError, suggestion
 
-#: Embeddings of tokens by the end of their name, those that others are tied to first.
-_TABLES = (
-    "shared.weight",
-    "decoder.embed_tokens.weight",
-    "embed_tokens.weight",
-    "wte.weight",
-    "embed_in.weight",
-    "word_embeddings.weight",
-    "tokens_embed.weight",
-)
-#: Classes with a head that is called otherwise than ``lm_head``, by the end of their name.
-_HEADS = {
-    "WhisperForConditionalGeneration": "proj_out.weight",
-    "GPTNeoXForCausalLM": "embed_out.weight",
-}
-#: Of models that fill in masked tokens: head and its bias, and what the bias is tied to.
-_MASKED = {
-    "cls.predictions.decoder": ("bert", "ernie", "deberta", "roformer", "mobilebert", "fnet"),
-    "lm_head.decoder": (
-        "roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer",
-        "roberta-prelayernorm", "data2vec-text", "ibert",
-    ),
-    "predictions.decoder": ("albert",),
-    "vocab_projector": ("distilbert",),
-    "generator_lm_head": ("electra",),
-}  # fmt: skip
-#: How names begin where a model has a head around it, if no class is named.
-_WITH_HEAD = ("model.", "transformer.", "language_model.", "gpt_neox.", "shared.")
 #: T5, whose output is multiplied by this power of ``d_model`` before a head that is tied.
-_SCALED, _POWER = ("t5", "longt5", "switch_transformers"), -0.5
+_SCALED = ("t5", "longt5", "switch_transformers", "umt5", "udop")
+_POWER = -0.5
 
 
 def ties(base: Checkpoint) -> dict[str, str]:
@@ -56,58 +29,50 @@ def ties(base: Checkpoint) -> dict[str, str]:
     Those that the base does not store, or stores with the same bytes. Nothing where there is no
     config, or it says that they are two, or the model has no head.
     """
+    return _ties(base) or {}
+
+
+def unknown_head(base: Checkpoint) -> str:
+    """Return the class of a base if its embeddings may be tied in a way that is not known here."""
+    return _class(configs.read(base.folder)) if _ties(base) is None else ""
+
+
+def _class(config: Mapping[str, Any]) -> str:
+    return str(next(iter(config.get("architectures") or []), ""))
+
+
+def _ties(base: Checkpoint) -> dict[str, str] | None:
     config = configs.read(base.folder)
-    kind = str(next(iter(config.get("architectures") or []), ""))
+    kind = _class(config)
     tie = config.get("tie_word_embeddings")
     inner = config.get("text_config")
     if tie is None and isinstance(inner, dict):
         tie = inner.get("tie_word_embeddings")
-    table = next((n for end in _TABLES for n in base.tensors if f".{n}".endswith(f".{end}")), "")
-    if not table or tie is False or not (kind or (tie and table.startswith(_WITH_HEAD))):
+    table = heads.table(base.tensors)
+    if not table or tie is False or not (kind or (tie and heads.by_names(table))):
         return {}
-    found: dict[str, str] = {}
-    if table.endswith("shared.weight"):
-        stem = table.removesuffix("shared.weight")
-        found = dict.fromkeys(
-            (f"{stem}{s}.embed_tokens.weight" for s in ("encoder", "decoder")), table
-        )
-    found |= _head(config, kind, table)
+    head = heads.tied(base.tensors, kind, table)
+    if head is None:
+        return None
     return {
         name: other
-        for name, other in found.items()
-        if name not in base.tensors or equal(base.tensors[name], base.tensors[other])
+        for name, other in (heads.copies(base.tensors, table) | head).items()
+        if other in base.tensors
+        and (name not in base.tensors or equal(base.tensors[name], base.tensors[other]))
     }
-
-
-def is_table(name: str) -> bool:
-    """Return whether a tensor is a table of embeddings that a head may be tied to, by its name."""
-    return any(f".{name}".endswith(f".{end}") for end in _TABLES)
-
-
-def _head(config: Mapping[str, Any], kind: str, table: str) -> dict[str, str]:
-    """Return the head of a class, and what else is tied with it."""
-    if kind.endswith(("ForMaskedLM", "ForPreTraining")):
-        model = str(config.get("model_type"))
-        head = next((head for head, models in _MASKED.items() if model in models), "")
-        bias = f"{head.rpartition('.')[0]}.bias"
-        if not head:
-            return {}
-        return {f"{head}.weight": table} | ({f"{head}.bias": bias} if "." in head else {})
-    if kind in _HEADS:
-        return {_HEADS[kind]: table}
-    if kind and not kind.endswith(("LM", "LMHeadModel", "ForConditionalGeneration", "Generation")):
-        return {}
-    under = "language_model." if table.startswith("language_model.model.") else ""
-    return {f"{under}lm_head.weight": table}
 
 
 def head_scale(base: Checkpoint, name: str) -> float:
     """Return what weights are multiplied by to be those of a head of its own.
 
-    1 but for T5, which scales the output before a tied head and not before one of its own.
+    1 but for T5, which scales the output before a tied head and not before one of its own. (Of T5
+    1.1 transformers 5 says tied, and that nothing is scaled.)
     """
     config = configs.read(base.folder)
-    if config.get("model_type") in _SCALED and name == "lm_head.weight":
+    scaled = (
+        config.get("model_type") in _SCALED and config.get("scale_decoder_outputs") is not False
+    )
+    if scaled and name == "lm_head.weight":
         with suppress(TypeError, ValueError, ZeroDivisionError, KeyError):
             return float(config["d_model"]) ** _POWER
     return 1.0

@@ -126,8 +126,8 @@ def _check_wanted(
     """Raise MismatchError unless a recipe unties what a model has untied, by itself or a task."""
     if names[0] in model.untied:
         return
-    kind = configs.read(base.folder).get("model_type")
-    if kind in _SCALED:
+    if tied.head_scale(base, "lm_head.weight") != 1:
+        kind = configs.read(base.folder)["model_type"]
         raise MismatchError(
             f"{model.label}: has untied {names[0]!r} from {names[1]!r}, and {kind} scales its"
             f" logits where they are tied, so no merged model would be right. Give `exclude:"
@@ -141,10 +141,6 @@ def _check_wanted(
         f" {base.label} ties. `untie: true` (--untie) writes them apart, with tie_word_embeddings"
         f" false in the config{leave}."
     )
-
-
-#: Models that scale what goes into a tied head.
-_SCALED = ("t5", "longt5", "switch_transformers")
 
 
 def _said_alike(recipe: Recipe, names: Sequence[str]) -> list[list[str]]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from breadcrumbs.checkpoint import names as naming
 from breadcrumbs.checkpoint import renaming, tied
+from breadcrumbs.checkpoint.heads import is_table
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, shown
 from breadcrumbs.checkpoint.ways import kind
 from breadcrumbs.errors import MismatchError, RecipeError, listing
@@ -65,7 +66,7 @@ def changes(adapter: Adapter, base: Checkpoint, rename: Sequence[str] = ()) -> C
         else:
             made.lacking.append(theirs)
     made.lacking += [name for name in adapter.products if name not in names]
-    return _apart(made, base, ties)
+    return _apart(adapter, made, base, ties)
 
 
 def check_whole(made: Changes, adapter: Adapter, extra: str = "error") -> None:
@@ -301,24 +302,30 @@ def _take_rows(
     made.rows[name] = np.asarray(indices)[order], tensor.read()[order]
 
 
-def _apart(made: Changes, base: Checkpoint, ties: Mapping[str, str]) -> Changes:
+def _apart(adapter: Adapter, made: Changes, base: Checkpoint, ties: Mapping[str, str]) -> Changes:
     """Return the changes with one tensor where all that is tied changes alike, else with each."""
     groups: dict[str, list[str]] = {}
     for name, other in ties.items():
         groups.setdefault(other, [other]).append(name)
     heads = [name for name in base.tensors if name.endswith(("lm_head.weight", "embed_out.weight"))]
-    if base.folder is None and not heads and any(map(tied.is_table, made.names)):
+    if base.folder is None and not heads and any(map(is_table, made.names)):
         made.notes.append(
             f"{base.label} has no config.json beside it, so what it ties is not known: where a head"
             " is tied to the embeddings that change, give the folder of the base"
         )
+    kind = tied.unknown_head(base)
+    if kind and any(map(is_table, made.names)):
+        table = next(filter(is_table, made.names))
+        raise MismatchError(
+            f"{adapter.label}: changes {shown(table)}, and how {shown(kind)} ties its head to that"
+            f" is not known here. {ADVICE}"
+        )
     untied = []
     for source, group in groups.items():
+        if [name for name in group if name in made.rows] == [source]:
+            _follow(made, source, group)
         mine = [name for name in group if name in made.names]
-        if mine == [source] and source in made.rows:  # whatever is tied follows, as PEFT has it
-            for name in group:
-                made.rows[name] = made.rows[source]
-        elif mine and not (len(mine) == len(group) and _alike(made, group)):
+        if mine and not (len(mine) == len(group) and _alike(made, group)):
             untied.append(source)
     if untied:
         for name in ties:
@@ -329,6 +336,29 @@ def _apart(made: Changes, base: Checkpoint, ties: Mapping[str, str]) -> Changes:
         for name in [name for name in found if name not in base.tensors]:
             del found[name]
     return replace(made, base=base)
+
+
+def _follow(made: Changes, source: str, group: Sequence[str]) -> None:
+    """Give the rows of one tensor to all that are tied to it, as PEFT has it.
+
+    One that has a product too gets both: the rows' differences from the base are of full rank.
+    """
+    indices, rows = made.rows[source]
+    for name in group:
+        found = made.products.get(name)
+        if found is not None and found.scale:
+            table = made.base.tensors[source]
+            differ = rows.astype(np.float64) - table.read()[indices].astype(np.float64)
+            left = np.zeros((len(found.left), len(indices)), np.float32)
+            left[indices, range(len(indices))] = 1
+            made.products[name] = replace(
+                found,
+                left=np.hstack([found.left.astype(np.float32), left]),
+                right=np.vstack([found.right, differ / found.scale]).astype(np.float32),
+            )
+        elif name not in made.whole:
+            made.products.pop(name, None)
+            made.rows[name] = indices, rows
 
 
 def said(base: Checkpoint, untied: Mapping[str, str]) -> str:
