@@ -1,4 +1,4 @@
-"""Adapters on embeddings of models whose heads have names of their own, against PEFT's live models."""
+"""Adapters on embeddings of models whose heads have names of their own, against live models."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import save_file
 
 import breadcrumbs
 from breadcrumbs.errors import MismatchError
@@ -65,7 +66,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], set[str]]] = {
     ),
     "Marian": (
         "MarianMTModel", BART, {"target_modules": ["lm_head"]},
-        {"lm_head.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"},
+        {"lm_head.weight", *(f"model.{s}.embed_tokens.weight" for s in ("encoder", "decoder"))},
     ),
     "UMT5, which scales its head": (
         "UMT5ForConditionalGeneration", T5, {"target_modules": ["lm_head"]},
@@ -146,8 +147,6 @@ def test_a_head_of_unknown_name_is_refused(tmp_path: Path, kind: str) -> None:
     if kind == "SomeForMaskedLM":
         with breadcrumbs.open(base) as model:
             weights = {k: model[k] for k in model if not k.startswith("cls.")}
-        from safetensors.numpy import save_file
-
         save_file(weights, base / "model.safetensors")
     with pytest.raises(MismatchError, match=rf"word_embeddings.*how '{kind}' ties its head"):
         breadcrumbs.merge(base, [f"{base}+{adapter}"])
@@ -155,7 +154,7 @@ def test_a_head_of_unknown_name_is_refused(tmp_path: Path, kind: str) -> None:
 
 def test_a_path_with_a_plus(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    live, base, adapter = trained(
+    _, base, adapter = trained(
         tmp_path, made("LlamaForCausalLM", LLAMA), target_modules=["q_proj"]
     )
     whole = breadcrumbs.open(f"{base}+{adapter}")
