@@ -269,3 +269,20 @@ def test_the_adapters_of_a_training_are_named(tmp_path: Path) -> None:
         adapter_of(tmp_path / "run" / step, layers("model.layers", 2))
     with pytest.raises(CheckpointError, match="'checkpoint-10', 'checkpoint-20' in it do"):
         checkpoint.open(f"{base}+{tmp_path / 'run'}")
+
+
+@pytest.mark.parametrize("wrapped", ["base_model.model.", ""])
+def test_a_state_dict_with_an_adapter_in_it(tmp_path: Path, wrapped: str) -> None:
+    """Of a model of PEFT that was saved as it was trained: its weights lie under `base_layer`."""
+    name = "model.layers.0.self_attn.q_proj"
+    base = {f"{name}.weight": normal(0, SIZE, SIZE), "model.norm.weight": normal(1, SIZE)}
+    whole = {
+        f"{wrapped}{name}.base_layer.weight": normal(0, SIZE, SIZE),
+        f"{wrapped}{name}.lora_A.default.weight": normal(2, RANK, SIZE),
+        f"{wrapped}{name}.lora_B.default.weight": normal(3, SIZE, RANK),
+        f"{wrapped}model.norm.weight": normal(4, SIZE),
+    }
+    with pytest.raises(MismatchError, match=r"holds a LoRA that was not put into.*lora_A.*merge_"):
+        breadcrumbs.merge(base, [whole])
+    native = base | {f"{name}.lora_A.speech.weight": normal(2, RANK, SIZE)}
+    assert breadcrumbs.merge(native, [native | base]).keys() == native.keys()  # as Phi-4 has them

@@ -6,6 +6,7 @@ The binary ones begin as files do that h5py 3.16, onnx 1.23, flax 0.12 and gguf 
 from __future__ import annotations
 
 import io
+import pickle
 import tarfile
 import zipfile
 
@@ -150,3 +151,70 @@ def test_a_damaged_safetensors_file_is_still_called_damaged(tmp_path):
         path.write_bytes(content)
         with pytest.raises(CheckpointError, match=says):
             checkpoints.open(path)
+
+
+NO_TORCH = {
+    "raw floats": (np.ones(100, np.float32).tobytes(), "nothing that `torch.save` writes"),
+    "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(50), "nothing that `torch.save` writes.*PNG"),
+    "a database": (b"SQLite format 3\0" + bytes(50), "nothing that `torch.save` writes"),
+    "a pickle": (pickle.dumps({"w": np.ones(3)}), r"`torch.save` did not write.*pickle\.load"),
+    "an old pickle": (pickle.dumps({"w": [1.0]}, 2), "`torch.save` did not write"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_TORCH)
+def test_what_torch_cannot_have_saved(tmp_path, kind):
+    pytest.importorskip("torch")
+    content, says = NO_TORCH[kind]
+    for name in ("pytorch_model.bin", "x.pt", "x.pth"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(CheckpointError, match=says) as error:
+            checkpoints.open(tmp_path / name)
+        assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_a_pickle_of_torch_that_is_cut_off(tmp_path, protocol):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "x.pt"
+    how = {"_use_new_zipfile_serialization": False, "pickle_protocol": protocol}
+    torch.save({"w": torch.ones(200)}, path, **how)
+    if protocol == 2:  # those that Torch's restricted unpickler knows
+        with checkpoints.open(path) as checkpoint:
+            assert checkpoint["w"].sum() == 200
+    path.write_bytes(path.read_bytes()[:-100])
+    says = "It was cut off" if protocol == 2 else "not a pickle of tensors alone"
+    with pytest.raises(CheckpointError, match=says):
+        checkpoints.open(path)
+
+
+def test_parts_of_distributed_checkpoints(tmp_path):
+    (tmp_path / "__0_0.distcp").write_bytes(packed("zip", **{"archive/data.pkl": b"x"}))
+    with pytest.raises(CheckpointError, match=r"one part of a distributed.*dcp_to_torch"):
+        checkpoints.open(tmp_path / "__0_0.distcp")
+
+
+@pytest.mark.parametrize(
+    "name", ["consolidated.0{}.pth", "mp_rank_0{}_model_states.pt", "consolidated.0{}.safetensors"]
+)
+def test_a_slice_of_several_is_no_model(tmp_path, name):
+    def write(number: int) -> None:
+        path = tmp_path / name.format(number)
+        if name.endswith("safetensors"):
+            safetensors.numpy.save_file({"w": np.ones(2)}, path)
+        else:
+            torch = pytest.importorskip("torch")
+            torch.save({"module": {"w": torch.ones(2)}}, path)
+
+    write(0)
+    with checkpoints.open(tmp_path / name.format(0)) as checkpoint:
+        assert checkpoint["w"].tolist() == [1, 1]
+    write(1)
+    with pytest.raises(CheckpointError, match="one model in 2 files with a slice of each tensor"):
+        checkpoints.open(tmp_path / name.format(0))
+
+
+def test_a_link_to_nothing(tmp_path):
+    (tmp_path / "x.safetensors").symlink_to("gone")
+    with pytest.raises(CheckpointError, match="is a link to 'gone', which is not there"):
+        checkpoints.open(tmp_path / "x.safetensors")

@@ -63,6 +63,10 @@ def open(source: str | os.PathLike[str] | Mapping[str, Any], label: str = "") ->
         return composite.open_folder(path, text)
     if text and os.path.exists(path):
         return quantised.view(replace(_folder.open_file(path), label=text), path.parent)
+    if text and os.path.islink(path):
+        raise CheckpointError(
+            f"{shown(text)}: is a link to {shown(os.readlink(path))}, which is not there."
+        )
     parts = stack.parse(text) if isinstance(source, str) else None
     if parts is not None:
         return _open_stack(text, parts)

@@ -38,8 +38,8 @@ from breadcrumbs.errors import CheckpointError, listing
 
 INDEX = ".index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".tar")
-#: Files of one model that hold a slice of each tensor: as Meta gives Llama.
-_SLICE = re.compile(r"consolidated\.\d+\.(pth|pt|safetensors)")
+#: Files of one model that hold a slice of each tensor: as Meta gives Llama, as Megatron saves.
+_SLICE = re.compile(r"(consolidated\.|mp_rank_)\d+((?:_model_states)?\.(?:pth|pt|safetensors))")
 #: Pickles that training keeps beside the weights.
 _LEFTOVERS = re.compile(
     r"(optimizer|scheduler|scaler|training_args|rng_state|random_states?|trainer_state|args)"
@@ -74,6 +74,7 @@ def open_file(path: Path, label: str | None = None, pick: tuple[str, ...] = ()) 
     which the tensors of a pickle lie.
     """
     check_file(path)
+    _check_slice(path)
     if path.name.endswith(INDEX):
         _check_no_keys(path, pick)
         return _open_index(path, label)
@@ -159,6 +160,16 @@ def _refuse_slices(names: list[str], where: str) -> None:
             f"{where}: holds one model in {len(names)} files with a slice of each tensor:"
             f" {listing(names)}. Give the model as transformers has it, with whole tensors."
         )
+
+
+def _check_slice(path: Path) -> None:
+    """Raise if the file is a slice of a model and others lie beside it."""
+    found = _SLICE.fullmatch(path.name)
+    if found:
+        names = sorted(it.name for it in path.parent.glob(f"{found[1]}*{found[2]}"))
+        names = [name for name in names if _SLICE.fullmatch(name)]
+        if len(names) > 1:
+            _refuse_slices(names, str(path.parent))
 
 
 def read_index(path: str | os.PathLike[str]) -> dict[str, str]:

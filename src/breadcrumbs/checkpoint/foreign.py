@@ -40,6 +40,8 @@ _MAGIC = (
 )
 #: The end of a LevelDB table, which TensorFlow's checkpoints (`.index`, version 1's all) are.
 _TABLE = bytes.fromhex("57fb808b247547db")
+#: The number with which pickles of Torch begin that are no zip (before 1.6, of 2020).
+_TORCH = bytes.fromhex("6cfc9c46f9206aa85019")
 _LFS = b"version https://git-lfs.github.com/spec/"
 _TEXT = frozenset(range(32, 127)) | {9, 10, 12, 13} | frozenset(range(128, 256))
 
@@ -81,6 +83,8 @@ def called(path: str | os.PathLike[str]) -> str | None:
         return None
     if not size:
         return "has 0 bytes: it is empty. Download or copy it again."
+    if Path(path).suffix == ".distcp":
+        return f"is one part of a distributed checkpoint of Torch. {_DISTRIBUTED}"
     if not head.strip(b"\0"):
         return (
             "holds zeros where it should begin, as after a download or a copy that was cut short."
@@ -101,6 +105,23 @@ def is_pickle(path: str | os.PathLike[str]) -> bool:
     if head == b"PK":
         return any(name.rsplit("/", 1)[-1] == "data.pkl" for name in _members(path))
     return len(head) == 2 and head[0] == 0x80 and 2 <= head[1] <= 5
+
+
+def no_pickle(path: str | os.PathLike[str]) -> str | None:
+    """Return what a file is that Torch cannot have saved, and what to do; None if it may have."""
+    with open(path, "rb") as file:
+        head = file.read(64)
+    if not is_pickle(path):
+        return (
+            f"is nothing that `torch.save` writes, nor anything else that is known here: it begins"
+            f" with {shown(head[:8])}. Give a .safetensors file, or a pickle of Torch."
+        )
+    if head[:2] != b"PK" and _TORCH not in head:
+        return (
+            "is a pickle that `torch.save` did not write. Where you trust it, since loading it runs"
+            " code that is in it: `torch.save(pickle.load(open(PATH, 'rb')), 'model.pt')`."
+        )
+    return None
 
 
 def is_safetensors(path: str | os.PathLike[str]) -> bool:

@@ -36,7 +36,7 @@ def open_pickle(path: str | os.PathLike[str], pick: tuple[str, ...] = ()) -> Che
     """
     with File(path) as file:  # the errors of a file that cannot be read
         file.read(0, min(file.size, 1))
-    if kind := foreign.called(path):
+    if kind := foreign.called(path) or foreign.no_pickle(path):
         raise CheckpointError(f"{path}: {kind}")
     content = _load(Path(path))
     if not isinstance(content, Mapping):
@@ -68,6 +68,11 @@ def _load(path: Path) -> object:
     except CheckpointError:
         raise
     except Exception as error:  # a hostile pickle can make its reader raise anything
+        if isinstance(error, EOFError) or "unexpected EOF" in str(error):
+            raise CheckpointError(
+                f"{path}: ends before all its tensors are there. It was cut off; copy or download"
+                " it again."
+            ) from None
         raise CheckpointError(
             f"{path}: is not a pickle of tensors alone ({_reason(error)}). "
             "Save `model.state_dict()` alone; where you trust the file, from "

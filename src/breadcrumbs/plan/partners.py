@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -59,6 +60,10 @@ def partners(
     return found
 
 
+#: A matrix of a LoRA in the state dict of a whole model.
+_OF_LORA = re.compile(r"\.lora_(?:embedding_)?[AB](?:\.|$)")
+
+
 def _check_extra(
     recipe: Recipe,
     base: Checkpoint,
@@ -83,6 +88,12 @@ def _check_extra(
             f"{model.label}: left out {what} that the base lacks: {listing(others)}"
         )
     wrong = refused(recipe.extra, "ignore", extra)
+    adapted = next((name for name in wrong if _OF_LORA.search(name)), None)
+    if adapted:
+        raise MismatchError(
+            f"{model.label}: holds a LoRA that was not put into its weights ({adapted!r}). Save"
+            " PEFT's `model.merge_and_unload()`, or the adapter alone with its `save_pretrained`."
+        )
     if wrong:
         near = renames.suggestion(base, model) or suggestion(wrong[0], base.tensors)
         raise MismatchError(
