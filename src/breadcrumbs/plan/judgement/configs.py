@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from breadcrumbs.plan.judgement import beside, defaults, labels, rope
+from breadcrumbs.plan.judgement import beside, defaults, labels, modules, rope
 from breadcrumbs.plan.plan import Plan
 
 #: Configs in configs are looked into so far.
@@ -56,20 +56,23 @@ def warnings(plan: Plan) -> list[str]:
     folder = beside.folder_of(plan.base)
     base = beside.mapping(folder / "config.json") if folder else {}
     found = labels.warnings(plan, base)
-    for source, path in beside.others(plan) if base else ():
-        found += _differences(plan, source.label, base, beside.mapping(path / "config.json"))
-    return found
+    for source, path in beside.others(plan) if folder else ():
+        its = beside.mapping(path / "config.json")
+        found += _differences(plan, source.label, "config.json", base, its)
+        for name, mine, its in modules.configs(folder, path) if folder else ():
+            found += _differences(plan, source.label, name, mine, its)
+    return [*found, *modules.warnings(plan)]
 
 
 def _differences(
-    plan: Plan, label: str, base: Mapping[str, Any], config: Mapping[str, Any]
+    plan: Plan, label: str, name: str, base: Mapping[str, Any], config: Mapping[str, Any]
 ) -> Iterator[str]:
-    """Yield the lines of one model."""
+    """Yield the lines of one config of a model. name: of the file."""
     rest = []
     for key, mine, its in differing(base, config):
         if _NAMED.fullmatch(key.rpartition(".")[2]):
             yield (
-                f"{label}: config.json: {key} is {_text(its)}, in {plan.base.label} {_text(mine)};"
+                f"{label}: {name}: {key} is {_text(its)}, in {plan.base.label} {_text(mine)};"
                 f" the merged model has the config of {plan.target.label}, under which weights made"
                 " for another mean something else. Leave the model out, or give the base that it"
                 " was made from"
@@ -79,7 +82,7 @@ def _differences(
     if rest:
         more = f" and {len(rest) - 5} more" if len(rest) > 5 else ""
         yield (
-            f"{label}: config.json differs from that of {plan.base.label}: {', '.join(rest[:5])}"
+            f"{label}: {name} differs from that of {plan.base.label}: {', '.join(rest[:5])}"
             f"{more}. The merged model has the config of {plan.target.label}; look whether these"
             " change what the weights mean"
         )
