@@ -374,7 +374,8 @@ def _check_added(it: Plan, report: Report) -> None:
         for tensor in it.merged
         if tensor.values.get("alpha") != 0 and any(own.weight for own in tensor.own)
     ]
-    if report.norm or taken or not asked:
+    same = not it.merged and any(tensor.copied == "unchanged" for tensor in others)
+    if report.norm or taken or not (asked or same):
         return
     why = "nothing is kept of the task vectors; are the parameters as meant?"
     if all(m is None or plan.equal(t.base, m) for t in it.merged for m in t.models):

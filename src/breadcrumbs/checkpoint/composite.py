@@ -158,8 +158,10 @@ def same_parts(base: Checkpoint, models: Sequence[Checkpoint]) -> list[str]:
 
 
 def _is_same_part(base: Checkpoint, model: Checkpoint, part: str) -> bool:
+    start = f"{part}/"
+    if any(name.startswith(start) for name in base.changed | model.changed):
+        return False
     if model.task is not None:
-        start = f"{part}/"
         return not any(t.kept for name, t in model.task.tensors.items() if name.startswith(start))
     mine = _files(base, part)
     return bool(mine) and _equal(mine, _files(model, part))

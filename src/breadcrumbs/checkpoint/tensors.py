@@ -167,6 +167,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
     within: the keys under which its tensors lie in a file of other things too.
     notes: what was chosen when it was opened, a line each, for the user.
     companions: of quantised weights, what lies beside codes and scales and says nothing without.
+    changed: names of tensors that are not what the files hold, as those that an adapter changes.
     """
 
     label: str
@@ -186,6 +187,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
     within: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)
     companions: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
+    changed: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
     @property
     def quantised(self) -> str:

@@ -116,7 +116,8 @@ def view(made: placing.Changes) -> Checkpoint:
         base = tensors[name]
         dtype = base.dtype if base.dtype in ("F64", "F32") else "F32"
         tensors[name] = replace(base, dtype=dtype, source=RowBytes(base, dtype, indices, rows))
-    return replace(made.base, tensors=tensors, stored=None)
+    changed = made.base.changed.union(made.names)
+    return replace(made.base, tensors=tensors, stored=None, changed=changed)
 
 
 def own_dtype(tensor: Tensor) -> str:

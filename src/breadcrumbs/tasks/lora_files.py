@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -190,8 +190,9 @@ def dotted(adapter: Adapter, base: Checkpoint) -> dict[str, str]:
     result: dict[str, str] = {}
     for component, names in components.items():
         bare = {name: name[len(component) :].removesuffix(".weight") for name in names}
-        for stem in _stems(list(bare.values()), flat):
-            mine = {name: flat[stem + tail] for name, tail in bare.items() if stem + tail in flat}
+        for cut, stem in _stems(list(bare.values()), flat):
+            new = {name: stem + tail.removeprefix(cut) for name, tail in bare.items()}
+            mine = {name: flat[known] for name, known in new.items() if known in flat}
             twice = [found for found in mine.values() if len(found) > 1]
             if twice:
                 raise MismatchError(
@@ -209,12 +210,48 @@ def dotted(adapter: Adapter, base: Checkpoint) -> dict[str, str]:
     return result
 
 
-def _stems(names: list[str], flat: Mapping[str, Any]) -> list[str]:
-    """Return the prefix under which most names of a component are the base's, if there is one."""
+def _stems(names: list[str], flat: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what most names of a component begin with that the base's lack, or the reverse.
+
+    A beginning that the base lacks, as `transformers` 5 lacks ``text_model``, only if all have it.
+    """
     counts: dict[str, int] = {}
     for tail in names[:: max(1, len(names) // 32)]:
         for known in flat:
             if known == tail or known.endswith(f"_{tail}"):
                 stem = known[: len(known) - len(tail)]
                 counts[stem] = counts.get(stem, 0) + 1
-    return [max(counts, key=lambda stem: (counts[stem], -len(stem)))] if counts else []
+    if counts:
+        return [("", max(counts, key=lambda stem: (counts[stem], -len(stem))))]
+    first = names[0]
+    for at in (i + 1 for i, letter in enumerate(first) if letter == "_"):
+        cut = first[:at]
+        if all(n.startswith(cut) and n.removeprefix(cut) in flat for n in names):
+            return [(cut, "")]
+    return []
+
+
+def of_component(adapter: Adapter, folder: str, folders: Sequence[str]) -> list[str]:
+    """Return the weights that a LoRA file has for one component of a pipeline."""
+    found = []
+    for name in adapter.products:
+        kohya = _KOHYA.match(name)
+        if kohya:
+            meant = _FOLDERS.get(kohya[1], ())
+        else:
+            first = name.partition(".")[0]
+            meant = (first,) if first in folders else _FOLDERS["lora_unet_"]
+        if folder == next((one for one in meant if one in folders), None):
+            found.append(name)
+    return found
+
+
+#: The components that kohya's names speak of.
+_FOLDERS: dict[str, tuple[str, ...]] = {
+    "lora_unet_": ("unet", "transformer"),
+    "lora_transformer_": ("transformer",),
+    "lora_te_": ("text_encoder",),
+    "lora_te1_": ("text_encoder",),
+    "lora_te2_": ("text_encoder_2",),
+    "lora_te3_": ("text_encoder_3",),
+}

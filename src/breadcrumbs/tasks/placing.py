@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from breadcrumbs.checkpoint import composite
 from breadcrumbs.checkpoint import names as naming
 from breadcrumbs.checkpoint import renaming, tied
 from breadcrumbs.checkpoint.heads import is_table
@@ -85,6 +86,9 @@ def _placed(
 
     MismatchError unless all products have one place, or the base is one component of several.
     """
+    folders = composite.of(base).folders
+    if folders and adapter.kind != "PEFT" and not rename:
+        return _placed_apart(adapter, base, folders, stacks)
     wanted = {name: _shape(adapter, name) for name in adapter.products}
     wanted |= {name: tensor.shape for name, tensor in adapter.whole.items()}
     wanted |= {name: _like(base, name, tensor) for name, (tensor, _) in adapter.rows.items()}
@@ -112,6 +116,30 @@ def _placed(
     moved = next(((a, b) for a, b in result.items() if a != b), None)
     notes = [f"{moved[0]!r} is {moved[1]!r} of {base.label}, and so on"] if moved else []
     return result, notes
+
+
+def _placed_apart(
+    adapter: Adapter, base: Checkpoint, folders: Sequence[str], stacks: experts.Stacks
+) -> tuple[dict[str, str], list[str]]:
+    """Return the same of a pipeline, of each of its components that the adapter has weights for."""
+    found: dict[str, str] = {}
+    notes: list[str] = []
+    for folder in folders:
+        mine = lora_files.of_component(adapter, folder, folders)
+        under = f"{folder}/"
+        inside = {
+            name.removeprefix(under): tensor
+            for name, tensor in base.tensors.items()
+            if name.startswith(under)
+        }
+        if mine:
+            part = replace(base, tensors=inside, layout=None, label=f"{base.label}/{folder}")
+            alone = replace(adapter, products={name: adapter.products[name] for name in mine})
+            names, more = _placed(alone, part, (), stacks)
+            found |= {name: under + new for name, new in names.items()}
+            notes += more
+    _check_found(adapter, base, found)
+    return found, notes
 
 
 def _by_prefix(
