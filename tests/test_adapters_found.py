@@ -286,3 +286,12 @@ def test_a_state_dict_with_an_adapter_in_it(tmp_path: Path, wrapped: str) -> Non
         breadcrumbs.merge(base, [whole])
     native = base | {f"{name}.lora_A.speech.weight": normal(2, RANK, SIZE)}
     assert breadcrumbs.merge(native, [native | base]).keys() == native.keys()  # as Phi-4 has them
+
+
+def test_factors_in_a_dtype_that_is_not_read(tmp_path: Path) -> None:
+    base = base_of(tmp_path / "base", weights(layers("model.layers", 1)))
+    adapter = adapter_of(tmp_path / "adapter", layers("model.layers", 1))
+    file = adapter / "adapter_model.safetensors"
+    save_file({name: a.astype(np.float64) for name, a in load_file(file).items()}, file)
+    with pytest.raises(MismatchError, match=r"a product in 'F64', and only 'F32'.* in float32"):
+        checkpoint.open(f"{base}+{adapter}")

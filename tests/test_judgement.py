@@ -86,6 +86,7 @@ def without(config: dict[str, Any], *keys: str) -> dict[str, Any]:
 
 
 VLM = {"model_type": "llava", "text_config": LLAMA, "vision_config": {"hidden_act": "gelu"}}
+T5_V5 = {"model_type": "t5", "tie_word_embeddings": True, "scale_decoder_outputs": False}
 YARN = {"type": "yarn", "factor": 4.0}
 DIFFERENT = [
     (LLAMA, {"rope_theta": 1e6}, "rope_theta"),
@@ -107,6 +108,8 @@ DIFFERENT = [
     (LLAMA, {"rms_norm_eps": 1e-6}, "rms_norm_eps"),
     (LLAMA, {"sliding_window": 4096}, "sliding_window"),
     (LLAMA, {"attention_bias": True}, "attention_bias"),
+    ({"model_type": "t5"}, {"tie_word_embeddings": False}, "scale_decoder_outputs"),
+    (T5_V5 | {"scale_decoder_outputs": True}, T5_V5, "scale_decoder_outputs"),
     (LLAMA, {"tie_word_embeddings": True}, "tie_word_embeddings"),
     (LLAMA, {"model_type": "mistral"}, "model_type"),
     (LLAMA, {"final_logit_softcapping": 30.0}, "final_logit_softcapping"),
@@ -129,6 +132,9 @@ DIFFERENT = [
 GEMMA = {"model_type": "gemma", "hidden_act": "gelu", "hidden_activation": None}
 SAME = [
     (LLAMA, LLAMA),
+    ({"model_type": "t5", "tie_word_embeddings": False}, T5_V5),
+    ({"model_type": "t5"}, T5_V5 | {"scale_decoder_outputs": True}),
+    ({"model_type": "mt5", "tie_word_embeddings": False}, {"model_type": "mt5"}),
     (LLAMA, LLAMA | {"rope_theta": 10000}),
     (
         LLAMA,

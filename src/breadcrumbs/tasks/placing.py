@@ -227,6 +227,11 @@ def _factors(adapter: Adapter, names: Mapping[str, str], base: Checkpoint) -> di
     for name, found in lies.items():
         if not found:
             a, b = adapter.products[name]
+            if {a.dtype, b.dtype} - set(EXACT):
+                raise MismatchError(
+                    f"{adapter.label}: {shown(name)} is a product in {listing(sorted({b.dtype, a.dtype}))},"
+                    f" and only {listing(EXACT)} are read. Save the adapter in float32."
+                )
             raise MismatchError(
                 f"{adapter.label}: {shown(name)} is a product of {b.shape} and {a.shape}, but"
                 f" the base's tensor has shape {base.tensors[names[name]].shape}."

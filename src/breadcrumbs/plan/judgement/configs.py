@@ -49,6 +49,9 @@ _SAME_ACT = {
     "swish": "silu", "gelu_python": "gelu", "gelu_new": "gelu_pytorch_tanh",
     "gelu_fast": "gelu_pytorch_tanh", "gelu_accurate": "gelu_pytorch_tanh",
 }  # fmt: skip
+#: T5, of which transformers 4 says "not tied" where nothing is scaled before the head; 5 says all
+#: are tied, and that beside it. mT5 never scales.
+_SCALED = ("t5", "mt5", "umt5", "longt5", "pop2piano")
 
 
 def warnings(plan: Plan) -> list[str]:
@@ -148,6 +151,9 @@ def facts(config: Mapping[str, Any]) -> dict[str, Any]:
     if config.get("use_sliding_window") is False or found.get("sliding_window", 1) in (None, 0):
         found["sliding_window"] = None
         found.pop("max_window_layers", None)
+    if kind in _SCALED:
+        tied = found.pop("tie_word_embeddings", True) is not False
+        found.setdefault("scale_decoder_outputs", tied and kind != "mt5")
     layers = found.get("layer_types")
     if isinstance(layers, list) and all(layer == "full_attention" for layer in layers):
         found["layer_types"] = "full_attention"  # of whatever number of layers
