@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from breadcrumbs.checkpoint import composite
+from breadcrumbs.checkpoint import composite, renaming, tied
 from breadcrumbs.checkpoint import names as naming
-from breadcrumbs.checkpoint import renaming, tied
 from breadcrumbs.checkpoint.heads import is_table
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, shown
 from breadcrumbs.checkpoint.ways import kind
