@@ -113,3 +113,32 @@ def test_what_cannot_be_read_says_nothing(tmp_path: Path) -> None:
     (other / "2_Dense" / "config.json").write_text("[]")
     (other / "1_Pooling" / "config.json").unlink()
     assert not warned(base, other)
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "tokenizer.json", "spiece.model"])
+def test_the_tokenizer_of_a_component(tmp_path: Path, name: str) -> None:
+    models = []
+    for number, tokens in enumerate([{"a": 0, "b": 1}, {"a": 0, "b": 1}, {"a": 0, "c": 1}]):
+        folder = pipeline(tmp_path / str(number), 3 * number)
+        index = json.loads((folder / "model_index.json").read_text())
+        write(folder / "model_index.json", index | {"tokenizer_2": ["transformers", "X"]})
+        said = {"model": {"vocab": tokens}} if name == "tokenizer.json" else tokens
+        write(folder / "tokenizer_2" / name, said)
+        models.append(folder)
+    base, same, other = models
+    recipe = Recipe(str(base), (Model(str(same)), Model(str(other))), "task_arithmetic", {})
+    with merging.opened(recipe) as plan:
+        (line,) = [line for line in judged(plan).warnings if "its tokenizer" in line]
+    what = "spiece.model differs" if name == "spiece.model" else "tokens that only it has: 'c'"
+    assert f"tokenizer_2: {what}" in line and line.startswith(str(other))
+
+
+@pytest.mark.parametrize("name", ["tekken.json", "vocab-src.json", "dict.txt"])
+def test_vocabularies_of_other_names(tmp_path: Path, name: str) -> None:
+    base, same, other = (sentence(tmp_path / n, i) for i, n in enumerate(("base", "same", "other")))
+    for folder, text in ((base, "a"), (same, "a"), (other, "b")):
+        (folder / name).write_text(text)
+    recipe = Recipe(str(base), (Model(str(same)), Model(str(other))), "task_arithmetic", {})
+    with merging.opened(recipe) as plan:
+        (line,) = [line for line in judged(plan).warnings if "its tokenizer" in line]
+    assert line.startswith(str(other)) and f"{name} differs" in line

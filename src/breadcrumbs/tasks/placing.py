@@ -226,9 +226,10 @@ def _factors(adapter: Adapter, names: Mapping[str, str], base: Checkpoint) -> di
     for name, found in lies.items():
         if not found:
             a, b = adapter.products[name]
-            if {a.dtype, b.dtype} - set(EXACT):
+            dtypes = {a.dtype, b.dtype}
+            if dtypes - set(EXACT):
                 raise MismatchError(
-                    f"{adapter.label}: {shown(name)} is a product in {listing(sorted({b.dtype, a.dtype}))},"
+                    f"{adapter.label}: {shown(name)} is a product in {listing(sorted(dtypes))},"
                     f" and only {listing(EXACT)} are read. Save the adapter in float32."
                 )
             raise MismatchError(

@@ -32,7 +32,7 @@ _SAME = {"MLMTransformer": "Transformer"}
 
 def configs(base: Path, other: Path) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
     """Yield (path, what the base's says, what the other's says) of the configs in subfolders."""
-    for folder in _folders(base):
+    for folder in folders(base):
         name = f"{folder}/{_CONFIG}"
         mine, its = (_pooling(beside.mapping(path / name)) for path in (base, other))
         if mine and its:
@@ -53,7 +53,8 @@ def warnings(plan: Plan) -> Iterator[str]:
             )
 
 
-def _folders(base: Path) -> list[str]:
+def folders(base: Path) -> list[str]:
+    """Return the subfolders that belong to a model, as far as that can be told."""
     try:
         return parts.folders(parts.Local(base))
     except CheckpointError:

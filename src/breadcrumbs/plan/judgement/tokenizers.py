@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from breadcrumbs.checkpoint.tensors import shown
-from breadcrumbs.plan.judgement import beside
+from breadcrumbs.plan.judgement import beside, modules
 from breadcrumbs.plan.plan import Plan
 
 #: Bytes of a vocabulary that is looked into: the largest known (Gemma 3) has 33 million.
@@ -24,6 +24,8 @@ _VOCABULARIES = ("vocab.json", "vocab.txt")
 _MERGES = "merges.txt"
 #: Vocabularies that are compared byte by byte, by their endings.
 _BINARY = (".model", ".spm", ".tiktoken", ".codes", ".bpe")
+#: And by their names: Mistral's, FSMT's of two languages, fairseq's, LUKE's of entities.
+_WHOLE = ("tekken.json", "vocab-src.json", "vocab-tgt.json", "dict.txt", "entity_vocab.json")
 _ENDS = ("eos_token", "bos_token")
 #: The ids of tokens, and the merges if there are any.
 Said = tuple[dict[str, Any], list[Any] | None]
@@ -39,6 +41,9 @@ def warnings(plan: Plan) -> list[str]:
     found, read = [], functools.cache(_said)  # of the base once
     for source, path in beside.others(plan):
         what = [] if path == folder else list(differences(folder, path, read))
+        for part in modules.folders(folder) if path != folder else ():
+            inner = differences(folder / part, path / part, read)
+            what += [f"{part}: {text}" for text in inner]
         if what:
             advice = (
                 f"Give --tokenizer {source.label} if its texts are what the merged model is for"
@@ -84,7 +89,8 @@ def _of_files(base: Path, model: Path) -> Iterator[str]:
 
 def _binary(folder: Path) -> set[str]:
     try:
-        return {path.name for path in folder.iterdir() if path.suffix in _BINARY and path.is_file()}
+        files = {path.name for path in folder.iterdir() if path.is_file()}
+        return {name for name in files if name.endswith(_BINARY) or name in _WHOLE}
     except OSError:
         return set()
 
