@@ -7,12 +7,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from breadcrumbs.checkpoint import kinds, renames, tied
+from breadcrumbs.checkpoint import configs, kinds, renames, tied
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
+from breadcrumbs.plan.judgement import defaults
 from breadcrumbs.plan.ties import matches, twin
 from breadcrumbs.recipe import Recipe
 
+_TIE = "tie_word_embeddings"
 #: Globs that an error advises at most.
 _ADVISED = 3
 
@@ -46,6 +48,7 @@ def partners(
         if name in found:
             found.setdefault(other, found[name])
     missing = []
+    ties: Mapping[str, str] | None = None
     for name, tensor in base.tensors.items():
         if name in found or name in first or not tensor.is_weight or copied(recipe, tensor):
             continue
@@ -54,10 +57,26 @@ def partners(
             found[name] = found[other]
             if name in base.untied:
                 found[name] = tied.apart(base, name, found[other])
+            continue
+        ties = _ties(model) if ties is None else ties
+        if ties.get(name) in found:
+            found[name] = tied.apart(model, name, found[ties[name]])
+            remarks.notes.append(
+                f"{model.label}: ties {name!r} to {ties[name]!r}, so that is what it has there"
+            )
         else:
             missing.append(name)
     _check_missing(recipe, base, model, missing, remarks)
     return found
+
+
+def _ties(model: Checkpoint) -> Mapping[str, str]:
+    """Return what a model's config says to be one tensor; nothing where it does not say so."""
+    config = configs.read(model.folder)
+    inner = config.get("text_config")
+    parts = (config, inner) if isinstance(inner, dict) else (config,)
+    said = [part.get(_TIE, defaults.value(_TIE, part)) for part in parts]
+    return tied.ties(model) if True in said else {}
 
 
 #: A matrix of a LoRA in the state dict of a whole model.

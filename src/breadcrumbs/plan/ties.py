@@ -23,12 +23,12 @@ _STEP = 1 << 18
 #: Entries at the start and the end of a tensor that are looked at first.
 _SAMPLE = 256
 _EMBEDDING = re.compile(
-    r"(^|\.)(shared|embed_tokens|word_embeddings|tok_embeddings|embed_in|wte|token_embedding)"
-    r"(\.weight)?$"
+    r"(^|\.)(shared|embed_tokens|word_embeddings?|tok_embeddings|embed_in|wte|token_embedding"
+    r"|tokens_embed|embeddings?|transformer\.w)(\.weight)?$"
 )
 _HEAD = re.compile(
-    r"(^|\.)(lm_head(\.decoder)?|embed_out|output_projection|output|predictions\.decoder|decoder)"
-    r"(\.weight)?$"
+    r"(^|\.)(lm_head(\.decoder|\.out_proj)?|embed_out|output_projection|output|predictions\.decoder"
+    r"|decoder|proj_out|vocab_projector|generator_lm_head|pred_layer\.proj|lm_loss|head)(\.weight)?$"
 )
 #: Biases that masked language models store twice: by the end of the one, that of the other.
 _BIASES = (
@@ -63,9 +63,17 @@ def untied(recipe: Recipe, base: Checkpoint, models: Sequence[Checkpoint]) -> Ch
 def _apart(base: Checkpoint, pairs: Mapping[str, str]) -> Checkpoint:
     """Return the base with tensors apart that were tied, and with all that its config ties.
 
-    What the config says then is of all of them.
+    What the config says then is of all of them. A head is called as a model has it that unties it.
     """
-    return tied.untied(base, {**tied.ties(base), **pairs}) if pairs else base
+    if not pairs:
+        return base
+    tables = {other for name, other in pairs.items() if _HEAD.search(name)}
+    found = {
+        name: other
+        for name, other in tied.ties(base).items()
+        if name in pairs or other not in tables or not _HEAD.search(name)
+    }
+    return tied.untied(base, {**found, **pairs})
 
 
 def found(
