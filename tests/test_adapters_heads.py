@@ -154,9 +154,7 @@ def test_a_head_of_unknown_name_is_refused(tmp_path: Path, kind: str) -> None:
 
 def test_a_path_with_a_plus(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    _, base, adapter = trained(
-        tmp_path, made("LlamaForCausalLM", LLAMA), target_modules=["q_proj"]
-    )
+    _, base, adapter = trained(tmp_path, made("LlamaForCausalLM", LLAMA), target_modules=["q_proj"])
     whole = breadcrumbs.open(f"{base}+{adapter}")
     places = [shutil.copytree(it, tmp_path / "a+b" / f"{it.name}+c") for it in (base, adapter)]
     again = breadcrumbs.open("+".join(map(str, places)))

@@ -256,7 +256,7 @@ def test_what_is_no_plain_lora_is_refused_by_name(tmp_path: Path, config, messag
         (lambda t: t.update(odd=np.ones(2, np.float32)), "'odd' is not known here"),
         (lambda t: t.pop(next(iter(t))), "of A and B"),
         (lambda t: t.update({k: v[:, :-1] for k, v in t.items()}), "is a product of"),
-        (lambda t: t.update({k: v.astype(np.float64) for k, v in t.items()}), "is a product of"),
+        (lambda t: t.update({k: v.astype(np.float64) for k, v in t.items()}), "a product in 'F64'"),
         (lambda t: t.update({k: v * np.nan for k, v in t.items()}), "is not finite"),
         (
             lambda t: t.update({"base_model.model.x.lora_magnitude_vector": np.ones(2, "f4")}),

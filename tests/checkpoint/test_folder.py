@@ -125,6 +125,11 @@ FILES = {
     "several of Lightning": (["a.ckpt", "last.ckpt"], "several checkpoints: 'a.ckpt', 'last.ckpt'"),
     "pickles of other things": (["optimizer.pt", "training_args.bin"], "holds no model.safeten"),
     "nothing": ([], "It has no files"),
+    "weights given twice": (["consolidated.safetensors", "w.safetensors"], "w.safetensors"),
+    "weights of Mistral's own names alone": (
+        ["consolidated.safetensors", "params.json", "tekken.json"],
+        "consolidated.safetensors",
+    ),
 }
 
 
@@ -137,6 +142,16 @@ def test_which_file_of_a_folder_is_taken(case):
         with pytest.raises(CheckpointError) as error:
             weight_files(names, "here")
         assert str(error.value).startswith("here: ") and expected in str(error.value)
+
+
+def test_shards_beside_the_same_weights_in_one_file(tmp_path):
+    """As Mistral gives them, of which the index was not downloaded."""
+    for number, name in enumerate(("a", "b"), 1):
+        path = tmp_path / f"model-0000{number}-of-00002.safetensors"
+        safetensors.numpy.save_file({name: np.ones(2)}, path)
+    safetensors.numpy.save_file({"layers.0": np.ones(4)}, tmp_path / "consolidated.safetensors")
+    with open_folder(tmp_path) as opened:
+        assert set(opened) == {"a", "b"}
 
 
 def test_an_index_can_be_given_itself(sharded):
@@ -326,7 +341,7 @@ def test_of_several_sets_of_shards_the_plain_one_is_taken(tmp_path):
     with pytest.raises(CheckpointError, match="of 2 models without an index"):
         weight_files([*named("a"), *named("b")], "here")
     with pytest.raises(CheckpointError, match="several models or shards without an index"):
-        weight_files([*named("model"), "consolidated.safetensors"], "here")
+        weight_files([*named("model"), "other.safetensors"], "here")
     three = [name.replace("of-00002", "of-00003") for name in named("model")]
     with pytest.raises(CheckpointError, match=r"Missing: 'model-00003-of-00003\.safetensors'"):
         weight_files(three, "here")

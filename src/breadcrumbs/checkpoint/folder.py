@@ -118,6 +118,8 @@ def weight_files(names: Iterable[str], where: str) -> list[str]:
         )
     for suffix in (".safetensors" + INDEX, ".safetensors"):
         found = [name for name in names if name.endswith(suffix)]
+        # Mistral gives the same weights twice, under names of its own too
+        found = [name for name in found if not name.startswith("consolidated.")] or found
         if found and all(map(shards.is_shard, found)):
             return shards.whole(found, where)
         if len(found) == 1:
