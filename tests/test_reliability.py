@@ -22,6 +22,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+import breadcrumbs
 from breadcrumbs import merging
 from breadcrumbs.checkpoint import locks, writer
 from breadcrumbs.checkpoint.journal import JOURNAL
@@ -882,3 +883,13 @@ def test_a_race_has_one_winner(small: list[Path], tmp_path: Path) -> None:
         assert weights(output) == weights(tmp_path / "whole")
         with safe_open(output / "model.safetensors", "np") as file:
             assert len(list(file.keys())) == 12
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".pt", ".gguf", ".ckpt"])
+def test_an_output_with_the_name_of_another_kind_of_file(tmp_path: Path, suffix: str) -> None:
+    for number, name in enumerate(("base", "tuned")):
+        save_file({"w": np.full((4, 4), number, np.float32)}, tmp_path / name)
+    output = tmp_path / f"out{suffix}"
+    with pytest.raises(OutputError, match=r"Give .*out\.safetensors, or a folder of another name"):
+        breadcrumbs.merge(tmp_path / "base", [tmp_path / "tuned"], method="average", output=output)
+    assert not output.exists()

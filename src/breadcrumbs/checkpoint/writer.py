@@ -37,6 +37,8 @@ from breadcrumbs.errors import OutputError, listing
 
 REPLACED = ".replaced"
 _MANY_FILES = 100
+#: Ends of the names of single files of other kinds, which no folder of weights is meant to have.
+_OTHER_FILES = (".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".h5", ".npz")
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,11 @@ class Writer:
         self.shown, self.output = output, Path(os.path.realpath(output))
         self.entries, self.metadata, self.force = list(entries), metadata, force
         self.single = self.output.suffix == ".safetensors"
+        if self.output.suffix in _OTHER_FILES and not self.output.is_dir():
+            instead = output.with_suffix(".safetensors")
+            raise OutputError(
+                f"{output}: no such files are written. Give {instead}, or a folder of another name."
+            )
         self.partial = self.output.parent / (self.output.name + ".partial")
         self.done: dict[tuple[int, int], dict[str, Any]] = {}
         self.files: list[tuple[OutFile, list[int]]] = []
