@@ -22,7 +22,7 @@ from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.checkpoint.writer import Entry, Writer
 from breadcrumbs.errors import CheckpointError, MismatchError, RecipeError
 from breadcrumbs.hashing import FileDigests
-from breadcrumbs.plan import Plan
+from breadcrumbs.plan import Plan, variants
 from breadcrumbs.plan.judgement import judged, refuse
 from breadcrumbs.recipe import SAME, Model, Recipe, override, to_mapping
 from breadcrumbs.report import Report
@@ -314,8 +314,10 @@ def to_files(
         key=_key(it, shard_size, stamps),
         force=force,
         resume=resume,
-        layout=composite.of(it.target),
+        layout=variants.layout(it),
     )
+    if not writer.single:
+        it = replace(it, notes=(*it.notes, *variants.said(it)))
     sink, again = FileSink(writer), None
     try:
         if layout:
@@ -468,7 +470,8 @@ def _provenance(it: Plan, digests: FileDigests, choice: Choice | None) -> str:
 
 def _key(it: Plan, shard_size: int, stamps: dict[str, Stamp]) -> str:
     """Return a digest of all that the output's bytes and layout depend on."""
-    names = [(place.folder, place.stem) for place in composite.of(it.target).places]
+    places = variants.layout(it).places
+    names = [(place.folder, place.stem, place.variant) for place in places]
     depends = [__version__, to_mapping(it.recipe, complete=True), stamps, shard_size, names]
     return blake3(json.dumps(depends).encode()).hexdigest()
 

@@ -9,7 +9,7 @@ FOLDER/NAME, those of the folder itself NAME. So a part is left out of a merge w
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -64,8 +64,7 @@ def _joined(path: Path, members: dict[str, Checkpoint], label: str) -> Checkpoin
             member.close()
 
     places = tuple(
-        Place(part, layout.stem([file.name for file in member.files]))
-        for part, member in members.items()
+        layout.place(part, [file.name for file in member.files]) for part, member in members.items()
     )
     files = tuple(file for member in members.values() for file in member.files)
     companions = (
@@ -80,13 +79,18 @@ def _joined(path: Path, members: dict[str, Checkpoint], label: str) -> Checkpoin
         folder=path,
         close=close,
         layout=Layout(_inner_first(places)),
-        notes=tuple(
-            f"{part or 'the folder itself'}: {note}"
-            for part, member in members.items()
-            for note in member.notes
-        ),
+        notes=_notes(members),
         companions=tuple(companions),
     )
+
+
+def _notes(members: Mapping[str, Checkpoint]) -> tuple[str, ...]:
+    """Return what is said of the parts, a line for all of which it is the same."""
+    found: dict[str, list[str]] = {}
+    for part, member in members.items():
+        for note in member.notes:
+            found.setdefault(note, []).append(part or "the folder itself")
+    return tuple(f"{', '.join(parts)}: {note}" for note, parts in found.items())
 
 
 def _inner_first(places: Sequence[Place]) -> tuple[Place, ...]:
@@ -99,7 +103,7 @@ def of(checkpoint: Checkpoint) -> Layout:
     if checkpoint.layout is not None:
         return checkpoint.layout
     names = [path.name for path in checkpoint.files]
-    return Layout((Place("", layout.stem(names, checkpoint.folder is not None)),))
+    return Layout((layout.place("", names, checkpoint.folder is not None),))
 
 
 def check_parts(
