@@ -180,7 +180,7 @@ def report(report: Report, output: str | None, *, verbose: bool) -> None:
         console.print(table)
     copied = ", ".join(f"{number} {reason}" for reason, number in report.copied.items())
     peak = f", {sizes.human(report.peak)} of memory at most" if report.peak else ""
-    alpha = "" if report.alpha is None else f"; alpha {report.alpha:g}, found from the weights"
+    alpha = f"; {report.found}" if report.found else ""
     console.print(
         f"{report.method}: {report.merged} of {report.tensors} tensors merged"
         f"{f' (copied: {copied})' if copied else ''}; norm of the update {report.norm:.4g}"

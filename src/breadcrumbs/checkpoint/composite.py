@@ -38,7 +38,7 @@ def open_folder(path: Path, label: str) -> Checkpoint:
             members[""] = opened.enter_context(_opened(path, label))
         for part in found:
             members[part] = opened.enter_context(_opened(path / part, os.path.join(label, part)))
-        made = _joined(path, members, label)
+        made = _joined(path, members, label, parts.is_pipeline(tree))
         opened.pop_all()
     return made
 
@@ -47,7 +47,7 @@ def _opened(path: Path, label: str) -> Checkpoint:
     return quantised.view(replace(one.open_folder(path), label=label), path)
 
 
-def _joined(path: Path, members: dict[str, Checkpoint], label: str) -> Checkpoint:
+def _joined(path: Path, members: dict[str, Checkpoint], label: str, apart: bool) -> Checkpoint:
     tensors: dict[str, Tensor] = {}
     for part, member in members.items():
         for name, tensor in member.tensors.items():
@@ -78,7 +78,7 @@ def _joined(path: Path, members: dict[str, Checkpoint], label: str) -> Checkpoin
         files,
         folder=path,
         close=close,
-        layout=Layout(_inner_first(places)),
+        layout=Layout(_inner_first(places), apart),
         notes=_notes(members),
         companions=tuple(companions),
     )
@@ -96,6 +96,11 @@ def _notes(members: Mapping[str, Checkpoint]) -> tuple[str, ...]:
 def _inner_first(places: Sequence[Place]) -> tuple[Place, ...]:
     """Return places with a folder in another one before that one, as names are split."""
     return tuple(sorted(places, key=lambda place: -place.folder.count("/")))
+
+
+def component(checkpoint: Checkpoint, name: str) -> str:
+    """Return the folder of the component of a pipeline that a tensor is of; "" elsewhere."""
+    return checkpoint.layout.component(name) if checkpoint.layout else ""
 
 
 def of(checkpoint: Checkpoint) -> Layout:

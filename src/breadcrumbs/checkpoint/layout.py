@@ -72,9 +72,13 @@ class Place:
 
 @dataclass(frozen=True)
 class Layout:
-    """The places of a model, each of a folder of its own."""
+    """The places of a model, each of a folder of its own.
+
+    apart: whether each is a model of its own, as the components of a pipeline are.
+    """
 
     places: tuple[Place, ...] = (Place(),)
+    apart: bool = False
 
     @property
     def several(self) -> bool:
@@ -92,6 +96,10 @@ class Layout:
                 if place.folder and name.startswith(place.folder + "/"):
                     return place, name[len(place.folder) + 1 :]
         return self._own, name
+
+    def component(self, name: str) -> str:
+        """Return the folder of the model of its own that a tensor is of; "" if all are of one."""
+        return self.split(name)[0].folder if self.apart else ""
 
     @property
     def _own(self) -> Place:

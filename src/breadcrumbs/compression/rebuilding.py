@@ -52,6 +52,8 @@ def rebuilt(archive: Archive, base: Checkpoint, task: str) -> Checkpoint:
             source: Bytes = Made(functools.partial(made, name))
         else:
             factor = archive.parameters["rescale"][number] if archive.method == "emr" else None
+            if isinstance(factor, dict):
+                factor = factor.get(composite.component(base, name), 1.0)
             source = Masked(under, archive.values[name], archive.masks[number, name], factor)
         tensors[name] = Tensor(name, under.dtype, under.shape, source)
     return Checkpoint(
