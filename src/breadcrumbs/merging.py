@@ -227,7 +227,7 @@ def planned(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Plan:
     )
     made = plan.make(recipe, base, models, onto, statistics)
     said = [f"{it.label}: {note}" for it in checkpoints for note in it.notes]
-    warnings = (*made.warnings, *lines)
+    warnings = (*made.warnings, *lines, *(line for it in checkpoints for line in it.warnings))
     if base.untied:
         warnings = (*warnings, placing.said(base, base.untied))
     return replace(made, notes=(*said, *notes, *made.notes), warnings=warnings)

@@ -165,7 +165,8 @@ class Checkpoint(Mapping[str, np.ndarray]):
     checkpoint as its files hold it, if some are.
     called: what tensors are called in the files, those that have another name here.
     within: the keys under which its tensors lie in a file of other things too.
-    notes: what was chosen when it was opened, a line each, for the user.
+    notes, warnings: what was chosen when it was opened, and what the user should look at, a line
+    each.
     companions: of quantised weights, what lies beside codes and scales and says nothing without.
     """
 
@@ -185,6 +186,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
     called: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     within: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)
+    warnings: tuple[str, ...] = field(default=(), compare=False)
     companions: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
 
     @property
