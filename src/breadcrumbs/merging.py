@@ -16,7 +16,7 @@ import numpy as np
 from blake3 import blake3
 
 from breadcrumbs import automatic, card, checkpoint, engine, memory, plan, sizes
-from breadcrumbs.checkpoint import beside, composite, durable
+from breadcrumbs.checkpoint import beside, composite, durable, sinusoids
 from breadcrumbs.checkpoint.quantised.writing import Layout, SameSink
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.checkpoint.writer import Entry, Writer
@@ -225,6 +225,8 @@ def planned(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Plan:
     models, onto, statistics, notes = naming.under_base(
         recipe, base, models[:number], onto, models[number:]
     )
+    base, *found = sinusoids.told([base, *models, *([onto] if onto is not None else [])])
+    models, onto = found[: len(models)], found[-1] if onto is not None else None
     made = plan.make(recipe, base, models, onto, statistics)
     said = [f"{it.label}: {note}" for it in checkpoints for note in it.notes]
     warnings = (*made.warnings, *lines, *(line for it in checkpoints for line in it.warnings))

@@ -88,13 +88,15 @@ class Tensor:
     """One tensor of a checkpoint, not yet read.
 
     name: its key. dtype: safetensors name, a key of `DTYPES`. shape: sizes, () for a scalar.
-    source: where the bytes are, little-endian and C-contiguous.
+    source: where the bytes are, little-endian and C-contiguous. told: what it is, if values and not
+    the name tell it.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     source: Bytes = field(repr=False, compare=False)
+    told: str = field(default="", repr=False, compare=False)
 
     @property
     def size(self) -> int:
@@ -126,7 +128,7 @@ class Tensor:
     @property
     def kind(self) -> str:
         """What the tensor is (`checkpoint.kinds`)."""
-        return kinds.of(self.name, self.shape, self.is_float)
+        return self.told or kinds.of(self.name, self.shape, self.is_float)
 
     @property
     def is_weight(self) -> bool:
