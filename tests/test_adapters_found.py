@@ -9,12 +9,14 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
 
 import breadcrumbs
 from breadcrumbs import checkpoint, mergekit, merging, tasks
 from breadcrumbs.checkpoint import hub
 from breadcrumbs.checkpoint.beside import RECIPE
+from breadcrumbs.cli import main
 from breadcrumbs.errors import BreadcrumbsError, CheckpointError, MismatchError
 
 SIZE, RANK = 8, 4
@@ -257,10 +259,13 @@ def test_an_adapter_of_another_model_that_is_here(tmp_path: Path) -> None:
             base_model_name_or_path=str(named),
         )
         told: list[str] = []
-        tasks.from_adapter(base, adapter, tmp_path / "t.safetensors", force=True, note=told.append)
+        tasks.from_adapter(base, adapter, tmp_path / "t.safetensors", force=True, warn=told.extend)
         with checkpoint.open(f"{base}+{adapter}") as opened:
-            assert list(opened.notes) == told
-        assert [str(other) in note for note in told] == [True] * is_other
+            assert list(opened.warnings) == told and not opened.notes
+        assert [str(other) in line for line in told] == [True] * is_other
+        merge = [str(base), f"{base}+{adapter}", "-m", "average", "-o", str(tmp_path / "out")]
+        run = CliRunner().invoke(main, ["merge", *merge, "--strict", "--force"])
+        assert run.exit_code == is_other and ("was trained on" in run.stderr) == is_other
 
 
 def test_the_adapters_of_a_training_are_named(tmp_path: Path) -> None:

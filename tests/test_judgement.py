@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -257,8 +258,30 @@ def test_rope_of_transformers_is_one_in_both_spellings():
 def test_broken_configs_do_no_harm(tmp_path, text):
     base = model(tmp_path / "base", weights(), LLAMA)
     odd = model(tmp_path / "odd", config=text, beside={"tokenizer.json": text, "vocab.json": text})
-    warned(base, odd)
-    warned(odd, base)
+    broken = "is no JSON" in " ".join(warned(base, odd))
+    assert broken == any("is no JSON" in line for line in warned(odd, base))
+
+
+BROKEN = [
+    ("{", "is no JSON,"),
+    ("", "is no JSON,"),
+    ("\x00" * 9, "is no JSON,"),
+    ("[1, 2]", "is no JSON object,"),
+    (" " * (5 << 20) + "{}", "is larger than 4 MB,"),
+    ('{"a_config":' * 50 + "1" + "}" * 50, "has more than 20 levels,"),
+]
+
+
+@pytest.mark.parametrize(("text", "why"), BROKEN, ids=range(len(BROKEN)))
+@pytest.mark.parametrize("whose", ["model", "base"])
+def test_a_broken_config_is_named(tmp_path, text, why, whose):
+    base = model(tmp_path / "base", weights(), text if whose == "base" else LLAMA)
+    good = model(tmp_path / "good", config=LLAMA)
+    odd = model(tmp_path / "odd", config=text if whose == "model" else LLAMA)
+    (line,) = warned(base, good, odd)
+    assert line.startswith(f"{base if whose == 'base' else odd}: config.json {why}")
+    invoke("merge", base, good, odd, "-o", tmp_path / "out", "--strict", code=1)
+    assert not (tmp_path / "out").exists()
 
 
 # --- labels --------------------------------------------------------------------------------------
@@ -355,6 +378,10 @@ def eos(token: Any, *stops: int) -> Any:
     return {"tokenizer_config.json": {"eos_token": token}} | more
 
 
+def said(**settings: Any) -> Any:
+    return {"tokenizer_config.json": settings}
+
+
 OTHER_TOKENS = [
     (fast("a", "b"), fast("a", "b", added=("<|im_end|>",)), "only it has: '<|im_end|>'"),
     (fast("a", "b", added=("<x>",)), fast("a", "b"), "lacks: '<x>'"),
@@ -373,6 +400,15 @@ OTHER_TOKENS = [
     (eos("</s>"), eos("<|im_end|>"), "eos_token is '<|im_end|>', not '</s>'"),
     (eos("</s>", 2), eos({"content": "</s>"}, 2, 7), "eos_token_id is [2, 7], not [2]"),
 ]
+OTHER_TOKENS += [
+    (said(add_bos_token=True), said(add_bos_token=False), "add_bos_token is false, not true"),
+    (said(add_eos_token=False), said(add_eos_token=True), "add_eos_token is true, not false"),
+    (said(do_lower_case=True), said(do_lower_case=False), "do_lower_case is false, not true"),
+    (said(chat_template="one"), said(chat_template="two"), "another chat template"),
+    (said(chat_template="one"), {"chat_template.jinja": "two"}, "another chat template"),
+    (eos("</s>"), eos("</s>") | {"chat_template.jinja": "one"}, "a chat template, where that has"),
+    (said(), said(chat_template=[{"name": "rag", "template": "x"}]), "a chat template, where that"),
+]
 SAME_TOKENS = [
     (fast("a", "b"), fast("a", "b", padding={"length": 3}, truncation={"max_length": 4})),
     (fast("a", "b", merges=["a b"]), fast("a", "b", merges=[["a", "b"]])),
@@ -381,7 +417,18 @@ SAME_TOKENS = [
     (fast("a", "b"), {"tokenizer.json": "{"}),
     (eos("</s>", 2), eos({"content": "</s>"}, 2)),
     (eos("</s>"), {"generation_config.json": {"eos_token_id": 9}}),
-    (eos("</s>"), eos("</s>") | {"chat_template.jinja": "other"}),
+    (eos("</s>") | {"chat_template.jinja": "one"}, eos("</s>")),
+    (eos("</s>") | {"chat_template.jinja": "one\n"}, said(chat_template="one")),
+    (said(add_bos_token=True), said(add_eos_token=True, do_lower_case=False)),
+    (
+        {"chat_template.json": {"chat_template": "one"}},
+        said(
+            chat_template=[
+                {"name": "tools", "template": "x"},
+                {"name": "default", "template": "one"},
+            ]
+        ),
+    ),
     ({"spm.model": "one"}, {"spm.model": "one"}),
 ]
 
@@ -408,6 +455,39 @@ def test_with_a_tokenizer_chosen_the_others_are_compared_with_it(tmp_path):
     (line,) = warned(base, one, two, tokenizer=str(one))
     assert line.startswith(str(two)) and "'<y>'" in line and "'<x>'" in line
     assert "--tokenizer" not in line
+
+
+TABLE = "model.embed_tokens.weight"
+
+
+@pytest.mark.parametrize(
+    ("its", "number", "last"),
+    [
+        (fast("a", "b", "c", added=("<d>", "<e>")), 2, 4),
+        (unigram("a", "b", "c", "d"), 1, 3),
+        ({"vocab.json": {"a": 0}, "added_tokens.json": {"<x>": 9}}, 1, 9),
+        ({"vocab.txt": "a\nb\nc\nd\ne\nf\n"}, 3, 5),
+        ({"spm.model": "x", **said(added_tokens_decoder={"3": {"content": "<pad>"}})}, 1, 3),
+        (fast("a", "b", added=("c",)), 0, 0),
+        ({"spm.model": "x"}, 0, 0),
+    ],
+)
+def test_tokens_beyond_the_rows_of_the_embedding(tmp_path, its, number, last):
+    tensors = weights() | {TABLE: weights()[HEAD]}
+    base = model(tmp_path / "base", tensors, LLAMA, fast("a", "b", "c"))
+    ft = model(tmp_path / "ft", tuned(tensors, 1), LLAMA, its)
+    found = [line for line in warned(base, ft, tokenizer=str(ft)) if " rows of " in line]
+    assert not [line for line in warned(base, ft) if " rows of " in line]
+    assert len(found) == bool(number)
+    for line in found:
+        assert line.startswith(f"{ft}: its tokenizer has tokens beyond the 3 rows")
+        assert (
+            line.count("'") == 2 * number + 1
+            and TABLE in line
+            and f"(number {last} at most)" in line
+        )
+    more = ("--tokenizer", ft, "-o", tmp_path / "out", "--strict")
+    invoke("merge", base, ft, *more, code=int(bool(number)))
 
 
 def test_five_tokens_are_named_and_the_others_counted(tmp_path):
@@ -596,6 +676,19 @@ def test_strict_in_python(pair):
 def test_onto_another_config_is_told_of(pair):
     found = warned(Path("base"), Path("good"), onto="odd")
     assert len(found) == 1 and found[0].startswith("odd: ") and "config of odd" in found[0]
+
+
+@pytest.mark.parametrize("end", ["?", ".", "!", "y"])
+def test_no_line_ends_twice(end, capsys):
+    from breadcrumbs import show
+    from breadcrumbs.plan.judgement import refuse
+
+    show.warnings([f"why{end}"])
+    show.note([f"why{end}"])
+    mark = "." if end == "y" else ""
+    assert capsys.readouterr().err == f"warning: why{end}{mark}\nnote: why{end}{mark}\n"
+    with pytest.raises(MismatchError, match=re.escape(f"why{end}{mark} With --strict")):
+        refuse([f"why{end}"])
 
 
 def test_judging_twice_says_it_once(pair):

@@ -118,7 +118,7 @@ WRITTEN = {
     *("README.md", "breadcrumbs.yaml", "model_index.json", "scheduler/scheduler_config.json"),
     *("tokenizer/vocab.json", f"unet/{DIFFUSION}", "unet/config.json", f"vae/{DIFFUSION}"),
     *("vae/config.json", "text_encoder/model.safetensors", "text_encoder/config.json"),
-    *("text_encoder_2/model.safetensors", "text_encoder_2/config.json"),
+    *("text_encoder_2/model.fp16.safetensors", "text_encoder_2/config.json"),
 }
 
 
@@ -130,7 +130,7 @@ def same(found: Arrays, expected: Arrays) -> bool:
 def check(models: list[Path], output: Path, alpha: float = 0.5) -> None:
     assert files(output) == WRITTEN
     for name in PARTS:
-        found = load_file(output / name.replace(".fp16", ""))
+        found = load_file(output / name)
         assert same(found, wanted(models, name, alpha)), name
     assert json.loads((output / "tokenizer/vocab.json").read_text()) == {"a": 0}
 
@@ -256,7 +256,7 @@ def test_one_part_alone_keeps_its_name(models, tmp_path):
     assert same(load_file(tmp_path / "unet" / DIFFUSION), wanted(models, f"unet/{DIFFUSION}"))
     merge([model / "text_encoder_2" for model in models], tmp_path / "te2")
     assert files(tmp_path / "te2") == {
-        *("README.md", "breadcrumbs.yaml", "model.safetensors", "config.json")
+        *("README.md", "breadcrumbs.yaml", "model.fp16.safetensors", "config.json")
     }
 
 
@@ -276,9 +276,7 @@ def test_tasks_of_a_pipeline(models, tmp_path):
     tasks.unpack(models[0], paths[:1], tmp_path / "un")
     assert files(tmp_path / "un") == WRITTEN - {"README.md", "breadcrumbs.yaml"}
     for name in PARTS:
-        assert same(
-            load_file(tmp_path / "un" / name.replace(".fp16", "")), load_file(models[1] / name)
-        )
+        assert same(load_file(tmp_path / "un" / name), load_file(models[1] / name))
     tasks.unpack(models[0], paths[:1], tmp_path / "un", force=True)
     report = merge([models[0], *paths], tmp_path / "out")
     check(models, tmp_path / "out")
@@ -340,7 +338,7 @@ def test_parts_that_lack(models, tmp_path):
     base, second = (
         load_file(m / "text_encoder_2/model.fp16.safetensors") for m in (models[0], models[2])
     )
-    found = load_file(out / "text_encoder_2/model.safetensors")["a"]
+    found = load_file(out / "text_encoder_2/model.fp16.safetensors")["a"]
     assert (found == (base["a"] + 0.5 * (second["a"].astype(float) - base["a"])).astype("f4")).all()
     shutil.rmtree(models[0] / "text_encoder_2")
     text(models[0] / "model_index.json", said)
@@ -474,16 +472,86 @@ def test_weights_that_are_not_merged_are_named(tmp_path):
 
 # --- names of files ---
 
+
+def variant_folders(tmp_path: Path, *names: str) -> list[Path]:
+    """Return a base and a fine-tuning whose arrays are in each of some files."""
+    paths = [tmp_path / "base", tmp_path / "ft"]
+    for seed, path in enumerate(paths):
+        for extra, name in enumerate(names):
+            put(path / name, arrays(seed + 10 * extra, w=(2, 3), v=(3,)))
+    return paths
+
+
+def test_a_variant_stays_in_the_names_of_files_and_index(tmp_path):
+    paths = variant_folders(tmp_path, "model.fp16.safetensors")
+    report = merge(paths, tmp_path / "out", shard_size=30)
+    weights = {name for name in files(tmp_path / "out") if "model." in name}
+    shards = {f"model.fp16-0000{i}-of-00002.safetensors" for i in (1, 2)}
+    assert weights == {*shards, "model.safetensors.index.fp16.json"}
+    assert 'open the output with variant="fp16"' in " ".join(report.notes)
+    again = merge([tmp_path / "out", paths[1]], tmp_path / "again", recipe={"dtype": "bfloat16"})
+    assert (tmp_path / "again" / "model.safetensors").exists()
+    assert "without it" in " ".join(again.notes)
+    assert "no index" not in " ".join(again.notes)
+    merge(paths, tmp_path / "out", shard_size=30, force=True)  # it is known as ours
+    assert CliRunner().invoke(main, ["inspect", "--verify", str(tmp_path / "out")]).exit_code == 0
+    other = tmp_path / "again" / "model.safetensors"
+    shutil.copy(other, tmp_path / "out" / "model.fp16-00001-of-00002.safetensors")
+    assert CliRunner().invoke(main, ["inspect", "--verify", str(tmp_path / "out")]).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("variant", "dtype", "kept"),
+    [("fp16", "float16", True), ("fp32", "float16", False), ("non_ema", "float16", True)],
+)
+def test_a_variant_goes_where_it_says_another_dtype(tmp_path, variant, dtype, kept):
+    paths = variant_folders(tmp_path, f"diffusion_pytorch_model.{variant}.safetensors")
+    merge(paths, tmp_path / "out", recipe={"dtype": dtype})
+    name = f"diffusion_pytorch_model.{variant}" if kept else "diffusion_pytorch_model"
+    assert (tmp_path / "out" / f"{name}.safetensors").exists()
+
+
+@pytest.mark.parametrize("stem", ["model", "diffusion_pytorch_model", "open_clip_model"])
+def test_the_plain_weights_are_read_beside_variants(tmp_path, stem):
+    names = [f"{stem}.safetensors", f"{stem}.fp16.safetensors", f"{stem}.non_ema.safetensors"]
+    paths = variant_folders(tmp_path, *names)
+    report = merge(paths, tmp_path / "out")
+    assert {n for n in files(tmp_path / "out") if n.endswith(".safetensors")} == {names[0]}
+    with checkpoint.open(paths[0]) as found:
+        assert np.array_equal(found["w"], arrays(0, w=(2, 3))["w"])
+    assert sum("variants are left out: fp16, non_ema" in note for note in report.notes) == 2
+    (paths[0] / names[0]).unlink()
+    with pytest.raises(CheckpointError, match="several models"):
+        checkpoint.open(paths[0])
+
+
+@pytest.mark.parametrize(
+    "index", ["model.safetensors.index.bf16.json", "model.safetensors.bf16.index.json"]
+)
+def test_the_index_of_a_variant_is_read(tmp_path, index):
+    shards = [f"model.bf16-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    for shard, name in zip(shards, "wv", strict=True):
+        put(tmp_path / "m" / shard, arrays(0, **{name: (2, 3)}))
+    text = json.dumps({"weight_map": {"w": shards[0], "v": shards[1]}})
+    (tmp_path / "m" / index).write_text(text)
+    with checkpoint.open(tmp_path / "m") as found:
+        assert set(found) == {"w", "v"} and not found.notes
+    (tmp_path / "m" / index).write_text(text.replace('"v"', '"u"'))
+    with pytest.raises(CheckpointError, match="does not list"):
+        checkpoint.open(tmp_path / "m")
+
+
 STEMS = [
     (["model.safetensors"], "model"),
-    (["model.fp16.safetensors"], "model"),
-    (["model.fp16-00001-of-00002.safetensors", "model.fp16-00002-of-00002.safetensors"], "model"),
-    (["model-00001-of-00002.fp16.safetensors", "model-00002-of-00002.fp16.safetensors"], "model"),
+    (["model.fp16.safetensors"], "model.fp16"),
+    (["pytorch_model.bf16.bin"], "model.bf16"),
+    ([f"model.fp16-0000{i}-of-00002.safetensors" for i in (1, 2)], "model.fp16"),
+    ([f"model-0000{i}-of-00002.fp16.safetensors" for i in (1, 2)], "model.fp16"),
     (["pytorch_model.bin"], "model"),
     (["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"], "model"),
     (["diffusion_pytorch_model.safetensors"], "diffusion_pytorch_model"),
     (["diffusion_pytorch_model.bin"], "diffusion_pytorch_model"),
-    (["diffusion_pytorch_model.non_ema.safetensors"], "diffusion_pytorch_model"),
+    (["diffusion_pytorch_model.non_ema.safetensors"], "diffusion_pytorch_model.non_ema"),
     (["diffusion_pytorch_model-00001-of-00003.safetensors"], "diffusion_pytorch_model"),
     (["open_clip_model.safetensors"], "open_clip_model"),
     (["open_clip_pytorch_model.bin"], "open_clip_model"),
@@ -498,9 +566,10 @@ STEMS = [
 
 @pytest.mark.parametrize(("names", "stem"), STEMS)
 def test_what_the_weights_of_an_output_are_called(names, stem):
-    assert layout.stem(names) == stem
-    known = stem in layout.KNOWN.values()
-    assert layout.stem(names, in_folder=False) == (stem if known else "model")
+    found = layout.place("", names)
+    assert found.file() == f"{stem}.safetensors"
+    known = found.stem if found.stem in layout.KNOWN.values() else "model"
+    assert layout.place("", names, in_folder=False) == layout.Place("", known)
 
 
 @pytest.mark.parametrize("name", ["open_clip_model.safetensors", "weights.safetensors"])

@@ -17,11 +17,13 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 
-def merge(paths: list[Path], output: Path, alpha: float, **recipe: Any) -> Any:
+def merge(
+    paths: list[Path], output: Path, alpha: float, shard_size: int = 5 * 10**9, **recipe: Any
+) -> Any:
     models = tuple(Model(str(path)) for path in paths[1:])
     made = Recipe(str(paths[0]), models, "task_arithmetic", {"alpha": alpha}, **recipe)
     with merging.opened(made) as plan:
-        return merging.to_files(plan, output, kernel="plain")
+        return merging.to_files(plan, output, kernel="plain", shard_size=shard_size)
 
 
 def moved(module: Any, seed: int, by: float = 0.02) -> Any:
@@ -37,6 +39,29 @@ def same_weights(one: Path, other: Path) -> bool:
     with checkpoint.open(one) as first, checkpoint.open(other) as second:
         assert first.keys() == second.keys() and len(first) > 0
         return all(np.array_equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("shards", ["1GB", "60KB"])
+def test_a_variant_opens_as_one(tiny_bert, tmp_path, one_thread, shards):
+    kind = transformers.AutoModelForSequenceClassification
+    model = kind.from_pretrained(tiny_bert(kind=transformers.BertForSequenceClassification))
+    paths = [tmp_path / name for name in ("base", "tuned", "out", "wide")]
+    for seed, path in enumerate(paths[:2]):
+        moved(model.half() if not seed else model, seed)
+        model.save_pretrained(path, variant="fp16", max_shard_size=shards)
+    assert not list(paths[0].glob("model.safetensors"))
+    size = 60_000 if shards == "60KB" else 5 * 10**9
+    merge(paths[:2], paths[2], 1.0, shard_size=size)
+    assert sorted(paths[0].glob("*.index.*")) == [] or size == 60_000
+    again = kind.from_pretrained(paths[2], variant="fp16").state_dict()
+    wanted = model.state_dict()
+    assert again.keys() == wanted.keys()
+    assert all(torch.equal(again[name], wanted[name]) for name in wanted)
+    with pytest.raises(OSError):
+        kind.from_pretrained(paths[2])
+    merge(paths[:2], paths[3], 1.0, shard_size=size, dtype="float32")
+    plain = kind.from_pretrained(paths[3], dtype="auto").state_dict()
+    assert all(torch.equal(plain[name], wanted[name].float()) for name in wanted)
 
 
 # --- sentence-transformers ---
@@ -187,12 +212,12 @@ def tiny_pipeline(folder: Path) -> Any:
     )  # fmt: skip
 
 
-def picture(folder: Path) -> np.ndarray:
+def picture(folder: Path, **options: Any) -> np.ndarray:
     """Return what the pipeline in a folder draws in one step."""
     import diffusers
 
     pipe = diffusers.DiffusionPipeline.from_pretrained(
-        folder, local_files_only=True, low_cpu_mem_usage=False
+        folder, local_files_only=True, low_cpu_mem_usage=False, **options
     )
     pipe.set_progress_bar_config(disable=True)
     draw = torch.Generator().manual_seed(0)
@@ -231,6 +256,12 @@ def test_a_pipeline_of_diffusers(tmp_path, one_thread):
     tasks.pack(base, first, tmp_path / "t.safetensors", transform="none")
     tasks.unpack(base, [tmp_path / "t.safetensors"], tmp_path / "un")
     assert same_weights(tmp_path / "un", first)
+    out = tmp_path / "variant"
+    report = merge([second, base], out, 1.0)  # back to the base
+    assert (out / "unet" / "diffusion_pytorch_model.fp16.safetensors").exists()
+    assert 'open the output with variant="fp16"' in " ".join(report.notes)
+    assert np.allclose(picture(out, variant="fp16"), picture(base), atol=1e-5)
+
     alone = [path / "unet" for path in (base, first)]
     merge(alone, tmp_path / "unet", 1.0)
     kind = diffusers.UNet2DConditionModel

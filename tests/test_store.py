@@ -350,6 +350,31 @@ def test_a_failed_add_leaves_nothing(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("card", "told"),
+    [
+        ("---\nlicense: [mit\n---\n", True),
+        ("---\nlicense: mit\n", True),
+        ("---\n- a\nb: c\n---\n", True),
+        ("---\nlicense: mit\n---\n", False),
+        ("---\ntags: [a]\n---\n", False),
+        ("# A model\n", False),
+    ],
+)
+def test_a_card_that_cannot_be_read_is_named(tmp_path: Path, card: str, told: bool) -> None:
+    base, model, *_ = family(tmp_path)
+    Path(model, "README.md").write_text(card)
+    run = CliRunner().invoke
+    run(main, ["store", "init", str(tmp_path / "s"), "--base", str(base)])
+    result = run(main, ["store", "add", str(tmp_path / "s"), "one", str(model)])
+    assert result.exit_code == 0, result.output
+    assert ("its front matter cannot be read" in result.stderr) == told
+    notes: list[str] = []
+    with Store.open(tmp_path / "s") as store:
+        store.add("two", model, license="mit", note=notes.append)
+    assert not any("front matter" in note for note in notes)
+
+
 def test_parts_in_the_card(tmp_path: Path) -> None:
     base, *models = family(tmp_path)
     Path(base, "README.md").write_text("---\nlicense: apache-2.0\n---\n# Base\n")

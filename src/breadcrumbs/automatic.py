@@ -24,6 +24,8 @@ the numbers, and docs/paper.md what alpha loses against alpha chosen on validati
 
 Weights count: D is the weighted sum, over their mean. Alpha is rounded to three digits.
 
+Of a pipeline, each component has an alpha of its own.
+
 Of a task that was cut when it was packed the whole vector is gone. But its file says which share of
 the squared norm was kept, tensor by tensor. What was kept stands for the whole, with its product
 with the step and the length of the whole. So alpha differs a little from that of whole models.
@@ -32,11 +34,12 @@ with the step and the length of the whole. So alpha differs a little from that o
 from __future__ import annotations
 
 import contextlib
+import glob
 import math
 import re
 import threading
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,6 +48,7 @@ from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.parameters import AUTO
 from breadcrumbs.plan import Plan, TensorPlan
+from breadcrumbs.recipe import Override
 from breadcrumbs.sink import Nowhere
 from breadcrumbs.transforms import Chances, Draw
 
@@ -86,8 +90,12 @@ def fixed(
     measured = replace(_with(plan, 1.0), tensors=tuple(map(_measured, asked)))
     sink = Products(measured)
     engine.run(measured, sink, threads=threads, kernel=kernel, progress=progress, budget=budget)
-    mean = sink.mean if len(asked) == len(plan.merged) else None
-    return replace(_with(plan, sink.alpha), task_length=mean)
+    components = dict.fromkeys(tensor.component for tensor in asked)
+    parts = {component: sink.of(component) for component in components}
+    found = {component: part.alpha for component, part in parts.items()}
+    moved = {component: found[component] for component, part in parts.items() if part.moved}
+    mean = sink.of(None).mean if len(asked) == len(plan.merged) else None
+    return replace(_told_all(plan, found), alphas=moved or found, task_length=mean)
 
 
 class Products(Nowhere):
@@ -96,7 +104,7 @@ class Products(Nowhere):
     def __init__(self, plan: Plan):
         self.plan = plan
         self._found: dict[tuple[int, int], np.ndarray] = {}
-        self._moved = False
+        self._moved: set[str] = set()
         self._lock = threading.Lock()
         self._shares = [_shares(model) for model in plan.models]
 
@@ -127,19 +135,45 @@ class Products(Nowhere):
             moved |= bool(step.any())
             row[:3] += _product(step, along), _product(total, total), length
         with self._lock:
-            self._moved |= moved
+            if moved:
+                self._moved.add(tensor.component)
             self._found[index, start] = row  # what comes again counts, not what came before
+
+    def of(self, component: str | None) -> Measured:
+        """Return what was found of a component, or of all."""
+        tensors = self.plan.tensors
+        rows = {
+            place: row
+            for place, row in self._found.items()
+            if component in (None, tensors[place[0]].component)
+        }
+        moved = bool(self._moved) if component is None else component in self._moved
+        return Measured(self.plan, component or "", rows, moved)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Inner products and squares of a component of a plan, or of all of it, by tensor and start.
+
+    moved: whether the step of any part has any length.
+    """
+
+    plan: Plan
+    component: str
+    rows: Mapping[tuple[int, int], np.ndarray]
+    moved: bool
 
     @property
     def alpha(self) -> float:
         """What alpha follows; the order in which parts came does not change it."""
-        if not self._moved:
+        if not self.moved:
             return 1.0
         product, square, step, *_ = self._sums
+        where = f"{self.component}: " if self.component else ""
         if product <= 0 or not math.isfinite(product):
             raise RecipeError(
-                "recipe: alpha: auto compares the step from the base with the task vectors, and"
-                " here it does not go their way. Give a number."
+                f"recipe: {where}alpha: auto compares the step from the base with the task vectors,"
+                " and here it does not go their way. Give a number."
             )
         lengths, weights = self._lengths
         alpha = 0.0
@@ -156,15 +190,15 @@ class Products(Nowhere):
             alpha = float(f"{crowded**EXPONENT * restored / mean:.{DIGITS}g}")
         if not 0 < alpha < math.inf:
             raise RecipeError(
-                "recipe: alpha: auto cannot be told from task vectors so short or long that their"
-                " squares are no numbers. Give a number."
+                f"recipe: {where}alpha: auto cannot be told from task vectors so short or long that"
+                " their squares are no numbers. Give a number."
             )
         return alpha
 
     def _is_of_tables(self, square: float) -> bool:
         """Return whether embeddings and heads have most of the square of the sum."""
         tensors = self.plan.tensors
-        rows = self._found.items()
+        rows = self.rows.items()
         tables = (row[1] for (i, _), row in rows if _TABLES.search(tensors[i].name))
         return math.fsum(tables) > square / 2
 
@@ -177,9 +211,11 @@ class Products(Nowhere):
 
     @property
     def _sums(self) -> list[float]:
-        return [math.fsum(column) for column in zip(*self._found.values(), strict=True)] or [
-            0.0
-        ] * 3
+        return [math.fsum(column) for column in zip(*self.rows.values(), strict=True)] or [0.0] * 3
+
+    @property
+    def _tensors(self) -> Iterator[TensorPlan]:
+        return (t for t in self.plan.tensors if self.component in ("", t.component))
 
     @property
     def _lengths(self) -> tuple[list[float], list[float]]:
@@ -188,7 +224,7 @@ class Products(Nowhere):
         lengths, weights = [], []
         for number, model in enumerate(self.plan.recipe.models):
             own, weighted = squares[2 * number : 2 * number + 2] or (0.0, 0.0)
-            if any(tensor.own[number].weight for tensor in self.plan.tensors):
+            if any(tensor.own[number].weight for tensor in self._tensors):
                 lengths.append(math.sqrt(weighted))
                 # Its weight; on average, where overrides say another one for some tensors.
                 weights.append(math.sqrt(weighted / own) if own else abs(model.weight))
@@ -242,6 +278,35 @@ def _told(tensor: TensorPlan, alpha: float) -> TensorPlan:
 
 
 def _with(plan: Plan, alpha: float) -> Plan:
-    recipe = replace(plan.recipe, parameters={**plan.recipe.parameters, "alpha": alpha})
+    """Return the plan with a number where it says `auto`."""
     tensors = tuple(_told(tensor, alpha) for tensor in plan.tensors)
-    return replace(plan, recipe=recipe, tensors=tensors, alpha=alpha)
+    return replace(plan, tensors=tensors)
+
+
+def _told_all(plan: Plan, alphas: Mapping[str, float]) -> Plan:
+    """Return the plan with a number for each component, in its recipe too.
+
+    A recipe that says `auto` of some tensors of several components stays as it is, since there is
+    no one number to write for them.
+    """
+    tensors = tuple(
+        _told(tensor, alphas[tensor.component]) if tensor.component in alphas else tensor
+        for tensor in plan.tensors
+    )
+    plan, recipe = replace(plan, tensors=tensors), plan.recipe
+    of_some = any(override.parameters.get("alpha") == AUTO for override in recipe.overrides)
+    if list(alphas) == [""]:
+        (alpha,) = alphas.values()
+        overrides = tuple(
+            replace(o, parameters={**o.parameters, "alpha": alpha})
+            if o.parameters.get("alpha") == AUTO
+            else o
+            for o in recipe.overrides
+        )
+        recipe = replace(recipe, overrides=overrides)
+        if plan.method.complete(recipe.parameters).get("alpha") == AUTO:
+            recipe = replace(recipe, parameters={**recipe.parameters, "alpha": alpha})
+    elif not of_some:
+        mine = (Override(f"{glob.escape(c)}/*", {"alpha": a}) for c, a in alphas.items())
+        recipe = replace(recipe, overrides=(*mine, *recipe.overrides))
+    return replace(plan, recipe=recipe)

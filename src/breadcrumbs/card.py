@@ -14,7 +14,7 @@ from typing import Any
 from breadcrumbs.checkpoint import beside, composite, parts, token_ids
 from breadcrumbs.checkpoint.beside import RECIPE
 from breadcrumbs.checkpoint.tensors import Checkpoint
-from breadcrumbs.errors import RecipeError
+from breadcrumbs.errors import RecipeError, sentence
 from breadcrumbs.hashing import FileDigests
 from breadcrumbs.plan import Plan
 from breadcrumbs.recipe import SAME, Recipe, to_yaml
@@ -166,7 +166,9 @@ def card(plan: Plan, report: Report, digests: FileDigests, choice: str = "") -> 
         for source in plan.inputs
         for path in source.files
     )
-    notes = "".join(f"\n* {cell(note)}." for note in report.notes) + "\n" * bool(report.notes)
+    notes = "".join(f"\n* {cell(sentence(note))}" for note in report.notes) + "\n" * bool(
+        report.notes
+    )
     shares = ", ".join(f"{value:.2%} are {what}" for what, value in report.shares.items())
     copied = ", ".join(f"{number} {reason}" for reason, number in report.copied.items())
     emptied = ", ".join(cell(name) for name in report.emptied[:_SHOWN]) or "none"
@@ -219,7 +221,7 @@ Read {human(report.bytes_read)}, wrote {human(report.bytes_written)}.
 
 def _warnings(report: Report) -> str:
     """Return the section of a card that says what was warned of; empty if nothing was."""
-    lines = [f"* {cell(warning)}.\n" for warning in report.warnings]
+    lines = [f"* {cell(sentence(warning))}\n" for warning in report.warnings]
     return "".join(["## Warnings\n\n", *lines, "\n"]) if lines else ""
 
 

@@ -199,7 +199,7 @@ class Combining(Reading):
             report.kept[t] += int(np.count_nonzero(mine))
 
     def _present(self, start: int, taus: np.ndarray, kept: np.ndarray) -> Entries:
-        merging, prepared = self.merging, self.engine.prepared
+        merging, prepared = self.merging, self.engine.prepared.get(self.tensor.component)
         aggregate, statistics = self.aggregate, self.engine.plan.method.statistics
         prepares = isinstance(aggregate, Elementwise) and aggregate.prepare is not None
         if statistics is None and not prepares:

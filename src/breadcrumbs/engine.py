@@ -54,13 +54,15 @@ class Engine:
     #: Where the steps go before their factor, if they are to be kept.
     steps: Steps | None = None
     reports: list[TensorReport] = field(init=False)
-    #: What is known of the whole model, and of each tensor by name, where it was asked for.
-    prepared: Prepared | None = None
+    #: What is known of the whole model, or of each component, and of each tensor by name, where it
+    #: was asked for.
+    prepared: dict[str, Prepared] = field(default_factory=dict)
     fits: dict[str, Any] = field(default_factory=dict)
     #: By tensor, what `rescale: l1` multiplies the task vectors by.
     ratios: dict[str, np.ndarray] = field(default_factory=dict)
-    #: The votes of all entries that are ranked together, where their majority has a say.
-    ballot: Ballot | None = None
+    #: The votes of all entries that are ranked together, where their majority has a say: of the
+    #: model, or of each component.
+    ballots: dict[str, Ballot] = field(default_factory=dict)
     stop: threading.Event = field(default_factory=threading.Event)
     #: By tensor: the share of it that passes before writing have done, entries written, bytes told.
     _done: dict[int, list[float]] = field(default_factory=dict)
@@ -97,12 +99,12 @@ class Engine:
         found = [(segment, self.sink.is_done(segment)) for segment in job.segments()]
         left = [segment for segment, report in found if report is None]
         if self._votes(job):
-            self.ballot = Ballot(self.sink)
+            ballot = self.ballots[self._component(job)] = Ballot(self.sink)
             for segment, report in found:
                 if report is not None:
-                    self.ballot.note(segment, report)
+                    ballot.note(segment, report)
             if not left:  # but that run did not come to mend them
-                left = [segment for segment, _ in found if self.ballot.is_wrong(segment)]
+                left = [segment for segment, _ in found if ballot.is_wrong(segment)]
         again = set(left)
         for segment, report in found:
             if report is not None and segment not in again:
@@ -153,6 +155,9 @@ class Engine:
             return self._find_angles(aggregate, job, segments, cuts)
         return self._writes(job, segments, cuts, {})
 
+    def _component(self, job: Job) -> str:
+        return self.plan.tensors[job.pieces[0].index].component
+
     def _votes(self, job: Job) -> bool:
         """Return whether the majority of the job's entries has a say."""
         aggregate = self.plan.method.aggregate
@@ -163,8 +168,7 @@ class Engine:
 
         Segments that an earlier run has done count too.
         """
-        ballot = self.ballot
-        assert ballot is not None
+        ballot = self.ballots[self._component(job)]
 
         def mend(segment: Segment) -> list[Task]:
             before = ballot.reports[segment.index, segment.start]

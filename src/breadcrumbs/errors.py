@@ -75,6 +75,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def sentence(text: str) -> str:
+    """Return a line with a full stop, unless it ends with a mark already."""
+    return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the nearest of ``known``, or an empty string."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

@@ -16,13 +16,13 @@ import numpy as np
 from blake3 import blake3
 
 from breadcrumbs import automatic, card, checkpoint, engine, memory, plan, sizes
-from breadcrumbs.checkpoint import beside, composite, durable
+from breadcrumbs.checkpoint import beside, composite, durable, sinusoids
 from breadcrumbs.checkpoint.quantised.writing import Layout, SameSink
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.checkpoint.writer import Entry, Writer
 from breadcrumbs.errors import CheckpointError, MismatchError, RecipeError
 from breadcrumbs.hashing import FileDigests
-from breadcrumbs.plan import Plan
+from breadcrumbs.plan import Plan, variants
 from breadcrumbs.plan.judgement import judged, refuse
 from breadcrumbs.recipe import SAME, Model, Recipe, override, to_mapping
 from breadcrumbs.report import Report
@@ -225,9 +225,11 @@ def planned(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Plan:
     models, onto, statistics, notes = naming.under_base(
         recipe, base, models[:number], onto, models[number:]
     )
+    base, *found = sinusoids.told([base, *models, *([onto] if onto is not None else [])])
+    models, onto = found[: len(models)], found[-1] if onto is not None else None
     made = plan.make(recipe, base, models, onto, statistics)
     said = [f"{it.label}: {note}" for it in checkpoints for note in it.notes]
-    warnings = (*made.warnings, *lines)
+    warnings = (*made.warnings, *lines, *(line for it in checkpoints for line in it.warnings))
     if base.untied:
         warnings = (*warnings, placing.said(base, base.untied))
     return replace(made, notes=(*said, *notes, *made.notes), warnings=warnings)
@@ -314,8 +316,10 @@ def to_files(
         key=_key(it, shard_size, stamps),
         force=force,
         resume=resume,
-        layout=composite.of(it.target),
+        layout=variants.layout(it),
     )
+    if not writer.single:
+        it = replace(it, notes=(*it.notes, *variants.said(it)))
     sink, again = FileSink(writer), None
     try:
         if layout:
@@ -469,7 +473,8 @@ def _provenance(it: Plan, digests: FileDigests, choice: Choice | None) -> str:
 
 def _key(it: Plan, shard_size: int, stamps: dict[str, Stamp]) -> str:
     """Return a digest of all that the output's bytes and layout depend on."""
-    names = [(place.folder, place.stem) for place in composite.of(it.target).places]
+    places = variants.layout(it).places
+    names = [(place.folder, place.stem, place.variant) for place in places]
     depends = [__version__, to_mapping(it.recipe, complete=True), stamps, shard_size, names]
     return blake3(json.dumps(depends).encode()).hexdigest()
 

@@ -66,15 +66,24 @@ class ModelStream:
         return (entries for _, _, entries in self.located())
 
 
-def look(engine: Engine, parts: Sequence[tuple[Job, np.ndarray | None]]) -> ModelStream:
-    """Let the aggregate find what it must know of the whole model; return the stream."""
-    aggregate, stream = engine.plan.method.aggregate, ModelStream(engine, parts)
+def look(engine: Engine, parts: Sequence[tuple[Job, np.ndarray | None]]) -> None:
+    """Let the aggregate find what it must know of the whole model, or of each component."""
+    components: dict[str, list[tuple[Job, np.ndarray | None]]] = {}
+    for part in parts:
+        tensor = engine.plan.tensors[part[0].pieces[0].index]
+        components.setdefault(tensor.component, []).append(part)
+    for component, mine in components.items():
+        _look(engine, component, ModelStream(engine, mine))
+
+
+def _look(engine: Engine, component: str, stream: ModelStream) -> None:
+    aggregate = engine.plan.method.aggregate
     assert isinstance(aggregate, Elementwise) and aggregate.prepare is not None
-    engine.prepared = Prepared(stream.starts())
+    starts = stream.starts()
+    engine.prepared[component] = Prepared(starts)
     for segment, _, _ in stream.segments[:1]:  # all tensors have the same values
         known = aggregate.prepare(stream, engine.plan.tensors[segment.index].values)
-        engine.prepared = Prepared(engine.prepared.starts, known)
-    return stream
+        engine.prepared[component] = Prepared(starts, known)
 
 
 def prepare(engine: Engine, jobs: Sequence[Job]) -> list[Task]:

@@ -34,12 +34,12 @@ class Report:
     norm: Euclidean length of the update, the merged weights minus the base's. emptied: tensors of
     which some model kept nothing. copied: tensors taken from the base, by reason. shares: fractions
     of the weights that changed in some model, by what the method says of them. alpha: what was
-    found from the weights, if it was asked for. kinds: how many tensors are of each kind. notes:
-    what is right, but should be known. lost: of weights that were quantised again, the norm of what
-    that lost over the norm of the update. step: how many times the length of
-    the mean task vector the update has, each counted with the size of its weight; step_exact: or
-    about, from a sample. parts: of a model whose weights lie in several folders, the norm of the
-    update in each, "" for the folder itself.
+    found from the weights, if it was asked for and is one; alphas: those of the components of a
+    pipeline. kinds: how many tensors are of each kind. notes: what is right, but should be known.
+    lost: of weights that were quantised again, the norm of what that lost over the norm of the
+    update. step: how many times the length of the mean task vector the update has, each counted
+    with the size of its weight; step_exact: or about, from a sample. parts: of a model whose
+    weights lie in several folders, the norm of the update in each, "" for the folder itself.
     """
 
     method: str
@@ -57,6 +57,7 @@ class Report:
     warnings: list[str] = field(default_factory=list)
     shares: dict[str, float] = field(default_factory=dict)
     alpha: float | None = None
+    alphas: dict[str, float] = field(default_factory=dict)
     parts: dict[str, float] = field(default_factory=dict)
     kinds: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -115,7 +116,8 @@ class Report:
             bytes_read=plan.bytes_read,
             bytes_written=plan.bytes_written,
             warnings=warnings,
-            alpha=plan.alpha,
+            alpha=plan.alphas.get(""),
+            alphas={component: alpha for component, alpha in plan.alphas.items() if component},
             shares=_shares(rows),
             parts=_parts(plan, rows),
             kinds=dict(plan.kinds),
@@ -123,6 +125,16 @@ class Report:
             step=length.ratio if length else None,
             step_exact=length is None or length.exact,
         )
+
+    @property
+    def found(self) -> str:
+        """What alpha was found to be, in words; empty if it was given."""
+        if self.alphas:
+            each = ", ".join(
+                f"{alpha:g} of {component}" for component, alpha in self.alphas.items()
+            )
+            return f"alpha {each}, found from the weights"
+        return "" if self.alpha is None else f"alpha {self.alpha:g}, found from the weights"
 
     @property
     def length(self) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from breadcrumbs import parameters
 from breadcrumbs.aggregates import Elementwise, Linear
+from breadcrumbs.checkpoint import composite
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.method import Method
@@ -66,20 +67,46 @@ class Settings:
 
 
 def placed(
-    method: Method, recipe: Recipe, base: Checkpoint, values: Found, warnings: list[str]
+    method: Method,
+    recipe: Recipe,
+    base: Checkpoint,
+    values: Found,
+    warnings: list[str],
+    is_copied: Callable[[str], bool],
 ) -> Found:
-    """Return the settings with what the aggregate makes of the names of all weights."""
+    """Return the settings with what the aggregate makes of the names of all weights.
+
+    RecipeError where it makes nothing of those of a component, but for one that is only copied.
+    """
     aggregate = method.aggregate
     if not isinstance(aggregate, Linear) or aggregate.place is None:
         return values
-    weights = {name: values[name][0] for name, tensor in base.tensors.items() if tensor.is_weight}
     number = sum(model.weight != 0 for model in recipe.models)
-    try:
-        known, found = aggregate.place(weights, number)
-    except RecipeError as error:
-        raise RecipeError(f"method {method.name}: {error}") from None
-    warnings.append(f"method {method.name}: {found}")
+    known: dict[str, Values] = {}
+    parts = by_component(base, {n: values[n] for n, t in base.tensors.items() if t.is_weight})
+    for folder, part in parts.items():
+        start = f"{folder}: " if folder else ""
+        try:
+            mine, found = aggregate.place(
+                {name: common for name, (common, _) in part.items()}, number
+            )
+        except RecipeError as error:
+            if folder and all(map(is_copied, part)):
+                continue
+            raise RecipeError(f"{start}method {method.name}: {error}") from None
+        known |= mine
+        warnings.append(f"{start}method {method.name}: {found}")
     return {name: (known.get(name, common), own) for name, (common, own) in values.items()}
+
+
+def by_component(base: Checkpoint, values: Found) -> dict[str, Found]:
+    """Return settings by the component of a pipeline that tensors are of, "" where it is none."""
+    if base.layout is None:
+        return {"": values}
+    parts: dict[str, Found] = {}
+    for name, mine in values.items():
+        parts.setdefault(composite.component(base, name), {})[name] = mine
+    return parts
 
 
 def check_granularity(method: Method, values: Found) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from breadcrumbs import sizes
-from breadcrumbs.errors import printable
+from breadcrumbs.errors import printable, sentence
 from breadcrumbs.kernels import will_compile
 from breadcrumbs.methods import Method
 from breadcrumbs.plan import Plan
@@ -180,7 +180,7 @@ def report(report: Report, output: str | None, *, verbose: bool) -> None:
         console.print(table)
     copied = ", ".join(f"{number} {reason}" for reason, number in report.copied.items())
     peak = f", {sizes.human(report.peak)} of memory at most" if report.peak else ""
-    alpha = "" if report.alpha is None else f"; alpha {report.alpha:g}, found from the weights"
+    alpha = f"; {report.found}" if report.found else ""
     console.print(
         f"{report.method}: {report.merged} of {report.tensors} tensors merged"
         f"{f' (copied: {copied})' if copied else ''}; norm of the update {report.norm:.4g}"
@@ -223,13 +223,13 @@ def plural(kind: str) -> str:
 def note(notes: Any) -> None:
     """Print what is right, but should be known."""
     for note in notes:
-        print(f"note: {printable(note)}.", file=sys.stderr)
+        print(f"note: {sentence(printable(note))}", file=sys.stderr)
 
 
 def warnings(warnings: Sequence[str]) -> None:
     """Print warnings, a line each."""
     for warning in warnings:
-        print(f"warning: {printable(warning)}.", file=sys.stderr)
+        print(f"warning: {sentence(printable(warning))}", file=sys.stderr)
 
 
 def methods(methods: list[Method]) -> None:
@@ -480,4 +480,4 @@ def grid(grid: Any, title: str, notes: Sequence[str] = (), out: TextIO | None = 
             table.add_row(*(Text(printable(row[j]), style=one) for j, one in cells))
         console.print(table)
     for note in notes:
-        console.print(printable(f"{note}."))
+        console.print(printable(sentence(note)))

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 from breadcrumbs import angles
@@ -90,15 +91,15 @@ def _survey_bytes(plan: Plan, threads: int, budget: int) -> int:
     Of each model of each chunk a cut; of those surveyed at once what a pass has counted.
     """
     models, units = max(1, len(plan.models)), []
-    together = 0
+    together: Counter[str] = Counter()
     for tensor in plan.merged:
         unit = surveyed(plan, tensor)
         if unit == "model":
-            together += tensor.base.size
+            together[tensor.component] += tensor.base.size
         elif unit:
             units.append(tensor.base.shape[-1] if unit == "row" else tensor.base.size)
     result = 0
-    for n in [*sorted(units, reverse=True)[:threads], together]:
+    for n in [*sorted(units, reverse=True)[:threads], *together.values()]:
         # Brackets hold this share at most; they are sorted in a copy.
         collected = min(int(0.8 * ROOM * n) * 8, budget)
         result += max(0, 2 * collected - WAVE_BYTES)

@@ -469,7 +469,7 @@ class Merging:
     def stream(self, t: int) -> np.uint64:
         """Return the key of the draws of model t for this tensor."""
         recipe = self.engine.plan.recipe
-        return stream(recipe.seed, recipe.models[t].name, self.tensor.name)
+        return stream(recipe.seed, recipe.models[t].name, self.tensor.inner)
 
     def _add_exactly(self, start, n, cuts, total, rest, where) -> None:
         """Redo the sums at the entries ``where`` with unlimited precision."""

@@ -45,7 +45,7 @@ def _check_files(files: tuple[Path, ...], path: str) -> None:
 def _check_index(files: tuple[Path, ...]) -> None:
     """Raise CheckpointError for a file that is whole, but not the one of this index."""
     folder = files[0].parent
-    for index in folder.glob("*.safetensors.index.json"):
+    for index in folder.glob("*.safetensors.index*.json"):
         said = _said(index)
         for file in files:
             digest = said.get(file.name)

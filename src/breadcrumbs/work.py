@@ -66,7 +66,8 @@ class Job:
     dtype: raw dtype that all its tensors are read as.
     rows: tensors that are read for each segment at most, the base's among them.
     survey: whether a unit is larger than a chunk, so that its cuts must be found first.
-    together: whether its unit is the whole model. whole: whether each piece is one segment.
+    together: whether its unit is the whole model, or a component of a pipeline. whole: whether
+    each piece is one segment.
     blocks: entries that segments to write are made of, 0 if there is no such limit.
     """
 
@@ -108,7 +109,7 @@ def jobs(plan: Plan) -> list[Job]:
     rows = 1 + min(FUSED, len(plan.models))
     blocks = BLOCK if any(model.task for model in plan.models) else 0
     result: list[Job] = []
-    together: list[Piece] = []
+    components: dict[str, list[Piece]] = {}
     for index, tensor in enumerate(plan.tensors):
         n, shape = tensor.base.size, tensor.base.shape
         if n == 0 or tensor.tied:
@@ -120,10 +121,10 @@ def jobs(plan: Plan) -> list[Job]:
             dtype = _dtype([tensor])
             result.append(Job(pieces, unit, (), dtype, rows, False, whole=whole, blocks=mine))
         elif _granularity(transform, tensor) == "model":
-            together.append(Piece(index, 0, n))
+            components.setdefault(tensor.component, []).append(Piece(index, 0, n))
         else:
             result.extend(_tensor_jobs(plan, transform, tensor, index, rows))
-    if together:
+    for together in components.values():
         together.sort(key=lambda piece: plan.tensors[piece.index].name)
         n = sum(piece.stop for piece in together)
         ranks = _ranks(transform, n, plan.tensors[together[0].index])  # type: ignore

@@ -9,7 +9,7 @@ FOLDER/NAME, those of the folder itself NAME. So a part is left out of a merge w
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +38,7 @@ def open_folder(path: Path, label: str) -> Checkpoint:
             members[""] = opened.enter_context(_opened(path, label))
         for part in found:
             members[part] = opened.enter_context(_opened(path / part, os.path.join(label, part)))
-        made = _joined(path, members, label)
+        made = _joined(path, members, label, parts.is_pipeline(tree))
         opened.pop_all()
     return made
 
@@ -47,7 +47,7 @@ def _opened(path: Path, label: str) -> Checkpoint:
     return quantised.view(replace(one.open_folder(path), label=label), path)
 
 
-def _joined(path: Path, members: dict[str, Checkpoint], label: str) -> Checkpoint:
+def _joined(path: Path, members: dict[str, Checkpoint], label: str, apart: bool) -> Checkpoint:
     tensors: dict[str, Tensor] = {}
     for part, member in members.items():
         for name, tensor in member.tensors.items():
@@ -64,8 +64,7 @@ def _joined(path: Path, members: dict[str, Checkpoint], label: str) -> Checkpoin
             member.close()
 
     places = tuple(
-        Place(part, layout.stem([file.name for file in member.files]))
-        for part, member in members.items()
+        layout.place(part, [file.name for file in member.files]) for part, member in members.items()
     )
     files = tuple(file for member in members.values() for file in member.files)
     companions = (
@@ -79,14 +78,19 @@ def _joined(path: Path, members: dict[str, Checkpoint], label: str) -> Checkpoin
         files,
         folder=path,
         close=close,
-        layout=Layout(_inner_first(places)),
-        notes=tuple(
-            f"{part or 'the folder itself'}: {note}"
-            for part, member in members.items()
-            for note in member.notes
-        ),
+        layout=Layout(_inner_first(places), apart),
+        notes=_notes(members),
         companions=tuple(companions),
     )
+
+
+def _notes(members: Mapping[str, Checkpoint]) -> tuple[str, ...]:
+    """Return what is said of the parts, a line for all of which it is the same."""
+    found: dict[str, list[str]] = {}
+    for part, member in members.items():
+        for note in member.notes:
+            found.setdefault(note, []).append(part or "the folder itself")
+    return tuple(f"{', '.join(parts)}: {note}" for note, parts in found.items())
 
 
 def _inner_first(places: Sequence[Place]) -> tuple[Place, ...]:
@@ -94,12 +98,17 @@ def _inner_first(places: Sequence[Place]) -> tuple[Place, ...]:
     return tuple(sorted(places, key=lambda place: -place.folder.count("/")))
 
 
+def component(checkpoint: Checkpoint, name: str) -> str:
+    """Return the folder of the component of a pipeline that a tensor is of; "" elsewhere."""
+    return checkpoint.layout.component(name) if checkpoint.layout else ""
+
+
 def of(checkpoint: Checkpoint) -> Layout:
     """Return how the files of an output are called and where they lie that is made of this."""
     if checkpoint.layout is not None:
         return checkpoint.layout
     names = [path.name for path in checkpoint.files]
-    return Layout((Place("", layout.stem(names, checkpoint.folder is not None)),))
+    return Layout((layout.place("", names, checkpoint.folder is not None),))
 
 
 def check_parts(

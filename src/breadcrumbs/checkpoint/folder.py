@@ -10,6 +10,9 @@ Of several formats in one folder, the first of these is taken, as `transformers`
     diffusion_pytorch_model.bin, diffusion_pytorch_model.bin.index.json
     another pickle, if it is the only one that is none of a training's own files
 
+A variant (``model.fp16.safetensors``, its index ``model.safetensors.index.fp16.json``) is another
+one. It is left out where there are such weights of the plain name, and a note says so.
+
 Where an index should be and is none, shards that say by their names that they are all there
 (``model-00001-of-00002.safetensors``) are read together, and a note says so.
 
@@ -28,7 +31,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from breadcrumbs.checkpoint import foreign, lookalikes, shards, wrapped
+from breadcrumbs.checkpoint import foreign, layout, lookalikes, shards, wrapped
 from breadcrumbs.checkpoint.files import File
 from breadcrumbs.checkpoint.pickles import open_pickle
 from breadcrumbs.checkpoint.quantised.refusing import check_file
@@ -63,8 +66,15 @@ def open_folder(path: str | os.PathLike[str], pick: tuple[str, ...] = ()) -> Che
         inside = lookalikes.instead(folder)
         raise CheckpointError(f"{path}: {inside}" if inside else str(error)) from None
     if len(found) > 1:
-        return _open_shards([folder / name for name in found], str(path))
-    return open_file(folder / found[0], label=str(path), pick=pick)
+        opened = _open_shards([folder / name for name in found], str(path))
+    else:
+        opened = open_file(folder / found[0], label=str(path), pick=pick)
+    left = sorted({variant for name in names if (variant := layout.variant(name))})
+    if left and not any(map(layout.variant, found)):
+        plural = "s are" if len(left) > 1 else " is"
+        note = f"the variant{plural} left out: {', '.join(left)}; the plain weights are read"
+        opened = replace(opened, notes=(*opened.notes, note))
+    return opened
 
 
 def open_file(path: Path, label: str | None = None, pick: tuple[str, ...] = ()) -> Checkpoint:
@@ -75,7 +85,7 @@ def open_file(path: Path, label: str | None = None, pick: tuple[str, ...] = ()) 
     """
     check_file(path)
     _check_slice(path)
-    if path.name.endswith(INDEX):
+    if is_index(path.name):
         _check_no_keys(path, pick)
         return _open_index(path, label)
     if path.suffix == ".safetensors" or foreign.is_safetensors(path):
@@ -109,6 +119,8 @@ def weight_files(names: Iterable[str], where: str) -> list[str]:
         for name in (stem, stem + INDEX):
             if name in names:
                 return [name]
+    if any(layout.variant(name) == "" for name in names):
+        names = [name for name in names if not layout.variant(name)]
     adapters = [name for name in names if name.startswith("adapter_model.")]
     names = [name for name in names if name not in adapters]
     if adapters and not any(name.startswith("pytorch_model.bin") for name in names):
@@ -116,8 +128,8 @@ def weight_files(names: Iterable[str], where: str) -> list[str]:
             f"{where}: is an adapter ({adapters[0]}), not a whole model. Make a task file of it, "
             "which merges like one: `breadcrumbs task import BASE ADAPTER -o t.safetensors`."
         )
-    for suffix in (".safetensors" + INDEX, ".safetensors"):
-        found = [name for name in names if name.endswith(suffix)]
+    indexes = [name for name in names if layout.indexed(name) == ".safetensors"]
+    for found in (indexes, [name for name in names if name.endswith(".safetensors")]):
         # Mistral gives the same weights twice, under names of its own too
         found = [name for name in found if not name.startswith("consolidated.")] or found
         if found and all(map(shards.is_shard, found)):
@@ -134,6 +146,9 @@ def weight_files(names: Iterable[str], where: str) -> list[str]:
         for name in (stem, stem + INDEX):
             if name in names:
                 return [name]
+    indexes = [name for name in names if layout.indexed(name) == ".bin" and layout.variant(name)]
+    if len(indexes) == 1:
+        return indexes
     pickles = [name for name in names if Path(name).suffix in PICKLES]
     pickles = [name for name in pickles if not _LEFTOVERS.fullmatch(name)]
     if pickles and all(map(shards.is_shard, pickles)):
@@ -182,7 +197,14 @@ def read_index(path: str | os.PathLike[str]) -> dict[str, str]:
                 f"{path}: has {file.size} bytes, more than the {MAX_JSON} that an index may have."
             )
         text = file.read(0, file.size)
-    return parse_index(text, Path(path).name[: -len(INDEX)], str(path))
+    name = Path(path).name
+    suffix = layout.indexed(name)
+    return parse_index(text, f"model{suffix}" if suffix else name.removesuffix(INDEX), str(path))
+
+
+def is_index(name: str) -> bool:
+    """Whether a file of this name is an index, of whatever variant."""
+    return name.endswith(INDEX) or bool(layout.indexed(name))
 
 
 def parse_index(text: bytes, weights: str, where: str) -> dict[str, str]:
@@ -302,7 +324,7 @@ def _joined(parts: list[Checkpoint], path: Path, label: str | None) -> Checkpoin
         for part in parts:
             part.close()
 
-    folder = path.parent if label is not None or path.name.endswith(INDEX) else None
+    folder = path.parent if label is not None or is_index(path.name) else None
     metadata = parts[0].metadata if len(parts) == 1 else {}
     within = parts[0].within if len(parts) == 1 else ()
     return Checkpoint(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from breadcrumbs.checkpoint import parts
-from breadcrumbs.checkpoint.folder import INDEX, read_index
+from breadcrumbs.checkpoint.folder import is_index, read_index
 from breadcrumbs.errors import CheckpointError
 
 #: The files of an adapter of PEFT.
@@ -64,7 +64,7 @@ class Remote:
         for part in ("", *parts.folders(self)):
             mine = weights.get(part, [])
             for name in mine:
-                if name.endswith(INDEX):
+                if is_index(name):
                     index = self.fetched(f"{part}/{name}" if part else name)
                     mine = [*mine, *sorted(set(read_index(index).values()))]
             mine = [*mine, *parts.files(self, part), *parts.extra(self, part)]

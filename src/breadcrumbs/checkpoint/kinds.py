@@ -3,8 +3,8 @@
     weight      trained, and merged
     statistic   measured on data and no weight: batch normalisation's running mean and variance
     counter     how many batches such a statistic has seen
-    buffer      computed from the config by whoever loads the model: positions, rotary frequencies,
-                causal masks, noise schedules
+    buffer      computed from the config by whoever loads the model, or from weights: positions,
+                rotary frequencies, causal masks, noise schedules, vectors of spectral norms
     marker      without entries: what matters is that it is there
     other       integers, booleans, complex numbers and codes
 
@@ -47,6 +47,10 @@ _BUFFER = re.compile(
     r"|posterior_(variance|log_variance_clipped|mean_coef[12])"
     r")$|^(\w+\.)?(betas|lvlb_weights)$|^(logvar|scale_factor)$"
 )
+#: Of a spectral norm (torch.nn.utils): estimates of the singular vectors of the weight beside.
+_SPECTRAL = re.compile(r"(^|[./])(\w*weight_[uv]|parametrizations[./]\w+[./]\d+[./]_[uv])$")
+#: ALiBi of MPT: one row of it for each head, or a square.
+_ALIBI = re.compile(r"(^|[./])_?attn_bias$")
 #: GPT-2's causal mask, which is called like a bias and has four dimensions.
 _MASK_NAMED_BIAS = re.compile(r"(^|[./])(attn|attention|self_attn|self_attention)[./]bias$")
 #: How tensors are called that are trained.
@@ -64,6 +68,10 @@ def of(name: str, shape: tuple[int, ...], floating: bool) -> str:
         return told
     square = len(shape) == 4 and shape[:2] == (1, 1) and shape[2] == shape[3] > 1
     if square and _MASK_NAMED_BIAS.search(name):
+        return BUFFER
+    if len(shape) == 1 and name.endswith(("_u", "_v")) and _SPECTRAL.search(name):
+        return BUFFER
+    if len(shape) == 4 and shape[0] == 1 and shape[2] in (1, shape[3]) and _ALIBI.search(name):
         return BUFFER
     return WEIGHT if floating else OTHER
 

@@ -27,8 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from breadcrumbs.checkpoint import remote_code
-from breadcrumbs.checkpoint.folder import INDEX, is_plain, weight_files
+from breadcrumbs.checkpoint import layout, remote_code
+from breadcrumbs.checkpoint.folder import is_plain, weight_files
 from breadcrumbs.checkpoint.tensors import shown
 from breadcrumbs.errors import CheckpointError
 
@@ -167,8 +167,9 @@ def is_tokenizer(path: str) -> bool:
 def has_weights(names: list[str]) -> bool:
     """Whether among the files of a subfolder there are weights that can be read."""
     return any(
-        name.endswith((".safetensors", ".safetensors" + INDEX))
-        or (name.endswith((".bin", ".bin" + INDEX)) and "pytorch_model" in name)
+        name.endswith(".safetensors")
+        or layout.indexed(name) == ".safetensors"
+        or ("pytorch_model" in name and (name.endswith(".bin") or layout.indexed(name) == ".bin"))
         for name in names
         if name[:1] != "."
     )

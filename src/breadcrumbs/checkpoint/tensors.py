@@ -88,13 +88,15 @@ class Tensor:
     """One tensor of a checkpoint, not yet read.
 
     name: its key. dtype: safetensors name, a key of `DTYPES`. shape: sizes, () for a scalar.
-    source: where the bytes are, little-endian and C-contiguous.
+    source: where the bytes are, little-endian and C-contiguous. told: what it is, if values and not
+    the name tell it.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     source: Bytes = field(repr=False, compare=False)
+    told: str = field(default="", repr=False, compare=False)
 
     @property
     def size(self) -> int:
@@ -126,7 +128,7 @@ class Tensor:
     @property
     def kind(self) -> str:
         """What the tensor is (`checkpoint.kinds`)."""
-        return kinds.of(self.name, self.shape, self.is_float)
+        return self.told or kinds.of(self.name, self.shape, self.is_float)
 
     @property
     def is_weight(self) -> bool:
@@ -165,7 +167,8 @@ class Checkpoint(Mapping[str, np.ndarray]):
     checkpoint as its files hold it, if some are.
     called: what tensors are called in the files, those that have another name here.
     within: the keys under which its tensors lie in a file of other things too.
-    notes: what was chosen when it was opened, a line each, for the user.
+    notes, warnings: what was chosen when it was opened, and what the user should look at, a line
+    each.
     companions: of quantised weights, what lies beside codes and scales and says nothing without.
     changed: names of tensors that are not what the files hold, as those that an adapter changes.
     """
@@ -186,6 +189,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
     called: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     within: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)
+    warnings: tuple[str, ...] = field(default=(), compare=False)
     companions: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
     changed: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 

@@ -19,7 +19,7 @@ from breadcrumbs.commands import (
     rename_option,
     sync_option,
 )
-from breadcrumbs.errors import printable
+from breadcrumbs.errors import printable, sentence
 
 
 @command()
@@ -198,7 +198,7 @@ def _load(path: str, *, quiet: bool) -> Any:
         return recipe.load(path)
     found = mergekit.convert(path)
     for note in found.notes if not quiet else ():
-        click.echo(f"breadcrumbs: {path}: {printable(note)}.", err=True)
+        click.echo(f"breadcrumbs: {path}: {sentence(printable(note))}", err=True)
     return found.recipe
 
 

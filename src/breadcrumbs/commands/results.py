@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from breadcrumbs.commands import command, json_option, sync_option
+from breadcrumbs.errors import sentence
 
 if TYPE_CHECKING:
     from breadcrumbs.evaluate.comparison import Comparison
@@ -152,7 +153,7 @@ def _grid(grid: Any, kind: str, title: str, notes: Sequence[str], output: str | 
 
     if kind in ("markdown", "latex"):
         for note in notes:
-            click.echo(f"note: {note}.", err=True)
+            click.echo(f"note: {sentence(note)}", err=True)
         return exports.markdown(grid) if kind == "markdown" else exports.latex(grid)
     out = io.StringIO() if output else None
     show.grid(grid, title, notes, out)

@@ -231,14 +231,17 @@ def import_(base: str, adapter: str, output: str, **options: Any) -> None:
     breadcrumbs task import vlm adapter -o t1.safetensors --rename "model.*=language_model.model.*"
     breadcrumbs merge base t1.safetensors ft2 -m task_arithmetic -o merged
     """
-    from breadcrumbs import sizes
+    from breadcrumbs import show, sizes
     from breadcrumbs.tasks import importing
 
     quiet, as_json = options.pop("quiet"), options.pop("as_json")
     notes: list[str] = []
-    said = importing.from_adapter(base, adapter, output, note=notes.append, **options)
-    for note in notes if not quiet else ():
-        click.echo(f"note: {note}", err=True)
+    warnings: list[str] = []
+    tell = {"note": notes.append, "warn": warnings.extend}
+    said = importing.from_adapter(base, adapter, output, **tell, **options)
+    if not quiet:
+        show.note(notes)
+        show.warnings(warnings)
     nbytes = Path(output).stat().st_size
     if as_json:
         click.echo(json.dumps({"output": output, "bytes": nbytes, **said.to_mapping()}, indent=2))

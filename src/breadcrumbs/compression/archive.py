@@ -306,7 +306,8 @@ def _check(archive: Archive) -> None:
     if archive.method == "emr":
         factors = archive.parameters["rescale"]
         _need(isinstance(factors, list) and len(factors) == len(archive.tasks))
-        _need(all(isinstance(f, float) and math.isfinite(f) and f >= 0 for f in factors))
+        every = [f for one in factors for f in (one.values() if isinstance(one, dict) else [one])]
+        _need(all(isinstance(f, float) and math.isfinite(f) and f >= 0 for f in every))
 
 
 class _Unlike(Exception):

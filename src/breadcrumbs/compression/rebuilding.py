@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from breadcrumbs import sizes
+from breadcrumbs.checkpoint import composite
 from breadcrumbs.checkpoint.tensors import DTYPES, Bytes, Checkpoint, Tensor
 from breadcrumbs.compression.archive import Archive
 from breadcrumbs.engine import one_blas_thread
@@ -51,9 +52,13 @@ def rebuilt(archive: Archive, base: Checkpoint, task: str) -> Checkpoint:
             source: Bytes = Made(functools.partial(made, name))
         else:
             factor = archive.parameters["rescale"][number] if archive.method == "emr" else None
+            if isinstance(factor, dict):
+                factor = factor.get(composite.component(base, name), 1.0)
             source = Masked(under, archive.values[name], archive.masks[number, name], factor)
         tensors[name] = Tensor(name, under.dtype, under.shape, source)
-    return Checkpoint(f"{archive.path}: {task}", tensors, folder=base.folder, layout=base.layout)
+    return Checkpoint(
+        f"{archive.path}: {task}", tensors, folder=base.folder, layout=composite.of(base)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -360,9 +360,10 @@ class _Compression:
                     raise KeyboardInterrupt
                 yield start, entries
 
-    def _rescalers(self, jobs: Mapping[int, Job]) -> list[float]:
-        """Return the rescalers of all tasks; tensors that nobody changed add nothing."""
-        norms = [emr.Norms() for _ in self.tasks]
+    def _rescalers(self, jobs: Mapping[int, Job]) -> list[float] | list[dict[str, float]]:
+        """Return the rescalers of all tasks, of a pipeline by component; tensors that nobody
+        changed add nothing."""
+        norms: dict[str, list[emr.Norms]] = {}
 
         def look_at(job: Job, tensor: TensorPlan) -> None:
             mine = [emr.Norms() for _ in self.tasks]
@@ -371,12 +372,18 @@ class _Compression:
                 for t, term in enumerate(entries.terms):
                     mine[t].add(term, unified, agree[t])
             with self._lock:
-                for whole, part in zip(norms, mine, strict=True):
+                known = norms.setdefault(tensor.component, [emr.Norms() for _ in self.tasks])
+                for whole, part in zip(known, mine, strict=True):
                     whole += part
 
         changed = [(jobs[i], self.plan.tensors[i]) for i in self.changed if i in jobs]
         self._run([partial(look_at, job, tensor) for job, tensor in changed])
-        return [norm.rescaler for norm in norms]
+        if set(norms) <= {""}:
+            return [norm.rescaler for norm in norms.get("", [emr.Norms() for _ in self.tasks])]
+        return [
+            {component: norms[component][t].rescaler for component in sorted(norms)}
+            for t in range(len(self.tasks))
+        ]
 
     def _put(self, name: str, start: int, values: np.ndarray, hasher: Any, last=False) -> None:
         self.writer.write(self.number[name], start, values)

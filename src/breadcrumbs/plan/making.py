@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from breadcrumbs import plan_statistics
+from breadcrumbs.checkpoint import composite
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 from breadcrumbs.checkpoint.tied import equal
 from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
@@ -22,7 +23,7 @@ from breadcrumbs.plan.partners import Remarks, check_globs, copied, partners
 from breadcrumbs.plan.plan import Plan, TensorPlan
 from breadcrumbs.plan.ties import matches
 from breadcrumbs.recipe import Recipe
-from breadcrumbs.settings import Settings, check_granularity, placed
+from breadcrumbs.settings import Settings, by_component, check_granularity, placed
 from breadcrumbs.tasks import cuts
 
 
@@ -50,8 +51,12 @@ def make(
     check_globs(recipe, models, base)
     settings = Settings(method, recipe)
     values = {name: settings.of(name) for name in base.tensors}
-    check_granularity(method, values)
-    values = placed(method, recipe, base, values, remarks.warnings)
+    for part in by_component(base, values).values():
+        check_granularity(method, part)
+    values = placed(
+        *(method, recipe, base, values, remarks.warnings),
+        lambda name: bool(copied(recipe, base.tensors[name])),
+    )
     matched = [partners(recipe, base, model, first, remarks) for model in models]
     targets = _targets(recipe, base, onto, first, remarks) if onto else {}
     differing: list[tuple[Tensor, bool]] = []
@@ -59,7 +64,12 @@ def make(
     for name, tensor in base.tensors.items():
         found = tuple(mine.get(name) for mine in matched)
         made = TensorPlan(tensor, tensor.dtype, found, *values[name], copied(recipe, tensor))
-        made = replace(made, onto=targets.get(name), careful=_is_careful(recipe, name))
+        made = replace(
+            made,
+            onto=targets.get(name),
+            careful=_is_careful(recipe, name),
+            component=composite.component(base, name),
+        )
         if name in first:
             made = replace(made, copied=made.copied or "tied copy", tied=first[name])
         elif others.is_mask(tensor):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from breadcrumbs.aggregates import Elementwise
@@ -25,7 +26,8 @@ class TensorPlan:
     that a statistic is instead. tied: the name of the tensor that it is a copy of. careful: whether
     a NaN or infinity counts as unchanged. statistics: the models' arrays for it, where the method
     takes any; turned: whether the inputs that they are about lie along axis 0. written: what the
-    tensor is called in the output, if not as in the base.
+    tensor is called in the output, if not as in the base. component: the folder of the pipeline's
+    component that it is of: what is ranked or found of a whole model is so of each of these.
     """
 
     base: Tensor
@@ -41,10 +43,16 @@ class TensorPlan:
     tied: str = ""
     careful: bool = False
     written: str = ""
+    component: str = ""
 
     @property
     def name(self) -> str:
         return self.base.name
+
+    @property
+    def inner(self) -> str:
+        """What the tensor is called in its component."""
+        return self.name[len(self.component) + 1 :] if self.component else self.name
 
     @property
     def output(self) -> str:
@@ -70,8 +78,9 @@ class Plan:
     """A recipe that fits its checkpoints. tensors: in the base's order, then markers of the models.
     warnings: what the user should look at. notes: what the user should know, and is right.
     onto: the model that the step is added to instead of the base. statistics: a file for each
-    model, if the method takes any. alpha: what was found from the weights, after `automatic.fixed`;
-    task_length: the mean length of the task vectors, where that found it too.
+    model, if the method takes any. alphas: what was found from the weights, after
+    `automatic.fixed`: by component, or of "", the whole of a model that has none; task_length: the
+    mean length of the task vectors, where that found it too.
     """
 
     recipe: Recipe
@@ -83,7 +92,7 @@ class Plan:
     notes: tuple[str, ...] = field(default=())
     onto: Checkpoint | None = None
     statistics: tuple[Checkpoint, ...] = ()
-    alpha: float | None = None
+    alphas: Mapping[str, float] = field(default_factory=dict)
     task_length: float | None = None
 
     @property

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from breadcrumbs.checkpoint import configs, tied
+from breadcrumbs.checkpoint import composite, configs, tied
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, items
 from breadcrumbs.checkpoint.tied import equal
 from breadcrumbs.errors import MismatchError, RecipeError, listing
@@ -198,7 +198,8 @@ def groups(base: Checkpoint) -> list[tuple[str, ...]]:
     alike: dict[tuple, list[str]] = {}
     for name, tensor in base.tensors.items():
         if len(tensor.shape) > 1 and tensor.is_weight:
-            alike.setdefault((tensor.dtype, tensor.shape), []).append(name)
+            component = composite.component(base, name)
+            alike.setdefault((tensor.dtype, tensor.shape, component), []).append(name)
     found = []
     for names in alike.values():
         if len(names) > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,26 +16,43 @@ _LARGEST, _MOST, _LONGEST = 1 << 20, 100_000, 1000
 UNKNOWN = "not stated"
 
 
-def of_folder(folder: Path | None) -> str:
-    """Return the licence that the model card in a folder states, or nothing."""
+def of_folder(folder: Path | None, note: Callable[[str], None] = lambda line: None) -> str:
+    """Return the licence that the model card in a folder states, or nothing.
+
+    note: is told of a card that cannot be read.
+    """
     if folder is None:
         return ""
     path = folder / "README.md"
     try:
         with open(path, "rb") as file:
             text = file.read(_LARGEST).decode(errors="replace").replace("\r\n", "\n")
-    except OSError:
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        note(_unread(path, error.strerror or str(error)))
         return ""
     front, end, _ = text[4:].partition("\n---")
-    if not text.startswith("---\n") or not end:
+    if not text.startswith("---\n"):
         return ""
     try:
+        if not end:
+            raise bounded_yaml.YAMLRefused("it has no end")
         said = bounded_yaml.load(front, _MOST)
-    except bounded_yaml.YAMLRefused:
+    except bounded_yaml.YAMLRefused as error:
+        note(_unread(path, str(error)))
         return ""
     found = said.get("license") if isinstance(said, dict) else None
     every = found if isinstance(found, list) else [found]
     return ", ".join(one for one in every if isinstance(one, str))[:_LONGEST]
+
+
+def _unread(path: Path, why: str) -> str:
+    """Return the line about a card that says nothing."""
+    return (
+        f"{path}: its front matter cannot be read ({why}), so no licence is taken from it. Give"
+        " --license"
+    )
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,7 @@ class Store:
                         name,
                         path,
                         author=author,
-                        license=license or licences.of_folder(opened.folder),
+                        license=license or licences.of_folder(opened.folder, note),
                         threads=threads,
                         progress=progress,
                         note=note,

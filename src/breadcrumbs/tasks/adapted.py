@@ -98,7 +98,7 @@ def opened(text: str, base: str, adapter: str) -> Checkpoint:
         label=text,
         files=(*under.files, *found.source.files),
         repo=f"{under.repo}+{adapter}" if under.repo else None,
-        notes=(*under.notes, *told),
+        warnings=(*under.warnings, *told),
         close=close,
     )
 

@@ -32,6 +32,7 @@ def from_adapter(
     force: bool = False,
     sync: bool = True,
     note: Callable[[str], None] = lambda text: None,
+    warn: Callable[[Sequence[str]], None] = lambda warnings: None,
 ) -> About:
     """Write the task file of a LoRA adapter; return what that says.
 
@@ -40,7 +41,7 @@ def from_adapter(
     are the base's plus B A times its scale, in float32 and rounded once.
     extra: ``ignore`` leaves out tensors that the base lacks, such as a new head. rename: rules
     ``OLD=NEW`` of names of the adapter, a ``*`` in both for what is kept. sync: wait until the file
-    is on the disk. note: is told what the user should know.
+    is on the disk. note: is told what the user should know, warn what they should look at.
     """
     output = Path(output)
     if extra not in ("error", "ignore"):
@@ -51,8 +52,9 @@ def from_adapter(
         if reader.is_task(under):
             raise MismatchError(f"{under.label}: is a task file, which is no base.")
         made = placing.changes(opened, under, rename)
-        for text in made.notes + trained_on.another(opened, under, made.names):
+        for text in made.notes:
             note(text)
+        warn(trained_on.another(opened, under, made.names))
         with durable.syncing(sync):
             return _write(made, opened, output, name, author, license, extra, force)
 

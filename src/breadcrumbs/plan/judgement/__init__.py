@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from breadcrumbs.errors import MismatchError
+from breadcrumbs.errors import MismatchError, sentence
 from breadcrumbs.plan.judgement import configs, schedulers, tokenizers, weights
 from breadcrumbs.plan.plan import Plan
 
@@ -35,5 +35,6 @@ def refuse(warnings: Sequence[str]) -> None:
         more = len(warnings) - 1
         rest = f" And {more} more." if more else ""
         raise MismatchError(
-            f"{warnings[0]}.{rest} With --strict nothing is written; without it, this is a warning."
+            f"{sentence(warnings[0])}{rest} With --strict nothing is written; without it, this is a"
+            " warning."
         )

@@ -54,6 +54,24 @@ def parsed(path: Path, most: int = CONFIG) -> Any:
         return None
 
 
+def trouble(path: Path) -> str:
+    """Return why nothing can be told from a JSON file that is there, in words; or empty."""
+    number = size(path)
+    if number < 0:
+        return ""
+    if number > CONFIG:
+        return f"is larger than {CONFIG >> 20} MB"
+    try:
+        found = json.loads(path.read_bytes())
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    except (ValueError, RecursionError, MemoryError):
+        return "is no JSON"
+    if not isinstance(found, dict):
+        return "is no JSON object"
+    return "" if _is_shallow(found, _DEPTH) else f"has more than {_DEPTH} levels"
+
+
 def mapping(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file; an empty one where `parsed` finds none, or a deep one."""
     found = parsed(path)

@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from breadcrumbs.plan.judgement import beside, defaults, labels, modules, rope
@@ -59,12 +60,25 @@ def warnings(plan: Plan) -> list[str]:
     folder = beside.folder_of(plan.base)
     base = beside.mapping(folder / "config.json") if folder else {}
     found = labels.warnings(plan, base)
-    for source, path in beside.others(plan) if folder else ():
-        its = beside.mapping(path / "config.json")
-        found += _differences(plan, source.label, "config.json", base, its)
+    if folder:
+        found += _broken(plan.base.label, folder)
+    for source, path in beside.others(plan):
+        found += _broken(source.label, path)
+        if base:
+            its = beside.mapping(path / "config.json")
+            found += _differences(plan, source.label, "config.json", base, its)
         for name, mine, its in modules.configs(folder, path) if folder else ():
             found += _differences(plan, source.label, name, mine, its)
     return [*found, *modules.warnings(plan)]
+
+
+def _broken(label: str, folder: Path) -> list[str]:
+    """Return a line about a config of which nothing can be told."""
+    why = beside.trouble(folder / "config.json")
+    return [
+        f"{label}: config.json {why}, so nothing that it says was looked at. Mend it, or look"
+        " yourself whether this is a fine-tuning of the base"
+    ] * bool(why)
 
 
 def _differences(

@@ -1,17 +1,23 @@
 """Tokenizers that differ: the output has one, and the weights of all were trained with their own.
 
 Compared are the ids of tokens (`tokenizer.json`, else `vocab.json` or `vocab.txt` with
-`added_tokens.json`), merges, the bytes of other vocabularies, and which token ends a text. Normal
-forms, chat templates and the padding token change no row of the embeddings.
+`added_tokens.json`), merges, the bytes of other vocabularies, which token ends a text, and settings
+of `tokenizer_config.json` that change which tokens a text becomes. Normal forms and the padding
+token are not.
+
+A tokenizer that is asked for may have tokens beyond the rows of the embedding that is merged.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from breadcrumbs.checkpoint import tied
 from breadcrumbs.checkpoint.tensors import shown
 from breadcrumbs.plan.judgement import beside, modules
 from breadcrumbs.plan.plan import Plan
@@ -27,6 +33,8 @@ _BINARY = (".model", ".spm", ".tiktoken", ".codes", ".bpe")
 #: And by their names: Mistral's, FSMT's of two languages, fairseq's, LUKE's of entities.
 _WHOLE = ("tekken.json", "vocab-src.json", "vocab-tgt.json", "dict.txt", "entity_vocab.json")
 _ENDS = ("eos_token", "bos_token")
+#: Settings by which the same text becomes other tokens.
+_SETTINGS = ("add_bos_token", "add_eos_token", "do_lower_case")
 #: The ids of tokens, and the merges if there are any.
 Said = tuple[dict[str, Any], list[Any] | None]
 
@@ -38,7 +46,7 @@ def warnings(plan: Plan) -> list[str]:
     folder = beside.folder_of(target)
     if folder is None:
         return []
-    found, read = [], functools.cache(_said)  # of the base once
+    found, read = _beyond(plan, target.label, folder), functools.cache(_said)  # of the base once
     for source, path in beside.others(plan):
         what = [] if path == folder else list(differences(folder, path, read))
         for part in modules.folders(folder) if path != folder else ():
@@ -70,6 +78,7 @@ def differences(base: Path, model: Path, read: Callable[[Path], Said]) -> Iterat
         yield from _of_files(base, model)
     if beside.size(its) >= 0 or beside.size(model / "tokenizer_config.json") >= 0:
         yield from _of_ends(base, model)
+    yield from _of_settings(base, model)
 
 
 def _of_files(base: Path, model: Path) -> Iterator[str]:
@@ -163,6 +172,68 @@ def _of_ends(base: Path, model: Path) -> Iterator[str]:
         a, b = mine.get(key), its.get(key)
         if a is not None and b is not None and a != b:
             yield f"{key} is {shown(b)}, not {shown(a)}"
+
+
+def _of_settings(base: Path, model: Path) -> Iterator[str]:
+    """Yield which settings differ where both have them, and a chat template of the model's own."""
+    mine, its = (beside.mapping(folder / "tokenizer_config.json") for folder in (base, model))
+    for key in _SETTINGS:
+        a, b = mine.get(key), its.get(key)
+        if isinstance(a, bool) and isinstance(b, bool) and a != b:
+            yield f"{key} is {json.dumps(b)}, not {json.dumps(a)}"
+    chats = _chat(base, mine), _chat(model, its)
+    if chats[1] and chats[0] != chats[1]:
+        yield "another chat template" if chats[0] else "a chat template, where that has none"
+
+
+def _chat(folder: Path, said: Mapping[str, Any]) -> str:
+    """Return the chat template of a folder, however it is kept; empty if there is none."""
+    path = folder / "chat_template.jinja"
+    if 0 <= beside.size(path) <= beside.CONFIG:
+        with suppress(OSError):
+            return path.read_text(encoding="utf-8", errors="replace").strip()
+    for source in (beside.mapping(folder / "chat_template.json"), said):
+        found = source.get("chat_template")
+        if isinstance(found, list):  # several, by name
+            named = {row.get("name"): row.get("template") for row in found if isinstance(row, dict)}
+            found = named.get("default") or json.dumps(found)
+        if isinstance(found, str) and found:
+            return found.strip()
+    return ""
+
+
+def _beyond(plan: Plan, label: str, folder: Path) -> list[str]:
+    """Return a line if the tokenizer that is asked for has tokens that the embedding has not."""
+    if plan.recipe.tokenizer is None:
+        return []
+    tables = [t for t in plan.tensors if tied.is_table(t.name) and len(t.base.shape) == 2]
+    if not tables:
+        return []
+    table = max(tables, key=lambda tensor: tensor.base.shape[0])
+    rows = table.base.shape[0]
+    more = {token: i for token, i in _all(folder).items() if isinstance(i, int) and i >= rows}
+    if not more:
+        return []
+    tokens = sorted(more, key=lambda token: more[token])
+    rest = f" and {len(tokens) - _SHOWN} more" if len(tokens) > _SHOWN else ""
+    return [
+        f"{label}: its tokenizer has tokens beyond the {rows} rows of {table.name}:"
+        f" {', '.join(map(shown, tokens[:_SHOWN]))}{rest} (number {more[tokens[-1]]} at most). A"
+        " text with one of them fails. Give a tokenizer of the base's tokens, or models whose"
+        " embeddings have rows for them"
+    ]
+
+
+def _all(folder: Path) -> dict[str, Any]:
+    """Return the ids of all tokens of the tokenizer in a folder, as far as JSON and text tell."""
+    ids = dict(_said(folder / _TOKENIZER)[0])
+    for name in _VOCABULARIES if not ids else ():
+        ids = ids or _vocabulary(folder / name)
+    listed = beside.mapping(folder / "tokenizer_config.json").get("added_tokens_decoder")
+    for number, token in listed.items() if isinstance(listed, dict) else ():
+        if isinstance(token, dict) and number.isdecimal() and len(number) < 10:
+            ids[str(token.get("content"))] = int(number)
+    return ids
 
 
 def _ends(folder: Path) -> dict[str, Any]:
