@@ -368,3 +368,22 @@ def test_a_merge_that_adds_nothing_is_an_error(tmp_path):
         "base.safetensors",
         "same.safetensors",
     ]
+
+
+def test_a_step_that_rounding_takes_is_nothing_added(tmp_path):
+    """Of bfloat16, the nearest numbers are .4 % apart: a smaller step leaves the base as it is."""
+    base = {"a.weight": np.full((4, 4), 1, ml_dtypes.bfloat16), "b.weight": np.ones(3, np.float32)}
+    near = base | {"a.weight": np.full((4, 4), 1.0078125, ml_dtypes.bfloat16)}
+    for name, tensors in (("base", base), ("ft", near)):
+        save_file(tensors, tmp_path / f"{name}.safetensors")
+    arguments = [str(tmp_path / "base.safetensors"), [str(tmp_path / "ft.safetensors")]]
+    with pytest.raises(MismatchError, match="rounding to BF16 takes all"):
+        breadcrumbs.merge(
+            *arguments, method="task_arithmetic", alpha=0.3, output=tmp_path / "out.safetensors"
+        )
+    assert not (tmp_path / "out.safetensors").exists()
+    for more in ({"alpha": 0.3, "dtype": "float32"}, {"alpha": 0.8}):
+        out = tmp_path / f"{more['alpha']}.safetensors"
+        breadcrumbs.merge(*arguments, method="task_arithmetic", output=out, **more)
+        got = load_file(out)["a.weight"].astype(np.float32)
+        assert (got > 1).all()

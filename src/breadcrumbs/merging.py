@@ -22,7 +22,7 @@ from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.checkpoint.writer import Entry, Writer
 from breadcrumbs.errors import CheckpointError, MismatchError, RecipeError
 from breadcrumbs.hashing import FileDigests
-from breadcrumbs.plan import Plan
+from breadcrumbs.plan import Plan, rounded
 from breadcrumbs.plan.judgement import judged, refuse
 from breadcrumbs.recipe import SAME, Model, Recipe, override, to_mapping
 from breadcrumbs.report import Report
@@ -336,7 +336,7 @@ def to_files(
         if verify:
             writer.verify()
         report = Report.of(it, rows, time.perf_counter() - began, digests.models(it))
-        _check_added(it, report)
+        _check_added(it, report, None if again else sink)
         if strict:
             refuse(report.warnings)
         if again:
@@ -365,8 +365,11 @@ class Nothing(MismatchError):
     """The merged model would be the base."""
 
 
-def _check_added(it: Plan, report: Report) -> None:
-    """Raise `Nothing` if a merge adds nothing to the base, though it was asked to."""
+def _check_added(it: Plan, report: Report, sink: FileSink | None) -> None:
+    """Raise `Nothing` if a merge adds nothing to the base, though it was asked to.
+
+    sink: has what was written, where that is of the plan's tensors.
+    """
     others = [tensor for tensor in it.tensors if tensor.copied]
     taken = [t for t in others if t.name not in it.base or t.target is not t.base]
     asked = [
@@ -374,8 +377,17 @@ def _check_added(it: Plan, report: Report) -> None:
         for tensor in it.merged
         if tensor.values.get("alpha") != 0 and any(own.weight for own in tensor.own)
     ]
-    if report.norm or taken or not asked:
+    if taken or not asked:
         return
+    if report.norm:
+        if sink is None or not rounded.is_base(it, sink.read):
+            return
+        dtypes = list(dict.fromkeys(tensor.dtype for tensor in asked))
+        narrow = [dtype for dtype in dtypes if dtype not in ("F32", "F64")] or dtypes
+        raise Nothing(
+            f"{it.base.label}: this merge adds nothing to it: the step is so small that rounding to"
+            f" {' and '.join(narrow)} takes all of it. Give --dtype float32, or a larger step."
+        )
     why = "nothing is kept of the task vectors; are the parameters as meant?"
     if all(m is None or plan.equal(t.base, m) for t in it.merged for m in t.models):
         models = ", ".join(model.label for model in it.models)

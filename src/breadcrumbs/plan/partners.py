@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from breadcrumbs.checkpoint import kinds, renames, tied
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
-from breadcrumbs.plan.ties import matches, twin
+from breadcrumbs.plan.ties import are_known, matches, twin
 from breadcrumbs.recipe import Recipe
 
 #: Globs that an error advises at most.
@@ -48,7 +48,7 @@ def partners(
     for name, tensor in base.tensors.items():
         if name in found or name in first or not tensor.is_weight or copied(recipe, tensor):
             continue
-        other = base.untied.get(name) or twin(base, name, by_shape.get(tensor.shape, ()))
+        other = base.untied.get(name) or _known_twin(base, name, by_shape.get(tensor.shape, ()))
         if other in found:
             found[name] = found[other]
             if name in base.untied:
@@ -57,6 +57,16 @@ def partners(
             missing.append(name)
     _check_missing(recipe, base, model, missing, remarks)
     return found
+
+
+def _known_twin(base: Checkpoint, name: str, among: Iterable[str]) -> str | None:
+    """Return the name of what is tied to a tensor by what both are called, if they are equal.
+
+    Others that are equal in the base, such as layers that were copied, are not one where some model
+    tells them apart; where none does, they are among the copies that were found.
+    """
+    other = twin(base, name, among)
+    return other if other is not None and are_known((name, other)) else None
 
 
 def _check_extra(
