@@ -26,7 +26,7 @@ from breadcrumbs.plan import Plan, rounded
 from breadcrumbs.plan.judgement import judged, refuse
 from breadcrumbs.recipe import SAME, Model, Recipe, override, to_mapping
 from breadcrumbs.report import Report
-from breadcrumbs.sink import SegmentReport
+from breadcrumbs.sink import SegmentReport, TensorReport
 from breadcrumbs.version import __version__
 from breadcrumbs.work import Segment
 
@@ -336,7 +336,12 @@ def to_files(
         if verify:
             writer.verify()
         report = Report.of(it, rows, time.perf_counter() - began, digests.models(it))
-        _check_added(it, report, None if again else sink)
+        _check_added(it, rows)
+        if report.norm and not again and rounded.is_base(it, sink.read):
+            report.warnings.append(
+                "the step is so small that rounding takes all of it, so the result is the base:"
+                " give --dtype float32, or a larger step"
+            )
         if strict:
             refuse(report.warnings)
         if again:
@@ -365,10 +370,10 @@ class Nothing(MismatchError):
     """The merged model would be the base."""
 
 
-def _check_added(it: Plan, report: Report, sink: FileSink | None) -> None:
+def _check_added(it: Plan, rows: Sequence[TensorReport]) -> None:
     """Raise `Nothing` if a merge adds nothing to the base, though it was asked to.
 
-    sink: has what was written, where that is of the plan's tensors.
+    rows: what was done to its tensors.
     """
     others = [tensor for tensor in it.tensors if tensor.copied]
     taken = [t for t in others if t.name not in it.base or t.target is not t.base]
@@ -377,17 +382,8 @@ def _check_added(it: Plan, report: Report, sink: FileSink | None) -> None:
         for tensor in it.merged
         if tensor.values.get("alpha") != 0 and any(own.weight for own in tensor.own)
     ]
-    if taken or not asked:
+    if taken or not asked or any(row.squares for row in rows):
         return
-    if report.norm:
-        if sink is None or not rounded.is_base(it, sink.read):
-            return
-        dtypes = list(dict.fromkeys(tensor.dtype for tensor in asked))
-        narrow = [dtype for dtype in dtypes if dtype not in ("F32", "F64")] or dtypes
-        raise Nothing(
-            f"{it.base.label}: this merge adds nothing to it: the step is so small that rounding to"
-            f" {' and '.join(narrow)} takes all of it. Give --dtype float32, or a larger step."
-        )
     why = "nothing is kept of the task vectors; are the parameters as meant?"
     if all(m is None or plan.equal(t.base, m) for t in it.merged for m in t.models):
         models = ", ".join(model.label for model in it.models)

@@ -16,6 +16,7 @@ import numpy as np
 
 from breadcrumbs import work
 from breadcrumbs.aggregates import Linear
+from breadcrumbs.checkpoint import kinds
 from breadcrumbs.checkpoint.tensors import DTYPES, items
 from breadcrumbs.draws import stream
 from breadcrumbs.errors import MismatchError
@@ -78,6 +79,11 @@ def _average(engine: Engine, tensor: TensorPlan, segment: Segment) -> SegmentRep
             raise MismatchError(
                 f"tensor {tensor.name!r}: a statistic of a model is not finite. Repair the model,"
                 " or `exclude` the tensor to keep the base's."
+            )
+        if (merged < 0).any() and kinds.is_variance(tensor.name):
+            raise MismatchError(
+                f"tensor {tensor.name!r}: a variance of a model is negative, so it was not merged"
+                " rightly. Leave the model out, or `exclude` the tensor to keep the base's."
             )
         report.squares += float(np.square(merged - base.astype(np.float64)).sum())
         engine.sink.write(segment.index, start, rounded(merged, tensor))

@@ -1,7 +1,8 @@
 """What a tensor is, from its name, dtype and shape: not all that is floating point is a weight.
 
     weight      trained, and merged
-    statistic   measured on data and no weight: batch normalisation's running mean and variance
+    statistic   measured on data and no weight: batch normalisation's running mean and variance,
+                sizes of clusters of codebooks, ranges that training for quantisation has seen
     counter     how many batches such a statistic has seen
     buffer      computed from the config by whoever loads the model: positions, rotary frequencies,
                 causal masks, noise schedules
@@ -21,17 +22,21 @@ WEIGHT, STATISTIC, COUNTER = "weight", "statistic", "counter"
 BUFFER, MARKER, OTHER = "buffer", "marker", "other"
 
 _STATISTIC = re.compile(
-    r"(^|[./])(_?(running|moving)_(mean|var|variance|std)(:0)?"
-    r"|(running_mean_std|\w+_rms)[./](mean|var)"
-    r"|batch_stats[./](.*[./])?(mean|var)|(mean|var)_ema[./](average|hidden)"
+    r"(^|[./])(_?(running|moving)_(mean|var|variance|std|mean_sq)(:0)?"
+    r"|(running_mean_std|(\w+_)?rms)[./](mean|var)|debiasing_term"
+    r"|\w+_stats[./](.*[./])?(mean|var|variance|std)"
+    r"|(mean|var|dw|cluster_size)_ema[./](average|hidden)|ema_(dw|cluster_size)[./](average|hidden)"
     r"|((\w*_)?(bn|batch_?norm|norm)_?\d*|(un)?normaliz\w+)[./](mean|var|variance|std)"
-    r"|_mean|_variance"
+    r"|_(mean|var|variance|std)|_?(min|max)_val|_?amax"
+    r"|(activation_post_process|\w*fake_quant\w*)(_\d+)?[./](\w+[./])?scale"
     r"|(normalize_(inputs|targets)|unnormalize_outputs)[./]buffer_\w+[./](mean|std|min|max)"
-    r"|(ema_)?cluster_size|embed_avg)$",
+    r"|(_?ema_)?cluster_size|embed_avg|_?ema_w|embed_ema)$",
     re.IGNORECASE,
 )
+_NEVER_NEGATIVE = re.compile(r"(^|[./_])(var|variance|std)(:0)?$", re.IGNORECASE)
 _COUNTER = re.compile(
-    r"(^|[./])(num_batches_tracked|(running_mean_std|\w+_rms)[./]count|(mean|var)_ema[./]counter)$"
+    r"(^|[./])(num_batches_tracked|n_averaged|(running_mean_std|(\w+_)?rms|\w*normaliz\w*)[./]count"
+    r"|(mean|var|dw|cluster_size)_ema[./]counter|ema_(dw|cluster_size)[./]counter)$"
 )
 _BUFFER = re.compile(
     r"(^|[./])("
@@ -76,6 +81,11 @@ def _by_name(name: str) -> str:
     if _STATISTIC.search(name):
         return STATISTIC
     return BUFFER if _BUFFER.search(name) else ""
+
+
+def is_variance(name: str) -> bool:
+    """Return whether a statistic is one that is never negative, by its name."""
+    return bool(_NEVER_NEGATIVE.search(name))
 
 
 def may_be_mask(name: str, shape: tuple[int, ...]) -> bool:

@@ -107,7 +107,7 @@ def two_in_a_byte(values: np.ndarray, stride: int) -> Coding:
 
 
 def scales_of(tensor: Tensor, first: int, stop: int, across: int) -> np.ndarray:
-    """Return the rows ``first`` to ``stop`` of scales, of ``across`` each, as float32 or float64."""
+    """Return the rows ``first`` to ``stop`` of scales, ``across`` each, in float32 or float64."""
     raw = np.empty((stop - first) * across, DTYPES[tensor.dtype])
     tensor.read_into(first * across, raw)
     if tensor.dtype == "U8":  # an exponent

@@ -76,7 +76,7 @@ def _is_scale_of(name: str, code: Tensor, other: str) -> bool:
         return False
     if leaf == "weight" and code.dtype in _INTEGERS:
         return True  # what else is there beside them is about them
-    return bool(_WEIGHT.search(leaf) and _SCALE.search(mine))
+    return bool((start or leaf == "weight") and _WEIGHT.search(leaf) and _SCALE.search(mine))
 
 
 def _start(name: str) -> str:
