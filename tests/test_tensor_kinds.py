@@ -303,6 +303,15 @@ def test_buffers_in_another_dtype_are_the_same():
     assert not made.warnings and not made.notes
 
 
+@pytest.mark.parametrize("dtypes", [("int64", "int32"), ("bool", "uint8"), ("uint64", "int64")])
+def test_integers_in_another_dtype_are_the_same(dtypes):
+    values = np.array([0, 1, 1])
+    base, model = (WEIGHTS | {"ids": values.astype(dtype)} for dtype in dtypes)
+    assert not plan(base, [tuned(model, 1)]).warnings
+    other = tuned(model, 1) | {"ids": model["ids"][::-1].copy()}
+    assert "'ids'" in plan(base, [other]).warnings[0]
+
+
 def test_buffers_that_differ_are_named_and_not_merged():
     base = WEIGHTS | {"inv_freq": np.ones(4, np.float32)}
     models = [tuned(base, i) | {"inv_freq": np.full(4, i + 2, np.float32)} for i in range(2)]
