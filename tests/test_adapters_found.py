@@ -269,3 +269,14 @@ def test_the_adapters_of_a_training_are_named(tmp_path: Path) -> None:
         adapter_of(tmp_path / "run" / step, layers("model.layers", 2))
     with pytest.raises(CheckpointError, match="'checkpoint-10', 'checkpoint-20' in it do"):
         checkpoint.open(f"{base}+{tmp_path / 'run'}")
+
+
+def test_an_adapter_of_another_layer_has_no_place(tmp_path: Path) -> None:
+    """Of a layer that a smaller base lacks, whatever its own one layer is called."""
+    base = base_of(tmp_path / "base", weights(layers("model.layers", 1)))
+    other = adapter_of(tmp_path / "a", ["model.layers.7.self_attn.q_proj"])
+    with pytest.raises(MismatchError, match=r"changes 'model\.layers\.7\..*which .* lacks"):
+        tasks.from_adapter(base, other, tmp_path / "a.safetensors")
+    right = adapter_of(tmp_path / "b", layers("transformer.layers", 1))
+    tasks.from_adapter(base, right, tmp_path / "b.safetensors")
+    assert (tmp_path / "b.safetensors").is_file()

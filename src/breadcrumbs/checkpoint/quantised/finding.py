@@ -233,6 +233,6 @@ class Finding:
         for name, tensor in self.tensors.items():
             leaf = name.rpartition(".")[2]
             small = math.prod(tensor.shape) <= 1 and tensor.dtype in layouts.SCALES
-            if name == _MARKER or (leaf in _CACHE and small):
+            if name == _MARKER or (leaf in (*_CACHE, *_BESIDE) and small):
                 self.beside.add(name)
         self.beside -= self.scales
