@@ -195,6 +195,14 @@ def test_comfyui(tmp_path: Path) -> None:
     assert same(model["a.weight"], E4M3[code] * np.float32(0.02))
     assert same(model["conv.weight"], E4M3[kernel] * np.float32(0.5))
     assert {t.name for t in model.companions} == {"a.scale_input", "scaled_fp8"}
+    marker = {"model.scaled_fp8": Raw(np.zeros(2, np.uint8), "F8_E4M3")}  # of a whole checkpoint
+    whole = {f"model.{name}": tensor for name, tensor in list(tensors.items())[:-1]}
+    model = checkpoint.open(save(tmp_path / "y.safetensors", whole | marker))
+    assert list(model) == ["model.a.weight", "model.a.bias", "model.conv.weight"]
+    whole.pop("model.a.scale_weight"), whole.pop("model.conv.scale_weight")
+    whole.pop("model.a.scale_input")
+    with pytest.raises(CheckpointError, match="holds quantised weights, but .* is missing"):
+        checkpoint.open(save(tmp_path / "z.safetensors", whole | marker))
 
 
 def mxfp4(seed: int, *shape: int) -> tuple[np.ndarray, np.ndarray]:

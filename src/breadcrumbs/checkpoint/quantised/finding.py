@@ -174,6 +174,7 @@ class Finding:
     def _check(self) -> None:
         """Raise for codes without a scale, and scales without codes."""
         quantised = bool(self.found) or (self.said is not None and self.said.method != "mxfp4")
+        quantised = quantised or any(_leaf(name) == _MARKER for name in self.tensors)
         if self.bare and quantised:
             raise self._lacks(self.bare[0], self._expected(self.bare[0]))
         if self.bare and not quantised:
@@ -231,8 +232,12 @@ class Finding:
             more = (name + "_activation_scale", name + "_input_scale")
             self.beside.update(other for other in more if other in self.tensors)
         for name, tensor in self.tensors.items():
-            leaf = name.rpartition(".")[2]
+            leaf = _leaf(name)
             small = math.prod(tensor.shape) <= 1 and tensor.dtype in layouts.SCALES
-            if name == _MARKER or (leaf in (*_CACHE, *_BESIDE) and small):
+            if leaf == _MARKER or (leaf in (*_CACHE, *_BESIDE) and small):
                 self.beside.add(name)
         self.beside -= self.scales
+
+
+def _leaf(name: str) -> str:
+    return name[name.rfind(".") + 1 :]
