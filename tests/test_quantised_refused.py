@@ -227,6 +227,19 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, str]] = {
         None,
         "in a layout that is not known",
     ),
+    "blocks with scales that are no exponents": (
+        {N + "_blocks": byte(2, 3, 1, 16), N + "_scales": np.ones((2, 3, 1), np.float32)},
+        None,
+        "in a layout that is not known",
+    ),
+    "codes with scales of the same stem": (
+        {
+            N + ".kernel_int8": ints(8, 8, dtype=np.int8),
+            N + ".kernel_scale": np.ones(8, np.float32),
+        },
+        None,
+        "in a layout that is not known",
+    ),
     "FP6 with exponents": (
         {
             N + ".weight": Raw(byte(6), "F6_E2M3", (2, 4)),

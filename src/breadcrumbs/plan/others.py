@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from breadcrumbs.checkpoint import kinds
+from breadcrumbs.checkpoint.quantised.unknown import are_called_codes
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
 from breadcrumbs.errors import MismatchError, listing
 from breadcrumbs.plan.partners import Remarks
@@ -37,16 +38,12 @@ def check_codes(tensor: Tensor) -> None:
 
     Such as an int8 matrix called a weight, whose scale is nowhere.
     """
-    if tensor.dtype in _FEW_BITS and len(tensor.shape) > 1 and tensor.name.endswith("weight"):
+    if are_called_codes(tensor.name, tensor):
         raise MismatchError(
             f"tensor {tensor.name!r} is a matrix of {tensor.dtype} that differs between the models:"
             " quantised weights, in a layout that is not known, which cannot be merged. Give the"
             f" models they were made from, or `exclude: {tensor.name}` to keep the base's."
         )
-
-
-#: Dtypes of codes, where no weights are.
-_FEW_BITS = ("I8", "U8", "I16", "U16", "I32", "U32")
 
 
 def remark(tensors: Sequence[tuple[Tensor, bool]], remarks: Remarks) -> None:

@@ -15,7 +15,9 @@ _SCALES = ("F64", "F32", "F16", "BF16", "F8_E8M0")
 #: What the names of scales say, zero points and largest magnitudes included.
 _SCALE = re.compile(r"scal(e|ing)|amax|absmax|max_?val|zero|(^|_)zp|step_?size|(^|_)s$|quant")
 #: How matrices are called that have the name of a module.
-_WEIGHT = re.compile(r"weight|packed|kernel|^(w|w_?q|qw|q|codes)$")
+_WEIGHT = re.compile(r"weight|packed|kernel|^(w|w_?q|qw|q|codes)$", re.IGNORECASE)
+#: What stands at the end of the names of codes, and not of their scales.
+_CODED = re.compile(r"_(blocks|packed|codes?|q|q?data|quant\w*|u?int\d*|fp\d\w*)$")
 #: What is called so and goes with weights in floating point.
 _NONE = ("logit_scale", "layer_scale", "bias")
 #: Integers that are no codes.
@@ -40,6 +42,12 @@ def found(tensors: Mapping[str, Tensor], known: Iterable[str]) -> tuple[str, str
             if _is_scale_of(name, tensors[name], other):
                 return name, other
     return None
+
+
+def are_called_codes(name: str, tensor: Tensor) -> bool:
+    """Return whether a tensor is a matrix of integers that is called like weights or codes."""
+    whole = tensor.dtype in _INTEGERS and len(tensor.shape) > 1
+    return whole and bool(_WEIGHT.search(_leaf(name)) or _CODED.search(name))
 
 
 def _may_be_codes(name: str, tensor: Tensor) -> bool:
@@ -69,6 +77,9 @@ def _is_scale_of(name: str, code: Tensor, other: str) -> bool:
     leaf, start = _leaf(name), _start(name)
     if other.startswith((name + "_", name + ".")):
         return bool(_SCALE.search(other[len(name) + 1 :]))
+    stem = _CODED.sub("_", name)
+    if stem != name and other.startswith(stem):
+        return bool(_SCALE.search(other[len(stem) :]))
     if not other.startswith(start):
         return leaf.endswith("weight") and bool(_SCALE.search(other[len(start) :]))
     mine = other[len(start) :]
