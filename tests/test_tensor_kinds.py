@@ -100,6 +100,11 @@ def copies(made) -> dict[str, str]:
         ("loss.logvar", (), kinds.WEIGHT),
         ("blocks.0.betas", (8,), kinds.WEIGHT),
         ("encoder.embed_positions._float_tensor", (1,), kinds.BUFFER),
+        ("conv.weight_u", (8,), kinds.BUFFER),
+        ("conv.weight_v", (27,), kinds.BUFFER),
+        ("conv.weight_v", (8, 3, 3, 3), kinds.WEIGHT),  # of weight normalisation
+        ("conv.parametrizations.weight.0._u", (8,), kinds.BUFFER),
+        ("attn.pos_bias_u", (4, 8), kinds.WEIGHT),
         ("v_pred", (0,), kinds.MARKER),
         ("variance.weight", (4,), kinds.WEIGHT),
         ("head.mean", (4,), kinds.WEIGHT),

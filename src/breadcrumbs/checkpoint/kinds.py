@@ -54,6 +54,11 @@ _BUFFER = re.compile(
 )
 #: GPT-2's causal mask, which is called like a bias and has four dimensions.
 _MASK_NAMED_BIAS = re.compile(r"(^|[./])(attn|attention|self_attn|self_attention)[./]bias$")
+#: Vectors by which spectral normalisation knows the largest singular value of its weight; a
+#: `weight_v` of more dimensions is that of weight normalisation, which is trained.
+_SPECTRAL = re.compile(
+    r"(^|[./])(parametrizations[./]\w+[./]\d+[./]_[uv]|weight(_bar)?_u|weight_v)$"
+)
 #: How tensors are called that are trained.
 _TRAINED = re.compile(r"(^|[./_])(weight|bias|kernel|scale|gamma|beta|embedding|w|b)$")
 
@@ -67,6 +72,8 @@ def of(name: str, shape: tuple[int, ...], floating: bool) -> str:
         return OTHER
     if told:
         return told
+    if len(shape) == 1 and _SPECTRAL.search(name):
+        return BUFFER
     square = len(shape) == 4 and shape[:2] == (1, 1) and shape[2] == shape[3] > 1
     if square and _MASK_NAMED_BIAS.search(name):
         return BUFFER
