@@ -394,7 +394,7 @@ BROKEN: dict[str, tuple[dict[str, Any], Any, str]] = {
         "config.json",
     ),
     "codes whose scale is nowhere": (
-        {N + ".weight": Raw(np.full((8, 8), 0x70, np.uint8), "F8_E4M3")},
+        {N + ".weight": Raw(np.full((32, 32), 0x70, np.uint8), "F8_E4M3")},
         None,
         N + ".weight_scale_inv",
     ),

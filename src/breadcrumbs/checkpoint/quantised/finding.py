@@ -25,8 +25,9 @@ _BESIDE = (
 _CACHE = ("k_scale", "v_scale", "q_scale", "kv_scale", "kv_cache_scale", "k_zero_point")
 _INTEGERS = ("U8", "I16", "U16", "I32", "U32")
 _MARKER = "scaled_fp8"
-#: Entries of a matrix in float8 that are looked at, and a median of magnitudes no weights have.
-_SAMPLE, _TOO_LARGE = 1 << 14, 16
+#: Entries of a matrix in float8 that are looked at, fewer than which tell nothing; a median of
+#: magnitudes that no weights have.
+_SAMPLE, _FEWEST, _TOO_LARGE = 1 << 14, 1 << 10, 16
 
 
 class Finding:
@@ -193,6 +194,8 @@ class Finding:
         Weights are far below 1; under a scale, the largest of them is 448 or so.
         """
         tensor = self.tensors[name]
+        if tensor.size < _FEWEST:
+            return
         part = np.empty(min(tensor.size, _SAMPLE), DTYPES[tensor.dtype])
         tensor.read_into(0, part)
         size = np.abs(part.astype(np.float32))
