@@ -300,3 +300,12 @@ def test_factors_in_a_dtype_that_is_not_read(tmp_path: Path) -> None:
     save_file({name: a.astype(np.float64) for name, a in load_file(file).items()}, file)
     with pytest.raises(MismatchError, match=r"a product in 'F64', and only 'F32'.* in float32"):
         checkpoint.open(f"{base}+{adapter}")
+def test_an_adapter_of_another_layer_has_no_place(tmp_path: Path) -> None:
+    """Of a layer that a smaller base lacks, whatever its own one layer is called."""
+    base = base_of(tmp_path / "base", weights(layers("model.layers", 1)))
+    other = adapter_of(tmp_path / "a", ["model.layers.7.self_attn.q_proj"])
+    with pytest.raises(MismatchError, match=r"changes 'model\.layers\.7\..*which .* lacks"):
+        tasks.from_adapter(base, other, tmp_path / "a.safetensors")
+    right = adapter_of(tmp_path / "b", layers("transformer.layers", 1))
+    tasks.from_adapter(base, right, tmp_path / "b.safetensors")
+    assert (tmp_path / "b.safetensors").is_file()

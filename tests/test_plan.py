@@ -258,6 +258,19 @@ def test_norms_and_biases_that_happen_to_be_equal_are_not_tied():
     refused(MismatchError, "'b'", {"a": zeros, "b": zeros.copy()}, [{"a": zeros + 1}])
 
 
+def test_copies_that_some_model_tells_apart_are_not_taken_for_each_other():
+    """Layers that were copied, as in models made deeper: one that lacks a layer lacks it."""
+    layer = np.arange(16, dtype=np.float32).reshape(4, 4)
+    base = {"layers.0.w": layer, "layers.1.w": layer.copy(), "x": layer + 1}
+    apart = {"layers.0.w": layer + 1, "layers.1.w": layer + 2, "x": layer}
+    lacks = {"layers.0.w": layer + 1, "x": layer}
+    with pytest.raises(MismatchError, match=r"model 2: lacks 1 tensors of base: 'layers\.1\.w'"):
+        plan(base, [apart, lacks])
+    alike = apart | {"layers.1.w": layer + 1}
+    made = plan(base, [alike, lacks])
+    assert [t.copied for t in made.tensors] == ["", "tied copy", ""]
+
+
 def test_empty_tensors_are_never_tied():
     empty = np.zeros((3, 0), np.float32)
     base = {"a": empty, "b": empty.copy(), "w": EMBED}

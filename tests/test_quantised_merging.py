@@ -206,7 +206,7 @@ def test_gpt_oss_and_its_fine_tunings(tmp_path: Path) -> None:
     step = widened(tuned).astype(np.float64) - base
     expected = bf16((base + 0.5 * step).astype(np.float32))
     assert raw(tmp_path / "out") == {name: ("BF16", (2, 64, 6), expected.bits.tobytes())}
-    with pytest.raises(BreadcrumbsError, match=r"dtype same writes FP8 in blocks, .* is MXFP4"):
+    with pytest.raises(BreadcrumbsError, match=r"dtype same writes FP8 in blocks with .* is MXFP4"):
         merge([root], tmp_path / "same", dtype="same")
 
 

@@ -94,9 +94,26 @@ def test_blocks_of_another_size(tmp_path: Path) -> None:
     tensors = {N: Raw(code, "F8_E4M3"), N + "_scale_inv": scale}
     folder(tmp_path / "a", tensors, {**FP8, "weight_block_size": [32, 64]})
     assert same(checkpoint.open(str(tmp_path / "a"))[N], blocked(code, scale, (32, 64)))
+    wide = {N: tensors[N], N + "_scale": scale.astype(np.float64) * np.pi}
+    folder(tmp_path / "c", wide, {**FP8, "weight_block_size": [32, 64]})
+    expected = blocked(code, wide[N + "_scale"], (32, 64))
+    assert same(checkpoint.open(str(tmp_path / "c"))[N], expected)
     folder(tmp_path / "b", tensors, FP8)
     with pytest.raises(CheckpointError, match="does not fit for blocks of 128 x 128"):
         checkpoint.open(str(tmp_path / "b"))
+
+
+def test_blocks_that_no_config_speaks_of(tmp_path: Path) -> None:
+    """Powers of two that leave nothing over are meant; 200 columns of 2 scales may be of 100."""
+    for rows, columns, block in ((64, 96, (32, 32)), (256, 128, (64, 128)), (6, 256, (1, 64))):
+        shape = (rows // block[0], columns // block[1])
+        code, scale = codes(4, rows, columns), np.abs(normal(5, *shape)) + 0.01
+        path = save(tmp_path / "x.safetensors", {N: Raw(code, "F8_E4M3"), N + "_scale": scale})
+        assert same(checkpoint.open(path)[N], blocked(code, scale, block))
+    tensors = {N: Raw(codes(4, 8, 200), "F8_E4M3"), N + "_scale_inv": np.ones((8, 2), np.float32)}
+    path = save(tmp_path / "y.safetensors", tensors)
+    with pytest.raises(CheckpointError, match=r"does not fit. Put its own config\.json"):
+        checkpoint.open(path)
 
 
 def test_companions_in_another_shard(tmp_path: Path) -> None:
@@ -178,6 +195,13 @@ def test_comfyui(tmp_path: Path) -> None:
     assert same(model["a.weight"], E4M3[code] * np.float32(0.02))
     assert same(model["conv.weight"], E4M3[kernel] * np.float32(0.5))
     assert {t.name for t in model.companions} == {"a.scale_input", "scaled_fp8"}
+    marker = {"model.scaled_fp8": Raw(np.zeros(2, np.uint8), "F8_E4M3")}  # of a whole checkpoint
+    whole = {f"model.{name}": tensor for name, tensor in list(tensors.items())[:-1]}
+    model = checkpoint.open(save(tmp_path / "y.safetensors", whole | marker))
+    assert list(model) == ["model.a.weight", "model.a.bias", "model.conv.weight"]
+    whole = {name: tensor for name, tensor in whole.items() if "scale" not in name}
+    with pytest.raises(CheckpointError, match=r"holds quantised weights, but .* is missing"):
+        checkpoint.open(save(tmp_path / "z.safetensors", whole | marker))
 
 
 def mxfp4(seed: int, *shape: int) -> tuple[np.ndarray, np.ndarray]:
@@ -369,6 +393,10 @@ def test_ordinary_models_stay_as_they_are(tmp_path: Path) -> None:
         "quantizer.scale": np.float32(1), "mask.weight": np.ones((2, 2), np.uint8),
         "num_blocks": np.array([3], np.uint8), "head.input_scale": np.float32(1),
         "lookup.weight": np.arange(4, dtype=np.int8), "lookup.scale": np.float32(1),
+        "text_projection": Raw(np.full((4, 4), 40, np.uint8), "F8_E4M3"),  # beside logit_scale
+        "proj.weight": Raw(np.full((4, 4), 40, np.uint8), "F8_E4M3"), "proj.bias": normal(1, 4),
+        "window.relative_position_index": np.zeros((4, 4), np.int32),
+        "window.scale": np.float32(1), "steps.count": np.ones((2, 2), np.int32),
     }  # fmt: skip
     path = save(tmp_path / "x.safetensors", tensors)
     model = checkpoint.open(path)

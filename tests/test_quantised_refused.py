@@ -12,7 +12,7 @@ from quantised_files import Raw, bf16, codes, folder, normal, save, shards
 
 import breadcrumbs
 from breadcrumbs import checkpoint
-from breadcrumbs.errors import BreadcrumbsError, CheckpointError
+from breadcrumbs.errors import BreadcrumbsError, CheckpointError, MismatchError
 from breadcrumbs.store.store import Store
 from breadcrumbs.tasks import packing
 
@@ -210,6 +210,57 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, str]] = {
         None,
         "in a layout that is not known",
     ),
+    "FP8 beside a scale of another name": (
+        {N + ".weight": Raw(codes(0, 8, 8), "F8_E4M3"), N + ".weight_scaler": ONE},
+        None,
+        f"not known: '{N}.weight' with '{N}.weight_scaler'",
+    ),
+    "FP8 beside a scale below it": (
+        {N + ".weight": Raw(codes(0, 8, 8), "F8_E5M2"), N + ".weight.amax": ONE},
+        None,
+        "in a layout that is not known",
+    ),
+    "FP8 beside a scale of its module": (
+        {N + ".weight": Raw(codes(0, 8, 8), "F8_E4M3"), N + "_scale": ONE},
+        None,
+        "in a layout that is not known",
+    ),
+    "FP8 beside the scale of activations alone": (
+        {N + ".weight": Raw(codes(0, 8, 8), "F8_E4M3"), N + ".input_scale": ONE},
+        None,
+        "in a layout that is not known",
+    ),
+    "integers beside anything that is no bias": (
+        {N + ".weight": ints(8, 8, dtype=np.int8), N + ".delta": np.ones(8, np.float32)},
+        None,
+        "in a layout that is not known",
+    ),
+    "experts of integers": (
+        {N + ".experts": byte(2, 8, 8), N + ".experts_scales": np.ones((2, 8), np.float32)},
+        None,
+        "in a layout that is not known",
+    ),
+    "blocks with scales that are no exponents": (
+        {N + "_blocks": byte(2, 3, 1, 16), N + "_scales": np.ones((2, 3, 1), np.float32)},
+        None,
+        "in a layout that is not known",
+    ),
+    "codes with scales of the same stem": (
+        {
+            N + ".kernel_int8": ints(8, 8, dtype=np.int8),
+            N + ".kernel_scale": np.ones(8, np.float32),
+        },
+        None,
+        "in a layout that is not known",
+    ),
+    "FP6 with exponents": (
+        {
+            N + ".weight": Raw(byte(6), "F6_E2M3", (2, 4)),
+            N + ".weight_scale": bf16(np.ones((2, 1))),
+        },
+        None,
+        "in a layout that is not known",
+    ),
     "MXFP4 that is no experts": (
         {N + "_blocks": byte(8, 2, 16), N + "_scales": byte(8, 2)},
         {"quant_method": "mxfp4"},
@@ -347,6 +398,19 @@ BROKEN: dict[str, tuple[dict[str, Any], Any, str]] = {
         None,
         "does not fit",
     ),
+    "blocks that no config tells the size of": (  # 128, cut off at the end, or 100
+        {
+            N + ".weight": Raw(codes(0, 8, 200), "F8_E4M3"),
+            N + ".weight_scale": np.ones((8, 2), np.float32),
+        },
+        None,
+        "config.json",
+    ),
+    "codes whose scale is nowhere": (
+        {N + ".weight": Raw(np.full((32, 32), 0x70, np.uint8), "F8_E4M3")},
+        None,
+        N + ".weight_scale_inv",
+    ),
     "the same twice": (
         {
             N + ".weight": bf16(np.ones((8, 8))),
@@ -364,6 +428,17 @@ def test_one_without_the_other(name: str, tmp_path: Path) -> None:
     tensors, said, words = BROKEN[name]
     path = folder(tmp_path, tensors | {"norm.weight": np.ones(8, np.float32)}, said)
     refused(str(path), words.split("' which")[0])
+
+
+def test_integers_that_differ_and_are_called_weights_are_codes() -> None:
+    """Their scale may be nowhere: no merged model would be right. Equal ones are copied."""
+    base = {N + ".weight": ints(8, 8, dtype=np.int8), "norm.weight": normal(0, 8)}
+    models = [base | {"norm.weight": normal(1, 8)}, base | {N + ".weight": base[N + ".weight"] + 1}]
+    assert (breadcrumbs.merge(base, models[:1])[N + ".weight"] == base[N + ".weight"]).all()
+    with pytest.raises(MismatchError, match="quantised weights, in a layout that is not known"):
+        breadcrumbs.merge(base, models)
+    kept = breadcrumbs.merge(base, models, exclude=[N + ".weight"])
+    assert (kept[N + ".weight"] == base[N + ".weight"]).all()
 
 
 def test_nothing_is_packed_or_compressed(tmp_path: Path) -> None:

@@ -59,6 +59,19 @@ def copies(made) -> dict[str, str]:
         ("obs_rms.var", (3,), kinds.STATISTIC),
         ("normalize_inputs.buffer_observation_state.std", (3,), kinds.STATISTIC),
         ("quantize._codebook.cluster_size", (64,), kinds.STATISTIC),
+        ("quantize._ema_cluster_size", (64,), kinds.STATISTIC),
+        ("vq_vae._ema_w", (64, 4), kinds.STATISTIC),
+        ("vq/ema_dw/hidden", (64, 4), kinds.STATISTIC),
+        ("obs_normalizer._std", (3,), kinds.STATISTIC),
+        ("value_norm.running_mean_sq", (1,), kinds.STATISTIC),
+        ("input_stats.variance", (3,), kinds.STATISTIC),
+        ("conv.activation_post_process.max_val", (), kinds.STATISTIC),
+        ("conv.weight_fake_quant.scale", (8,), kinds.STATISTIC),
+        ("fc.input_quantizer._amax", (), kinds.STATISTIC),
+        ("policy.log_std", (4,), kinds.WEIGHT),
+        ("norm.scale", (8,), kinds.WEIGHT),
+        ("n_averaged", (), kinds.COUNTER),
+        ("vq/ema_dw/counter", (), kinds.COUNTER),
         ("normal.mean", (64,), kinds.WEIGHT),
         ("head.log_variance", (64,), kinds.WEIGHT),
         ("obs_rms.count", (), kinds.COUNTER),
@@ -94,6 +107,11 @@ def copies(made) -> dict[str, str]:
         ("transformer.attn_bias", (1, 8, 1, 128), kinds.BUFFER),
         ("transformer.attn_bias", (1, 8, 128, 128), kinds.BUFFER),
         ("block.attn_bias", (8, 16), kinds.WEIGHT),
+        ("conv.weight_u", (8,), kinds.BUFFER),
+        ("conv.weight_v", (27,), kinds.BUFFER),
+        ("conv.weight_v", (8, 3, 3, 3), kinds.WEIGHT),  # of weight normalisation
+        ("conv.parametrizations.weight.0._u", (8,), kinds.BUFFER),
+        ("attn.pos_bias_u", (4, 8), kinds.WEIGHT),
         ("v_pred", (0,), kinds.MARKER),
         ("variance.weight", (4,), kinds.WEIGHT),
         ("head.mean", (4,), kinds.WEIGHT),
@@ -213,6 +231,36 @@ def test_a_statistic_that_is_not_finite_is_refused():
     assert breadcrumbs.merge(base, [model], exclude="bn.*")
 
 
+def test_a_negative_variance_is_refused():
+    """A model that was merged wrongly before has such; its mean with others is wrong too."""
+    base = WEIGHTS | {"bn.running_mean": np.zeros(3), "bn.running_var": np.ones(3)}
+    model = tuned(base, 1) | {
+        "bn.running_mean": np.full(3, -2.0),
+        "bn.running_var": np.full(3, -2.0),
+    }
+    with pytest.raises(
+        MismatchError, match=r"'bn\.running_var': a variance of a model is negative"
+    ):
+        breadcrumbs.merge(base, [model])
+    found = breadcrumbs.merge(base, [model], exclude=["bn.running_var"])
+    assert (found["bn.running_mean"] == -2).all() and (found["bn.running_var"] == 1).all()
+
+
+def test_the_length_of_the_step_is_that_of_the_weights(tmp_path):
+    """Statistics are no part of it, and a merge that moves them alone adds something."""
+    base = WEIGHTS | {"bn.running_var": np.full(3, 50, np.float32)}
+    paths = [tmp_path / f"{name}.safetensors" for name in ("base", "a", "b", "moved", "out")]
+    save_file(base, paths[0])
+    for seed, path in enumerate(paths[1:3]):
+        save_file(tuned(base, seed) | {"bn.running_var": np.full(3, 1, np.float32)}, path)
+    save_file(base | {"bn.running_var": np.full(3, 1, np.float32)}, paths[3])
+    arguments = ["merge", *map(str, paths[:3]), "-m", "average", "-o", str(paths[4]), "--json"]
+    report = json.loads(CliRunner().invoke(main, arguments).stdout)
+    assert 0.5 < report["step"] < 1 and report["norm"] < 1 and not report["warnings"]
+    breadcrumbs.merge(str(paths[0]), [str(paths[3])], output=tmp_path / "moved")
+    assert (load_file(tmp_path / "moved" / "model.safetensors")["bn.running_var"] == 1).all()
+
+
 def test_onto_takes_its_own_statistics_into_the_mean():
     base = WEIGHTS | with_statistics(1)
     one, other = (tuned(base, i) | with_statistics(i) for i in (2, 3))
@@ -265,6 +313,15 @@ def test_buffers_in_another_dtype_are_the_same():
     base = WEIGHTS | {"inv_freq": BUFFERS["rotary_emb.inv_freq"]}
     made = plan(base, [tuned(base, 1) | {"inv_freq": half}])
     assert not made.warnings and not made.notes
+
+
+@pytest.mark.parametrize("dtypes", [("int64", "int32"), ("bool", "uint8"), ("uint64", "int64")])
+def test_integers_in_another_dtype_are_the_same(dtypes):
+    values = np.array([0, 1, 1])
+    base, model = (WEIGHTS | {"ids": values.astype(dtype)} for dtype in dtypes)
+    assert not plan(base, [tuned(model, 1)]).warnings
+    other = tuned(model, 1) | {"ids": model["ids"][::-1].copy()}
+    assert "'ids'" in plan(base, [other]).warnings[0]
 
 
 def test_buffers_that_differ_are_named_and_not_merged():
@@ -398,3 +455,22 @@ def test_a_merge_that_adds_nothing_is_an_error(tmp_path):
         "base.safetensors",
         "same.safetensors",
     ]
+
+
+def test_a_step_that_rounding_takes_is_told_of(tmp_path):
+    """Of bfloat16, the nearest numbers are .4 % apart: a smaller step leaves the base as it is."""
+    base = {"a.weight": np.full((4, 4), 1, ml_dtypes.bfloat16), "b.weight": np.ones(3, np.float32)}
+    near = base | {"a.weight": np.full((4, 4), 1.0078125, ml_dtypes.bfloat16)}
+    for name, tensors in (("base", base), ("ft", near)):
+        save_file(tensors, tmp_path / f"{name}.safetensors")
+    paths = [str(tmp_path / f"{name}.safetensors") for name in ("base", "ft", "out")]
+    arguments = ["merge", *paths[:2], "-m", "task_arithmetic", "--force", "-o", paths[2]]
+    for more, told in (
+        (["-p", "alpha=0.3"], True),
+        (["-p", "alpha=0.3", "--dtype", "float32"], False),
+        (["-p", "alpha=0.8"], False),
+    ):
+        result = CliRunner().invoke(main, [*arguments, *more])
+        assert result.exit_code == 0
+        assert ("rounding takes all of it" in " ".join(result.output.split())) == told
+        assert (load_file(paths[2])["a.weight"].astype(np.float32) > 1).all() == (not told)

@@ -22,11 +22,11 @@ from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.checkpoint.writer import Entry, Writer
 from breadcrumbs.errors import CheckpointError, MismatchError, RecipeError
 from breadcrumbs.hashing import FileDigests
-from breadcrumbs.plan import Plan, variants
+from breadcrumbs.plan import Plan, rounded, variants
 from breadcrumbs.plan.judgement import judged, refuse
 from breadcrumbs.recipe import SAME, Model, Recipe, override, to_mapping
 from breadcrumbs.report import Report
-from breadcrumbs.sink import SegmentReport
+from breadcrumbs.sink import SegmentReport, TensorReport
 from breadcrumbs.version import __version__
 from breadcrumbs.work import Segment
 
@@ -340,7 +340,12 @@ def to_files(
         if verify:
             writer.verify()
         report = Report.of(it, rows, time.perf_counter() - began, digests.models(it))
-        _check_added(it, report)
+        _check_added(it, rows)
+        if report.norm and not again and rounded.is_base(it, sink.read):
+            report.warnings.append(
+                "the step is so small that rounding takes all of it, so the result is the base:"
+                " give --dtype float32, or a larger step"
+            )
         if strict:
             refuse(report.warnings)
         if again:
@@ -369,8 +374,11 @@ class Nothing(MismatchError):
     """The merged model would be the base."""
 
 
-def _check_added(it: Plan, report: Report) -> None:
-    """Raise `Nothing` if a merge adds nothing to the base, though it was asked to."""
+def _check_added(it: Plan, rows: Sequence[TensorReport]) -> None:
+    """Raise `Nothing` if a merge adds nothing to the base, though it was asked to.
+
+    rows: what was done to its tensors.
+    """
     others = [tensor for tensor in it.tensors if tensor.copied]
     taken = [t for t in others if t.name not in it.base or t.target is not t.base]
     asked = [
@@ -379,7 +387,7 @@ def _check_added(it: Plan, report: Report) -> None:
         if tensor.values.get("alpha") != 0 and any(own.weight for own in tensor.own)
     ]
     same = not it.merged and any(tensor.copied == "unchanged" for tensor in others)
-    if report.norm or taken or not (asked or same):
+    if taken or not (asked or same) or any(row.squares for row in rows):
         return
     why = "nothing is kept of the task vectors; are the parameters as meant?"
     if all(m is None or plan.equal(t.base, m) for t in it.merged for m in t.models):

@@ -31,7 +31,8 @@ class ModelRow:
 class Report:
     """A finished merge. seconds: wall clock. peak: resident bytes, where the system tells.
 
-    norm: Euclidean length of the update, the merged weights minus the base's. emptied: tensors of
+    norm: Euclidean length of the update, the merged weights minus the base's (without statistics,
+    which are no weights). emptied: tensors of
     which some model kept nothing. copied: tensors taken from the base, by reason. shares: fractions
     of the weights that changed in some model, by what the method says of them. alpha: what was
     found from the weights, if it was asked for and is one; alphas: those of the components of a
@@ -94,8 +95,8 @@ class Report:
                 copied[tensor.copied] = copied.get(tensor.copied, 0) + 1
         warnings = list(plan.warnings)
         warnings += [f"{label} has the same weights as the base" for label in same]
-        norm = math.sqrt(math.fsum(row.squares for row in rows))
-        if plan.models and norm == 0:
+        norm = math.sqrt(math.fsum(row.squares for _, row in merged))
+        if plan.models and not any(row.squares for row in rows):
             what = "no tensor is merged" if not merged else "nothing is added"
             warnings.append(f"{what}, so the result is the base: are the parameters as meant?")
         length = step.of(plan, norm)

@@ -8,6 +8,7 @@ than 1, with the rounding errors kept beside the sum; and where even that may ro
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ import numpy as np
 
 from breadcrumbs import work
 from breadcrumbs.aggregates import Linear
+from breadcrumbs.checkpoint import kinds
 from breadcrumbs.checkpoint.tensors import DTYPES, items
 from breadcrumbs.draws import stream
 from breadcrumbs.errors import MismatchError
@@ -52,8 +54,7 @@ def copy(engine: Engine, tensor: TensorPlan, segment: Segment) -> SegmentReport:
 def _average(engine: Engine, tensor: TensorPlan, segment: Segment) -> SegmentReport:
     """Write the weighted mean of the models, exact but for one rounding, whatever their order.
 
-    Statistics have few entries, so that Python's exact sums will do. What a step is added to
-    instead of the base counts as one more model.
+    What a step is added to instead of the base counts as one more model.
     """
     both = zip(tensor.models, tensor.mean, strict=True)
     given = [(model, weight) for model, weight in both if model is not None and weight]
@@ -68,20 +69,39 @@ def _average(engine: Engine, tensor: TensorPlan, segment: Segment) -> SegmentRep
             row[:] = own
         base = np.empty(n, DTYPES[tensor.base.dtype])
         tensor.base.read_into(start, base)
-        weights = [Fraction(weight) for _, weight in given]
-        total, alike = sum(weights), (rows == rows[0]).all(axis=0)
-        merged = rows[0].copy()
-        for i in np.flatnonzero(~alike & np.isfinite(rows).all(axis=0)).tolist():
-            column = zip(rows[:, i].tolist(), weights, strict=True)
-            merged[i] = float(sum(Fraction(x) * weight for x, weight in column) / total)
+        merged = _mean(rows, [weight for _, weight in given], DTYPES[tensor.dtype])
         if not np.isfinite(merged).all() or not np.isfinite(rows).all():
             raise MismatchError(
                 f"tensor {tensor.name!r}: a statistic of a model is not finite. Repair the model,"
                 " or `exclude` the tensor to keep the base's."
             )
+        if (merged < 0).any() and kinds.is_variance(tensor.name):
+            raise MismatchError(
+                f"tensor {tensor.name!r}: a variance of a model is negative, so it was not merged"
+                " rightly. Leave the model out, or `exclude` the tensor to keep the base's."
+            )
         report.squares += float(np.square(merged - base.astype(np.float64)).sum())
         engine.sink.write(segment.index, start, rounded(merged, tensor))
     return report
+
+
+def _mean(rows: np.ndarray, weights: Sequence[float], dtype: np.dtype) -> np.ndarray:
+    """Return the weighted mean of rows, which rounds to a dtype as the exact one does.
+
+    In float64 where all that its rounding can do leaves the result as it is, else in Python's exact
+    fractions. Rows that are alike give themselves; of what is not finite comes anything.
+    """
+    alike, finite = (rows == rows[0]).all(axis=0), np.isfinite(rows).all(axis=0)
+    factors = np.array(weights)
+    with np.errstate(all="ignore"):
+        merged = np.where(alike, rows[0], factors @ rows / factors.sum())
+        most = np.abs(factors) @ np.abs(rows) / factors.sum() * 2.0**-48 + 1e-300
+        near = (merged - most).astype(dtype) == (merged + most).astype(dtype)
+    exact, total = [Fraction(weight) for weight in weights], sum(map(Fraction, weights))
+    for i in np.flatnonzero(~alike & finite & ~near).tolist():
+        column = zip(rows[:, i].tolist(), exact, strict=True)
+        merged[i] = float(sum(Fraction(x) * weight for x, weight in column) / total)
+    return merged
 
 
 def _widened(values: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
 """What a tensor is, from its name, dtype and shape: not all that is floating point is a weight.
 
     weight      trained, and merged
-    statistic   measured on data and no weight: batch normalisation's running mean and variance
+    statistic   measured on data and no weight: batch normalisation's running mean and variance,
+                sizes of clusters of codebooks, ranges that training for quantisation has seen
     counter     how many batches such a statistic has seen
     buffer      computed from the config by whoever loads the model, or from weights: positions,
                 rotary frequencies, causal masks, noise schedules, vectors of spectral norms
@@ -21,17 +22,21 @@ WEIGHT, STATISTIC, COUNTER = "weight", "statistic", "counter"
 BUFFER, MARKER, OTHER = "buffer", "marker", "other"
 
 _STATISTIC = re.compile(
-    r"(^|[./])(_?(running|moving)_(mean|var|variance|std)(:0)?"
-    r"|(running_mean_std|\w+_rms)[./](mean|var)"
-    r"|batch_stats[./](.*[./])?(mean|var)|(mean|var)_ema[./](average|hidden)"
+    r"(^|[./])(_?(running|moving)_(mean|var|variance|std|mean_sq)(:0)?"
+    r"|(running_mean_std|(\w+_)?rms)[./](mean|var)|debiasing_term"
+    r"|\w+_stats[./](.*[./])?(mean|var|variance|std)"
+    r"|(mean|var|dw|cluster_size)_ema[./](average|hidden)|ema_(dw|cluster_size)[./](average|hidden)"
     r"|((\w*_)?(bn|batch_?norm|norm)_?\d*|(un)?normaliz\w+)[./](mean|var|variance|std)"
-    r"|_mean|_variance"
+    r"|_(mean|var|variance|std)|_?(min|max)_val|_?amax"
+    r"|(activation_post_process|\w*fake_quant\w*)(_\d+)?[./](\w+[./])?scale"
     r"|(normalize_(inputs|targets)|unnormalize_outputs)[./]buffer_\w+[./](mean|std|min|max)"
-    r"|(ema_)?cluster_size|embed_avg)$",
+    r"|(_?ema_)?cluster_size|embed_avg|_?ema_w|embed_ema)$",
     re.IGNORECASE,
 )
+_NEVER_NEGATIVE = re.compile(r"(^|[./_])(var|variance|std)(:0)?$", re.IGNORECASE)
 _COUNTER = re.compile(
-    r"(^|[./])(num_batches_tracked|(running_mean_std|\w+_rms)[./]count|(mean|var)_ema[./]counter)$"
+    r"(^|[./])(num_batches_tracked|n_averaged|(running_mean_std|(\w+_)?rms|\w*normaliz\w*)[./]count"
+    r"|(mean|var|dw|cluster_size)_ema[./]counter|ema_(dw|cluster_size)[./]counter)$"
 )
 _BUFFER = re.compile(
     r"(^|[./])("
@@ -47,12 +52,15 @@ _BUFFER = re.compile(
     r"|posterior_(variance|log_variance_clipped|mean_coef[12])"
     r")$|^(\w+\.)?(betas|lvlb_weights)$|^(logvar|scale_factor)$"
 )
-#: Of a spectral norm (torch.nn.utils): estimates of the singular vectors of the weight beside.
-_SPECTRAL = re.compile(r"(^|[./])(\w*weight_[uv]|parametrizations[./]\w+[./]\d+[./]_[uv])$")
 #: ALiBi of MPT: one row of it for each head, or a square.
 _ALIBI = re.compile(r"(^|[./])_?attn_bias$")
 #: GPT-2's causal mask, which is called like a bias and has four dimensions.
 _MASK_NAMED_BIAS = re.compile(r"(^|[./])(attn|attention|self_attn|self_attention)[./]bias$")
+#: Vectors by which spectral normalisation knows the largest singular value of its weight; a
+#: `weight_v` of more dimensions is that of weight normalisation, which is trained.
+_SPECTRAL = re.compile(
+    r"(^|[./])(parametrizations[./]\w+[./]\d+[./]_[uv]|\w*weight(_bar)?_[uv])$"
+)
 #: How tensors are called that are trained.
 _TRAINED = re.compile(r"(^|[./_])(weight|bias|kernel|scale|gamma|beta|embedding|w|b)$")
 
@@ -66,10 +74,10 @@ def of(name: str, shape: tuple[int, ...], floating: bool) -> str:
         return OTHER
     if told:
         return told
+    if len(shape) == 1 and _SPECTRAL.search(name):
+        return BUFFER
     square = len(shape) == 4 and shape[:2] == (1, 1) and shape[2] == shape[3] > 1
     if square and _MASK_NAMED_BIAS.search(name):
-        return BUFFER
-    if len(shape) == 1 and name.endswith(("_u", "_v")) and _SPECTRAL.search(name):
         return BUFFER
     if len(shape) == 4 and shape[0] == 1 and shape[2] in (1, shape[3]) and _ALIBI.search(name):
         return BUFFER
@@ -84,6 +92,11 @@ def _by_name(name: str) -> str:
     if _STATISTIC.search(name):
         return STATISTIC
     return BUFFER if _BUFFER.search(name) else ""
+
+
+def is_variance(name: str) -> bool:
+    """Return whether a statistic is one that is never negative, by its name."""
+    return bool(_NEVER_NEGATIVE.search(name))
 
 
 def may_be_mask(name: str, shape: tuple[int, ...]) -> bool:

@@ -40,7 +40,9 @@ def check_same(recipe: Recipe, target: Checkpoint, tensors: Sequence[TensorPlan]
         )
     other = [t for t in target.tensors.values() if t.layout and not is_block_fp8(t)]
     if other:
+        scale = getattr(other[0].source, "scale", None)
+        scales = f" with scales of {scale.dtype}" if scale is not None else ""
         raise RecipeError(
-            f"{target.label}: dtype same writes FP8 in blocks, and {other[0].name!r} is"
-            f" {other[0].layout}. Leave it out to write bfloat16."
+            f"{target.label}: dtype same writes FP8 in blocks with scales of F32, BF16 or F8_E8M0,"
+            f" and {other[0].name!r} is {other[0].layout}{scales}. Leave it out to write bfloat16."
         )

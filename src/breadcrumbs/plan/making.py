@@ -117,6 +117,7 @@ def _settled(
         return made
     instead, differs = others.chosen(made.base, made.models, made.own)
     if differs:
+        others.check_codes(made.base)
         differing.append((made.base, instead is not None))
     return replace(made, onto=instead)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from breadcrumbs.checkpoint import kinds
+from breadcrumbs.checkpoint.quantised.unknown import are_called_codes
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
 from breadcrumbs.errors import MismatchError, listing
 from breadcrumbs.plan.partners import Remarks
@@ -30,6 +31,19 @@ def chosen(
     fits = others[0].shape == tensor.shape and others[0].dtype == tensor.dtype
     agreed = fits and len(others) == len(mine) and all(same(others[0], m) for m in others[1:])
     return (others[0] if agreed else None), True
+
+
+def check_codes(tensor: Tensor) -> None:
+    """Raise MismatchError if what differs between models can only be codes of quantised weights.
+
+    Such as an int8 matrix called a weight, whose scale is nowhere.
+    """
+    if are_called_codes(tensor.name, tensor):
+        raise MismatchError(
+            f"tensor {tensor.name!r} is a matrix of {tensor.dtype} that differs between the models:"
+            " quantised weights, in a layout that is not known, which cannot be merged. Give the"
+            f" models they were made from, or `exclude: {tensor.name}` to keep the base's."
+        )
 
 
 def remark(tensors: Sequence[tuple[Tensor, bool]], remarks: Remarks) -> None:

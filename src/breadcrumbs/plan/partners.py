@@ -11,7 +11,7 @@ from breadcrumbs.checkpoint import configs, kinds, renames, tied
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
 from breadcrumbs.plan.judgement import defaults
-from breadcrumbs.plan.ties import matches, twin
+from breadcrumbs.plan.ties import are_known, matches, twin
 from breadcrumbs.recipe import Recipe
 
 _TIE = "tie_word_embeddings"
@@ -52,7 +52,7 @@ def partners(
     for name, tensor in base.tensors.items():
         if name in found or name in first or not tensor.is_weight or copied(recipe, tensor):
             continue
-        other = base.untied.get(name) or twin(base, name, by_shape.get(tensor.shape, ()))
+        other = base.untied.get(name) or _known_twin(base, name, by_shape.get(tensor.shape, ()))
         if other in found:
             found[name] = found[other]
             if name in base.untied:
@@ -77,6 +77,16 @@ def _ties(model: Checkpoint) -> Mapping[str, str]:
     parts = (config, inner) if isinstance(inner, dict) else (config,)
     said = [part.get(_TIE, defaults.value(_TIE, part)) for part in parts]
     return tied.ties(model) if True in said else {}
+
+
+def _known_twin(base: Checkpoint, name: str, among: Iterable[str]) -> str | None:
+    """Return the name of what is tied to a tensor by what both are called, if they are equal.
+
+    Others that are equal in the base, such as layers that were copied, are not one where some model
+    tells them apart; where none does, they are among the copies that were found.
+    """
+    other = twin(base, name, among)
+    return other if other is not None and are_known((name, other)) else None
 
 
 #: A matrix of a LoRA in the state dict of a whole model.

@@ -254,7 +254,11 @@ def same(a: Tensor, b: Tensor) -> bool:
     """Return whether two tensors hold the same numbers, those of the wider dtype rounded."""
     if a.dtype == b.dtype:
         return equal(a, b)
-    if a.shape != b.shape or not (a.is_float and b.is_float):
+    if a.shape != b.shape:
+        return False
+    if a.dtype in _WHOLE and b.dtype in _WHOLE:
+        return _same_whole(a, b)
+    if not (a.is_float and b.is_float):
         return False
     narrow, wide = sorted((DTYPES[a.dtype], DTYPES[b.dtype]), key=lambda dtype: dtype.itemsize)
     for start in range(0, a.size, _STEP):
@@ -264,6 +268,22 @@ def same(a: Tensor, b: Tensor) -> bool:
             tensor.read_into(start, part)
             with np.errstate(over="ignore"):
                 parts.append(part.astype(wide).astype(narrow).view(f"u{narrow.itemsize}"))
+        if not np.array_equal(*parts):
+            return False
+    return True
+
+
+_WHOLE = ("BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")
+
+
+def _same_whole(a: Tensor, b: Tensor) -> bool:
+    """Return whether tensors of integers or booleans hold the same numbers."""
+    for start in range(0, a.size, _STEP):
+        parts = []
+        for tensor in (a, b):
+            part = np.empty(min(_STEP, a.size - start), DTYPES[tensor.dtype])
+            tensor.read_into(start, part)
+            parts.append(part)
         if not np.array_equal(*parts):
             return False
     return True

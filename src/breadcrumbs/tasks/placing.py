@@ -11,7 +11,7 @@ from breadcrumbs.checkpoint import composite, renaming, tied
 from breadcrumbs.checkpoint import names as naming
 from breadcrumbs.checkpoint.heads import is_table
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, shown
-from breadcrumbs.checkpoint.ways import kind
+from breadcrumbs.checkpoint.ways import Way, kind
 from breadcrumbs.errors import MismatchError, RecipeError, listing
 from breadcrumbs.tasks import experts, lora_files
 from breadcrumbs.tasks.adapters import ADVICE, Adapter
@@ -151,6 +151,8 @@ def _by_prefix(
         gone, found = first[: len(first) - len(tail)], []
         for name in known:
             added = name[: len(name) - len(tail)]
+            if Way(gone, added).contradicts:  # another layer, or a tower
+                continue
             new = {n: added + n.removeprefix(gone) for n in wanted if n.startswith(gone)}
             if f".{name}".endswith(f".{tail}") and new.keys() == wanted.keys():
                 found += [new] if all(n in known for n in new.values()) else []

@@ -4,7 +4,8 @@
 
 What is quantised is found by what the config beside the weights says *and* by the names of tensors:
 codes without their scale, scales without codes and layouts that are not known are CheckpointErrors.
-`layouts` knows those that are read, `refusing` those that are not, `writing` writes FP8 again.
+`layouts` knows those that are read, `refusing` those that are not, `unknown` finds what neither
+names, `writing` writes FP8 again.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from breadcrumbs.checkpoint.quantised import config, refusing
+from breadcrumbs.checkpoint.quantised import config, refusing, unknown
 from breadcrumbs.checkpoint.quantised.finding import Finding
 from breadcrumbs.checkpoint.quantised.layouts import FP8
-from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
+from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, shown
 from breadcrumbs.errors import CheckpointError
 
 #: Dtypes that codes may have.
-_CODES = {*FP8, "F4", "I8", "U8", "I16", "U16", "I32", "U32"}
+_CODES = {*FP8, "F4", "F6_E2M3", "F6_E3M2", "I8", "U8", "I16", "U16", "I32", "U32"}
 #: What the metadata have of our files that are no models: task files, archives, statistics.
 _OURS = ("breadcrumbs.task", "breadcrumbs.archive", "breadcrumbs.statistics")
 
@@ -45,6 +46,10 @@ def _view(checkpoint: Checkpoint, folder: Path | None) -> Checkpoint:
         return checkpoint
     refusing.check(checkpoint.label, tensors, said)
     found = Finding(checkpoint.label, tensors, said)
+    pair = unknown.found(tensors, [*found.found, *found.scales, *found.beside])
+    if pair is not None:
+        names = " with ".join(map(shown, pair))
+        raise refusing.refused(checkpoint.label, f"in a layout that is not known: {names}")
     if not found.found:
         return checkpoint
     companions = tuple(tensors[name] for name in tensors if name in found.beside)

@@ -13,7 +13,7 @@ from breadcrumbs.checkpoint.quantised.experts import Bands, Experts
 from breadcrumbs.checkpoint.quantised.layouts import FP8, WIDE
 from breadcrumbs.checkpoint.quantised.refusing import refused
 from breadcrumbs.checkpoint.quantised.sources import Scaled
-from breadcrumbs.checkpoint.tensors import Tensor, shown
+from breadcrumbs.checkpoint.tensors import DTYPES, Tensor, shown
 from breadcrumbs.errors import CheckpointError
 
 #: Names of what goes with a ``weight`` of codes and is about activations: it goes with the codes.
@@ -25,6 +25,9 @@ _BESIDE = (
 _CACHE = ("k_scale", "v_scale", "q_scale", "kv_scale", "kv_cache_scale", "k_zero_point")
 _INTEGERS = ("U8", "I16", "U16", "I32", "U32")
 _MARKER = "scaled_fp8"
+#: Entries of a matrix in float8 that are looked at, fewer than which tell nothing; a median of
+#: magnitudes that no weights have.
+_SAMPLE, _FEWEST, _TOO_LARGE = 1 << 14, 1 << 10, 16
 
 
 class Finding:
@@ -172,8 +175,11 @@ class Finding:
     def _check(self) -> None:
         """Raise for codes without a scale, and scales without codes."""
         quantised = bool(self.found) or (self.said is not None and self.said.method != "mxfp4")
+        quantised = quantised or any(_leaf(name) == _MARKER for name in self.tensors)
         if self.bare and quantised:
             raise self._lacks(self.bare[0], self._expected(self.bare[0]))
+        if self.bare and not quantised:
+            self._check_plain(max(self.bare, key=lambda name: self.tensors[name].size))
         for name, tensor in self.tensors.items():
             taken = name in self.scales or name in self.beside
             if not taken and self._is_scale(name, tensor, quantised):
@@ -181,6 +187,21 @@ class Finding:
                     f"{self.label}: {shown(name)} is the scale of quantised weights, but there are"
                     " none that it goes with. Download or copy the whole model."
                 )
+
+    def _check_plain(self, name: str) -> None:
+        """Raise for float8 without a scale whose entries are so large that it must have had one.
+
+        Weights are far below 1; under a scale, the largest of them is 448 or so.
+        """
+        tensor = self.tensors[name]
+        if tensor.size < _FEWEST:
+            return
+        part = np.empty(min(tensor.size, _SAMPLE), DTYPES[tensor.dtype])
+        tensor.read_into(0, part)
+        size = np.abs(part.astype(np.float32))
+        size = size[np.isfinite(size)]
+        if size.size and np.median(size) > _TOO_LARGE:
+            raise self._lacks(name, self._expected(name))
 
     def _expected(self, name: str) -> str:
         """Return what the scale of codes would be called, as others are."""
@@ -214,8 +235,12 @@ class Finding:
             more = (name + "_activation_scale", name + "_input_scale")
             self.beside.update(other for other in more if other in self.tensors)
         for name, tensor in self.tensors.items():
-            leaf = name.rpartition(".")[2]
+            leaf = _leaf(name)
             small = math.prod(tensor.shape) <= 1 and tensor.dtype in layouts.SCALES
-            if name == _MARKER or (leaf in _CACHE and small):
+            if leaf == _MARKER or (leaf in (*_CACHE, *_BESIDE) and small):
                 self.beside.add(name)
         self.beside -= self.scales
+
+
+def _leaf(name: str) -> str:
+    return name[name.rfind(".") + 1 :]

@@ -21,7 +21,7 @@ from breadcrumbs.errors import CheckpointError
 
 FP8 = ("F8_E4M3", "F8_E5M2")
 #: Dtypes of scales; U8 is the exponent alone, as F8_E8M0 is.
-SCALES = ("F32", "BF16", "F16", "F8_E8M0", "U8")
+SCALES = ("F32", "BF16", "F16", "F64", "F8_E8M0", "U8")
 _POWERS = ("F8_E8M0", "U8")
 WIDE = ("F64", "F32", "F16", "BF16")
 BLOCK = (128, 128)
@@ -146,11 +146,23 @@ def _grid(
         group = said.group if said is not None else None
         if group and down == rows and across == -(-columns // group):
             return Grid(rows, columns, (1, group))
-        if down and across and rows % down == 0 and columns % across == 0:
-            return Grid(rows, columns, (rows // down, columns // across))
         if down == rows and across and scale.shape[-1] == -(-columns // GROUP):
             return Grid(rows, columns, (1, GROUP))
+        guessed = _length(rows, down), _length(columns, across)
+        if all(guessed):
+            return Grid(rows, columns, guessed)
     raise _misfit(label, code, shape, scale, block)
+
+
+def _length(entries: int, scales: int) -> int:
+    """Return how long blocks are that a config says nothing of: a power of two, or all; else 0.
+
+    Where blocks of a power of two would be cut off at the end, others may be meant.
+    """
+    if scales <= 1:
+        return entries if scales else 0
+    each, rest = divmod(entries, scales)
+    return each if not rest and each & (each - 1) == 0 else 0
 
 
 def _scales(
@@ -166,11 +178,14 @@ def _misfit(
     scale: Tensor,
     block: tuple[int, int] | None,
 ) -> CheckpointError:
-    blocks = f" for blocks of {block[0]} x {block[1]}" if block else ""
+    fit, way = "which does not fit", "Download or copy the model again."
+    if block:
+        fit += f" for blocks of {block[0]} x {block[1]}"
+    elif scale.size > 1:
+        way = "Put its own config.json, which says how large blocks are, beside it."
     return CheckpointError(
         f"{label}: quantised tensor {shown(code.name)} has shape {shape}, and its scale"
-        f" {shown(scale.name)} {scale.shape}, which does not fit{blocks}. Download or copy the"
-        " model again."
+        f" {shown(scale.name)} {scale.shape}, {fit}. {way}"
     )
 
 

@@ -107,12 +107,12 @@ def two_in_a_byte(values: np.ndarray, stride: int) -> Coding:
 
 
 def scales_of(tensor: Tensor, first: int, stop: int, across: int) -> np.ndarray:
-    """Return the rows ``first`` to ``stop`` of scales, of ``across`` each, as float32."""
+    """Return the rows ``first`` to ``stop`` of scales, ``across`` each, in float32 or float64."""
     raw = np.empty((stop - first) * across, DTYPES[tensor.dtype])
     tensor.read_into(first * across, raw)
     if tensor.dtype == "U8":  # an exponent
         raw = raw.view(DTYPES["F8_E8M0"])
-    return raw.astype(np.float32).reshape(-1, across)
+    return raw.astype(np.float64 if tensor.dtype == "F64" else np.float32).reshape(-1, across)
 
 
 class Dequantised:
