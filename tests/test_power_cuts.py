@@ -349,12 +349,18 @@ def test_long_names(tmp_path: Path, name: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_links_and_devices(tmp_path: Path) -> None:
+def test_links_and_pipes(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("real")
     whole.write_text(tmp_path / "link", "x")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_text() == "x"
-    whole.write_text(Path(os.devnull), "x")
-    assert not os.path.isfile(os.devnull)
+    # A pipe, and no device: what is broken would replace that for the whole machine.
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        whole.write_text(tmp_path / "pipe", "x")
+        assert (tmp_path / "pipe").is_fifo() and os.read(reader, 9) == b"x"
+    finally:
+        os.close(reader)
 
 
 def test_the_same_size_and_time_is_not_the_same_file(models: list[Path], tmp_path: Path) -> None:

@@ -180,12 +180,16 @@ def parse_index(text: bytes, weights: str, where: str) -> dict[str, str]:
             f"{where}: has no 'weight_map' that gives the file of each tensor. It is not an index."
         )
     suffix = Path(weights).suffix
+    known: set[str] = set()  # few files of many tensors, each looked at once
     for name, shard in weight_map.items():
+        if isinstance(shard, str) and shard in known:
+            continue
         if not isinstance(shard, str) or not is_plain(shard) or not shard.endswith(suffix):
             raise CheckpointError(
                 f"{where}: puts tensor {shown(name)} in {shown(shard)}. A shard is the plain name "
                 f"of a {suffix} file in the same folder."
             )
+        known.add(shard)
     return weight_map
 
 

@@ -58,16 +58,24 @@ def make(
     tensors = []
     for name, tensor in base.tensors.items():
         found = tuple(mine.get(name) for mine in matched)
-        made = TensorPlan(tensor, tensor.dtype, found, *values[name], copied(recipe, tensor))
-        made = replace(made, onto=targets.get(name), careful=_is_careful(recipe, name))
+        why = copied(recipe, tensor)
         if name in first:
-            made = replace(made, copied=made.copied or "tied copy", tied=first[name])
+            why = why or "tied copy"
         elif others.is_mask(tensor):
-            made = replace(made, copied=made.copied or "buffer")
-        if made.copied in ("", "statistic", "not a weight", "marker"):
+            why = why or "buffer"
+        if why in ("", "statistic", "not a weight", "marker"):
             _check_fit(base, models, tensor, found)
-        made = _settled(made, differing, onto)
-        tensors.append(replace(made, dtype=output_dtype(recipe, made.target)))
+        made = TensorPlan(
+            tensor,
+            output_dtype(recipe, targets.get(name, tensor)),
+            found,
+            *values[name],
+            copied=why,
+            onto=targets.get(name),
+            tied=first.get(name, ""),
+            careful=_is_careful(recipe, name),
+        )
+        tensors.append(_settled(recipe, made, differing, onto))
     others.remark(differing, remarks)
     for marker in others.markers(base, models, remarks):
         own = settings.of(marker.name)
@@ -95,7 +103,10 @@ def make(
 
 
 def _settled(
-    made: TensorPlan, differing: list[tuple[Tensor, bool]], onto: Checkpoint | None
+    recipe: Recipe,
+    made: TensorPlan,
+    differing: list[tuple[Tensor, bool]],
+    onto: Checkpoint | None,
 ) -> TensorPlan:
     """Return the plan of a tensor with what it is instead of merged, where it is no weight.
 
@@ -108,7 +119,7 @@ def _settled(
     instead, differs = others.chosen(made.base, made.models, made.own)
     if differs:
         differing.append((made.base, instead is not None))
-    return replace(made, onto=instead)
+    return replace(made, onto=instead, dtype=output_dtype(recipe, instead or made.base))
 
 
 def _is_careful(recipe: Recipe, name: str) -> bool:
