@@ -30,7 +30,6 @@ from pathlib import Path
 
 from breadcrumbs.checkpoint import foreign, lookalikes, shards, wrapped
 from breadcrumbs.checkpoint.files import File
-from breadcrumbs.checkpoint.pickles import open_pickle
 from breadcrumbs.checkpoint.quantised.refusing import check_file
 from breadcrumbs.checkpoint.safetensors import MAX_JSON, open_safetensors, parse_json
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, shown
@@ -81,6 +80,8 @@ def open_file(path: Path, label: str | None = None, pick: tuple[str, ...] = ()) 
         _check_no_keys(path, pick)
         checkpoint = open_safetensors(path)
     elif path.suffix in PICKLES or foreign.is_pickle(path):
+        from breadcrumbs.checkpoint.pickles import open_pickle
+
         checkpoint = open_pickle(path, pick)
     else:
         kind = foreign.called(path) or (

@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from breadcrumbs.checkpoint import kinds, renames, tied
+from breadcrumbs.checkpoint import kinds, tied
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
 from breadcrumbs.plan.ties import matches, twin
@@ -84,6 +84,8 @@ def _check_extra(
         )
     wrong = refused(recipe.extra, "ignore", extra)
     if wrong:
+        from breadcrumbs.checkpoint import renames
+
         near = renames.suggestion(base, model) or suggestion(wrong[0], base.tensors)
         raise MismatchError(
             f"{model.label}: has {len(wrong)} tensors that {base.label} lacks: {listing(wrong)}."
@@ -99,6 +101,8 @@ def _check_missing(
 ) -> None:
     wrong = refused(recipe.missing, "base", missing)
     if wrong:
+        from breadcrumbs.checkpoint import renames
+
         raise MismatchError(
             f"{model.label}: lacks {len(wrong)} tensors of {base.label}: {listing(wrong)}."
             f"{renames.suggestion(base, model)} Is it a fine-tuning of this base?"

@@ -6,7 +6,6 @@ follow from the shapes alone.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -55,7 +54,7 @@ def _far(plan: Plan) -> list[str]:
     lines = []
     for number in far:
         known = [row[number] for row, t in zip(each, some, strict=True) if t.models[number]]
-        if known and statistics.median(known) > FAR:
+        if known and np.median(known) > FAR:
             lines.append(
                 f"{plan.models[number].label}: is {found[number]:.2g} times as far from"
                 f" {plan.base.label} as that is long: another pretraining, hardly a fine-tuning of"
