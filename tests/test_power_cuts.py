@@ -383,6 +383,38 @@ def test_no_clobbering_without_force(tmp_path: Path) -> None:
     assert path.read_bytes() == b"theirs" and list(tmp_path.iterdir()) == [path]
 
 
+def test_disks_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: Any) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", link)
+    path = tmp_path / "out"
+    whole.write(path, [b"mine"], force=False)
+    with pytest.raises(OutputError, match="since a moment ago"):
+        whole.write(path, [b"again"], force=False)
+    assert path.read_bytes() == b"mine" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("write", [adapter, merging])
+def test_a_folder_that_cannot_be_named_leaves_the_old_one(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Any
+) -> None:
+    path, rename = tmp_path / "out", durable.rename
+    write(models, path, 1)
+    old = contents(path)
+
+    def fails(source: Any, target: Any) -> None:
+        back = str(source).endswith((".old.partial", ".replaced"))
+        if Path(target) == path and not back:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        rename(source, target)
+
+    monkeypatch.setattr(durable, "rename", fails)
+    with pytest.raises((OSError, OutputError), match="Input/output error"):
+        write(models, path, 0.5)
+    assert contents(path) == old
+
+
 def test_what_a_killed_process_left_is_deleted(tmp_path: Path) -> None:
     dead = tmp_path / ".out.safetensors.0123abcd.partial"
     dead.write_bytes(b"half")

@@ -222,6 +222,9 @@ EXPORTS: dict[str, tuple[Callable[[Head, Members], Any], str]] = {
         "cannot be the name",
     ),
     "a gap in the log": (lambda h, m: h["log"][2].update(number=4), "does not follow"),
+    "a removal of what is not there": (
+        lambda h, m: h["log"][2].update(action="remove", name="t9"), "does not follow"
+    ),
     "a log of the second alone": (lambda h, m: h["log"].pop(0), "does not follow"),
     "another byte": (_flip, "has other bytes than its hash says"),
     "two tasks in each other's place": (_swap, "does not name|other bytes"),
