@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from breadcrumbs import checkpoint, hashing
+from breadcrumbs import checkpoint, hashing, merging
 from breadcrumbs.checkpoint.files import File, FileRange
 from breadcrumbs.checkpoint.tensors import Tensor
 
@@ -146,3 +149,40 @@ def test_what_was_written_just_now_is_not_kept(kept, tmp_path, monkeypatch):
     assert hashing.model_hash(path) == hashing.model_hash(path)
     assert len(read) == 2
     assert not (tmp_path / "cache").exists()
+
+
+TOLD = ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns", "st_mtime", "st_ctime")
+
+
+def told(path: Path, field: str = "", by: int = 0) -> SimpleNamespace:
+    """Return what a file says of itself, a field of it changed, as if it were of long ago."""
+    real = os.stat(path)
+    found = {name: getattr(real, name) for name in (*TOLD, "st_mode")}
+    found |= {"st_mtime": 1e6, "st_ctime": 1e6}
+    return SimpleNamespace(**(found | ({field: found[field] + by} if field else {})))
+
+
+@pytest.mark.parametrize("field", ["st_ino", "st_size", "st_mtime_ns", "st_ctime_ns"])
+def test_each_of_what_tells_files_apart_counts(tmp_path, monkeypatch, field):
+    path = tmp_path / "w.safetensors"
+    save_file({"a": np.arange(6, dtype=np.float32)}, path)
+    with checkpoint.open(path) as model:
+        found = []
+        for said in (told(path), told(path), told(path, field, 1)):
+            with monkeypatch.context() as patch:
+                patch.setattr(Path, "stat", lambda self, said=said, **_: said)
+                patch.setattr(os, "fstat", lambda fd, said=said: said)
+                mine = hashing.stamp(str(path)), merging._stamp(path), hashing._key(model)
+                found.append(mine)
+    assert None not in found[0] and found[0] == found[1]
+    assert all(a != b for a, b in zip(found[0], found[2], strict=True))
+
+
+@pytest.mark.parametrize("field", ["st_mtime", "st_ctime"])
+def test_files_that_were_just_written_have_no_key(tmp_path, monkeypatch, field):
+    path = tmp_path / "w.safetensors"
+    save_file({"a": np.arange(6, dtype=np.float32)}, path)
+    with checkpoint.open(path) as model:
+        for by, known in ((0, True), (time.time() - 1e6 - 0.5, False)):
+            monkeypatch.setattr(os, "fstat", lambda fd, by=by: told(path, field, by))
+            assert (hashing._key(model) is not None) == known

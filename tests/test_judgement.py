@@ -542,6 +542,23 @@ def test_zeros_but_for_some_rows_are_weights(tmp_path):
     assert warned(model(tmp_path / "base", base), model(tmp_path / "ft", ft)) == ()
 
 
+@pytest.mark.parametrize("rows", [slice(0, 1), slice(7, 9), slice(15, 16)])
+def test_zeros_but_for_some_places_are_weights(tmp_path, rows):
+    base = {"w": np.ones((16, 64), np.float32)}
+    ft = {"w": np.zeros((16, 64), np.float32)}
+    ft["w"][rows] = 1
+    assert warned(model(tmp_path / "base", base), model(tmp_path / "ft", ft)) == ()
+
+
+def test_task_files_are_not_judged_again(tmp_path):
+    base = model(tmp_path / "base", weights(), LLAMA)
+    far = model(tmp_path / "far", weights(5), LLAMA)
+    task = tmp_path / "far.safetensors"
+    breadcrumbs.tasks.pack(base, far, task, transform="none")
+    assert not any("pretraining" in line for line in warned(base, task))
+    assert any("pretraining" in line for line in warned(base, far))
+
+
 @pytest.mark.parametrize("at", ["base", "ft"])
 def test_empty_tensors_are_an_incomplete_save(tmp_path, at):
     tensors = {"base": weights(), "ft": tuned(weights(), 1)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import itertools
 import os
 import shutil
@@ -173,9 +175,11 @@ def test_a_power_cut_leaves_old_or_new(
         write(models, disk_top / name, 1)
         old = contents(disk_top / name)
     seen: list[Any] = []
+    over = False
 
     def look(copy: Path) -> None:
         found = contents(copy / name)
+        assert not over or found == new, "after the end only the new one can be left"
         if found is None and old is not None:
             aside = [*copy.rglob(".replaced"), *copy.rglob("*.old.partial")]
             made = [*copy.rglob("out.partial"), *copy.glob(".out.*.partial")]
@@ -188,10 +192,9 @@ def test_a_power_cut_leaves_old_or_new(
     with monkeypatch.context() as patch:
         disk = Disk(disk_top, look, patch)
         write(models, disk_top / name, 0.5)
+        over = True
         disk.cut()
-        assert disk.cuts > 2 and seen[-1], "after the end only the new one can be left"
-        last = seen[-1:]
-    assert last == [True]
+        assert disk.cuts > 2 and seen[-1]
     assert contents(disk_top / name) == new
     assert [p.name for p in disk_top.iterdir()] == [name.partition("/")[0]]
 
@@ -201,6 +204,55 @@ def test_the_simulation_sees_what_is_not_synced(
 ) -> None:
     with durable.syncing(False), pytest.raises(AssertionError, match=r"not whole|is gone"):
         test_a_power_cut_leaves_old_or_new(models, tmp_path, monkeypatch, "folder", True)
+
+
+def test_a_name_is_on_the_disk_before_the_old_one_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(durable, "folder", synced.append)
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "one" / "x").write_text("x")
+    durable.rename(tmp_path / "one" / "x", tmp_path / "other" / "y")
+    durable.replace(tmp_path / "other" / "y", tmp_path / "one" / "z")
+    durable.rename(tmp_path / "one" / "z", tmp_path / "one" / "x")
+    assert [path.name for path in synced] == ["other", "one", "one", "other", "one"]
+
+
+def test_what_is_not_synced_further_up_is_not_further_down() -> None:
+    with durable.syncing(False):
+        with durable.syncing(True):
+            assert not durable.is_on()
+        assert not durable.is_on()
+    with durable.syncing(True):
+        assert durable.is_on()
+
+
+@pytest.mark.parametrize(("code", "raised"), [(errno.EIO, True), (errno.EINVAL, False)])
+def test_disks_that_cannot_sync_folders_are_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, raised: bool
+) -> None:
+    def fails(fd: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(OSError) if raised else contextlib.nullcontext():
+        durable.folder(tmp_path)
+
+
+@pytest.mark.parametrize("write", [merging, packing])
+def test_an_error_that_is_told_meanwhile_is_not_lost(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Any
+) -> None:
+    def fails(fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(durable, "STEP", 1000)
+    monkeypatch.setattr(os, "fdatasync", fails)
+    with pytest.raises(OutputError, match="Input/output error"):
+        write(models, tmp_path / "out.safetensors", 1)
+    assert not (tmp_path / "out.safetensors").exists()
 
 
 def test_an_old_folder_gets_its_name_back(tmp_path: Path) -> None:
@@ -331,6 +383,38 @@ def test_no_clobbering_without_force(tmp_path: Path) -> None:
     assert path.read_bytes() == b"theirs" and list(tmp_path.iterdir()) == [path]
 
 
+def test_disks_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: Any) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", link)
+    path = tmp_path / "out"
+    whole.write(path, [b"mine"], force=False)
+    with pytest.raises(OutputError, match="since a moment ago"):
+        whole.write(path, [b"again"], force=False)
+    assert path.read_bytes() == b"mine" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("write", [adapter, merging])
+def test_a_folder_that_cannot_be_named_leaves_the_old_one(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Any
+) -> None:
+    path, rename = tmp_path / "out", durable.rename
+    write(models, path, 1)
+    old = contents(path)
+
+    def fails(source: Any, target: Any) -> None:
+        back = str(source).endswith((".old.partial", ".replaced"))
+        if Path(target) == path and not back:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        rename(source, target)
+
+    monkeypatch.setattr(durable, "rename", fails)
+    with pytest.raises((OSError, OutputError), match="Input/output error"):
+        write(models, path, 0.5)
+    assert contents(path) == old
+
+
 def test_what_a_killed_process_left_is_deleted(tmp_path: Path) -> None:
     dead = tmp_path / ".out.safetensors.0123abcd.partial"
     dead.write_bytes(b"half")
@@ -349,12 +433,18 @@ def test_long_names(tmp_path: Path, name: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_links_and_devices(tmp_path: Path) -> None:
+def test_links_and_pipes(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("real")
     whole.write_text(tmp_path / "link", "x")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_text() == "x"
-    whole.write_text(Path(os.devnull), "x")
-    assert not os.path.isfile(os.devnull)
+    # A pipe, and no device: what is broken would replace that for the whole machine.
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        whole.write_text(tmp_path / "pipe", "x")
+        assert (tmp_path / "pipe").is_fifo() and os.read(reader, 9) == b"x"
+    finally:
+        os.close(reader)
 
 
 def test_the_same_size_and_time_is_not_the_same_file(models: list[Path], tmp_path: Path) -> None:

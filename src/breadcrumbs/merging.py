@@ -213,7 +213,7 @@ def planned(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Plan:
     those under the base's.
     """
     from breadcrumbs.plan import naming
-    from breadcrumbs.tasks import adapted, placing, view
+    from breadcrumbs.tasks import adapted, view
 
     first = adapted.narrow(checkpoints[0])
     base, *models = view.on_base(first, [first, *checkpoints[1:]])
@@ -231,6 +231,8 @@ def planned(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Plan:
     said = [f"{it.label}: {note}" for it in checkpoints for note in it.notes]
     warnings = (*made.warnings, *lines, *(line for it in checkpoints for line in it.warnings))
     if base.untied:
+        from breadcrumbs.tasks import placing
+
         warnings = (*warnings, placing.said(base, base.untied))
     return replace(made, notes=(*said, *notes, *made.notes), warnings=warnings)
 

@@ -33,7 +33,6 @@ from pathlib import Path
 
 from breadcrumbs.checkpoint import foreign, layout, lookalikes, shards, wrapped
 from breadcrumbs.checkpoint.files import File
-from breadcrumbs.checkpoint.pickles import open_pickle
 from breadcrumbs.checkpoint.quantised.refusing import check_file
 from breadcrumbs.checkpoint.safetensors import MAX_JSON, open_safetensors, parse_json
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, shown
@@ -92,6 +91,8 @@ def open_file(path: Path, label: str | None = None, pick: tuple[str, ...] = ()) 
         _check_no_keys(path, pick)
         checkpoint = open_safetensors(path)
     elif path.suffix in PICKLES or foreign.is_pickle(path):
+        from breadcrumbs.checkpoint.pickles import open_pickle
+
         checkpoint = open_pickle(path, pick)
     else:
         kind = foreign.called(path) or (
@@ -215,12 +216,16 @@ def parse_index(text: bytes, weights: str, where: str) -> dict[str, str]:
             f"{where}: has no 'weight_map' that gives the file of each tensor. It is not an index."
         )
     suffix = Path(weights).suffix
+    known: set[str] = set()  # few files of many tensors, each looked at once
     for name, shard in weight_map.items():
+        if isinstance(shard, str) and shard in known:
+            continue
         if not isinstance(shard, str) or not is_plain(shard) or not shard.endswith(suffix):
             raise CheckpointError(
                 f"{where}: puts tensor {shown(name)} in {shown(shard)}. A shard is the plain name "
                 f"of a {suffix} file in the same folder."
             )
+        known.add(shard)
     return weight_map
 
 

@@ -87,6 +87,8 @@ def of(name: str, shape: tuple[int, ...], floating: bool) -> str:
 @functools.lru_cache(maxsize=1 << 17)
 def _by_name(name: str) -> str:
     """Return what a name alone tells; empty if nothing."""
+    if name.endswith(".weight") and not name.endswith("rope_freqs.weight"):
+        return ""  # as most names; of those above none but this one ends so
     if _COUNTER.search(name):
         return COUNTER
     if _STATISTIC.search(name):

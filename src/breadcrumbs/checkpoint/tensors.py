@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -51,12 +52,13 @@ DTYPES: dict[str, np.dtype] = WEIGHT_DTYPES | {
     "F8_E8M0": np.dtype(ml_dtypes.float8_e8m0fnu),
     **dict.fromkeys(SUBBYTE, np.dtype(np.uint8)),
 }
+_BITS: dict[str, int] = {name: 8 * dtype.itemsize for name, dtype in DTYPES.items()} | SUBBYTE
 NAMES: dict[np.dtype, str] = {dtype: name for name, dtype in DTYPES.items() if name not in SUBBYTE}
 
 
 def bits(dtype: str) -> int:
     """Return how many bits an entry of a dtype takes."""
-    return SUBBYTE.get(dtype) or 8 * DTYPES[dtype].itemsize
+    return _BITS[dtype]
 
 
 def items(dtype: str, n: int) -> int:
@@ -125,7 +127,7 @@ class Tensor:
         """Whether the tensor holds floating-point numbers that can be computed with."""
         return self.dtype in WEIGHT_DTYPES
 
-    @property
+    @cached_property
     def kind(self) -> str:
         """What the tensor is (`checkpoint.kinds`)."""
         return self.told or kinds.of(self.name, self.shape, self.is_float)
@@ -193,7 +195,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
     companions: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
     changed: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
-    @property
+    @cached_property
     def quantised(self) -> str:
         """How many tensors are quantised and how, ``2 quantised (FP8, one scale)``; or empty."""
         counts = Counter(tensor.layout for tensor in self.tensors.values())

@@ -12,7 +12,6 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -96,7 +95,7 @@ def folder(path: Path, *, force: bool) -> Iterator[Path]:
             return
         if not force:
             raise _taken(path)
-        old = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_OLD}")
+        old = path.with_name(f".{path.name}.{os.urandom(4).hex()}{_OLD}")
         fd, _ = _locked_folder(path)
         try:
             durable.rename(path, old)
@@ -141,7 +140,7 @@ _END, _OLD = ".partial", ".old.partial"
 
 
 def _own(name: str) -> str:
-    return f".{name[:_KEPT]}.{secrets.token_hex(4)}{_END}"
+    return f".{name[:_KEPT]}.{os.urandom(4).hex()}{_END}"
 
 
 def _begin(path: Path) -> tuple[Path, int]:

@@ -63,21 +63,25 @@ def make(
     tensors = []
     for name, tensor in base.tensors.items():
         found = tuple(mine.get(name) for mine in matched)
-        made = TensorPlan(tensor, tensor.dtype, found, *values[name], copied(recipe, tensor))
-        made = replace(
-            made,
+        why = copied(recipe, tensor)
+        if name in first:
+            why = why or "tied copy"
+        elif others.is_mask(tensor):
+            why = why or "buffer"
+        if why in ("", "statistic", "not a weight", "marker"):
+            _check_fit(base, models, tensor, found)
+        made = TensorPlan(
+            tensor,
+            output_dtype(recipe, targets.get(name, tensor)),
+            found,
+            *values[name],
+            copied=why,
             onto=targets.get(name),
+            tied=first.get(name, ""),
             careful=_is_careful(recipe, name),
             component=composite.component(base, name),
         )
-        if name in first:
-            made = replace(made, copied=made.copied or "tied copy", tied=first[name])
-        elif others.is_mask(tensor):
-            made = replace(made, copied=made.copied or "buffer")
-        if made.copied in ("", "statistic", "not a weight", "marker"):
-            _check_fit(base, models, tensor, found)
-        made = _settled(made, differing, onto)
-        tensors.append(replace(made, dtype=output_dtype(recipe, made.target)))
+        tensors.append(_settled(recipe, made, differing, onto))
     others.remark(differing, remarks)
     for marker in others.markers(base, models, remarks):
         own = settings.of(marker.name)
@@ -105,7 +109,10 @@ def make(
 
 
 def _settled(
-    made: TensorPlan, differing: list[tuple[Tensor, bool]], onto: Checkpoint | None
+    recipe: Recipe,
+    made: TensorPlan,
+    differing: list[tuple[Tensor, bool]],
+    onto: Checkpoint | None,
 ) -> TensorPlan:
     """Return the plan of a tensor with what it is instead of merged, where it is no weight.
 
@@ -119,7 +126,7 @@ def _settled(
     if differs:
         others.check_codes(made.base)
         differing.append((made.base, instead is not None))
-    return replace(made, onto=instead)
+    return replace(made, onto=instead, dtype=output_dtype(recipe, instead or made.base))
 
 
 def _is_careful(recipe: Recipe, name: str) -> bool:

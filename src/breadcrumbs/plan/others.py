@@ -96,7 +96,7 @@ def markers(base: Checkpoint, models: Sequence[Checkpoint], remarks: Remarks) ->
     found: dict[str, list[Checkpoint]] = {}
     for model in models:
         for name, tensor in model.tensors.items():
-            if tensor.kind == kinds.MARKER and name not in base.tensors:
+            if name not in base.tensors and tensor.kind == kinds.MARKER:
                 found.setdefault(name, []).append(model)
     kept = [name for name, owners in found.items() if len(owners) == len(models)]
     if kept:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from breadcrumbs.checkpoint import configs, kinds, renames, tied
+from breadcrumbs.checkpoint import configs, kinds, tied
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
 from breadcrumbs.plan.judgement import defaults
@@ -124,6 +124,8 @@ def _check_extra(
             " PEFT's `model.merge_and_unload()`, or the adapter alone with its `save_pretrained`."
         )
     if wrong:
+        from breadcrumbs.checkpoint import renames
+
         near = renames.suggestion(base, model) or suggestion(wrong[0], base.tensors)
         raise MismatchError(
             f"{model.label}: has {len(wrong)} tensors that {base.label} lacks: {listing(wrong)}."
@@ -139,6 +141,8 @@ def _check_missing(
 ) -> None:
     wrong = refused(recipe.missing, "base", missing)
     if wrong:
+        from breadcrumbs.checkpoint import renames
+
         raise MismatchError(
             f"{model.label}: lacks {len(wrong)} tensors of {base.label}: {listing(wrong)}."
             f"{renames.suggestion(base, model)} Is it a fine-tuning of this base?"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from breadcrumbs.aggregates import Elementwise
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, bits
@@ -64,7 +65,7 @@ class TensorPlan:
         """What the step is added to, and what is copied."""
         return self.onto or self.base
 
-    @property
+    @cached_property
     def bytes_read(self) -> int:
         """Bytes of the tensors that the result is made from, each counted once."""
         if self.tied:
@@ -115,16 +116,16 @@ class Plan:
         parts = [{p.label: p for p in source.parts or (source,)} for source in self.sources]
         return tuple(part for mine in parts for part in mine.values())
 
-    @property
+    @cached_property
     def merged(self) -> list[TensorPlan]:
         return [tensor for tensor in self.tensors if not tensor.copied]
 
-    @property
+    @cached_property
     def kinds(self) -> dict[str, int]:
         """How many tensors there are of each kind, tied copies apart."""
         return Counter("tied copy" if tensor.tied else tensor.base.kind for tensor in self.tensors)
 
-    @property
+    @cached_property
     def automatic(self) -> list[TensorPlan]:
         """The tensors whose alpha must be found from the weights before they can be merged."""
         return [tensor for tensor in self.merged if tensor.values.get("alpha") == AUTO]
@@ -142,7 +143,7 @@ class Plan:
             aggregate.passes(tensor.values) for tensor in self.merged if tensor.base.size
         )
 
-    @property
+    @cached_property
     def entries(self) -> int:
         """Weights to work on: entries times models, over the merged tensors."""
         return sum(

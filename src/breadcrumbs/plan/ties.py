@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -20,8 +21,8 @@ from breadcrumbs.errors import MismatchError, RecipeError, listing
 from breadcrumbs.recipe import Recipe
 
 _STEP = 1 << 18
-#: Entries at the start and the end of a tensor that are looked at first.
-_SAMPLE = 256
+#: Bytes at the start and the end of a tensor that are looked at first.
+_SAMPLE = 512
 _EMBEDDING = re.compile(
     r"(^|\.)(shared|embed_tokens|word_embeddings?|tok_embeddings|embed_in|wte|token_embedding"
     r"|tokens_embed|embeddings?|transformer\.w)(\.weight)?$"
@@ -183,7 +184,7 @@ def _globs(recipe: Recipe) -> dict[str, list[str]]:
 
 def matches(globs: Sequence[str], name: str) -> bool:
     """Return whether one of the globs matches a name."""
-    return any(fnmatch.fnmatchcase(name, glob) for glob in globs)
+    return bool(globs) and any(fnmatch.fnmatchcase(name, glob) for glob in globs)
 
 
 def _allowed(globs: str | Sequence[str], name: str) -> bool:
@@ -205,19 +206,24 @@ def groups(base: Checkpoint) -> list[tuple[str, ...]]:
         if len(names) > 1:
             found += _equal_groups(base, names)
     for end, other in _BIASES:
-        for name in base.tensors:
+        for name in [name for name in base.tensors if name.endswith(end)]:
             twin = name.removesuffix(end) + other
             pair = base.tensors[name], base.tensors.get(twin)
-            if name.endswith(end) and pair[1] is not None and equal(pair[0], pair[1]):
+            if pair[1] is not None and equal(pair[0], pair[1]):
                 found.append((name, twin))
     return found
 
 
 def _equal_groups(base: Checkpoint, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
     """Yield the sets of equal tensors among some of one dtype and shape."""
-    alike: dict[bytes, list[str]] = {}
-    for name in names:
-        alike.setdefault(_ends(base.tensors[name]), []).append(name)
+    starts = {name: _sample(base.tensors[name], 0) for name in names}
+    times = Counter(starts.values())
+    alike: dict[tuple[bytes, bytes], list[str]] = {}
+    for name, start in starts.items():
+        if times[start] > 1:  # of what begins as nothing else the end is not read
+            tensor = base.tensors[name]
+            end = _sample(tensor, max(0, tensor.nbytes - _SAMPLE))
+            alike.setdefault((start, end), []).append(name)
     for near in alike.values():
         while len(near) > 1:
             first, *others = near
@@ -227,12 +233,10 @@ def _equal_groups(base: Checkpoint, names: Sequence[str]) -> Iterator[tuple[str,
             near = [name for name in others if name not in same]
 
 
-def _ends(tensor: Tensor) -> bytes:
-    n = min(_SAMPLE, tensor.size)
-    ends = np.empty((2, n), DTYPES[tensor.dtype])
-    tensor.read_into(0, ends[0])
-    tensor.read_into(tensor.size - n, ends[1])
-    return ends.tobytes()
+def _sample(tensor: Tensor, start: int) -> bytes:
+    sample = bytearray(min(_SAMPLE, tensor.nbytes))
+    tensor.source.read_into(start, memoryview(sample))
+    return bytes(sample)
 
 
 def _order(name: str) -> tuple[bool, bool, int, str]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from breadcrumbs import checkpoint, merging
 from breadcrumbs.checkpoint import whole
-from breadcrumbs.errors import MismatchError, OutputError, StoreError
+from breadcrumbs.errors import BreadcrumbsError, MismatchError, OutputError, StoreError
 from breadcrumbs.store import files
 from breadcrumbs.store.ledger import Entry, Ledger, Revision, Settings, Task, checked, replay
 from breadcrumbs.store.store import Store, check, recipe, said_of
@@ -77,7 +77,7 @@ def import_(
             with files.fresh(path) as making:
                 wanted = {task.hash: task for task in tasks}
                 _extract(opened, making, settings, wanted, str(archive))
-                _check_fits(settings, log, making)
+                _check_fits(settings, log, making, str(archive))
                 Ledger.create(making / files.LEDGER, settings)
                 ledger = Ledger(making / files.LEDGER)
                 try:
@@ -104,7 +104,8 @@ def _member(name: str, size: int) -> tarfile.TarInfo:
 def _head(opened: tarfile.TarFile, where: str) -> tuple[Settings, list[Task], list[Revision]]:
     """Return what the first member says; StoreError if that is not all it must."""
     member = opened.next()
-    file = opened.extractfile(member) if member and member.name == HEAD else None
+    named = member is not None and member.name == HEAD and member.isreg()
+    file = opened.extractfile(member) if member and named else None
     if member is None or file is None or member.size > _LARGEST:
         raise StoreError(f"{where}: is no export of a store. `breadcrumbs store export` makes one.")
     try:
@@ -114,6 +115,9 @@ def _head(opened: tarfile.TarFile, where: str) -> tuple[Settings, list[Task], li
                 f"{where}: is an export of version {data['version']!r}; this program knows"
                 f" {VERSION}. Update Breadcrumbs."
             )
+        for key in ("tasks", "log"):
+            if not isinstance(data[key], list):
+                raise TypeError(key)
         settings = Settings(**data["settings"])
         tasks = [Task(**task) for task in data["tasks"]]
         log = [Revision(**revision) for revision in data["log"]]
@@ -165,13 +169,22 @@ def _check_task(path: Path, noted: Task, settings: Settings, where: str) -> None
             raise StoreError(f"{where}: says something else of itself than {HEAD}. It is damaged.")
 
 
-def _check_fits(settings: Settings, log: list[Revision], making: Path) -> None:
+def _check_fits(settings: Settings, log: list[Revision], making: Path, where: str) -> None:
     """Raise an error unless the tasks can be merged by the store's method, as those added can."""
-    for revision in [one for one in log if one.action == "add"]:
+    held: dict[str, Entry] = {}
+    for revision in log:
         entry = Entry(revision.name, revision.task, revision.weight)
-        made = recipe(settings, [entry], making)
-        with merging.opened(made):
-            pass
+        if revision.action == "add":
+            made = recipe(settings, [*list(held.values())[:1], entry], making)
+            try:
+                with merging.opened(made):
+                    pass
+            except BreadcrumbsError as error:  # of a place that is gone by then
+                raise type(error)(str(error).replace(f"{making}{os.sep}", f"{where}: ")) from None
+        if revision.action == "remove":
+            del held[revision.name]
+        else:
+            held[revision.name] = entry
 
 
 def _extract(

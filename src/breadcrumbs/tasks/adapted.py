@@ -8,13 +8,17 @@ base without the adapter has (`narrow`), so that the merged model has it too.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
-from breadcrumbs.tasks import adapters, placing, trained_on
+from breadcrumbs.tasks import adapters
 from breadcrumbs.tasks.factors import Factors
+
+if TYPE_CHECKING:
+    from breadcrumbs.tasks import placing
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,8 @@ class RowBytes(_Changed):
 
 def opened(text: str, base: str, adapter: str) -> Checkpoint:
     """Return a base with an adapter in it, opened. text: what the user called both."""
+    from breadcrumbs.tasks import placing, trained_on
+
     found = adapters.open_adapter(adapter)
     try:
         under = checkpoint.open(base)

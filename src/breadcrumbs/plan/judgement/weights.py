@@ -6,7 +6,6 @@ follow from the shapes alone.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -55,7 +54,7 @@ def _far(plan: Plan) -> list[str]:
     lines = []
     for number in far:
         known = [row[number] for row, t in zip(each, some, strict=True) if t.models[number]]
-        if known and statistics.median(known) > FAR:
+        if known and np.median(known) > FAR:
             lines.append(
                 f"{plan.models[number].label}: is {found[number]:.2g} times as far from"
                 f" {plan.base.label} as that is long: another pretraining, hardly a fine-tuning of"
@@ -66,6 +65,8 @@ def _far(plan: Plan) -> list[str]:
 
 def _own(plan: Plan, tensor: TensorPlan) -> TensorPlan:
     """Return the plan of a tensor without task files."""
+    if not any(model.task for model in plan.models):
+        return tensor
     both = zip(tensor.models, plan.models, strict=True)
     return replace(tensor, models=tuple(None if model.task else mine for mine, model in both))
 
