@@ -33,7 +33,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -41,6 +40,7 @@ from dataclasses import replace
 import numpy as np
 
 from breadcrumbs import engine, methods
+from breadcrumbs.checkpoint.tables import is_table
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.parameters import AUTO
@@ -51,11 +51,6 @@ from breadcrumbs.transforms import Chances, Draw
 EXPONENT = 1.25
 #: How long a step may be that restores the share, in lengths of the mean task vector.
 LONGEST = 1.5
-#: Embeddings of tokens, and heads over them, by the end of their names.
-_TABLES = re.compile(
-    r"(^|\.)(shared|(word_|token_)?embeddings?|embed_tokens|tok_embeddings|embed_in|embed_out|wte"
-    r"|lm_head(\.decoder)?|predictions\.decoder)(\.weight)?$"
-)
 #: Digits that alpha is rounded to: sums differ in the last bits between machines.
 DIGITS = 3
 #: Entries that are looked at at once, which stay in a processor's cache.
@@ -165,7 +160,7 @@ class Products(Nowhere):
         """Return whether embeddings and heads have most of the square of the sum."""
         tensors = self.plan.tensors
         rows = self._found.items()
-        tables = (row[1] for (i, _), row in rows if _TABLES.search(tensors[i].name))
+        tables = (row[1] for (i, _), row in rows if is_table(tensors[i].name))
         return math.fsum(tables) > square / 2
 
     @property

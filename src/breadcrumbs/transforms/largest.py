@@ -20,7 +20,7 @@ def _ranks(n: int, values: Values) -> tuple[int, int]:
     return n - count(density, n), n
 
 
-def largest(density: str, unit: str = "tensor") -> Band:
+def largest(density: str, unit: str = "kind") -> Band:
     """Return the transform with those defaults."""
     return Band(
         ranks=_ranks,
