@@ -62,7 +62,7 @@ CASES: list[tuple[dict[str, Any], float, float]] = [
 @pytest.mark.parametrize(("how", "first", "last"), CASES, ids=lambda x: str(x)[:24])
 @pytest.mark.parametrize("given", [{}, {"granularity": "kind"}, {"granularity": "tensor"}])
 def test_rows_of_tables_are_ranked_alone(
-    how: dict[str, Any], first: float, last: float, given: dict[str, str], kernel: str
+    how: dict[str, Any], first: float, last: float, given: dict[str, Any], kernel: str
 ) -> None:
     base, (model,) = family(1)
     merged = breadcrumbs.merge(base, [model], alpha=1, kernel=kernel, **how, **given)
@@ -115,7 +115,7 @@ def test_files_that_were_cut_give_the_bits_of_whole_models(
         source = tmp_path / f"m{number}.safetensors"
         tasks.pack(tmp_path / "base.safetensors", source, files[-1], transform=transform, **given)
     how: dict[str, Any] = {"method": method, "alpha": 0.4}
-    unit = {"granularity": "kind"} | given
+    unit: dict[str, Any] = {"granularity": "kind"} | given
     whole = breadcrumbs.merge(base, models, **how, **unit)
     found = breadcrumbs.merge(tmp_path / "base.safetensors", files, **how)
     assert all(found[name].tobytes() == whole[name].tobytes() for name in base)

@@ -34,7 +34,8 @@ def gains(family: families.Family) -> list[dict[str, Any]]:
         for method in METHODS:
             row: dict[str, Any] = {"models": len(chosen), "first": chosen[0], "method": method}
             for unit in UNITS:
-                given = {} if (method, unit) == ("ties", "tensor") else {"granularity": unit}
+                ties = (method, unit) == ("ties", "tensor")
+                given: dict[str, Any] = {} if ties else {"granularity": unit}
                 made = breadcrumbs.merge(family.base, models, method=method, threads=1, **given)
                 loss = float(np.mean([family.loss(made, task) for task in chosen]))
                 row["model" if not given else unit] = round(
