@@ -43,6 +43,11 @@ def floored(fraction: Decimal, n: int) -> int:
     return int(float(fraction) * n)
 
 
+def own_unit(values: Values) -> str:
+    """Return what is ranked together where nothing is said: by kind, or as mergekit does."""
+    return "tensor" if values.get("counts") == "mergekit" else "kind"
+
+
 @dataclass(frozen=True)
 class Band:
     """Keep the entries of ranks ``first < rank <= last`` by (magnitude, position), from 1.
@@ -56,7 +61,7 @@ class Band:
     ranks: Callable[[int, Values], tuple[int, int]]
     parameters: Mapping[str, Parameter]
     check: Callable[[Values], Values] = lambda values: values
-    unit: Callable[[Values], str] = lambda values: "kind"
+    unit: Callable[[Values], str] = own_unit
     keep_scalars: Callable[[Values], bool] = lambda values: False
     replaces: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 

@@ -23,7 +23,7 @@ from decimal import Decimal
 
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.parameters import Fraction, OneOf, Parameter, Values, count, defaults, difference
-from breadcrumbs.transforms import COUNTS, GRANULARITY, RESCALE, Band, floored
+from breadcrumbs.transforms import COUNTS, GRANULARITY, RESCALE, Band, floored, own_unit
 
 
 def _ranks(n: int, values: Values) -> tuple[int, int]:
@@ -88,7 +88,9 @@ def _check_quantiles(beta: Decimal, gamma: Decimal) -> None:
 
 
 def _unit(values: Values) -> str:
-    return "row" if values.get("variant") == "authors" else "kind"
+    if values.get("variant") == "authors":
+        return "row"
+    return own_unit(values)
 
 
 DECLARED: dict[str, Parameter] = {
