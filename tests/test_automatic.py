@@ -141,8 +141,8 @@ def test_what_a_mask_takes_is_made_up_for_and_no_longer_than_it_may_be(name: str
     base = {name: np.zeros((4, 4), np.float32)}
     tuned = {name: np.ones((4, 4), np.float32)}
     for kept, length in ((16, 1.0), (8, 2**0.5), (4, 1.5), (1, 1.5)):  # 1 / p would be 16 / kept
-        how = {"method": "bottom_masking", "density": kept / 16, "alpha": "auto"}
-        merged = breadcrumbs.merge(base, [tuned], **how)[name]
+        how = {"method": "bottom_masking", "density": kept / 16, "granularity": "tensor"}
+        merged = breadcrumbs.merge(base, [tuned], alpha="auto", **how)[name]
         assert np.count_nonzero(merged) == kept
         assert np.linalg.norm(merged) == pytest.approx(4 * (length if name == "w" else 1), rel=0.01)
 

@@ -78,6 +78,10 @@ def make(name: str, cache: Path, log: Callable[[str], None] = print) -> Family:
     torch.manual_seed(0)
     if name == "demo":
         return demo()
+    if name == "smollm2":
+        from experiments.defaults import smollm2
+
+        return smollm2.family(cache, log)
     setting = SETTINGS[name]
     return images(setting, log) if setting.kind == "vit" else language(setting, cache, log)
 
@@ -270,4 +274,4 @@ def load(module: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
 @functools.cache
 def names() -> tuple[str, ...]:
     """Return the names of all families."""
-    return (*SETTINGS, "demo")
+    return (*SETTINGS, "demo", "smollm2")

@@ -26,17 +26,23 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 #: Those of families of fewer than eight fine-tunings.
 FEW = ("task_arithmetic", "breadcrumbs", "magnitude", "dare_linear", "ties")
+#: What a large model is measured with: methods, and alphas.
+QUICK, SOME = ("task_arithmetic", "breadcrumbs", "ties"), ALPHAS[1:10:2]
 #: What has no alpha to find.
 FIXED = ("average", "tsv_m")
 
 
-def measured(family: Family, sizes: Sequence[int] = (1, 2, 4, 8)) -> dict[str, Any]:
+def measured(
+    family: Family, sizes: Sequence[int] = (1, 2, 4, 8), quick: bool = False
+) -> dict[str, Any]:
     """Return losses and sums by tensor: of the base, of each fine-tuning, along every step."""
+    alphas = SOME if quick else ALPHAS
     tasks = list(family.tasks)
     found: dict[str, Any] = {
         "base": {task: family.loss(family.base, task) for task in tasks},
         "own": {task: family.loss(family.tasks[task], task) for task in tasks},
         "entries": {name: int(value.size) for name, value in family.base.items()},
+        "alphas": alphas,
         "sets": [],
     }
     few = len(tasks) < 8
@@ -48,11 +54,11 @@ def measured(family: Family, sizes: Sequence[int] = (1, 2, 4, 8)) -> dict[str, A
             one["fixed"][method] = [family.loss(merged, task) for task in chosen]
         for label, more in METHODS.items():
             name = label.split()[0]
-            if few and label not in FEW:
+            if few and label not in (QUICK if quick else FEW):
                 continue
             wide = {"method": name, "threads": 1, **more}
             merged = breadcrumbs.merge(family.base, models, alpha=1.0, **wide)
-            one["methods"][label] = along(family, chosen, merged)
+            one["methods"][label] = along(family, chosen, merged, alphas)
         found["sets"].append(one)
     return found
 
@@ -64,7 +70,9 @@ def groups(tasks: Sequence[str], sizes: Sequence[int]) -> list[list[str]]:
     return [*found, list(tasks)]
 
 
-def along(family: Family, chosen: Sequence[str], merged: Mapping[str, Any]) -> dict[str, Any]:
+def along(
+    family: Family, chosen: Sequence[str], merged: Mapping[str, Any], alphas: Sequence[float]
+) -> dict[str, Any]:
     """Return sums by tensor, and the losses of the tasks at each alpha, up to three times the
     base's."""
     models = [family.tasks[task] for task in chosen]
@@ -72,7 +80,7 @@ def along(family: Family, chosen: Sequence[str], merged: Mapping[str, Any]) -> d
     sums = {name: _sums(family.base, models, name, value) for name, value in step.items()}
     base = sum(family.loss(family.base, task) for task in chosen)
     losses = []
-    for alpha in ALPHAS:
+    for alpha in alphas:
         weights: Weights = {n: v + alpha * step[n] for n, v in family.base.items()}
         losses.append([family.loss(weights, task) for task in chosen])
         if sum(losses[-1]) > 1.5 * base:

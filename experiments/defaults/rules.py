@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from breadcrumbs import automatic
+from breadcrumbs.checkpoint.tables import is_table
 
 Sums = Mapping[str, Mapping[str, Any]]
 Rule = Callable[[Sums], float]
@@ -109,15 +109,11 @@ def by_tensor(inner: Rule, how: str = "median", weight: float = 0.0) -> Rule:
     return rule
 
 
-#: As `breadcrumbs.automatic` knows embeddings and heads.
-_TABLES = automatic._TABLES
-
-
 def by_kind(drawn: bool) -> Rule:
     """Return the rule that `alpha: auto` is: of lengths where embeddings have most of |D|^2."""
 
     def rule(sums: Sums) -> float:
-        tables = math.fsum(one["square"] for name, one in sums.items() if _TABLES.search(name))
+        tables = math.fsum(one["square"] for name, one in sums.items() if is_table(name))
         projection = global_rule(1.0)
         if tables > totals(sums)[1] / 2:
             return capped(1.5, projection)(sums) if drawn else global_rule(0.0)(sums)

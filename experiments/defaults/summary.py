@@ -23,14 +23,14 @@ SHOWN = ("breadcrumbs", "magnitude", "dare_linear")
 
 def gains(found: dict[str, Any]) -> list[dict[str, Any]]:
     """Return for each set of models and method the gain of the searched alpha and of each rule."""
-    rows = []
+    rows, known = [], found.get("alphas", measure.ALPHAS)
     for one in found["sets"]:
         base = np.mean([found["base"][task] for task in one["tasks"]])
         room = base - np.mean([found["own"][task] for task in one["tasks"]])
         for method, seen in one["methods"].items():
 
             def gain(alpha: float, seen: Any = seen, base: Any = base, room: Any = room) -> float:
-                loss = np.mean(rules.loss_at(measure.ALPHAS, seen["losses"], alpha))
+                loss = np.mean(rules.loss_at(known, seen["losses"], alpha))
                 return round(100 * float((base - loss) / room))
 
             now = "now, drawn" if method in DRAWN else "now"
@@ -39,7 +39,7 @@ def gains(found: dict[str, Any]) -> list[dict[str, Any]]:
                 "now": rules.RULES[now](seen["sums"]),
             }
             row = {"models": len(one["tasks"]), "method": method}
-            row["searched"] = max(map(gain, measure.ALPHAS[: len(seen["losses"])]))
+            row["searched"] = max(map(gain, known[: len(seen["losses"])]))
             for rule, alpha in alphas.items():
                 row[rule], row[f"alpha {rule}"] = gain(alpha), float(f"{alpha:.3g}")
             rows.append(row)

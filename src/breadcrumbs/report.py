@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from breadcrumbs import sizes
-from breadcrumbs.plan import Plan, step
+from breadcrumbs.plan import Plan, shift, step
 from breadcrumbs.sink import TensorReport
 
 
@@ -101,8 +101,14 @@ class Report:
             warnings.append(f"{what}, so the result is the base: are the parameters as meant?")
         length = step.of(plan, norm)
         values = plan.method.complete(plan.recipe.parameters)
-        cautions = plan.method.caution(values, len(plan.models)), step.warning(plan, length)
-        warnings += filter(None, cautions)
+        warnings += filter(
+            None,
+            (
+                plan.method.caution(values, len(plan.models)),
+                step.warning(plan, length),
+                shift.warning(plan),
+            ),
+        )
         return Report(
             method=plan.recipe.method,
             models=models,

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from breadcrumbs import parameters
 from breadcrumbs.aggregates import Elementwise, Linear
 from breadcrumbs.checkpoint import composite
+from breadcrumbs.checkpoint.tables import is_table
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.method import Method
 from breadcrumbs.parameters import Values
 from breadcrumbs.recipe import Override, Recipe
-from breadcrumbs.transforms import Band
+from breadcrumbs.transforms import Band, unit_of
 
 
 @dataclass(frozen=True)
@@ -34,22 +35,23 @@ class Settings:
 
     def __init__(self, method: Method, recipe: Recipe):
         self.method, self.recipe = method, recipe
-        self._known: dict[tuple[int, ...], tuple[Values, tuple[Own, ...]]] = {}
+        self._known: dict[tuple[bool, tuple[int, ...]], tuple[Values, tuple[Own, ...]]] = {}
 
     def of(self, name: str) -> tuple[Values, tuple[Own, ...]]:
         """Return the parameters of the tensor of that name, and what each model has of its own."""
         overrides = self.recipe.overrides
         match = tuple(i for i, o in enumerate(overrides) if fnmatch.fnmatchcase(name, o.tensors))
-        if match not in self._known:
-            self._known[match] = self._find([overrides[i] for i in match])
-        return self._known[match]
+        key = is_table(name), match
+        if key not in self._known:
+            self._known[key] = self._find(key[0], [overrides[i] for i in match])
+        return self._known[key]
 
-    def _find(self, overrides: Sequence[Override]) -> tuple[Values, tuple[Own, ...]]:
+    def _find(self, table: bool, overrides: Sequence[Override]) -> tuple[Values, tuple[Own, ...]]:
         common = dict(self.recipe.parameters)
         for override in overrides:
             if not override.model:
                 common.update(override.parameters)
-        values = self._complete(common)
+        values = self._complete(common, table)
         own = []
         for model in self.recipe.models:
             given, weight = {**self.recipe.parameters, **model.parameters}, model.weight
@@ -57,13 +59,17 @@ class Settings:
                 if override.model in ("", model.name):
                     given.update(override.parameters)
                     weight = weight if override.weight is None else override.weight
-            own.append(Own(weight, values if given == common else self._complete(given)))
+            own.append(Own(weight, values if given == common else self._complete(given, table)))
         return values, tuple(own)
 
-    def _complete(self, given: Values) -> Values:
+    def _complete(self, given: Values, table: bool) -> Values:
         models = [(model.name, model.weight) for model in self.recipe.models]
         owner, declared = f"method {self.method.name}", self.method.parameters
-        return parameters.resolve(owner, declared, self.method.complete(given), models)
+        found = parameters.resolve(owner, declared, self.method.complete(given), models)
+        transform = self.method.transform
+        if isinstance(transform, Band) and "granularity" in transform.parameters:
+            return {**found, "granularity": unit_of(transform.granularity(found), table)}
+        return found
 
 
 def placed(

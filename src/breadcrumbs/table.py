@@ -73,6 +73,7 @@ METHODS: dict[str, Method] = {
             "Published settings: ViT-B/32 beta .90 gamma .99; B/16 .90/.992; L/14 .85/.99;"
             " 200 tasks .85/.993. alpha is not printed (a remark of the authors: 1 at .90/.99):"
             " it is found from the weights."
+            " Embeddings and heads are ranked row by row, unless `granularity: tensor` is given."
             " Entries rank by (magnitude, position), so the number kept is exact."
             " mergekit names the fraction of largest entries cut `gamma`: 0.01 there is 0.99 here.",
         ),

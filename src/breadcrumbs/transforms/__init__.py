@@ -24,8 +24,9 @@ from breadcrumbs.parameters import OneOf, Parameter, Values
 
 GRANULARITY = OneOf(
     None,
-    ("tensor", "row", "model"),
-    "unit whose entries are ranked together: each tensor, each row along the last axis, or all",
+    ("kind", "tensor", "row", "model"),
+    "unit whose entries are ranked together: each tensor, each row along the last axis, all; or by"
+    " kind, of embeddings and heads each row, else each tensor",
 )
 
 COUNTS = OneOf(
@@ -42,6 +43,11 @@ def floored(fraction: Decimal, n: int) -> int:
     return int(float(fraction) * n)
 
 
+def own_unit(values: Values) -> str:
+    """Return what is ranked together where nothing is said: by kind, or as mergekit does."""
+    return "tensor" if values.get("counts") == "mergekit" else "kind"
+
+
 @dataclass(frozen=True)
 class Band:
     """Keep the entries of ranks ``first < rank <= last`` by (magnitude, position), from 1.
@@ -55,12 +61,24 @@ class Band:
     ranks: Callable[[int, Values], tuple[int, int]]
     parameters: Mapping[str, Parameter]
     check: Callable[[Values], Values] = lambda values: values
-    unit: Callable[[Values], str] = lambda values: "tensor"
+    unit: Callable[[Values], str] = own_unit
     keep_scalars: Callable[[Values], bool] = lambda values: False
     replaces: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def granularity(self, values: Values) -> str:
+        """Return what is ranked together; `unit_of` says what ``kind`` is of a tensor."""
         return values.get("granularity") or self.unit(values)
+
+
+def unit_of(granularity: str, table: bool) -> str:
+    """Return what ``kind`` is: of embeddings and heads each row, of other tensors the tensor.
+
+    Rows of a head often move alike, by a shift that no softmax over it shows. Ranked together,
+    some rows keep that shift, which shows then, and what the rest has learned is cut.
+    """
+    if granularity != "kind":
+        return granularity
+    return "row" if table else "tensor"
 
 
 @dataclass(frozen=True)

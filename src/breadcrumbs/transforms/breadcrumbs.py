@@ -4,8 +4,9 @@ Davari and Belilovsky, "Model Breadcrumbs: Scaling Multi-Task Model Merging with
 ECCV 2024, arXiv:2312.06795, Eq. 1 and 2.
 
 ``variant: paper`` ranks the n entries of a tensor and keeps
-``floor(beta n) < rank <= n - floor((1 - gamma) n)``. The authors' released program, which made the
-printed numbers, works differently (``variant: authors``): it ranks each row of c entries along the
+``floor(beta n) < rank <= n - floor((1 - gamma) n)``; of embeddings and heads it ranks each row,
+unless ``granularity: tensor`` is given. The authors' released program, which made the printed
+numbers, works differently (``variant: authors``): it ranks each row of c entries along the
 last axis, removes the ``floor((1 - gamma) c)`` largest, keeps the next ``floor((1 - beta) c)``, and
 leaves 0-dimensional tensors unmasked. So at .90/.99 the paper keeps 9 % and the program 10 %.
 
@@ -22,7 +23,7 @@ from decimal import Decimal
 
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.parameters import Fraction, OneOf, Parameter, Values, count, defaults, difference
-from breadcrumbs.transforms import COUNTS, GRANULARITY, RESCALE, Band, floored
+from breadcrumbs.transforms import COUNTS, GRANULARITY, RESCALE, Band, floored, own_unit
 
 
 def _ranks(n: int, values: Values) -> tuple[int, int]:
@@ -87,7 +88,9 @@ def _check_quantiles(beta: Decimal, gamma: Decimal) -> None:
 
 
 def _unit(values: Values) -> str:
-    return "row" if values.get("variant") == "authors" else "tensor"
+    if values.get("variant") == "authors":
+        return "row"
+    return own_unit(values)
 
 
 DECLARED: dict[str, Parameter] = {

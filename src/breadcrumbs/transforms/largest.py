@@ -10,7 +10,7 @@ least, if density is above 0.
 from __future__ import annotations
 
 from breadcrumbs.parameters import Fraction, Values, count
-from breadcrumbs.transforms import COUNTS, GRANULARITY, RESCALE, Band, floored
+from breadcrumbs.transforms import COUNTS, GRANULARITY, RESCALE, Band, floored, own_unit
 
 
 def _ranks(n: int, values: Values) -> tuple[int, int]:
@@ -20,7 +20,7 @@ def _ranks(n: int, values: Values) -> tuple[int, int]:
     return n - count(density, n), n
 
 
-def largest(density: str, unit: str = "tensor") -> Band:
+def largest(density: str, unit: str = "") -> Band:
     """Return the transform with those defaults."""
     return Band(
         ranks=_ranks,
@@ -30,6 +30,6 @@ def largest(density: str, unit: str = "tensor") -> Band:
             "counts": COUNTS,
             "rescale": RESCALE,
         },
-        unit=lambda values: unit,
+        unit=lambda values: unit or own_unit(values),
         keep_scalars=lambda values: values.get("granularity") == "row",
     )
