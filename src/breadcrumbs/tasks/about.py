@@ -48,7 +48,8 @@ class TaskTensor:
     share: of the squared norm of the whole task vector, what the entries kept have.
     rank: of the two matrices whose product, times ``scale``, stands for all of it; 0 if blocks do.
     digest: of the bytes of the two, as text. stack: how many matrices the tensor is a stack of, of
-    which each is such a product.
+    which each is such a product. exact: whether its values are as they are, whatever the encoding
+    of the others: statistics and buffers.
     """
 
     name: str
@@ -60,6 +61,7 @@ class TaskTensor:
     digest: str = ""
     share: float = 1.0
     stack: int = 1
+    exact: bool = False
 
     @property
     def size(self) -> int:
@@ -133,6 +135,7 @@ class About:
 def _mapping(tensor: TaskTensor) -> dict[str, Any]:
     found: dict[str, Any] = {"dtype": tensor.dtype, "shape": list(tensor.shape)}
     found |= {"kept": tensor.kept} | ({"share": tensor.share} if tensor.share != 1 else {})
+    found |= {"exact": True} if tensor.exact else {}
     factors = {"rank": tensor.rank, "scale": tensor.scale, "digest": tensor.digest}
     factors |= {"stack": tensor.stack} if tensor.stack > 1 else {}
     return found | factors if tensor.rank else found
@@ -230,6 +233,10 @@ def _tensor(name: str, data: Any, where: str) -> TaskTensor:
         raise CheckpointError(f"{where} is described by {shown(data)}.")
     more = (_OF_FACTORS if "rank" in data else {}) | (_OF_CUT if "share" in data else {})
     more |= {"stack": (int,)} if "rank" in data and "stack" in data else {}
+    exact = data.get("exact", False)
+    if not isinstance(exact, bool):
+        raise CheckpointError(f"{where} says {shown(exact)} for 'exact'.")
+    data = {key: value for key, value in data.items() if key != "exact"}
     _check_kinds(data, _OF_TENSOR | more, where)
     dtype, shape, kept = data["dtype"], data["shape"], data["kept"]
     if dtype not in DTYPES:
@@ -238,7 +245,7 @@ def _tensor(name: str, data: Any, where: str) -> TaskTensor:
         raise CheckpointError(f"{where} has shape {shown(shape)}.")
     factors = {key: data[key] for key in (*_OF_FACTORS, "stack") if key in data}
     share = data.get("share", 1.0)
-    tensor = TaskTensor(name, dtype, tuple(shape), kept, **factors, share=share)
+    tensor = TaskTensor(name, dtype, tuple(shape), kept, **factors, share=share, exact=exact)
     if tensor.size > _INT64 // 8 or not 0 <= kept <= tensor.size:
         raise CheckpointError(f"{where} says that it keeps {kept} of {shown(tensor.size)} entries.")
     if not 0 <= share <= 1:

@@ -381,7 +381,8 @@ def _write(
             squares = [row.squares for row in rows if row.squares]
             share = writing.share(squares) if squares else 1.0
             of = tensor.name, model.dtype, tensor.base.shape, kept
-            tensors[tensor.name] = TaskTensor(*of, share=share)
+            exact = tensor.copied == _WHOLE and not engine.encoding.lossless
+            tensors[tensor.name] = TaskTensor(*of, share=share, exact=exact)
             numbers = [row.numbers for row in rows]
             tables[tensor.name] = writing.table(numbers)
             parts += writing.blocks(tensor.name, numbers, partial(_spooled, engine.spool, rows))

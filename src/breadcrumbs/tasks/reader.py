@@ -136,7 +136,8 @@ class TaskFile:
             codes.decode(row.codes[0], first, at, n, kernels)
             mine = None if base is None else base[at]
             dtype = DTYPES[tensor.dtype]
-            encoding = self.encoding if tensor.dtype in WEIGHT_DTYPES else EXACT
+            coded = tensor.dtype in WEIGHT_DTYPES and not tensor.exact
+            encoding = self.encoding if coded else EXACT
             values = encoding.decode(row.codes[1], second, row.kept, dtype, mine)
         except CheckpointError as error:
             raise self._damaged(error, f"tensor {shown(name)}, block {block}") from None
