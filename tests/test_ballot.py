@@ -11,12 +11,12 @@ import pytest
 from references import classical
 
 from breadcrumbs import electing, engine, merging, passes, work
-from breadcrumbs.ballot import Ballot
+from breadcrumbs.engine.majority import Ballot
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
 from breadcrumbs.kernels import plain
 from breadcrumbs.plan import lengths
 from breadcrumbs.recipe import Model, Recipe
-from breadcrumbs.sink import Election, Nowhere, SegmentReport
+from breadcrumbs.engine.outputs import Election, Nowhere, SegmentReport
 
 CHUNK = 64
 DTYPE_NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "float64": "F64"}

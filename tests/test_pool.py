@@ -26,7 +26,7 @@ from breadcrumbs.evaluate.keys import Keys
 from breadcrumbs.evaluate.pool import Pool, Settings
 from breadcrumbs.evaluate.results import Key, Results
 from breadcrumbs.evaluate.scoring import Scorer
-from breadcrumbs.hashing import model_hash
+from breadcrumbs.checkpoint.hashing import model_hash
 from breadcrumbs.recipe import Model, Recipe
 
 torch = pytest.importorskip("torch")

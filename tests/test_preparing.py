@@ -21,7 +21,7 @@ import breadcrumbs
 from breadcrumbs import merging, preparing, recipe, streaming, work
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.recipe import Model, Override, Recipe
-from breadcrumbs.schedule import Stopped, run_tasks
+from breadcrumbs.engine.schedule import Stopped, run_tasks
 
 PREPARED: dict[str, dict[str, Any]] = {
     "tatr": {"quantile": 0.4, "alpha": 0.5},

@@ -28,7 +28,7 @@ from quantised_files import (
 
 import breadcrumbs
 from breadcrumbs import cli, inspection, merging, work
-from breadcrumbs.ballot import Ballot
+from breadcrumbs.engine.majority import Ballot
 from breadcrumbs.checkpoint.quantised import writing
 from breadcrumbs.checkpoint.quantised.blocks import nearest
 from breadcrumbs.checkpoint.writer import Writer

@@ -147,7 +147,7 @@ def pair(text: str) -> tuple[str, str]:
 
 def scoring(options: Mapping[str, Any]) -> Settings:
     """Return how to score, of --results, --workers, --device, --precision and --plugin."""
-    from breadcrumbs import cache
+    from breadcrumbs.checkpoint import cache
     from breadcrumbs.evaluate.pool import Settings
 
     return Settings(

@@ -20,7 +20,7 @@ import numpy as np
 from breadcrumbs import sizes
 from breadcrumbs.checkpoint.tensors import DTYPES, Bytes, Checkpoint, Tensor
 from breadcrumbs.compression.archive import Archive
-from breadcrumbs.engine import one_blas_thread
+from breadcrumbs.engine.workspace import one_blas_thread
 from breadcrumbs.kernels import plain
 
 PIECE = 1 << 18

@@ -12,14 +12,13 @@ from blake3 import blake3
 
 from breadcrumbs.checkpoint import kinds
 from breadcrumbs.checkpoint.safetensors import parse_json
+from breadcrumbs.checkpoint.sparse import BLOCK
 from breadcrumbs.checkpoint.tensors import DTYPES, WEIGHT_DTYPES, shown
 from breadcrumbs.errors import CheckpointError, suggestion
 
 KEY = "breadcrumbs.task"
 HASH = "breadcrumbs.task.hash"
 VERSION = 1
-#: Entries of a block; the last one of a tensor may be shorter.
-BLOCK = 1 << 20
 #: Columns of the table of blocks: entries kept, code and bytes of their positions, code and bytes
 #: of their values, and a digest of these bytes.
 COLUMNS = 9

@@ -13,6 +13,7 @@ import numpy as np
 from blake3 import blake3
 
 from breadcrumbs import checkpoint
+from breadcrumbs.checkpoint.sparse import Kept
 from breadcrumbs.checkpoint.tensors import DTYPES, WEIGHT_DTYPES, Checkpoint, Tensor, shown
 from breadcrumbs.errors import CheckpointError, MismatchError, printable
 from breadcrumbs.kernels import kept as plain
@@ -23,15 +24,6 @@ from breadcrumbs.tasks.encodings import Encoding
 from breadcrumbs.tasks.encodings.exact import EXACT
 from breadcrumbs.tasks.factors import LEFT, RIGHT, Stored
 from breadcrumbs.tasks.writing import BLOCKS, DATA
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What a block keeps. positions: (k,) uint32, offsets in the block, ascending. values: (k,) of
-    the tensor's dtype, the fine-tuned weights there."""
-
-    positions: np.ndarray
-    values: np.ndarray
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from breadcrumbs.checkpoint.writer import Entry, OutFile, Writer
 from breadcrumbs.errors import OutputError
 
 if TYPE_CHECKING:
+    from breadcrumbs.engine.outputs import SegmentReport, Sink
     from breadcrumbs.plan import Plan
-    from breadcrumbs.sink import SegmentReport, Sink
     from breadcrumbs.work import Segment
 
 

@@ -67,7 +67,7 @@ def _far(plan: Plan) -> list[str]:
 def _own(plan: Plan, tensor: TensorPlan) -> TensorPlan:
     """Return the plan of a tensor without task files."""
     both = zip(tensor.models, plan.models, strict=True)
-    return replace(tensor, models=tuple(None if model.task else mine for mine, model in both))
+    return replace(tensor, models=tuple(None if model.cut else mine for mine, model in both))
 
 
 def _shares(plan: Plan, tensors: Sequence[TensorPlan]) -> list[float]:
