@@ -145,7 +145,7 @@ def _suite(options: argparse.Namespace) -> tuple[str, Recipe, Way, Evaluate]:
     """
     from breadcrumbs import cache
     from breadcrumbs.evaluate import suite as suites
-    from breadcrumbs.evaluate.pool import Settings
+    from breadcrumbs.evaluate.pool_settings import Settings
     from breadcrumbs.search.suites import Validation, template
 
     suite = suites.load(options.suite)

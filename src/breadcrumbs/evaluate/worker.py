@@ -18,7 +18,7 @@ from breadcrumbs.sweep import Sweep
 from breadcrumbs.tasks import view
 
 if TYPE_CHECKING:
-    from breadcrumbs.evaluate.pool import Settings, Spec
+    from breadcrumbs.evaluate.pool_settings import Settings, Spec
     from breadcrumbs.evaluate.suite import Suite
 
 
