@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from breadcrumbs import checkpoint, hashing
+from breadcrumbs import checkpoint
+from breadcrumbs.checkpoint import hashing
 from breadcrumbs.checkpoint.files import File, FileRange
 from breadcrumbs.checkpoint.tensors import Tensor
 

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 import breadcrumbs
-from breadcrumbs import cache
+from breadcrumbs.checkpoint import cache
 from breadcrumbs.evaluate import suite as suites
 from breadcrumbs.evaluate.pool import Pool
 from breadcrumbs.evaluate.pool_settings import Settings

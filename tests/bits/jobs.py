@@ -82,7 +82,7 @@ def _written(dtype: str, folder: Path) -> list[str]:
     """Write the family as files and return their paths, the base's first."""
     base, models = family.family(dtype)
     paths = []
-    for name, arrays in zip("base a b c".split(), [base, *models], strict=True):
+    for name, arrays in zip(["base", "a", "b", "c"], [base, *models], strict=True):
         paths.append(str(folder / f"{name}.safetensors"))
         save_file(arrays, paths[-1])
     return paths

@@ -40,7 +40,7 @@ from breadcrumbs.engine import runner
 from breadcrumbs.engine.context import Context
 from breadcrumbs.engine.passes.model import Folding
 from breadcrumbs.engine.rounding import rounded
-from breadcrumbs.engine.schedule import Task, run_tasks
+from breadcrumbs.engine.schedule import Stopped, Task, run_tasks
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Vectors
 from breadcrumbs.engine.workspace import one_blas_thread
@@ -360,7 +360,7 @@ class _Compression:
         for segment in job.segments():
             for chunk in it.chunks(segment):
                 if self.stop.is_set():
-                    raise KeyboardInterrupt
+                    raise Stopped
                 yield chunk.start, it.present(chunk)
 
     def _rescalers(self, jobs: Mapping[int, Job]) -> list[float]:
