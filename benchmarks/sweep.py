@@ -143,9 +143,9 @@ def _suite(options: argparse.Namespace) -> tuple[str, Recipe, Way, Evaluate]:
 
     Rows of results are kept nowhere, so that all is computed; heads are kept by both.
     """
-    from breadcrumbs import cache
+    from breadcrumbs.checkpoint import cache
     from breadcrumbs.evaluate import suite as suites
-    from breadcrumbs.evaluate.pool import Settings
+    from breadcrumbs.evaluate.pool_settings import Settings
     from breadcrumbs.search.suites import Validation, template
 
     suite = suites.load(options.suite)

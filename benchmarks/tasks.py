@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks import programs
 from benchmarks.checkpoints import Size, make
-from breadcrumbs.hashing import model_hash
+from breadcrumbs.checkpoint.hashing import model_hash
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import breadcrumbs.store.store as module
-from breadcrumbs import hashing
+from breadcrumbs.checkpoint import hashing
 from breadcrumbs.errors import StoreError
 from breadcrumbs.store import Store
 from breadcrumbs.store.sums import Sums

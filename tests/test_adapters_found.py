@@ -300,6 +300,8 @@ def test_factors_in_a_dtype_that_is_not_read(tmp_path: Path) -> None:
     save_file({name: a.astype(np.float64) for name, a in load_file(file).items()}, file)
     with pytest.raises(MismatchError, match=r"a product in 'F64', and only 'F32'.* in float32"):
         checkpoint.open(f"{base}+{adapter}")
+
+
 def test_an_adapter_of_another_layer_has_no_place(tmp_path: Path) -> None:
     """Of a layer that a smaller base lacks, whatever its own one layer is called."""
     base = base_of(tmp_path / "base", weights(layers("model.layers", 1)))

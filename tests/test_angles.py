@@ -7,7 +7,8 @@ import pytest
 from references import classical
 
 import breadcrumbs
-from breadcrumbs import angles, work
+from breadcrumbs import work
+from breadcrumbs.engine.passes import lines as angles
 
 SHAPES = [(), (1,), (7,), (0,), (5, 1), (1, 5), (6, 4), (4, 30), (3, 0), (0, 3), (2, 3, 4), (40, 3)]
 

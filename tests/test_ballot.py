@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 from references import classical
 
-from breadcrumbs import electing, engine, merging, passes, work
-from breadcrumbs.ballot import Ballot
+from breadcrumbs import merging, work
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
+from breadcrumbs.engine import runner
+from breadcrumbs.engine.majority import Ballot
+from breadcrumbs.engine.outputs import Election, Nowhere, SegmentReport
+from breadcrumbs.engine.passes import ranks
+from breadcrumbs.engine.routes import elections
 from breadcrumbs.kernels import plain
 from breadcrumbs.plan import lengths
 from breadcrumbs.recipe import Model, Recipe
-from breadcrumbs.sink import Election, Nowhere, SegmentReport
 
 CHUNK = 64
 DTYPE_NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "float64": "F64"}
@@ -103,8 +106,8 @@ def test_what_was_not_kept_is_merged_again(
     arrays = family(1)
     right = expected(arrays, "float32")
     if how == "no room":
-        monkeypatch.setattr(electing, "ROOM", 1 << 20)
-        monkeypatch.setattr(electing, "LEAST", 1)
+        monkeypatch.setattr(elections, "ROOM", 1 << 20)
+        monkeypatch.setattr(elections, "LEAST", 1)
         assert_same(merged(recipe(), arrays, kernel=kernel), right)
     else:
         onto = {name: values + 1 for name, values in arrays[0].items()}
@@ -129,8 +132,8 @@ def test_every_input_is_read_twice(mended: Counter[str], monkeypatch: pytest.Mon
     monkeypatch.setattr(lengths, "_read", sampled)
     monkeypatch.setattr(Tensor, "read_into", counted)
     at = np.full(4, np.float32(0.25).view(np.uint32))  # what a sample, which reads too, would find
-    sample = lambda self, models: dict.fromkeys(models, (at, 0.0))  # noqa: E731
-    monkeypatch.setattr(passes.Survey, "_sample", sample)
+    sample = lambda self, models, margin: dict.fromkeys(models, (at, 0.0))  # noqa: E731
+    monkeypatch.setattr(ranks.Unit, "sampled", sample)
     arrays = family(1)
     merged(recipe(density=0.5), arrays)
     assert mended["put right"] >= 2
@@ -186,7 +189,7 @@ def test_resumed(
     assert first >= 2
     with monkeypatch.context() as patch:
         if when == "half":
-            stop_at(patch, engine.Engine, "_report", 5)
+            stop_at(patch, runner._Runner, "_report", 5)
         else:
             stop_at(patch, Ballot, "mend", 0 if when == "written" else 1)
         with pytest.raises(KeyboardInterrupt):

@@ -21,10 +21,11 @@ from test_kernels import (
     same,
 )
 
-from breadcrumbs import merging, work
+from breadcrumbs import merging
 from breadcrumbs.aggregates import Entries
 from breadcrumbs.aggregates.elect import election
 from breadcrumbs.draws import draws
+from breadcrumbs.engine import exactness
 from breadcrumbs.kernels import compiled, plain
 from breadcrumbs.recipe import Model, Recipe
 
@@ -222,7 +223,7 @@ def test_elections_are_those_of_the_aggregate(number, dtype, seed, merge, majori
         raw = (np.round(raw * 2.0**20) / 2.0**20).astype(np.float32)
     base, models = raw[0], raw[1:]
     smallest, largest = plain.extent(raw)
-    assume(work.provably_exact(smallest, largest, number, 7 if dtype == np.uint16 else 23))
+    assume(exactness.provably_exact(smallest, largest, number, 7 if dtype == np.uint16 else 23))
     wide = plain.widen(base).astype(np.float64)
     taus = plain.widen(models) - wide
     cuts = plain.cut_units(base, models, 1500, 600, 1480)

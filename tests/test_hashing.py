@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from breadcrumbs import checkpoint, hashing, merging
+from breadcrumbs import checkpoint, merging
+from breadcrumbs.checkpoint import hashing
 from breadcrumbs.checkpoint.files import File, FileRange
 from breadcrumbs.checkpoint.tensors import Tensor
 

@@ -655,9 +655,9 @@ def test_strict_makes_them_errors(pair, args):
 
 
 def test_strict_reads_no_weights_before_it_refuses(pair, monkeypatch):
-    from breadcrumbs import engine
+    from breadcrumbs.engine import runner
 
-    monkeypatch.setattr(engine, "run", lambda *args, **more: pytest.fail("merged"))
+    monkeypatch.setattr(runner, "run", lambda *args, **more: pytest.fail("merged"))
     invoke("merge", "base", "odd", "-o", "out", "--strict", code=1)
 
 

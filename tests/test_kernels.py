@@ -10,7 +10,9 @@ import reference
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from breadcrumbs import draws, kernels, survey, work
+from breadcrumbs import draws, kernels
+from breadcrumbs.engine import exactness
+from breadcrumbs.engine.passes import tally as survey
 from breadcrumbs.kernels import compiled, plain
 
 BLOCK = compiled.BLOCK
@@ -392,7 +394,7 @@ def test_combine_is_a_sum_rounded_once_and_added_to_the_base(it, own):
     _, inexact = plain.combine(base, models, own or 0.0, given_, 0.5, extent, out)
     smallest, largest = plain.extent_of(extent, base.dtype)
     if own is None:
-        inexact = not work.provably_exact(smallest, largest, len(models), 23)
+        inexact = not exactness.provably_exact(smallest, largest, len(models), 23)
     if inexact:
         return
     columns = [floats(model) for model in models]
@@ -555,8 +557,8 @@ def test_provably_exact_never_claims_wrongly(name, models, spread, data):
     nonzero = np.abs(values[values != 0])
     if not nonzero.size:
         return
-    precision = work.PRECISION[name]
-    if work.provably_exact(nonzero.min(), nonzero.max(), models, precision):
+    precision = exactness.PRECISION[name]
+    if exactness.provably_exact(nonzero.min(), nonzero.max(), models, precision):
         for column in values.T.tolist():
             base, *others = column
             total, exact = 0.0, Fraction(0)
@@ -568,14 +570,14 @@ def test_provably_exact_never_claims_wrongly(name, models, spread, data):
 
 
 def test_provably_exact_is_tight_where_it_matters():
-    assert work.provably_exact(math.inf, 0.0, 200, 23)
-    assert work.provably_exact(2.0**-26, 1.9, 1, 23) and not work.provably_exact(
+    assert exactness.provably_exact(math.inf, 0.0, 200, 23)
+    assert exactness.provably_exact(2.0**-26, 1.9, 1, 23) and not exactness.provably_exact(
         2.0**-30, 1.9, 1, 23
     )
     # bfloat16 weights from 1e-9 to 10 of 200 models need no pairs.
-    assert work.provably_exact(1e-9, 10.0, 200, 7)
+    assert exactness.provably_exact(1e-9, 10.0, 200, 7)
     # One more model than the last that fits may round: 2**29 - 1 of the largest, then the least.
-    assert not work.provably_exact(1.0, 2.0**29, 2, 23)
+    assert not exactness.provably_exact(1.0, 2.0**29, 2, 23)
 
 
 def test_two_sum_is_exact_whatever_the_order():

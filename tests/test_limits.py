@@ -13,11 +13,12 @@ from click.testing import CliRunner
 from references import spectral
 
 import breadcrumbs
-from breadcrumbs import merging, methods, recipe, sizes, survey, work
+from breadcrumbs import merging, methods, recipe, sizes, work
 from breadcrumbs.aggregates import Whole
 from breadcrumbs.aggregates.wudi import WUDI
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 from breadcrumbs.cli import main
+from breadcrumbs.engine.passes import tally as survey
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.methods import METHODS
 from breadcrumbs.recipe import Model, Recipe

@@ -17,9 +17,10 @@ from blake3 import blake3
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from breadcrumbs import card, checkpoint, engine, merging, plan, recipe, sizes
+from breadcrumbs import card, checkpoint, merging, plan, recipe, sizes
 from breadcrumbs.checkpoint import beside
 from breadcrumbs.checkpoint.writer import Entry, header, shards
+from breadcrumbs.engine import runner
 from breadcrumbs.errors import CheckpointError, OutputError
 from breadcrumbs.inspection import inspect
 from breadcrumbs.recipe import Model, Recipe
@@ -537,13 +538,13 @@ def test_the_written_recipe_names_the_commits_that_hub_ids_meant(tmp_path):
 
 def test_within_little_memory_no_kernels_are_compiled(models, tmp_path, monkeypatch):
     monkeypatch.setattr(sizes, "will_compile", lambda entries: True)
-    used, run = [], engine.run
+    used, run = [], runner.run
 
     def noted(*given, **options):
         used.append(options["kernel"])
         return run(*given, **options)
 
-    monkeypatch.setattr(engine, "run", noted)
+    monkeypatch.setattr(runner, "run", noted)
     told = [
         merge(models, tmp_path / f"{limit}.safetensors", max_memory=limit).warnings
         for limit in (None, 250 << 20, 4 << 30)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import breadcrumbs
-from breadcrumbs import recipe, survey, work
+from breadcrumbs import recipe, work
+from breadcrumbs.engine.passes import tally as survey
 from breadcrumbs.errors import RecipeError
 
 NAMES = ["one", "two", "three"]

@@ -19,14 +19,15 @@ import pytest
 from click.testing import CliRunner
 
 import breadcrumbs
+from breadcrumbs.checkpoint.hashing import model_hash
 from breadcrumbs.cli import main
 from breadcrumbs.errors import MismatchError, ScoreError, SplitError, SuiteError
 from breadcrumbs.evaluate import devices, scores, scoring, suite, tables
 from breadcrumbs.evaluate.keys import Keys
-from breadcrumbs.evaluate.pool import Pool, Settings
+from breadcrumbs.evaluate.pool import Pool
+from breadcrumbs.evaluate.pool_settings import Settings
 from breadcrumbs.evaluate.results import Key, Results
 from breadcrumbs.evaluate.scoring import Scorer
-from breadcrumbs.hashing import model_hash
 from breadcrumbs.recipe import Model, Recipe
 
 torch = pytest.importorskip("torch")

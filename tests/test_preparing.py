@@ -18,10 +18,11 @@ from references.common import Arrays, magnitude
 from test_published import close, family, taus_of
 
 import breadcrumbs
-from breadcrumbs import merging, preparing, recipe, streaming, work
+from breadcrumbs import merging, recipe, streaming, work
+from breadcrumbs.engine.passes.model import Folding
+from breadcrumbs.engine.schedule import Stopped, run_tasks
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.recipe import Model, Override, Recipe
-from breadcrumbs.schedule import Stopped, run_tasks
 
 PREPARED: dict[str, dict[str, Any]] = {
     "tatr": {"quantile": 0.4, "alpha": 0.5},
@@ -273,20 +274,19 @@ def test_an_interrupted_merge_goes_on_to_the_same_bits(method, tmp_path):
 @pytest.mark.parametrize("method", ["pcb", "tatr"])
 def test_an_interrupt_does_not_wait_for_what_looks_at_the_model(method, monkeypatch):
     base, *models = family(8, "float32", 3)
-    passes = []
-    before = preparing.ModelStream.located
+    looked = []
+    before = Folding.scan
 
-    def located(stream: Any) -> Any:
-        passes.append(0)
-        for number, part in enumerate(before(stream)):
-            if number == 2:  # as an interrupt does
-                stream.engine.stop.set()
-            yield part
+    def scan(folding: Any, item: int) -> Any:
+        looked.append(item)
+        if len(looked) == 3:
+            raise KeyboardInterrupt
+        return before(folding, item)
 
-    monkeypatch.setattr(preparing.ModelStream, "located", located)
-    with pytest.raises(Stopped):
-        breadcrumbs.merge(base, models, method=method)
-    assert len(passes) == 1
+    monkeypatch.setattr(Folding, "scan", scan)
+    with pytest.raises(KeyboardInterrupt):
+        breadcrumbs.merge(base, models, method=method, threads=1)
+    assert len(looked) == 3
 
 
 def test_an_error_asks_all_to_stop():

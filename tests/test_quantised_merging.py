@@ -28,10 +28,10 @@ from quantised_files import (
 
 import breadcrumbs
 from breadcrumbs import cli, inspection, merging, work
-from breadcrumbs.ballot import Ballot
 from breadcrumbs.checkpoint.quantised import writing
 from breadcrumbs.checkpoint.quantised.blocks import nearest
 from breadcrumbs.checkpoint.writer import Writer
+from breadcrumbs.engine.majority import Ballot
 from breadcrumbs.errors import BreadcrumbsError, OutputError
 from breadcrumbs.recipe import Model, Recipe
 

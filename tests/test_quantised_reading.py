@@ -26,7 +26,8 @@ from quantised_files import (
     widened,
 )
 
-from breadcrumbs import checkpoint, hashing
+from breadcrumbs import checkpoint
+from breadcrumbs.checkpoint import hashing
 from breadcrumbs.checkpoint.quantised import experts, sources
 from breadcrumbs.errors import CheckpointError
 

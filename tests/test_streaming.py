@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from breadcrumbs import streaming
+from breadcrumbs.aggregates import Entries
 from breadcrumbs.streaming import Cut, Total, select
 
 VALUES = st.one_of(
@@ -18,15 +19,25 @@ VALUES = st.one_of(
 )
 
 
-def passes(values: np.ndarray, chunk: int, seen: list[int]):
-    """Return what begins a pass over the columns of values, and counts it."""
+def selected(values: np.ndarray, chunk: int, seen: list[int], *asked, **more):
+    """Return what `select` finds in values whose columns come in chunks, last ones first.
 
-    def begin():
-        seen.append(0)
-        for start in range(0, values.shape[1], chunk):
-            yield start, values[:, start : start + chunk]
-
-    return begin
+    seen: gets an entry for each pass over all of them.
+    """
+    search = select(lambda entries: entries.taus, *asked, **more)
+    found = None
+    while True:
+        try:
+            fold = search.send(found)
+        except StopIteration as done:
+            return done.value
+        seen += [0] if fold.at is None else []
+        found = fold.empty()
+        for start in reversed(range(0, values.shape[1], chunk)):
+            rows = values[:, start : start + chunk]
+            if fold.at in (None, start):
+                entries = Entries(rows, rows != 0, np.ones(len(rows)), start=start)
+                found = fold.join(found, fold.scan(entries))
 
 
 def ranked(row: np.ndarray) -> list[tuple[float, int]]:
@@ -41,9 +52,9 @@ def test_a_rank_is_that_of_sorted_values(values, chunk, room):
     ranks = [[0, n // 3, n], [n - 1, n // 2]]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streaming, "ROOM", room)
-        found = select(passes(rows, chunk, seen), n, ranks)
+        found = selected(rows, chunk, seen, n, ranks)
         assert len(seen) <= streaming.PLACES
-        only = select(passes(rows, chunk, []), n, ranks, places=False)
+        only = selected(rows, chunk, [], n, ranks, places=False)
     for row, mine, cuts, bare in zip(rows, ranks, found, only, strict=True):
         for rank, cut, value in zip(mine, cuts, bare, strict=True):
             assert (cut.value, cut.place) == ([*ranked(row), (math.inf, n)])[rank]
@@ -56,15 +67,15 @@ def test_values_alone_take_no_pass_for_places():
     values, seen = np.zeros((1, 50)), []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streaming, "ROOM", 3)
-        assert select(passes(values, 7, seen), 50, [[20]], places=False) == [[Cut(0.0, 0)]]
+        assert selected(values, 7, seen, 50, [[20]], places=False) == [[Cut(0.0, 0)]]
         assert len(seen) == streaming.VALUES
-        assert select(passes(values, 7, seen), 50, [[20]]) == [[Cut(0.0, 20)]]
+        assert selected(values, 7, seen, 50, [[20]]) == [[Cut(0.0, 20)]]
         assert len(seen) == streaming.VALUES + streaming.PLACES
 
 
 def test_few_entries_take_one_pass():
     seen: list[int] = []
-    select(passes(np.ones((2, 50)), 8, seen), 50, [[3], [4, 5]])
+    selected(np.ones((2, 50)), 8, seen, 50, [[3], [4, 5]])
     assert len(seen) == 1
 
 

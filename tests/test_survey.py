@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from reference import DTYPES
 
 import breadcrumbs
-from breadcrumbs import engine, merging, passes, survey, work
+from breadcrumbs import merging, work
+from breadcrumbs.engine import runner
+from breadcrumbs.engine.passes import ranks, tally
 from breadcrumbs.memory import ArraySink
 from breadcrumbs.recipe import Model, Recipe
 
@@ -25,19 +27,27 @@ def seen(monkeypatch):
     """Make chunks small, and count the surveys, passes and histograms that follow from it."""
     monkeypatch.setattr(work, "CHUNK", CHUNK)
     monkeypatch.setattr(work, "ARENA", ARENA)
-    monkeypatch.setattr(survey, "RUN", RUN)
-    monkeypatch.setattr(survey, "ROOM", 1.0)
+    monkeypatch.setattr(tally, "RUN", RUN)
+    monkeypatch.setattr(tally, "ROOM", 1.0)
     counter: Counter[str] = Counter()
-    for name in ("start", "_next", "_pass", "_sample", "_histograms", "_narrow"):
-        monkeypatch.setattr(passes.Survey, name, counting(name, counter))
+    for kind, name in (
+        (ranks.Unit, "__init__"),
+        (ranks.Unit, "sampled"),
+        (ranks.Search, "next"),
+        (ranks.Counting, "__init__"),
+        (ranks.Narrowing, "__init__"),
+        (ranks.Bisecting, "__init__"),
+    ):
+        called = name if name != "__init__" else kind.__name__
+        monkeypatch.setattr(kind, name, counting(kind, name, called, counter))
     return counter
 
 
-def counting(name: str, counter: Counter[str]):
-    before = getattr(passes.Survey, name)
+def counting(kind: type, name: str, called: str, counter: Counter[str]):
+    before = getattr(kind, name)
 
     def counted(self, *given):
-        counter[name] += 1
+        counter[called] += 1
         return before(self, *given)
 
     return counted
@@ -76,7 +86,7 @@ def run(base, models, threads=1, kernel="plain", **arguments: Any):
     recipe = Recipe("base", paths, method, arguments)
     with merging.opened(recipe, [base, *models]) as plan:
         sink = ArraySink(plan)
-        reports = engine.run(plan, sink, threads=threads, kernel=kernel)
+        reports = runner.write(plan, sink, threads=threads, kernel=kernel)
     return sink.arrays, {
         tensor.name: report.kept for tensor, report in zip(plan.tensors, reports, strict=True)
     }
@@ -124,7 +134,7 @@ def test_chunked_units_are_merged_as_the_reference_does(case, kind, dtype, seen)
     base, models = family(kind, 1, 2, dtype)
     right = expected(base, models, **case)
     assert_as_expected(run(base, models, **case), right)
-    assert seen["start"] and seen["_pass"] >= seen["_sample"] >= seen["start"]
+    assert seen["Unit"] and seen["Counting"] >= seen["sampled"] >= seen["Unit"]
     if dtype != "float64":
         assert_as_expected(run(base, models, threads=3, kernel="compiled", **case), right)
 
@@ -133,10 +143,10 @@ def test_chunked_units_are_merged_as_the_reference_does(case, kind, dtype, seen)
 def test_chunked_is_whole(case, monkeypatch, seen):
     base, models = family("ties", 2, 3, "bfloat16")
     chunked = run(base, models, **case)
-    surveys = seen["start"]
+    surveys = seen["Unit"]
     monkeypatch.undo()
     whole = run(base, models, **case)
-    assert surveys and seen["start"] == surveys
+    assert surveys and seen["Unit"] == surveys
     assert_same(chunked[0], whole[0])
     assert chunked[1] == whole[1]
 
@@ -166,40 +176,40 @@ def test_many_models_take_several_passes(case, monkeypatch, seen):
     base, models = family("usual", 3, 11, "bfloat16", {"w": (2, 150), "a": (130,)})
     right = expected(base, models, **case)
     assert_as_expected(run(base, models, **case), right)
-    starts = seen["start"]
+    starts = seen["Unit"]
     waves = -(-11 // work.GROUP)
-    assert seen["_next"] == (waves + 1) * starts  # the waves, and then the rest
-    monkeypatch.setattr(survey, "WAVE_BYTES", 1)
+    assert seen["next"] == (waves + 1) * starts  # the waves, and then the rest
+    monkeypatch.setattr(tally, "WAVE_BYTES", 1)
     for threads, kernel in ((1, "plain"), (3, "compiled")):
-        before = seen["_next"]
+        before = seen["next"]
         assert_as_expected(run(base, models, threads, kernel, **case), right)
-        assert seen["_next"] - before == 12 * starts  # one model a wave
-    monkeypatch.setattr(survey, "WAVE_BYTES", 500)
+        assert seen["next"] - before == 12 * starts  # one model a wave
+    monkeypatch.setattr(tally, "WAVE_BYTES", 500)
     assert_as_expected(run(base, models, **case), right)
 
 
 def test_a_pass_takes_as_many_models_as_there_is_room_for():
     sample = np.repeat(np.arange(100, dtype=np.uint32), 8).reshape(4, 200)
     two = np.array([10, 19, 50, 89], np.uint32)
-    assert survey.collected(sample, two, 1000) == 500
-    assert survey.collected(sample, np.array([7, 7, *survey.NOTHING], np.uint32), 1000) == 0
-    full = survey.WAVE_BYTES / 4
-    assert survey.wave([0, 0, 0, 0, 0]) == work.GROUP
-    assert survey.wave([full / 2, full / 2, 1]) == 2
-    assert survey.wave([2 * full, 0]) == 1
+    assert tally.collected(sample, two, 1000) == 500
+    assert tally.collected(sample, np.array([7, 7, *tally.NOTHING], np.uint32), 1000) == 0
+    full = tally.WAVE_BYTES / 4
+    assert tally.wave([0, 0, 0, 0, 0]) == work.GROUP
+    assert tally.wave([full / 2, full / 2, 1]) == 2
+    assert tally.wave([2 * full, 0]) == 1
 
 
 def held(monkeypatch) -> list[int]:
     """Return the list of how many keys each tally has collected."""
     sizes: list[int] = []
-    take = survey.Tally.take
+    take = tally.Tally.take
 
     def taken(self, *given):
         take(self, *given)
-        assert self.inside.size * self.inside.itemsize <= survey.BUDGET
+        assert self.inside.size * self.inside.itemsize <= tally.BUDGET
         sizes.append(self.used)
 
-    monkeypatch.setattr(survey.Tally, "take", taken)
+    monkeypatch.setattr(tally.Tally, "take", taken)
     return sizes
 
 
@@ -209,12 +219,12 @@ def held(monkeypatch) -> list[int]:
 def test_brackets_that_hold_too_much_are_narrowed_first(case, kind, dtype, monkeypatch, seen):
     base, models = family(kind, 15, 5, dtype)
     right = expected(base, models, **case)
-    monkeypatch.setattr(survey, "BUDGET", 128)
-    monkeypatch.setattr(survey, "BINS", 4)
+    monkeypatch.setattr(tally, "BUDGET", 128)
+    monkeypatch.setattr(tally, "BINS", 4)
     sizes = held(monkeypatch)
     for threads, kernel in ((1, "plain"), (3, "compiled")):
         assert_as_expected(run(base, models, threads, kernel, **case), right)
-    assert seen["_narrow"] or kind in ("ties", "constant") or case["method"] == "top_masking"
+    assert seen["Narrowing"] or kind in ("ties", "constant") or case["method"] == "top_masking"
     assert max(sizes) <= 128 // 4
 
 
@@ -223,12 +233,12 @@ def test_brackets_that_hold_too_much_are_narrowed_first(case, kind, dtype, monke
 def test_wrong_brackets_are_widened_and_narrowed_to_the_same_bits(case, wrong, monkeypatch, seen):
     base, models = family("usual", 16, 2)
     right = expected(base, models, **case)
-    monkeypatch.setattr(survey, "bracket", lambda *given: np.array(WRONG[wrong], np.uint32))
-    monkeypatch.setattr(survey, "collected", lambda *given: 1e9)
-    monkeypatch.setattr(survey, "BUDGET", 256)
-    monkeypatch.setattr(survey, "BINS", 8)
+    monkeypatch.setattr(tally, "bracket", lambda *given: np.array(WRONG[wrong], np.uint32))
+    monkeypatch.setattr(tally, "collected", lambda *given: 1e9)
+    monkeypatch.setattr(tally, "BUDGET", 256)
+    monkeypatch.setattr(tally, "BINS", 8)
     assert_as_expected(run(base, models, **case), right)
-    assert seen["_narrow"] and not seen["_histograms"]
+    assert seen["Narrowing"] and not seen["Bisecting"]
 
 
 def test_magnitudes_that_nearly_all_tie_are_counted_and_not_collected(monkeypatch, seen):
@@ -242,26 +252,26 @@ def test_magnitudes_that_nearly_all_tie_are_counted_and_not_collected(monkeypatc
         method="breadcrumbs", beta=0.4, gamma=0.9, granularity="model", alpha=1.0
     )
     right = expected(base, models, **case)
-    monkeypatch.setattr(survey, "bracket", lambda *given: np.array(WRONG["all"], np.uint32))
-    monkeypatch.setattr(survey, "BUDGET", 512)
+    monkeypatch.setattr(tally, "bracket", lambda *given: np.array(WRONG["all"], np.uint32))
+    monkeypatch.setattr(tally, "BUDGET", 512)
     sizes = held(monkeypatch)
     assert_as_expected(run(base, models, **case), right)
-    assert seen["_narrow"] and not seen["_histograms"] and max(sizes) <= 128
+    assert seen["Narrowing"] and not seen["Bisecting"] and max(sizes) <= 128
 
 
 def test_a_histogram_narrows_to_the_bin_of_a_rank():
     keys = np.array([1, 5, 5, 9, 100, 2**31 - 8, 77], np.uint32)
-    wide = survey.Histogram.empty(5, 100)
+    wide = tally.Histogram.empty(5, 100)
     assert wide.count(keys)[0] == 1
     wide.below, counts = wide.count(keys)
     wide.counts += counts
     assert wide.counts.sum() == 5
     assert wide.narrowed(2, 7, 4) == wide.narrowed(3, 7, 4) == (5, 5, 2)
     assert wide.narrowed(1, 7, 4) == (0, 4, 1)
-    assert wide.narrowed(7, 7, 4) == (101, survey.largest(4), 1)
-    rough = survey.Histogram(0, 127, 5, np.array([4, 0, 1, 1]))
+    assert wide.narrowed(7, 7, 4) == (101, tally.largest(4), 1)
+    rough = tally.Histogram(0, 127, 5, np.array([4, 0, 1, 1]))
     assert rough.narrowed(5, 7, 4) == (64, 95, 1) and rough.narrowed(6, 7, 4) == (96, 127, 1)
-    assert len(survey.Histogram.empty(0, 2**31 - 1).counts) <= 2 * survey.BINS
+    assert len(tally.Histogram.empty(0, 2**31 - 1).counts) <= 2 * tally.BINS
 
 
 WRONG = {
@@ -280,22 +290,22 @@ WRONG = {
 def test_wrong_brackets_change_no_bit(case, wrong, kind, monkeypatch, seen):
     base, models = family(kind, 4, 2)
     right = expected(base, models, **case)
-    monkeypatch.setattr(survey, "bracket", lambda *given: np.array(WRONG[wrong], np.uint32))
+    monkeypatch.setattr(tally, "bracket", lambda *given: np.array(WRONG[wrong], np.uint32))
     assert_as_expected(run(base, models, **case), right)
     if wrong in ("below", "above", "zero"):
-        assert seen["_histograms"]
-    histograms = seen["_histograms"]
+        assert seen["Bisecting"]
+    histograms = seen["Bisecting"]
     assert_as_expected(run(base, models, threads=2, kernel="compiled", **case), right)
-    assert seen["_histograms"] == 2 * histograms
+    assert seen["Bisecting"] == 2 * histograms
 
 
 @cases
 def test_wrong_brackets_of_float64_keys_change_no_bit(case, monkeypatch, seen):
     base, models = family("usual", 5, 2, "float64")
     right = expected(base, models, **case)
-    monkeypatch.setattr(survey, "bracket", lambda *given: np.array([1, 2, 1, 2], np.uint64))
+    monkeypatch.setattr(tally, "bracket", lambda *given: np.array([1, 2, 1, 2], np.uint64))
     assert_as_expected(run(base, models, **case), right)
-    assert seen["_histograms"]
+    assert seen["Bisecting"]
 
 
 @cases
@@ -303,11 +313,11 @@ def test_wrong_brackets_of_float64_keys_change_no_bit(case, monkeypatch, seen):
 def test_too_little_room_changes_no_bit(case, room, monkeypatch, seen):
     base, models = family("usual", 6, 3)
     right = expected(base, models, **case)
-    monkeypatch.setattr(survey, "ROOM", room)
-    monkeypatch.setattr(survey, "SPARE", 0)
+    monkeypatch.setattr(tally, "ROOM", room)
+    monkeypatch.setattr(tally, "SPARE", 0)
     for threads, kernel in ((1, "plain"), (2, "compiled")):
         assert_as_expected(run(base, models, threads, kernel, **case), right)
-    assert seen["_histograms"] or room
+    assert seen["Bisecting"] or room
 
 
 @pytest.mark.parametrize("bracket", ["right", "below", "all"])
@@ -324,12 +334,12 @@ def test_units_are_surveyed_in_files_to_the_same_bits(
     for path, arrays in zip(paths, (base, *models), strict=True):
         save_file(arrays, path)
     if bracket != "right":
-        monkeypatch.setattr(survey, "bracket", lambda *given: np.array(WRONG[bracket], np.uint32))
+        monkeypatch.setattr(tally, "bracket", lambda *given: np.array(WRONG[bracket], np.uint32))
     for kernel, threads in (("plain", 1), ("compiled", 1), ("compiled", 3)):
         arrays, kept = run(paths[0], paths[1:], kernel=kernel, threads=threads, **case)
         assert kept == {name: right[1][name] for name in kept} and len(kept) == len(base)
         assert_same(arrays, {name: right[0][name] for name in arrays})
-    assert seen["start"] and bool(seen["_histograms"]) == (bracket == "below")
+    assert seen["Unit"] and bool(seen["Bisecting"]) == (bracket == "below")
 
 
 @pytest.mark.parametrize("kind", ["usual", "rising"])
@@ -337,14 +347,14 @@ def test_units_are_surveyed_in_files_to_the_same_bits(
 def test_segments_without_room_beside_some_with_room(kind, room, monkeypatch, seen):
     # The last segment of each unit is short, so its keys find room where the others' do not.
     base, models = family(kind, 13, 2, shapes={"a": (330,), "b": (2, 290), "c": (520,)})
-    monkeypatch.setattr(survey, "ROOM", room)
-    monkeypatch.setattr(survey, "bracket", lambda *given: np.array(WRONG["all"], np.uint32))
+    monkeypatch.setattr(tally, "ROOM", room)
+    monkeypatch.setattr(tally, "bracket", lambda *given: np.array(WRONG["all"], np.uint32))
     for unit in ("tensor", "row", "model"):
         case: dict[str, Any] = dict(
             method="bottom_masking", density=0.99, granularity=unit, alpha=1.0
         )
         assert_as_expected(run(base, models, **case), expected(base, models, **case))
-    assert seen["_histograms"]
+    assert seen["Bisecting"]
 
 
 def test_one_model_may_miss_where_another_does_not(monkeypatch, seen):
@@ -352,7 +362,7 @@ def test_one_model_may_miss_where_another_does_not(monkeypatch, seen):
     case: dict[str, Any] = dict(
         method="breadcrumbs", beta=0.4, gamma=0.9, granularity="model", alpha=1
     )
-    real = survey.bracket
+    real = tally.bracket
     calls = []
 
     def sometimes(sample, *given):
@@ -360,9 +370,9 @@ def test_one_model_may_miss_where_another_does_not(monkeypatch, seen):
         wrong = np.array(WRONG["above"], np.uint32)
         return wrong if len(calls) % 3 == 2 or len(calls) > 3 else real(sample, *given)
 
-    monkeypatch.setattr(survey, "bracket", sometimes)
+    monkeypatch.setattr(tally, "bracket", sometimes)
     assert_as_expected(run(base, models, **case), expected(base, models, **case))
-    assert seen["_histograms"] == 1
+    assert seen["Bisecting"] == 1
 
 
 @pytest.mark.parametrize("unit", ["tensor", "row", "model"])
@@ -419,8 +429,8 @@ def test_a_weight_that_is_not_finite_is_found_in_any_chunk():
 def test_a_tensor_that_was_left_as_it_was_takes_no_histogram(monkeypatch, seen):
     base, models = family("usual", 11, 3, shapes={"a": (20, 600), "b": (20, 600)})
     models = [{**model, "b": base["b"]} for model in models]
-    monkeypatch.setattr(survey, "ROOM", 0.06)
-    monkeypatch.setattr(survey, "SPARE", 0)
+    monkeypatch.setattr(tally, "ROOM", 0.06)
+    monkeypatch.setattr(tally, "SPARE", 0)
     found, kept = run(base, models, method="breadcrumbs", beta=0.9, gamma=0.99)
     assert found["b"].tobytes() == base["b"].tobytes() and kept["b"] == [1080] * 3
-    assert seen["_sample"] and not seen["_histograms"]
+    assert seen["sampled"] and not seen["Bisecting"]

@@ -11,8 +11,9 @@ import pytest
 from test_published import NAMES, TABLE, Arrays, family, save
 
 import breadcrumbs
-from breadcrumbs import checkpoint, engine, merging, recipe, sweep, work
+from breadcrumbs import checkpoint, merging, recipe, sweep, work
 from breadcrumbs.aggregates import Elementwise, Linear, Whole
+from breadcrumbs.engine import runner
 from breadcrumbs.errors import CheckpointError, MismatchError
 from breadcrumbs.methods import METHODS
 from breadcrumbs.recipe import Model, Override, Recipe
@@ -43,13 +44,13 @@ def small(monkeypatch):
 def runs(monkeypatch):
     """Return the recipes whose steps a sweep found from the models themselves."""
     seen: list[Recipe] = []
-    before = engine.run
+    before = runner.write
 
     def counted(plan, *given, **more):
         seen.extend([plan.recipe] if "steps" in more else [])
         return before(plan, *given, **more)
 
-    monkeypatch.setattr(engine, "run", counted)
+    monkeypatch.setattr(runner, "write", counted)
     return seen
 
 

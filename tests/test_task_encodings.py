@@ -320,3 +320,31 @@ def test_command_line(tmp_path: Path) -> None:
     shown = CliRunner().invoke(main, ["inspect", str(tmp_path / "t.safetensors")])
     assert "values tvq:bits=4, which loses" in " ".join(shown.output.split())
     assert said["encoding"] == "tvq:bits=4" and 0 < said["error"]["relative"] < 1
+
+
+@pytest.mark.parametrize("encoding", [*LOSSY, "tsv:rank=4"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_statistics_and_buffers_lose_nothing(tmp_path: Path, encoding: str, dtype: str) -> None:
+    """What is no weight but floating point is kept as it is beside coded weights."""
+    rng, whole = np.random.default_rng(7), {"bn.running_var": 16, "pos.inv_freq": 8}
+    kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float32
+    base = {name: rng.random(n).astype(kind) for name, n in whole.items()}
+    base["w"] = rng.standard_normal((40, 50)).astype(kind)
+    tuned = {name: (array + array * 2**-4).astype(kind) for name, array in base.items()}
+    for name, arrays in (("base", base), ("tuned", tuned)):
+        save_file(arrays, tmp_path / f"{name}.safetensors")
+    path = tmp_path / "t.safetensors"
+    tasks.pack(
+        tmp_path / "base.safetensors",
+        tmp_path / "tuned.safetensors",
+        path,
+        encoding=encoding,
+        transform="none",
+    )
+    with tasks.TaskFile.open(path) as task:
+        assert [t.name for t in task.tensors.values() if t.exact] == list(whole)
+        task.verify()
+    again = breadcrumbs.merge(base, [str(path)], method="task_arithmetic", alpha=1)
+    for name in whole:
+        assert again[name].tobytes() == tuned[name].tobytes()
+    assert again["w"].tobytes() != tuned["w"].tobytes()

@@ -16,10 +16,10 @@ from safetensors.numpy import save_file
 import breadcrumbs
 from breadcrumbs import inspection, tasks
 from breadcrumbs.cli import main
+from breadcrumbs.engine.routes import sparse
 from breadcrumbs.errors import MismatchError, RecipeError
 from breadcrumbs.recipe import Model, Recipe, load
 from breadcrumbs.sweep import Sweep
-from breadcrumbs.tasks import summing
 from breadcrumbs.tasks.about import BLOCK
 from breadcrumbs.tasks.view import KeptBytes
 
@@ -322,7 +322,7 @@ def test_the_example_of_the_page() -> None:
 
 @pytest.mark.parametrize("kernel", ["plain", "compiled"])
 @pytest.mark.parametrize("weights", [None, [1.0, 0.25, 3.0, 0.5, 0.1]])
-@pytest.mark.parametrize("most", [summing.MOST, 1000, 1])
+@pytest.mark.parametrize("most", [sparse.MOST, 1000, 1])
 def test_sums_make_no_finetuning_whole(tmp_path, monkeypatch, kernel, weights, most) -> None:
     rng = np.random.default_rng(0)
     base = {"w": rng.normal(0, 1, 5000).astype(np.float32)}
@@ -337,7 +337,7 @@ def test_sums_make_no_finetuning_whole(tmp_path, monkeypatch, kernel, weights, m
         raise AssertionError("a fine-tuning is made whole")
 
     monkeypatch.setattr(KeptBytes, "read_into", refuse)
-    monkeypatch.setattr(summing, "MOST", most)  # 450 entries are kept of each: in groups of 2, 1
+    monkeypatch.setattr(sparse, "MOST", most)  # 450 entries are kept of each: in groups of 2, 1
     assert_same(breadcrumbs.merge(base, files, **settings), expected)
 
 

@@ -210,18 +210,18 @@ def test_task_files_hold_one_copy_and_give_all(tmp_path, names):
 
 
 def test_a_merge_that_was_interrupted_goes_on_with_copies(tmp_path, monkeypatch):
-    from breadcrumbs.engine import Engine
+    from breadcrumbs.engine.consumers import Writing
 
     save_file(model(T5, TABLE, BODY), tmp_path / "base.safetensors")
     save_file(model(T5[:1], *TUNED[0]), tmp_path / "ft.safetensors")
     paths = str(tmp_path / "base.safetensors"), [str(tmp_path / "ft.safetensors")]
     given: dict[str, Any] = dict(method="ties", output=tmp_path / "out")
 
-    def stop(self):
+    def stop(self, plan):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Engine, "repeat", stop)
+        patch.setattr(Writing, "end", stop)
         breadcrumbs.merge(*paths, **given)
     recipe = Recipe(paths[0], (Model(paths[1][0]),), "ties")
     with merging.opened(recipe) as made:

@@ -12,9 +12,10 @@ from types import TracebackType
 from typing import Any
 
 import breadcrumbs
-from breadcrumbs import cache
+from breadcrumbs.checkpoint import cache
 from breadcrumbs.evaluate import suite as suites
-from breadcrumbs.evaluate.pool import Pool, Settings
+from breadcrumbs.evaluate.pool import Pool
+from breadcrumbs.evaluate.pool_settings import Settings
 from breadcrumbs.evaluate.results import Row
 from breadcrumbs.evaluate.suite import Suite
 from breadcrumbs.evaluate.task import Split

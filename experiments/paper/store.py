@@ -18,7 +18,7 @@ from experiments.paper.family import Family, say
 from experiments.paper.tables import by_seed, markdown, percent
 
 import breadcrumbs
-from breadcrumbs.hashing import model_hash
+from breadcrumbs.checkpoint.hashing import model_hash
 from breadcrumbs.store import Store
 
 #: As Table 1 chose on validation rows for eight tasks.

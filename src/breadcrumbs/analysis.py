@@ -11,22 +11,22 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from breadcrumbs import merging, parameters, sizes
-from breadcrumbs.ballot import Ballot
-from breadcrumbs.combining import Combining
-from breadcrumbs.engine import Engine
+from breadcrumbs.engine import runner
+from breadcrumbs.engine.consumers import Reading
+from breadcrumbs.engine.majority import Ballot
+from breadcrumbs.engine.outputs import SegmentReport
+from breadcrumbs.engine.terms import Terms
+from breadcrumbs.engine.vectors import Vectors
 from breadcrumbs.errors import RecipeError, suggestion
 from breadcrumbs.plan import Plan
 from breadcrumbs.recipe import Model, Recipe
-from breadcrumbs.schedule import run_tasks
-from breadcrumbs.sink import Nowhere, SegmentReport
 from breadcrumbs.table import TRANSFORMS
-from breadcrumbs.tensors import Merging
 from breadcrumbs.work import Segment
 
 #: Entries whose products are added at once, from the start of a tensor on, and how many such sums
@@ -165,9 +165,9 @@ def of(
     progress: Callable[[int], None] = lambda nbytes: None,
 ) -> Comparison:
     """Return the comparison of the task vectors of a plan, which reads weights and writes none."""
-    engine = _Comparing(plan, Nowhere(), progress=progress)
-    run_tasks(engine.tasks(), sizes.threads(plan, threads, None))
-    found = [totals.result() for totals in engine.totals.values()]
+    comparing = _Comparing(plan)
+    runner.run(plan, comparing, threads=sizes.threads(plan, threads, None), progress=progress)
+    found = [totals.result() for totals in comparing.totals.values()]
     sums = np.array([math.fsum(column) for column in zip(*found, strict=True)])
     count, entries = len(plan.models), sum(tensor.base.size for tensor in plan.merged)
     if not found:
@@ -209,32 +209,21 @@ def _cosines(products: np.ndarray) -> np.ndarray:
     return np.clip(cosines, -1, 1)
 
 
-@dataclass
-class _Comparing(Engine):
-    """An engine that adds up products where others write."""
+class _Comparing(Reading):
+    """A consumer that adds up products of task vectors. totals: by number of the tensor."""
 
-    totals: dict[int, _Totals] = field(default_factory=dict)
+    def __init__(self, plan: Plan):
+        number = len(plan.models)
+        self.totals = {
+            index: _Totals(number, tensor.base.size)
+            for index, tensor in enumerate(plan.tensors)
+            if not tensor.copied and tensor.base.size
+        }
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        number = len(self.plan.models)
-        for index, tensor in enumerate(self.plan.tensors):
-            if not tensor.copied and tensor.base.size:
-                self.totals[index] = _Totals(number, tensor.base.size)
-
-    def written(
-        self,
-        segment: Segment,
-        merging_of: Callable[[int], Merging],
-        cuts: np.ndarray | None,
-        known: Any,
-        ballot: Ballot | None,
-    ) -> SegmentReport:
-        if not self.plan.tensors[segment.index].copied:
-            combining = Combining(merging_of(segment.index))
-            for start, taus in combining.task_vectors(segment, cuts):
-                self.totals[segment.index].add(start, taus)
-        return SegmentReport([0] * len(self.plan.models))
+    def merge(self, terms: Terms, segment: Segment, ballot: Ballot | None) -> SegmentReport:
+        for start, taus in Vectors(terms).task_vectors(segment):
+            self.totals[segment.index].add(start, taus)
+        return SegmentReport([0] * terms.number)
 
 
 class _Totals:

@@ -43,14 +43,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from breadcrumbs import engine, methods
+from breadcrumbs import methods
+from breadcrumbs.checkpoint.sparse import Sparse
 from breadcrumbs.checkpoint.tables import is_table
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
+from breadcrumbs.engine import runner
+from breadcrumbs.engine.outputs import Nowhere
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.parameters import AUTO
 from breadcrumbs.plan import Plan, TensorPlan
 from breadcrumbs.recipe import Override
-from breadcrumbs.sink import Nowhere
 from breadcrumbs.transforms import Chances, Draw
 
 EXPONENT = 1.25
@@ -85,7 +87,7 @@ def fixed(
         )
     measured = replace(_with(plan, 1.0), tensors=tuple(map(_measured, asked)))
     sink = Products(measured)
-    engine.run(measured, sink, threads=threads, kernel=kernel, progress=progress, budget=budget)
+    runner.write(measured, sink, threads=threads, kernel=kernel, progress=progress, budget=budget)
     components = dict.fromkeys(tensor.component for tensor in asked)
     parts = {component: sink.of(component) for component in components}
     found = {component: part.alpha for component, part in parts.items()}
@@ -243,10 +245,12 @@ def _square(values: np.ndarray) -> float:
 
 def _shares(model: Checkpoint) -> dict[str, float]:
     """Return what was kept of each tensor of a task that was cut, of the squared norm."""
-    if model.task is None:
-        return {}
-    tensors = model.task.tensors.items()
-    return {name: tensor.share for name, tensor in tensors if 0 < tensor.share < 1}
+    found = {
+        name: tensor.source.share
+        for name, tensor in model.tensors.items()
+        if isinstance(tensor.source, Sparse)
+    }
+    return {name: share for name, share in found.items() if 0 < share < 1}
 
 
 def _read(tensor: Tensor, start: int, n: int) -> np.ndarray:

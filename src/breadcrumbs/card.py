@@ -14,8 +14,8 @@ from typing import Any
 from breadcrumbs.checkpoint import beside, composite, parts, token_ids
 from breadcrumbs.checkpoint.beside import RECIPE
 from breadcrumbs.checkpoint.tensors import Checkpoint
+from breadcrumbs.engine.digests import FileDigests
 from breadcrumbs.errors import RecipeError, sentence
-from breadcrumbs.hashing import FileDigests
 from breadcrumbs.plan import Plan
 from breadcrumbs.recipe import SAME, Recipe, to_yaml
 from breadcrumbs.report import Report, said_of_parts
@@ -230,8 +230,8 @@ def _names(plan: Plan) -> Iterator[str]:
     for source in plan.origins:
         if source.repo:
             yield source.repo.partition("@")[0]
-        elif source.task:
-            yield source.task.name
+        elif source.cut:
+            yield source.cut.name
         else:
             yield os.path.basename(os.path.abspath(source.label)) or source.label
 

@@ -7,10 +7,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from breadcrumbs import checkpoint, hashing
+from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint.safetensors import read_header
 from breadcrumbs.checkpoint.tensors import WEIGHT_DTYPES, Checkpoint
 from breadcrumbs.compression import archive as archives
+from breadcrumbs.engine.digests import FileDigests
 from breadcrumbs.errors import CheckpointError
 from breadcrumbs.plan_statistics import KEY
 from breadcrumbs.tasks import reader
@@ -100,7 +101,7 @@ def _task(task: TaskFile) -> dict[str, Any]:
 
 
 def _digests(files: tuple[Path, ...]) -> dict[Path, str]:
-    digests = hashing.FileDigests(files)
+    digests = FileDigests(files)
     for task in digests.tasks():
         task()
     return digests.digests

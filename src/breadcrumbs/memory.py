@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from breadcrumbs.checkpoint.tensors import DTYPES, array_shape, items
+from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.plan import Plan
-from breadcrumbs.sink import SegmentReport
 from breadcrumbs.work import Segment
 
 

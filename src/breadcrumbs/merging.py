@@ -15,18 +15,20 @@ from typing import Any, Protocol
 import numpy as np
 from blake3 import blake3
 
-from breadcrumbs import automatic, card, checkpoint, engine, memory, plan, sizes
+from breadcrumbs import automatic, card, checkpoint, memory, plan, sizes
 from breadcrumbs.checkpoint import beside, composite, durable, sinusoids
 from breadcrumbs.checkpoint.quantised.writing import Layout, SameSink
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.checkpoint.writer import Entry, Writer
+from breadcrumbs.engine import runner
+from breadcrumbs.engine.consumers import Consumer, Writing
+from breadcrumbs.engine.digests import FileDigests
+from breadcrumbs.engine.outputs import Output, SegmentReport, TensorReport
 from breadcrumbs.errors import CheckpointError, MismatchError, RecipeError
-from breadcrumbs.hashing import FileDigests
 from breadcrumbs.plan import Plan, rounded, variants
 from breadcrumbs.plan.judgement import judged, refuse
 from breadcrumbs.recipe import SAME, Model, Recipe, override, to_mapping
 from breadcrumbs.report import Report
-from breadcrumbs.sink import SegmentReport, TensorReport
 from breadcrumbs.version import __version__
 from breadcrumbs.work import Segment
 
@@ -259,7 +261,7 @@ def to_arrays(
     threads = sizes.threads(it, threads, None, kernel)
     it = automatic.fixed(it, threads=threads, kernel=kernel)
     sink = memory.ArraySink(it)
-    rows = engine.run(it, sink, threads=threads, kernel=kernel)
+    rows = runner.write(it, sink, threads=threads, kernel=kernel)
     return sink.arrays, Report.of(it, rows, time.perf_counter() - began)
 
 
@@ -277,7 +279,7 @@ def to_files(
     strict: bool = False,
     progress: Callable[[int], None] = lambda nbytes: None,
     choice: Choice | None = None,
-    kind: Callable[..., engine.Engine] = engine.Engine,
+    consumer: Callable[[Output], Consumer] = Writing,
 ) -> Report:
     """Carry out a plan into a folder or a ``.safetensors`` file; return the report.
 
@@ -288,7 +290,7 @@ def to_files(
     strict: whether warnings are errors, those of the plan before anything is read.
     progress: called with numbers of input bytes done.
     choice: how the models were chosen, for the metadata and the model card.
-    kind: makes the engine.
+    consumer: makes what takes the merged segments, from the output.
 
     The output takes its name only when it is whole. Raises OutputError, MismatchError.
     """
@@ -306,7 +308,7 @@ def to_files(
     stamps = _stamps(it)
     budget = sizes.budget(it, threads, max_memory, chosen)
     it = automatic.fixed(it, threads=threads, kernel=chosen, progress=progress, budget=budget)
-    known = {file: c.task.hash for c in it.inputs if c.task for file in c.files}
+    known = {file: c.cut.hash for c in it.inputs if c.cut for file in c.files}
     digests = FileDigests(tuple(dict.fromkeys(f for c in it.inputs for f in c.files)), known)
     metadata = {"format": "pt", "breadcrumbs": _provenance(it, digests, choice)}
     layout = Layout(it) if _is_quantised_again(it) else None
@@ -326,14 +328,13 @@ def to_files(
     try:
         if layout:
             again = SameSink(sink, writer, it, layout)
-        rows = engine.run(
+        rows = runner.run(
             it,
-            again or sink,
+            consumer(again or sink),
             threads=threads,
             kernel=chosen,
             progress=progress,
             digests=digests,
-            kind=kind,
             budget=budget,
         )
         if again:
@@ -464,7 +465,7 @@ def _provenance(it: Plan, digests: FileDigests, choice: Choice | None) -> str:
     """
     inputs = []
     for number, source in enumerate(it.inputs):
-        hash_ = "task" if source.task else "blake3"
+        hash_ = "task" if source.cut else "blake3"
         files = [
             {"file": source.shown_file(f), "bytes": digests.sizes[f], hash_: digests.digests[f]}
             for f in source.files

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from breadcrumbs import sizes
+from breadcrumbs.engine.outputs import TensorReport
 from breadcrumbs.plan import Plan, shift, step
-from breadcrumbs.sink import TensorReport
 
 
 @dataclass

@@ -10,16 +10,16 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from breadcrumbs import angles
 from breadcrumbs.aggregates import Gram, Linear, Whole
 from breadcrumbs.checkpoint.quantised.experts import BANDS_BYTES
 from breadcrumbs.checkpoint.quantised.layouts import BLOCK
 from breadcrumbs.checkpoint.tensors import DTYPES
+from breadcrumbs.engine.passes import lines as angles
+from breadcrumbs.engine.passes.tally import BUDGET, LEAST_BUDGET, ROOM, WAVE_BYTES
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.kernels import WORTH_COMPILING, will_compile
 from breadcrumbs.plan import Plan, TensorPlan
 from breadcrumbs.recipe import SAME
-from breadcrumbs.survey import BUDGET, LEAST_BUDGET, ROOM, WAVE_BYTES
 from breadcrumbs.transforms import Chances, Fitted
 from breadcrumbs.work import ARENA, CHUNK, FUSED, GROUP, LEAST, alone, in_rows, surveyed
 

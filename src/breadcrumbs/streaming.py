@@ -1,25 +1,26 @@
-"""Exact numbers of values that stream by: the entry of a rank, and sums.
+"""Exact numbers of the whole model, found in passes over its entries: ranks, and sums.
 
-A stream is gone through as often as it takes; memory does not grow with its length. Entries rank by
-(value, position), so the number before a cut is exact however many values are equal.
+A pass is a `Fold`: entries are scanned in any order, in any thread, and what is found is joined.
+Memory does not grow with the size of the model. Entries rank by (value, position), so the number
+before a cut is exact however many values are equal.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+
+from breadcrumbs.aggregates import Entries, Fold
 
 #: A pass tells so many more bits of a value, until no more than ROOM entries are left to look at.
 BITS = 16
 ROOM = 1 << 16
 #: Passes of `select` at most, without and with the place of a cut.
 VALUES, PLACES = 64 // BITS, 64 // BITS + 1
-
-#: Yields (position of the first column, values (rows, n)) for all columns, in order.
-Columns = Iterator[tuple[int, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -56,33 +57,46 @@ class _Search:
 
 @dataclass
 class _Probe:
-    """What a pass finds out about the entries that a search is among."""
+    """What a pass finds out about the entries that a search is among: how many have which of the
+    next bits, or, where few are left, their keys and places."""
 
     counts: np.ndarray | None
     keys: list[np.ndarray] = field(default_factory=list)
     places: list[np.ndarray] = field(default_factory=list)
 
-    def take(self, start: int, keys: np.ndarray, shift: int, prefix: int) -> None:
+    @staticmethod
+    def of(start: int, keys: np.ndarray, among: tuple[int, int], few: bool) -> _Probe:
+        """Return the probe of some entries. among: their shift and prefix."""
+        shift, prefix = among
         inside = slice(None) if shift == 64 else np.flatnonzero(keys >> np.uint64(shift) == prefix)
         mine = keys[inside]
-        if self.counts is None:
-            self.keys.append(mine.copy())
-            self.places.append(start + np.arange(keys.size)[inside])
-            return
+        if few:
+            return _Probe(None, [mine.copy()], [start + np.arange(keys.size)[inside]])
         bins = (mine >> np.uint64(shift - BITS)) & np.uint64((1 << BITS) - 1)
-        self.counts += np.bincount(bins.astype(np.intp), minlength=1 << BITS)
+        return _Probe(np.bincount(bins.astype(np.intp), minlength=1 << BITS))
+
+    def add(self, other: _Probe) -> None:
+        if other.counts is not None:
+            self.counts = other.counts if self.counts is None else self.counts + other.counts
+        self.keys += other.keys
+        self.places += other.places
+
+
+#: What a pass finds: probes, and how many entries tie in each row from which start on.
+_Found = tuple[dict[tuple[int, int, int], _Probe], dict[tuple[int, int], list[tuple[int, int]]]]
 
 
 def select(
-    columns: Callable[[], Columns],
+    values: Callable[[Entries], np.ndarray],
     number: int,
     ranks: Sequence[Sequence[int]],
     places: bool = True,
-) -> list[list[Cut]]:
+) -> Generator[Fold, Any, list[list[Cut]]]:
     """Return the entries of ``ranks[row]`` of each row of ``number`` values, ranked from 0.
 
-    columns: begins a pass. Values are float64 and no NaN; -0 is 0. Rank ``number`` gives the end.
-    places: whether positions are wanted; without them they are 0, and a pass may be spared.
+    values: entries -> their values (rows, n), float64 and no NaN; -0 is 0. Rank ``number`` gives
+    the end. places: whether positions are wanted; without them they are 0, and a pass may be
+    spared. To be used as ``cuts = yield from select(...)`` in `Elementwise.prepare`.
     """
     searches = [[_Search(row, rank, number) for rank in mine] for row, mine in enumerate(ranks)]
     flat = [search for mine in searches for search in mine]
@@ -91,30 +105,83 @@ def select(
             search.cut = Cut(math.inf, number)
     while some := [search for search in flat if search.cut is None]:
         ties = [search for search in some if search.shift == 0]
-        probes = {
-            search.among: _Probe(
-                None if search.number <= ROOM else np.zeros(1 << BITS, np.int64),
-            )
-            for search in some
-            if search.shift
-        }
-        rows = {search.row for search in some}
-        for start, values in columns():
-            keys = {row: _keys(values[row]) for row in rows}
-            for (row, shift, prefix), probe in probes.items():
-                probe.take(start, keys[row], shift, prefix)
-            for search in ties:
-                _count_ties(search, start, keys[search.row])
+        few = {search.among: search.number <= ROOM for search in some if search.shift}
+        probes, equal = yield Fold(_scan(values, few, ties), _join, _nothing)
         for search in some:
-            if search.among in probes:
+            if search.shift:
                 _advance(search, probes[search.among], places)
+        for search in ties:
+            start, before = _holding(equal[search.row, search.prefix], search.rank)
+            at = yield Fold(_tied(values, search.row, search.prefix), list.__add__, list, start)
+            position = np.sort(np.concatenate(at))[search.rank - before]
+            search.cut = Cut(_value(np.uint64(search.prefix)), int(position))
     return [[search.cut for search in mine if search.cut] for mine in searches]
+
+
+def _nothing() -> _Found:
+    return {}, {}
+
+
+def _scan(
+    values: Callable[[Entries], np.ndarray],
+    few: dict[tuple[int, int, int], bool],
+    ties: Sequence[_Search],
+) -> Callable[[Entries], _Found]:
+    """Return what finds the probes of searches in some entries, and counts those that tie."""
+    rows = {row for row, _, _ in few} | {search.row for search in ties}
+
+    def scan(entries: Entries) -> _Found:
+        mine = values(entries)
+        keys = {row: _keys(mine[row]) for row in rows}
+        probes = {
+            (row, shift, prefix): _Probe.of(entries.start, keys[row], (shift, prefix), is_few)
+            for (row, shift, prefix), is_few in few.items()
+        }
+        equal: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        for search in ties:
+            tied = int(np.count_nonzero(keys[search.row] == search.prefix))
+            equal[search.row, search.prefix] = [(entries.start, tied)]
+        return probes, equal
+
+    return scan
+
+
+def _join(known: _Found, found: _Found) -> _Found:
+    for among, probe in found[0].items():
+        if among in known[0]:
+            known[0][among].add(probe)
+        else:
+            known[0][among] = probe
+    for place, counts in found[1].items():
+        known[1][place] = known[1].get(place, []) + counts
+    return known
+
+
+def _holding(equal: Sequence[tuple[int, int]], rank: int) -> tuple[int, int]:
+    """Return where the entries start that hold the tie of that rank, and how many are before."""
+    before = 0
+    for start, tied in sorted(equal):
+        if rank < before + tied:
+            return start, before
+        before += tied
+    raise IndexError(rank)
+
+
+def _tied(
+    values: Callable[[Entries], np.ndarray], row: int, prefix: int
+) -> Callable[[Entries], list[np.ndarray]]:
+    """Return what finds the places of the entries that tie."""
+
+    def scan(entries: Entries) -> list[np.ndarray]:
+        return [entries.start + np.flatnonzero(_keys(values(entries)[row]) == prefix)]
+
+    return scan
 
 
 def _advance(search: _Search, probe: _Probe, places: bool) -> None:
     if probe.counts is None:
         keys, where = np.concatenate(probe.keys), np.concatenate(probe.places)
-        at = np.argsort(keys, kind="stable")[search.rank]  # they come in the order of positions
+        at = np.lexsort((where, keys))[search.rank]
         search.cut = Cut(_value(np.uint64(keys[at])), int(where[at]) if places else 0)
         return
     upto = np.cumsum(probe.counts)
@@ -125,16 +192,6 @@ def _advance(search: _Search, probe: _Probe, places: bool) -> None:
     search.prefix = (search.prefix << BITS) + bin_
     if search.shift == 0 and not places:
         search.cut = Cut(_value(np.uint64(search.prefix)), 0)
-
-
-def _count_ties(search: _Search, start: int, keys: np.ndarray) -> None:
-    """Find the place of the entry ``search.rank`` of those whose key is the prefix."""
-    if search.cut is not None:
-        return
-    equal = np.flatnonzero(keys == search.prefix)
-    if search.rank < equal.size:
-        search.cut = Cut(_value(np.uint64(search.prefix)), start + int(equal[search.rank]))
-    search.rank -= equal.size
 
 
 def _keys(values: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Many merges of one family of models in memory, one after the other, each as fast as it can be.
 
 Checkpoints are opened once. Where a recipe differs from an earlier one in factors of the whole step
-alone (`breadcrumbs.steps`), such as alpha, the models are not looked at again.
+alone (`breadcrumbs.engine.replay`), such as alpha, the models are not looked at again.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from breadcrumbs import automatic, checkpoint, engine, memory, merging, steps
+from breadcrumbs import automatic, checkpoint, memory, merging
 from breadcrumbs.checkpoint.tensors import Checkpoint
+from breadcrumbs.engine import replay, runner
 from breadcrumbs.merging import Source
 from breadcrumbs.recipe import Recipe
 from breadcrumbs.tasks import view
@@ -41,7 +42,7 @@ class Sweep:
         self.threads, self.kernel, self.keep = threads, kernel, keep
         self._given: dict[str, Checkpoint] = {}
         self._open: dict[str, Checkpoint] = {}
-        self._steps: dict[str, steps.Steps] = {}
+        self._steps: dict[str, replay.Steps] = {}
         try:
             for name, model in [("base", base), *(models or {}).items()]:
                 label = merging.label(model, name)
@@ -80,18 +81,18 @@ class Sweep:
         settings = {"threads": self.threads, "kernel": self.kernel}
         plan = automatic.fixed(plan, **settings)
         sink = memory.ArraySink(plan)
-        if not steps.factors(plan) or not self.keep:
-            engine.run(plan, sink, **settings)
+        if not replay.factors(plan) or not self.keep:
+            runner.write(plan, sink, **settings)
             return sink.arrays
-        key = steps.key(plan)
+        key = replay.key(plan)
         known = self._steps.pop(key, None)
         if known is not None:
-            engine.rescale(plan, known, sink, **settings)
+            runner.rescale(plan, known, sink, **settings)
         else:
             while len(self._steps) >= self.keep:
                 del self._steps[next(iter(self._steps))]
-            known = steps.Steps(plan)
-            engine.run(plan, sink, steps=known, **settings)
+            known = replay.Steps(plan)
+            runner.write(plan, sink, steps=known, **settings)
         self._steps[key] = known
         return sink.arrays
 

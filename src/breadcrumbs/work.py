@@ -9,16 +9,14 @@ sizes depends on the machine, and no result depends on them.
 from __future__ import annotations
 
 import math
-import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from breadcrumbs.aggregates import Gram, Whole
-from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
+from breadcrumbs.checkpoint.sparse import BLOCK
 from breadcrumbs.plan import Plan, TensorPlan
-from breadcrumbs.tasks.about import BLOCK
 from breadcrumbs.transforms import Band, Chances
 
 CHUNK = 1 << 16
@@ -31,9 +29,6 @@ GROUP = 4
 FUSED = 32
 #: Entries of a tied copy that are written at once.
 REPEAT = 1 << 20
-
-#: Bits of precision below the leading one.
-PRECISION = {"F64": 52, "F32": 23, "F16": 10, "BF16": 7, "F8_E4M3": 3, "F8_E5M2": 2}
 
 
 @dataclass(frozen=True)
@@ -82,6 +77,11 @@ class Job:
     blocks: int = 0
 
     @property
+    def unit_id(self) -> tuple[int, int]:
+        """What tells it from other jobs: the tensor and the first entry of its first piece."""
+        return self.pieces[0].index, self.pieces[0].start
+
+    @property
     def chunk(self) -> int:
         """Entries of a chunk."""
         return CHUNK if self.survey else max(1, CHUNK // self.unit) * self.unit
@@ -107,7 +107,7 @@ def jobs(plan: Plan) -> list[Job]:
     transform = plan.method.transform
     whole = isinstance(plan.method.aggregate, Whole)
     rows = 1 + min(FUSED, len(plan.models))
-    blocks = BLOCK if any(model.task for model in plan.models) else 0
+    blocks = BLOCK if any(model.cut for model in plan.models) else 0
     result: list[Job] = []
     components: dict[str, list[Piece]] = {}
     for index, tensor in enumerate(plan.tensors):
@@ -222,44 +222,3 @@ def _dtype(tensors: Sequence[TensorPlan]) -> np.dtype:
     if names == {"BF16"}:
         return np.dtype(np.uint16)
     return np.dtype(np.float64 if "F64" in names else np.float32)
-
-
-def as_is(tensor: Tensor, dtype: np.dtype) -> bool:
-    """Return whether the tensor's bytes are its raw weights of that dtype."""
-    return DTYPES[tensor.dtype] == dtype or (tensor.dtype == "BF16" and dtype == np.uint16)
-
-
-def read_raw(tensor: Tensor, start: int, out: np.ndarray, side: np.ndarray) -> None:
-    """Fill ``out``, of a job's dtype, with the tensor's entries from ``start`` on.
-
-    side: (CHUNK,) float64, to read into where the tensor's dtype is not that of ``out``.
-    """
-    if as_is(tensor, out.dtype):
-        tensor.read_into(start, out)
-        return
-    for i in range(0, out.size, CHUNK):
-        piece = out[i : i + CHUNK]
-        narrow = side.view(DTYPES[tensor.dtype])[: piece.size]
-        tensor.read_into(start + i, narrow)
-        piece[:] = narrow
-
-
-def mapped(n: int, dtype: np.dtype) -> np.ndarray:
-    """Return an array (n,) of undefined content in a map of its own.
-
-    It is resident only as far as it is used, and given back at once; what the allocator hands out
-    may be neither.
-    """
-    return np.frombuffer(mmap.mmap(-1, max(1, n * dtype.itemsize)), dtype, n)
-
-
-def provably_exact(smallest: float, largest: float, models: int, precision: int) -> bool:
-    """Return whether float64 holds every sum of ``models`` differences of such weights exactly.
-
-    smallest, largest: bounds of the magnitudes of the nonzero weights. Every difference is a
-    multiple of the last place of the smallest, and below twice the largest.
-    """
-    if largest == 0:
-        return True
-    bits = math.frexp(largest)[1] - math.frexp(smallest)[1] + precision
-    return bits + 2 + math.ceil(math.log2(max(models, 1))) <= 53

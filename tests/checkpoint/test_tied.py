@@ -10,7 +10,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import breadcrumbs
-from breadcrumbs import checkpoint, hashing, merging
+from breadcrumbs import checkpoint, merging
+from breadcrumbs.checkpoint import hashing
 from breadcrumbs.checkpoint.tied import untied
 from breadcrumbs.errors import MismatchError
 from breadcrumbs.recipe import Model, Recipe

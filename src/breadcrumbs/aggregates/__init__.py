@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -101,16 +101,29 @@ class Entries:
         return sizes.astype(np.float32).astype(np.float64) if self.narrow else sizes
 
 
-class Stream(Protocol):
-    """All entries that are merged, some at a time, tensor after tensor in the order of names.
-
-    It may be gone through again. size: how many entries. models: how many rows they have.
-    """
+@dataclass(frozen=True)
+class Extent:
+    """How much of a model is merged: how many entries, and of how many models (rows)."""
 
     size: int
     models: int
 
-    def __iter__(self) -> Iterator[Entries]: ...
+
+@dataclass(frozen=True)
+class Fold:
+    """One pass over all entries that are merged, some at a time.
+
+    scan: entries -> what is found in them, in any thread. join: (what is known, what was found) ->
+    what is known then; it may change the first. empty: () -> what is known before. The result may
+    depend neither on how the entries are cut nor on the order in which they come; their positions
+    in the model count tensor after tensor in the order of names. at: if given, only the entries
+    that begin there are scanned, as they were cut in an earlier pass.
+    """
+
+    scan: Callable[[Entries], Any]
+    join: Callable[[Any, Any], Any]
+    empty: Callable[[], Any]
+    at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -125,9 +138,10 @@ class Elementwise:
     kernels' elections it is, if it is one. statistics: what it takes besides, of the shape of the
     weights.
 
-    prepare: (stream, values) -> what ``combine`` is to know of the whole model, found in passes of
-    its own before anything is written, and given as ``entries.known``; no bit of it may depend on
-    how the stream is cut. passes: values -> how many passes it makes at most; 0 asks for none.
+    prepare: (extent, values) -> what ``combine`` is to know of the whole model, found before
+    anything is written, and given as ``entries.known``: a generator, which yields each pass that it
+    asks for as a `Fold`, is sent what that found, and returns what is known. passes: values -> how
+    many passes it makes at most; 0 asks for none.
     """
 
     combine: Callable[[Entries, Values], np.ndarray]
@@ -136,7 +150,7 @@ class Elementwise:
     vote: Callable[[Entries], int] | None = None
     kind: Callable[[Values], int] | None = None
     statistics: Statistics | None = None
-    prepare: Callable[[Stream, Values], Any] | None = None
+    prepare: Callable[[Extent, Values], Generator[Fold, Any, Any]] | None = None
     passes: Callable[[Values], int] = lambda values: 0
 
 

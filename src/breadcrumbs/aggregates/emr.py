@@ -10,11 +10,14 @@ The paper has no weights: here they multiply the task vectors.
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Generator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from breadcrumbs.aggregates import Elementwise, Entries, Stream
+from breadcrumbs.aggregates import Elementwise, Entries, Extent, Fold
 from breadcrumbs.parameters import Values, WhichModel
 from breadcrumbs.streaming import Total
 
@@ -50,13 +53,16 @@ class Norms:
         return float(self.before) / after if after else 1.0
 
 
-def _prepare(stream: Stream, values: Values) -> float:
+def _prepare(extent: Extent, values: Values) -> Generator[Fold, Any, float]:
     """Return the rescaler of the task."""
-    norms = Norms()
-    for entries in stream:
-        row = list(entries.who).index(values["task"])
+
+    def scan(entries: Entries) -> Norms:
+        norms, row = Norms(), list(entries.who).index(values["task"])
         unified, agree = elected(entries)
         norms.add(entries.terms[row], unified, agree[row])
+        return norms
+
+    norms = yield Fold(scan, operator.iadd, Norms)
     return norms.rescaler
 
 

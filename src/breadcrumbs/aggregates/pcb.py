@@ -11,12 +11,13 @@ vectors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from breadcrumbs.aggregates import Elementwise, Entries, Stream
+from breadcrumbs.aggregates import Elementwise, Entries, Extent, Fold
 from breadcrumbs.kernels.plain import exact_sum
 from breadcrumbs.parameters import Factor, Fraction, Values, count, difference
 from breadcrumbs.streaming import VALUES, Cut, select
@@ -49,26 +50,22 @@ def _stretched(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     return np.where(spread > 0, (x - low) / np.where(spread > 0, spread, 1.0), 0.0)
 
 
-def _prepare(stream: Stream, values: Values) -> Range:
-    n, edge, ratio = stream.size, values["edge"], values["ratio"]
+def _prepare(extent: Extent, values: Values) -> Generator[Fold, Any, Range]:
+    n, edge, ratio = extent.size, values["edge"], values["ratio"]
     first = min(count(edge, n), n - 1)
     last = max(count(difference(1, edge), n) - 1, 0)
 
     def found(part: list[list[Cut]]) -> np.ndarray:
         return np.array([[cut.value for cut in cuts] for cuts in part]).reshape(-1, 2, 1)
 
-    def sizes() -> Iterator[tuple[int, np.ndarray]]:
-        return ((entries.start, np.abs(entries.terms)) for entries in stream)
-
-    ends = found(select(sizes, n, [[first, last]] * stream.models, places=False))
-    zero = np.zeros((stream.models, 1))
+    both = [[first, last]] * extent.models
+    ends = found((yield from select(lambda it: np.abs(it.terms), n, both, places=False)))
+    zero = np.zeros((extent.models, 1))
     known = Range(ends[:, 0], ends[:, 1], zero, zero)
 
-    def products() -> Iterator[tuple[int, np.ndarray]]:
-        return ((entries.start, known.products(entries.terms)) for entries in stream)
-
     rank = min(count(difference(1, ratio), n), n - 1)
-    ends = found(select(products, n, [[rank, n - 1]] * stream.models, places=False))
+    both = [[rank, n - 1]] * extent.models
+    ends = found((yield from select(lambda it: known.products(it.terms), n, both, places=False)))
     return Range(known.low, known.high, ends[:, 0], ends[:, 1])
 
 

@@ -8,13 +8,15 @@ task vectors that masks compare with it are whole in both cases.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 
-from breadcrumbs.aggregates import Entries, Stream
+from breadcrumbs.aggregates import Entries, Extent, Fold
 from breadcrumbs.kernels.plain import exact_pair, exact_sum, two_sum
 from breadcrumbs.parameters import Fractions, OneOf, Values, count
 from breadcrumbs.streaming import PLACES, Cut, select
@@ -44,18 +46,16 @@ def passes(values: Values) -> int:
     return PLACES + 1 if values["on"] == "ties" else 0
 
 
-def prepare(stream: Stream, values: Values) -> Trim | None:
+def prepare(extent: Extent, values: Values) -> Generator[Fold, Any, Trim | None]:
     """Return the trim of TIES, if it is asked for."""
     if not passes(values):
         return None
-    first = stream.size - count(DENSITY, stream.size)
-    cuts = select(
-        lambda: ((entries.start, entries.sizes) for entries in stream),
-        stream.size,
-        [[first]] * stream.models,
-    )
+    first = extent.size - count(DENSITY, extent.size)
+    cuts = yield from select(lambda it: it.sizes, extent.size, [[first]] * extent.models)
     trim = Trim([cut for (cut,) in cuts])
-    votes = sum(int(np.sign(exact_sum(trim.terms(entries))).sum()) for entries in stream)
+    votes = yield Fold(
+        lambda entries: int(np.sign(exact_sum(trim.terms(entries))).sum()), operator.add, int
+    )
     return Trim(trim.cuts, 1 if votes > 0 else -1)
 
 

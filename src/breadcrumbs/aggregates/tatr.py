@@ -10,9 +10,12 @@ position.
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from typing import Any
+
 import numpy as np
 
-from breadcrumbs.aggregates import Elementwise, Entries, Stream
+from breadcrumbs.aggregates import Elementwise, Entries, Extent, Fold
 from breadcrumbs.parameters import AUTO, Factor, Fraction, Values, count
 from breadcrumbs.streaming import PLACES, Cut, select
 
@@ -26,10 +29,10 @@ def omega(entries: Entries) -> np.ndarray:
     return 2 * total
 
 
-def _prepare(stream: Stream, values: Values) -> Cut:
-    ranks = [[count(values["quantile"], stream.size)]]
-    begin = lambda: ((entries.start, omega(entries)[None]) for entries in stream)  # noqa: E731
-    return select(begin, stream.size, ranks)[0][0]
+def _prepare(extent: Extent, values: Values) -> Generator[Fold, Any, Cut]:
+    ranks = [[count(values["quantile"], extent.size)]]
+    cuts = yield from select(lambda entries: omega(entries)[None], extent.size, ranks)
+    return cuts[0][0]
 
 
 def _combine(entries: Entries, values: Values) -> np.ndarray:

@@ -19,6 +19,7 @@ from breadcrumbs.checkpoint import layout, parts, quantised
 from breadcrumbs.checkpoint.files import same_bytes
 from breadcrumbs.checkpoint.layout import Layout, Place
 from breadcrumbs.checkpoint.parts import Local
+from breadcrumbs.checkpoint.sparse import Sparse
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, shown
 from breadcrumbs.errors import CheckpointError, MismatchError, listing
 
@@ -122,7 +123,7 @@ def check_parts(
     missing, extra: of the recipe; unless they are ``error``, parts may lack, and be more.
     """
     for model in models:
-        if model.task is None and model.files and model.layout != base.layout:
+        if model.cut is None and model.files and model.layout != base.layout:
             _check(base, model, missing, extra)
 
 
@@ -170,8 +171,12 @@ def _is_same_part(base: Checkpoint, model: Checkpoint, part: str) -> bool:
     start = f"{part}/"
     if any(name.startswith(start) for name in base.changed | model.changed):
         return False
-    if model.task is not None:
-        return not any(t.kept for name, t in model.task.tensors.items() if name.startswith(start))
+    if model.cut is not None:
+        return not any(
+            isinstance(tensor.source, Sparse)
+            for name, tensor in model.tensors.items()
+            if name.startswith(start)
+        )
     mine = _files(base, part)
     return bool(mine) and _equal(mine, _files(model, part))
 

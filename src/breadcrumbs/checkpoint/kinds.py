@@ -58,9 +58,7 @@ _ALIBI = re.compile(r"(^|[./])_?attn_bias$")
 _MASK_NAMED_BIAS = re.compile(r"(^|[./])(attn|attention|self_attn|self_attention)[./]bias$")
 #: Vectors by which spectral normalisation knows the largest singular value of its weight; a
 #: `weight_v` of more dimensions is that of weight normalisation, which is trained.
-_SPECTRAL = re.compile(
-    r"(^|[./])(parametrizations[./]\w+[./]\d+[./]_[uv]|\w*weight(_bar)?_[uv])$"
-)
+_SPECTRAL = re.compile(r"(^|[./])(parametrizations[./]\w+[./]\d+[./]_[uv]|\w*weight(_bar)?_[uv])$")
 #: How tensors are called that are trained.
 _TRAINED = re.compile(r"(^|[./_])(weight|bias|kernel|scale|gamma|beta|embedding|w|b)$")
 

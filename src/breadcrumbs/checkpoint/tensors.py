@@ -154,6 +154,20 @@ class Tensor:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """What is known of a task of which a file keeps all or a part.
+
+    name, hash: of the task. transform, parameters: what chose the entries that are kept, as a
+    recipe has them, ``none`` where all that changed are.
+    """
+
+    name: str
+    hash: str
+    transform: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Checkpoint(Mapping[str, np.ndarray]):
     """An open checkpoint: a mapping of name to array that reads a tensor when it is asked for.
 
@@ -163,7 +177,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
     repo: hub id and resolved commit, ``org/name@revision``, when it came from a hub.
     metadata: what a single safetensors file, or a mapping with such an attribute, says of itself.
     parts, layers: of a stack, what it is made of, and the number that each layer has there.
-    task: the `tasks.TaskFile` that it is read from, if it is one.
+    cut: what is known of the task, if a task file keeps it or a part of it.
     layout: where its parts lie, if its weights are in several folders.
     untied: names of tensors that are written apart, by name what they were tied to. stored: the
     checkpoint as its files hold it, if some are.
@@ -184,7 +198,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
     close: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
     parts: tuple[Checkpoint, ...] = ()
     layers: tuple[int, ...] = ()
-    task: Any = field(default=None, repr=False, compare=False)
+    cut: Cut | None = field(default=None, repr=False, compare=False)
     layout: Layout | None = field(default=None, compare=False)
     untied: Mapping[str, str] = field(default_factory=dict, compare=False)
     stored: Checkpoint | None = field(default=None, repr=False, compare=False)

@@ -14,7 +14,7 @@ import click
 from breadcrumbs.errors import BreadcrumbsError, printable
 
 if TYPE_CHECKING:
-    from breadcrumbs.evaluate.pool import Settings
+    from breadcrumbs.evaluate.pool_settings import Settings
 
 _GO_ON = {
     "merge": " Give --resume to go on.",
@@ -147,8 +147,8 @@ def pair(text: str) -> tuple[str, str]:
 
 def scoring(options: Mapping[str, Any]) -> Settings:
     """Return how to score, of --results, --workers, --device, --precision and --plugin."""
-    from breadcrumbs import cache
-    from breadcrumbs.evaluate.pool import Settings
+    from breadcrumbs.checkpoint import cache
+    from breadcrumbs.evaluate.pool_settings import Settings
 
     return Settings(
         results=str(Path(options["results"]).absolute()),

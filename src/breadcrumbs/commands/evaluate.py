@@ -48,7 +48,8 @@ def evaluate(suite: str, models: tuple[str, ...], **options: Any) -> None:
     breadcrumbs results results.sqlite --format markdown
     """
     from breadcrumbs import show
-    from breadcrumbs.evaluate import scores, tables
+    from breadcrumbs.commands import results_view
+    from breadcrumbs.evaluate import scores
     from breadcrumbs.evaluate import suite as suites
 
     made = suites.load(suite, base=options["base"])
@@ -67,4 +68,4 @@ def evaluate(suite: str, models: tuple[str, ...], **options: Any) -> None:
     if options["as_json"]:
         click.echo(json.dumps([row.to_mapping() for row in rows], indent=2))
     elif not options["quiet"]:
-        tables.show(rows)
+        results_view.show(rows)

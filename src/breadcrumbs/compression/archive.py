@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from blake3 import blake3
 
-from breadcrumbs import hashing
+from breadcrumbs.checkpoint import hashing
 from breadcrumbs.checkpoint.safetensors import open_safetensors, parse_json
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, shown
 from breadcrumbs.compression.votes import by_layer, shares

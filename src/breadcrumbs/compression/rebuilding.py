@@ -21,7 +21,7 @@ from breadcrumbs import sizes
 from breadcrumbs.checkpoint import composite
 from breadcrumbs.checkpoint.tensors import DTYPES, Bytes, Checkpoint, Tensor
 from breadcrumbs.compression.archive import Archive
-from breadcrumbs.engine import one_blas_thread
+from breadcrumbs.engine.workspace import one_blas_thread
 from breadcrumbs.kernels import plain
 
 PIECE = 1 << 18

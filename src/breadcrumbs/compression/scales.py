@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from breadcrumbs.recipe import Recipe
 
 if TYPE_CHECKING:
-    from breadcrumbs.evaluate.pool import Pool, Settings
+    from breadcrumbs.evaluate.pool import Pool
+    from breadcrumbs.evaluate.pool_settings import Settings
     from breadcrumbs.evaluate.suite import Suite
 
 SCALES = ("0.2", "0.3", "0.4", "0.5", "0.6")

@@ -19,13 +19,12 @@ from typing import Any
 import numpy as np
 from blake3 import blake3
 
-from breadcrumbs import hashing, merging, sizes, work
+from breadcrumbs import merging, sizes, work
 from breadcrumbs import plan as plans
 from breadcrumbs.aggregates import Entries, emr, tall
-from breadcrumbs.checkpoint import durable, quantised
+from breadcrumbs.checkpoint import durable, hashing, quantised
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor, items
 from breadcrumbs.checkpoint.writer import Entry, Writer
-from breadcrumbs.combining import Combining
 from breadcrumbs.compression.archive import (
     DIGESTS,
     HASH,
@@ -37,17 +36,20 @@ from breadcrumbs.compression.archive import (
 )
 from breadcrumbs.compression.report import Report
 from breadcrumbs.compression.singular import rank, triplets
-from breadcrumbs.engine import Engine, one_blas_thread
+from breadcrumbs.engine import runner
+from breadcrumbs.engine.context import Context
+from breadcrumbs.engine.passes.model import Folding, by_component
+from breadcrumbs.engine.rounding import rounded
+from breadcrumbs.engine.schedule import Stopped, Task, run_tasks
+from breadcrumbs.engine.terms import Terms
+from breadcrumbs.engine.vectors import Vectors
+from breadcrumbs.engine.workspace import one_blas_thread
 from breadcrumbs.errors import OutputError, RecipeError, suggestion
 from breadcrumbs.kernels import plain
 from breadcrumbs.parameters import written
 from breadcrumbs.plan import Plan, TensorPlan
 from breadcrumbs.plan.judgement import judged
-from breadcrumbs.preparing import look
 from breadcrumbs.recipe import Recipe
-from breadcrumbs.schedule import Task, run_tasks
-from breadcrumbs.sink import Nowhere
-from breadcrumbs.tensors import Merging, rounded
 from breadcrumbs.version import __version__
 from breadcrumbs.work import Job
 
@@ -152,7 +154,7 @@ class _Compression:
     trained: int = 0
 
     def __post_init__(self) -> None:
-        self.engine = Engine(self.plan, Nowhere())
+        self.context, self.stop = Context(self.plan), threading.Event()
         self.tasks = [model.name for model in self.plan.recipe.models]
         self._digests: dict[str, bytes] = {}
         self._lock = threading.Lock()
@@ -169,7 +171,9 @@ class _Compression:
         }
         parameters: dict[str, Any] = {}
         if self.method == "tall":
-            look(self.engine, [(job, None) for job in jobs.values()])
+            for component in by_component(self.plan, list(jobs.values())):
+                passes = Folding(self.context, component)
+                runner.find(self.context, passes.begun(), self.threads)
             for tensor in self.plan.merged[:1]:
                 values = tensor.values
                 parameters = {"on": values["on"], "scale": [str(s) for s in values["scale"]]}
@@ -213,7 +217,7 @@ class _Compression:
             return run
 
         with one_blas_thread():  # the threads are those of the tasks
-            run_tasks([task(do) for do in tasks], self.threads, self.engine.stop)
+            run_tasks([task(do) for do in tasks], self.threads, self.stop)
 
     def _about(self, parameters: dict[str, Any]) -> str:
         base = self.plan.base
@@ -326,9 +330,9 @@ class _Compression:
         dtype = self.writer.entries[self.number[value]].dtype
         hashers = {name: blake3() for name in [value, *(f"mask/{t}/{tensor.name}" for t in models)]}
         votes = np.zeros(len(self.tasks) + 1, np.int64)
-        merging_ = Merging(self.engine, job, tensor)
+        terms = Terms(self.context, job, tensor)
         for start, entries in self._stream(job, tensor):
-            base = plain.widen(merging_.base(start, entries.taus.shape[1])[0]).astype(np.float64)
+            base = plain.widen(terms.base(start, entries.taus.shape[1])[0]).astype(np.float64)
             step, masks = self._step(entries, tensor)
             merged = plain.add_step(base, step)
             if self.method == "tall":
@@ -353,12 +357,12 @@ class _Compression:
         return total, tall.masks(entries, terms, total, rest, tensor.values)
 
     def _stream(self, job: Job, tensor: TensorPlan):
-        combining = Combining(Merging(self.engine, job, tensor))
+        it = Vectors(Terms(self.context, job, tensor))
         for segment in job.segments():
-            for start, entries in combining.stream(segment, None):
-                if self.engine.stop.is_set():
-                    raise KeyboardInterrupt
-                yield start, entries
+            for chunk in it.chunks(segment):
+                if self.stop.is_set():
+                    raise Stopped
+                yield chunk.start, it.present(chunk)
 
     def _rescalers(self, jobs: Mapping[int, Job]) -> list[float] | list[dict[str, float]]:
         """Return the rescalers of all tasks, of a pipeline by component; tensors that nobody

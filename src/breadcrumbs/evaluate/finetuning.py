@@ -18,7 +18,7 @@ from pathlib import Path
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
-from breadcrumbs import cache
+from breadcrumbs.checkpoint import cache
 from breadcrumbs.errors import BreadcrumbsError, OutputError, SuiteError, TrainingError, listing
 from breadcrumbs.evaluate import finetuned, processes
 from breadcrumbs.evaluate.training import Settings, Step

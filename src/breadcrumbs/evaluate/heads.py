@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from breadcrumbs import cache
+from breadcrumbs.checkpoint import cache
 
 KIND = "heads"
 

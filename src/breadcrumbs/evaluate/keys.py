@@ -12,9 +12,9 @@ from blake3 import blake3
 
 from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint import beside as files_beside
+from breadcrumbs.checkpoint.hashing import model_hash, stamp
 from breadcrumbs.evaluate.results import Key
 from breadcrumbs.evaluate.task import Split
-from breadcrumbs.hashing import model_hash, stamp
 from breadcrumbs.recipe import Recipe, to_mapping
 from breadcrumbs.tasks import view
 from breadcrumbs.version import __version__

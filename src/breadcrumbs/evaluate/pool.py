@@ -11,36 +11,20 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing import get_context
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from breadcrumbs.errors import ScoreError
 from breadcrumbs.evaluate import heads, processes
 from breadcrumbs.evaluate.keys import Keys
+from breadcrumbs.evaluate.pool_settings import Settings, Spec
 from breadcrumbs.evaluate.results import Results, Row
 from breadcrumbs.evaluate.task import Split
 from breadcrumbs.recipe import Recipe
 
 if TYPE_CHECKING:
     from breadcrumbs.evaluate.suite import Suite
-
-#: A model to score: a path or hub id, or what is to be merged.
-Spec = str | Recipe
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to score. results: file of rows, or None. workers: processes, 0 for one a core. device,
-    precision, cache: see `Scorer`. plugins: files of methods that recipes may name."""
-
-    results: str | None = None
-    workers: int = 0
-    device: str = "auto"
-    precision: str = "auto"
-    cache: Path | None = None
-    plugins: tuple[str, ...] = ()
 
 
 class Pool:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from breadcrumbs import recipe as recipes
-from breadcrumbs.evaluate.pool import Pool, Settings, Spec
+from breadcrumbs.evaluate.pool import Pool
+from breadcrumbs.evaluate.pool_settings import Settings, Spec
 from breadcrumbs.evaluate.results import BASE, FINETUNED, Results, Row, refer
 from breadcrumbs.evaluate.task import Split
 

@@ -9,14 +9,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from breadcrumbs.evaluate.metrics import NO_MEANS
 
-if TYPE_CHECKING:
-    from breadcrumbs.evaluate.results import Row
+
+class Row(Protocol):
+    """What a standard error follows from of a `results.Row`, where all of these are explained."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def split(self) -> str: ...
+    @property
+    def rows(self) -> str: ...
+    @property
+    def metric(self) -> str: ...
+    @property
+    def value(self) -> float: ...
+    @property
+    def stderr(self) -> float: ...
+    @property
+    def correct(self) -> int: ...
+    @property
+    def items(self) -> int: ...
+    @property
+    def hits(self) -> bytes | None: ...
+    @property
+    def finetuned(self) -> str | None: ...
+    @property
+    def key(self) -> Any: ...
+    @property
+    def divisor(self) -> Row | None: ...
 
 
 class Estimate(NamedTuple):

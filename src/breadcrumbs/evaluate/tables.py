@@ -290,15 +290,3 @@ def mean_of(estimates: Iterable[Estimate | None]) -> Estimate | None:
     found = list(estimates)
     known = [one for one in found if one is not None]
     return standard_errors.mean(known) if known and len(known) == len(found) else None
-
-
-def show(rows: Iterable[Row]) -> None:
-    """Print the table of rows of one suite and split."""
-    from breadcrumbs import show as screen
-    from breadcrumbs.evaluate import exports
-
-    rows = list(rows)
-    table = of(rows)
-    alike = dict.fromkeys(r.label for r in rows if r.model == r.base and r.label != BASE)
-    notes = [f"{label}: its weights are the base's, bit for bit" for label in alike]
-    screen.grid(exports.of_table(table), table.title, [*notes, *table.notes])

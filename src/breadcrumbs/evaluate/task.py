@@ -14,6 +14,10 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
+#: What the source of a task begins with that lm-eval has.
+LM_EVAL = "lm-eval:"
+
+
 @dataclass(frozen=True)
 class Rows:
     """Rows of one split of a task.

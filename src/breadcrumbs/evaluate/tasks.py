@@ -15,12 +15,11 @@ from breadcrumbs.evaluate.metrics import METRICS
 from breadcrumbs.evaluate.reading import Labels, Reader
 from breadcrumbs.evaluate.sources import HUB, PACKAGE, Source
 from breadcrumbs.evaluate.table import Columns
-from breadcrumbs.evaluate.task import SPLITS, Task
+from breadcrumbs.evaluate.task import LM_EVAL, SPLITS, Task
 
 KEYS = ("task", "data", "config", "revision", "text", "image", "label", "labels", "splits", "seed")
 KEYS += ("metric", "head", "finetuned")
 #: What data begin with that are a task of lm-eval's, and the keys that go with it.
-LM_EVAL = "lm-eval:"
 LM_EVAL_KEYS = ("splits", "metric", "head", "finetuned")
 
 

@@ -112,7 +112,7 @@ class Tuner:
 
         read: training and validation rows.
         """
-        from breadcrumbs.hashing import model_hash
+        from breadcrumbs.checkpoint.hashing import model_hash
 
         settings, (rows, validation) = self.settings, read
         weights = _weights(scorer, settings.freeze)

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from breadcrumbs.checkpoint import Checkpoint
+from breadcrumbs.checkpoint.hashing import model_hash, stamp
 from breadcrumbs.evaluate.results import Results, Row
 from breadcrumbs.evaluate.scoring import Scorer
 from breadcrumbs.evaluate.task import Split
-from breadcrumbs.hashing import model_hash, stamp
 from breadcrumbs.recipe import Recipe
 from breadcrumbs.sweep import Sweep
 from breadcrumbs.tasks import view
 
 if TYPE_CHECKING:
-    from breadcrumbs.evaluate.pool import Settings, Spec
+    from breadcrumbs.evaluate.pool_settings import Settings, Spec
     from breadcrumbs.evaluate.suite import Suite
 
 

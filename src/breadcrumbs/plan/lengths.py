@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from breadcrumbs.checkpoint import sparse
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
 from breadcrumbs.plan.plan import Plan, TensorPlan
 
@@ -64,7 +65,7 @@ def of(plan: Plan) -> Lengths:
     tensors = [tensor for tensor in plan.merged if tensor.base.size]
     models = len(plan.models)
     most = BLOCKS
-    if any(model.task for model in plan.models):
+    if any(model.cut for model in plan.models):
         most = max(OF_ONE[0], min(OF_ONE[1], TASK_BLOCKS // models))
     blocks, scale, exact = _blocks([tensor.base.size for tensor in tensors], most)
     found = np.zeros((1 + 2 * models, 1 + len(blocks)))
@@ -117,19 +118,17 @@ def _change(model: Tensor, base: np.ndarray, start: int) -> float:
 
     Of a task that was cut, what it was before: its file says which share was kept.
     """
-    from breadcrumbs.tasks import view
-
     source = model.source
-    if not isinstance(source, view.KeptBytes):
+    if not isinstance(source, sparse.Sparse):
         tau = _read(model, start, base.size)
         tau -= base
         return _square(tau)
-    block, first = divmod(start, view.BLOCK)
+    block, first = divmod(start, sparse.BLOCK)
     kept = source.kept(block)
     begin, end = np.searchsorted(kept.positions, (first, first + base.size))
     tau = kept.values[begin:end].astype(np.float64)
     tau -= base[kept.positions[begin:end].astype(np.int64) - first]
-    share = source.task.tensors[source.base.name].share
+    share = source.share
     return _square(tau) / (share if 0 < share < 1 else 1.0)
 
 

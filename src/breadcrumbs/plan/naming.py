@@ -56,7 +56,7 @@ def _view(
     base: Checkpoint, model: Checkpoint, rules: list[Rule], notes: list[str]
 ) -> tuple[Checkpoint, set[Rule]]:
     """Return a model under the base's names, and the rules that matched names of its own."""
-    if model.task is not None:
+    if model.cut is not None:
         return model, set()
     view, used = renaming.apply(rules, model) if rules else (model, set())
     view, note = names.matched(base, view)

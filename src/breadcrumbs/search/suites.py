@@ -13,7 +13,7 @@ from breadcrumbs.errors import SuiteError
 from breadcrumbs.recipe import Model, Recipe
 
 if TYPE_CHECKING:
-    from breadcrumbs.evaluate.pool import Settings
+    from breadcrumbs.evaluate.pool_settings import Settings
     from breadcrumbs.evaluate.results import Row
     from breadcrumbs.evaluate.standard_errors import Estimate
     from breadcrumbs.evaluate.suite import Suite

@@ -13,10 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from breadcrumbs import checkpoint, hashing, kernels, merging, methods, parameters, sizes
-from breadcrumbs.checkpoint import durable
+from breadcrumbs import checkpoint, kernels, merging, methods, parameters, sizes
+from breadcrumbs.checkpoint import durable, hashing
 from breadcrumbs.checkpoint.tensors import Checkpoint, shown
-from breadcrumbs.engine import Engine
+from breadcrumbs.engine.consumers import Consumer, Writing
+from breadcrumbs.engine.outputs import Output
 from breadcrumbs.errors import BreadcrumbsError, MismatchError, RecipeError, StoreError
 from breadcrumbs.method import Method
 from breadcrumbs.plan import Plan
@@ -268,9 +269,10 @@ class Store:
         number = self.ledger.latest() if at is None else at
         entries = self.entries(number)
         recipe = self.recipe(entries, method, parameters, dtype)
-        kind: Callable[..., Engine] = Engine
+        consumer: Callable[[Output], Consumer] = Writing
         if not scratch:
-            kind = partial(Summed, sums=self.sums, hashes=[entry.task for entry in entries])
+            hashes = [entry.task for entry in entries]
+            consumer = partial(Summed, sums=self.sums, hashes=hashes)
         tasks = self.ledger.tasks()
         with merging.opened(recipe) as plan:
             self._sure = True  # what opens task files has compared the hash
@@ -284,7 +286,7 @@ class Store:
                 strict=strict,
                 progress=progress,
                 choice=licences.Parts(self.settings, number, entries, tasks, license),
-                kind=kind,
+                consumer=consumer,
             )
 
     def recipe(

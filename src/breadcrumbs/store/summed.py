@@ -3,81 +3,66 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from breadcrumbs.ballot import Ballot
-from breadcrumbs.engine import Engine
+from breadcrumbs.checkpoint.sparse import BLOCK
+from breadcrumbs.engine.consumers import Writing
+from breadcrumbs.engine.majority import Ballot
+from breadcrumbs.engine.merged import Merged
+from breadcrumbs.engine.outputs import Output, SegmentReport
+from breadcrumbs.engine.rounding import rounded
+from breadcrumbs.engine.terms import Terms
 from breadcrumbs.kernels import plain
-from breadcrumbs.sink import SegmentReport
 from breadcrumbs.store.sums import State, Sums
-from breadcrumbs.tasks.about import BLOCK
-from breadcrumbs.tensors import Merging, rounded
 from breadcrumbs.transforms import Draw, Everything
 from breadcrumbs.work import Segment
 
 
-@dataclass
-class Summed(Engine):
-    """An engine that takes sums of task vectors from ``sums``, where a merge is made of them.
+class Summed(Writing):
+    """A consumer that takes sums of task vectors from ``sums``, where a merge is made of them.
 
     hashes: of the models' task files, in the order of the plan. What is no sum of all that
     the files keep, such as an election, is merged as everywhere.
     """
 
-    sums: Sums | None = None
-    hashes: Sequence[str] = ()
+    def __init__(self, output: Output, sums: Sums, hashes: Sequence[str]):
+        super().__init__(output)
+        self.sums, self.hashes = sums, hashes
 
-    def written(
-        self,
-        segment: Segment,
-        merging_of: Callable[[int], Merging],
-        cuts: np.ndarray | None,
-        known: Any,
-        ballot: Ballot | None,
-    ) -> SegmentReport:
+    def merge(self, terms: Terms, segment: Segment, ballot: Ballot | None) -> SegmentReport:
         """Write a segment from sums, or as everywhere; return the report."""
-        report = self._summed(segment, merging_of)
-        if report is None:
-            return super().written(segment, merging_of, cuts, known, ballot)
-        return report
+        merged = self._summed(terms, segment)
+        if merged is None:
+            return super().merge(terms, segment, ballot)
+        return self.take(terms.tensor, segment, merged)
 
-    def _summed(
-        self, segment: Segment, merging_of: Callable[[int], Merging]
-    ) -> SegmentReport | None:
-        """Write a segment from sums; None where it is not one, or the sums do not tell enough."""
-        tensor = self.plan.tensors[segment.index]
-        if self.sums is None or tensor.copied or not tensor.base.is_weight:
+    def _summed(self, it: Terms, segment: Segment) -> Merged | None:
+        """Return a segment from sums; None where it is not one, or they do not tell enough."""
+        if not it.tensor.base.is_weight or not it.linear or it.counting or it.careful:
             return None
-        it = merging_of(segment.index)
-        if not it.linear or it.counting or it.careful or segment.start % BLOCK:
-            return None
-        if not isinstance(self.plan.method.transform, Draw | Everything):
+        if segment.start % BLOCK or not isinstance(it.transform, Draw | Everything):
             return None
         both = zip(it.who, it.weights.tolist(), strict=True)
         wanted: State = Counter((self.hashes[t], weight) for t, weight in both)
         report = SegmentReport([0] * it.number)
         n = segment.stop - segment.start
-        (base,) = self.load([tensor.base], segment.start, n, it.dtype)
-        parts = []
+        (base,) = it.context.space.load([it.tensor.base], segment.start, n, it.dtype)
+        pieces = []
         for start in range(0, n, BLOCK):
             part = self._block(it, segment.start + start, base[start : start + BLOCK], wanted)
             if part is None:
                 return None
-            parts.append(part)
-        self.sink.write(segment.index, segment.start, np.concatenate([part for part, _ in parts]))
-        report.squares = sum(squares for _, squares in parts)
-        it.count_kept(segment, None, report)
-        return report
+            pieces.append((segment.start + start, part[0]))
+            report.squares += part[1]
+        it.count_kept(segment, report)
+        return Merged(pieces, report)
 
     def _block(
-        self, it: Merging, start: int, base: np.ndarray, wanted: State
+        self, it: Terms, start: int, base: np.ndarray, wanted: State
     ) -> tuple[np.ndarray, float] | None:
         """Return the merged block that begins with entry ``start``, and the squares of its step."""
-        assert self.sums is not None
         it.check(base[None], slice(0, 0), start)
         found = self.sums.at(it.tensor.base, start // BLOCK, wanted)
         merged = it.kernels.merge(base, found.total, found.rest, it.factor)

@@ -28,13 +28,13 @@ from types import ModuleType
 import numpy as np
 from blake3 import blake3
 
+from breadcrumbs.checkpoint.sparse import BLOCK
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
+from breadcrumbs.engine.schedule import Task, run_tasks
 from breadcrumbs.errors import StoreError
 from breadcrumbs.kernels import kept as plain
-from breadcrumbs.schedule import Task, run_tasks
 from breadcrumbs.store import pairs
 from breadcrumbs.store.ledger import WAIT, Entry
-from breadcrumbs.tasks.about import BLOCK
 from breadcrumbs.tasks.reader import TaskFile
 
 #: Which tasks a sum is of: how often each (task, weight) counts.

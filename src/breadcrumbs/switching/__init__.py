@@ -17,9 +17,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from breadcrumbs import merging
+from breadcrumbs.engine.schedule import Task, run_tasks
 from breadcrumbs.errors import RecipeError, suggestion
 from breadcrumbs.evaluate.devices import require_torch
-from breadcrumbs.schedule import Task, run_tasks
 from breadcrumbs.switching import opening
 from breadcrumbs.switching.opening import Tasks
 from breadcrumbs.switching.places import Place, Read, kernels

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from breadcrumbs.checkpoint.sparse import BLOCK
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
 from breadcrumbs.evaluate.weights import as_torch
-from breadcrumbs.tasks.about import BLOCK
 from breadcrumbs.tasks.view import KeptBytes
 
 if TYPE_CHECKING:

@@ -12,14 +12,13 @@ from blake3 import blake3
 
 from breadcrumbs.checkpoint import kinds
 from breadcrumbs.checkpoint.safetensors import parse_json
+from breadcrumbs.checkpoint.sparse import BLOCK
 from breadcrumbs.checkpoint.tensors import DTYPES, WEIGHT_DTYPES, shown
 from breadcrumbs.errors import CheckpointError, suggestion
 
 KEY = "breadcrumbs.task"
 HASH = "breadcrumbs.task.hash"
 VERSION = 1
-#: Entries of a block; the last one of a tensor may be shorter.
-BLOCK = 1 << 20
 #: Columns of the table of blocks: entries kept, code and bytes of their positions, code and bytes
 #: of their values, and a digest of these bytes.
 COLUMNS = 9
@@ -48,7 +47,8 @@ class TaskTensor:
     share: of the squared norm of the whole task vector, what the entries kept have.
     rank: of the two matrices whose product, times ``scale``, stands for all of it; 0 if blocks do.
     digest: of the bytes of the two, as text. stack: how many matrices the tensor is a stack of, of
-    which each is such a product.
+    which each is such a product. exact: whether its values are as they are, whatever the encoding
+    of the others: statistics and buffers.
     """
 
     name: str
@@ -60,6 +60,7 @@ class TaskTensor:
     digest: str = ""
     share: float = 1.0
     stack: int = 1
+    exact: bool = False
 
     @property
     def size(self) -> int:
@@ -133,6 +134,7 @@ class About:
 def _mapping(tensor: TaskTensor) -> dict[str, Any]:
     found: dict[str, Any] = {"dtype": tensor.dtype, "shape": list(tensor.shape)}
     found |= {"kept": tensor.kept} | ({"share": tensor.share} if tensor.share != 1 else {})
+    found |= {"exact": True} if tensor.exact else {}
     factors = {"rank": tensor.rank, "scale": tensor.scale, "digest": tensor.digest}
     factors |= {"stack": tensor.stack} if tensor.stack > 1 else {}
     return found | factors if tensor.rank else found
@@ -230,6 +232,10 @@ def _tensor(name: str, data: Any, where: str) -> TaskTensor:
         raise CheckpointError(f"{where} is described by {shown(data)}.")
     more = (_OF_FACTORS if "rank" in data else {}) | (_OF_CUT if "share" in data else {})
     more |= {"stack": (int,)} if "rank" in data and "stack" in data else {}
+    exact = data.get("exact", False)
+    if not isinstance(exact, bool):
+        raise CheckpointError(f"{where} says {shown(exact)} for 'exact'.")
+    data = {key: value for key, value in data.items() if key != "exact"}
     _check_kinds(data, _OF_TENSOR | more, where)
     dtype, shape, kept = data["dtype"], data["shape"], data["kept"]
     if dtype not in DTYPES:
@@ -238,7 +244,7 @@ def _tensor(name: str, data: Any, where: str) -> TaskTensor:
         raise CheckpointError(f"{where} has shape {shown(shape)}.")
     factors = {key: data[key] for key in (*_OF_FACTORS, "stack") if key in data}
     share = data.get("share", 1.0)
-    tensor = TaskTensor(name, dtype, tuple(shape), kept, **factors, share=share)
+    tensor = TaskTensor(name, dtype, tuple(shape), kept, **factors, share=share, exact=exact)
     if tensor.size > _INT64 // 8 or not 0 <= kept <= tensor.size:
         raise CheckpointError(f"{where} says that it keeps {kept} of {shown(tensor.size)} entries.")
     if not 0 <= share <= 1:

@@ -9,7 +9,7 @@ from typing import Any
 from breadcrumbs import methods, parameters
 from breadcrumbs.aggregates import Elementwise
 from breadcrumbs.aggregates.stitch import STITCH
-from breadcrumbs.checkpoint.tensors import Checkpoint
+from breadcrumbs.checkpoint.tensors import Checkpoint, Cut
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.method import Method
 from breadcrumbs.recipe import Recipe, name_of
@@ -28,10 +28,11 @@ def settled(recipe: Recipe, models: Sequence[Checkpoint]) -> tuple[Recipe, Metho
     """
     method = methods.get(recipe.method)
     recipe = _named(recipe, models)
-    cut = [model for model in models if model.task and model.task.transform != "none"]
+    cut = [model for model in models if model.cut and model.cut.transform != "none"]
     if not cut or isinstance(method.transform, Everything):
         return recipe, method
-    first = cut[0].task
+    first = cut[0].cut
+    assert first is not None
     if first.transform not in TRANSFORMS:
         raise RecipeError(
             f"{cut[0].label}: was cut by {first.transform!r}, which is not known here."
@@ -43,14 +44,14 @@ def settled(recipe: Recipe, models: Sequence[Checkpoint]) -> tuple[Recipe, Metho
             f" Merge with {', '.join(ways)} or task_arithmetic, or pack with --transform none."
         )
     for model in models:
-        if model.task is None or model.task.transform == "none":
+        if model.cut is None or model.cut.transform == "none":
             raise RecipeError(
                 f"{model.label}: is whole, but {cut[0].label} was cut by {first.transform} when it"
                 " was packed. Pack all of them the same way."
             )
-        if (model.task.transform, model.task.parameters) != (first.transform, first.parameters):
+        if (model.cut.transform, model.cut.parameters) != (first.transform, first.parameters):
             raise RecipeError(
-                f"{model.label}: was cut by {_words(model.task)}, {cut[0].label} by"
+                f"{model.label}: was cut by {_words(model.cut)}, {cut[0].label} by"
                 f" {_words(first)}. Pack all of them the same way."
             )
     changed = _agreed(recipe, method, cut[0])
@@ -66,7 +67,7 @@ def _named(recipe: Recipe, models: Sequence[Checkpoint]) -> Recipe:
     own = {}
     for model, found in zip(recipe.models, models, strict=True):
         given = model.name != name_of(model.path)
-        own[model.name] = model.name if given or not found.task else found.task.name
+        own[model.name] = model.name if given or not found.cut else found.cut.name
     if all(name == mine for name, mine in own.items()) or len(set(own.values())) < len(own):
         return recipe
     named = tuple(replace(model, name=own[model.name]) for model in recipe.models)
@@ -81,14 +82,15 @@ def same(a: Transform, b: Transform) -> bool:
     return isinstance(a, Draw) and isinstance(b, Draw) and (a.keep, a.scale) == (b.keep, b.scale)
 
 
-def _words(task: Any) -> str:
+def _words(task: Cut) -> str:
     values = ", ".join(f"{key} {value}" for key, value in task.parameters.items())
     return f"{task.transform} ({values})"
 
 
 def _agreed(recipe: Recipe, method: Method, model: Checkpoint) -> Recipe:
     """Return the recipe with the parameters of the files; RecipeError if it asks for others."""
-    declared, task = method.transform.parameters, model.task
+    declared, task = method.transform.parameters, model.cut
+    assert task is not None
     for given in (
         *(o.parameters for o in recipe.overrides),
         *(m.parameters for m in recipe.models),

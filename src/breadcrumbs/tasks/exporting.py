@@ -15,14 +15,14 @@ import numpy as np
 from breadcrumbs import merging
 from breadcrumbs import plan as plans
 from breadcrumbs.checkpoint import configs, durable, tied, whole
+from breadcrumbs.checkpoint.sparse import BLOCK
 from breadcrumbs.checkpoint.tensors import DTYPES, NAMES, Tensor
 from breadcrumbs.checkpoint.writer import Entry, header
-from breadcrumbs.engine import one_blas_thread
+from breadcrumbs.engine.workspace import one_blas_thread
 from breadcrumbs.errors import MismatchError, OutputError, RecipeError, listing
 from breadcrumbs.plan import Plan, TensorPlan
 from breadcrumbs.recipe import Recipe
 from breadcrumbs.tasks import factors, packing, peft, unpacking, writing
-from breadcrumbs.tasks.about import BLOCK
 
 KINDS = ("dense", "lora", "patch")
 #: Modules that are tables of rows, not matrices that multiply: PEFT keeps their factors elsewhere.

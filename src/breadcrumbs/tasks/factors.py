@@ -16,9 +16,10 @@ from blake3 import blake3
 
 from breadcrumbs import kernels
 from breadcrumbs.aggregates.matrices import leading, triplets
+from breadcrumbs.checkpoint.sparse import BLOCK
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
 from breadcrumbs.errors import CheckpointError, MismatchError
-from breadcrumbs.tasks.about import BLOCK, TaskTensor
+from breadcrumbs.tasks.about import TaskTensor
 from breadcrumbs.tasks.encodings import Encoding
 
 LEFT, RIGHT = "left/", "right/"

@@ -10,10 +10,11 @@ import numpy as np
 
 from breadcrumbs import checkpoint, merging
 from breadcrumbs.checkpoint import durable
+from breadcrumbs.checkpoint.sparse import BLOCK
 from breadcrumbs.checkpoint.tensors import DTYPES, NAMES, Tensor
 from breadcrumbs.errors import MismatchError, OutputError, RecipeError
 from breadcrumbs.tasks import adapters, placing, reader, trained_on, writing
-from breadcrumbs.tasks.about import BLOCK, About, TaskTensor
+from breadcrumbs.tasks.about import About, TaskTensor
 from breadcrumbs.tasks.adapters import Adapter
 from breadcrumbs.tasks.encodings.exact import EXACT
 from breadcrumbs.tasks.packing import MADE_BY, reference, weights

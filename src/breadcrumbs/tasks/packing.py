@@ -6,32 +6,36 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from breadcrumbs import analysis, hashing, kernels, merging, methods, parameters, sizes
+from breadcrumbs import analysis, kernels, merging, methods, parameters, sizes
 from breadcrumbs import plan as plans
-from breadcrumbs.ballot import Ballot
-from breadcrumbs.checkpoint import durable, quantised
+from breadcrumbs.checkpoint import durable, hashing, quantised
+from breadcrumbs.checkpoint.sparse import BLOCK
 from breadcrumbs.checkpoint.tensors import DTYPES, SUBBYTE, Checkpoint, Tensor
-from breadcrumbs.engine import Engine, one_blas_thread
+from breadcrumbs.engine import runner
+from breadcrumbs.engine.consumers import Reading
+from breadcrumbs.engine.context import Context
+from breadcrumbs.engine.majority import Ballot
+from breadcrumbs.engine.outputs import SegmentReport
+from breadcrumbs.engine.schedule import Task, run_tasks
+from breadcrumbs.engine.terms import Terms
+from breadcrumbs.engine.workspace import one_blas_thread
 from breadcrumbs.errors import MismatchError, OutputError, RecipeError
 from breadcrumbs.kernels import plain
 from breadcrumbs.plan import Plan, TensorPlan
 from breadcrumbs.plan.judgement import judged
-from breadcrumbs.schedule import Task, run_tasks
-from breadcrumbs.sink import Nowhere, SegmentReport
 from breadcrumbs.tasks import encodings, factors, writing
-from breadcrumbs.tasks.about import BLOCK, About, BaseReference, TaskTensor
+from breadcrumbs.tasks.about import About, BaseReference, TaskTensor
 from breadcrumbs.tasks.encodings import Encoding
 from breadcrumbs.tasks.encodings.exact import EXACT
 from breadcrumbs.tasks.factors import Factors
 from breadcrumbs.tasks.writing import Loss
-from breadcrumbs.tensors import Merging
 from breadcrumbs.transforms import Band, Chances, Draw, Fitted
 from breadcrumbs.version import __version__
 from breadcrumbs.work import Segment
@@ -145,11 +149,10 @@ def of(
     plan = replace(plan, tensors=tuple(tensors))
     try:
         with tempfile.TemporaryFile(dir=output.parent or ".") as spool:
-            engine = _Packing(plan, Nowhere(), progress=progress)
-            engine.spool, engine.encoding, engine.factors = spool, made, found
-            run_tasks(engine.tasks(), threads, engine.stop)
+            packing = _Packing(plan, spool, made, found)
+            runner.run(plan, packing, threads=threads, progress=progress)
             base = reference(plan.base, threads, base_name)
-            return _write(engine, output, base, author, license, force)
+            return _write(packing, output, base, author, license, force)
     except OSError as error:
         raise OutputError(
             f"{output}: {error.strerror or error}. Give another output, or look at the disk."
@@ -222,31 +225,34 @@ class _Row:
     squares: tuple[float, float] | None
 
 
-@dataclass
-class _Packing(Engine):
-    """An engine that writes blocks where others merge."""
+class _Packing(Reading):
+    """A consumer that writes blocks where others merge.
 
-    spool: IO[bytes] = field(init=False)
-    encoding: Encoding = field(init=False)
-    factors: dict[int, tuple[Factors, Loss]] = field(init=False)
-    rows: dict[tuple[int, int], _Row] = field(default_factory=dict)
-    _open: dict[tuple[int, int], _Block] = field(default_factory=dict)
-    _end: int = 0
-    _turn: threading.Lock = field(default_factory=threading.Lock)
+    spool: where their bytes go. encoding: of the values. factors: of matrices that are packed as
+    products, by the number of the tensor. rows: of finished blocks, by tensor and block.
+    """
 
-    def written(
+    def __init__(
         self,
-        segment: Segment,
-        merging_of: Callable[[int], Merging],
-        cuts: np.ndarray | None,
-        known: Any,
-        ballot: Ballot | None,
-    ) -> SegmentReport:
-        tensor = self.plan.tensors[segment.index]
+        plan: Plan,
+        spool: IO[bytes],
+        encoding: Encoding,
+        factors: dict[int, tuple[Factors, Loss]],
+    ):
+        self.plan, self.spool, self.encoding, self.factors = plan, spool, encoding, factors
+        self.rows: dict[tuple[int, int], _Row] = {}
+        self._open: dict[tuple[int, int], _Block] = {}
+        self._end = 0
+        self._turn = threading.Lock()
+
+    def copy(self, context: Context, tensor: TensorPlan, segment: Segment) -> SegmentReport:
         if tensor.copied == _WHOLE:
             self._whole(tensor, segment)
-        elif not tensor.copied:
-            self._pack(merging_of(segment.index), segment, cuts)
+        return SegmentReport([0])
+
+    def merge(self, terms: Terms, segment: Segment, ballot: Ballot | None) -> SegmentReport:
+        if terms.models:
+            self._pack(terms, segment)
         return SegmentReport([0])
 
     def _whole(self, tensor: TensorPlan, segment: Segment) -> None:
@@ -256,30 +262,25 @@ class _Packing(Engine):
         model.read_into(segment.start, values)
         self._take(segment.index, segment.start, np.ones(values.size, np.uint8), values, None)
 
-    def _pack(self, it: Merging, segment: Segment, cuts: np.ndarray | None) -> None:
-        if not it.models:
-            return
+    def _pack(self, it: Terms, segment: Segment) -> None:
         start, n = segment.start, segment.stop - segment.start
         (model,) = it.models
-        rows = self.load([it.tensor.base, model], start, n, it.dtype)
+        rows = it.load(segment)
         it.check(rows, slice(0, 1), start)
-        keep = self.buffer("keep", (n,), np.uint8)
-        self._keep(it, rows, segment, cuts, keep)
+        keep = it.context.space.buffer("keep", (n,), np.uint8)
+        self._keep(it, rows, segment, keep)
         values = rows[1].view(DTYPES["BF16"]) if rows.dtype == np.uint16 else rows[1]
         base = rows[0].view(DTYPES["BF16"]) if rows.dtype == np.uint16 else rows[0]
         dtype = DTYPES[model.dtype]
         self._take(segment.index, start, keep, values.astype(dtype, copy=False), base)
 
-    def _keep(self, it: Merging, rows, segment: Segment, cuts, keep: np.ndarray) -> None:
+    def _keep(self, it: Terms, rows, segment: Segment, keep: np.ndarray) -> None:
         """Set ``keep`` to what is packed of the rows of a segment."""
         transform, mine = self.plan.method.transform, kernels.of_kept(it.kernels)
         cut = True
         if isinstance(transform, Band):
-            for i, at in enumerate(range(0, keep.size, it.job.chunk)):
-                run = slice(at, min(keep.size, at + it.job.chunk))
-                known = None
-                if cuts is not None:
-                    known = cuts[segment.first_chunk + i, it.who, :4][None]
+            for start, n, known in it.chunks(segment):
+                run = slice(start - segment.start, start - segment.start + n)
                 unit, found = it.cuts_of(rows[:, run], slice(0, 1), known)
                 mine.keep_band(rows[0, run], rows[1, run], unit, found[:, 0], keep[run])
         elif isinstance(transform, Draw):
@@ -350,10 +351,10 @@ class _Packing(Engine):
 
 
 def _write(
-    engine: _Packing, output: Path, base: BaseReference, author: str, license: str, force: bool
+    packing: _Packing, output: Path, base: BaseReference, author: str, license: str, force: bool
 ) -> About:
     """Write the task file from the finished blocks."""
-    plan = engine.plan
+    plan = packing.plan
     recipe = plan.recipe
     tensors: dict[str, TaskTensor] = {}
     tables: dict[str, bytes] = {}
@@ -361,8 +362,8 @@ def _write(
     losses = []
     for index, tensor in enumerate(plan.tensors):
         model = tensor.models[0]
-        if index in engine.factors:
-            found, loss = engine.factors[index]
+        if index in packing.factors:
+            found, loss = packing.factors[index]
             assert model is not None
             tensors[tensor.name] = writing.factored(
                 tensor.name, model.dtype, tensor.base.shape, found
@@ -371,9 +372,9 @@ def _write(
             losses.append(loss)
             continue
         rows = [
-            engine.rows[index, number]
+            packing.rows[index, number]
             for number in range(-(-tensor.base.size // BLOCK))
-            if (index, number) in engine.rows
+            if (index, number) in packing.rows
         ]
         kept = sum(row.numbers[0] for row in rows)
         if kept:
@@ -381,10 +382,11 @@ def _write(
             squares = [row.squares for row in rows if row.squares]
             share = writing.share(squares) if squares else 1.0
             of = tensor.name, model.dtype, tensor.base.shape, kept
-            tensors[tensor.name] = TaskTensor(*of, share=share)
+            exact = tensor.copied == _WHOLE and not packing.encoding.lossless
+            tensors[tensor.name] = TaskTensor(*of, share=share, exact=exact)
             numbers = [row.numbers for row in rows]
             tables[tensor.name] = writing.table(numbers)
-            parts += writing.blocks(tensor.name, numbers, partial(_spooled, engine.spool, rows))
+            parts += writing.blocks(tensor.name, numbers, partial(_spooled, packing.spool, rows))
             losses += [row.loss for row in rows]
     if not tensors:
         raise MismatchError(
@@ -397,13 +399,13 @@ def _write(
         transform,
         settings,
         recipe.seed,
-        engine.encoding.name,
+        packing.encoding.name,
         weights(plan.base),
         tensors,
         author,
         license,
         MADE_BY,
-        None if engine.encoding.lossless else writing.error(losses),
+        None if packing.encoding.lossless else writing.error(losses),
         tied={t.name: t.tied for t in plan.tensors if t.tied in tensors},
     )
     writing.write(output, said, tables, parts, force)

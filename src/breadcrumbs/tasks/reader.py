@@ -13,6 +13,7 @@ import numpy as np
 from blake3 import blake3
 
 from breadcrumbs import checkpoint
+from breadcrumbs.checkpoint.sparse import Kept
 from breadcrumbs.checkpoint.tensors import DTYPES, WEIGHT_DTYPES, Checkpoint, Tensor, shown
 from breadcrumbs.errors import CheckpointError, MismatchError, printable
 from breadcrumbs.kernels import kept as plain
@@ -23,15 +24,6 @@ from breadcrumbs.tasks.encodings import Encoding
 from breadcrumbs.tasks.encodings.exact import EXACT
 from breadcrumbs.tasks.factors import LEFT, RIGHT, Stored
 from breadcrumbs.tasks.writing import BLOCKS, DATA
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What a block keeps. positions: (k,) uint32, offsets in the block, ascending. values: (k,) of
-    the tensor's dtype, the fine-tuned weights there."""
-
-    positions: np.ndarray
-    values: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -136,7 +128,8 @@ class TaskFile:
             codes.decode(row.codes[0], first, at, n, kernels)
             mine = None if base is None else base[at]
             dtype = DTYPES[tensor.dtype]
-            encoding = self.encoding if tensor.dtype in WEIGHT_DTYPES else EXACT
+            coded = tensor.dtype in WEIGHT_DTYPES and not tensor.exact
+            encoding = self.encoding if coded else EXACT
             values = encoding.decode(row.codes[1], second, row.kept, dtype, mine)
         except CheckpointError as error:
             raise self._damaged(error, f"tensor {shown(name)}, block {block}") from None

@@ -12,12 +12,12 @@ import numpy as np
 
 from breadcrumbs import card, checkpoint, merging, sizes
 from breadcrumbs.checkpoint import beside, composite, durable
+from breadcrumbs.checkpoint.sparse import BLOCK
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, items
 from breadcrumbs.checkpoint.writer import Entry, Writer
+from breadcrumbs.engine.schedule import Task, run_tasks
 from breadcrumbs.errors import OutputError, RecipeError
-from breadcrumbs.schedule import Task, run_tasks
 from breadcrumbs.tasks import reader, view
-from breadcrumbs.tasks.about import BLOCK
 
 #: Blocks of a tensor that one thread copies in one go.
 _RUN = 8
@@ -46,7 +46,7 @@ def unpack(
         outputs = [Path(output)]
         with view_files(under, paths) as models, durable.syncing(sync):
             if len(models) > 1:
-                names = [model.task.name for model in models]
+                names = [model.cut.name for model in models if model.cut]
                 _check_names(names, Path(output))
                 outputs = [Path(output) / name for name in names]
             for model, path in zip(models, outputs, strict=True):
@@ -98,7 +98,8 @@ def _write(
     progress: Callable[[int], None],
 ) -> None:
     entries = [Entry(t.name, t.dtype, t.shape) for t in model.tensors.values()]
-    said = json.dumps({"task": model.task.name, "hash": model.task.hash})
+    assert model.cut is not None
+    said = json.dumps({"task": model.cut.name, "hash": model.cut.hash})
     writer = Writer(
         output,
         entries,

@@ -11,14 +11,14 @@ from types import ModuleType
 
 import numpy as np
 
-from breadcrumbs import checkpoint, hashing, kernels
-from breadcrumbs.checkpoint import tied
-from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, shown
+from breadcrumbs import checkpoint, kernels
+from breadcrumbs.checkpoint import hashing, tied
+from breadcrumbs.checkpoint.sparse import BLOCK, Kept
+from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Cut, Tensor, shown
 from breadcrumbs.errors import MismatchError
 from breadcrumbs.kernels import kept as plain
 from breadcrumbs.tasks import adapters, reader
-from breadcrumbs.tasks.about import BLOCK
-from breadcrumbs.tasks.reader import Kept, TaskFile
+from breadcrumbs.tasks.reader import TaskFile
 
 #: Bytes of unpacked blocks that a thread holds at most: chunks of one come after each other.
 HELD = 32 << 20
@@ -36,6 +36,11 @@ class KeptBytes:
     base: Tensor
     task: TaskFile
     dtype: str
+
+    @property
+    def share(self) -> float:
+        """What is kept of the squared norm of the task vector."""
+        return self.task.tensors[self.base.name].share
 
     def kept(
         self, block: int, kernels: ModuleType = plain, positions: np.ndarray | None = None
@@ -154,7 +159,7 @@ def on_base(base: Checkpoint, models: Sequence[Checkpoint]) -> list[Checkpoint]:
     tasks = {
         t: reader.of(model)
         for t, model in enumerate(models)
-        if reader.is_task(model) and model.task is None
+        if reader.is_task(model) and model.cut is None
     }
     pairs: dict[str, str] = {}
     for model in (base, *models):
@@ -191,7 +196,8 @@ def _view(base: Checkpoint, model: Checkpoint, task: TaskFile) -> Checkpoint:
             dtype = reader.common_dtype(under, task.tensors[mine])
             tensor = Tensor(name, dtype, tensor.shape, KeptBytes(under, task, dtype))
         tensors[name] = tensor
-    return replace(model, tensors=tensors, task=task, untied=base.untied)
+    cut = Cut(task.name, task.hash, task.transform, task.parameters)
+    return replace(model, tensors=tensors, cut=cut, untied=base.untied)
 
 
 def _check_untied(base: Checkpoint, task: TaskFile) -> None:

@@ -24,8 +24,8 @@ from breadcrumbs.checkpoint.writer import Entry, OutFile, Writer
 from breadcrumbs.errors import OutputError
 
 if TYPE_CHECKING:
+    from breadcrumbs.engine.outputs import Output, SegmentReport
     from breadcrumbs.plan import Plan
-    from breadcrumbs.sink import SegmentReport, Sink
     from breadcrumbs.work import Segment
 
 
@@ -77,7 +77,7 @@ class SameSink:
     others: the sink for these, which knows entries by the numbers of ``layout``.
     """
 
-    def __init__(self, others: Sink, writer: Writer, plan: Plan, layout: Layout):
+    def __init__(self, others: Output, writer: Writer, plan: Plan, layout: Layout):
         self.others, self.writer, self.plan, self.layout = others, writer, plan, layout
         self.lost = 0.0  # the sum of squares of it
         self._open: dict[int, _Open] = {}

@@ -27,8 +27,7 @@ from breadcrumbs.errors import (
     suggestion,
 )
 from breadcrumbs.evaluate.foundations.settings import check_head
-from breadcrumbs.evaluate.task import SPLITS, Rows, Split, Task
-from breadcrumbs.evaluate.tasks import LM_EVAL
+from breadcrumbs.evaluate.task import LM_EVAL, SPLITS, Rows, Split, Task
 
 #: The first release with the interface that is used here.
 _LEAST = (0, 4, 13)

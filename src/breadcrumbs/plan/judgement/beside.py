@@ -23,7 +23,7 @@ def others(plan: Plan) -> Iterator[tuple[Checkpoint, Path]]:
     """Yield the sources in folders other than the base's, each once, with the folder."""
     seen = {os.path.realpath(folder) for folder in (folder_of(plan.base),) if folder}
     for source in plan.origins:
-        if source.folder is None or source.task is not None:
+        if source.folder is None or source.cut is not None:
             continue
         real = os.path.realpath(source.folder)
         if real not in seen:

@@ -30,7 +30,7 @@ def warnings(plan: Plan) -> list[str]:
     base = said(plan.base)
     seen, found = {plan.base.label}, []
     for source in plan.origins:
-        if source.task is not None or source.label in seen:
+        if source.cut is not None or source.label in seen:
             continue
         seen.add(source.label)
         its = said(source)

@@ -65,10 +65,10 @@ def _far(plan: Plan) -> list[str]:
 
 def _own(plan: Plan, tensor: TensorPlan) -> TensorPlan:
     """Return the plan of a tensor without task files."""
-    if not any(model.task for model in plan.models):
+    if not any(model.cut for model in plan.models):
         return tensor
     both = zip(tensor.models, plan.models, strict=True)
-    return replace(tensor, models=tuple(None if model.task else mine for mine, model in both))
+    return replace(tensor, models=tuple(None if model.cut else mine for mine, model in both))
 
 
 def _shares(plan: Plan, tensors: Sequence[TensorPlan]) -> list[float]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from breadcrumbs.errors import CheckpointError
 from breadcrumbs.tasks import zstd
-from breadcrumbs.tasks.encodings import Encoding, Kind
+from breadcrumbs.tasks.encodings.kind import Encoding, Kind
 
 RAW, PLANES = 0, 1
 #: Parts of a plane that must be saved for it to be worth unpacking.

@@ -14,8 +14,8 @@ import numpy as np
 
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.parameters import Fraction, Integer, Values
-from breadcrumbs.tasks.encodings import Encoding, Kind
 from breadcrumbs.tasks.encodings.exact import EXACT
+from breadcrumbs.tasks.encodings.kind import Encoding, Kind
 
 _SHARE = 8
 

@@ -19,7 +19,8 @@ from functools import partial
 import numpy as np
 
 from breadcrumbs.errors import CheckpointError
-from breadcrumbs.tasks.encodings import Encoding, Kind, codes
+from breadcrumbs.tasks.encodings import codes
+from breadcrumbs.tasks.encodings.kind import Encoding, Kind
 
 _ENDS = np.dtype("<f8")
 

@@ -11,7 +11,8 @@ from functools import partial
 import numpy as np
 
 from breadcrumbs.parameters import Integer, Values
-from breadcrumbs.tasks.encodings import Encoding, Kind, codes
+from breadcrumbs.tasks.encodings import codes
+from breadcrumbs.tasks.encodings.kind import Encoding, Kind
 from breadcrumbs.tasks.encodings.signed import ends
 from breadcrumbs.transforms import tvq
 

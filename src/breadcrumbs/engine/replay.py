@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from breadcrumbs.aggregates import Elementwise, Linear, Whole
+from breadcrumbs.engine.merged import Step
 from breadcrumbs.plan import Plan, TensorPlan
 from breadcrumbs.recipe import Override, to_mapping
 from breadcrumbs.work import Piece
 
 _Part = tuple[int, tuple[np.ndarray, np.ndarray] | None]
-_NOTHING = np.empty(0)
 
 
 def factors(plan: Plan) -> set[str]:
@@ -54,33 +54,29 @@ def key(plan: Plan) -> str:
 
 
 class Steps:
-    """The steps of all tensors that are merged. ratios: by tensor, what task vectors were rescaled
+    """The steps of all tensors that are merged. norms: by tensor, what task vectors were rescaled
     by."""
 
     def __init__(self, plan: Plan):
-        self.ratios: dict[str, np.ndarray] = {}
+        self.norms: dict[str, np.ndarray] = {}
         self._totals = {tensor.name: np.empty(tensor.base.size) for tensor in plan.merged}
         #: By tensor and start: how many entries, and which of them leave what out of the total.
         self._parts: dict[str, dict[int, _Part]] = {name: {} for name in self._totals}
 
-    def keep(
-        self, tensor: TensorPlan, start: int, total: np.ndarray, rest: np.ndarray = _NOTHING
-    ) -> None:
-        """Keep a part of a tensor's step, from any thread. rest: what ``total`` leaves out, if it
-        was looked for; it is 0 nearly everywhere."""
+    def keep(self, tensor: TensorPlan, step: Step) -> None:
+        """Keep a part of a tensor's step, from any thread. Its rest is 0 nearly everywhere."""
+        start, total, rest = step.start, step.total, step.rest
         self._totals[tensor.name][start : start + total.size] = total
         where = np.flatnonzero(rest)
         left = (where.astype(np.int32), rest[where]) if rest.size else None
         self._parts[tensor.name][start] = total.size, left
 
-    def parts(
-        self, tensor: TensorPlan, piece: Piece
-    ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Yield (start, total, rest) of the parts of a piece of a tensor."""
+    def parts(self, tensor: TensorPlan, piece: Piece) -> Iterator[Step]:
+        """Yield the parts of a piece of a tensor."""
         totals = self._totals[tensor.name]
         for start, (n, left) in self._parts[tensor.name].items():
             if piece.start <= start < piece.stop:
                 rest = np.zeros(n if left else 0)
                 if left:
                     rest[left[0]] = left[1]
-                yield start, totals[start : start + n], rest
+                yield Step(start, totals[start : start + n], rest)

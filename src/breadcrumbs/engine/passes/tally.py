@@ -17,8 +17,9 @@ from types import ModuleType
 
 import numpy as np
 
+from breadcrumbs.engine.workspace import mapped
 from breadcrumbs.kernels import plain
-from breadcrumbs.work import GROUP, mapped
+from breadcrumbs.work import GROUP
 
 #: Entries of a run of the sample.
 RUN = 2048

@@ -74,7 +74,12 @@ def run_tasks(tasks: Sequence[Task], threads: int, stop: threading.Event | None 
 
 
 def after(work: Sequence[Callable[[], object]], then: Callable[[], list[Task]]) -> list[Task]:
-    """Return tasks that each do one piece of ``work``; the last one to end returns ``then()``."""
+    """Return tasks that each do one piece of ``work``; the last one to end returns ``then()``.
+
+    If there is no work, the tasks of ``then()``.
+    """
+    if not work:
+        return then()
     left = [len(work)]
     lock = threading.Lock()
 

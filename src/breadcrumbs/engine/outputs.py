@@ -12,7 +12,7 @@ import numpy as np
 from breadcrumbs.work import Segment
 
 
-class Sink(Protocol):
+class Output(Protocol):
     """Where merged tensors go; called from several threads.
 
     Entries come once, but for a few of elections, which come again and then count.
@@ -44,7 +44,7 @@ class Sink(Protocol):
 
 
 class Nowhere:
-    """A sink of nothing: for what reads and does not write."""
+    """An output of nothing: for what reads and does not write."""
 
     def is_done(self, segment: Segment) -> SegmentReport | None:
         return None

@@ -12,15 +12,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from breadcrumbs.sink import Election, SegmentReport, Sink
+from breadcrumbs.engine.merged import Undecided
+from breadcrumbs.engine.outputs import Election, Output, SegmentReport
 from breadcrumbs.work import Segment
 
 
 class Ballot:
     """The votes of all entries of a job. reports: of its segments, by tensor and start."""
 
-    def __init__(self, sink: Sink):
-        self.sink = sink
+    def __init__(self, output: Output):
+        self.output = output
         self.reports: dict[tuple[int, int], SegmentReport] = {}
         self._kept: dict[tuple[int, int], tuple[int, int, float]] = {}
         self._lock, self._votes = threading.Lock(), 0
@@ -41,11 +42,16 @@ class Ballot:
             self._votes += report.election.votes
             self.reports[place] = report
 
-    def keep(self, segment: Segment, where: np.ndarray, other: np.ndarray, more: float) -> None:
-        """Keep what `Polling.add` was told of a segment."""
-        at = self.sink.keep(where.astype(np.uint32).tobytes() + other.tobytes())
-        if at is not None:
-            self._kept[segment.index, segment.start] = at, where.size, more
+    def take(self, segment: Segment, undecided: Undecided, report: SegmentReport) -> None:
+        """Complete the report of a segment that is written, count its votes, and keep what the
+        other majority would make of it."""
+        report.election = Election(undecided.votes, undecided.elected, undecided.number)
+        if undecided.where and undecided.number:
+            where, other = np.concatenate(undecided.where), np.concatenate(undecided.other)
+            at = self.output.keep(where.astype(np.uint32).tobytes() + other.tobytes())
+            if at is not None:
+                self._kept[segment.index, segment.start] = at, where.size, undecided.more
+        self.note(segment, report)
 
     def is_wrong(self, segment: Segment) -> bool:
         """Return whether the segment was written with a majority that is none."""
@@ -58,47 +64,12 @@ class Ballot:
         if place not in self._kept:
             return None
         at, number, more = self._kept[place]
-        values = self.sink.read(*place, segment.stop - segment.start)
-        data = self.sink.kept(at, number * (4 + values.itemsize))
+        values = self.output.read(*place, segment.stop - segment.start)
+        data = self.output.kept(at, number * (4 + values.itemsize))
         where = np.frombuffer(data, np.uint32, number)
         values[where] = np.frombuffer(data, values.dtype, offset=where.nbytes)
-        self.sink.write(*place, values)
+        self.output.write(*place, values)
         report = self.reports[place]
         assert report.election is not None
         election = replace(report.election, elected=self.majority)
         return replace(report, squares=report.squares + more, election=election)
-
-
-class Polling:
-    """The votes of a segment while it is written. majority: the one it is written with."""
-
-    def __init__(self, ballot: Ballot, segment: Segment):
-        self.ballot, self.segment, self.majority = ballot, segment, ballot.majority
-        self.votes = self.undecided = 0
-        self._parts: list[tuple[np.ndarray, np.ndarray]] = []
-        self._more, self._known = 0.0, True
-
-    def add(self, votes: int, where: np.ndarray, other: np.ndarray, more: float) -> None:
-        """Count the votes of some entries, and keep those that are undecided.
-
-        where: their positions in the segment. other: the weights of the output that the other
-        majority makes of them. more: by how much these change the sum of squares of the update.
-        """
-        self.votes += votes
-        self.undecided += where.size
-        self._parts.append((where, other))
-        self._more += more
-
-    def add_unknown(self, votes: int, undecided: int) -> None:
-        """Count votes of entries of which it is not known what the other majority makes."""
-        self.votes += votes
-        self.undecided += undecided
-        self._known = False
-
-    def close(self, report: SegmentReport) -> None:
-        """Complete the report of the segment, and have its votes counted."""
-        report.election = Election(self.votes, self.majority, self.undecided)
-        if self._known and self.undecided:
-            where, other = (np.concatenate(parts) for parts in zip(*self._parts, strict=True))
-            self.ballot.keep(self.segment, where, other, self._more)
-        self.ballot.note(self.segment, report)

@@ -1,0 +1,46 @@
+"""What the bytes of a tensor may be besides bytes: those of a base, but for some kept entries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from breadcrumbs.checkpoint.tensors import Tensor
+
+#: Entries of a block, in which kept entries are held and read.
+BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a block keeps. positions: (k,) uint32, offsets in the block, ascending. values: (k,) of
+    the tensor's dtype, the fine-tuned weights there."""
+
+    positions: np.ndarray
+    values: np.ndarray
+
+
+@runtime_checkable
+class Sparse(Protocol):
+    """A source of bytes that is its base's but for entries that are kept, in blocks of `BLOCK`."""
+
+    @property
+    def base(self) -> Tensor: ...
+
+    @property
+    def share(self) -> float:
+        """What is kept of the squared norm of the task vector; 1 where nothing was cut."""
+        ...
+
+    def number(self, start: int, stop: int) -> int:
+        """Return how many entries are kept in the blocks from entry ``start`` to ``stop``."""
+        ...
+
+    def kept(
+        self, block: int, kernels: ModuleType = ..., positions: np.ndarray | None = None
+    ) -> Kept:
+        """Return what a block keeps. positions: where to write them, an array of as many."""
+        ...

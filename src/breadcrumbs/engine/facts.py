@@ -1,0 +1,43 @@
+"""What passes have found out before tensors are merged: plain data, to be sent, kept, compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+#: Number of the tensor, and the first entry, of the first piece of what is ranked together.
+UnitId = tuple[int, int]
+
+
+@dataclass
+class Facts:
+    """Of units and, by name, of tensors, what had to be known first.
+
+    cuts: (chunks of the unit, models, 5): of each chunk the two keys between which entries stay,
+    with how many ties of each (-1: all), and how many that keeps. norms: (models that count,), what
+    `rescale: l1` multiplies task vectors by. fits: what a `Fitted` transform asked for.
+    coefficients: (1 + models,) of the base and the task vectors, or of each line (lines, 1 +
+    models). starts: how many entries of the model come before the tensor's. model: what
+    `Elementwise.prepare` found of the whole model, by the component of a pipeline.
+    """
+
+    cuts: dict[UnitId, np.ndarray] = field(default_factory=dict)
+    norms: dict[str, np.ndarray] = field(default_factory=dict)
+    fits: dict[str, Any] = field(default_factory=dict)
+    coefficients: dict[str, np.ndarray] = field(default_factory=dict)
+    starts: dict[str, int] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, other: Facts) -> None:
+        """Take in what others have found, in other passes, threads or machines."""
+        for one in fields(Facts):
+            mine: dict[Any, Any] = getattr(self, one.name)
+            theirs: Mapping[Any, Any] = getattr(other, one.name)
+            mine.update(theirs)
+
+    def forget(self, unit: UnitId) -> None:
+        """Drop the cuts of a unit that is merged: there may be many."""
+        self.cuts.pop(unit, None)

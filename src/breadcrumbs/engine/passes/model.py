@@ -1,0 +1,89 @@
+"""The passes over the whole model that `Elementwise.prepare` asks for before others merge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from breadcrumbs.aggregates import Elementwise, Extent, Fold
+from breadcrumbs.engine.context import Context
+from breadcrumbs.engine.facts import Facts
+from breadcrumbs.engine.passes.protocol import Looked, Pass
+from breadcrumbs.engine.terms import Terms
+from breadcrumbs.engine.vectors import Vectors
+from breadcrumbs.plan import Plan, TensorPlan
+from breadcrumbs.work import Job, Segment
+
+
+class Folding:
+    """One pass after the other, as the aggregate asks; the cuts of all jobs are known.
+
+    jobs: all of the model, or of a component of a pipeline.
+    """
+
+    def __init__(self, context: Context, jobs: Sequence[Job]):
+        self.context = context
+        self.component = context.plan.tensors[jobs[0].pieces[0].index].component
+        self.segments = [(segment, job) for job in jobs for segment in job.segments()]
+        self.segments.sort(key=lambda it: (self._tensor(it[0]).name, it[0].start))
+        self.at: list[int] = []
+        start = 0
+        for segment, _ in self.segments:
+            context.facts.starts.setdefault(self._tensor(segment).name, start)
+            self.at.append(start)
+            start += segment.stop - segment.start
+        self.extent = Extent(start, sum(it.weight != 0 for it in context.plan.recipe.models))
+
+    def _tensor(self, segment: Segment) -> TensorPlan:
+        return self.context.plan.tensors[segment.index]
+
+    def begun(self) -> Facts | Pass:
+        """Return the first pass; at once what is known, if there is none."""
+        aggregate = self.context.plan.method.aggregate
+        assert isinstance(aggregate, Elementwise) and aggregate.prepare is not None
+        # all tensors have the same values
+        self._asked = aggregate.prepare(self.extent, self._tensor(self.segments[0][0]).values)
+        return self._next(None)
+
+    def _next(self, found: Any) -> Facts | Pass:
+        try:
+            self.fold: Fold = self._asked.send(found)
+        except StopIteration as done:
+            return Facts(model={self.component: done.value})
+        self.known = self.fold.empty()
+        return self
+
+    def items(self) -> list[int]:
+        """The numbers of segments."""
+        whole = range(len(self.segments))
+        if self.fold.at is None:
+            return list(whole)
+        return [max(i for i in whole if self.at[i] <= self.fold.at)]
+
+    def scan(self, item: int) -> Any:
+        segment, job = self.segments[item]
+        fold, found = self.fold, self.fold.empty()
+        for entries in Vectors(Terms(self.context, job, self._tensor(segment))).entries(segment):
+            if fold.at is None or fold.at == entries.start:
+                found = fold.join(found, fold.scan(entries))
+        return found
+
+    def join(self, item: int, part: Any) -> None:
+        self.known = self.fold.join(self.known, part)
+
+    def looked(self, item: int) -> Looked:
+        segment, _ = self.segments[item]
+        size = self._tensor(segment).base.size
+        share = (segment.stop - segment.start) / size
+        return segment.index, share if self.fold.at is None else 0.0
+
+    def end(self) -> Facts | Pass:
+        return self._next(self.known)
+
+
+def by_component(plan: Plan, jobs: Sequence[Job]) -> list[list[Job]]:
+    """Return the jobs of each component of a pipeline; of a single model, all in one list."""
+    found: dict[str, list[Job]] = {}
+    for job in jobs:
+        found.setdefault(plan.tensors[job.pieces[0].index].component, []).append(job)
+    return list(found.values())

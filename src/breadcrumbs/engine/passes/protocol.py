@@ -1,0 +1,39 @@
+"""What a pass is: pieces of work that any thread or machine may do, and what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from breadcrumbs.engine.facts import Facts
+
+#: The number of a tensor, and what share of one pass over it is done.
+Looked = tuple[int, float]
+
+
+class Pass(Protocol):
+    """One look at some segments, before they are merged.
+
+    Parts are plain data. They may be scanned in any order, in any thread or process, and joined
+    wherever the pass began; what `end` returns does not depend on that.
+    """
+
+    def items(self) -> Sequence[Any]:
+        """Return what can be scanned apart; plain data, such as segments."""
+        ...
+
+    def scan(self, item: Any) -> Any:
+        """Return what is found in one item, in any thread."""
+        ...
+
+    def join(self, item: Any, part: Any) -> None:
+        """Take in what was found in an item; one at a time."""
+        ...
+
+    def looked(self, item: Any) -> Looked:
+        """Return how much of a tensor an item is, for whoever shows progress."""
+        ...
+
+    def end(self) -> Facts | Pass:
+        """Return what is known when all items are joined, or one more pass."""
+        ...

@@ -1,0 +1,157 @@
+"""Any aggregate that is a function of entries: in float64, chunk by chunk, plainly.
+
+Every step is a function of float64 task vectors; what it adds is rounded once, together with the
+base.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from breadcrumbs.aggregates import Elementwise, Entries, Gram, Linear
+from breadcrumbs.checkpoint.tensors import DTYPES
+from breadcrumbs.engine.merged import Merged, Step, Undecided
+from breadcrumbs.engine.outputs import SegmentReport
+from breadcrumbs.engine.passes import products
+from breadcrumbs.engine.rounding import rounded
+from breadcrumbs.engine.terms import Terms
+from breadcrumbs.engine.vectors import Chunk, Vectors
+from breadcrumbs.errors import MismatchError
+from breadcrumbs.kernels import plain
+from breadcrumbs.parameters import Values
+from breadcrumbs.work import Segment
+
+
+def merge(terms: Terms, segment: Segment, majority: int | None) -> Merged:
+    """Return the merged segment. majority: of the model so far, where it has a say."""
+    it, report = Vectors(terms), SegmentReport([0] * terms.number)
+    undecided = None if majority is None else Undecided(majority)
+    merged = Merged([], report, undecided=undecided)
+    pieces = []
+    for chunk in it.chunks(segment, again=True):
+        found = _found(it, chunk, undecided, segment, report)
+        count_kept(it, chunk.kept, report)
+        pieces.append((chunk.start, added(it, chunk, found, merged)))
+    merged.pieces = pieces
+    return merged
+
+
+def _found(
+    it: Vectors, chunk: Chunk, undecided: Undecided | None, segment: Segment, report: SegmentReport
+) -> np.ndarray:
+    """Return what the aggregate finds of a chunk, before its factor."""
+    if isinstance(it.aggregate, Gram):
+        known = it.context.facts.coefficients[it.tensor.name]
+        return products.step(it, known, chunk.start, chunk.base, it.everyone(chunk.taus))
+    if isinstance(it.aggregate, Elementwise):
+        entries = it.present(chunk)
+        entries.majority = undecided.elected if undecided else 1
+        found = checked(it, it.aggregate.combine(entries, unscaled(it)), chunk.base.shape)
+        report.counts.update(entries.counts)
+        if undecided:
+            _vote(it, chunk, entries, found, undecided, segment)
+        return found
+    return it.context.kernels.exact_sum(chunk.taus, it.terms.weights)
+
+
+def _vote(
+    it: Vectors,
+    chunk: Chunk,
+    entries: Entries,
+    found: np.ndarray,
+    undecided: Undecided,
+    segment: Segment,
+) -> None:
+    """Count votes, and find out what the other majority would make of what was found."""
+    assert isinstance(it.aggregate, Elementwise) and it.aggregate.vote
+    votes = it.aggregate.vote(entries)
+    turned = replace(entries, majority=-entries.majority, counts=Counter())
+    other = checked(it, it.aggregate.combine(turned, unscaled(it)), chunk.base.shape)
+    where = np.flatnonzero(other != found)
+    if entries.counts or it.context.replay or it.tensor.onto is not None:
+        undecided.add_unknown(votes, where.size)
+        return
+    where = np.setdiff1d(where, chunk.untouched)
+    step, less = _step(it, chunk.base, other)[where], _step(it, chunk.base, found)[where]
+    try:
+        out = _rounded(it, chunk.base[where], step)
+    except MismatchError:  # which only counts if that is the majority
+        undecided.add_unknown(votes, where.size)
+        return
+    more = float(np.einsum("i,i->", step, step) - np.einsum("i,i->", less, less))
+    undecided.add(votes, where + (chunk.start - segment.start), out, more)
+
+
+def unscaled(it: Vectors) -> Values:
+    """Return the parameters as `combine` has them: without alpha, the factor of what it finds."""
+    return {key: value for key, value in it.values.items() if key != "alpha"}
+
+
+def checked(it: Vectors, found: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Return what an aggregate found, flat; MismatchError if that is no array of that shape."""
+    if np.shape(found) != shape:
+        raise MismatchError(
+            f"tensor {it.tensor.name!r}: `combine` of method {it.context.plan.method.name}"
+            f" returned the shape {np.shape(found)}, not {shape}. Repair the method."
+        )
+    return np.asarray(found, np.float64).reshape(-1)
+
+
+def _step(it: Vectors, base: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Return what is added to the base: the factor times what an aggregate found."""
+    if isinstance(it.aggregate, Gram):
+        return found
+    if not isinstance(it.aggregate, Linear):
+        return it.alpha * found
+    step = it.terms.factor * found
+    return step + it.terms.more * base if it.terms.more else step
+
+
+def _rounded(it: Vectors, base: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """Return base + step, both float64, as the output's dtype."""
+    return rounded(it.context.kernels.add_step(base, step), it.tensor, it.terms.kernels)
+
+
+def added(it: Vectors, chunk: Chunk, found: np.ndarray, merged: Merged) -> np.ndarray:
+    """Return a chunk of the base, float64, plus the step that follows from ``found``.
+
+    The step is noted in ``merged``; the chunk's task vectors are not looked at.
+    """
+    if it.context.replay:
+        merged.steps.append(Step(chunk.start, found))
+    base, step = chunk.base, _step(it, chunk.base, found)
+    if it.tensor.onto is not None:
+        raw = np.empty(base.size, DTYPES[it.tensor.onto.dtype])
+        it.tensor.onto.read_into(chunk.start, raw)
+        base = raw.astype(np.float64)
+        if not np.isfinite(base).all():
+            raise MismatchError(
+                f"{it.context.plan.target.label}: tensor {it.tensor.name!r} is not finite."
+                " Nothing can be added to it."
+            )
+    out = _rounded(it, base, step)
+    if chunk.untouched.size:
+        original = np.empty(out.size, DTYPES[it.tensor.base.dtype])
+        it.tensor.base.read_into(chunk.start, original)
+        out[chunk.untouched] = original[chunk.untouched].astype(out.dtype)
+    merged.report.squares += float(np.einsum("i,i->", step, step))
+    return out
+
+
+def count_kept(it: Vectors, kept: np.ndarray, report: SegmentReport) -> None:
+    """Add what a chunk keeps to the report."""
+    for t, mine in zip(it.terms.who, kept, strict=True):  # along an axis it is slow
+        report.kept[t] += int(np.count_nonzero(mine))
+
+
+def rescaled(terms: Terms, step: Step) -> np.ndarray:
+    """Return a chunk merged from what an aggregate found before."""
+    raw, untouched = terms.base(step.start, step.total.size)
+    base = plain.widen(raw).astype(np.float64)
+    none = np.empty((0, base.size))
+    chunk = Chunk(step.start, base, none, none, untouched)
+    return added(Vectors(terms), chunk, step.total, Merged([], SegmentReport([0] * terms.number)))

@@ -1,0 +1,327 @@
+"""Runs a plan: the passes of each job, and then its segments, on threads, for a consumer.
+
+The bits of what comes out depend on the recipe and the weights alone: not on threads, chunks,
+kernel, files or memory.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
+
+from breadcrumbs import work
+from breadcrumbs.aggregates import Elementwise, Gram, Whole
+from breadcrumbs.engine.consumers import Consumer, Writing
+from breadcrumbs.engine.context import Context
+from breadcrumbs.engine.digests import FileDigests
+from breadcrumbs.engine.facts import Facts
+from breadcrumbs.engine.majority import Ballot
+from breadcrumbs.engine.outputs import Output, SegmentReport, TensorReport
+from breadcrumbs.engine.passes import fits, model, norms, products, ranks
+from breadcrumbs.engine.passes.protocol import Pass
+from breadcrumbs.engine.replay import Steps
+from breadcrumbs.engine.routes import copied, rescaled
+from breadcrumbs.engine.schedule import Task, after, run_tasks
+from breadcrumbs.engine.terms import Terms
+from breadcrumbs.engine.workspace import Workspace, one_blas_thread
+from breadcrumbs.plan import Plan
+from breadcrumbs.transforms import Fitted
+from breadcrumbs.work import Job, Piece, Segment
+
+#: Hashing begins with one in EARLY of its tasks; the others come LATE (of all) after the merge.
+EARLY = 5
+LATE = 0.1
+Progress = Callable[[int], None]
+#: Makes the tasks that follow.
+Then = Callable[[], "list[Task]"]
+
+
+def silent(nbytes: int) -> None:
+    """Show no progress."""
+
+
+def run(
+    plan: Plan,
+    consumer: Consumer,
+    *,
+    threads: int,
+    kernel: str = "auto",
+    progress: Progress = silent,
+    digests: FileDigests | None = None,
+    replay: bool = False,
+    budget: int | None = None,
+) -> list[TensorReport]:
+    """Carry out ``plan`` for a consumer and return what was done to each tensor.
+
+    threads: how many work at once; the bits of the result do not depend on it.
+    kernel: see `kernels.choose`. progress: called with numbers of input bytes done.
+    digests: of the input files, to be found on the way. replay: whether steps are wanted.
+    budget: bytes of keys that a search for ranks collects of a model at most.
+    """
+    context = Context(plan, Workspace(digests), kernel=kernel, replay=replay)
+    runner = _Runner(context, consumer, progress, budget)
+    tasks = _spread(runner.tasks(), digests.tasks() if digests else [])
+    with one_blas_thread() if isinstance(plan.method.aggregate, Whole) else nullcontext():
+        run_tasks(tasks, threads)
+    consumer.end(plan)
+    return runner.reports
+
+
+def write(
+    plan: Plan, output: Output, *, steps: Steps | None = None, **settings: object
+) -> list[TensorReport]:
+    """Merge ``plan`` into an output. steps: where to keep the steps. settings: as for `run`."""
+    run_: Callable[..., list[TensorReport]] = run
+    return run_(plan, Writing(output, steps), replay=steps is not None, **settings)
+
+
+def find(context: Context, pass_: Facts | Pass, threads: int) -> None:
+    """Go on with passes until all is known, and note it in the facts of the context."""
+    while not isinstance(pass_, Facts):
+        run_tasks(_looks(context, pass_, lambda item: None, lambda: []), threads)
+        pass_ = pass_.end()
+    context.facts.add(pass_)
+
+
+def rescale(
+    plan: Plan, steps: Steps, output: Output, *, threads: int, kernel: str = "auto"
+) -> None:
+    """Carry out ``plan`` with steps that an earlier merge kept; only its factors may be others."""
+    context = Context(plan, facts=Facts(norms=steps.norms), kernel=kernel)
+    writing = Writing(output)
+
+    def add(job: Job, piece: Piece) -> list[Task]:
+        tensor = plan.tensors[piece.index]
+        if tensor.copied:
+            segment = Segment(piece.index, piece.start, piece.stop, 0)
+            writing.take(tensor, segment, copied(context, tensor, segment))
+            return []
+        terms = Terms(context, job, tensor)
+        for step in steps.parts(tensor, piece):
+            output.write(piece.index, step.start, rescaled(terms, step))
+        return []
+
+    tasks = [partial(add, job, piece) for job in work.jobs(plan) for piece in job.pieces]
+    run_tasks(tasks, threads)
+    writing.end(plan)
+
+
+def _looks(context: Context, pass_: Pass, told: Callable[[object], None], then: Then) -> list[Task]:
+    """Return the tasks of one pass. told: called with each item that is done."""
+    lock = threading.Lock()
+
+    def scan(item: object) -> None:
+        part = pass_.scan(item)
+        with lock:
+            pass_.join(item, part)
+        told(item)
+
+    return after([partial(scan, item) for item in pass_.items()], then)
+
+
+class _Runner:
+    """One run of a plan: which tasks follow which, and what is reported of them."""
+
+    def __init__(
+        self, context: Context, consumer: Consumer, progress: Progress, budget: int | None
+    ):
+        self.context, self.consumer, self.plan = context, consumer, context.plan
+        self.progress, self.budget = progress, budget
+        models = len(self.plan.models)
+        self.reports = [TensorReport([0] * models) for _ in self.plan.tensors]
+        #: By tensor: the share of it that passes before writing have done, entries, bytes told.
+        self._done: dict[int, list[float]] = {}
+        self._lock = threading.Lock()
+
+    def tasks(self) -> list[Task]:
+        """Return the first task of every job, in order, or the one that prepares for all."""
+        jobs = work.jobs(self.plan)
+        if self.plan.prepares:
+            return self._prepared(jobs)
+        return [partial(self._start, job) for job in jobs]
+
+    def _start(self, job: Job) -> list[Task]:
+        """Return the first tasks of a job."""
+        segments, ballot = self._left(job)
+        if not segments:
+            return []
+        if self._is_copy(job):
+            return self._takes(job, segments, None)
+        return self._known(job, lambda: self._merges(job, segments, ballot))
+
+    def _is_copy(self, job: Job) -> bool:
+        return bool(self.plan.tensors[job.pieces[0].index].copied)
+
+    def _left(self, job: Job) -> tuple[list[Segment], Ballot | None]:
+        """Return the segments that no earlier run has done, and report those that one has.
+
+        With them the ballot, where the majority of the job's entries has a say.
+        """
+        found = [(segment, self.consumer.done(segment)) for segment in job.segments()]
+        left = [segment for segment, report in found if report is None]
+        aggregate, ballot = self.plan.method.aggregate, None
+        if isinstance(aggregate, Elementwise) and aggregate.vote is not None and job.together:
+            ballot = self.consumer.ballot()
+            for segment, report in found:
+                if report is not None:
+                    ballot.note(segment, report)
+            if not left:  # but that run did not come to mend them
+                left = [segment for segment, _ in found if ballot.is_wrong(segment)]
+        again = set(left)
+        for segment, report in found:
+            if report is not None and segment not in again:
+                self._report(segment, report)
+        return left, ballot
+
+    # --- what must be known first ---
+
+    def _known(self, job: Job, then: Then) -> list[Task]:
+        """Return the tasks of the passes over a job, and then those of ``then``."""
+        begun: list[Callable[[], Facts | Pass]] = []
+        if job.survey:
+            begun.append(lambda: ranks.search(self.context, job, self.budget))
+        if isinstance(self.plan.method.transform, Fitted):
+            begun.append(lambda: fits.Fits(self.context, job))
+        if any(work.rescaled(self.plan.tensors[piece.index]) for piece in job.pieces):
+            begun.append(lambda: norms.Norms(self.context, job))
+        if isinstance(self.plan.method.aggregate, Gram):
+            begun.append(lambda: products.Products(self.context, job))
+        for begin in reversed(begun):
+            then = partial(self._looked, begin, then)
+        return then()
+
+    def _looked(self, begin: Callable[[], Facts | Pass], then: Then) -> list[Task]:
+        """Return the tasks of a pass, and of those that follow from it, and then the others."""
+        pass_ = begin()
+        if isinstance(pass_, Facts):
+            self.context.facts.add(pass_)
+            return then()
+
+        def told(item: object) -> None:
+            index, share = pass_.looked(item)
+            self._advance(index, looked=share / self.plan.method.passes)
+
+        ended = partial(self._looked, pass_.end, then)
+        return _looks(self.context, pass_, told, ended)
+
+    def _prepared(self, jobs: Sequence[Job]) -> list[Task]:
+        """Return the tasks that find what must be known, one job after the other, and then merge.
+
+        Copies do not wait. What is known does not depend on what an earlier run has done.
+        """
+        copies = [partial(self._start, job) for job in jobs if self._is_copy(job)]
+        merged = [job for job in jobs if not self._is_copy(job)]
+        left = [self._left(job) for job in merged]
+        waiting = list(reversed(merged))
+
+        def go_on() -> list[Task]:
+            if waiting:
+                return self._known(waiting.pop(), lambda: [go_on])
+            then: Then = ended
+            for component in model.by_component(self.plan, merged):
+                then = partial(self._looked, model.Folding(self.context, component).begun, then)
+            return then()
+
+        def ended() -> list[Task]:
+            return [
+                partial(self._merges, job, segments, ballot)
+                for job, (segments, ballot) in zip(merged, left, strict=True)
+                if segments
+            ]
+
+        return [*copies, *([go_on] if any(segments for segments, _ in left) else [])]
+
+    # --- merging ---
+
+    def _merges(self, job: Job, segments: list[Segment], ballot: Ballot | None) -> list[Task]:
+        """Return the tasks that merge, and then those that mend what the majority was not known
+        of; segments that an earlier run has done count too."""
+        terms_of = self._terms_of(job)
+
+        def mend(segment: Segment) -> list[Task]:
+            assert ballot is not None
+            before = ballot.reports[segment.index, segment.start]
+            report = ballot.mend(segment)
+            if report is None:
+                report = self.consumer.merge(terms_of(segment.index), segment, ballot)
+            self.consumer.finish(segment, report)
+            self._report(segment, report, before)
+            return []
+
+        def then() -> list[Task]:
+            if ballot is None:
+                self.context.facts.forget(job.unit_id)
+                return []
+            return [
+                partial(mend, segment) for segment in job.segments() if ballot.is_wrong(segment)
+            ]
+
+        return after(self._takes(job, segments, ballot), then)
+
+    def _terms_of(self, job: Job) -> Callable[[int], Terms]:
+        return functools.cache(lambda i: Terms(self.context, job, self.plan.tensors[i]))
+
+    def _takes(self, job: Job, segments: list[Segment], ballot: Ballot | None) -> list[Task]:
+        terms_of = self._terms_of(job)
+
+        def take(segment: Segment) -> list[Task]:
+            tensor = self.plan.tensors[segment.index]
+            if tensor.copied:
+                report = self.consumer.copy(self.context, tensor, segment)
+            else:
+                report = self.consumer.merge(terms_of(segment.index), segment, ballot)
+            self.consumer.finish(segment, report)
+            self._report(segment, report)
+            return []
+
+        return [partial(take, segment) for segment in segments]
+
+    # --- what is reported ---
+
+    def _report(
+        self, segment: Segment, report: SegmentReport, instead: SegmentReport | None = None
+    ) -> None:
+        """Add what was done to a segment. instead: of what was reported of it before."""
+        with self._lock:
+            whole = self.reports[segment.index]
+            whole.squares += report.squares
+            whole.counts.update(report.counts)
+            if instead is not None:
+                whole.squares -= instead.squares
+                whole.counts.subtract(instead.counts)
+                return
+            whole.kept = [a + b for a, b in zip(whole.kept, report.kept, strict=True)]
+        self._advance(segment.index, written=segment.stop - segment.start)
+
+    def _advance(self, index: int, looked: float = 0.0, written: int = 0) -> None:
+        """Tell how many more bytes are done, if each pass does its part of those of the tensor."""
+        tensor = self.plan.tensors[index]
+        with self._lock:
+            mine = self._done.setdefault(index, [0.0, 0, 0])
+            mine[0] = min(mine[0] + looked, 1 - 1 / self.plan.method.passes)
+            mine[1] += written
+            share = mine[0] + (1 - mine[0]) * (mine[1] / tensor.base.size)
+            more = max(0, int(share * tensor.bytes_read) - mine[2])
+            mine[2] += more
+        if more or written:
+            self.progress(int(more))
+
+
+def _spread(tasks: list[Task], hashing: list[Task]) -> list[Task]:
+    """Return the tasks of the merge and those of hashing in the order to begin them in.
+
+    The first task of the merge waits for the kernels to load, and meanwhile files are hashed.
+    After that the merge offers what it reads, and hashing only fills what that leaves out.
+    """
+    early = len(hashing) // EARLY
+    ranked = [(i / len(tasks), 1, task) for i, task in enumerate(tasks)]
+    ranked += [(0.0, 2, task) for task in hashing[:early]]
+    ranked += [
+        ((i + LATE * len(hashing)) / len(hashing), 2, task)
+        for i, task in enumerate(hashing)
+        if i >= early
+    ]
+    return [task for _, _, task in sorted(ranked, key=lambda entry: entry[:2])]

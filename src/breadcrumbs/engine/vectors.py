@@ -1,0 +1,169 @@
+"""The task vectors of one tensor in float64: read, transformed and rescaled, chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from breadcrumbs import plan_statistics
+from breadcrumbs.aggregates import Aggregate, Elementwise, Entries, Linear, Whole
+from breadcrumbs.engine.terms import Terms
+from breadcrumbs.kernels import plain
+from breadcrumbs.transforms import Band, Chances, Draw, Fitted
+from breadcrumbs.work import Segment
+
+
+class Chunk(NamedTuple):
+    """Some entries of a tensor, n of them from ``start`` on.
+
+    base: (n,) float64. taus: (T, n) transformed task vectors of the models that have the tensor.
+    kept: (T, n) which entries were not cut. untouched: which of the base stay as they are.
+    """
+
+    start: int
+    base: np.ndarray
+    taus: np.ndarray
+    kept: np.ndarray
+    untouched: np.ndarray
+
+
+class Vectors:
+    """The task vectors of one tensor, or of the part of it that a job has."""
+
+    def __init__(self, terms: Terms):
+        self.terms, self.context, self.job = terms, terms.context, terms.job
+        self.tensor, self.values = terms.tensor, terms.tensor.values
+        self.aggregate: Aggregate = self.context.plan.method.aggregate
+        self.transform = terms.transform
+        #: All models of a weight other than 0; an absent one counts as unchanged.
+        weights = [own.weight for own in self.tensor.own]
+        self.all = [t for t, weight in enumerate(weights) if weight != 0]
+        self.weights = np.array([weights[t] for t in self.all], np.float64)
+        #: Factor of the step, and of the task vectors. Entries are rescaled last, so that opposite
+        #: task vectors cancel.
+        self.alpha: float = self.values.get("alpha", 1.0)
+        self.scale = terms.scale
+        self.scales = None if isinstance(self.aggregate, Linear) else terms.scales
+        if isinstance(self.aggregate, Elementwise):
+            self.alpha *= self.scale
+        if isinstance(self.aggregate, Elementwise | Linear):  # the factor of which has it already
+            self.scale = 1.0
+
+    def task_vectors(self, segment: Segment) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (start, transformed task vectors of all models (T, n)), chunk by chunk."""
+        if isinstance(self.transform, Draw):
+            self.scale = self.transform.scale(self.values)
+        for chunk in self.chunks(segment):
+            yield chunk.start, self.everyone(chunk.taus)
+
+    def everyone(self, taus: np.ndarray) -> np.ndarray:
+        """Return rows for all models, zeros for those that lack the tensor."""
+        if len(self.all) == len(taus):
+            return taus
+        result = np.zeros((len(self.all), taus.shape[1]), taus.dtype)
+        result[[self.all.index(t) for t in self.terms.who]] = taus
+        return result
+
+    def entries(self, segment: Segment) -> Iterator[Entries]:
+        """Yield the entries of a segment, chunk by chunk, as aggregates see them."""
+        for chunk in self.chunks(segment):
+            yield self.present(chunk)
+
+    def present(self, chunk: Chunk) -> Entries:
+        """Return a chunk as aggregates see it."""
+        context, aggregate = self.context, self.aggregate
+        statistics = context.plan.method.statistics
+        prepares = isinstance(aggregate, Elementwise) and aggregate.prepare is not None
+        if statistics is None and not prepares:
+            return Entries(chunk.taus, chunk.kept, self.terms.given, kernels=context.kernels)
+        taus, kept = self.everyone(chunk.taus), self.everyone(chunk.kept)
+        entries = Entries(taus, kept, self.weights, who=self.all)
+        entries.narrow, entries.kernels = self.terms.dtype != np.float64, context.kernels
+        if statistics is not None:
+            given = context.space.buffer("statistics", taus.shape, np.float64)
+            for row, t in zip(given, self.all, strict=True):
+                plan_statistics.read_part(context.plan, self.tensor, t, chunk.start, row)
+            entries.statistics = given
+        if prepares:
+            entries.start = context.facts.starts.get(self.tensor.name, 0) + chunk.start
+            entries.known = context.facts.model.get(self.tensor.component)
+        return entries
+
+    def chunks(self, segment: Segment, again: bool = False) -> Iterator[Chunk]:
+        """Yield the chunks of a segment.
+
+        again: whether a chunk is done with when the next is asked for, so that they share memory.
+        """
+        for start, n, cuts in self.terms.chunks(segment):
+            yield self._chunk(start, n, cuts, again)
+
+    def _chunk(self, start: int, n: int, cuts: np.ndarray | None, again: bool) -> Chunk:
+        terms, shape = self.terms, (len(self.terms.who), n)
+        buffer = self.context.space.buffer
+        taus = buffer("taus", shape, np.float64) if again else np.empty(shape)
+        kept = buffer("kept", shape, np.bool_) if again else np.empty(shape, np.bool_)
+        kept[:] = True
+        base = np.empty(n)
+        untouched = np.empty(0, np.int64)
+        for group in terms.groups():
+            rows = terms.read(start, n, group)
+            _, _, untouched = terms.check(rows, group, start)
+            base = plain.widen(rows[0]).astype(np.float64)
+            mine = taus[group]
+            if not isinstance(self.transform, Chances):  # which writes them by itself
+                for row, tau in zip(rows[1:], mine, strict=True):  # fresh pages are few so
+                    np.subtract(plain.widen(row), base, out=tau)
+                self._sharpen(start, group, mine)
+            self.transformed(rows, group, start, cuts, mine, kept[group])
+            if self.scales is not None:
+                mine *= self.scales[group, None]
+            elif self.scale != 1:
+                mine *= self.scale
+        fits = self.context.facts.fits
+        if isinstance(self.transform, Fitted) and self.tensor.name in fits:
+            known = fits[self.tensor.name]
+            taus = self.transform.change(taus, known, self.values, self.context.kernels)
+        return Chunk(start, base, taus, kept, untouched)
+
+    def _sharpen(self, start: int, group: slice, taus: np.ndarray) -> None:
+        """Replace task vectors that are known as products of thin matrices by these products.
+
+        For aggregates of whole tensors, which look at directions: the rounding of base + product
+        to weights has all directions, and a product no more than its rank.
+        """
+        if not isinstance(self.aggregate, Whole):
+            return
+        for model, tau in zip(self.terms.models[group], taus, strict=True):
+            change = getattr(model.source, "change", None)
+            if change is not None:
+                change(start, tau)
+
+    def transformed(self, rows, group, start, cuts, taus, kept) -> None:
+        """Cut and scale the task vectors of a group of models, and note what was kept."""
+        transform, terms = self.transform, self.terms
+        if isinstance(transform, Band):
+            unit, mine = terms.cuts_of(rows, group, cuts)
+            for t, keys in enumerate(plain.magnitudes(rows[0], rows[1:])):
+                for u, cut in enumerate(mine[:, t]):
+                    run = slice(u * unit, (u + 1) * unit)
+                    kept[t, run] = plain.band(keys[run], cut)
+            taus[~kept] = 0
+        elif isinstance(transform, Draw):
+            keys, limits = terms.draws_of(group)
+            for t in range(len(kept)):
+                kept[t] = plain.drawn(rows.shape[1], keys, start, limits, t)
+            taus[~kept] = 0
+        elif isinstance(transform, Chances):
+            self._keep_by_rank(transform, rows, group, start, taus, kept)
+
+    def _keep_by_rank(self, transform: Chances, rows, group, start, taus, kept) -> None:
+        unit, known = self.job.unit, {}
+        for row, t in enumerate(self.terms.who[group]):
+            values = self.tensor.own[t].values
+            if id(values) not in known:
+                chances = np.asarray(transform.chances(unit, values), np.float64)
+                known[id(values)] = chances, bool(transform.divide(values))
+            drawn = unit, self.terms.stream(t), start, *known[id(values)]
+            self.terms.kernels.keep_by_rank(rows[0], rows[1 + row], *drawn, taus[row], kept[row])
