@@ -21,8 +21,8 @@ from pathlib import Path
 from benchmarks import programs
 from benchmarks.checkpoints import Size, make
 from benchmarks.svds import NEEDS
-from breadcrumbs.aggregates import Elementwise, Whole
-from breadcrumbs.methods import METHODS
+from breadcrumbs.methods.aggregates import Elementwise, Whole
+from breadcrumbs.methods.registry import METHODS
 
 #: Seconds after which a program is not run again.
 SLOW = 30.0

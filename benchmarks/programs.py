@@ -16,8 +16,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from breadcrumbs.parameters import AUTO, defaults
-from breadcrumbs.table import METHODS
+from breadcrumbs.methods.parameters import AUTO, defaults
+from breadcrumbs.methods.table import METHODS
 
 ALPHA = 0.4
 

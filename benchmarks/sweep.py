@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks import programs
-from breadcrumbs.recipe import Model, Recipe, to_yaml
+from breadcrumbs.plan.recipe import Model, Recipe, to_yaml
 
 Scores = list[dict[str, float]]
 #: A way to score recipes, in a folder of its own.
@@ -105,7 +105,7 @@ def _run(program: str, *arguments: str) -> str:
 
 
 def _merged_only(recipes: Sequence[Recipe], folder: Path) -> Scores:
-    from breadcrumbs.sweep import Sweep
+    from breadcrumbs.merging.sweep import Sweep
 
     with Sweep(recipes[0].base) as sweep:
         for recipe in recipes:
@@ -119,7 +119,7 @@ Evaluate = Callable[[Path, Path], dict[str, float]]
 def _demo() -> tuple[str, Recipe, Way, Evaluate]:
     """Return the demo's name and family, its sweep, and how a fresh process evaluates."""
     from breadcrumbs.demo.model import accuracy, load_family
-    from breadcrumbs.sweep import Sweep
+    from breadcrumbs.merging.sweep import Sweep
 
     family = load_family()
     models = tuple(Model(str(path), name=task) for task, path in family.finetuned.items())
@@ -145,8 +145,8 @@ def _suite(options: argparse.Namespace) -> tuple[str, Recipe, Way, Evaluate]:
     """
     from breadcrumbs.checkpoint import cache
     from breadcrumbs.evaluate import suite as suites
-    from breadcrumbs.evaluate.pool_settings import Settings
-    from breadcrumbs.search.suites import Validation, template
+    from breadcrumbs.evaluate.scoring.settings import Settings
+    from breadcrumbs.tune.search.suites import Validation, template
 
     suite = suites.load(options.suite)
     names = [task.name for task in suite.tasks]

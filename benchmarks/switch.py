@@ -31,10 +31,10 @@ import torch
 
 import breadcrumbs
 from benchmarks import programs
-from breadcrumbs import compression, tasks
-from breadcrumbs.evaluate.weights import Slots, as_torch
-from breadcrumbs.sizes import human
-from breadcrumbs.switching import places
+from breadcrumbs import archives, tasks
+from breadcrumbs.machine import human
+from breadcrumbs.modules.slots import Slots, as_torch
+from breadcrumbs.modules.switching import places
 
 WAYS = ("tall", "files", "emr", "tsv", "load")
 
@@ -88,7 +88,7 @@ def _measured(
         def wanted(task: str) -> Mapping[str, Any]:
             if way == "files":
                 return tasks.opened(base, files[list(paths).index(task)])
-            return compression.model(files, task, options.base)
+            return archives.model(files, task, options.base)
 
         places.kernels()  # the program itself is not counted
         gc.collect()
@@ -110,7 +110,7 @@ def _written(way: str, base: str, paths: dict[str, str], folder: Path) -> Any:
         return None
     if way != "files":
         path = folder / f"{way}.safetensors"
-        compression.compress(base, list(paths.values()), path, names=list(paths), method=way)
+        archives.compress(base, list(paths.values()), path, names=list(paths), method=way)
         return path
     for task, model in paths.items():
         tasks.pack(base, model, folder / f"{task}.safetensors", name=task)

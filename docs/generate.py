@@ -19,9 +19,9 @@ import numpy as np
 from experiments.paper import pages as figures
 from experiments.paper.tables import markdown
 
-from breadcrumbs import show
-from breadcrumbs.cli import main as program
-from breadcrumbs.methods import METHODS
+from breadcrumbs.cli.group import main as program
+from breadcrumbs.cli.views import methods
+from breadcrumbs.methods.registry import METHODS
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -32,7 +32,7 @@ def methods_page() -> str:
     """Return docs/methods.md."""
     parts = [MADE, "# Methods\n"]
     for method in METHODS.values():
-        facts = show.method_mapping(method)
+        facts = methods.method_mapping(method)
         parts.append(f"## {method.name}\n\n{method.summary[0].upper()}{method.summary[1:]}.\n")
         parts.append(f"    merged = {method.formula}\n")
         if facts["parameters"]:

@@ -25,7 +25,7 @@ from experiments.paper.family import say
 from experiments.paper.pages import table
 
 from breadcrumbs.errors import listing
-from breadcrumbs.evaluate.devices import device
+from breadcrumbs.modules.devices import device
 
 #: The figures of papers for each suite, longest first. (fig5 takes two more foundations: see the
 #: README.)

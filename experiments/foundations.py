@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from breadcrumbs.evaluate import devices
 from breadcrumbs.evaluate import suite as suites
-from breadcrumbs.evaluate.precise import precise
+from breadcrumbs.modules import devices
+from breadcrumbs.modules.precise import precise
 
 BATCH, TOKENS, RATE, WARMUP = 32, 32, 5e-4, 0.05
 

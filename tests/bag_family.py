@@ -9,8 +9,8 @@ from pathlib import Path
 
 from bag_foundation import write_base
 
-from breadcrumbs.evaluate.training import Settings
-from breadcrumbs.evaluate.tuner import Tuner
+from breadcrumbs.evaluate.finetuning.training import Settings
+from breadcrumbs.evaluate.finetuning.tuner import Tuner
 
 NOUNS = {
     "pets": ["cat", "dog", "fish", "hamster", "bird"],

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 import breadcrumbs
-from breadcrumbs.evaluate.foundation import Batch
+from breadcrumbs.evaluate.foundations.foundation import Batch
 
 WORDS, WIDTH = 256, 24
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 import breadcrumbs
-from breadcrumbs.evaluate.task import Rows, Task
-from breadcrumbs.evaluate.weights import Slots
+from breadcrumbs.evaluate.data.task import Rows, Task
+from breadcrumbs.modules.slots import Slots
 
 
 def task(inputs, labels, names, *, train=None, **more):

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from breadcrumbs.errors import SuiteError
-from breadcrumbs.evaluate import tasks
-from breadcrumbs.evaluate.task import Rows, Split, Task
+from breadcrumbs.evaluate.data import declared
+from breadcrumbs.evaluate.data.task import Rows, Split, Task
 
 RECORDS = [{"text": f"text {i}, 'ä'", "label": ("spam", "ham", "other")[i % 3]} for i in range(60)]
 
 
 def task(folder: Path, **entry: Any) -> Task:
     """Return the task of a declaration; columns are `text` and `label` unless told."""
-    return tasks.read({"task": "t", **entry}, folder, "base", "suite.yaml: tasks[0]")[0].task
+    return declared.read({"task": "t", **entry}, folder, "base", "suite.yaml: tasks[0]")[0].task
 
 
 def write(path: Path, records: list[dict[str, Any]]) -> Path:

@@ -13,11 +13,13 @@ from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
 
 import breadcrumbs
-from breadcrumbs import checkpoint, mergekit, merging, tasks
+from breadcrumbs import checkpoint, tasks
 from breadcrumbs.checkpoint import hub
 from breadcrumbs.checkpoint.beside import RECIPE
-from breadcrumbs.cli import main
+from breadcrumbs.cli.group import main
 from breadcrumbs.errors import BreadcrumbsError, CheckpointError, MismatchError
+from breadcrumbs.merging import files, opening
+from breadcrumbs.plan import mergekit
 
 SIZE, RANK = 8, 4
 
@@ -221,8 +223,8 @@ def test_a_configuration_of_mergekit(tmp_path: Path, lora: str, dtype) -> None:
         "merge_method: task_arithmetic\nbase_model: base\nmodels:\n"
         f"- {{{text}, parameters: {{weight: 0.5}}}}\n"
     )
-    with merging.opened(mergekit.convert(config).recipe) as plan:
-        arrays, _ = merging.to_arrays(plan)
+    with opening.opened(mergekit.convert(config).recipe) as plan:
+        arrays, _ = files.to_arrays(plan)
     before = load_file(base / "model.safetensors")
     for t, name in enumerate(names):
         expected = (before[name].astype(np.float64) + product(t)).astype(dtype)

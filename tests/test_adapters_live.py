@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 import breadcrumbs
 from breadcrumbs import tasks
-from breadcrumbs.cli import main
+from breadcrumbs.cli.group import main
 from breadcrumbs.errors import BreadcrumbsError, MismatchError
 
 torch = pytest.importorskip("torch")

@@ -14,9 +14,10 @@ from references.common import flat, magnitude, weights_of
 from safetensors.numpy import save_file
 
 import breadcrumbs
-from breadcrumbs import analysis, work
-from breadcrumbs.cli import main
+from breadcrumbs.cli.group import main
 from breadcrumbs.errors import BreadcrumbsError
+from breadcrumbs.merging import comparison
+from breadcrumbs.plan import units
 
 Arrays = dict[str, np.ndarray]
 KEYS = ("cosine", "pearson", "euclid", "conflicts", "norms", "kept")
@@ -113,13 +114,13 @@ def test_chunks_threads_and_files_change_no_bit(settings, block, held, tmp_path,
     paths = [tmp_path / f"{i}.safetensors" for i in range(5)]
     for path, arrays in zip(paths, [base, *models], strict=True):
         save_file(arrays, path)
-    monkeypatch.setattr(analysis, "BLOCK", block)
-    monkeypatch.setattr(analysis, "HELD", held)
+    monkeypatch.setattr(comparison, "BLOCK", block)
+    monkeypatch.setattr(comparison, "HELD", held)
     names = [f"model {i}" for i in range(4)]
     expected = breadcrumbs.compare(base, models, names=names, threads=1, **settings)
     for chunk in (16, 50, 64):
-        monkeypatch.setattr(work, "CHUNK", chunk)
-        monkeypatch.setattr(work, "ARENA", 128 * 16)
+        monkeypatch.setattr(units, "CHUNK", chunk)
+        monkeypatch.setattr(units, "ARENA", 128 * 16)
         for threads in (1, 3):
             found = breadcrumbs.compare(
                 paths[0], paths[1:], names=names, threads=threads, **settings

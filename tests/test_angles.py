@@ -7,8 +7,8 @@ import pytest
 from references import classical
 
 import breadcrumbs
-from breadcrumbs import work
 from breadcrumbs.engine.passes import lines as angles
+from breadcrumbs.plan import units
 
 SHAPES = [(), (1,), (7,), (0,), (5, 1), (1, 5), (6, 4), (4, 30), (3, 0), (0, 3), (2, 3, 4), (40, 3)]
 
@@ -69,8 +69,8 @@ def test_chunks_and_threads_change_no_bit(case, shape, block, monkeypatch):
     given = dict(settings, dtype="float64")
     expected = merged(arrays, threads=1, **given)
     for chunk in (7, 16, 100):
-        monkeypatch.setattr(work, "CHUNK", chunk)
-        monkeypatch.setattr(work, "ARENA", 64 * 16)
+        monkeypatch.setattr(units, "CHUNK", chunk)
+        monkeypatch.setattr(units, "ARENA", 64 * 16)
         for threads in (1, 3):
             assert merged(arrays, threads=threads, **given).tobytes() == expected.tobytes()
 
@@ -90,7 +90,7 @@ def test_masks_of_rows_too_long_for_a_chunk_go_with_the_angle_of_the_tensor(monk
     settings = dict(method="breadcrumbs+model_stock", beta=0.2, gamma=0.9, granularity="row")
     expected = merged(arrays, **settings)
     for chunk in (64, 16):
-        monkeypatch.setattr(work, "CHUNK", chunk)
+        monkeypatch.setattr(units, "CHUNK", chunk)
         assert merged(arrays, **settings).tobytes() == expected.tobytes()
 
 

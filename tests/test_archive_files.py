@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_published import family
 
-from breadcrumbs import compression
+from breadcrumbs import archives as compression
+from breadcrumbs.archives import archive as archives
+from breadcrumbs.archives import open_archive
 from breadcrumbs.checkpoint.safetensors import read_header
 from breadcrumbs.checkpoint.writer import Entry, header
-from breadcrumbs.compression import archive as archives
-from breadcrumbs.compression import open_archive
 from breadcrumbs.errors import BreadcrumbsError, CheckpointError
 
 METHODS = ("tall", "emr", "tsv")

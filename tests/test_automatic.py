@@ -12,12 +12,15 @@ from click.testing import CliRunner
 from safetensors.numpy import save_file
 
 import breadcrumbs
-from breadcrumbs import cli, merging, recipe, tasks
+from breadcrumbs import tasks
+from breadcrumbs.cli import group
 from breadcrumbs.errors import RecipeError
-from breadcrumbs.method import Method
-from breadcrumbs.parameters import AUTO, defaults
-from breadcrumbs.sweep import Sweep
-from breadcrumbs.table import METHODS
+from breadcrumbs.merging import files, opening
+from breadcrumbs.merging.sweep import Sweep
+from breadcrumbs.methods.method import Method
+from breadcrumbs.methods.parameters import AUTO, defaults
+from breadcrumbs.methods.table import METHODS
+from breadcrumbs.plan import recipe
 
 State = dict[str, np.ndarray]
 TABLE = "model.embed_tokens.weight"
@@ -216,7 +219,7 @@ def test_files_tell_the_number_and_make_the_same_bits_again(tmp_path: Path) -> N
         paths.append(str(tmp_path / f"{number}.safetensors"))
         save_file(state, paths[-1])
     arguments = ["merge", *paths, "-o", str(tmp_path / "out"), "-p", "alpha=auto"]
-    done = CliRunner().invoke(cli.main, arguments)
+    done = CliRunner().invoke(group.main, arguments)
     alpha = found(base, models)
     assert done.exit_code == 0, done.output
     assert f"alpha {alpha:g}, found from the weights" in " ".join(done.output.split())
@@ -286,10 +289,10 @@ def test_progress_counts_what_is_read_to_find_it(tmp_path: Path) -> None:
             paths[0], tuple(recipe.Model(path) for path in paths[1:]), parameters={"alpha": alpha}
         )
         told: list[int] = []
-        with merging.opened(asked) as plan:
+        with opening.opened(asked) as plan:
             assert bool(plan.bytes_measured) == passes
             total = plan.bytes_read + plan.bytes_measured
-            merging.to_files(plan, tmp_path / f"out{alpha}", threads=1, progress=told.append)
+            files.to_files(plan, tmp_path / f"out{alpha}", threads=1, progress=told.append)
         assert sum(told) == total
 
 

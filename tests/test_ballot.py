@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from references import classical
 
-from breadcrumbs import merging, work
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
 from breadcrumbs.engine import runner
 from breadcrumbs.engine.majority import Ballot
@@ -18,8 +17,9 @@ from breadcrumbs.engine.outputs import Election, Nowhere, SegmentReport
 from breadcrumbs.engine.passes import ranks
 from breadcrumbs.engine.routes import elections
 from breadcrumbs.kernels import plain
-from breadcrumbs.plan import lengths
-from breadcrumbs.recipe import Model, Recipe
+from breadcrumbs.merging import files, opening
+from breadcrumbs.plan import lengths, units
+from breadcrumbs.plan.recipe import Model, Recipe
 
 CHUNK = 64
 DTYPE_NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "float64": "F64"}
@@ -28,8 +28,8 @@ DTYPE_NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "float64"
 @pytest.fixture(autouse=True)
 def mended(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Make chunks small, and count how segments are mended."""
-    monkeypatch.setattr(work, "CHUNK", CHUNK)
-    monkeypatch.setattr(work, "ARENA", 1024)
+    monkeypatch.setattr(units, "CHUNK", CHUNK)
+    monkeypatch.setattr(units, "ARENA", 1024)
     counter: Counter[str] = Counter()
     mend = Ballot.mend
 
@@ -64,8 +64,8 @@ def recipe(weight: float = 1.0, onto: str | None = None, **values: Any) -> Recip
 
 
 def merged(made: Recipe, arrays: list, **options: Any) -> dict[str, np.ndarray]:
-    with merging.opened(made, arrays) as plan:
-        return merging.to_arrays(plan, **{"threads": 1, **options})[0]
+    with opening.opened(made, arrays) as plan:
+        return files.to_arrays(plan, **{"threads": 1, **options})[0]
 
 
 def expected(arrays: list, dtype: str, **settings: Any) -> dict[str, np.ndarray]:
@@ -149,8 +149,8 @@ def test_the_report_is_that_of_the_majority(kernel: str, dtype: str, mended: Cou
     one, two = ({**part, "a": base["a"] - some} for part in (one, two))
     three = {**one, "a": base["a"] + 2 * some}  # so one sign's mean is twice the other's
     made = Recipe("base", (Model("one"), Model("two"), Model("three")), "ties", {"density": 1})
-    with merging.opened(made, [base, one, two, three]) as plan:
-        result, report = merging.to_arrays(plan, threads=1, kernel=kernel)
+    with opening.opened(made, [base, one, two, three]) as plan:
+        result, report = files.to_arrays(plan, threads=1, kernel=kernel)
     assert mended["put right"] and (result["a"] == base["a"] + 2 * some).all()
     updates = [result[name] - base[name].astype(float) for name in result]
     assert report.norm == pytest.approx(np.sqrt(sum((x**2).sum() for x in updates)))
@@ -158,7 +158,7 @@ def test_the_report_is_that_of_the_majority(kernel: str, dtype: str, mended: Cou
 
 def test_a_segment_that_is_written_again_votes_once() -> None:
     ballot = Ballot(Nowhere())
-    first, second = work.Segment(0, 0, 10, 0), work.Segment(0, 10, 20, 1)
+    first, second = units.Segment(0, 0, 10, 0), units.Segment(0, 10, 20, 1)
     for segment, votes in ((first, 5), (first, 5), (second, -6)):
         ballot.note(segment, SegmentReport([], election=Election(votes, 1, 3)))
     assert ballot.majority == -1 and ballot.is_wrong(first)
@@ -169,8 +169,8 @@ def test_a_segment_that_is_written_again_votes_once() -> None:
 
 def to_files(folder: Path, **options: Any) -> Path:
     output = folder / "out"
-    with merging.opened(recipe(), family(1)) as plan:
-        merging.to_files(plan, output, threads=1, verify=True, **options)
+    with opening.opened(recipe(), family(1)) as plan:
+        files.to_files(plan, output, threads=1, verify=True, **options)
     return output
 
 

@@ -7,11 +7,11 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import breadcrumbs
-from breadcrumbs import methods
-from breadcrumbs.aggregates import Whole
-from breadcrumbs.method import Method
-from breadcrumbs.parameters import Real
-from breadcrumbs.transforms import Everything
+from breadcrumbs.methods import registry
+from breadcrumbs.methods.aggregates import Whole
+from breadcrumbs.methods.method import Method
+from breadcrumbs.methods.parameters import Real
+from breadcrumbs.methods.transforms import Everything
 
 
 def numbers() -> set[int]:
@@ -38,7 +38,7 @@ def test_a_whole_aggregate_computes_in_the_merges_own_threads(monkeypatch):
 
     whole = Whole(combine, {"power": Real(1.0, "exponent")})
     method = Method("watched", Everything(), whole, "sum", "sum", "2026")
-    monkeypatch.setitem(methods.METHODS, "watched", method)
+    monkeypatch.setitem(registry.METHODS, "watched", method)
     base, model = ({"w": np.full((3, 3), x, np.float32)} for x in (0, 1))
     breadcrumbs.merge(base, [model], method="watched")
     assert seen == [{1}] and numbers() == {2}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from breadcrumbs import bounded_yaml, mergekit, recipe
 from breadcrumbs.errors import BreadcrumbsError
 from breadcrumbs.evaluate import suite
+from breadcrumbs.plan import bounded_yaml, mergekit, recipe
 from breadcrumbs.store import licences
 
 PAIRS = list(zip("abcdefghi", "bcdefghij", strict=True))

@@ -19,8 +19,8 @@ import yaml
 from click.testing import CliRunner, Result
 from safetensors.numpy import load_file, save_file
 
-from breadcrumbs.cli import main
-from breadcrumbs.methods import METHODS
+from breadcrumbs.cli.group import main
+from breadcrumbs.methods.registry import METHODS
 from breadcrumbs.version import __version__
 
 

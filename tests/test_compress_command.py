@@ -13,9 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 import breadcrumbs
-from breadcrumbs.cli import main
-from breadcrumbs.compression import open_archive, scales
-from breadcrumbs.evaluate import pool
+from breadcrumbs.archives import open_archive
+from breadcrumbs.cli.group import main
+from breadcrumbs.evaluate.scoring import pool
+from breadcrumbs.tune import scales
 
 TASKS = ("first", "second", "third")
 SUITE = ("--workers", "1", "--precision", "float32")

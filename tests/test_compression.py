@@ -13,9 +13,10 @@ from test_preparing import saved
 from test_published import close, family
 
 import breadcrumbs
-from breadcrumbs import compression, work
-from breadcrumbs.compression import accounting, open_archive, votes, writing
+from breadcrumbs import archives
+from breadcrumbs.archives import accounting, open_archive, votes, writing
 from breadcrumbs.errors import CheckpointError, MismatchError, OutputError, RecipeError
+from breadcrumbs.plan import units
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = ["cats", "dogs", "birds"]
@@ -33,7 +34,7 @@ def same_bits(found, expected) -> None:
 
 
 def rebuilt(path, task, base):
-    with compression.model(path, task, base) as model:
+    with archives.model(path, task, base) as model:
         return dict(model)
 
 
@@ -43,7 +44,7 @@ def rebuilt(path, task, base):
 def test_masks_are_the_references_however_it_runs(on, kind, dtype, tmp_path, monkeypatch):
     base, *models = family(1, dtype, 3, kind)
     path, scales = tmp_path / "tasks.safetensors", [0.2, 0.4, 0.5]
-    compression.compress(base, models, path, names=NAMES, on=on, scale=scales)
+    archives.compress(base, models, path, names=NAMES, on=on, scale=scales)
     expected = reference.tall_masks(base, models, scale=scales, on=on)
     with open_archive(path) as archive:
         assert archive.tasks == tuple(NAMES) and archive.parameters["scale"] == [
@@ -57,10 +58,10 @@ def test_masks_are_the_references_however_it_runs(on, kind, dtype, tmp_path, mon
                 bits = np.unpackbits(packed)
                 assert (bits[: mask.size] == mask.reshape(-1)).all()
                 assert not bits[mask.size :].any() and packed.size == -(-mask.size // 8)
-    monkeypatch.setattr(work, "CHUNK", 16)
-    monkeypatch.setattr(work, "ARENA", 16 * 16)
+    monkeypatch.setattr(units, "CHUNK", 16)
+    monkeypatch.setattr(units, "ARENA", 16 * 16)
     again = tmp_path / "again.safetensors"
-    compression.compress(base, models, again, names=NAMES, on=on, scale=scales, threads=1)
+    archives.compress(base, models, again, names=NAMES, on=on, scale=scales, threads=1)
     assert again.read_bytes() == path.read_bytes()
 
 
@@ -70,7 +71,7 @@ def test_masks_are_the_references_however_it_runs(on, kind, dtype, tmp_path, mon
 def test_a_task_has_the_bits_of_tall_mask(on, kind, dtype, tmp_path):
     base, *models = family(2, dtype, 3, kind)
     path = tmp_path / "tasks.safetensors"
-    compression.compress(base, models, path, names=NAMES, on=on)
+    archives.compress(base, models, path, names=NAMES, on=on)
     for number, task in enumerate(NAMES):
         found = rebuilt(path, task, base)
         merged = breadcrumbs.merge(base, models, method="tall_mask", on=on, task=number + 1)
@@ -83,7 +84,7 @@ def test_a_task_has_the_bits_of_tall_mask(on, kind, dtype, tmp_path):
 def test_a_task_has_the_bits_of_emr(kind, dtype, tmp_path):
     base, *models = family(3, dtype, 3, kind)
     path = tmp_path / "tasks.safetensors"
-    compression.compress(base, models, path, names=NAMES, method="emr")
+    archives.compress(base, models, path, names=NAMES, method="emr")
     for number, task in enumerate(NAMES):
         found = rebuilt(path, task, base)
         same_bits(found, breadcrumbs.merge(base, models, method="emr", task=number + 1))
@@ -95,7 +96,7 @@ def test_emr_of_models_of_other_dtypes_than_the_base(tmp_path):
     wider = {n: a.astype(np.float64) if is_weight(a) else a for n, a in wider.items()}
     for models in ([wide], [wide, wider]):
         path = tmp_path / f"{len(models)}.safetensors"
-        compression.compress(base, models, path, names=NAMES[: len(models)], method="emr")
+        archives.compress(base, models, path, names=NAMES[: len(models)], method="emr")
         expected = breadcrumbs.merge(base, models, method="emr", task=1)
         same_bits(rebuilt(path, "cats", base), expected)
 
@@ -104,7 +105,7 @@ def test_emr_of_models_of_other_dtypes_than_the_base(tmp_path):
 def test_tsv_keeps_the_leading_triplets_of_matrices_and_all_of_the_rest(dtype, tmp_path):
     base, *models = family(5, dtype, 3)
     path = tmp_path / "tasks.safetensors"
-    compression.compress(base, models, path, names=NAMES, method="tsv")
+    archives.compress(base, models, path, names=NAMES, method="tsv")
     matrices = ("b", "a", "blocks.0.w", "blocks.3.w", "blocks.10.w")
     for number, (task, model) in enumerate(zip(NAMES, models, strict=True)):
         found = rebuilt(path, task, base)
@@ -120,8 +121,8 @@ def test_tsv_keeps_the_leading_triplets_of_matrices_and_all_of_the_rest(dtype, t
 def test_bytes_are_read_from_anywhere(method, tmp_path):
     base, *models = family(4, "bfloat16", 3)
     path = tmp_path / "tasks.safetensors"
-    compression.compress(base, models, path, names=NAMES, method=method)
-    with compression.model(path, "dogs", base) as model:
+    archives.compress(base, models, path, names=NAMES, method=method)
+    with archives.model(path, "dogs", base) as model:
         tensor = model.tensors["b"]
         whole = tensor.read().tobytes()
         for start, stop in ((0, 1), (3, 50), (33, 234), (18, 18), (233, 234)):
@@ -133,14 +134,14 @@ def test_bytes_are_read_from_anywhere(method, tmp_path):
 def test_the_golden_models_come_back_as_files(tmp_path):
     paths = [str(GOLDEN / f"{name}.safetensors") for name in ("base", "ft0", "ft1", "ft2")]
     path, out = tmp_path / "tasks.safetensors", tmp_path / "out.safetensors"
-    compression.compress(paths[0], paths[1:], path)
-    compression.extract(path, "ft2", out)  # the base is where it was
+    archives.compress(paths[0], paths[1:], path)
+    archives.extract(path, "ft2", out)  # the base is where it was
     expected = breadcrumbs.open(GOLDEN / "expect-tall-l4-task2.safetensors")
     found = dict(breadcrumbs.open(out))
     for name, values in expected.items():
         np.testing.assert_allclose(values, found[name], rtol=0, atol=4 * 2.0**-23)
     merged = tmp_path / "merged.safetensors"
-    with compression.model(path, "ft2") as model:
+    with archives.model(path, "ft2") as model:
         breadcrumbs.merge(paths[0], [model], method="task_arithmetic", alpha=1, output=merged)
     same_bits(dict(breadcrumbs.open(merged)), found)
 
@@ -156,8 +157,8 @@ def test_a_folder_gets_what_lies_beside_the_base(tmp_path):
     (tmp_path / "base" / "modules.json").write_text('[{"path": "1_Pooling"}]')
     (tmp_path / "base" / "1_Pooling" / "config.json").write_text("{}")
     path = tmp_path / "tasks.safetensors"
-    compression.compress(str(tmp_path / "base"), [str(tmp_path / "cats")], path)
-    compression.extract(path, "cats", tmp_path / "out", shard_size=300)
+    archives.compress(str(tmp_path / "base"), [str(tmp_path / "cats")], path)
+    archives.extract(path, "cats", tmp_path / "out", shard_size=300)
     assert (tmp_path / "out" / "config.json").read_text() == '{"of": "base"}'
     assert (tmp_path / "out" / "1_Pooling" / "config.json").exists()
     assert len(list((tmp_path / "out").glob("model-*.safetensors"))) > 1
@@ -170,7 +171,7 @@ def test_frozen_tensors_are_not_in_the_file(tmp_path):
     frozen = {"b": base["b"], "a": base["a"]}
     models = [first | frozen, second | frozen | {"v": base["v"]}]
     path = tmp_path / "tasks.safetensors"
-    told = compression.compress(base, models, path, names=NAMES[:2])
+    told = archives.compress(base, models, path, names=NAMES[:2])
     with open_archive(path) as archive:
         assert not {"a", "b"} & set(archive.values)
         assert (0, "v") in archive.masks and (1, "v") not in archive.masks
@@ -191,7 +192,7 @@ def test_heads_integers_and_what_the_base_lacks_are_stored_whole(method, tmp_pat
         model["steps"] = np.arange(3) + number  # the first has the base's
     models[0]["only.mine"] = np.ones(5, np.float16)
     path = tmp_path / "tasks.safetensors"
-    compression.compress(base, models, path, names=NAMES[:2], method=method, whole="head")
+    archives.compress(base, models, path, names=NAMES[:2], method=method, whole="head")
     for model, task in zip(models, NAMES, strict=False):
         found = rebuilt(path, task, base)
         assert set(found) == set(model)
@@ -206,7 +207,7 @@ def test_heads_integers_and_what_the_base_lacks_are_stored_whole(method, tmp_pat
 def test_a_tied_tensor_that_a_model_stores_twice_is_not_stored_whole(tmp_path):
     base, model = family(9, "float32", 1)
     path = tmp_path / "tasks.safetensors"
-    compression.compress(base, [model | {"b.tied": model["b"]}], path, names=["cats"])
+    archives.compress(base, [model | {"b.tied": model["b"]}], path, names=["cats"])
     with open_archive(path) as archive:
         assert not archive.wholes
     same_bits(rebuilt(path, "cats", base), model)
@@ -234,7 +235,7 @@ def test_real_bytes_are_those_of_the_accounting(tmp_path):
     base = {"w": rng.standard_normal((200, 500)).astype(np.float32)}
     models = [{"w": base["w"] + rng.standard_normal((200, 500)).astype(np.float32)}] * 10
     path = tmp_path / "tasks.safetensors"
-    told = compression.compress(base, models, path)
+    told = archives.compress(base, models, path)
     assert told.bytes == path.stat().st_size
     bits = accounting.of_masks(10, told.trained, told.frozen) - 32 * 100_000  # without the base
     assert told.bytes * 8 == pytest.approx(bits, abs=4000 * 8)
@@ -246,7 +247,7 @@ def test_real_bytes_are_those_of_the_accounting(tmp_path):
 def test_statistics_are_counted_by_loops(kind, on, tmp_path):
     base, *models = family(10, "float32", 3, kind)
     path = tmp_path / "tasks.safetensors"
-    told = compression.compress(base, models, path, names=NAMES, on=on)
+    told = archives.compress(base, models, path, names=NAMES, on=on)
     held = reference.tall_masks(base, models, on=on)
     for name, found in told.votes.items():
         wanted = [0, 0, 0, 0]
@@ -283,8 +284,8 @@ def test_no_tensor_is_held_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(
         writing, "count_votes", lambda taus, masks: sizes.append(taus.shape) or count(taus, masks)
     )
-    compression.compress(base, models, tmp_path / "tasks.safetensors")
-    assert max(sizes) == (2, work.CHUNK) and sum(size for _, size in sizes) == 100_000
+    archives.compress(base, models, tmp_path / "tasks.safetensors")
+    assert max(sizes) == (2, units.CHUNK) and sum(size for _, size in sizes) == 100_000
 
 
 # --- what is refused ---
@@ -293,7 +294,7 @@ def test_no_tensor_is_held_whole(tmp_path, monkeypatch):
 def test_what_cannot_be_compressed_is_refused(tmp_path):
     base, *models = family(5, "float32", 2)
     path = tmp_path / "tasks.safetensors"
-    compress = compression.compress
+    compress = archives.compress
     with pytest.raises(OutputError, match=r"Give NAME\.safetensors"):
         compress(base, models, tmp_path / "folder")
     with pytest.raises(RecipeError, match=r"scale: 3 are given for 2 models"):
@@ -316,7 +317,7 @@ def test_what_cannot_be_compressed_is_refused(tmp_path):
         compress(base, models, path)
     compress(base, models, path, names=NAMES[1:], force=True)
     with pytest.raises(CheckpointError, match=r"has no task 'bird'\. Did you mean 'birds'"):
-        compression.model(path, "bird", base)
+        archives.model(path, "bird", base)
     (file,) = saved(tmp_path, [base])
     with pytest.raises(RecipeError, match="is one of the models"):
         compress(file, models, file, force=True)
@@ -327,25 +328,25 @@ def test_another_base_is_refused(method, tmp_path):
     base, *models = family(5, "float32", 2)
     (file,) = saved(tmp_path, [base])
     path = tmp_path / "tasks.safetensors"
-    compression.compress(file, models, path, names=NAMES[:2], method=method)
+    archives.compress(file, models, path, names=NAMES[:2], method=method)
     needed = rf"Give the base that it was made with, '{file}'\."
     other = base | {"b": base["b"] + 1}
     with pytest.raises(MismatchError, match=rf"base: is not the base of .*{needed}"):
-        compression.model(path, "cats", other)
+        archives.model(path, "cats", other)
     with pytest.raises(MismatchError, match=rf"'b': .* shape \(13, 9\), but here is .*{needed}"):
-        compression.model(path, "cats", dict(base, b=base["b"][1:]))
+        archives.model(path, "cats", dict(base, b=base["b"][1:]))
     with pytest.raises(MismatchError, match=r"but here is no such tensor"):
-        compression.model(path, "cats", {"w": base["b"]})
+        archives.model(path, "cats", {"w": base["b"]})
     Path(file).unlink()
     with pytest.raises(CheckpointError, match=r"its base is not where it was: .* Give it: --base"):
-        compression.model(path, "cats")
+        archives.model(path, "cats")
 
 
 def test_the_worked_example_of_the_page(tmp_path):
     base = {"w": np.zeros(3, np.float32)}
     models = [{"w": np.array(values, np.float32)} for values in ([1, 0, 2], [0, 0, -1])]
     path = tmp_path / "tasks.safetensors"
-    compression.compress(base, models, path)
+    archives.compress(base, models, path)
     with open_archive(path) as archive:
         assert (
             archive.values["w"].read().tobytes().hex(" ") == "00 00 80 3f 00 00 00 00 00 00 80 3f"
@@ -364,5 +365,5 @@ def test_task_files_are_compressed_like_models(tmp_path):
         pack(base, model, file, transform="none")
     paths = [tmp_path / "of-files.safetensors", tmp_path / "of-models.safetensors"]
     for given, path in zip((files, models), paths, strict=True):
-        compression.compress(base, given, path, names=NAMES[:2])
+        archives.compress(base, given, path, names=NAMES[:2])
     assert paths[0].read_bytes() == paths[1].read_bytes()

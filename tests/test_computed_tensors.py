@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import breadcrumbs
-from breadcrumbs import checkpoint, merging
+from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint import sinusoids
 from breadcrumbs.errors import MismatchError
-from breadcrumbs.recipe import Model, Recipe
+from breadcrumbs.merging import opening
+from breadcrumbs.plan.recipe import Model, Recipe
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -21,7 +22,7 @@ transformers = pytest.importorskip("transformers")
 
 def plan(base: Any, models: list[Any]) -> Any:
     recipe = Recipe("base", tuple(Model(f"m{i}") for i in range(len(models))))
-    with merging.opened(recipe, [base, *models]) as made:
+    with opening.opened(recipe, [base, *models]) as made:
         return made
 
 

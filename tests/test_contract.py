@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from reference import DTYPES
 
 import breadcrumbs
-from breadcrumbs import work
 from breadcrumbs.errors import MismatchError
-from breadcrumbs.methods import METHODS
+from breadcrumbs.methods.registry import METHODS
+from breadcrumbs.plan import units as work
 
 HUNDREDTHS = st.integers(0, 100).map(lambda k: k / 100)
 UNITS = st.sampled_from(["tensor", "row", "model"])

@@ -21,13 +21,13 @@ from test_kernels import (
     same,
 )
 
-from breadcrumbs import merging
-from breadcrumbs.aggregates import Entries
-from breadcrumbs.aggregates.elect import election
-from breadcrumbs.draws import draws
 from breadcrumbs.engine import exactness
 from breadcrumbs.kernels import compiled, plain
-from breadcrumbs.recipe import Model, Recipe
+from breadcrumbs.kernels.draws import draws
+from breadcrumbs.merging import files, opening
+from breadcrumbs.methods.aggregates import Entries
+from breadcrumbs.methods.aggregates.elect import election
+from breadcrumbs.plan.recipe import Model, Recipe
 
 KINDS = st.sampled_from([0, 1, 2])
 MAJORITIES = st.sampled_from([1, -1])
@@ -324,7 +324,7 @@ def test_the_norm_of_an_election_with_a_common_weight_is_that_of_its_update(weig
     models = [{"w": base["w"] + rng.integers(-3, 4, (50, 40), np.int8)} for _ in range(3)]
     names = tuple(Model(f"ft{i}", weight) for i in range(3))
     made = Recipe("base", names, "ties", {"density": 1, "granularity": "tensor"})
-    with merging.opened(made, [base, *models]) as plan:
-        arrays, report = merging.to_arrays(plan)
+    with opening.opened(made, [base, *models]) as plan:
+        arrays, report = files.to_arrays(plan)
     norm = np.linalg.norm(arrays["w"].astype(np.float64) - base["w"])
     assert norm > 0 and math.isclose(report.norm, norm, rel_tol=1e-6)

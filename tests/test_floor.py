@@ -11,12 +11,12 @@ import pytest
 from small_lm import llama
 
 import breadcrumbs
-from breadcrumbs import merging
 from breadcrumbs.demo import model
-from breadcrumbs.method import Method
-from breadcrumbs.recipe import Model, Recipe
-from breadcrumbs.report import Report
-from breadcrumbs.table import METHODS
+from breadcrumbs.merging import files, opening
+from breadcrumbs.merging.report import Report
+from breadcrumbs.methods.method import Method
+from breadcrumbs.methods.table import METHODS
+from breadcrumbs.plan.recipe import Model, Recipe
 
 State = Mapping[str, np.ndarray]
 ROWS = 16  # of each task of the demo
@@ -74,8 +74,8 @@ def merged(
 ) -> tuple[State, Report]:
     asked = Recipe("base", tuple(Model(task, name=task) for task in tasks), method, given)
     sources = [family.base, *(family.tasks[task] for task in tasks)]
-    with merging.opened(asked, sources) as plan:
-        return merging.to_arrays(plan, threads=1)
+    with opening.opened(asked, sources) as plan:
+        return files.to_arrays(plan, threads=1)
 
 
 def tasks_of(method: Method, names: Sequence[str]) -> tuple[str, ...]:

@@ -11,8 +11,9 @@ import pytest
 import breadcrumbs
 from breadcrumbs.errors import MissingExtraError, SplitError, SuiteError
 from breadcrumbs.evaluate import suite as suites
-from breadcrumbs.evaluate.foundations import lm_tasks, make
-from breadcrumbs.evaluate.weights import Slots
+from breadcrumbs.evaluate.data import lm_eval
+from breadcrumbs.evaluate.foundations import make
+from breadcrumbs.modules.slots import Slots
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -30,12 +31,12 @@ SIZES = {"train": 8, "validation": 10, "test": 12}
 
 def test_without_lm_eval_it_says_what_to_install(monkeypatch):
     def absent(name):
-        raise lm_tasks.importlib.metadata.PackageNotFoundError(name)
+        raise lm_eval.importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(lm_tasks.importlib.metadata, "version", absent)
+    monkeypatch.setattr(lm_eval.importlib.metadata, "version", absent)
     with pytest.raises(MissingExtraError, match=r'pip install "breadcrumbs\[evaluate\]" "lm-eval'):
         make("causal")
-    monkeypatch.setattr(lm_tasks.importlib.metadata, "version", lambda name: "0.4.2")
+    monkeypatch.setattr(lm_eval.importlib.metadata, "version", lambda name: "0.4.2")
     with pytest.raises(MissingExtraError, match=r"lm-eval 0\.4\.2 is too old"):
         make("causal")
 
@@ -97,7 +98,7 @@ SPLIT_ROWS = {"validation": QUESTIONS[8:18], "test": QUESTIONS[18:30]}
 def test_scores_are_those_of_one_choice_at_a_time(llama, yaml, split):
     base, foundation = llama(), make("causal")
     module = foundation.load(base)
-    task = lm_tasks.task("mine", f"lm-eval:{yaml}")
+    task = lm_eval.task("mine", f"lm-eval:{yaml}")
     assert task.metric == "acc"
     hits = foundation.hits(module, task, split, 4)
     assert hits.dtype == bool
@@ -111,7 +112,7 @@ def test_a_state_changes_the_scores_as_loading_it_does(llama, yaml, tied):
     module = foundation.load(base)
     with breadcrumbs.open(base) as it:
         slots = Slots(module, it)
-    task = lm_tasks.task("mine", yaml)
+    task = lm_eval.task("mine", yaml)
     seen = set()
     for seed in range(4):
         changed = small.shaken(small.state(base), 0.5, seed)
@@ -128,44 +129,44 @@ def test_the_base_keeps_its_own_dtype(llama, yaml):
     assert {p.dtype for p in module.parameters()} == {torch.bfloat16}
     with breadcrumbs.open(base) as it:
         Slots(module, it).put(small.shaken(small.state(base), 0.3))
-    assert len(foundation.hits(module, lm_tasks.task("mine", yaml), "test", 8)) == 12
+    assert len(foundation.hits(module, lm_eval.task("mine", yaml), "test", 8)) == 12
 
 
 def test_test_rows_are_not_for_tuning(llama, yaml):
     foundation = make("causal")
     module = foundation.load(llama())
-    task = lm_tasks.task("mine", yaml).tuning()
+    task = lm_eval.task("mine", yaml).tuning()
     assert len(foundation.hits(module, task, "validation", 8)) == 10
     with pytest.raises(SplitError, match="test rows were asked for"):
         foundation.hits(module, task, "test", 8)
 
 
 def test_rows_are_the_documents_of_the_split(yaml):
-    task = lm_tasks.task("mine", yaml)
+    task = lm_eval.task("mine", yaml)
     for split, start, stop in (("train", 0, 8), ("validation", 8, 18), ("test", 18, 30)):
         assert [json.loads(row) for row in task.rows(split).inputs] == QUESTIONS[start:stop]
     digests = {task.rows(split).digest for split in ("train", "validation", "test")}
     assert len(digests) == 3
-    assert lm_tasks.task("mine", yaml).rows("test").digest == task.rows("test").digest
+    assert lm_eval.task("mine", yaml).rows("test").digest == task.rows("test").digest
 
 
 def test_the_digest_is_of_all_that_scores_depend_on(yaml, tmp_path):
-    plain = lm_tasks.task("mine", yaml).rows("test").digest
-    same = lm_tasks.task("another name", write_task(tmp_path, "copy")).rows("test").digest
+    plain = lm_eval.task("mine", yaml).rows("test").digest
+    same = lm_eval.task("another name", write_task(tmp_path, "copy")).rows("test").digest
     assert same == plain
     text = write_task(tmp_path, "text", doc_to_text="{{question}}?")
     shots = {"shots": 2}
     others = {
-        lm_tasks.task("mine", text).rows("test").digest,
-        lm_tasks.task("mine", yaml, head=shots).rows("test").digest,
-        lm_tasks.task("mine", yaml, head={"shots": 3}).rows("test").digest,
-        lm_tasks.task("mine", yaml, head=shots, splits={"train": "train[:5]"}).rows("test").digest,
+        lm_eval.task("mine", text).rows("test").digest,
+        lm_eval.task("mine", yaml, head=shots).rows("test").digest,
+        lm_eval.task("mine", yaml, head={"shots": 3}).rows("test").digest,
+        lm_eval.task("mine", yaml, head=shots, splits={"train": "train[:5]"}).rows("test").digest,
     }
     assert len(others | {plain}) == 5
 
 
 def test_shots_come_out_of_training_rows(yaml):
-    reader = lm_tasks.task("mine", yaml, head={"shots": 3}).read
+    reader = lm_eval.task("mine", yaml, head={"shots": 3}).read
     made = reader.task("test")
     made.build_all_requests(rank=0, world_size=1)
     train = [row["question"] for row in QUESTIONS[:8]]
@@ -178,18 +179,18 @@ def test_shots_come_out_of_training_rows(yaml):
 
 def test_one_split_is_for_the_test_unless_the_suite_says_more(tmp_path):
     one = write_task(tmp_path, "one", {"train": 8, "validation": 10})
-    task = lm_tasks.task("mine", one)
+    task = lm_eval.task("mine", one)
     assert [json.loads(row) for row in task.rows("test").inputs] == QUESTIONS[8:18]
     with pytest.raises(SplitError, match=r"has no validation rows: .*splits: \{validation: "):
         task.rows("validation")
 
     told = {"validation": "train[-3:]", "train": "train[:-3]"}
-    task = lm_tasks.task("mine", one, splits=told)
+    task = lm_eval.task("mine", one, splits=told)
     found = {split: [json.loads(r) for r in task.rows(split).inputs] for split in told}
     assert found == {"validation": QUESTIONS[5:8], "train": QUESTIONS[:5]}
 
     halves = {"validation": "validation[:50%]", "test": "validation[50%:]"}
-    task = lm_tasks.task("mine", one, splits=halves)
+    task = lm_eval.task("mine", one, splits=halves)
     assert [json.loads(row) for row in task.rows("validation").inputs] == QUESTIONS[8:13]
     assert [json.loads(row) for row in task.rows("test").inputs] == QUESTIONS[13:18]
 
@@ -210,28 +211,28 @@ def test_one_split_is_for_the_test_unless_the_suite_says_more(tmp_path):
 )
 def test_what_a_task_cannot_be(yaml, how, message):
     with pytest.raises(SuiteError, match=message):
-        lm_tasks.task("mine", yaml, **how)
+        lm_eval.task("mine", yaml, **how)
 
 
 def test_tasks_that_are_not_there(yaml, tmp_path):
     with pytest.raises(SuiteError, match=r"task 'mine': lm-eval cannot load .*nowhere\.yaml"):
-        lm_tasks.task("mine", "nowhere.yaml", folder=tmp_path)
+        lm_eval.task("mine", "nowhere.yaml", folder=tmp_path)
     perplexity = write_task(tmp_path, "worse", metric_list=[
         {"metric": "brier_score", "aggregation": "brier_score", "higher_is_better": False}
     ])  # fmt: skip
     with pytest.raises(SuiteError, match="of 'brier_score', lower is better"):
-        lm_tasks.task("mine", perplexity)
+        lm_eval.task("mine", perplexity)
     bare = write_task(tmp_path, "bare", {"validation": 3, "test": 4})
     with pytest.raises(SuiteError, match="shots come out of training rows, and it has none"):
-        lm_tasks.task("mine", bare, head={"shots": 1})
+        lm_eval.task("mine", bare, head={"shots": 1})
 
 
 def test_another_metric_and_its_filter(llama, yaml):
     foundation = make("causal")
     module = foundation.load(llama())
-    norm = lm_tasks.task("mine", yaml, metric="acc_norm,none")
+    norm = lm_eval.task("mine", yaml, metric="acc_norm,none")
     assert len(foundation.hits(module, norm, "test", 8)) == 12
-    other = lm_tasks.task("mine", yaml, metric="acc,strict")
+    other = lm_eval.task("mine", yaml, metric="acc,strict")
     with pytest.raises(SuiteError, match=r"there is no such filter\. Give one of acc,none"):
         foundation.hits(module, other, "test", 8)
 
@@ -242,7 +243,7 @@ def test_a_metric_that_is_no_count(llama, tmp_path):
     yaml = write_task(tmp_path, "f1", metric_list=[
         {"metric": "f1", "aggregation": "f1", "higher_is_better": True}
     ], doc_to_choice=["red", "blue"], doc_to_target="{{[0, 1, 1][gold]}}")  # fmt: skip
-    task = lm_tasks.task("mine", yaml)
+    task = lm_eval.task("mine", yaml)
     with pytest.raises(SuiteError, match=r"metric 'f1' is no count of right answers\. Give"):
         foundation.hits(module, task, "test", 8)
 
@@ -266,7 +267,7 @@ def test_tasks_of_other_kinds_and_training(llama):
 def test_a_suite_of_lm_evals_tasks_from_end_to_end(llama, tmp_path):
     from click.testing import CliRunner
 
-    from breadcrumbs.cli import main
+    from breadcrumbs.cli.group import main
 
     base = llama()
     write_task(tmp_path, "one")

@@ -15,7 +15,7 @@ from tiny_models import clip_processor
 from breadcrumbs.errors import MismatchError, SuiteError
 from breadcrumbs.evaluate import suite
 from breadcrumbs.evaluate.foundations import make
-from breadcrumbs.evaluate.keys import Keys
+from breadcrumbs.evaluate.scoring.keys import Keys
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 import breadcrumbs
 from breadcrumbs.errors import CheckpointError, SplitError, SuiteError
 from breadcrumbs.evaluate.foundations import KINDS, make
-from breadcrumbs.evaluate.weights import Slots
+from breadcrumbs.modules.slots import Slots
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

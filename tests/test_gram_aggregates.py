@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from references import classical
 
-from breadcrumbs import parameters
-from breadcrumbs.aggregates import Gram
-from breadcrumbs.aggregates.karcher import KARCHER
-from breadcrumbs.aggregates.model_stock import MODEL_STOCK
-from breadcrumbs.aggregates.multislerp import MULTISLERP
-from breadcrumbs.aggregates.nuslerp import NUSLERP
-from breadcrumbs.aggregates.slerp import SLERP
 from breadcrumbs.errors import RecipeError
+from breadcrumbs.methods import parameters
+from breadcrumbs.methods.aggregates import Gram
+from breadcrumbs.methods.published.karcher import KARCHER
+from breadcrumbs.methods.published.model_stock import MODEL_STOCK
+from breadcrumbs.methods.published.multislerp import MULTISLERP
+from breadcrumbs.methods.published.nuslerp import NUSLERP
+from breadcrumbs.methods.published.slerp import SLERP
 
 #: Largest error, as a fraction of the length of the longest tensor.
 TOLERANCE = 1e-14

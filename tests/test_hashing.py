@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from breadcrumbs import checkpoint, merging
+from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint import hashing
 from breadcrumbs.checkpoint.files import File, FileRange
 from breadcrumbs.checkpoint.tensors import Tensor
+from breadcrumbs.merging import provenance
 
 
 @given(
@@ -173,7 +174,7 @@ def test_each_of_what_tells_files_apart_counts(tmp_path, monkeypatch, field):
             with monkeypatch.context() as patch:
                 patch.setattr(Path, "stat", lambda self, said=said, **_: said)
                 patch.setattr(os, "fstat", lambda fd, said=said: said)
-                mine = hashing.stamp(str(path)), merging._stamp(path), hashing._key(model)
+                mine = hashing.stamp(str(path)), provenance._stamp(path), hashing._key(model)
                 found.append(mine)
     assert None not in found[0] and found[0] == found[1]
     assert all(a != b for a, b in zip(found[0], found[2], strict=True))

@@ -14,11 +14,12 @@ from click.testing import CliRunner, Result
 from safetensors.numpy import load_file, save_file
 
 import breadcrumbs
-from breadcrumbs import compression, merging
-from breadcrumbs.cli import main
+from breadcrumbs import archives
+from breadcrumbs.cli.group import main
 from breadcrumbs.errors import BreadcrumbsError, MismatchError
+from breadcrumbs.merging import api, opening
 from breadcrumbs.plan.judgement import configs, judged, labels, rope, tokenizers
-from breadcrumbs.recipe import Model, Recipe
+from breadcrumbs.plan.recipe import Model, Recipe
 
 LLAMA = {
     "model_type": "llama",
@@ -67,7 +68,7 @@ def warned(base: Path, *models: Path, **settings: Any) -> tuple[str, ...]:
     recipe = Recipe(
         str(base), tuple(Model(str(m)) for m in models), "task_arithmetic", {"alpha": 0.5}
     )
-    with merging.opened(merging.with_settings(recipe, **settings)) as plan:
+    with opening.opened(api.with_settings(recipe, **settings)) as plan:
         found = judged(plan).warnings
     assert all("\n" not in line and not line.endswith(".") for line in found)
     return found
@@ -684,7 +685,7 @@ def test_strict_in_python(pair):
     report = breadcrumbs.merge("base", ["odd"], output="odder", **given)
     assert len(report.warnings) == 1
     with pytest.raises(BreadcrumbsError, match="rope_theta"):
-        compression.compress("base", ["odd"], "a.safetensors", strict=True)
+        archives.compress("base", ["odd"], "a.safetensors", strict=True)
     with pytest.raises(BreadcrumbsError, match="rope_theta"):
         breadcrumbs.tasks.pack("base", "odd", "a.safetensors", strict=True)
     assert not Path("a.safetensors").exists()
@@ -697,11 +698,11 @@ def test_onto_another_config_is_told_of(pair):
 
 @pytest.mark.parametrize("end", ["?", ".", "!", "y"])
 def test_no_line_ends_twice(end, capsys):
-    from breadcrumbs import show
+    from breadcrumbs.cli import console
     from breadcrumbs.plan.judgement import refuse
 
-    show.warnings([f"why{end}"])
-    show.note([f"why{end}"])
+    console.warnings([f"why{end}"])
+    console.note([f"why{end}"])
     mark = "." if end == "y" else ""
     assert capsys.readouterr().err == f"warning: why{end}{mark}\nnote: why{end}{mark}\n"
     with pytest.raises(MismatchError, match=re.escape(f"why{end}{mark} With --strict")):
@@ -710,6 +711,6 @@ def test_no_line_ends_twice(end, capsys):
 
 def test_judging_twice_says_it_once(pair):
     recipe = Recipe("base", (Model("odd"),), "task_arithmetic")
-    with merging.opened(recipe) as plan:
+    with opening.opened(recipe) as plan:
         once = judged(plan)
         assert judged(once).warnings == once.warnings and plan.warnings == ()

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from breadcrumbs import merging
+from breadcrumbs.merging import opening
 from breadcrumbs.plan.judgement import judged
-from breadcrumbs.recipe import Model, Recipe
+from breadcrumbs.plan.recipe import Model, Recipe
 
 TYPES = "sentence_transformers.models."
 MODULES = ["Transformer", "Pooling", "Dense"]
@@ -59,7 +59,7 @@ def pipeline(folder: Path, seed: int = 0, **configs: Any) -> Path:
 
 def warned(base: Path, *models: Path) -> list[str]:
     recipe = Recipe(str(base), tuple(Model(str(m)) for m in models), "task_arithmetic", {})
-    with merging.opened(recipe) as plan:
+    with opening.opened(recipe) as plan:
         return [line for line in judged(plan).warnings if "json" in line]
 
 
@@ -127,7 +127,7 @@ def test_the_tokenizer_of_a_component(tmp_path: Path, name: str) -> None:
         models.append(folder)
     base, same, other = models
     recipe = Recipe(str(base), (Model(str(same)), Model(str(other))), "task_arithmetic", {})
-    with merging.opened(recipe) as plan:
+    with opening.opened(recipe) as plan:
         (line,) = [line for line in judged(plan).warnings if "its tokenizer" in line]
     what = "spiece.model differs" if name == "spiece.model" else "tokens that only it has: 'c'"
     assert f"tokenizer_2: {what}" in line and line.startswith(str(other))
@@ -139,6 +139,6 @@ def test_vocabularies_of_other_names(tmp_path: Path, name: str) -> None:
     for folder, text in ((base, "a"), (same, "a"), (other, "b")):
         (folder / name).write_text(text)
     recipe = Recipe(str(base), (Model(str(same)), Model(str(other))), "task_arithmetic", {})
-    with merging.opened(recipe) as plan:
+    with opening.opened(recipe) as plan:
         (line,) = [line for line in judged(plan).warnings if "its tokenizer" in line]
     assert line.startswith(str(other)) and f"{name} differs" in line

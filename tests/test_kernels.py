@@ -10,10 +10,10 @@ import reference
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from breadcrumbs import draws, kernels
+from breadcrumbs import kernels
 from breadcrumbs.engine import exactness
 from breadcrumbs.engine.passes import tally as survey
-from breadcrumbs.kernels import compiled, plain
+from breadcrumbs.kernels import compiled, draws, plain
 
 BLOCK = compiled.BLOCK
 KINDS = ("usual", "ties", "constant", "zeros", "denormal", "huge", "bits", "close", "halfway")

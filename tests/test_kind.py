@@ -10,9 +10,11 @@ import pytest
 from safetensors.numpy import save_file
 
 import breadcrumbs
-from breadcrumbs import merging, tasks
+from breadcrumbs import tasks
 from breadcrumbs.checkpoint.tables import is_table
-from breadcrumbs.recipe import Model, Recipe
+from breadcrumbs.merging import files as merging_files
+from breadcrumbs.merging import opening
+from breadcrumbs.plan.recipe import Model, Recipe
 
 State = dict[str, np.ndarray]
 TABLES = ("model.embed_tokens.weight", "lm_head.weight", "bert.embeddings.word_embeddings.weight")
@@ -140,8 +142,8 @@ def shifted(size: float, name: str = TABLES[0]) -> tuple[State, list[State]]:
 
 def said(base: State, models: list[State], method: str, **given: Any) -> list[str]:
     names = tuple(Model(f"m{number}") for number in range(len(models)))
-    with merging.opened(Recipe("base", names, method, given), [base, *models]) as plan:
-        _, report = merging.to_arrays(plan, threads=1)
+    with opening.opened(Recipe("base", names, method, given), [base, *models]) as plan:
+        _, report = merging_files.to_arrays(plan, threads=1)
     return [line for line in report.warnings if "moved alike" in line]
 
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from breadcrumbs import merging, tasks
+from breadcrumbs import tasks
+from breadcrumbs.merging import opening
 from breadcrumbs.plan import Plan, lengths
-from breadcrumbs.recipe import Model, Recipe, override
+from breadcrumbs.plan.recipe import Model, Recipe, override
 
 State = dict[str, np.ndarray]
 
@@ -28,7 +29,7 @@ def lengths_of(
     given = weights or [1.0] * len(models)
     named = tuple(Model(f"m{i}", weight=w) for i, w in enumerate(given))
     asked = Recipe("base", named, "task_arithmetic", {}, **more)
-    with merging.opened(asked, [base, *models]) as plan:
+    with opening.opened(asked, [base, *models]) as plan:
         return lengths.of(plan)
 
 
@@ -152,7 +153,7 @@ def test_few_reads_tell_of_very_many_tensors() -> None:
             self.source.read_into(start, out)
 
     asked = Recipe("base", (Model("m"),), "task_arithmetic", {})
-    with merging.opened(asked, [base, model]) as plan:
+    with opening.opened(asked, [base, model]) as plan:
         for tensor in plan.tensors:
             for one in (tensor.base, *tensor.models):
                 assert one is not None
@@ -172,10 +173,10 @@ def test_of_task_files_what_they_were_before_they_were_cut(tmp_path: Path, size:
     }
     save_file(base, tmp_path / "base.safetensors")
     asked = Recipe("base", (Model("m"),), "task_arithmetic", {})
-    with merging.opened(asked, [base, model]) as plan:
+    with opening.opened(asked, [base, model]) as plan:
         whole = lengths.of(plan).models[0]
     for how in ({"transform": "none"}, {"transform": "breadcrumbs"}):
         path = str(tmp_path / f"{how['transform']}.safetensors")
         tasks.pack(base, model, path, **how)
-        with merging.opened(asked, [tmp_path / "base.safetensors", path]) as plan:
+        with opening.opened(asked, [tmp_path / "base.safetensors", path]) as plan:
             assert lengths.of(plan).models[0] == pytest.approx(whole, rel=0.1)

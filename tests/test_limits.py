@@ -13,15 +13,17 @@ from click.testing import CliRunner
 from references import spectral
 
 import breadcrumbs
-from breadcrumbs import merging, methods, recipe, sizes, work
-from breadcrumbs.aggregates import Whole
-from breadcrumbs.aggregates.wudi import WUDI
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
-from breadcrumbs.cli import main
+from breadcrumbs.cli.group import main
 from breadcrumbs.engine.passes import tally as survey
 from breadcrumbs.errors import RecipeError
-from breadcrumbs.methods import METHODS
-from breadcrumbs.recipe import Model, Recipe
+from breadcrumbs.merging import api, estimate
+from breadcrumbs.methods import registry
+from breadcrumbs.methods.aggregates import Whole
+from breadcrumbs.methods.published.wudi import WUDI
+from breadcrumbs.methods.registry import METHODS
+from breadcrumbs.plan import recipe, units
+from breadcrumbs.plan.recipe import Model, Recipe
 
 
 def family(seed: int, shape: tuple[int, ...], models: int = 2, dtype: Any = np.float32):
@@ -54,11 +56,11 @@ def test_long_rows_are_ranked_where_the_whole_tensor_is_looked_at(
 ):
     base, tuned = family(0, (7, 300), models)
     arguments = dict(method=method, granularity="row", beta=0.3, gamma=0.9, **more)
-    if "alpha" in methods.get(method).parameters:
+    if "alpha" in registry.get(method).parameters:
         arguments["alpha"] = 0.7
     whole = breadcrumbs.merge(base, tuned, kernel=kernel, **arguments)
-    monkeypatch.setattr(work, "CHUNK", 64)
-    monkeypatch.setattr(work, "ARENA", 4096)
+    monkeypatch.setattr(units, "CHUNK", 64)
+    monkeypatch.setattr(units, "ARENA", 4096)
     for threads in (1, 3):
         found = breadcrumbs.merge(base, tuned, kernel=kernel, threads=threads, **arguments)
         assert all(found[name].tobytes() == whole[name].tobytes() for name in whole)
@@ -67,11 +69,11 @@ def test_long_rows_are_ranked_where_the_whole_tensor_is_looked_at(
 
 
 def test_rows_over_the_chunk_as_it_is(tmp_path):
-    base, tuned = family(1, (3, work.CHUNK + 500))
+    base, tuned = family(1, (3, units.CHUNK + 500))
     arguments = dict(method="breadcrumbs+iso_c", granularity="row", beta=0.5, gamma=0.99, alpha=1)
     found = breadcrumbs.merge(base, tuned, **arguments)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(work, "CHUNK", 1 << 18)
+        patch.setattr(units, "CHUNK", 1 << 18)
         assert breadcrumbs.merge(base, tuned, **arguments)["w"].tobytes() == found["w"].tobytes()
 
 
@@ -99,20 +101,20 @@ def planned(shapes: dict[str, tuple[int, ...]], method: str, models: int = 2, **
 
     names = tuple(f"model {i}" for i in range(models))
     made = Recipe("base", tuple(Model(name) for name in names), method, values)
-    return merging.plan.make(made, checkpoint("base"), [checkpoint(name) for name in names])
+    return api.plan.make(made, checkpoint("base"), [checkpoint(name) for name in names])
 
 
 def test_wudi_of_a_wide_matrix_takes_no_square_of_its_columns():
     plan = planned({"w": (2, 70_000)}, "wudi")
-    assert sizes.memory(plan, 1, "plain") < 400e6
+    assert estimate.memory(plan, 1, "plain") < 400e6
     thick = planned({"w": (30_000, 70_000)}, "wudi")
-    assert sizes.memory(thick, 1) > 70_000**2 * 8
+    assert estimate.memory(thick, 1) > 70_000**2 * 8
     code = (
         "import numpy as np, breadcrumbs, sys; from breadcrumbs import sizes\n"
         "base, rng = {'w': np.zeros((2, 70_000), np.float32)}, np.random.default_rng(0)\n"
         "tuned = [{'w': rng.standard_normal((2, 70_000), np.float32)} for _ in range(2)]\n"
         "breadcrumbs.merge(base, tuned, method='wudi', steps=2, kernel='plain', threads=1)\n"
-        "print(sizes.peak_memory())"
+        "print(machine.peak_memory())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 500e6
@@ -132,17 +134,17 @@ def test_wudi_by_factors_is_wudi(shape, models):
 def test_a_model_ranked_as_a_whole_says_what_it_takes():
     layers = {f"{i}.w": (8192, 28_672) for i in range(1724)}  # 405 billion
     plan = planned(layers, "ties", granularity="model", alpha=1)
-    need = sizes.memory(plan, 1)
+    need = estimate.memory(plan, 1)
     entries = 1724 * 8192 * 28_672
-    cuts = entries // work.CHUNK * 8 * 5 * 2
-    assert sizes.budget(plan, 1, None) == survey.BUDGET
-    assert sizes.budget(plan, 1, need - survey.BUDGET) < survey.BUDGET
-    assert sizes.budget(plan, 1, 10**6) == survey.LEAST_BUDGET
+    cuts = entries // units.CHUNK * 8 * 5 * 2
+    assert estimate.budget(plan, 1, None) == survey.BUDGET
+    assert estimate.budget(plan, 1, need - survey.BUDGET) < survey.BUDGET
+    assert estimate.budget(plan, 1, 10**6) == survey.LEAST_BUDGET
     assert cuts + 2 * survey.BUDGET < need < 3e9
     with pytest.raises(RecipeError, match=r"--max-memory 300 MB: this merge needs about"):
-        sizes.threads(plan, 1, 300 * 10**6)
+        estimate.threads(plan, 1, 300 * 10**6)
     small = planned({"w": (1000, 1000)}, "ties", granularity="model", alpha=1)
-    assert sizes.memory(small, 1, "plain") < 200e6
+    assert estimate.memory(small, 1, "plain") < 200e6
 
 
 WHOLE = [name for name, it in METHODS.items() if isinstance(it.aggregate, Whole)]
@@ -155,9 +157,10 @@ def test_what_aggregates_of_whole_tensors_take_grows_with_the_tensor(method):
     least, _ = METHODS[method].aggregate.models
     shapes = [(500, 700), (700, 500), (2, 175_000), (175_000, 2), (350_000,), (5, 7, 10_000)]
     needs = [
-        sizes.memory(planned({"w": shape}, method, max(least, 4)), 1, "plain") for shape in shapes
+        estimate.memory(planned({"w": shape}, method, max(least, 4)), 1, "plain")
+        for shape in shapes
     ]
-    none = sizes.memory(planned({"w": (1, 1)}, method, max(least, 4)), 1, "plain")
+    none = estimate.memory(planned({"w": (1, 1)}, method, max(least, 4)), 1, "plain")
     assert all(need - none > 350_000 * 8 * 5 for need in needs)
 
 

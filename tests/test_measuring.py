@@ -12,11 +12,11 @@ from click.testing import CliRunner
 from references import classical
 
 import breadcrumbs
-from breadcrumbs import statistics
-from breadcrumbs.cli import main
+from breadcrumbs.cli.group import main
+from breadcrumbs.cli.inspection import inspect
 from breadcrumbs.errors import BreadcrumbsError
-from breadcrumbs.inspection import inspect
-from breadcrumbs.plan_statistics import KEY
+from breadcrumbs.modules import statistics
+from breadcrumbs.plan.statistics import KEY
 
 torch = pytest.importorskip("torch")
 nn = torch.nn

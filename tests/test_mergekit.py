@@ -17,13 +17,14 @@ from mergekit_suite.models import CONFIGS
 from safetensors.numpy import load_file
 
 import breadcrumbs
-from breadcrumbs import merging, recipe
-from breadcrumbs.cli import main
+from breadcrumbs.cli.group import main
 from breadcrumbs.errors import RecipeError
-from breadcrumbs.mergekit import convert, is_config
-from breadcrumbs.mergekit.globs import cover
-from breadcrumbs.mergekit.lines import read
-from breadcrumbs.mergekit.settings import value
+from breadcrumbs.merging import files, opening
+from breadcrumbs.plan import recipe
+from breadcrumbs.plan.mergekit import convert, is_config
+from breadcrumbs.plan.mergekit.globs import cover
+from breadcrumbs.plan.mergekit.lines import read
+from breadcrumbs.plan.mergekit.settings import value
 
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yml"))
 STRIDE = 19
@@ -44,8 +45,8 @@ def converted(folder: Path, text: str, name: str = "config"):
 
 
 def merged(made: recipe.Recipe) -> dict[str, np.ndarray]:
-    with merging.opened(made) as plan:
-        return merging.to_arrays(plan)[0]
+    with opening.opened(made) as plan:
+        return files.to_arrays(plan)[0]
 
 
 # --- mergekit's results ------------------------------------------------------------------------
@@ -355,7 +356,7 @@ parameters:
   weight: [{filter: mlp, value: [5, 8]}, {filter: "*", value: 6}]
 """
     made = converted(folder, text).recipe
-    with merging.opened(made) as plan:
+    with opening.opened(made) as plan:
         for tensor in plan.tensors:
             name = tensor.name
             wanted: Any = 6

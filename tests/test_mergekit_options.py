@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import breadcrumbs
-from breadcrumbs import work
 from breadcrumbs.errors import RecipeError
+from breadcrumbs.plan import units
 
 RNG = np.random.default_rng(3)
 SHAPES = {"a": (9, 11), "b": (7,), "c": (3, 4, 5), "s": ()}
@@ -136,8 +136,8 @@ def test_rescaling_gives_the_same_bits_however_it_runs(method, dtype, monkeypatc
     plain = breadcrumbs.merge(base, models, **{**given, "rescale": "none"})
     assert plain["a"].tobytes() != wanted["a"].tobytes()
     assert plain["b"].tobytes() == wanted["b"].tobytes()
-    monkeypatch.setattr(work, "CHUNK", 16)
-    monkeypatch.setattr(work, "ARENA", 64 * 16)
+    monkeypatch.setattr(units, "CHUNK", 16)
+    monkeypatch.setattr(units, "ARENA", 64 * 16)
     for kernel, threads in (("plain", 3), ("compiled", 2)):
         found = breadcrumbs.merge(base, models, kernel=kernel, threads=threads, **given)
         assert all(found[k].tobytes() == wanted[k].tobytes() for k in base)

@@ -14,18 +14,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import breadcrumbs
-from breadcrumbs import methods, parameters
-from breadcrumbs.aggregates import Elementwise, Whole
 from breadcrumbs.errors import MismatchError, RecipeError
-from breadcrumbs.method import Method
-from breadcrumbs.methods import METHODS
-from breadcrumbs.parameters import Real
-from breadcrumbs.transforms import Band, Draw, Everything
+from breadcrumbs.methods import parameters, registry
+from breadcrumbs.methods.aggregates import Elementwise, Whole
+from breadcrumbs.methods.method import Method
+from breadcrumbs.methods.parameters import Real
+from breadcrumbs.methods.registry import METHODS
+from breadcrumbs.methods.transforms import Band, Draw, Everything
 
 
 def refused(text: str, method: str = "breadcrumbs", **given_) -> str:
     with pytest.raises(RecipeError, match=text) as caught:
-        methods.get(method).complete(given_)
+        registry.get(method).complete(given_)
     message = str(caught.value)
     assert "\n" not in message and message.endswith((".", "?"))
     return message
@@ -37,7 +37,7 @@ def refused(text: str, method: str = "breadcrumbs", **given_) -> str:
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_documents_itself(name):
     method = METHODS[name]
-    assert methods.get(name) is method and method.name == name
+    assert registry.get(name) is method and method.name == name
     assert method.summary and method.formula and re.search(r"\b(19|20)\d\d\b", method.paper)
     for parameter in method.parameters.values():
         assert parameter.help and parameter.range
@@ -63,10 +63,10 @@ def test_published_defaults():
 
 def test_an_unknown_method_suggests_the_nearest():
     with pytest.raises(RecipeError, match=r"no method 'breadcrumb'.*mean 'breadcrumbs'.*average"):
-        methods.get("breadcrumb")
+        registry.get("breadcrumb")
     for strange in (["average"], {}, None, 3):
         with pytest.raises(RecipeError, match="no method"):
-            methods.get(strange)  # pyright: ignore[reportArgumentType]
+            registry.get(strange)  # pyright: ignore[reportArgumentType]
 
 
 # --- fractions ---------------------------------------------------------------------------------
@@ -252,8 +252,8 @@ def test_a_pair_is_the_method_of_its_parts(pair, method, given):
     assert same(found, breadcrumbs.merge(base, models, method=method, **given))
 
 
-@pytest.mark.parametrize("transform", methods.TRANSFORMS)
-@pytest.mark.parametrize("aggregate", methods.AGGREGATES)
+@pytest.mark.parametrize("transform", registry.TRANSFORMS)
+@pytest.mark.parametrize("aggregate", registry.AGGREGATES)
 def test_every_pair_merges_or_says_why_not(transform, aggregate):
     base, *models = FAMILY
     try:
@@ -278,7 +278,7 @@ def test_every_pair_merges_or_says_why_not(transform, aggregate):
 )
 def test_a_pair_that_makes_no_sense_is_explained(name, message):
     with pytest.raises(RecipeError, match=message):
-        methods.get(name)
+        registry.get(name)
 
 
 PLUGIN = """
@@ -301,13 +301,13 @@ METHODS = [Method("median", Everything(), MEDIAN, "median", "base + median tau_t
 @pytest.fixture
 def tables(monkeypatch):
     for name in ("METHODS", "TRANSFORMS", "AGGREGATES"):
-        monkeypatch.setattr(methods, name, dict(getattr(methods, name)))
+        monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
 
 
 def test_a_plugin_adds_methods_and_aggregates(tables, tmp_path):
     path = tmp_path / "my.py"
     path.write_text(PLUGIN)
-    methods.load_plugin(path)
+    registry.load_plugin(path)
     base, *models = FAMILY
     found = breadcrumbs.merge(base, models, method="median", alpha=0.5)
     expected = base["w"] + 0.5 * np.median([m["w"] - base["w"] for m in models], axis=0)
@@ -323,7 +323,7 @@ def test_a_step_of_another_shape_is_refused(tables, kind, cut):
         return terms.sum(axis=0)[cut]
 
     aggregate = kind(combine, {"alpha": Real(1.0, "factor")})
-    methods.METHODS["bad"] = Method("bad", Everything(), aggregate, "sum", "sum", "2026")
+    registry.METHODS["bad"] = Method("bad", Everything(), aggregate, "sum", "sum", "2026")
     base, *models = FAMILY
     with pytest.raises(MismatchError, match=r"of method bad returned the shape .*Repair"):
         breadcrumbs.merge(base, models, method="bad")
@@ -343,4 +343,4 @@ def test_a_plugin_that_is_none_is_refused(tables, tmp_path, text, message):
     path = tmp_path / "my.py"
     path.write_text(text)
     with pytest.raises(RecipeError, match=message):
-        methods.load_plugin(path)
+        registry.load_plugin(path)

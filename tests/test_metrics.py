@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 
-from breadcrumbs.evaluate import metrics
+from breadcrumbs.evaluate.data import metrics
 
 
 def test_accuracy_and_its_standard_error() -> None:

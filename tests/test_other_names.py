@@ -13,9 +13,9 @@ from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
 
 import breadcrumbs
-from breadcrumbs.cli import main
+from breadcrumbs.cli.group import main
 from breadcrumbs.errors import MismatchError, RecipeError
-from breadcrumbs.recipe import from_mapping, to_mapping
+from breadcrumbs.plan.recipe import from_mapping, to_mapping
 from breadcrumbs.tasks import pack
 
 HOW = {"method": "task_arithmetic", "alpha": 0.5}

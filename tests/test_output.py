@@ -17,13 +17,16 @@ from blake3 import blake3
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from breadcrumbs import card, checkpoint, merging, plan, recipe, sizes
+from breadcrumbs import checkpoint, plan
 from breadcrumbs.checkpoint import beside
 from breadcrumbs.checkpoint.writer import Entry, header, shards
+from breadcrumbs.cli.inspection import inspect
 from breadcrumbs.engine import runner
 from breadcrumbs.errors import CheckpointError, OutputError
-from breadcrumbs.inspection import inspect
-from breadcrumbs.recipe import Model, Recipe
+from breadcrumbs.merging import card, estimate, opening
+from breadcrumbs.merging import files as merging_files
+from breadcrumbs.plan import recipe
+from breadcrumbs.plan.recipe import Model, Recipe
 
 SHAPES = {"a": (40, 10), "b": (7,), "empty": (0, 3), "scalar": (), "c": (25, 4), "step": (2,)}
 
@@ -62,8 +65,8 @@ def models(tmp_path: Path) -> list[Path]:
 
 def merge(paths: list[Path], output: Path, changes: dict[str, Any] | None = None, **options: Any):
     made = Recipe(str(paths[0]), tuple(Model(str(path)) for path in paths[1:]), **(changes or {}))
-    with merging.opened(made) as plan:
-        return merging.to_files(plan, output, **options)
+    with opening.opened(made) as plan:
+        return merging_files.to_files(plan, output, **options)
 
 
 def load(output: Path) -> dict[str, np.ndarray]:
@@ -345,8 +348,8 @@ def test_the_recipe_reproduces_the_bits(models: list[Path], tmp_path: Path) -> N
     changes = {"parameters": {"beta": "0.29", "alpha": 0.3}, "exclude": ("c",), "dtype": "float16"}
     merge(models, tmp_path / "out", changes)
     again = recipe.load(tmp_path / "out" / "breadcrumbs.yaml")
-    with merging.opened(again) as plan:
-        merging.to_files(plan, tmp_path / "again")
+    with opening.opened(again) as plan:
+        merging_files.to_files(plan, tmp_path / "again")
     for name in ("model.safetensors", "README.md", "breadcrumbs.yaml", "config.json"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
@@ -537,7 +540,7 @@ def test_the_written_recipe_names_the_commits_that_hub_ids_meant(tmp_path):
 
 
 def test_within_little_memory_no_kernels_are_compiled(models, tmp_path, monkeypatch):
-    monkeypatch.setattr(sizes, "will_compile", lambda entries: True)
+    monkeypatch.setattr(estimate, "will_compile", lambda entries: True)
     used, run = [], runner.run
 
     def noted(*given, **options):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import breadcrumbs
-from breadcrumbs import recipe, work
 from breadcrumbs.engine.passes import tally as survey
 from breadcrumbs.errors import RecipeError
+from breadcrumbs.plan import recipe, units
 
 NAMES = ["one", "two", "three"]
 WEIGHTS = [1.0, -0.5, 2.0]
@@ -89,8 +89,8 @@ def test_each_model_goes_through_the_transform_with_its_own(transform, aggregate
     whole = breadcrumbs.merge(base, models, kernel="plain", threads=1, **given)
     if aggregate in ("tsv_m", "multislerp") and transform == "row":
         return  # rows longer than a chunk are refused there
-    monkeypatch.setattr(work, "CHUNK", 16)
-    monkeypatch.setattr(work, "ARENA", 64 * 16)
+    monkeypatch.setattr(units, "CHUNK", 16)
+    monkeypatch.setattr(units, "ARENA", 64 * 16)
     for kernel, threads in (("plain", 3), ("compiled", 2)):
         found = breadcrumbs.merge(base, models, kernel=kernel, threads=threads, **given)
         assert all(found[key].tobytes() == whole[key].tobytes() for key in base)
@@ -102,7 +102,7 @@ def test_ranks_that_no_sample_brackets_are_found_for_each_model(transform, monke
     base, models = family()
     given = dict(names=NAMES, method=f"{name}+sum", overrides=overrides(own), **common)
     wanted = breadcrumbs.merge(base, models, **given)
-    monkeypatch.setattr(work, "CHUNK", 16)
+    monkeypatch.setattr(units, "CHUNK", 16)
     seen = []
     found = survey.refine
     monkeypatch.setattr(survey, "refine", lambda *given: seen.append(1) or found(*given))

@@ -14,15 +14,18 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import breadcrumbs
-from breadcrumbs import checkpoint, merging, soup, tasks
+from breadcrumbs import checkpoint, tasks
+from breadcrumbs.archives import extract
 from breadcrumbs.checkpoint import composite, layout
 from breadcrumbs.checkpoint.layout import Layout, Place
-from breadcrumbs.cli import main
-from breadcrumbs.compression import extract
+from breadcrumbs.cli.group import main
+from breadcrumbs.cli.inspection import inspect
 from breadcrumbs.errors import BreadcrumbsError, CheckpointError, MismatchError, OutputError
-from breadcrumbs.inspection import inspect
-from breadcrumbs.recipe import Model, Recipe
+from breadcrumbs.merging import files as merging_files
+from breadcrumbs.merging import opening
+from breadcrumbs.plan.recipe import Model, Recipe
 from breadcrumbs.store import Store
+from breadcrumbs.tune import soup
 
 Arrays = dict[str, np.ndarray]
 DIFFUSION = "diffusion_pytorch_model.safetensors"
@@ -96,8 +99,8 @@ def merge(models: list[Path], output: Path, **options: Any) -> Any:
         tuple(Model(str(model)) for model in models[1:]),
         **{"method": "task_arithmetic", "parameters": {"alpha": 0.5}, **options.pop("recipe", {})},
     )
-    with merging.opened(recipe) as plan:
-        return merging.to_files(plan, output, kernel="plain", threads=2, **options)
+    with opening.opened(recipe) as plan:
+        return merging_files.to_files(plan, output, kernel="plain", threads=2, **options)
 
 
 def wanted(models: list[Path], name: str, alpha: float = 0.5) -> Arrays:

@@ -10,7 +10,7 @@ import pytest
 from source_tasks import pairs, png, refused, task, write
 
 from breadcrumbs.errors import SuiteError
-from breadcrumbs.evaluate.task import SPLITS
+from breadcrumbs.evaluate.data.task import SPLITS
 
 
 def test_pictures_in_folders_of_classes(tmp_path: Path):

@@ -11,13 +11,16 @@ import pytest
 from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
 
-from breadcrumbs import merging, recipe, tasks
-from breadcrumbs.cli import main
-from breadcrumbs.compression import compress, extract
+from breadcrumbs import tasks
+from breadcrumbs.archives import compress, extract
+from breadcrumbs.cli.group import main
 from breadcrumbs.errors import RecipeError
-from breadcrumbs.recipe import Model, Override, Recipe
-from breadcrumbs.sweep import Sweep
-from breadcrumbs.table import METHODS
+from breadcrumbs.merging import files as merging_files
+from breadcrumbs.merging import opening
+from breadcrumbs.merging.sweep import Sweep
+from breadcrumbs.methods.table import METHODS
+from breadcrumbs.plan import recipe
+from breadcrumbs.plan.recipe import Model, Override, Recipe
 
 Arrays = dict[str, np.ndarray]
 PARTS = {
@@ -67,8 +70,8 @@ def made(paths: list[Path], part: str = "", **how: Any) -> Recipe:
 
 
 def merged(paths: list[Path], part: str = "", **how: Any) -> tuple[Arrays, Any]:
-    with merging.opened(made(paths, part, **how)) as plan:
-        return merging.to_arrays(plan, kernel="plain", threads=2)
+    with opening.opened(made(paths, part, **how)) as plan:
+        return merging_files.to_arrays(plan, kernel="plain", threads=2)
 
 
 WHOLE = [
@@ -111,8 +114,8 @@ def test_the_recipe_beside_the_output_says_each_alpha(family, tmp_path):
     again = recipe.load(tmp_path / "out" / "breadcrumbs.yaml")
     told = {o.tensors.partition("/")[0]: o.parameters["alpha"] for o in again.overrides}
     assert {part: told[part] for part in said["alphas"]} == said["alphas"]
-    with merging.opened(again) as plan:
-        assert merging.to_files(plan, tmp_path / "again").alphas == {}
+    with opening.opened(again) as plan:
+        assert merging_files.to_files(plan, tmp_path / "again").alphas == {}
     for part, name in PARTS.items():
         one, other = (load_file(tmp_path / out / part / name) for out in ("out", "again"))
         assert all(np.array_equal(one[key], other[key]) for key in one)
@@ -141,12 +144,12 @@ def test_a_model_wide_rank_may_differ_between_components(family):
 def test_auto_for_some_tensors_stays_so_in_the_recipe(family, tmp_path):
     given = (Override("*head", {"alpha": "auto"}),)
     how: dict[str, Any] = {"method": "task_arithmetic", "parameters": {"alpha": 0.3}}
-    with merging.opened(made(family, **how, overrides=given)) as plan:
-        merging.to_files(plan, tmp_path / "out")
+    with opening.opened(made(family, **how, overrides=given)) as plan:
+        merging_files.to_files(plan, tmp_path / "out")
     again = recipe.load(tmp_path / "out" / "breadcrumbs.yaml")
     assert again.parameters["alpha"] == 0.3
-    with merging.opened(made(family, "text_encoder", **how, overrides=given)) as plan:
-        report = merging.to_files(plan, tmp_path / "one")
+    with opening.opened(made(family, "text_encoder", **how, overrides=given)) as plan:
+        report = merging_files.to_files(plan, tmp_path / "one")
     again = recipe.load(tmp_path / "one" / "breadcrumbs.yaml")
     assert again.parameters["alpha"] == 0.3
     assert [o.parameters["alpha"] for o in again.overrides] == [report.alpha]

@@ -9,9 +9,9 @@ import pytest
 import reference
 
 import breadcrumbs
-from breadcrumbs import merging
 from breadcrumbs.errors import BreadcrumbsError, MismatchError, RecipeError
-from breadcrumbs.recipe import Model, Recipe, override
+from breadcrumbs.merging import opening
+from breadcrumbs.plan.recipe import Model, Recipe, override
 
 RNG = np.random.default_rng(0)
 
@@ -29,7 +29,7 @@ def plan(base, models, **arguments: Any):
         overrides=tuple(override(o, "overrides") for o in overrides),
         **arguments,
     )
-    with merging.opened(recipe, [base, *models]) as made:
+    with opening.opened(recipe, [base, *models]) as made:
         return made
 
 
@@ -304,7 +304,7 @@ def test_the_base_among_the_models_and_models_given_twice(tmp_path):
     with pytest.raises(RecipeError, match=r"base.safetensors: is the base itself.*Give the base"):
         breadcrumbs.merge(paths[0], [paths[1], paths[0]])
     recipe = Recipe(str(paths[0]), (Model(str(paths[1])), Model(str(paths[1]))))
-    with merging.opened(recipe) as made:
+    with opening.opened(recipe) as made:
         assert any("given twice, so it counts twice" in warning for warning in made.warnings)
 
 

@@ -20,15 +20,18 @@ from click.testing import CliRunner
 
 import breadcrumbs
 from breadcrumbs.checkpoint.hashing import model_hash
-from breadcrumbs.cli import main
+from breadcrumbs.cli.group import main
 from breadcrumbs.errors import MismatchError, ScoreError, SplitError, SuiteError
-from breadcrumbs.evaluate import devices, scores, scoring, suite, tables
-from breadcrumbs.evaluate.keys import Keys
-from breadcrumbs.evaluate.pool import Pool
-from breadcrumbs.evaluate.pool_settings import Settings
-from breadcrumbs.evaluate.results import Key, Results
-from breadcrumbs.evaluate.scoring import Scorer
-from breadcrumbs.recipe import Model, Recipe
+from breadcrumbs.evaluate import suite
+from breadcrumbs.evaluate.results import tables
+from breadcrumbs.evaluate.results.results import Key, Results
+from breadcrumbs.evaluate.scoring import scores, scoring
+from breadcrumbs.evaluate.scoring.keys import Keys
+from breadcrumbs.evaluate.scoring.pool import Pool
+from breadcrumbs.evaluate.scoring.scoring import Scorer
+from breadcrumbs.evaluate.scoring.settings import Settings
+from breadcrumbs.modules import devices
+from breadcrumbs.plan.recipe import Model, Recipe
 
 torch = pytest.importorskip("torch")
 
@@ -201,7 +204,7 @@ def test_processes_end_with_the_program(family: Path, tmp_path: Path) -> None:
 
 
 def test_the_command_scores_a_recipe_and_prints_a_table(family: Path, tmp_path: Path) -> None:
-    from breadcrumbs.recipe import to_yaml
+    from breadcrumbs.plan.recipe import to_yaml
 
     (tmp_path / "r.yaml").write_text(to_yaml(recipe(family, 0.4)))
     run = ["evaluate", str(family / "suite.yaml"), str(tmp_path / "r.yaml")]

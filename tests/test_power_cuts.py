@@ -19,8 +19,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import breadcrumbs
-from breadcrumbs import tasks, verifying
+from breadcrumbs import tasks
 from breadcrumbs.checkpoint import digests, durable, whole
+from breadcrumbs.cli import verifying
 from breadcrumbs.errors import BreadcrumbsError, CheckpointError, OutputError
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="folders are synced on POSIX only")
@@ -132,13 +133,14 @@ def contents(path: Path) -> dict[str, bytes] | bytes | None:
 
 def merging(models: list[Path], output: Path, alpha: float, **more: Any) -> None:
     base, *rest = models
-    from breadcrumbs import merging as module
-    from breadcrumbs.recipe import Model, Recipe
+    from breadcrumbs.merging import files as merging_files
+    from breadcrumbs.merging import opening
+    from breadcrumbs.plan.recipe import Model, Recipe
 
     mine = tuple(Model(str(path)) for path in rest)
     made = Recipe(str(base), mine, "task_arithmetic", {"alpha": alpha})
-    with module.opened(made) as plan:
-        module.to_files(plan, output, force=True, shard_size=30000, **more)
+    with opening.opened(made) as plan:
+        merging_files.to_files(plan, output, force=True, shard_size=30000, **more)
 
 
 def packing(models: list[Path], output: Path, alpha: float) -> None:

@@ -18,11 +18,14 @@ from references.common import Arrays, magnitude
 from test_published import close, family, taus_of
 
 import breadcrumbs
-from breadcrumbs import merging, recipe, streaming, work
 from breadcrumbs.engine.passes.model import Folding
-from breadcrumbs.engine.schedule import Stopped, run_tasks
 from breadcrumbs.errors import RecipeError
-from breadcrumbs.recipe import Model, Override, Recipe
+from breadcrumbs.merging import files as merging_files
+from breadcrumbs.merging import opening
+from breadcrumbs.methods import folds
+from breadcrumbs.plan import recipe, units
+from breadcrumbs.plan.recipe import Model, Override, Recipe
+from breadcrumbs.threads import Stopped, run_tasks
 
 PREPARED: dict[str, dict[str, Any]] = {
     "tatr": {"quantile": 0.4, "alpha": 0.5},
@@ -46,10 +49,10 @@ def test_more_passes_find_the_same(method, kind, monkeypatch):
     base, *models = family(1, "float32", 3, kind)
     merge = partial(breadcrumbs.merge, base, models, method=method, **PREPARED[method])
     expected = merge()
-    monkeypatch.setattr(work, "CHUNK", 16)
-    monkeypatch.setattr(work, "ARENA", 16 * 16)
+    monkeypatch.setattr(units, "CHUNK", 16)
+    monkeypatch.setattr(units, "ARENA", 16 * 16)
     for room in (0, 1, 20):
-        monkeypatch.setattr(streaming, "ROOM", room)
+        monkeypatch.setattr(folds, "ROOM", room)
         same(merge(threads=3), expected)
 
 
@@ -79,8 +82,8 @@ def test_what_is_looked_at_is_what_the_transform_leaves(aggregate, unit, monkeyp
         settings = {"on": "ties"} if aggregate == "consensus" else {}
         settings["alpha"] = 0.5
         close(found, reference[aggregate](base, masked(base, models), **settings), 1e-12)
-    monkeypatch.setattr(work, "CHUNK", 8)
-    monkeypatch.setattr(work, "ARENA", 8 * 16)
+    monkeypatch.setattr(units, "CHUNK", 8)
+    monkeypatch.setattr(units, "ARENA", 8 * 16)
     same(merge(dtype="float64", threads=2), found)
 
 
@@ -259,8 +262,8 @@ def test_an_interrupted_merge_goes_on_to_the_same_bits(method, tmp_path):
             raise KeyboardInterrupt
 
     def merge(name: str, **options: Any) -> Any:
-        with merging.opened(made) as plan:
-            return merging.to_files(plan, tmp_path / name, threads=1, **options)
+        with opening.opened(made) as plan:
+            return merging_files.to_files(plan, tmp_path / name, threads=1, **options)
 
     whole = merge("whole.safetensors")
     with pytest.raises(KeyboardInterrupt):
@@ -398,7 +401,7 @@ def test_layers_are_found_in_usual_names():
 
 def test_a_plan_says_which_layers_it_found(tmp_path):
     paths = saved(tmp_path, family(12, "float32", 1))
-    with merging.opened(Recipe(paths[0], (Model(paths[1]),), "lines")) as plan:
+    with opening.opened(Recipe(paths[0], (Model(paths[1]),), "lines")) as plan:
         (warning,) = plan.warnings
     assert "found 11 layers in 3 tensors; alpha alone scales" in warning
 

@@ -15,10 +15,10 @@ from references.common import added, magnitude
 from safetensors.numpy import load_file
 
 import breadcrumbs
-from breadcrumbs import work
 from breadcrumbs.errors import MismatchError, RecipeError
-from breadcrumbs.methods import METHODS
-from breadcrumbs.parameters import AUTO, defaults
+from breadcrumbs.methods.parameters import AUTO, defaults
+from breadcrumbs.methods.registry import METHODS
+from breadcrumbs.plan import units
 
 Arrays = dict[str, np.ndarray]
 GOLDEN = Path(__file__).parent / "golden"
@@ -485,8 +485,8 @@ def test_chunks_threads_kernels_and_files_change_no_bit(method, dtype, tmp_path,
         given = dict(method=method, names=NAMES[: row.models], **settings)
         expected = breadcrumbs.merge(base, models, kernel="plain", threads=1, **given)
         with monkeypatch.context() as patch:
-            patch.setattr(work, "CHUNK", 64)
-            patch.setattr(work, "ARENA", 128 * 16)
+            patch.setattr(units, "CHUNK", 64)
+            patch.setattr(units, "ARENA", 128 * 16)
             for kernel, threads in (("plain", 3), ("compiled", 2)):
                 for found in (
                     breadcrumbs.merge(base, models, kernel=kernel, threads=threads, **given),

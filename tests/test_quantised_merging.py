@@ -27,13 +27,15 @@ from quantised_files import (
 )
 
 import breadcrumbs
-from breadcrumbs import cli, inspection, merging, work
-from breadcrumbs.checkpoint.quantised import writing
 from breadcrumbs.checkpoint.quantised.blocks import nearest
 from breadcrumbs.checkpoint.writer import Writer
+from breadcrumbs.cli import group, inspection
 from breadcrumbs.engine.majority import Ballot
 from breadcrumbs.errors import BreadcrumbsError, OutputError
-from breadcrumbs.recipe import Model, Recipe
+from breadcrumbs.merging import api, opening, quantising
+from breadcrumbs.merging import files as merging_files
+from breadcrumbs.plan import units
+from breadcrumbs.plan.recipe import Model, Recipe
 
 FP8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
 SHAPES = {"a.weight": (256, 128), "b.weight": (130, 300), "c.weight": (5, 7)}
@@ -87,13 +89,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Family:
 
 def merge(
     sources: list[Path], output: Path, method: str = "task_arithmetic", **given: Any
-) -> merging.Report:
+) -> api.Report:
     parameters = given.pop("parameters", {"alpha": 0.5} if method == "task_arithmetic" else {})
     options = {k: given.pop(k) for k in list(given) if k not in Recipe.__dataclass_fields__}
     base, *others = map(str, sources)
     made = Recipe(base, tuple(map(Model, others)), method, parameters, **given)
-    with merging.opened(made) as plan:
-        return merging.to_files(plan, output, **options)
+    with opening.opened(made) as plan:
+        return merging_files.to_files(plan, output, **options)
 
 
 def picked(models: dict[str, Path], *names: str) -> list[Path]:
@@ -230,11 +232,11 @@ def test_what_people_see(models: Family, tmp_path: Path) -> None:
     packed, _ = models
     run = CliRunner().invoke
     sources = [str(packed[name]) for name in NAMES]
-    shown = run(cli.main, ["merge", *sources, "--dry-run"]).output
+    shown = run(group.main, ["merge", *sources, "--dry-run"]).output
     assert "3 quantised (FP8, blocks of 128 x 128)" in " ".join(shown.split())
-    shown = run(cli.main, ["inspect", sources[0], "--tensors"]).output
+    shown = run(group.main, ["inspect", sources[0], "--tensors"]).output
     assert "3 quantised (FP8, blocks of 128 x 128), read as F32" in shown
-    assert run(cli.main, ["compare", *sources, "--json"]).exit_code == 0
+    assert run(group.main, ["compare", *sources, "--json"]).exit_code == 0
     same = [
         "-m",
         "task_arithmetic",
@@ -245,7 +247,7 @@ def test_what_people_see(models: Family, tmp_path: Path) -> None:
         "-o",
         str(tmp_path / "o"),
     ]
-    shown = run(cli.main, ["merge", *sources, *same]).output
+    shown = run(group.main, ["merge", *sources, *same]).output
     assert "lost to FP8: " in shown and "% of the step" in shown
     assert "Lost to FP8" in (tmp_path / "o" / "README.md").read_text()
 
@@ -342,8 +344,8 @@ def test_nothing_depends_on_threads_or_files(
     }.items():
         merge(picked(packed), tmp_path / name, "breadcrumbs", dtype="same", **options)
     assert raw(tmp_path / "a") == raw(tmp_path / "b") == raw(tmp_path / "c")
-    monkeypatch.setattr(work, "CHUNK", 300)
-    monkeypatch.setattr(work, "ARENA", 300 * 4 * 8)
+    monkeypatch.setattr(units, "CHUNK", 300)
+    monkeypatch.setattr(units, "ARENA", 300 * 4 * 8)
     for i in range(3):
         merge(picked(packed), tmp_path / f"d{i}", "breadcrumbs", dtype="same", threads=6)
         assert raw(tmp_path / f"d{i}") == raw(tmp_path / "a")
@@ -368,8 +370,8 @@ def test_elections(granularity: str, models: Family, tmp_path: Path) -> None:
 
 def test_elections_that_are_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first tensor elects otherwise than most: its segments are written twice."""
-    monkeypatch.setattr(work, "CHUNK", 64)
-    monkeypatch.setattr(work, "ARENA", 1024)
+    monkeypatch.setattr(units, "CHUNK", 64)
+    monkeypatch.setattr(units, "ARENA", 1024)
     mended, mend = [], Ballot.mend
     monkeypatch.setattr(Ballot, "mend", lambda *a: mended.append(mend(*a)) or mended[-1])
     rng, parts = np.random.default_rng(1), ({}, {}, {})
@@ -394,7 +396,7 @@ def test_elections_that_are_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_room_is_used_again(tmp_path: Path) -> None:
     writer = Writer(tmp_path / "x", [], {}, shard_size=None, key="", force=False, resume=False)
-    room = writing._Room(writer)
+    room = quantising._Room(writer)
     a, b, c = room.take(40), room.take(80), room.take(40)
     assert (a, b, c) == (0, 40, 120)
     for i, at in enumerate((a, b, c)):
@@ -411,8 +413,8 @@ def test_room_is_used_again(tmp_path: Path) -> None:
 
 def test_cut_off_between_notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tensor of which some segments are noted, and others not, is done again."""
-    monkeypatch.setattr(work, "CHUNK", 256)
-    monkeypatch.setattr(work, "ARENA", 256 * 4 * 6)
+    monkeypatch.setattr(units, "CHUNK", 256)
+    monkeypatch.setattr(units, "ARENA", 256 * 4 * 6)
     tensors: dict[str, dict[str, Any]] = {"b": {}, "m": {}}
     for j, key in enumerate(("u.weight", "v.weight")):
         for i, mine in enumerate(tensors.values()):
@@ -460,13 +462,13 @@ def test_a_merge_that_was_cut_off_goes_on(
 ) -> None:
     packed, _ = models
     whole = merge(picked(packed), tmp_path / "whole", dtype="same", threads=1)
-    real, calls = writing.requantised, []
+    real, calls = quantising.requantised, []
 
     def counted(*given: Any) -> Any:
         calls.append(given[0].shape)
         return real(*given)
 
-    monkeypatch.setattr(writing, "requantised", counted)
+    monkeypatch.setattr(quantising, "requantised", counted)
     merge(picked(packed), tmp_path / "whole2", dtype="same", threads=1)
     every = len(calls)
     for cut in range(every):
@@ -478,10 +480,10 @@ def test_a_merge_that_was_cut_off_goes_on(
             return counted(*given)
 
         output = tmp_path / f"cut-{cut}"
-        monkeypatch.setattr(writing, "requantised", failing)
+        monkeypatch.setattr(quantising, "requantised", failing)
         with pytest.raises(OutputError, match="plug"):
             merge(picked(packed), output, dtype="same", threads=1)
-        monkeypatch.setattr(writing, "requantised", counted)
+        monkeypatch.setattr(quantising, "requantised", counted)
         calls.clear()
         report = merge(picked(packed), output, dtype="same", threads=1, resume=True)
         assert raw(output) == raw(tmp_path / "whole")

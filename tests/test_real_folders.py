@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from breadcrumbs import checkpoint, merging, tasks
-from breadcrumbs.recipe import Model, Recipe
+from breadcrumbs import checkpoint, tasks
+from breadcrumbs.merging import files, opening
+from breadcrumbs.plan.recipe import Model, Recipe
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -22,8 +23,8 @@ def merge(
 ) -> Any:
     models = tuple(Model(str(path)) for path in paths[1:])
     made = Recipe(str(paths[0]), models, "task_arithmetic", {"alpha": alpha}, **recipe)
-    with merging.opened(made) as plan:
-        return merging.to_files(plan, output, kernel="plain", shard_size=shard_size)
+    with opening.opened(made) as plan:
+        return files.to_files(plan, output, kernel="plain", shard_size=shard_size)
 
 
 def moved(module: Any, seed: int, by: float = 0.02) -> Any:

@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 import breadcrumbs
-from breadcrumbs import recipe, statistics, tasks
+from breadcrumbs import tasks
+from breadcrumbs.modules import statistics
+from breadcrumbs.plan import recipe
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -75,10 +77,11 @@ def test_minilm_merges_and_opens_in_transformers(minilm, tmp_path):
     assert len(front["base_model"]) == 4
     assert "beta: 0.9" in card and "9.00%" in card
     again = tmp_path / "again"
-    from breadcrumbs import merging
+    from breadcrumbs.merging import files as merging_files
+    from breadcrumbs.merging import opening
 
-    with merging.opened(recipe.load(out / "breadcrumbs.yaml")) as plan:
-        merging.to_files(plan, again)
+    with opening.opened(recipe.load(out / "breadcrumbs.yaml")) as plan:
+        merging_files.to_files(plan, again)
     first, second = breadcrumbs.open(out), breadcrumbs.open(again)
     assert all(first[name].tobytes() == second[name].tobytes() for name in first)
 

@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import breadcrumbs
-from breadcrumbs import methods
 from breadcrumbs.errors import RecipeError
-from breadcrumbs.recipe import (
+from breadcrumbs.methods import registry
+from breadcrumbs.plan.recipe import (
     OUTPUT_DTYPES,
     Model,
     Override,
@@ -65,7 +65,7 @@ def parameter_sets(draw, method: str) -> dict[str, Any]:
             given_ |= {"density": density / 1000, "outliers": outliers / 1000}
         if draw(st.booleans()):
             given_["variant"] = draw(st.sampled_from(["paper", "authors"]))
-    declared = methods.get(method).parameters
+    declared = registry.get(method).parameters
     for key in {"density", "outliers"} & set(declared) if method not in PAIRED else ():
         given_[key] = draw(FRACTIONS)
     if "granularity" in declared and draw(st.booleans()):
@@ -81,9 +81,9 @@ PAIRED = ("breadcrumbs", "breadcrumbs_ties", "della", "della_linear")
 
 @st.composite
 def recipes(draw) -> Recipe:
-    method = draw(st.sampled_from(list(methods.METHODS)))
+    method = draw(st.sampled_from(list(registry.METHODS)))
     models = draw(st.lists(st.builds(Model, TEXTS, NUMBERS, st.one_of(st.just(""), TEXTS))))
-    declared = methods.get(method).parameters
+    declared = registry.get(method).parameters
     alphas = st.fixed_dictionaries({}, optional={"alpha": NUMBERS} if "alpha" in declared else {})
     return Recipe(
         base=draw(TEXTS),
@@ -110,7 +110,7 @@ def test_what_is_written_reads_back(tmp_path, recipe, complete):
     folder = tmp_path / "folder"
     folder.mkdir(exist_ok=True)
     again = read(folder, to_yaml(recipe, complete=complete))
-    method = methods.get(recipe.method)
+    method = registry.get(recipe.method)
     assert method.complete(again.parameters) == method.complete(recipe.parameters)
     if complete:
         shown = set(again.parameters)

@@ -23,12 +23,13 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import breadcrumbs
-from breadcrumbs import merging
 from breadcrumbs.checkpoint import locks, writer
 from breadcrumbs.checkpoint.journal import JOURNAL
 from breadcrumbs.checkpoint.writer import Writer
 from breadcrumbs.errors import BreadcrumbsError, CheckpointError, OutputError, RecipeError
-from breadcrumbs.recipe import Model, Recipe
+from breadcrumbs.merging import api, opening
+from breadcrumbs.merging import files as merging_files
+from breadcrumbs.plan.recipe import Model, Recipe
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 MAIN = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -67,8 +68,8 @@ def small(tmp_path: Path) -> list[Path]:
 def merge(paths: list[Path], output: Path, alpha: float = 1.0, **options: Any) -> Any:
     models = tuple(Model(str(path)) for path in paths[1:])
     recipe = Recipe(str(paths[0]), models, parameters={"alpha": alpha})
-    with merging.opened(recipe) as plan:
-        return merging.to_files(plan, output, **{"kernel": "plain", "threads": 2, **options})
+    with opening.opened(recipe) as plan:
+        return merging_files.to_files(plan, output, **{"kernel": "plain", "threads": 2, **options})
 
 
 def interrupted(paths: list[Path], output: Path, after: int = 5, **options: Any) -> Path:
@@ -221,10 +222,12 @@ def merge(at=None, **options):
             if left[0] == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
     try:
-        with merging.opened(Recipe(base, (Model(ft),), parameters={'alpha': 1})) as plan:
+        with opening.opened(Recipe(base, (Model(ft),), parameters={'alpha': 1})) as plan:
             if at:
                 sys.setprofile(hook)
-            merging.to_files(plan, out, threads=1, kernel="plain", shard_size=20000, **options)
+            merging_files.to_files(
+                plan, out, threads=1, kernel="plain", shard_size=20000, **options
+            )
     except BreadcrumbsError as error:
         print(f"operation {at}: {error}", flush=True)
         os._exit(1)
@@ -248,8 +251,8 @@ remove()
 old = None
 for at in range(1, 1000):
     if scenario == "replace":
-        with merging.opened(Recipe(base, ())) as plan:
-            merging.to_files(plan, out, threads=1, kernel="plain")
+        with opening.opened(Recipe(base, ())) as plan:
+            merging_files.to_files(plan, out, threads=1, kernel="plain")
         old = weights(out)
         assert old != expected
     killed = merge(at, force=scenario == "replace")
@@ -687,7 +690,7 @@ def test_disk_full_while_closing(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(merging.card, "add", full)
+        patch.setattr(api.card, "add", full)
         with pytest.raises(OutputError, match="--resume"):
             merge(small, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -868,8 +871,8 @@ def test_a_race_has_one_winner(small: list[Path], tmp_path: Path) -> None:
     script += "    try:\n"
     script += "        models, given = (Model(sys.argv[2]),), {'alpha': 1}\n"
     script += "        made = Recipe(sys.argv[1], models, parameters=given)\n"
-    script += "        with merging.opened(made) as plan:\n"
-    script += "            merging.to_files(plan, sys.argv[3], force=True, kernel='plain')\n"
+    script += "        with opening.opened(made) as plan:\n"
+    script += "            merging_files.to_files(plan, sys.argv[3], force=True, kernel='plain')\n"
     script += "    except OutputError: os._exit(1)\n"
     script += "    os._exit(0)\n"
     script += "codes = [os.waitstatus_to_exitcode(os.waitpid(c, 0)[1]) for c in children]\n"

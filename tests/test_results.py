@@ -19,8 +19,8 @@ from safetensors.numpy import save_file
 
 from breadcrumbs.checkpoint.hashing import model_hash
 from breadcrumbs.errors import BreadcrumbsError, OutputError, ResultsError, ScoreError
-from breadcrumbs.evaluate.results import KEY, Results, Row
-from breadcrumbs.evaluate.sqlite_files import VERSION
+from breadcrumbs.evaluate.results.results import KEY, Results, Row
+from breadcrumbs.evaluate.results.sqlite_files import VERSION
 
 GOOD = [1, 1, 0, 1, 1, 0, 0, 1, 1, 1]
 

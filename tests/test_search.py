@@ -17,18 +17,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import breadcrumbs
-from breadcrumbs import recipe as recipes
-from breadcrumbs.cli import main
+from breadcrumbs.cli.group import main
 from breadcrumbs.demo.model import load_family, logits
 from breadcrumbs.errors import RecipeError, ScoreError
-from breadcrumbs.methods import METHODS
-from breadcrumbs.recipe import Model, Recipe
-from breadcrumbs.search import Found, Trial, parse, run, write
-from breadcrumbs.search import recipe as recipe_of
-from breadcrumbs.search.objective import OBJECTIVES, get
-from breadcrumbs.search.samplers import SAMPLERS
-from breadcrumbs.search.space import Range, Values, dimension
-from breadcrumbs.sweep import Sweep
+from breadcrumbs.merging.sweep import Sweep
+from breadcrumbs.methods.registry import METHODS
+from breadcrumbs.plan import recipe as recipes
+from breadcrumbs.plan.recipe import Model, Recipe
+from breadcrumbs.tune.search import Found, Trial, parse, run, write
+from breadcrumbs.tune.search import recipe as recipe_of
+from breadcrumbs.tune.search.objective import OBJECTIVES, get
+from breadcrumbs.tune.search.samplers import SAMPLERS
+from breadcrumbs.tune.search.space import Range, Values, dimension
 
 optuna = pytest.importorskip("optuna")
 

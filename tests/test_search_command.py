@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
 
-from breadcrumbs import recipe
-from breadcrumbs.cli import main
+from breadcrumbs.cli.group import main
+from breadcrumbs.plan import recipe
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner
 from test_results import row
 
-from breadcrumbs.cli import main
+from breadcrumbs.cli.group import main
 from breadcrumbs.errors import ResultsError
-from breadcrumbs.evaluate import exports, seeds, tables
-from breadcrumbs.evaluate.results import Results, Row
+from breadcrumbs.evaluate.results import exports, seeds, tables
+from breadcrumbs.evaluate.results.results import Results, Row
 
 #: Right answers of ten, by seed: of the base, the fine-tuned models, and two merges.
 RIGHT = {

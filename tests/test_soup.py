@@ -15,10 +15,10 @@ from references import classical
 from safetensors.numpy import save_file
 
 import breadcrumbs
-from breadcrumbs import recipe
-from breadcrumbs.cli import main
+from breadcrumbs.cli.group import main
+from breadcrumbs.cli.inspection import inspect
 from breadcrumbs.errors import BreadcrumbsError, MismatchError, OutputError, ScoreError
-from breadcrumbs.inspection import inspect
+from breadcrumbs.plan import recipe
 
 Arrays = dict[str, np.ndarray]
 

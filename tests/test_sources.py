@@ -10,8 +10,8 @@ import pytest
 from source_tasks import RECORDS, pairs, png, refused, task, write
 
 from breadcrumbs.errors import MissingExtraError, SplitError, SuiteError
-from breadcrumbs.evaluate import inputs
-from breadcrumbs.evaluate.task import SPLITS
+from breadcrumbs.evaluate.data import inputs
+from breadcrumbs.evaluate.data.task import SPLITS
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "json", "parquet"])

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from source_tasks import RECORDS, refused, task, write
 
-from breadcrumbs.evaluate import inputs, splits
-from breadcrumbs.evaluate.splits import Part
-from breadcrumbs.evaluate.task import SPLITS, Split
+from breadcrumbs.evaluate.data import inputs, splits
+from breadcrumbs.evaluate.data.splits import Part
+from breadcrumbs.evaluate.data.task import SPLITS, Split
 
 
 def test_a_column_split_names_the_splits(tmp_path: Path):
@@ -205,7 +205,7 @@ def test_two_orders_of_one_file_have_the_same_rows(tmp_path: Path):
 
 def test_a_digest_knows_inputs_labels_names_and_where_texts_end(tmp_path: Path):
     def digest(rows: list[tuple[Any, int]], names: tuple[str, ...] = ("x", "y")) -> str:
-        from breadcrumbs.evaluate.reading import digest
+        from breadcrumbs.evaluate.data.reading import digest
 
         return digest([inputs.key(x) for x, _ in rows], np.array([y for _, y in rows]), names)
 

@@ -7,9 +7,10 @@ import pytest
 from references import spectral, stacks
 
 import breadcrumbs
-from breadcrumbs import merging, sizes, table
-from breadcrumbs.aggregates import Whole, matrices
-from breadcrumbs.recipe import Model, Recipe
+from breadcrumbs.merging import estimate, opening
+from breadcrumbs.methods import table
+from breadcrumbs.methods.aggregates import Whole, matrices
+from breadcrumbs.plan.recipe import Model, Recipe
 
 METHODS = {
     "tsv_m": (spectral.tsv_m, {"alpha": 1.0}),
@@ -132,8 +133,8 @@ def test_a_stack_needs_the_memory_of_a_matrix_for_each_thread():
 
     def needed(name: str, threads: int, method: str = "tsv_m") -> int:
         recipe = Recipe("base", (Model("a"), Model("b")), method)
-        with merging.opened(recipe, [{name: zeros}] * 3) as plan:
-            return sizes.memory(plan, threads, "plain")
+        with opening.opened(recipe, [{name: zeros}] * 3) as plan:
+            return estimate.memory(plan, threads, "plain")
 
     held = m * n * 3 * 20
     one, two = needed(STACK, 1), needed(STACK, 2)
@@ -144,11 +145,11 @@ def test_a_stack_needs_the_memory_of_a_matrix_for_each_thread():
 
 def test_a_stack_is_held_matrix_by_matrix():
     """The pieces of the jobs are the matrices, each once."""
-    from breadcrumbs import work
+    from breadcrumbs.plan import units
 
     recipe = Recipe("base", (Model("a"), Model("b")), "iso_c")
-    with merging.opened(recipe, [BASE, *MODELS[:2]]) as plan:
-        jobs = {plan.tensors[job.pieces[0].index].name: job for job in work.jobs(plan)}
+    with opening.opened(recipe, [BASE, *MODELS[:2]]) as plan:
+        jobs = {plan.tensors[job.pieces[0].index].name: job for job in units.jobs(plan)}
     assert [(s.start, s.stop) for s in jobs[STACK].segments()] == [
         (60 * e, 60 * e + 60) for e in range(4)
     ]

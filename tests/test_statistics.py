@@ -15,11 +15,13 @@ from references import classical
 from safetensors.numpy import save_file
 
 import breadcrumbs
-from breadcrumbs import merging, recipe, work
-from breadcrumbs.cli import main
+from breadcrumbs.cli.group import main
+from breadcrumbs.cli.inspection import inspect
 from breadcrumbs.errors import BreadcrumbsError, CheckpointError, MismatchError, RecipeError
-from breadcrumbs.inspection import inspect
-from breadcrumbs.plan_statistics import KEY
+from breadcrumbs.merging import files as merging_files
+from breadcrumbs.merging import opening
+from breadcrumbs.plan import recipe, units
+from breadcrumbs.plan.statistics import KEY
 
 Arrays = dict[str, np.ndarray]
 SHAPES = {"w": (13, 9), "q": (8, 8), "c": (9, 13), "v": (31,), "s": (), "t": (3, 4, 5)}
@@ -205,8 +207,8 @@ def test_chunks_threads_kernels_and_files_change_no_bit(method, dtype, tmp_path,
         save_file(arrays, path)
     given = dict(method=method, weights=[1.0, 0.5, 2.0])
     expected = breadcrumbs.merge(base, models, statistics=statistics, **given)
-    monkeypatch.setattr(work, "CHUNK", 64)
-    monkeypatch.setattr(work, "ARENA", 128 * 16)
+    monkeypatch.setattr(units, "CHUNK", 64)
+    monkeypatch.setattr(units, "ARENA", 128 * 16)
     for kernel, threads in (("plain", 3), ("compiled", 2)):
         more = dict(given, kernel=kernel, threads=threads)
         for found in (
@@ -376,10 +378,10 @@ def test_a_recipe_names_statistics_beside_it_and_an_output_their_hashes(files, t
     )
     made = recipe.load(folder / "recipe.yaml")
     assert [model.statistics for model in made.models] == [str(path) for path in files[3:]]
-    with merging.opened(made) as plan:
+    with opening.opened(made) as plan:
         assert plan.bytes_read == 5 * sum(plan.base[k].nbytes for k in SHAPES) + 24
         done: list[int] = []
-        merging.to_files(plan, folder / "out", progress=done.append)
+        merging_files.to_files(plan, folder / "out", progress=done.append)
         assert sum(done) == plan.bytes_read
     expected = breadcrumbs.merge(
         files[0], files[1:3], method="fisher", statistics=files[3:], weights=[1, 2]
@@ -449,11 +451,11 @@ def test_an_interrupted_merge_is_not_resumed_with_other_statistics(files, tmp_pa
         raise KeyboardInterrupt
 
     out = tmp_path / "out"
-    with merging.opened(made) as plan, pytest.raises(KeyboardInterrupt):
-        merging.to_files(plan, out, progress=stop, threads=1)
+    with opening.opened(made) as plan, pytest.raises(KeyboardInterrupt):
+        merging_files.to_files(plan, out, progress=stop, threads=1)
     save_file(fishers(21)[0], files[3])
-    with merging.opened(made) as plan, pytest.raises(BreadcrumbsError, match="other inputs"):
-        merging.to_files(plan, out, resume=True)
+    with opening.opened(made) as plan, pytest.raises(BreadcrumbsError, match="other inputs"):
+        merging_files.to_files(plan, out, resume=True)
     with pytest.raises(RecipeError, match="is one of the models"):
         breadcrumbs.merge(
             files[0], files[1:3], method="fisher", statistics=files[3:], output=files[3]

@@ -11,9 +11,11 @@ import pytest
 from click.testing import CliRunner
 from safetensors.numpy import save_file
 
-from breadcrumbs import cli, merging
-from breadcrumbs.recipe import Model, Recipe, override
-from breadcrumbs.report import Report
+from breadcrumbs.cli import group
+from breadcrumbs.merging import files as merging_files
+from breadcrumbs.merging import opening
+from breadcrumbs.merging.report import Report
+from breadcrumbs.plan.recipe import Model, Recipe, override
 
 
 def reported(
@@ -26,8 +28,8 @@ def reported(
     given = weights or [1.0] * len(models)
     named = tuple(Model(f"m{i}", weight=w) for i, w in enumerate(given))
     recipe = {key: more.pop(key) for key in ("overrides", "exclude") if key in more}
-    with merging.opened(Recipe("base", named, method, more, **recipe), [base, *models]) as plan:
-        return merging.to_arrays(plan, threads=1)[1]
+    with opening.opened(Recipe("base", named, method, more, **recipe), [base, *models]) as plan:
+        return merging_files.to_arrays(plan, threads=1)[1]
 
 
 BASE = {"w": np.zeros(9), "v": np.zeros(4)}
@@ -115,14 +117,14 @@ def test_screen_json_and_card_say_it(tmp_path: Path, size: int, about: str) -> N
     model = {"w": rng.standard_normal(size).astype(np.float32)}
     paths = files(tmp_path, base, [model])
     asked = ["merge", *paths, "-m", "task_arithmetic", "-p", "alpha=2"]
-    done = CliRunner().invoke(cli.main, [*asked, "-o", str(tmp_path / "out")])
+    done = CliRunner().invoke(group.main, [*asked, "-o", str(tmp_path / "out")])
     said = " ".join(done.output.split())
     assert done.exit_code == 0, done.output
     assert f", {about}2" in said and "times the mean task vector" in said
     assert "warning: the step is" in said
     card = (tmp_path / "out" / "README.md").read_text()
     assert "times the mean task vector." in card and (about in card)
-    done = CliRunner().invoke(cli.main, [*asked, "-o", str(tmp_path / "again"), "--json"])
+    done = CliRunner().invoke(group.main, [*asked, "-o", str(tmp_path / "again"), "--json"])
     found = json.loads(done.stdout)
     assert found["step"] == pytest.approx(2, rel=0.02)
     assert found["step_exact"] == (not about)

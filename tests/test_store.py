@@ -12,9 +12,10 @@ from safetensors.numpy import save_file
 from test_task_file import assert_same, family
 
 import breadcrumbs
-from breadcrumbs import recipe, tasks
-from breadcrumbs.cli import main
+from breadcrumbs import tasks
+from breadcrumbs.cli.group import main
 from breadcrumbs.errors import BreadcrumbsError, MismatchError, RecipeError, StoreError
+from breadcrumbs.plan import recipe
 from breadcrumbs.store import Store, export, import_
 from breadcrumbs.store.summed import Summed
 

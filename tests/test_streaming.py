@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from breadcrumbs import streaming
-from breadcrumbs.aggregates import Entries
-from breadcrumbs.streaming import Cut, Total, select
+from breadcrumbs.methods import folds
+from breadcrumbs.methods.aggregates import Entries
+from breadcrumbs.methods.folds import Cut, Total, select
 
 VALUES = st.one_of(
     st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, 5e-324, -5e-324, 1e300]),
@@ -51,9 +51,9 @@ def test_a_rank_is_that_of_sorted_values(values, chunk, room):
     n, seen = len(values), []
     ranks = [[0, n // 3, n], [n - 1, n // 2]]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streaming, "ROOM", room)
+        patch.setattr(folds, "ROOM", room)
         found = selected(rows, chunk, seen, n, ranks)
-        assert len(seen) <= streaming.PLACES
+        assert len(seen) <= folds.PLACES
         only = selected(rows, chunk, [], n, ranks, places=False)
     for row, mine, cuts, bare in zip(rows, ranks, found, only, strict=True):
         for rank, cut, value in zip(mine, cuts, bare, strict=True):
@@ -66,11 +66,11 @@ def test_a_rank_is_that_of_sorted_values(values, chunk, room):
 def test_values_alone_take_no_pass_for_places():
     values, seen = np.zeros((1, 50)), []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streaming, "ROOM", 3)
+        patch.setattr(folds, "ROOM", 3)
         assert selected(values, 7, seen, 50, [[20]], places=False) == [[Cut(0.0, 0)]]
-        assert len(seen) == streaming.VALUES
+        assert len(seen) == folds.VALUES
         assert selected(values, 7, seen, 50, [[20]]) == [[Cut(0.0, 20)]]
-        assert len(seen) == streaming.VALUES + streaming.PLACES
+        assert len(seen) == folds.VALUES + folds.PLACES
 
 
 def test_few_entries_take_one_pass():

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from breadcrumbs.errors import BreadcrumbsError, SplitError, SuiteError
-from breadcrumbs.evaluate import sources, suite, tasks
-from breadcrumbs.evaluate.task import SPLITS
+from breadcrumbs.evaluate import suite
+from breadcrumbs.evaluate.data import declared, sources
+from breadcrumbs.evaluate.data.task import SPLITS
 
 FOUNDATION = """
 class Words:
@@ -387,7 +388,7 @@ VALUES = st.recursive(
 @settings(max_examples=300)
 @given(
     where=st.sampled_from(["suite", "task"]),
-    key=st.sampled_from([*suite.KEYS, *tasks.KEYS]),
+    key=st.sampled_from([*suite.KEYS, *declared.KEYS]),
     value=VALUES,
 )
 def test_whatever_stands_in_a_file_is_read_or_refused_on_one_line(

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from reference import DTYPES
 
 import breadcrumbs
-from breadcrumbs import merging, work
 from breadcrumbs.engine import runner
 from breadcrumbs.engine.passes import ranks, tally
-from breadcrumbs.memory import ArraySink
-from breadcrumbs.recipe import Model, Recipe
+from breadcrumbs.merging import opening
+from breadcrumbs.merging.arrays import ArraySink
+from breadcrumbs.plan import units
+from breadcrumbs.plan.recipe import Model, Recipe
 
 CHUNK, ARENA, RUN = 64, 4096, 16
 
@@ -25,8 +26,8 @@ CHUNK, ARENA, RUN = 64, 4096, 16
 @pytest.fixture(autouse=True)
 def seen(monkeypatch):
     """Make chunks small, and count the surveys, passes and histograms that follow from it."""
-    monkeypatch.setattr(work, "CHUNK", CHUNK)
-    monkeypatch.setattr(work, "ARENA", ARENA)
+    monkeypatch.setattr(units, "CHUNK", CHUNK)
+    monkeypatch.setattr(units, "ARENA", ARENA)
     monkeypatch.setattr(tally, "RUN", RUN)
     monkeypatch.setattr(tally, "ROOM", 1.0)
     counter: Counter[str] = Counter()
@@ -84,7 +85,7 @@ def run(base, models, threads=1, kernel="plain", **arguments: Any):
     method, weights = arguments.pop("method"), arguments.pop("weights", [1.0] * len(models))
     paths = tuple(Model(f"model {i + 1}", weights[i]) for i in range(len(models)))
     recipe = Recipe("base", paths, method, arguments)
-    with merging.opened(recipe, [base, *models]) as plan:
+    with opening.opened(recipe, [base, *models]) as plan:
         sink = ArraySink(plan)
         reports = runner.write(plan, sink, threads=threads, kernel=kernel)
     return sink.arrays, {
@@ -165,8 +166,8 @@ def test_any_size_of_chunk_keeps_the_same(kind, n, chunk, step, quantiles, unit,
     base, models = family(kind, seed, 2, shapes={"b": (n,), "a": (2, n // 2), "c": (5, 3)})
     case: dict[str, Any] = dict(beta=quantiles[0] / 100, gamma=quantiles[1] / 100, granularity=unit)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(work, "CHUNK", chunk)
-        patch.setattr(work, "ARENA", chunk * step * 16)
+        patch.setattr(units, "CHUNK", chunk)
+        patch.setattr(units, "ARENA", chunk * step * 16)
         found = run(base, models, method="breadcrumbs", **case)
     assert_as_expected(found, expected(base, models, method="breadcrumbs", **case))
 
@@ -177,7 +178,7 @@ def test_many_models_take_several_passes(case, monkeypatch, seen):
     right = expected(base, models, **case)
     assert_as_expected(run(base, models, **case), right)
     starts = seen["Unit"]
-    waves = -(-11 // work.GROUP)
+    waves = -(-11 // units.GROUP)
     assert seen["next"] == (waves + 1) * starts  # the waves, and then the rest
     monkeypatch.setattr(tally, "WAVE_BYTES", 1)
     for threads, kernel in ((1, "plain"), (3, "compiled")):
@@ -194,7 +195,7 @@ def test_a_pass_takes_as_many_models_as_there_is_room_for():
     assert tally.collected(sample, two, 1000) == 500
     assert tally.collected(sample, np.array([7, 7, *tally.NOTHING], np.uint32), 1000) == 0
     full = tally.WAVE_BYTES / 4
-    assert tally.wave([0, 0, 0, 0, 0]) == work.GROUP
+    assert tally.wave([0, 0, 0, 0, 0]) == units.GROUP
     assert tally.wave([full / 2, full / 2, 1]) == 2
     assert tally.wave([2 * full, 0]) == 1
 

@@ -11,13 +11,15 @@ import pytest
 from test_published import NAMES, TABLE, Arrays, family, save
 
 import breadcrumbs
-from breadcrumbs import checkpoint, merging, recipe, sweep, work
-from breadcrumbs.aggregates import Elementwise, Linear, Whole
+from breadcrumbs import checkpoint
 from breadcrumbs.engine import runner
 from breadcrumbs.errors import CheckpointError, MismatchError
-from breadcrumbs.methods import METHODS
-from breadcrumbs.recipe import Model, Override, Recipe
-from breadcrumbs.sweep import Sweep
+from breadcrumbs.merging import files, opening, sweep
+from breadcrumbs.merging.sweep import Sweep
+from breadcrumbs.methods.aggregates import Elementwise, Linear, Whole
+from breadcrumbs.methods.registry import METHODS
+from breadcrumbs.plan import recipe, units
+from breadcrumbs.plan.recipe import Model, Override, Recipe
 
 ALPHAS = (None, 0.5, -0.3, 0, 1.7)
 #: Other parameters that are in the factor of the whole step alone.
@@ -36,8 +38,8 @@ def settings_of(method: str) -> list[dict[str, Any]]:
 @pytest.fixture
 def small(monkeypatch):
     """Make chunks small, so that tensors have several."""
-    monkeypatch.setattr(work, "CHUNK", 64)
-    monkeypatch.setattr(work, "ARENA", 128 * 16)
+    monkeypatch.setattr(units, "CHUNK", 64)
+    monkeypatch.setattr(units, "ARENA", 128 * 16)
 
 
 @pytest.fixture
@@ -66,8 +68,8 @@ def statistics(method: str, models: list[Arrays]) -> list[Arrays] | None:
 
 def merged(sources: dict[str, Any], it: Recipe, **more: Any) -> Arrays:
     """Return a merge of its own, from nothing."""
-    with merging.opened(it, [sources.get(path, path) for path in it.paths]) as plan:
-        arrays, _ = merging.to_arrays(plan, **more)
+    with opening.opened(it, [sources.get(path, path) for path in it.paths]) as plan:
+        arrays, _ = files.to_arrays(plan, **more)
     return arrays
 
 

@@ -9,11 +9,11 @@ import pytest
 from test_weights import Tiny, state_of
 
 import breadcrumbs
-from breadcrumbs import compression
+from breadcrumbs import archives
 from breadcrumbs.errors import CheckpointError, MismatchError, RecipeError
-from breadcrumbs.evaluate.weights import as_torch
-from breadcrumbs.switching import places
-from breadcrumbs.switching.turns import Turns
+from breadcrumbs.modules.slots import as_torch
+from breadcrumbs.modules.switching import places
+from breadcrumbs.modules.switching.turns import Turns
 from breadcrumbs.tasks import opened
 from breadcrumbs.tasks import pack as pack_one
 
@@ -50,7 +50,7 @@ def family(tmp_path):
 def compress(family, tmp_path, method="tall", **more):
     _, base, models = family
     path = tmp_path / f"{method}.safetensors"
-    compression.compress(base, models, path, names=NAMES, method=method, **more)
+    archives.compress(base, models, path, names=NAMES, method=method, **more)
     return path
 
 
@@ -63,7 +63,7 @@ def bits_of(module) -> dict[str, bytes]:
 
 def loaded(base, path, task, dtype) -> dict[str, bytes]:
     """Return the bits of a module into which a task's checkpoint is loaded as usual."""
-    with compression.model(path, task, base) as found:
+    with archives.model(path, task, base) as found:
         state = {name: as_torch(found[name]) for name in found}
     state["last.weight"] = state["embed.weight"]
     module = Tiny(1)
@@ -100,7 +100,7 @@ def test_a_base_in_a_file_is_found_again(method, family, tmp_path):
     module, base, models = family
     torch.save({name: as_torch(array) for name, array in base.items()}, tmp_path / "base.pt")
     path = tmp_path / "t.safetensors"
-    compression.compress(str(tmp_path / "base.pt"), models, path, names=NAMES, method=method)
+    archives.compress(str(tmp_path / "base.pt"), models, path, names=NAMES, method=method)
     with breadcrumbs.switch(module, path) as tasks:
         tasks.put("dogs")
         assert bits_of(module) == loaded(base, path, "dogs", torch.float32)

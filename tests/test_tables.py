@@ -18,11 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_results import row
 
-from breadcrumbs.cli import main
+from breadcrumbs.cli.group import main
 from breadcrumbs.errors import ResultsError
-from breadcrumbs.evaluate import exports, standard_errors, tables
-from breadcrumbs.evaluate.comparison import compare
-from breadcrumbs.evaluate.results import Results, Row
+from breadcrumbs.evaluate.results import exports, standard_errors, tables
+from breadcrumbs.evaluate.results.comparison import compare
+from breadcrumbs.evaluate.results.results import Results, Row
 
 FINE = {"movies": "a" * 64, "spam": "c" * 64}
 BITS = {

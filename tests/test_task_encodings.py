@@ -17,10 +17,10 @@ from test_task_file import DTYPES, assert_same, family, packed
 
 import breadcrumbs
 from breadcrumbs import tasks
-from breadcrumbs.cli import main
+from breadcrumbs.cli.group import main
 from breadcrumbs.errors import BreadcrumbsError, CheckpointError, MismatchError, RecipeError
 from breadcrumbs.kernels import kept, kept_compiled
-from breadcrumbs.tasks import encodings, zstd
+from breadcrumbs.taskfile import encodings, zstd
 
 LOSSY = ["int8", "int4", "ternary", "tvq:bits=4", "tvq:bits=2"]
 #: Of what breadcrumbs keeps of Gaussian task vectors: magnitudes from 1.64 to 2.58 deviations.
@@ -245,7 +245,7 @@ def test_altered_files_are_refused(tmp_path_factory, data) -> None:
 def test_products_that_lie_are_refused(tmp_path: Path) -> None:
     base, model = family(tmp_path, models=1)
     (file,) = packed(tmp_path, base, [model], transform="none", encoding="tsv:rank=3")
-    from breadcrumbs.tasks import about
+    from breadcrumbs.taskfile import about
 
     tensors = load_file(file)
     with breadcrumbs.open(file) as opened:

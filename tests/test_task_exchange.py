@@ -18,7 +18,7 @@ from test_task_file import assert_same, family, packed
 
 import breadcrumbs
 from breadcrumbs import tasks
-from breadcrumbs.cli import main
+from breadcrumbs.cli.group import main
 from breadcrumbs.errors import BreadcrumbsError, CheckpointError, MismatchError
 
 GOLDEN = Path(__file__).parent / "golden" / "peft"

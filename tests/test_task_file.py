@@ -14,14 +14,15 @@ from click.testing import CliRunner
 from safetensors.numpy import save_file
 
 import breadcrumbs
-from breadcrumbs import inspection, tasks
-from breadcrumbs.cli import main
+from breadcrumbs import tasks
+from breadcrumbs.cli import inspection
+from breadcrumbs.cli.group import main
 from breadcrumbs.engine.routes import sparse
 from breadcrumbs.errors import MismatchError, RecipeError
-from breadcrumbs.recipe import Model, Recipe, load
-from breadcrumbs.sweep import Sweep
-from breadcrumbs.tasks.about import BLOCK
-from breadcrumbs.tasks.view import KeptBytes
+from breadcrumbs.merging.sweep import Sweep
+from breadcrumbs.plan.recipe import Model, Recipe, load
+from breadcrumbs.taskfile.about import BLOCK
+from breadcrumbs.taskfile.view import KeptBytes
 
 DTYPES = {
     "float32": np.dtype(np.float32),

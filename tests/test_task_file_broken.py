@@ -21,8 +21,8 @@ import breadcrumbs
 from breadcrumbs import kernels, tasks
 from breadcrumbs.errors import BreadcrumbsError, CheckpointError
 from breadcrumbs.kernels import plain
-from breadcrumbs.tasks import about, positions
-from breadcrumbs.tasks.encodings import exact, get
+from breadcrumbs.taskfile import about, positions
+from breadcrumbs.taskfile.encodings import exact, get
 
 N = 2000
 

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 import breadcrumbs
-from breadcrumbs import merging
 from breadcrumbs.checkpoint import kinds
-from breadcrumbs.cli import main
+from breadcrumbs.cli.group import main
 from breadcrumbs.errors import MismatchError, RecipeError
-from breadcrumbs.methods import METHODS
-from breadcrumbs.recipe import Model, Recipe
+from breadcrumbs.merging import opening
+from breadcrumbs.methods.registry import METHODS
+from breadcrumbs.plan.recipe import Model, Recipe
 from breadcrumbs.store import Store
 
 RNG = np.random.default_rng(5)
@@ -36,7 +36,7 @@ def tuned(base: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
 
 def plan(base, models, **arguments: Any):
     recipe = Recipe("base", tuple(Model(f"model {i + 1}") for i in range(len(models))), **arguments)
-    with merging.opened(recipe, [base, *models]) as made:
+    with opening.opened(recipe, [base, *models]) as made:
         return made
 
 

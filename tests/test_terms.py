@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_kernels import raw_weights, rows, same
 
-from breadcrumbs.draws import draws, stream
 from breadcrumbs.kernels import compiled, plain
+from breadcrumbs.kernels.draws import draws, stream
 
 #: Rows that are sorted by insertion, with narrow and wide digits, and in one and several blocks.
 UNITS = (1, 2, 3, 16, 17, 60, 255, 256, 1025, 2049)

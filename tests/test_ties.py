@@ -11,11 +11,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import breadcrumbs
-from breadcrumbs import checkpoint, merging
+from breadcrumbs import checkpoint
 from breadcrumbs.errors import MismatchError, RecipeError
-from breadcrumbs.methods import METHODS
+from breadcrumbs.merging import files, opening
+from breadcrumbs.methods.registry import METHODS
 from breadcrumbs.plan import ties
-from breadcrumbs.recipe import Model, Recipe, override
+from breadcrumbs.plan.recipe import Model, Recipe, override
 
 RNG = np.random.default_rng(11)
 T5 = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
@@ -39,7 +40,7 @@ def plan(base, models, **arguments: Any):
     overrides = tuple(override(o, "o") for o in arguments.pop("overrides", []))
     listed = tuple(Model(f"model {i + 1}") for i in range(len(models)))
     recipe = Recipe("base", listed, overrides=overrides, **arguments)
-    with merging.opened(recipe, [base, *models]) as made:
+    with opening.opened(recipe, [base, *models]) as made:
         return made
 
 
@@ -224,8 +225,8 @@ def test_a_merge_that_was_interrupted_goes_on_with_copies(tmp_path, monkeypatch)
         patch.setattr(Writing, "end", stop)
         breadcrumbs.merge(*paths, **given)
     recipe = Recipe(paths[0], (Model(paths[1][0]),), "ties")
-    with merging.opened(recipe) as made:
-        merging.to_files(made, tmp_path / "out", resume=True, verify=True)
+    with opening.opened(recipe) as made:
+        files.to_files(made, tmp_path / "out", resume=True, verify=True)
     found = load_file(tmp_path / "out/model.safetensors")
     want = breadcrumbs.merge(*paths, method="ties")
     assert all(found[name].tobytes() == want[name].tobytes() for name in want)

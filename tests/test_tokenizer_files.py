@@ -13,10 +13,13 @@ import pytest
 from safetensors.numpy import save_file
 
 import breadcrumbs
-from breadcrumbs import checkpoint, merging, recipe
+from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint import token_ids
 from breadcrumbs.errors import RecipeError
-from breadcrumbs.recipe import Model, Recipe
+from breadcrumbs.merging import files as merging_files
+from breadcrumbs.merging import opening
+from breadcrumbs.plan import recipe
+from breadcrumbs.plan.recipe import Model, Recipe
 
 
 def model(folder: Path, value: float, files: dict[str, Any]) -> str:
@@ -66,8 +69,8 @@ def test_the_tokenizer_is_taken_as_a_set(tmp_path, family):
     wanted = {name: '"ft"' for name in NEW[family]} | config
     assert merged(base, tuned, tmp_path / "b", tuned) == wanted
     both = Recipe(base, (Model(tuned),), "average", tokenizer=base)
-    with merging.opened(both) as plan:
-        merging.to_files(plan, tmp_path / "c", kernel="plain")
+    with opening.opened(both) as plan:
+        merging_files.to_files(plan, tmp_path / "c", kernel="plain")
     assert {name for name in OLD if (tmp_path / "c" / name).exists()} == set(OLD)
 
 
@@ -229,8 +232,8 @@ def test_a_model_of_a_hub(tmp_path):
     given = Recipe(base, (Model("org/ft@main"),), "average", tokenizer="org/ft@main")
     with checkpoint.open(tuned) as found:
         fetched = dataclasses.replace(found, label="org/ft@main", repo="org/ft@" + "a" * 40)
-        with merging.opened(given, [base, fetched]) as plan:
-            merging.to_files(plan, tmp_path / "out", kernel="plain")
+        with opening.opened(given, [base, fetched]) as plan:
+            merging_files.to_files(plan, tmp_path / "out", kernel="plain")
     assert json.loads((tmp_path / "out" / "config.json").read_text()) == {"eos_token_id": 7}
     assert (tmp_path / "out" / "spm.model").exists() and not (tmp_path / "out/vocab.txt").exists()
     assert recipe.load(tmp_path / "out" / "breadcrumbs.yaml").tokenizer == "org/ft@" + "a" * 40

@@ -8,7 +8,7 @@ import pytest
 
 import breadcrumbs
 from breadcrumbs.errors import MismatchError
-from breadcrumbs.evaluate.weights import Slots, as_torch
+from breadcrumbs.modules.slots import Slots, as_torch
 
 torch = pytest.importorskip("torch")
 

@@ -13,15 +13,16 @@ from references import classical, spectral
 from references.common import wide
 from test_references import base_and_models, conditioning, load
 
-from breadcrumbs import parameters
-from breadcrumbs.aggregates import Whole, iso_cts, matrices, star
-from breadcrumbs.aggregates.cabs import CABS
-from breadcrumbs.aggregates.iso_c import ISO_C
-from breadcrumbs.aggregates.iso_cts import ISO_CTS
-from breadcrumbs.aggregates.sce import SCE
-from breadcrumbs.aggregates.star import STAR
-from breadcrumbs.aggregates.tsv_m import TSV_M
-from breadcrumbs.aggregates.wudi import WUDI
+from breadcrumbs.methods import parameters
+from breadcrumbs.methods.aggregates import Whole, matrices
+from breadcrumbs.methods.published import iso_cts, star
+from breadcrumbs.methods.published.cabs import CABS
+from breadcrumbs.methods.published.iso_c import ISO_C
+from breadcrumbs.methods.published.iso_cts import ISO_CTS
+from breadcrumbs.methods.published.sce import SCE
+from breadcrumbs.methods.published.star import STAR
+from breadcrumbs.methods.published.tsv_m import TSV_M
+from breadcrumbs.methods.published.wudi import WUDI
 
 SPECTRAL: dict[str, tuple[Whole, Callable[..., np.ndarray]]] = {
     "tsv_m": (TSV_M, spectral.tsv_m),

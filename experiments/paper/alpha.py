@@ -14,8 +14,8 @@ from experiments.paper.family import Family, say
 from experiments.paper.table1 import ALPHAS, LARGE
 from experiments.paper.tables import by_seed, markdown
 
-from breadcrumbs import automatic, merging
-from breadcrumbs.recipe import Recipe
+from breadcrumbs.merging import calibration, opening
+from breadcrumbs.plan.recipe import Recipe
 
 #: Results of several families stand side by side, by the names of their suites.
 SUITE = "several suites"
@@ -101,8 +101,8 @@ def cases(family: Family) -> Iterator[Case]:
             if method == "consensus" and size < 4:
                 continue  # of few masks, few or none agree in an entry
             tasks = family.tasks[:size]
-            with merging.opened(family.recipe(method, tasks, **values, alpha="auto")) as plan:
-                auto = automatic.fixed(plan, threads=2).recipe.parameters["alpha"]
+            with opening.opened(family.recipe(method, tasks, **values, alpha="auto")) as plan:
+                auto = calibration.fixed(plan, threads=2).recipe.parameters["alpha"]
             yield Case(tasks, method, values, alphas, auto)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.paper.family import Family
 
-from breadcrumbs.evaluate.seeds import spread
+from breadcrumbs.evaluate.results.seeds import spread
 
 #: The methods that the paper's figures compare.
 COMPARED = ("task_arithmetic", "breadcrumbs")

@@ -13,7 +13,7 @@ from experiments.paper.family import Family, say
 from experiments.paper.tables import by_seed, markdown, percent
 
 import breadcrumbs
-from breadcrumbs.compression import scales
+from breadcrumbs.tune import scales
 
 #: Ways to compress: method and parameters of `breadcrumbs.compress`.
 WAYS: dict[str, tuple[str, dict[str, Any]]] = {

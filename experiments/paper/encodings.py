@@ -18,7 +18,7 @@ from experiments.paper.family import Family, say
 from experiments.paper.tables import by_seed, markdown, percent
 
 from breadcrumbs import checkpoint, tasks
-from breadcrumbs.recipe import Model, Recipe
+from breadcrumbs.plan.recipe import Model, Recipe
 
 #: What is packed: transforms with their parameters, and encodings.
 CUTS: dict[str, dict[str, Any]] = {

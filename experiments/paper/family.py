@@ -14,12 +14,12 @@ from typing import Any
 import breadcrumbs
 from breadcrumbs.checkpoint import cache
 from breadcrumbs.evaluate import suite as suites
-from breadcrumbs.evaluate.pool import Pool
-from breadcrumbs.evaluate.pool_settings import Settings
-from breadcrumbs.evaluate.results import Row
+from breadcrumbs.evaluate.data.task import Split
+from breadcrumbs.evaluate.results.results import Row
+from breadcrumbs.evaluate.scoring.pool import Pool
+from breadcrumbs.evaluate.scoring.settings import Settings
 from breadcrumbs.evaluate.suite import Suite
-from breadcrumbs.evaluate.task import Split
-from breadcrumbs.recipe import Model, Recipe
+from breadcrumbs.plan.recipe import Model, Recipe
 
 #: What methods with data take of each model.
 STATISTICS = {"fisher": "fisher.safetensors", "regmean": "gram.safetensors"}

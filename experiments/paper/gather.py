@@ -20,11 +20,11 @@ from typing import Any
 
 from experiments.paper.family import say
 
-from breadcrumbs import statistics
 from breadcrumbs.evaluate import suite as suites
-from breadcrumbs.evaluate.foundation import Batch
+from breadcrumbs.evaluate.data.task import Task
+from breadcrumbs.evaluate.foundations.foundation import Batch
 from breadcrumbs.evaluate.suite import Suite
-from breadcrumbs.evaluate.task import Task
+from breadcrumbs.modules import statistics
 
 ROWS = 256
 

@@ -16,7 +16,8 @@ from experiments.paper.family import Family, say
 from experiments.paper.tables import by_seed, markdown, percent
 
 import breadcrumbs
-from breadcrumbs.compression import accounting, scales
+from breadcrumbs.archives import accounting
+from breadcrumbs.tune import scales
 
 SIZES = (8, 14, 20)
 ALPHAS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.3)

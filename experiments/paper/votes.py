@@ -12,8 +12,8 @@ from experiments.paper.family import Family
 from experiments.paper.tables import by_seed, markdown, percent
 
 import breadcrumbs
-from breadcrumbs import compression
-from breadcrumbs.compression import votes
+from breadcrumbs import archives
+from breadcrumbs.archives import votes
 
 
 def measure(family: Family) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def measure(family: Family) -> dict[str, Any]:
             path = Path(folder, "tasks.safetensors")
             models = [family.model(name) for name in tasks]
             breadcrumbs.compress(family.suite.base, models, path, names=tasks)
-            with compression.open_archive(path) as archive:
+            with archives.open_archive(path) as archive:
                 result[str(size)] = votes.by_layer(archive.votes())["all"]
     return result
 

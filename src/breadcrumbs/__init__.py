@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 from breadcrumbs.version import __version__
 
 if TYPE_CHECKING:
-    from breadcrumbs.analysis import compare
+    from breadcrumbs.archives import compress, extract
     from breadcrumbs.checkpoint import open
-    from breadcrumbs.compression import compress, extract
     from breadcrumbs.errors import BreadcrumbsError
-    from breadcrumbs.merging import merge
-    from breadcrumbs.soup import greedy_soup
-    from breadcrumbs.switching import switch
-    from breadcrumbs.task_vector import TaskVector
+    from breadcrumbs.merging.api import merge
+    from breadcrumbs.merging.comparison import compare
+    from breadcrumbs.merging.task_vector import TaskVector
+    from breadcrumbs.modules.switching import switch
+    from breadcrumbs.tune.soup import greedy_soup
 
 __all__ = [
     "BreadcrumbsError",
@@ -40,23 +40,26 @@ __all__ = [
 
 _HOMES = {
     "BreadcrumbsError": "breadcrumbs.errors",
-    "TaskVector": "breadcrumbs.task_vector",
-    "compare": "breadcrumbs.analysis",
-    "compress": "breadcrumbs.compression",
-    "extract": "breadcrumbs.compression",
-    "greedy_soup": "breadcrumbs.soup",
-    "merge": "breadcrumbs.merging",
+    "TaskVector": "breadcrumbs.merging.task_vector",
+    "compare": "breadcrumbs.merging.comparison",
+    "compress": "breadcrumbs.archives",
+    "extract": "breadcrumbs.archives",
+    "greedy_soup": "breadcrumbs.tune.soup",
+    "merge": "breadcrumbs.merging.api",
     "open": "breadcrumbs.checkpoint",
-    "switch": "breadcrumbs.switching",
+    "switch": "breadcrumbs.modules.switching",
 }
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is asked for, so that the command line starts fast."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'breadcrumbs' has no attribute {name!r}")
     import importlib
 
-    value = getattr(importlib.import_module(_HOMES[name]), name)
+    if name == "statistics":
+        value = importlib.import_module("breadcrumbs.modules.statistics")
+    elif name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module 'breadcrumbs' has no attribute {name!r}")
     globals()[name] = value
     return value

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 import breadcrumbs
 from breadcrumbs import tasks
-from breadcrumbs.methods import METHODS
+from breadcrumbs.methods.registry import METHODS
 from breadcrumbs.store import Store
 
 from . import family

@@ -10,9 +10,10 @@ import pytest
 from safetensors.numpy import save_file
 
 import breadcrumbs
-from breadcrumbs import merging, recipe
 from breadcrumbs.checkpoint.stack import Part, is_first, parse, renamed
 from breadcrumbs.errors import BreadcrumbsError, CheckpointError
+from breadcrumbs.merging import files, opening
+from breadcrumbs.plan import recipe
 
 TENSORS = ("attn.q.weight", "mlp.weight", "norm.weight")
 
@@ -78,8 +79,8 @@ def test_a_stack_is_written_with_its_number_of_layers(folder):
     card = (folder / "out" / "README.md").read_text()
     assert "base_model:\n- a\n- b\n" in card
     again = folder / "again.safetensors"
-    with merging.opened(recipe.load(folder / "out" / "breadcrumbs.yaml")) as plan:
-        merging.to_files(plan, again)
+    with opening.opened(recipe.load(folder / "out" / "breadcrumbs.yaml")) as plan:
+        files.to_files(plan, again)
     same(dict(breadcrumbs.open(again)), by_hand((0, 0, 3), (1, 1, 4)))
 
 

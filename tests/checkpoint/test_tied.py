@@ -10,11 +10,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import breadcrumbs
-from breadcrumbs import checkpoint, merging
+from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint import hashing
 from breadcrumbs.checkpoint.tied import untied
 from breadcrumbs.errors import MismatchError
-from breadcrumbs.recipe import Model, Recipe
+from breadcrumbs.merging import files, opening
+from breadcrumbs.plan.recipe import Model, Recipe
 
 EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
@@ -74,8 +75,8 @@ def test_written_apart_with_a_config_that_says_so(tmp_path: Path, config, expect
     )
     with checkpoint.open(tmp_path / "base") as base:
         sources = [untied(base, {HEAD: EMBED}), tmp_path / "ft.safetensors"]
-        with merging.opened(recipe, sources) as plan:
-            merging.to_files(plan, tmp_path / "out")
+        with opening.opened(recipe, sources) as plan:
+            files.to_files(plan, tmp_path / "out")
     out = load_file(tmp_path / "out" / "model.safetensors")
     assert set(out) == set(model)
     assert not out[HEAD].any()

@@ -17,8 +17,8 @@ import pytest
 
 import breadcrumbs
 from breadcrumbs.errors import BreadcrumbsError, OutputError, SplitError
-from breadcrumbs.evaluate import finetuned, finetuning
 from breadcrumbs.evaluate import suite as suites
+from breadcrumbs.evaluate.finetuning import finetuned, finetuning
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")

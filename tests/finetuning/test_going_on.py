@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from breadcrumbs.errors import OutputError
-from breadcrumbs.evaluate import finetuning
 from breadcrumbs.evaluate import suite as suites
-from breadcrumbs.evaluate.saved import Saved
-from breadcrumbs.evaluate.training import Step
-from breadcrumbs.evaluate.tuner import Tuner
+from breadcrumbs.evaluate.finetuning import finetuning
+from breadcrumbs.evaluate.finetuning.saved import Saved
+from breadcrumbs.evaluate.finetuning.training import Step
+from breadcrumbs.evaluate.finetuning.tuner import Tuner
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")

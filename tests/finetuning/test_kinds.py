@@ -14,11 +14,11 @@ import test_foundation_clip as clips  # noqa: E402
 import test_foundation_t5 as t5s  # noqa: E402
 
 import breadcrumbs  # noqa: E402
-from breadcrumbs.evaluate import finetuned  # noqa: E402
+from breadcrumbs.evaluate.finetuning import finetuned  # noqa: E402
+from breadcrumbs.evaluate.finetuning.training import Settings  # noqa: E402
+from breadcrumbs.evaluate.finetuning.tuner import Tuner  # noqa: E402
 from breadcrumbs.evaluate.foundations import make  # noqa: E402
 from breadcrumbs.evaluate.suite import Suite  # noqa: E402
-from breadcrumbs.evaluate.training import Settings  # noqa: E402
-from breadcrumbs.evaluate.tuner import Tuner  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

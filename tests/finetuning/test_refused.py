@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from breadcrumbs.errors import OutputError, SplitError, SuiteError, TrainingError
-from breadcrumbs.evaluate import finetuned, finetuning
 from breadcrumbs.evaluate import suite as suites
-from breadcrumbs.evaluate.task import Rows
+from breadcrumbs.evaluate.data.task import Rows
+from breadcrumbs.evaluate.finetuning import finetuned, finetuning
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import breadcrumbs
-from breadcrumbs.evaluate import precise, training
 from breadcrumbs.evaluate import suite as suites
-from breadcrumbs.evaluate.training import Place, factor
+from breadcrumbs.evaluate.finetuning import training
+from breadcrumbs.evaluate.finetuning.training import Place, factor
+from breadcrumbs.modules import precise
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")

@@ -22,8 +22,8 @@ import numpy as np
 from blake3 import blake3
 
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, shown
-from breadcrumbs.engine.schedule import Task, run_tasks
 from breadcrumbs.errors import CheckpointError
+from breadcrumbs.threads import Task, run_tasks
 
 TENSORS, DIGEST = "breadcrumbs.tensors", "breadcrumbs.digest"
 #: In the metadata of an index: the digest of each file.

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import breadcrumbs
+from breadcrumbs import checkpoint
 from breadcrumbs.demo.model import Split, accuracy, load_family
-from breadcrumbs.sizes import available_cores
+from breadcrumbs.machine import available_cores
+from breadcrumbs.merging import api
 
 #: alpha is chosen among these, by mean normalised accuracy on validation images.
 ALPHAS = (0.2, 0.3, 0.5, 0.7, 1.0)
@@ -71,7 +72,7 @@ def run(keep: str | None = None, step: Callable[[str], None] = lambda what: None
     step("measuring the base and the fine-tuned models")
     own: dict[Split, dict[str, float]] = {"validation": {}, "test": {}}
     for task in tasks:
-        weights = dict(breadcrumbs.open(family.finetuned[task]))
+        weights = dict(checkpoint.open(family.finetuned[task]))
         for split in own:
             own[split][task] = accuracy(weights, task, split)
 
@@ -79,22 +80,22 @@ def run(keep: str | None = None, step: Callable[[str], None] = lambda what: None
         return Row(name, got, _mean(got.values()), _normalised(got, own["test"]), **more)
 
     rows = [
-        row("base", scores(dict(breadcrumbs.open(family.base)), "test")),
+        row("base", scores(dict(checkpoint.open(family.base)), "test")),
         row("fine-tuned, one each", own["test"]),
     ]
     for method in METHODS:
         tried = {}
         for alpha in ALPHAS:
             step(f"{method} with alpha {alpha}")
-            merged = breadcrumbs.merge(str(family.base), models, method=method, alpha=alpha)
+            merged = api.merge(str(family.base), models, method=method, alpha=alpha)
             tried[alpha] = _normalised(scores(merged, "validation"), own["validation"])
         best = max(tried, key=lambda alpha: tried[alpha])
-        merged = breadcrumbs.merge(str(family.base), models, method=method, alpha=best)
+        merged = api.merge(str(family.base), models, method=method, alpha=best)
         rows.append(
             row(f"{method}\nalpha {best}", scores(merged, "test"), alpha=best, validation=tried)
         )
         if keep is not None:
-            breadcrumbs.merge(
+            api.merge(
                 str(family.base), models, method=method, alpha=best, output=Path(keep) / method
             )
     return Result(tasks, rows, _lesson(rows, family.tasks), time.perf_counter() - began)

@@ -16,7 +16,7 @@ from breadcrumbs.engine.outputs import Output, SegmentReport
 from breadcrumbs.engine.replay import Steps
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.plan import Plan, TensorPlan
-from breadcrumbs.work import Segment, repeats
+from breadcrumbs.plan.units import Segment, repeats
 
 
 class Consumer(Protocol):

@@ -11,8 +11,8 @@ from blake3 import blake3
 
 from breadcrumbs.checkpoint.files import File, FileRange
 from breadcrumbs.checkpoint.tensors import Tensor
-from breadcrumbs.engine.schedule import Task
 from breadcrumbs.plan import Plan
+from breadcrumbs.threads import Task
 
 STEP = 4 << 20
 #: Bytes left out by offers that are read to be able to go on with the next one.

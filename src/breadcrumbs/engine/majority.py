@@ -14,7 +14,7 @@ import numpy as np
 
 from breadcrumbs.engine.merged import Undecided
 from breadcrumbs.engine.outputs import Election, Output, SegmentReport
-from breadcrumbs.work import Segment
+from breadcrumbs.plan.units import Segment
 
 
 class Ballot:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from breadcrumbs.work import Segment
+from breadcrumbs.plan.units import Segment
 
 
 class Output(Protocol):

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from breadcrumbs.aggregates import Elementwise, Linear, Whole
 from breadcrumbs.engine.merged import Step
+from breadcrumbs.methods.aggregates import Elementwise, Linear, Whole
 from breadcrumbs.plan import Plan, TensorPlan
-from breadcrumbs.recipe import Override, to_mapping
-from breadcrumbs.work import Piece
+from breadcrumbs.plan.recipe import Override, to_mapping
+from breadcrumbs.plan.units import Piece
 
 _Part = tuple[int, tuple[np.ndarray, np.ndarray] | None]
 

@@ -12,8 +12,6 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 
-from breadcrumbs import work
-from breadcrumbs.aggregates import Elementwise, Gram, Whole
 from breadcrumbs.engine.consumers import Consumer, Writing
 from breadcrumbs.engine.context import Context
 from breadcrumbs.engine.digests import FileDigests
@@ -24,12 +22,13 @@ from breadcrumbs.engine.passes import fits, model, norms, products, ranks
 from breadcrumbs.engine.passes.protocol import Pass
 from breadcrumbs.engine.replay import Steps
 from breadcrumbs.engine.routes import copied, rescaled
-from breadcrumbs.engine.schedule import Task, after, run_tasks
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.workspace import Workspace, one_blas_thread
-from breadcrumbs.plan import Plan
-from breadcrumbs.transforms import Fitted
-from breadcrumbs.work import Job, Piece, Segment
+from breadcrumbs.methods.aggregates import Elementwise, Gram, Whole
+from breadcrumbs.methods.transforms import Fitted
+from breadcrumbs.plan import Plan, units
+from breadcrumbs.plan.units import Job, Piece, Segment
+from breadcrumbs.threads import Task, after, run_tasks
 
 #: Hashing begins with one in EARLY of its tasks; the others come LATE (of all) after the merge.
 EARLY = 5
@@ -104,7 +103,7 @@ def rescale(
             output.write(piece.index, step.start, rescaled(terms, step))
         return []
 
-    tasks = [partial(add, job, piece) for job in work.jobs(plan) for piece in job.pieces]
+    tasks = [partial(add, job, piece) for job in units.jobs(plan) for piece in job.pieces]
     run_tasks(tasks, threads)
     writing.end(plan)
 
@@ -138,7 +137,7 @@ class _Runner:
 
     def tasks(self) -> list[Task]:
         """Return the first task of every job, in order, or the one that prepares for all."""
-        jobs = work.jobs(self.plan)
+        jobs = units.jobs(self.plan)
         if self.plan.prepares:
             return self._prepared(jobs)
         return [partial(self._start, job) for job in jobs]
@@ -185,7 +184,7 @@ class _Runner:
             begun.append(lambda: ranks.search(self.context, job, self.budget))
         if isinstance(self.plan.method.transform, Fitted):
             begun.append(lambda: fits.Fits(self.context, job))
-        if any(work.rescaled(self.plan.tensors[piece.index]) for piece in job.pieces):
+        if any(units.rescaled(self.plan.tensors[piece.index]) for piece in job.pieces):
             begun.append(lambda: norms.Norms(self.context, job))
         if isinstance(self.plan.method.aggregate, Gram):
             begun.append(lambda: products.Products(self.context, job))

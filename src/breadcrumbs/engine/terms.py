@@ -8,20 +8,20 @@ from types import ModuleType
 
 import numpy as np
 
-from breadcrumbs.aggregates import Linear
 from breadcrumbs.checkpoint.sparse import Sparse
 from breadcrumbs.checkpoint.tensors import DTYPES
-from breadcrumbs.draws import stream
 from breadcrumbs.engine.context import Context
 from breadcrumbs.engine.exactness import PRECISION, provably_exact
 from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.rounding import RAW
 from breadcrumbs.errors import MismatchError
 from breadcrumbs.kernels import plain
-from breadcrumbs.parameters import Values
+from breadcrumbs.kernels.draws import stream
+from breadcrumbs.methods.aggregates import Linear
+from breadcrumbs.methods.parameters import Values
+from breadcrumbs.methods.transforms import Band, Chances, Draw, Fitted, Transform
 from breadcrumbs.plan import TensorPlan
-from breadcrumbs.transforms import Band, Chances, Draw, Fitted, Transform
-from breadcrumbs.work import FUSED, GROUP, Job, Segment
+from breadcrumbs.plan.units import FUSED, GROUP, Job, Segment
 
 ALL, NO_MODELS = slice(None), slice(0, 0)
 NONE = np.empty(0, np.int64)

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from breadcrumbs import plan_statistics
-from breadcrumbs.aggregates import Aggregate, Elementwise, Entries, Linear, Whole
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.kernels import plain
-from breadcrumbs.transforms import Band, Chances, Draw, Fitted
-from breadcrumbs.work import Segment
+from breadcrumbs.methods.aggregates import Aggregate, Elementwise, Entries, Linear, Whole
+from breadcrumbs.methods.transforms import Band, Chances, Draw, Fitted
+from breadcrumbs.plan import statistics as plan_statistics
+from breadcrumbs.plan.units import Segment
 
 
 class Chunk(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
-from breadcrumbs.work import CHUNK
+from breadcrumbs.plan.units import CHUNK
 
 
 class Offered(Protocol):

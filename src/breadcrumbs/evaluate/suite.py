@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from breadcrumbs.checkpoint import whole
-from breadcrumbs.declared import SUITE
 from breadcrumbs.errors import SuiteError, suggestion
-from breadcrumbs.evaluate import tasks
-from breadcrumbs.evaluate.foundation import Foundation
-from breadcrumbs.evaluate.task import Task
+from breadcrumbs.evaluate.data import declared as tasks
+from breadcrumbs.evaluate.data.task import Task
+from breadcrumbs.evaluate.foundations.foundation import Foundation
+from breadcrumbs.plan.declared import SUITE
 
 SHIPPED = Path(__file__).parent / "suites"
 KEYS = ("suite", "foundation", "base", "tasks", "finetuned_seed")

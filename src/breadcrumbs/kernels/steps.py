@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from numba.extending import overload
 
-from breadcrumbs.draws import FIRST, GOLDEN, SECOND
+from breadcrumbs.kernels.draws import FIRST, GOLDEN, SECOND
 from breadcrumbs.kernels.plain import ALL
 
 BLOCK = 2048

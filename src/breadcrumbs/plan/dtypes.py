@@ -8,7 +8,7 @@ from breadcrumbs.checkpoint.quantised.blocks import is_block_fp8
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.plan.plan import TensorPlan
-from breadcrumbs.recipe import OUTPUT_DTYPES, SAME, Recipe
+from breadcrumbs.plan.recipe import OUTPUT_DTYPES, SAME, Recipe
 
 
 def output_dtype(recipe: Recipe, tensor: Tensor) -> str:

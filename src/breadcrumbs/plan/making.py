@@ -10,21 +10,20 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from breadcrumbs import plan_statistics
 from breadcrumbs.checkpoint import composite
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 from breadcrumbs.checkpoint.tied import equal
 from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
-from breadcrumbs.method import Method
-from breadcrumbs.plan import others, ties
+from breadcrumbs.methods.method import Method
+from breadcrumbs.plan import cut, others, ties
+from breadcrumbs.plan import statistics as plan_statistics
 from breadcrumbs.plan import target as targeted
 from breadcrumbs.plan.dtypes import check_same, output_dtype
 from breadcrumbs.plan.partners import Remarks, check_globs, copied, partners
 from breadcrumbs.plan.plan import Plan, TensorPlan
+from breadcrumbs.plan.recipe import Recipe
+from breadcrumbs.plan.settings import Settings, by_component, check_granularity, placed
 from breadcrumbs.plan.ties import matches
-from breadcrumbs.recipe import Recipe
-from breadcrumbs.settings import Settings, by_component, check_granularity, placed
-from breadcrumbs.tasks import cuts
 
 
 def make(
@@ -39,7 +38,7 @@ def make(
     models: one checkpoint for each of ``recipe.models``, in their order. onto: that of the recipe.
     statistics: those of the recipe's models, if they have any.
     """
-    recipe, method = cuts.settled(recipe, models)
+    recipe, method = cut.settled(recipe, models)
     if not base.tensors:
         raise MismatchError(f"{base.label}: holds no tensors. Give a checkpoint with weights.")
     _check_number(method, models)

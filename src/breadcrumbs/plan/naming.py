@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from breadcrumbs.checkpoint import names, renaming
 from breadcrumbs.checkpoint.renaming import Rule
 from breadcrumbs.checkpoint.tensors import Checkpoint
-from breadcrumbs.recipe import Recipe
+from breadcrumbs.plan.recipe import Recipe
 
 
 def under_base(

@@ -11,8 +11,8 @@ from breadcrumbs.checkpoint.quantised.unknown import are_called_codes
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
 from breadcrumbs.errors import MismatchError, listing
 from breadcrumbs.plan.partners import Remarks
+from breadcrumbs.plan.settings import Own
 from breadcrumbs.plan.ties import same
-from breadcrumbs.settings import Own
 
 
 def chosen(

@@ -11,8 +11,8 @@ from breadcrumbs.checkpoint import configs, kinds, tied
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
 from breadcrumbs.plan.judgement import defaults
+from breadcrumbs.plan.recipe import Recipe
 from breadcrumbs.plan.ties import are_known, matches, twin
-from breadcrumbs.recipe import Recipe
 
 _TIE = "tie_word_embeddings"
 #: Globs that an error advises at most.

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from breadcrumbs.aggregates import Elementwise
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, bits
-from breadcrumbs.method import Method
-from breadcrumbs.parameters import AUTO, Values
-from breadcrumbs.recipe import SAME, Recipe
-from breadcrumbs.settings import Own
+from breadcrumbs.methods.aggregates import Elementwise
+from breadcrumbs.methods.method import Method
+from breadcrumbs.methods.parameters import AUTO, Values
+from breadcrumbs.plan.recipe import SAME, Recipe
+from breadcrumbs.plan.settings import Own
 
 
 @dataclass(frozen=True)

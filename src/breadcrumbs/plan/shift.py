@@ -13,8 +13,8 @@ import numpy as np
 
 from breadcrumbs.checkpoint.tables import is_table
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
+from breadcrumbs.methods.transforms import Band
 from breadcrumbs.plan.plan import Plan, TensorPlan
-from breadcrumbs.transforms import Band
 
 #: Rows that are read of a table, spread evenly.
 ROWS = 256

@@ -12,11 +12,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from breadcrumbs import methods
-from breadcrumbs.aggregates import Whole
+from breadcrumbs.methods import registry
+from breadcrumbs.methods.aggregates import Whole
+from breadcrumbs.methods.transforms import Chances, Draw
 from breadcrumbs.plan import lengths
 from breadcrumbs.plan.plan import Plan
-from breadcrumbs.transforms import Chances, Draw
 
 #: Times the mean task vector, above which a step is warned of.
 LONG = 1.5
@@ -53,7 +53,7 @@ def warning(plan: Plan, step: Step | None) -> str:
     if step is None:
         return ""
     method, most = plan.method, LONG
-    drawn = isinstance(methods.get(plan.recipe.method).transform, Draw | Chances)
+    drawn = isinstance(registry.get(plan.recipe.method).transform, Draw | Chances)
     if drawn:
         most = NOISY
     if isinstance(method.aggregate, Whole) and method.aggregate.apart:

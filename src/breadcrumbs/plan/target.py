@@ -8,8 +8,8 @@ from dataclasses import replace
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.plan.dtypes import output_dtype
 from breadcrumbs.plan.plan import TensorPlan
-from breadcrumbs.recipe import Recipe
-from breadcrumbs.settings import Settings
+from breadcrumbs.plan.recipe import Recipe
+from breadcrumbs.plan.settings import Settings
 
 #: Why a tensor is copied that the base lacks, such as those of a tower for images.
 ALONE = "of the target alone"

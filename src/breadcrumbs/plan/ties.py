@@ -18,7 +18,7 @@ from breadcrumbs.checkpoint import composite, configs, tied
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, items
 from breadcrumbs.checkpoint.tied import equal
 from breadcrumbs.errors import MismatchError, RecipeError, listing
-from breadcrumbs.recipe import Recipe
+from breadcrumbs.plan.recipe import Recipe
 
 _STEP = 1 << 18
 #: Bytes at the start and the end of a tensor that are looked at first.

@@ -7,7 +7,7 @@ from dataclasses import replace
 from breadcrumbs.checkpoint import composite
 from breadcrumbs.checkpoint.layout import DTYPES, Layout, Place
 from breadcrumbs.plan.plan import Plan
-from breadcrumbs.recipe import OUTPUT_DTYPES, SAME
+from breadcrumbs.plan.recipe import OUTPUT_DTYPES, SAME
 
 
 def layout(plan: Plan) -> Layout:

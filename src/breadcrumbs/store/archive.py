@@ -15,14 +15,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from breadcrumbs import checkpoint, merging
+from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint import whole
 from breadcrumbs.errors import BreadcrumbsError, MismatchError, OutputError, StoreError
+from breadcrumbs.merging import opening
 from breadcrumbs.store import files
 from breadcrumbs.store.ledger import Entry, Ledger, Revision, Settings, Task, checked, replay
 from breadcrumbs.store.store import Store, check, recipe, said_of
+from breadcrumbs.taskfile.reader import TaskFile
 from breadcrumbs.tasks import packing
-from breadcrumbs.tasks.reader import TaskFile
 
 VERSION = 1
 HEAD = "store.json"
@@ -177,7 +178,7 @@ def _check_fits(settings: Settings, log: list[Revision], making: Path, where: st
         if revision.action == "add":
             made = recipe(settings, [*list(held.values())[:1], entry], making)
             try:
-                with merging.opened(made):
+                with opening.opened(made):
                     pass
             except BreadcrumbsError as error:  # of a place that is gone by then
                 raise type(error)(str(error).replace(f"{making}{os.sep}", f"{where}: ")) from None

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from breadcrumbs import bounded_yaml
-from breadcrumbs.card import cell
+from breadcrumbs.merging.card import cell
+from breadcrumbs.plan import bounded_yaml
 from breadcrumbs.store.ledger import Entry, Settings, Task
 
 #: Bytes of a card that are read, values in its front matter, characters of a licence.

@@ -13,27 +13,31 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from breadcrumbs import checkpoint, kernels, merging, methods, parameters, sizes
+from breadcrumbs import checkpoint, kernels, machine
 from breadcrumbs.checkpoint import durable, hashing
 from breadcrumbs.checkpoint.tensors import Checkpoint, shown
 from breadcrumbs.engine.consumers import Consumer, Writing
 from breadcrumbs.engine.outputs import Output
 from breadcrumbs.errors import BreadcrumbsError, MismatchError, RecipeError, StoreError
-from breadcrumbs.method import Method
+from breadcrumbs.merging import files as merging_files
+from breadcrumbs.merging import opening
+from breadcrumbs.merging.report import Report
+from breadcrumbs.methods import parameters, registry
+from breadcrumbs.methods.method import Method
+from breadcrumbs.methods.table import TRANSFORMS
+from breadcrumbs.methods.transforms import Band, Chances, Fitted
 from breadcrumbs.plan import Plan
+from breadcrumbs.plan.cut import needs_whole, same
 from breadcrumbs.plan.judgement import judged
-from breadcrumbs.recipe import Model, Recipe
-from breadcrumbs.report import Report
+from breadcrumbs.plan.recipe import Model, Recipe
 from breadcrumbs.store import files, licences
 from breadcrumbs.store.ledger import Entry, Ledger, Revision, Settings, Task, replay
 from breadcrumbs.store.summed import Summed
 from breadcrumbs.store.sums import State, Sums, counted
-from breadcrumbs.table import TRANSFORMS
-from breadcrumbs.tasks import packing, reader
-from breadcrumbs.tasks.about import About
-from breadcrumbs.tasks.cuts import needs_whole, same
-from breadcrumbs.tasks.reader import TaskFile
-from breadcrumbs.transforms import Band, Chances, Fitted
+from breadcrumbs.taskfile import reader
+from breadcrumbs.taskfile.about import About
+from breadcrumbs.taskfile.reader import TaskFile
+from breadcrumbs.tasks import packing
 
 _LONGEST = 200
 
@@ -200,11 +204,11 @@ class Store:
                         note=note,
                         judge=lambda plan: _judge(plan, strict, warn),
                         recipe={
-                            "exclude": merging.globs(exclude),
-                            "only": merging.globs(only),
+                            "exclude": opening.globs(exclude),
+                            "only": opening.globs(only),
                             "missing": missing,
                             "extra": extra,
-                            "rename": merging.globs(rename),
+                            "rename": opening.globs(rename),
                         },
                     )
             with TaskFile.open(path) as task:
@@ -242,7 +246,7 @@ class Store:
     def update(self, threads: int | None = None) -> None:
         """Bring the running sum to the latest revision."""
         self._check_base()
-        self.sums.update(self.ledger.latest, threads or sizes.available_cores())
+        self.sums.update(self.ledger.latest, threads or machine.available_cores())
 
     # --- merging ---
 
@@ -274,10 +278,10 @@ class Store:
             hashes = [entry.task for entry in entries]
             consumer = partial(Summed, sums=self.sums, hashes=hashes)
         tasks = self.ledger.tasks()
-        with merging.opened(recipe) as plan:
+        with opening.opened(recipe) as plan:
             self._sure = True  # what opens task files has compared the hash
             license = licences.of_folder(self.base.folder)
-            return merging.to_files(
+            return merging_files.to_files(
                 judged(plan, strict),
                 output,
                 threads=threads,
@@ -315,7 +319,7 @@ class Store:
                     " back a copy, or import an export."
                 )
         self._check_base(fresh=True)
-        cores = threads or sizes.available_cores()
+        cores = threads or machine.available_cores()
         repaired = self.sums.repair(self.ledger.latest, cores)
         number = self.ledger.latest() if at is None else at
         with files.spare(self.folder) as spare:
@@ -385,10 +389,10 @@ class Store:
         judge: Callable[[Plan], Plan],
         **options: Any,
     ) -> About:
-        transform, given = _packed_as(methods.get(self.settings.method), self.settings.parameters)
+        transform, given = _packed_as(registry.get(self.settings.method), self.settings.parameters)
         models = (Model(source.label, name=name),)
         made = packing.recipe(self.settings.base, models, transform, given, **recipe)
-        plan = judge(merging.planned(made, [self.base, source]))
+        plan = judge(opening.planned(made, [self.base, source]))
         for line in plan.notes:
             note(line)
         return packing.of(plan, path, **options)
@@ -410,7 +414,7 @@ class Store:
         with ExitStack() as stack:
             paths = [model.path for model in models]
             opened = [stack.enter_context(checkpoint.open(where)) for where in paths]
-            merging.planned(Recipe(**given), [self.base, *opened])
+            opening.planned(Recipe(**given), [self.base, *opened])
 
 
 def recipe(
@@ -439,7 +443,7 @@ def _judge(plan: Plan, strict: bool, warn: Callable[[Sequence[str]], None]) -> P
 
 def _settings(base: str, recipe: Recipe) -> Settings:
     """Return the settings of a new store; RecipeError, CheckpointError for what cannot be."""
-    method = methods.get(recipe.method)
+    method = registry.get(recipe.method)
     transform, given = _packed_as(method, recipe.parameters)
     with checkpoint.open(base) as opened:
         packing.recipe(base, (Model("a fine-tuning"),), transform, given)

@@ -15,9 +15,9 @@ from breadcrumbs.engine.outputs import Output, SegmentReport
 from breadcrumbs.engine.rounding import rounded
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.kernels import plain
+from breadcrumbs.methods.transforms import Draw, Everything
+from breadcrumbs.plan.units import Segment
 from breadcrumbs.store.sums import State, Sums
-from breadcrumbs.transforms import Draw, Everything
-from breadcrumbs.work import Segment
 
 
 class Summed(Writing):

@@ -30,12 +30,12 @@ from blake3 import blake3
 
 from breadcrumbs.checkpoint.sparse import BLOCK
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
-from breadcrumbs.engine.schedule import Task, run_tasks
 from breadcrumbs.errors import StoreError
 from breadcrumbs.kernels import kept as plain
 from breadcrumbs.store import pairs
 from breadcrumbs.store.ledger import WAIT, Entry
-from breadcrumbs.tasks.reader import TaskFile
+from breadcrumbs.taskfile.reader import TaskFile
+from breadcrumbs.threads import Task, run_tasks
 
 #: Which tasks a sum is of: how often each (task, weight) counts.
 State = Counter[tuple[str, float]]

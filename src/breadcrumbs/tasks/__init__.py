@@ -17,23 +17,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from breadcrumbs.checkpoint.sparse import Kept
+    from breadcrumbs.taskfile.reader import TaskFile
+    from breadcrumbs.taskfile.view import opened
     from breadcrumbs.tasks.exporting import export
     from breadcrumbs.tasks.importing import from_adapter
     from breadcrumbs.tasks.packing import pack
-    from breadcrumbs.tasks.reader import Kept, TaskFile
     from breadcrumbs.tasks.unpacking import unpack
-    from breadcrumbs.tasks.view import opened
 
 __all__ = ["Kept", "TaskFile", "export", "from_adapter", "opened", "pack", "unpack"]
 
 _HOMES = {
-    "Kept": "reader",
-    "TaskFile": "reader",
-    "export": "exporting",
-    "from_adapter": "importing",
-    "opened": "view",
-    "pack": "packing",
-    "unpack": "unpacking",
+    "Kept": "checkpoint.sparse",
+    "TaskFile": "taskfile.reader",
+    "export": "tasks.exporting",
+    "from_adapter": "tasks.importing",
+    "opened": "taskfile.view",
+    "pack": "tasks.packing",
+    "unpack": "tasks.unpacking",
 }
 
 
@@ -43,4 +44,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'breadcrumbs.tasks' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(f"breadcrumbs.tasks.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"breadcrumbs.{_HOMES[name]}"), name)

@@ -12,17 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from breadcrumbs import merging
 from breadcrumbs import plan as plans
-from breadcrumbs.checkpoint import configs, durable, tied, whole
+from breadcrumbs.checkpoint import configs, durable, products, tied, whole
+from breadcrumbs.checkpoint.adapters import peft
 from breadcrumbs.checkpoint.sparse import BLOCK
 from breadcrumbs.checkpoint.tensors import DTYPES, NAMES, Tensor
 from breadcrumbs.checkpoint.writer import Entry, header
 from breadcrumbs.engine.workspace import one_blas_thread
 from breadcrumbs.errors import MismatchError, OutputError, RecipeError, listing
+from breadcrumbs.merging import files, opening
 from breadcrumbs.plan import Plan, TensorPlan
-from breadcrumbs.recipe import Recipe
-from breadcrumbs.tasks import factors, packing, peft, unpacking, writing
+from breadcrumbs.plan.recipe import Recipe
+from breadcrumbs.taskfile import factors, writing
+from breadcrumbs.tasks import packing, unpacking
 
 KINDS = ("dense", "lora", "patch")
 #: Modules that are tables of rows, not matrices that multiply: PEFT keeps their factors elsewhere.
@@ -34,8 +36,8 @@ _ADVICE = "Give --exclude for what is to stay the base's, or export to dense."
 
 
 def export(
-    base: merging.Source,
-    task: merging.Source,
+    base: opening.Source,
+    task: opening.Source,
     output: str | os.PathLike[str],
     *,
     to: str,
@@ -61,11 +63,11 @@ def export(
     if rank < 1:
         raise RecipeError(f"task export: rank {rank} is not possible. Give 1 or more.")
     made = packing.recipe(
-        merging.label(base, "base"),
-        merging.named([task], None),
+        opening.label(base, "base"),
+        opening.named([task], None),
         "none",
         {},
-        exclude=merging.globs(exclude),
+        exclude=opening.globs(exclude),
     )
     with durable.syncing(sync):
         return of(made, Path(output), to, rank, force, [base, task])
@@ -75,8 +77,8 @@ def of(
     recipe: Recipe, output: Path, to: str, rank: int, force: bool, sources: Any = None
 ) -> dict[str, float] | None:
     """Export the one model of a recipe to an adapter or a patch."""
-    with merging.opened(recipe, sources) as plan:
-        merging.check_not_input(plan, output)
+    with opening.opened(recipe, sources) as plan:
+        files.check_not_input(plan, output)
         try:
             if to == "patch":
                 _patch(plan, output, force)
@@ -219,7 +221,7 @@ def _factor(plan: Plan, made: _Made, tensor: TensorPlan, model: Tensor, rank: in
     if not np.isfinite(tau).all():
         raise MismatchError(f"{plan.models[0].label}: tensor {tensor.name!r} is not finite.")
     found = factors.cut(tau, rank)
-    back = factors.added(base.reshape(-1), found, 0, np.dtype(np.float64))
+    back = products.added(base.reshape(-1), found, 0, np.dtype(np.float64))
     made.losses.append(writing.loss(weights.reshape(-1), back, base.reshape(-1)))
     left, right = _padded(found.left, rank, 1), _padded(found.right, rank, 0)
     stem = f"{peft.PREFIX}{module}.lora_"

@@ -8,20 +8,22 @@ from pathlib import Path
 
 import numpy as np
 
-from breadcrumbs import checkpoint, merging
+from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint import durable
+from breadcrumbs.checkpoint.adapters import placing, reading, trained_on
+from breadcrumbs.checkpoint.adapters.adapter import Adapter
 from breadcrumbs.checkpoint.sparse import BLOCK
 from breadcrumbs.checkpoint.tensors import DTYPES, NAMES, Tensor
 from breadcrumbs.errors import MismatchError, OutputError, RecipeError
-from breadcrumbs.tasks import adapters, placing, reader, trained_on, writing
-from breadcrumbs.tasks.about import About, TaskTensor
-from breadcrumbs.tasks.adapters import Adapter
-from breadcrumbs.tasks.encodings.exact import EXACT
+from breadcrumbs.merging import opening
+from breadcrumbs.taskfile import reader, writing
+from breadcrumbs.taskfile.about import About, TaskTensor
+from breadcrumbs.taskfile.encodings.exact import EXACT
 from breadcrumbs.tasks.packing import MADE_BY, reference, weights
 
 
 def from_adapter(
-    base: merging.Source,
+    base: opening.Source,
     adapter: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
@@ -48,7 +50,7 @@ def from_adapter(
     if extra not in ("error", "ignore"):
         raise RecipeError(f"extra: {extra!r} is not possible. Give error or ignore.")
     writing.check_output(output, force)
-    opened = adapters.open_adapter(adapter)
+    opened = reading.open_adapter(adapter)
     with opened.source, checkpoint.open(base, "base") as under:
         if reader.is_task(under):
             raise MismatchError(f"{under.label}: is a task file, which is no base.")

@@ -13,9 +13,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from breadcrumbs import analysis, kernels, merging, methods, parameters, sizes
+from breadcrumbs import kernels
 from breadcrumbs import plan as plans
-from breadcrumbs.checkpoint import durable, hashing, quantised
+from breadcrumbs.checkpoint import durable, hashing, products, quantised
+from breadcrumbs.checkpoint.products import Factors
 from breadcrumbs.checkpoint.sparse import BLOCK
 from breadcrumbs.checkpoint.tensors import DTYPES, SUBBYTE, Checkpoint, Tensor
 from breadcrumbs.engine import runner
@@ -23,27 +24,29 @@ from breadcrumbs.engine.consumers import Reading
 from breadcrumbs.engine.context import Context
 from breadcrumbs.engine.majority import Ballot
 from breadcrumbs.engine.outputs import SegmentReport
-from breadcrumbs.engine.schedule import Task, run_tasks
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.workspace import one_blas_thread
 from breadcrumbs.errors import MismatchError, OutputError, RecipeError
 from breadcrumbs.kernels import plain
+from breadcrumbs.merging import comparison, estimate, files, opening
+from breadcrumbs.methods import parameters, registry
+from breadcrumbs.methods.transforms import Band, Chances, Draw, Fitted
 from breadcrumbs.plan import Plan, TensorPlan
 from breadcrumbs.plan.judgement import judged
-from breadcrumbs.tasks import encodings, factors, writing
-from breadcrumbs.tasks.about import About, BaseReference, TaskTensor
-from breadcrumbs.tasks.encodings import Encoding
-from breadcrumbs.tasks.encodings.exact import EXACT
-from breadcrumbs.tasks.factors import Factors
-from breadcrumbs.tasks.writing import Loss
-from breadcrumbs.transforms import Band, Chances, Draw, Fitted
+from breadcrumbs.plan.units import Segment
+from breadcrumbs.taskfile import encodings, writing
+from breadcrumbs.taskfile import factors as taskfile_factors
+from breadcrumbs.taskfile.about import About, BaseReference, TaskTensor
+from breadcrumbs.taskfile.encodings import Encoding
+from breadcrumbs.taskfile.encodings.exact import EXACT
+from breadcrumbs.taskfile.writing import Loss
+from breadcrumbs.threads import Task, run_tasks
 from breadcrumbs.version import __version__
-from breadcrumbs.work import Segment
 
 
 def pack(
-    base: merging.Source,
-    finetuned: merging.Source,
+    base: opening.Source,
+    finetuned: opening.Source,
     output: str | os.PathLike[str],
     *,
     transform: str = "breadcrumbs",
@@ -76,18 +79,18 @@ def pack(
     warnings are errors, as there. progress: called with numbers of input bytes done.
     """
     made = recipe(
-        merging.label(base, "base"),
-        merging.named([finetuned], [name] if name else None),
+        opening.label(base, "base"),
+        opening.named([finetuned], [name] if name else None),
         transform,
         parameters,
-        exclude=merging.globs(exclude),
-        only=merging.globs(only),
+        exclude=opening.globs(exclude),
+        only=opening.globs(only),
         missing=missing,
         extra=extra,
-        rename=merging.globs(rename),
+        rename=opening.globs(rename),
         seed=seed,
     )
-    with merging.opened(made, [base, finetuned]) as plan, durable.syncing(sync):
+    with opening.opened(made, [base, finetuned]) as plan, durable.syncing(sync):
         return of(
             judged(plan, strict) if strict else plan,
             output,
@@ -103,8 +106,8 @@ def pack(
 
 def recipe(base: str, models: Any, transform: str, given: dict[str, Any], **settings: Any) -> Any:
     """Return the recipe whose plan `of` packs; RecipeError for what cannot be packed."""
-    made = analysis.recipe(base, models, transform, given, **settings)
-    kind = methods.get(made.method).transform
+    made = comparison.recipe(base, models, transform, given, **settings)
+    kind = registry.get(made.method).transform
     if isinstance(kind, Chances | Fitted):
         raise RecipeError(
             f"task pack: transform {transform} changes the weights that it keeps, so they cannot be"
@@ -135,12 +138,12 @@ def of(
     for source in plan.sources:
         quantised.refuse(source, "a task file")
     writing.check_output(output, force)
-    merging.check_not_input(plan, output)
+    files.check_not_input(plan, output)
     if made.rank and plan.method.name.partition("+")[0] != "none":
         raise RecipeError(
             f"task pack: encoding {encoding} takes whole task vectors. Pack with transform none."
         )
-    threads = sizes.threads(plan, threads, None)
+    threads = estimate.threads(plan, threads, None)
     found = _factors(plan, made, threads) if made.rank else {}
     tensors = (
         replace(tensor, copied=_PRODUCT) if i in found else _with_others(tensor)
@@ -183,10 +186,10 @@ def _factors(plan: Plan, encoding: Encoding, threads: int) -> dict[int, tuple[Fa
 
     def task(index: int, base: Tensor, model: Tensor) -> Task:
         def make() -> list[Task]:
-            made = factors.of(base, model, encoding, plan.models[0].label)
+            made = taskfile_factors.of(base, model, encoding, plan.models[0].label)
             if made is not None:
                 weights = base.read().reshape(-1)
-                back = factors.added(weights, made, 0, DTYPES[model.dtype])
+                back = products.added(weights, made, 0, DTYPES[model.dtype])
                 found[index] = made, writing.loss(model.read().reshape(-1), back, weights)
             return []
 

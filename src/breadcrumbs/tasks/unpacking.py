@@ -10,21 +10,22 @@ from pathlib import Path
 
 import numpy as np
 
-from breadcrumbs import card, checkpoint, merging, sizes
+from breadcrumbs import checkpoint, machine
 from breadcrumbs.checkpoint import beside, composite, durable
 from breadcrumbs.checkpoint.sparse import BLOCK
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, items
 from breadcrumbs.checkpoint.writer import Entry, Writer
-from breadcrumbs.engine.schedule import Task, run_tasks
 from breadcrumbs.errors import OutputError, RecipeError
-from breadcrumbs.tasks import reader, view
+from breadcrumbs.merging import card, opening
+from breadcrumbs.taskfile import reader, view
+from breadcrumbs.threads import Task, run_tasks
 
 #: Blocks of a tensor that one thread copies in one go.
 _RUN = 8
 
 
 def unpack(
-    base: merging.Source,
+    base: opening.Source,
     paths: Sequence[str | os.PathLike[str]],
     output: str | os.PathLike[str],
     *,
@@ -124,7 +125,7 @@ def _write(
             for start in range(0, tensor.size, _RUN * BLOCK):
                 stop = min(tensor.size, start + _RUN * BLOCK)
                 tasks.append(partial(copy, number, tensor, start, stop))
-        run_tasks(tasks, threads or sizes.available_cores())
+        run_tasks(tasks, threads or machine.available_cores())
         writer.close(lambda folder: _beside(base, folder, bool(model.untied)))
     except BaseException:
         writer.discard()

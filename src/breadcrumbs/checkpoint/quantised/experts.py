@@ -16,12 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from breadcrumbs.checkpoint.quantised.sources import (
-    E2M1,
-    Dequantised,
-    scales_of,
-    two_in_a_byte,
-)
+from breadcrumbs.checkpoint.quantised.sources import E2M1, Dequantised, scales_of, two_in_a_byte
 from breadcrumbs.checkpoint.tensors import Tensor
 
 GROUP, PER_GROUP = 32, 16

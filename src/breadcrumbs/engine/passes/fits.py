@@ -12,8 +12,8 @@ from breadcrumbs.engine.facts import Facts
 from breadcrumbs.engine.passes.protocol import Looked
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Vectors
-from breadcrumbs.transforms import Fitted
-from breadcrumbs.work import Job
+from breadcrumbs.methods.transforms import Fitted
+from breadcrumbs.plan.units import Job
 
 
 class Fits:

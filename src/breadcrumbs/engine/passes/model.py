@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from breadcrumbs.aggregates import Elementwise, Extent, Fold
 from breadcrumbs.engine.context import Context
 from breadcrumbs.engine.facts import Facts
 from breadcrumbs.engine.passes.protocol import Looked, Pass
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Vectors
+from breadcrumbs.methods.aggregates import Elementwise, Extent, Fold
 from breadcrumbs.plan import Plan, TensorPlan
-from breadcrumbs.work import Job, Segment
+from breadcrumbs.plan.units import Job, Segment
 
 
 class Folding:

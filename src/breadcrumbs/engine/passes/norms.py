@@ -12,7 +12,7 @@ from breadcrumbs.engine.passes.protocol import Looked
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Vectors
 from breadcrumbs.kernels import plain
-from breadcrumbs.work import Job, Segment, rescaled
+from breadcrumbs.plan.units import Job, Segment, rescaled
 
 #: The L1 norm that a task vector must have to be rescaled by it.
 LEAST_NORM = 1e-7

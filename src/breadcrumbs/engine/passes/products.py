@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 
-from breadcrumbs.aggregates import Gram, ordering
 from breadcrumbs.engine.context import Context
 from breadcrumbs.engine.facts import Facts
 from breadcrumbs.engine.passes import lines
@@ -14,9 +13,10 @@ from breadcrumbs.engine.passes.protocol import Looked
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Vectors
 from breadcrumbs.kernels import plain
+from breadcrumbs.methods.aggregates import Gram, ordering
+from breadcrumbs.methods.transforms import Everything
 from breadcrumbs.plan import TensorPlan
-from breadcrumbs.transforms import Everything
-from breadcrumbs.work import Job, Segment
+from breadcrumbs.plan.units import Job, Segment
 
 #: Float64 has squares of magnitudes between these, and sums of them, that are normal numbers.
 SQUARED = 2.0**-480, 2.0**480

@@ -16,7 +16,7 @@ from breadcrumbs.engine.passes import tally
 from breadcrumbs.engine.passes.protocol import Looked, Pass
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.kernels import plain
-from breadcrumbs.work import FUSED, GROUP, Job, Segment
+from breadcrumbs.plan.units import FUSED, GROUP, Job, Segment
 
 #: Bits that one pass of a bisection tells.
 BITS = 11

@@ -19,7 +19,7 @@ import numpy as np
 
 from breadcrumbs.engine.workspace import mapped
 from breadcrumbs.kernels import plain
-from breadcrumbs.work import GROUP
+from breadcrumbs.plan.units import GROUP
 
 #: Entries of a run of the sample.
 RUN = 2048

@@ -20,7 +20,7 @@ from breadcrumbs.engine.merged import Merged, Step
 from breadcrumbs.engine.routes import combinations, copies, elections, general, sparse, sums, wholes
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.plan import TensorPlan
-from breadcrumbs.work import Segment
+from breadcrumbs.plan.units import Segment
 
 #: (terms, segment, the majority of the model so far or None) -> what was merged, or None.
 Route = Callable[[Terms, Segment, int | None], Merged | None]

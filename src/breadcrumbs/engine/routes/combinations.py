@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from breadcrumbs.aggregates import Gram
 from breadcrumbs.engine.merged import Merged
 from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.passes.products import factored
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Vectors
 from breadcrumbs.kernels import plain
-from breadcrumbs.transforms import Everything
-from breadcrumbs.work import Segment
+from breadcrumbs.methods.aggregates import Gram
+from breadcrumbs.methods.transforms import Everything
+from breadcrumbs.plan.units import Segment
 
 
 def fused(terms: Terms, segment: Segment) -> Merged | None:

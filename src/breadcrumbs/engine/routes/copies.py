@@ -16,7 +16,7 @@ from breadcrumbs.engine.rounding import rounded, widened
 from breadcrumbs.errors import MismatchError
 from breadcrumbs.kernels import plain
 from breadcrumbs.plan import TensorPlan
-from breadcrumbs.work import CHUNK, Segment
+from breadcrumbs.plan.units import CHUNK, Segment
 
 
 def merge(context: Context, tensor: TensorPlan, segment: Segment) -> Merged:

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from breadcrumbs.aggregates import Elementwise
 from breadcrumbs.checkpoint.tensors import DTYPES
 from breadcrumbs.engine.merged import Merged, Step, Undecided
 from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Vectors
 from breadcrumbs.kernels import plain
-from breadcrumbs.transforms import Band, Chances, Fitted
-from breadcrumbs.work import FUSED, Segment
+from breadcrumbs.methods.aggregates import Elementwise
+from breadcrumbs.methods.transforms import Band, Chances, Fitted
+from breadcrumbs.plan.units import FUSED, Segment
 
 #: Room for undecided entries: one of so many, and some more. Segments with more are merged again.
 ROOM, LEAST = 8, 64

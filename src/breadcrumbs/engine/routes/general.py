@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from breadcrumbs.aggregates import Elementwise, Entries, Gram, Linear
 from breadcrumbs.checkpoint.tensors import DTYPES
 from breadcrumbs.engine.merged import Merged, Step, Undecided
 from breadcrumbs.engine.outputs import SegmentReport
@@ -22,8 +21,9 @@ from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Chunk, Vectors
 from breadcrumbs.errors import MismatchError
 from breadcrumbs.kernels import plain
-from breadcrumbs.parameters import Values
-from breadcrumbs.work import Segment
+from breadcrumbs.methods.aggregates import Elementwise, Entries, Gram, Linear
+from breadcrumbs.methods.parameters import Values
+from breadcrumbs.plan.units import Segment
 
 
 def merge(terms: Terms, segment: Segment, majority: int | None) -> Merged:

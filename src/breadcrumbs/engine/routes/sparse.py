@@ -12,8 +12,8 @@ from breadcrumbs.engine.merged import Merged
 from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.kernels import plain
-from breadcrumbs.transforms import Draw, Everything
-from breadcrumbs.work import Segment
+from breadcrumbs.methods.transforms import Draw, Everything
+from breadcrumbs.plan.units import Segment
 
 #: Entries kept of a block by all models that are held at once; beyond, models are read in groups.
 MOST = 8 << 20

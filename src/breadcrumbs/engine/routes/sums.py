@@ -18,8 +18,8 @@ from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.rounding import rounded
 from breadcrumbs.engine.terms import NONE, Terms
 from breadcrumbs.kernels import plain
-from breadcrumbs.transforms import Band
-from breadcrumbs.work import FUSED, Segment
+from breadcrumbs.methods.transforms import Band
+from breadcrumbs.plan.units import FUSED, Segment
 
 
 def fused(terms: Terms, segment: Segment) -> Merged | None:

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from breadcrumbs import plan_statistics
-from breadcrumbs.aggregates import Whole, ordering
 from breadcrumbs.engine.merged import Merged
 from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.routes.general import added, checked, count_kept, unscaled
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Chunk, Vectors
-from breadcrumbs.work import Segment
+from breadcrumbs.methods.aggregates import Whole, ordering
+from breadcrumbs.plan import statistics
+from breadcrumbs.plan.units import Segment
 
 
 def merge(terms: Terms, segment: Segment) -> Merged | None:
@@ -55,5 +55,5 @@ def _combined(
     given += [it.weights[order].tolist(), unscaled(it)]
     if it.aggregate.statistics is not None:
         plan, who = it.context.plan, [it.all[t] for t in order]
-        given.append(plan_statistics.read_whole(plan, it.tensor, t) for t in who)
+        given.append(statistics.read_whole(plan, it.tensor, t) for t in who)
     return it.aggregate.combine(*given)

@@ -10,9 +10,9 @@ from typing import Any
 from blake3 import blake3
 
 from breadcrumbs.errors import SuiteError, listing, suggestion
-from breadcrumbs.evaluate.foundation import Foundation
 from breadcrumbs.evaluate.foundations.causal import Causal
 from breadcrumbs.evaluate.foundations.clip import Clip
+from breadcrumbs.evaluate.foundations.foundation import Foundation
 from breadcrumbs.evaluate.foundations.sentence import Sentence
 from breadcrumbs.evaluate.foundations.t5 import T5
 

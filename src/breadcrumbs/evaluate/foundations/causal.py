@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from breadcrumbs.errors import BreadcrumbsError, SuiteError
-from breadcrumbs.evaluate.foundation import Batch
-from breadcrumbs.evaluate.foundations import lm_tasks, pretrained
-from breadcrumbs.evaluate.foundations.settings import Setting, checked
-from breadcrumbs.evaluate.task import Rows, Split, Task
+from breadcrumbs.evaluate.data import lm_eval
+from breadcrumbs.evaluate.data.settings import Setting, checked
+from breadcrumbs.evaluate.data.task import Rows, Split, Task
+from breadcrumbs.evaluate.foundations import pretrained
+from breadcrumbs.evaluate.foundations.foundation import Batch
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +41,7 @@ class Causal:
 
     def __init__(self, settings: Mapping[str, Any], folder: Path | None = None):
         checked(self.kind, self.SETTINGS, settings)
-        self.settings: Mapping[str, Any] = {"lm_eval": lm_tasks.version()}
+        self.settings: Mapping[str, Any] = {"lm_eval": lm_eval.version()}
         self._tokenizer: Any = None
 
     def load(self, base: str) -> torch.nn.Module:
@@ -56,18 +57,18 @@ class Causal:
         SplitError where the task does not show them, SuiteError where its metric is no count.
         """
         reader = task.read
-        if not isinstance(reader, lm_tasks.LmEval):
+        if not isinstance(reader, lm_eval.LmEval):
             raise SuiteError(
                 f"task {task.name!r}: foundation causal takes tasks of lm-eval. Give data:"
                 " lm-eval:NAME."
             )
         task.rows(split)
-        with _asking(task), lm_tasks.quiet():
+        with _asking(task), lm_eval.quiet():
             name, made = task.name, reader.task(split)
-            model = lm_tasks.lm_eval("models.huggingface").HFLM(
+            model = lm_eval.lm_eval("models.huggingface").HFLM(
                 pretrained=module, backend="causal", tokenizer=self._tokenizer, batch_size=size
             )
-            found = lm_tasks.lm_eval("evaluator").evaluate(
+            found = lm_eval.lm_eval("evaluator").evaluate(
                 model,
                 {"tasks": {name: made}, "groups": {}, "group_map": {}},
                 log_samples=True,

@@ -21,17 +21,10 @@ import numpy as np
 
 from breadcrumbs import checkpoint
 from breadcrumbs.errors import SuiteError
-from breadcrumbs.evaluate.foundation import Batch
+from breadcrumbs.evaluate.data.settings import Name, Setting, Switch, check_head, checked, words
+from breadcrumbs.evaluate.data.task import Rows, Task
 from breadcrumbs.evaluate.foundations import pretrained
-from breadcrumbs.evaluate.foundations.settings import (
-    Name,
-    Setting,
-    Switch,
-    check_head,
-    checked,
-    words,
-)
-from breadcrumbs.evaluate.task import Rows, Task
+from breadcrumbs.evaluate.foundations.foundation import Batch
 
 if TYPE_CHECKING:
     import torch

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from breadcrumbs.errors import SuiteError, listing
-from breadcrumbs.evaluate.foundation import Batch
+from breadcrumbs.evaluate.data.settings import Positive, Setting, check_head, checked
+from breadcrumbs.evaluate.data.task import Rows, Task
 from breadcrumbs.evaluate.foundations import pretrained, texts
-from breadcrumbs.evaluate.foundations.settings import Positive, Setting, check_head, checked
-from breadcrumbs.evaluate.task import Rows, Task
-from breadcrumbs.parameters import Integer, OneOf
+from breadcrumbs.evaluate.foundations.foundation import Batch
+from breadcrumbs.methods.parameters import Integer, OneOf
 
 if TYPE_CHECKING:
     import torch

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from breadcrumbs.errors import SuiteError
-from breadcrumbs.evaluate.foundation import Batch
+from breadcrumbs.evaluate.data.settings import Setting, check_head, checked, words
+from breadcrumbs.evaluate.data.task import Rows, Task
 from breadcrumbs.evaluate.foundations import pretrained, texts
-from breadcrumbs.evaluate.foundations.settings import Setting, check_head, checked, words
-from breadcrumbs.evaluate.task import Rows, Task
-from breadcrumbs.parameters import Integer
+from breadcrumbs.evaluate.foundations.foundation import Batch
+from breadcrumbs.methods.parameters import Integer
 
 if TYPE_CHECKING:
     import torch

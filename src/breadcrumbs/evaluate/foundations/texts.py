@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from breadcrumbs.errors import SuiteError
-from breadcrumbs.evaluate.foundation import Batch
-from breadcrumbs.evaluate.task import Rows, Task
+from breadcrumbs.evaluate.data.task import Rows, Task
+from breadcrumbs.evaluate.foundations.foundation import Batch
 
 
 def columns(task: Task, rows: Rows, kind: str) -> tuple[list[str], ...]:

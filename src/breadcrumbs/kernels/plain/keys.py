@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from breadcrumbs.draws import draws
+from breadcrumbs.kernels.draws import draws
 from breadcrumbs.kernels.plain.raw import widen
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from breadcrumbs.draws import draws
+from breadcrumbs.kernels.draws import draws
 from breadcrumbs.kernels.plain.keys import band, magnitudes
 from breadcrumbs.kernels.plain.raw import round_raw, sign_zeros, widen, widen_extent
 from breadcrumbs.kernels.plain.terms import two_sum

@@ -1,0 +1,148 @@
+"""``BASE+ADAPTER``: a model with an adapter in it, read like any checkpoint.
+
+Nothing is written: the weights are the base's plus the scaled product, in float32 (float64 on a
+base of float64), made as they are read. Of a base of a merge they are rounded to the dtype that the
+base without the adapter has (`narrow`), so that the merged model has it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from breadcrumbs.checkpoint.adapters import reading
+from breadcrumbs.checkpoint.products import Factors
+from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
+
+if TYPE_CHECKING:
+    from breadcrumbs.checkpoint.adapters import placing
+
+
+@dataclass(frozen=True, slots=True)
+class _Changed:
+    """The bytes of a tensor of the base in which something is changed. dtype: as they are read."""
+
+    base: Tensor
+    dtype: str
+
+    def read_into(self, start: int, out: memoryview) -> None:
+        """Fill ``out`` with the bytes from ``start`` on."""
+        dtype = DTYPES[self.dtype]
+        first, last = start // dtype.itemsize, -(-(start + len(out)) // dtype.itemsize)
+        values = np.empty(last - first, DTYPES[self.base.dtype])
+        self.base.read_into(first, values)
+        found = self.changed(first, values).astype(dtype).view(np.uint8)
+        skip = start - first * dtype.itemsize
+        np.frombuffer(out, np.uint8)[:] = found[skip : skip + len(out)]
+
+    def changed(self, start: int, values: np.ndarray) -> np.ndarray:
+        """Return the base's entries from ``start`` on with the change."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class ProductBytes(_Changed):
+    """With a product added."""
+
+    factors: Factors
+
+    def changed(self, start: int, values: np.ndarray) -> np.ndarray:
+        found = np.empty(values.size)
+        self.factors.change(start, found)
+        return np.add(found, values.astype(np.float64), out=found)
+
+    def change(self, start: int, out: np.ndarray) -> bool:
+        """Fill the float64 ``out`` with what is added from entry ``start`` on."""
+        self.factors.change(start, out)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class RowBytes(_Changed):
+    """With other rows in place of some. indices: which, ascending."""
+
+    indices: np.ndarray
+    rows: np.ndarray
+
+    def changed(self, start: int, values: np.ndarray) -> np.ndarray:
+        width, found = self.base.shape[1], values.astype(DTYPES[self.dtype])
+        stop = start + values.size
+        first, last = np.searchsorted(self.indices, [start // width, -(-stop // width)])
+        for index, row in zip(self.indices[first:last], self.rows[first:last], strict=True):
+            begin, end = max(start, index * width), min(stop, (index + 1) * width)
+            found[begin - start : end - start] = row[begin - index * width : end - index * width]
+        return found
+
+
+def opened(
+    text: str, base: str, adapter: str, open_base: Callable[[str], Checkpoint]
+) -> Checkpoint:
+    """Return a base with an adapter in it, opened.
+
+    text: what the user called both. open_base: opens a model.
+    """
+    from breadcrumbs.checkpoint.adapters import placing, trained_on
+
+    found = reading.open_adapter(adapter)
+    try:
+        under = open_base(base)
+        try:
+            made = placing.changes(found, under)
+            placing.check_whole(made, found)
+            told = trained_on.another(found, under, made.names)
+        except BaseException:
+            under.close()
+            raise
+    except BaseException:
+        found.source.close()
+        raise
+
+    def close() -> None:
+        found.source.close()
+        under.close()
+
+    return replace(
+        view(made),
+        label=text,
+        files=(*under.files, *found.source.files),
+        repo=f"{under.repo}+{adapter}" if under.repo else None,
+        warnings=(*under.warnings, *told),
+        close=close,
+    )
+
+
+def view(made: placing.Changes) -> Checkpoint:
+    """Return the base with what an adapter changes."""
+    tensors = dict(made.base.tensors)
+    for name, factors in made.products.items():
+        base = tensors[name]
+        dtype = "F64" if base.dtype == "F64" else "F32"
+        tensors[name] = replace(base, dtype=dtype, source=ProductBytes(base, dtype, factors))
+    for name, tensor in made.whole.items():
+        tensors[name] = replace(tensor, name=name)
+    for name, (indices, rows) in made.rows.items():
+        base = tensors[name]
+        dtype = base.dtype if base.dtype in ("F64", "F32") else "F32"
+        tensors[name] = replace(base, dtype=dtype, source=RowBytes(base, dtype, indices, rows))
+    changed = made.base.changed.union(made.names)
+    return replace(made.base, tensors=tensors, stored=None, changed=changed)
+
+
+def own_dtype(tensor: Tensor) -> str:
+    """Return the dtype of a tensor without an adapter."""
+    source = tensor.source
+    return own_dtype(source.base) if isinstance(source, _Changed) else tensor.dtype
+
+
+def narrow(base: Checkpoint) -> Checkpoint:
+    """Return a base of a merge whose tensors have the dtypes that they have without an adapter."""
+    tensors = {}
+    for name, tensor in base.tensors.items():
+        source, dtype = tensor.source, own_dtype(tensor)
+        if isinstance(source, _Changed) and dtype != tensor.dtype:
+            tensor = replace(tensor, dtype=dtype, source=replace(source, dtype=dtype))
+        tensors[name] = tensor
+    return replace(base, tensors=tensors)

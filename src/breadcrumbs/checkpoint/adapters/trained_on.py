@@ -1,0 +1,49 @@
+"""Whether an adapter was trained on another model than the one that it is put into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from breadcrumbs.checkpoint import opening
+from breadcrumbs.checkpoint.adapters.adapter import Adapter
+from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, shown
+from breadcrumbs.errors import BreadcrumbsError
+
+#: Tensors and entries of each that are looked at.
+_TENSORS, _ENTRIES = 4, 4096
+
+
+def another(adapter: Adapter, base: Checkpoint, names: Iterable[str]) -> list[str]:
+    """Return a line if the model that an adapter names is here, with other weights than ``base``.
+
+    names: what the adapter changes. A model that is not on this machine is not asked for.
+    """
+    named = adapter.trained_on
+    try:
+        if not named or not Path(named).is_dir():
+            return []
+        with opening.opened(named) as theirs:
+            both = [
+                (base.tensors[n], theirs.tensors[n])
+                for n in names
+                if n in base.tensors and n in theirs.tensors
+            ]
+            alike = [(a, b) for a, b in both if (a.dtype, a.shape) == (b.dtype, b.shape)]
+            if all(_begins(a) == _begins(b) for a, b in alike[:_TENSORS]):
+                return []
+    except (BreadcrumbsError, OSError, ValueError):
+        return []  # that model is not what this merge is about
+    return [
+        f"{adapter.label} was trained on {shown(named)}, whose weights are not those of"
+        f" {base.label}. Put it into that model, unless this is meant"
+    ]
+
+
+def _begins(tensor: Tensor) -> bytes:
+    """Return the bytes of the first entries of a tensor."""
+    found = np.empty(min(_ENTRIES, tensor.size), DTYPES[tensor.dtype])
+    tensor.read_into(0, found)
+    return found.tobytes()

@@ -1,0 +1,142 @@
+"""What a path, a hub id or a mapping names, opened; `breadcrumbs.checkpoint.open` is the way in."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from breadcrumbs.checkpoint import composite, quantised, stack, wrapped
+from breadcrumbs.checkpoint import folder as _folder
+from breadcrumbs.checkpoint.memory import open_mapping
+from breadcrumbs.checkpoint.tensors import Checkpoint, shown
+from breadcrumbs.errors import CheckpointError, suggestion
+
+_HUB_ID = re.compile(
+    r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>(?!.*\.\.)\w[\w./+-]*))?"
+)
+_SUFFIXES = (".safetensors", ".json", *_folder.PICKLES)
+
+
+def opened(
+    source: str | os.PathLike[str] | Mapping[str, Any],
+    label: str = "",
+    insert: Callable[[str, str, str], Checkpoint] | None = None,
+) -> Checkpoint:
+    """Return the checkpoint that ``source`` names, as `breadcrumbs.checkpoint.open` says.
+
+    insert: (all of ``BASE+ADAPTER``, base, adapter) -> the model with the adapter in it; None: such
+    a name is none.
+    """
+    if isinstance(source, Checkpoint):
+        return source
+    if isinstance(source, Mapping):
+        return quantised.view(open_mapping(source, label or "mapping"))
+    if not isinstance(source, str | os.PathLike):
+        raise CheckpointError(not_a_source(source))
+    text = os.fsdecode(source)
+    path = Path(os.path.expanduser(text))
+    if text and os.path.isdir(path):
+        return composite.open_folder(path, text)
+    if text and os.path.exists(path):
+        return quantised.view(replace(_folder.open_file(path), label=text), path.parent)
+    if text and os.path.islink(path):
+        raise CheckpointError(
+            f"{shown(text)}: is a link to {shown(os.readlink(path))}, which is not there."
+        )
+    parts = stack.parse(text) if isinstance(source, str) else None
+    if parts is not None:
+        return _open_stack(text, parts, insert)
+    head, found, keys = text.partition(wrapped.PICK)
+    if found and head and os.path.exists(inside := Path(os.path.expanduser(head))):
+        is_folder = os.path.isdir(inside)
+        pick = tuple(keys.split(wrapped.PICK))
+        opener = _folder.open_folder if is_folder else _folder.open_file
+        found_ = replace(opener(inside, pick=pick), label=text)
+        return quantised.view(found_, inside if is_folder else inside.parent)
+    both = _with_adapter(text) if isinstance(source, str) else None
+    if both is not None and insert is not None:
+        return insert(text, *both)
+    if not isinstance(source, str):
+        raise CheckpointError(f"{shown(text)}: no such file or folder.{_nearest(path)}")
+    return _open_hub(text, *hub_id(text), path)
+
+
+def _with_adapter(text: str) -> tuple[str, str] | None:
+    """Return the base and the adapter that ``BASE+ADAPTER`` names; None for anything else."""
+    parts = text.split("+")
+    splits = [("+".join(parts[:n]), "+".join(parts[n:])) for n in range(len(parts) - 1, 0, -1)]
+    splits = [it for it in splits if it[0] and not it[0][-1].isspace() and it[1]]
+    for base, adapter in splits:  # a path may hold a + itself
+        if _is_there(adapter) and (_is_there(base) or _with_adapter(base)):
+            return base, adapter
+    for base, adapter in splits[:1]:
+        if _is_there(adapter) or _HUB_ID.fullmatch(adapter):
+            return base, adapter
+    return None
+
+
+def _is_there(text: str) -> bool:
+    return os.path.exists(os.path.expanduser(text))
+
+
+def hub_id(text: str, what: str = "model") -> tuple[str, str | None]:
+    """Return the repository and revision that a hub id names, where no path of that name exists.
+
+    CheckpointError for what cannot be one. what: is looked for.
+    """
+    found = _HUB_ID.fullmatch(text)
+    if not found or text.lower().endswith(_SUFFIXES):
+        base, plus, adapter = text.rpartition("+")
+        if plus and os.path.exists(os.path.expanduser(base)):
+            raise CheckpointError(
+                f"{shown(text)}: there is no adapter {shown(adapter)} to put into {shown(base)}."
+                " Give the path or hub id of an adapter after the +."
+            )
+        path = Path(os.path.expanduser(text))
+        near = _nearest(path) if what == "model" else f" Give the folder or hub id of an {what}."
+        raise CheckpointError(f"{shown(text)}: no such file or folder.{near}")
+    return found["repo"], found["revision"]
+
+
+def not_a_source(source: object) -> str:
+    """Return why something is not what `open` takes, and what to give instead."""
+    advice = " Give its `state_dict()`." if hasattr(source, "state_dict") else ""
+    return f"a {type(source).__name__} is not a path, a hub id or a mapping of arrays.{advice}"
+
+
+def _open_stack(
+    text: str, parts: list[stack.Part], insert: Callable[[str, str, str], Checkpoint] | None
+) -> Checkpoint:
+    with ExitStack() as within:
+        found: dict[str, Checkpoint] = {}
+        for part in parts:
+            if part.path not in found:
+                found[part.path] = within.enter_context(opened(part.path, "", insert))
+        made = stack.put_together(text, parts, [found[part.path] for part in parts])
+        within.pop_all()
+    return made
+
+
+def _open_hub(text: str, repo: str, revision: str | None, path: Path) -> Checkpoint:
+    from breadcrumbs.checkpoint import hub
+
+    try:
+        folder, commit = hub.fetch(repo, revision)
+    except CheckpointError as error:
+        hint = _nearest(path) if path.parent.is_dir() else ""
+        raise CheckpointError(f"{error}{hint}") from None
+    return replace(composite.open_folder(folder, text), repo=f"{repo}@{commit}")
+
+
+def _nearest(path: Path) -> str:
+    """Return what else there is with nearly the name of ``path``, which does not exist."""
+    try:
+        near = suggestion(path.name, os.listdir(path.parent))
+    except (OSError, ValueError):
+        return f" There is no folder {shown(str(path.parent))} either."
+    return near or " Give a path, or a hub id like org/name."

@@ -1,0 +1,87 @@
+"""Products of two thin matrices, to be added to a tensor: scale * left right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from blake3 import blake3
+
+from breadcrumbs import kernels
+
+#: Dtypes of which a product of two is exact in float64.
+EXACT = ("F32", "BF16", "F16")
+
+
+@dataclass(frozen=True)
+class Factors:
+    """left: (m, rank). right: (rank, n). scale: of their product. stack: how many matrices."""
+
+    left: np.ndarray
+    right: np.ndarray
+    scale: float = 1.0
+    stack: int = 1
+
+    @property
+    def rank(self) -> int:
+        return self.left.shape[1]
+
+    @property
+    def digest(self) -> str:
+        return digest(self.left, self.right)
+
+    @property
+    def nbytes(self) -> int:
+        return self.left.nbytes + self.right.nbytes
+
+    def change(self, start: int, out: np.ndarray) -> None:
+        """Fill the float64 ``out`` with the entries of the scaled product from ``start`` on."""
+        matrix = self.left.shape[0] // self.stack * self.right.shape[1]
+        for number, begin, run in parts(matrix, start, out.size):
+            _product(*self._of(number), begin, out[run])
+        out *= self.scale
+
+    def _of(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return both factors of one matrix of the stack."""
+        m, rank = self.left.shape[0] // self.stack, self.rank
+        left = self.left[number * m : (number + 1) * m]
+        return left, self.right[number * rank : (number + 1) * rank]
+
+
+def parts(matrix: int, start: int, size: int) -> Iterator[tuple[int, int, slice]]:
+    """Yield (matrix of a stack, first entry in it, where in the range) of a range of entries.
+
+    matrix: entries of one of the stack.
+    """
+    done = 0
+    while done < size:
+        number, begin = divmod(start + done, matrix)
+        n = min(size - done, matrix - begin)
+        yield number, begin, slice(done, done + n)
+        done += n
+
+
+def _product(left: np.ndarray, right: np.ndarray, start: int, out: np.ndarray) -> None:
+    """Fill ``out`` with the entries of a product from ``start`` on."""
+    n = right.shape[1]
+    first, last = start // n, -(-(start + out.size) // n)
+    rows = left[first:last].astype(np.float32)
+    tools = kernels.of_kept(kernels.choose(out.size * right.shape[0]))
+    tools.product(rows, right.astype(np.float32), start - first * n, out)
+
+
+def digest(left: np.ndarray, right: np.ndarray) -> str:
+    """Return the hash of the bytes of both."""
+    hasher = blake3()
+    for factor in (left, right):
+        hasher.update(np.ascontiguousarray(factor).reshape(-1).view(np.uint8).data)
+    return hasher.hexdigest()
+
+
+def added(base: np.ndarray, factors: Factors, start: int, dtype: np.dtype) -> np.ndarray:
+    """Return weights of the base (flat) plus the product from entry ``start`` on, rounded once."""
+    out = np.empty(base.size)
+    factors.change(start, out)
+    out += base.astype(np.float64)
+    return out.astype(dtype)

@@ -1,0 +1,71 @@
+"""`breadcrumbs evaluate`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from breadcrumbs.cli.shared import command, json_option, scoring
+
+
+@command()
+@click.argument("suite", metavar="SUITE.yaml")
+@click.argument("models", nargs=-1, metavar="[MODEL | RECIPE.yaml]...")
+@click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only these tasks.")
+@click.option(
+    "--split",
+    type=click.Choice(["validation", "test", "train"]),
+    default="test",
+    show_default=True,
+    help="The rows to score on.",
+)
+@click.option("--base", help="The base model, instead of the suite's.")
+@click.option(
+    "--results",
+    default="results.sqlite",
+    show_default=True,
+    help="File of rows: what it has is not computed again.",
+)
+@click.option("--alone", is_flag=True, help="Leave out the base and the fine-tuned models.")
+@click.option("--precision", default="auto", help="float32, bfloat16, or auto: what is fast here.")
+@click.option("--device", default="auto", help="cpu, cuda, or auto.")
+@click.option("--workers", type=click.IntRange(1, 256), help="Processes. Default: all cores.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@json_option
+def evaluate(suite: str, models: tuple[str, ...], **options: Any) -> None:
+    """Score models on the tasks of a suite.
+
+    A suite names a base, the tasks, and what was fine-tuned on them (docs/suite.md). The base and
+    the fine-tuned models are scored too, each of these on its own task: normalised accuracy is the
+    mean over tasks of a model's accuracy divided by that of the fine-tuned one. A RECIPE.yaml is
+    merged in memory. Scores are kept by the hash of the weights, and not computed twice.
+
+    \b
+    breadcrumbs evaluate suite.yaml merged
+    breadcrumbs evaluate suite.yaml best.yaml --task movies --split validation
+    breadcrumbs results results.sqlite --format markdown
+    """
+    from breadcrumbs.cli import console
+    from breadcrumbs.cli.views import results
+    from breadcrumbs.evaluate import suite as suites
+    from breadcrumbs.evaluate.scoring import scores
+
+    made = suites.load(suite, base=options["base"])
+    settings = scoring(options)
+    quiet = options["quiet"] or options["as_json"]
+    with console.counted(quiet=quiet) as progress:
+        rows = scores.of(
+            made,
+            models,
+            settings,
+            split=options["split"],
+            tasks=options["tasks"],
+            alone=options["alone"],
+            progress=progress,
+        )
+    if options["as_json"]:
+        click.echo(json.dumps([row.to_mapping() for row in rows], indent=2))
+    elif not options["quiet"]:
+        results.show(rows)

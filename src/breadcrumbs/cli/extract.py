@@ -1,0 +1,49 @@
+"""`breadcrumbs extract`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from breadcrumbs.cli.shared import command, json_option, sync_option
+
+
+@command()
+@click.argument("archive", metavar="FILE.safetensors")
+@click.argument("task")
+@click.option("-o", "--output", required=True, help="Folder, or FILE.safetensors, to write.")
+@click.option("--base", help="The base that the file was made with. Default: where it was then.")
+@click.option("--shard-size", default="5GB", show_default=True, help="Largest file of a folder.")
+@click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@sync_option
+@json_option
+def extract(archive: str, task: str, output: str, **options: Any) -> None:
+    """Rebuild the model of one TASK from the base and what `breadcrumbs compress` wrote.
+
+    The base is checked by its hash, and what is read of the file by digests.
+
+    \b
+    breadcrumbs extract tasks.safetensors dogs -o dogs-again
+    breadcrumbs extract tasks.safetensors dogs -o dogs.safetensors --base org/base@main
+    """
+    from breadcrumbs import archives, machine
+    from breadcrumbs.cli import console
+
+    quiet = options["quiet"] or options["as_json"]
+    with console.status(quiet=quiet) as step:
+        step(f"rebuilding {task}")
+        nbytes = archives.extract(
+            archive,
+            task,
+            output,
+            base=options["base"],
+            shard_size=machine.parse(options["shard_size"]),
+            force=options["force"],
+        )
+    if options["as_json"]:
+        click.echo(json.dumps({"output": output, "task": task, "bytes": nbytes}, indent=2))
+    elif not quiet:
+        click.echo(f"wrote {output}: {machine.human(nbytes)}", err=True)

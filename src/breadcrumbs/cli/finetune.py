@@ -1,0 +1,76 @@
+"""`breadcrumbs finetune`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from breadcrumbs.cli.shared import command, json_option, sync_option
+
+
+@command()
+@click.argument("suite", metavar="SUITE.yaml")
+@click.option("-o", "--output", required=True, metavar="DIR", help="Folder to write to.")
+@click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only these tasks.")
+@click.option(
+    "--seed", "seeds", multiple=True, type=click.IntRange(0), help="A family for each. Default: 0."
+)
+@click.option("--base", help="The base model, instead of the suite's.")
+@click.option("--epochs", type=int, default=3, show_default=True, help="Passes over the rows.")
+@click.option("--rate", type=float, default=1e-4, show_default=True, help="Learning rate.")
+@click.option("--batch", type=int, default=32, show_default=True, help="Rows of a step.")
+@click.option("--decay", type=float, default=0.01, show_default=True, help="Weight decay.")
+@click.option(
+    "--warmup", type=float, default=0.1, show_default=True, help="Part in which the rate rises."
+)
+@click.option("--schedule", default="cosine", show_default=True, help="cosine or linear.")
+@click.option("--freeze", multiple=True, metavar="GLOB", help="Tensors that are not trained.")
+@click.option("--rows", type=int, help="Training rows at most. Default: all.")
+@click.option("--precision", default="auto", help="float32, bfloat16, or auto: what is fast here.")
+@click.option("--device", default="auto", help="cpu, cuda, or auto.")
+@click.option("--workers", type=click.IntRange(1, 256), help="Processes. Default: all cores.")
+@click.option(
+    "--save-every", type=click.FloatRange(0), default=60.0, help="Seconds between saved states."
+)
+@click.option("--force", is_flag=True, help="Begin again what was made or begun.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@sync_option
+@json_option
+def finetune(suite: str, output: str, **options: Any) -> None:
+    """Fine-tune the base of a suite on each of its tasks: DIR/seed-S/TASK.
+
+    AdamW with frozen heads made of the base, in several processes of one thread.
+    DIR/seed-S/suite.yaml is the suite with the models in it, for `breadcrumbs evaluate`. Run it
+    again after an interruption: what is finished is kept, the rest goes on from its last state, to
+    the same bits.
+
+    \b
+    breadcrumbs finetune suite.yaml -o family
+    breadcrumbs finetune suite.yaml -o family --seed 0 --seed 1 --rate 2e-4 --freeze "embeddings.*"
+    breadcrumbs evaluate family/seed-0/suite.yaml
+    """
+    from breadcrumbs.cli.views import finetuning as news
+    from breadcrumbs.evaluate import suite as suites
+    from breadcrumbs.evaluate.finetuning import finetuning
+    from breadcrumbs.evaluate.finetuning.training import Settings
+
+    names = ("epochs", "rate", "batch", "decay", "warmup", "schedule", "rows", "precision")
+    settings = Settings(**{name: options[name] for name in names}, freeze=options["freeze"])
+    made = suites.load(suite, base=options["base"])
+    with news.told(quiet=options["quiet"]) as tell:
+        records = finetuning.run(
+            made,
+            output,
+            settings,
+            tasks=options["tasks"],
+            seeds=options["seeds"] or (0,),
+            workers=options["workers"],
+            device=options["device"],
+            force=options["force"],
+            every=options["save_every"],
+            tell=tell,
+        )
+    if options["as_json"]:
+        click.echo(json.dumps(records, indent=2))

@@ -1,0 +1,100 @@
+"""`breadcrumbs compare` and `breadcrumbs inspect`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from breadcrumbs.cli.shared import (
+    command,
+    fit_options,
+    json_option,
+    nonfinite_option,
+    pairs,
+    rename_option,
+)
+
+
+@command()
+@click.argument("base")
+@click.argument("models", nargs=-1, required=True, metavar="FINETUNED...")
+@click.option("--transform", default="none", help="Cut task vectors first, such as breadcrumbs.")
+@click.option("-p", "--param", "params", multiple=True, help="KEY=VALUE of the transform.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Tensors to leave out.")
+@click.option("--only", multiple=True, metavar="GLOB", help="The only tensors to compare.")
+@click.option("--only-changed", is_flag=True, help="Leave out tensors that no model changed.")
+@fit_options()
+@nonfinite_option
+@rename_option
+@click.option("--seed", type=click.IntRange(0), default=0, help="Seed of random transforms.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
+@json_option
+def compare(base: str, models: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Show how alike fine-tunings are: cosines, distances and sign conflicts of their task vectors.
+
+    The means over all pairs are the kinship of the models. Nothing is written.
+
+    \b
+    breadcrumbs compare base ft1 ft2 ft3
+    breadcrumbs compare base ft1 ft2 --transform breadcrumbs -p beta=0.85 -p gamma=0.99
+    """
+    from breadcrumbs.cli import console
+    from breadcrumbs.cli.views import merging as views_merging
+    from breadcrumbs.merging import comparison, opening
+    from breadcrumbs.plan import recipe
+
+    given = ("exclude", "only", "only_changed", "missing", "extra", "rename")
+    made = comparison.recipe(
+        base,
+        [recipe.Model(path) for path in models],
+        options["transform"],
+        pairs(options["params"]),
+        **{key: options[key] for key in (*given, "allow_nonfinite", "seed")},
+    )
+    with (
+        opening.opened(made) as plan,
+        console.progress(plan, quiet=as_json, doing="comparing") as progress,
+    ):
+        found = comparison.of(plan, threads=options["threads"], progress=progress)
+    if as_json:
+        click.echo(json.dumps(found.to_mapping(), indent=2))
+    else:
+        views_merging.comparison(found)
+
+
+@command()
+@click.argument("path")
+@click.option("--tensors", is_flag=True, help="List every tensor.")
+@click.option("--hash", "with_hash", is_flag=True, help="Compute the BLAKE3 of every file.")
+@click.option("--verify", is_flag=True, help="Read all, and compare with the digests in it.")
+@json_option
+def inspect(path: str, tensors: bool, with_hash: bool, verify: bool, as_json: bool) -> None:
+    """Show what a checkpoint, a merged model or a task file holds; read headers only.
+
+    With --hash all is read, and every block of a task file is checked. With --verify all is read
+    and compared with the digests that merged models, task files and archives carry; the first
+    tensor that is not what was written is an error, and so is a model without digests.
+
+    \b
+    breadcrumbs inspect merged
+    breadcrumbs inspect t1.safetensors --hash
+    breadcrumbs inspect merged --verify
+    breadcrumbs inspect org/name@revision --tensors
+    """
+    from breadcrumbs.cli import inspection, verifying
+    from breadcrumbs.cli.views import inspection as views_inspection
+
+    if verify:
+        number = verifying.verify(path)
+        if as_json:
+            click.echo(json.dumps({"path": path, "verified": True, "tensors": number}, indent=2))
+        else:
+            click.echo(f"{path}: {number} tensors are what was written")
+        return
+    found = inspection.inspect(path, with_hash=with_hash)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        views_inspection.inspection(found, tensors=tensors)

@@ -1,0 +1,173 @@
+"""`breadcrumbs results`."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from breadcrumbs.cli.shared import command, json_option, sync_option
+from breadcrumbs.errors import sentence
+
+if TYPE_CHECKING:
+    from breadcrumbs.evaluate.results.comparison import Comparison
+    from breadcrumbs.evaluate.results.seeds import OverSeeds
+    from breadcrumbs.evaluate.results.tables import Table
+
+#: The format of a file, by the end of its name, where none is given.
+_ENDS = {".csv": "csv", ".md": "markdown", ".tex": "latex", ".json": "json"}
+_FORMATS = ["table", "csv", "wide", "markdown", "latex", "json"]
+
+
+@command()
+@click.argument("file", default="results.sqlite")
+@click.option("--suite", help="Rows of this suite. Default: the latest.")
+@click.option("--task", "tasks", multiple=True, metavar="NAME|GLOB", help="Only these tasks.")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME|GLOB|HASH",
+    help="Only these models; a hash by its first digits, 4 or more.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["test", "validation", "train"]),
+    default="test",
+    show_default=True,
+    help="The rows that were scored.",
+)
+@click.option("--seed", "seeds", type=int, multiple=True, help="Only these seeds.")
+@click.option("--precision", help="Only float32, or bfloat16.")
+@click.option(
+    "--over",
+    type=click.Choice(["seeds"]),
+    help="One line for all seeds of a model: the mean, and its standard error over seeds.",
+)
+@click.option("--best-first", is_flag=True, help="Sort models by their mean.")
+@click.option(
+    "--compare",
+    nargs=2,
+    metavar="A B",
+    help="By how much A is better than B, with standard errors.",
+)
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(_FORMATS),
+    help="Default: table, or what the name of the output ends in. csv: all fields of each row;"
+    " wide: a line for each model.",
+)
+@click.option("-o", "--output", metavar="FILE", help="Write to a file instead of stdout.")
+@click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@sync_option
+@json_option
+def results(file: str, **options: Any) -> None:
+    """Show, compare and export rows of results: models in rows, tasks in columns.
+
+    FILE is what `breadcrumbs evaluate` wrote (results.sqlite unless told). Accuracies are in
+    percent. `normalised` is the mean over tasks of a model's accuracy divided by that of the task's
+    own fine-tuned model; after ± stands one standard error, of the draw of rows or, with --over
+    seeds, over seeds (docs/evaluation.md). The best of a column is bold. Hash and fields of every
+    row: --format csv, or --json.
+
+    \b
+    breadcrumbs results
+    breadcrumbs results results.sqlite --split validation --task "glyphs-*" --best-first
+    breadcrumbs results --compare merged "ties of 8"
+    breadcrumbs results --over seeds --best-first
+    breadcrumbs results --format latex -o table.tex
+    """
+    from breadcrumbs.evaluate.results import comparison, seeds, tables
+    from breadcrumbs.evaluate.results.results import Results
+
+    output, kind = options["output"], options["kind"]
+    if options["as_json"]:
+        kind = "json"
+    kind = kind or _ENDS.get(Path(output).suffix.lower() if output else "", "table")
+    if options["compare"] and kind == "wide":
+        raise click.UsageError("--format wide is of tables, not of comparisons")
+    if options["compare"] and options["over"]:
+        raise click.UsageError("--compare is of two models on the same rows; choose a --seed")
+    filters = {"seed": options["seeds"], "precision": options["precision"]}
+    with Results(file, readonly=True) as rows:
+        chosen = tables.choose(
+            rows,
+            suite=options["suite"],
+            split=options["split"],
+            tasks=options["tasks"],
+            **{name: value for name, value in filters.items() if value},
+        )
+    table = tables.of(chosen)
+    if options["models"]:
+        table = table.only(options["models"])
+    if options["compare"]:
+        text = _comparison(comparison.compare(table, *options["compare"]), table, kind, output)
+    else:
+        shown = seeds.over(table) if options["over"] else table
+        text = _table(shown.best_first() if options["best_first"] else shown, kind, output)
+    if output:
+        _write(output, text, force=options["force"])
+    else:
+        click.echo(text, nl=False)
+
+
+def _table(table: Table | OverSeeds, kind: str, output: str | None) -> str:
+    """Return a table as text; print it, if it is for the screen."""
+    from breadcrumbs.evaluate.results import exports
+    from breadcrumbs.evaluate.results.seeds import OverSeeds
+
+    if kind == "json":
+        return json.dumps(table.to_mapping(), indent=2) + "\n"
+    if kind == "csv":
+        if isinstance(table, OverSeeds):
+            return exports.seeds_csv(table)
+        lines = [*table.lines, *table.single]
+        rows = {id(row): row for line in lines for row in line.rows.values()}
+        return exports.rows_csv(rows.values())
+    if kind == "wide":
+        return exports.wide_csv(table)
+    return _grid(exports.of_table(table), kind, table.title, table.notes, output)
+
+
+def _comparison(found: Comparison, table: Table, kind: str, output: str | None) -> str:
+    from breadcrumbs.evaluate.results import exports
+
+    if kind == "json":
+        return json.dumps(found.to_mapping(), indent=2) + "\n"
+    if kind == "csv":
+        return exports.comparison_csv(found)
+    title = f"{table.suite}, {table.split} rows: {found.first.name} minus {found.second.name}"
+    notes = (exports.verdict(found), *found.notes)
+    return _grid(exports.of_comparison(found), kind, title, notes, output)
+
+
+def _grid(grid: Any, kind: str, title: str, notes: Sequence[str], output: str | None) -> str:
+    from breadcrumbs.cli import console
+    from breadcrumbs.evaluate.results import exports
+
+    if kind in ("markdown", "latex"):
+        for note in notes:
+            click.echo(f"note: {sentence(note)}", err=True)
+        return exports.markdown(grid) if kind == "markdown" else exports.latex(grid)
+    out = io.StringIO() if output else None
+    console.grid(grid, title, notes, out)
+    return out.getvalue() if out else ""
+
+
+def _write(output: str, text: str, *, force: bool) -> None:
+    """Write a file; OutputError if it exists and may not be replaced, or cannot be written."""
+    from breadcrumbs.checkpoint import whole
+    from breadcrumbs.errors import OutputError
+
+    try:
+        if not force and os.path.lexists(output):
+            raise OutputError(f"{output}: exists. Give --force to replace it.")
+        whole.write_text(Path(output), text, force=force)
+    except OSError as error:
+        raise OutputError(f"{output}: cannot be written: {error.strerror}.") from None

@@ -1,0 +1,201 @@
+"""`breadcrumbs search`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from breadcrumbs.cli.shared import command, json_option, pair, scoring, sync_option
+from breadcrumbs.errors import OutputError, SuiteError
+
+
+@command()
+@click.argument("suite", metavar="SUITE.yaml")
+@click.option("-o", "--output", required=True, metavar="BEST.yaml", help="Recipe file to write.")
+@click.option("-m", "--method", "methods", multiple=True, help="Repeatable. Default: breadcrumbs.")
+@click.option(
+    "-p",
+    "--param",
+    "params",
+    multiple=True,
+    metavar="KEY=VALUES",
+    help="LOW:HIGH, LOW:HIGH:STEP, LOW:HIGH:log, values with commas, or one. Repeatable.",
+)
+@click.option(
+    "--sampler",
+    default="tpe",
+    show_default=True,
+    help="grid, random, tpe, cmaes, qmc or nsga2.",
+)
+@click.option("--trials", type=click.IntRange(1), help="Default: 50, or the whole grid.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of the sampler (default 0).")
+@click.option(
+    "--objective",
+    default="mean",
+    show_default=True,
+    metavar="NAME",
+    help="mean: of normalised scores; raw: of scores; min: the worst normalised one;"
+    " FILE.py:FUNCTION of a dict of scores.",
+)
+@click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only these tasks.")
+@click.option("--few", type=click.IntRange(1), help="Tune on the first FEW tasks alone.")
+@click.option("--few-tasks", metavar="NAME,NAME", help="Tune on these tasks alone.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Tensors to copy from the base.")
+@click.option("--only", multiple=True, metavar="GLOB", help="The only tensors to merge.")
+@click.option("--plugin", "plugins", multiple=True, metavar="FILE.py", help="Methods of one's own.")
+@click.option("--base", help="The base model, instead of the suite's.")
+@click.option(
+    "--storage", metavar="FILE", help="Keeps the trials; the same search goes on from there."
+)
+@click.option("--batch", type=click.IntRange(1), help="Points asked at once. Default: --workers.")
+@click.option(
+    "--results",
+    default="results.sqlite",
+    show_default=True,
+    help="File of rows: what it has is not computed again.",
+)
+@click.option("--pareto", is_flag=True, help="Print the trials that none beats on all tasks.")
+@click.option("--test", is_flag=True, help="Score the best point on test rows, once, at the end.")
+@click.option("--precision", default="auto", help="float32, bfloat16, or auto: what is fast here.")
+@click.option("--device", default="auto", help="cpu, cuda, or auto.")
+@click.option("--workers", type=click.IntRange(1, 256), help="Processes. Default: all cores.")
+@click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@sync_option
+@json_option
+def search(suite: str, **options: Any) -> None:
+    """Search for the method and parameters that merge a suite's fine-tunings best.
+
+    Trials are scored on validation rows; test rows are shut until the end. The best point becomes a
+    recipe for `breadcrumbs merge`. -p alpha=... is for all methods that have it, -p ties.alpha=...
+    for one, -p weight.NAME=... for a model. With --few the point is found on some tasks alone,
+    without validation rows of the others, and the recipe merges all.
+
+    \b
+    breadcrumbs search suite.yaml -o best.yaml -p alpha=0.1:1.5 -p beta=0.8:0.95
+    breadcrumbs search suite.yaml -o best.yaml -m ties -m breadcrumbs -p alpha=0.2:2:0.2
+        --sampler grid --storage search.log --pareto --test
+    breadcrumbs merge best.yaml -o merged
+    """
+    from breadcrumbs.cli import console
+    from breadcrumbs.cli.views import search as view
+    from breadcrumbs.evaluate import suite as suites
+    from breadcrumbs.methods.registry import load_plugin
+    from breadcrumbs.tune import search as searching
+    from breadcrumbs.tune.search import objective, samplers
+    from breadcrumbs.tune.search import suites as family
+
+    for plugin in options["plugins"]:
+        load_plugin(plugin)
+    _check_output(options)
+    made = suites.load(suite, base=options["base"])
+    asked = [made.task(name).name for name in dict.fromkeys(options["tasks"])]
+    names = asked or [task.name for task in made.tasks]
+    few = _few(names, options)
+    more = {"exclude": options["exclude"], "only": options["only"]}
+    every, template = (replace(family.template(made, some), **more) for some in (names, few))
+    flags = [pair(text) for text in options["params"]]
+    if len(few) < len(names) and any(key.startswith("weight.") for key, _ in flags):
+        raise click.UsageError("weights are of one model each, so --few cannot find them for all")
+    space = searching.parse(options["methods"] or ("breadcrumbs",), flags, few)
+    aim = objective.get(options["objective"])
+    samplers.check(options["sampler"])
+    settings = scoring(options)
+    quiet = options["quiet"] or options["as_json"]
+    with (
+        family.Validation(made, few, settings) as evaluate,
+        console.counted(quiet=quiet) as progress,
+    ):
+        done = 0
+
+        def told(trial: searching.Trial, total: int) -> None:
+            nonlocal done
+            done += 1
+            progress(done, total, view.line(trial))
+
+        batch = options["batch"] or evaluate.pool.workers
+        found = searching.run(
+            template,
+            space,
+            evaluate,
+            tasks=few,
+            objective=aim,
+            sampler=options["sampler"],
+            trials=options["trials"],
+            batch=batch,
+            seed=options["seed"],
+            storage=options["storage"],
+            identity={**evaluate.pool.keys.of_search(few), **_plugins(options["plugins"])},
+            told=told,
+        )
+    best = searching.recipe(every, found.best.point)
+    searching.write(
+        options["output"],
+        family.beside(best, options["output"]),
+        _story(made.name, names, few, found, options),
+    )
+    tested = family.test(made, best, settings) if options["test"] else None
+    if options["as_json"]:
+        told_test = {"test": tested.to_mapping()} if tested else {}
+        click.echo(
+            json.dumps({"output": options["output"], **found.to_mapping(), **told_test}, indent=2)
+        )
+    elif not options["quiet"]:
+        view.show(found, options["output"], pareto=options["pareto"], tested=tested)
+
+
+def _check_output(options: dict[str, Any]) -> None:
+    """Refuse, before hours of scoring, what would be refused after them."""
+    output = Path(options["output"])
+    if output.suffix not in (".yaml", ".yml"):
+        raise click.UsageError(f"-o {output}: is a recipe to write, so let it end with .yaml")
+    if output.exists() and not options["force"]:
+        raise OutputError(f"{output}: exists. Give another output, or --force to replace it.")
+    if not output.absolute().parent.is_dir():
+        raise OutputError(f"{output}: there is no folder {output.parent}. Make it first.")
+
+
+def _plugins(paths: tuple[str, ...]) -> dict[str, list[str]]:
+    """Return what trials depend on where methods come from files: what is in these."""
+    from blake3 import blake3
+
+    found = [blake3(Path(path).read_bytes()).hexdigest() for path in paths]
+    return {"plugins": found} if found else {}
+
+
+def _few(names: list[str], options: dict[str, Any]) -> list[str]:
+    """Return the tasks to tune on."""
+    from breadcrumbs.errors import suggestion
+
+    few, given = options["few"], options["few_tasks"]
+    if few is not None and given is not None:
+        raise click.UsageError("give --few or --few-tasks")
+    if given is not None:
+        chosen = list(dict.fromkeys(name.strip() for name in given.split(",")))
+        for name in chosen:
+            if name not in names:
+                raise SuiteError(
+                    f"--few-tasks: there is no task {name!r}.{suggestion(name, names)} The tasks"
+                    f" are {', '.join(names)}."
+                )
+        return chosen
+    if few is not None and few > len(names):
+        raise SuiteError(f"--few {few}: there are {len(names)} tasks.")
+    return names[:few]
+
+
+def _story(
+    suite: str, names: list[str], few: list[str], found: Any, options: dict[str, Any]
+) -> list[str]:
+    """Return the comments that a recipe begins with: what it was chosen on."""
+    alone = f" (of {len(names)}; the same setting is used for all)" if few != names else ""
+    return [
+        "Chosen by `breadcrumbs search` on validation rows; no test row was read.",
+        f"suite {suite}, tasks {', '.join(few)}{alone}",
+        f"{found.objective} {found.best.score:.4f}, the best of {len(found.trials)} trials by"
+        f" {options['sampler']}, seed {options['seed']}",
+    ]

@@ -1,0 +1,160 @@
+"""The commands: one short function each, a call into the library. What they share is here."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from breadcrumbs.errors import BreadcrumbsError, printable
+
+if TYPE_CHECKING:
+    from breadcrumbs.evaluate.scoring.settings import Settings
+
+_GO_ON = {
+    "merge": " Give --resume to go on.",
+    "finetune": " Run it again to go on.",
+    "evaluate": " Run it again to go on; what was scored is kept.",
+    "search": " Run it again to go on; what was scored is kept, and with --storage the trials are.",
+}
+
+
+def command(name: str | None = None) -> Callable[[Callable[..., None]], click.Command]:
+    """Make a command whose errors are one line on stderr and exit code 1."""
+
+    def wrap(function: Callable[..., None]) -> click.Command:
+        @functools.wraps(function)
+        def run(*args: Any, **kwargs: Any) -> None:
+            try:
+                function(*args, **kwargs)
+            except BreadcrumbsError as error:
+                click.echo(f"breadcrumbs: {printable(str(error))}", err=True)
+                sys.exit(1)
+            except KeyboardInterrupt:
+                advice = _GO_ON.get(function.__name__, "")
+                click.echo(f"breadcrumbs: interrupted.{advice}", err=True)
+                sys.exit(130)
+            except OSError as error:  # stdout is full or closed; files raise errors of ours
+                sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+                if not isinstance(error, BrokenPipeError):
+                    what = error.filename or "cannot print"
+                    click.echo(f"breadcrumbs: {what}: {error.strerror}.", err=True)
+                sys.exit(1)
+
+        return click.command(name)(run)
+
+    return wrap
+
+
+def json_option(function: Callable[..., None]) -> Callable[..., None]:
+    """Add `--json`, given to the function as ``as_json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print machine output to stdout.")(
+        function
+    )
+
+
+def fit_options(
+    model: str = "a model", base: str = "the base", default: str | None = "error"
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add `--missing` and `--extra`: a word, or globs as often as they are given.
+
+    default: what the function gets where they are not given.
+    """
+
+    def chosen(_: Any, __: Any, given: tuple[str, ...]) -> Any:
+        return given or default
+
+    def add(function: Callable[..., None]) -> Callable[..., None]:
+        for name, word, what in (
+            ("--extra", "ignore", f"{base} lacks: error (default), ignore"),
+            ("--missing", "base", f"{model} lacks: error (default), base: unchanged"),
+        ):
+            help = (
+                f"Tensors that {what}; or GLOB of those to {word if word != 'base' else 'allow'}."
+            )
+            metavar = f"{word}|GLOB"
+            option = click.option(name, multiple=True, callback=chosen, metavar=metavar, help=help)
+            function = option(function)
+        return function
+
+    return add
+
+
+def nonfinite_option(function: Callable[..., None]) -> Callable[..., None]:
+    """Add `--allow-nonfinite`, alone or with a glob, as often as it is given."""
+    return click.option(
+        "--allow-nonfinite",
+        is_flag=False,
+        flag_value="*",
+        multiple=True,
+        metavar="[GLOB]",
+        callback=lambda _, __, given: True if "*" in given else given or False,
+        help="Count NaN and infinity as unchanged, in all tensors or in those that match.",
+    )(function)
+
+
+def rename_option(function: Callable[..., None]) -> Callable[..., None]:
+    """Add `--rename`, given to the function as rules."""
+    return click.option(
+        "--rename",
+        multiple=True,
+        metavar="OLD=NEW",
+        help='Give tensors of models the base\'s names, such as "model.*=*". Repeatable.',
+    )(function)
+
+
+def sync_option(function: Callable[..., None]) -> Callable[..., None]:
+    """Add `--no-sync`, which holds for all that the command writes."""
+
+    @click.option(
+        "--no-sync",
+        is_flag=True,
+        help="Do not wait for the disk: a power cut may lose it.",
+    )
+    @functools.wraps(function)
+    def run(*args: Any, no_sync: bool, **kwargs: Any) -> None:
+        from breadcrumbs.checkpoint import durable
+
+        with durable.syncing(not no_sync):
+            function(*args, **kwargs)
+
+    return run
+
+
+def pairs(texts: tuple[str, ...]) -> dict[str, str]:
+    """Return what `--param KEY=VALUE` options say; wrong usage if a key is given twice."""
+    found = {}
+    for text in texts:
+        key, value = pair(text)
+        if key in found:
+            raise click.UsageError(f"--param {key} is given twice")
+        found[key] = value
+    return found
+
+
+def pair(text: str) -> tuple[str, str]:
+    """Return the key and the value of KEY=VALUE."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise click.UsageError(f"{text!r} is not KEY=VALUE, such as beta=0.9")
+    return key.strip(), value.strip()
+
+
+def scoring(options: Mapping[str, Any]) -> Settings:
+    """Return how to score, of --results, --workers, --device, --precision and --plugin."""
+    from breadcrumbs.checkpoint import cache
+    from breadcrumbs.evaluate.scoring.settings import Settings
+
+    return Settings(
+        results=str(Path(options["results"]).absolute()),
+        workers=options["workers"] or 0,
+        device=options["device"],
+        precision=options["precision"],
+        cache=cache.folder(),
+        plugins=tuple(os.path.abspath(plugin) for plugin in options.get("plugins", ())),
+    )

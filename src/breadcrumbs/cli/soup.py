@@ -1,0 +1,63 @@
+"""`breadcrumbs soup`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from breadcrumbs.cli.shared import command, fit_options, json_option, rename_option, sync_option
+
+
+@command()
+@click.argument("base")
+@click.argument("models", nargs=-1, required=True, metavar="FINETUNED...")
+@click.option("-o", "--output", required=True, help="Folder, or FILE.safetensors, to write.")
+@click.option(
+    "--score",
+    required=True,
+    metavar="COMMAND",
+    help="Prints the score of the model at {}, higher is better, as its last line.",
+)
+@click.option(
+    "--known-score",
+    "scores",
+    multiple=True,
+    type=float,
+    help="Score of a model alone, if known; once for each model, in order.",
+)
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Tensors to copy from the base.")
+@click.option("--only", multiple=True, metavar="GLOB", help="The only tensors to merge.")
+@click.option("--dtype", help="Output dtype, such as bfloat16. Default: the base's.")
+@fit_options()
+@rename_option
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
+@click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@sync_option
+@json_option
+def soup(base: str, models: tuple[str, ...], **options: Any) -> None:
+    """Average the fine-tunings of one task that help: a greedy soup.
+
+    By falling score, a model joins the mean if the score of the mean does not fall. The command is
+    run with the path of one candidate after the other, merged into a temporary folder beside the
+    output. Score on validation data, never on test data; of a loss, print the negative.
+
+    \b
+    breadcrumbs soup base ft1 ft2 ft3 -o merged --score "python evaluate.py {}"
+    """
+    from breadcrumbs.cli import console
+    from breadcrumbs.cli.views import merging
+    from breadcrumbs.tune import soup as soups
+
+    quiet, as_json = options.pop("quiet"), options.pop("as_json")
+    score, scores = soups.command(options.pop("score")), options.pop("scores") or None
+    with console.status(quiet=quiet or as_json) as step:
+        found = soups.greedy_soup(base, models, score, scores, step=step, **options)
+    assert found.report is not None
+    if as_json:
+        told = {"output": options["output"], **found.to_mapping()}
+        click.echo(json.dumps({**told, "merge": found.report.to_mapping()}, indent=2))
+    elif not quiet:
+        merging.soup(found, options["output"])

@@ -1,0 +1,1 @@
+"""Fine-tuning a foundation on the tasks of a suite."""

@@ -1,0 +1,1 @@
+"""Scores of models: processes, what each does, and what is not computed twice."""

@@ -1,0 +1,177 @@
+"""Scores of models on tasks, in one process: weights in, answers counted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from breadcrumbs import checkpoint
+from breadcrumbs.errors import SuiteError
+from breadcrumbs.evaluate.data import metrics
+from breadcrumbs.evaluate.data.task import Split, Task
+from breadcrumbs.evaluate.foundations.foundation import Answering, Batch, on
+from breadcrumbs.evaluate.scoring import heads
+from breadcrumbs.evaluate.scoring.keys import Keys
+from breadcrumbs.modules import devices
+from breadcrumbs.modules.precise import precise
+
+if TYPE_CHECKING:
+    from breadcrumbs.evaluate.suite import Suite
+
+#: Rows in a batch, on the CPU and elsewhere.
+BATCH, LARGE_BATCH = 32, 256
+#: Bytes of batches that a process keeps for the next model.
+KEPT = 2 << 30
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model scores on one split of one task.
+
+    value: of the metric, with its standard error. hits: (items,) which answers are right.
+    """
+
+    task: str
+    split: str
+    metric: str
+    value: float
+    stderr: float
+    hits: np.ndarray
+    seconds: float
+
+    @property
+    def correct(self) -> int:
+        """The number of right answers."""
+        return int(np.count_nonzero(self.hits))
+
+    @property
+    def items(self) -> int:
+        """The number of rows."""
+        return len(self.hits)
+
+
+class Scorer:
+    """Scores weights on the tasks of a suite.
+
+    Holds one module, which weights are put into, and of each task the head and the batches, which
+    are made once, as long as they are no more than `KEPT`. cache: a folder of heads, made of the
+    base, that processes share.
+    """
+
+    def __init__(
+        self, suite: Suite, *, device: str = "cpu", precision: str = "auto", cache: Path | None
+    ):
+        from breadcrumbs.modules.slots import Slots
+
+        self.suite, self.foundation = suite, suite.foundation
+        self.device = devices.device(device)
+        self.batch = BATCH if self.device.type == "cpu" else LARGE_BATCH
+        self.precision = devices.precision(precision, self.device)
+        self.cache = cache
+        self.base: Mapping[str, Any] = checkpoint.open(suite.base)
+        self.keys = Keys(suite, self.precision)
+        module = self.foundation.load(suite.base)
+        self.module = (module.float() if self.precision == "float32" else module).to(self.device)
+        self.slots = Slots(self.module, self.base)
+        #: The hash of the weights in the module.
+        self._holds = self.keys.base
+        self._heads: dict[str, Any] = {}
+        self._batches: dict[tuple[str, str], Sequence[Batch]] = {}
+
+    def head(self, task: Task) -> Any:
+        """Return the frozen head of a task: from the cache, or made of the base now."""
+        import torch
+
+        if task.name not in self._heads:
+            key = self.keys.head(task.name)
+            found = heads.read(self.cache, key)
+            if found is None:
+                self._put(self.base, self.keys.base)
+                with torch.inference_mode(), precise(self.precision, self.device):
+                    found = self.foundation.head(self.module, task)
+                heads.write(self.cache, key, found)
+            self._heads[task.name] = on(found, self.device)
+        return self._heads[task.name]
+
+    def score(self, task: Task, split: Split, state: Mapping[str, Any], hash_: str) -> Score:
+        """Return the score of weights. hash_: theirs, which tells whether they are in already."""
+        import torch
+
+        began = time.perf_counter()
+        if isinstance(self.foundation, Answering):
+            self._put(state, hash_)
+            with torch.inference_mode(), precise(self.precision, self.device):
+                hits = self.foundation.hits(self.module, task, split, self.batch)
+            value, stderr = metrics.measured("accuracy", hits, np.ones_like(hits))
+        else:
+            head = self.head(task)
+            self._put(state, hash_)
+            given, truth = self._answers(task, split, head)
+            value, stderr = metrics.measured(task.metric, given, truth)
+            hits = given == truth
+        seconds = time.perf_counter() - began
+        return Score(task.name, split, task.metric, value, stderr, hits, seconds)
+
+    def _answers(self, task: Task, split: Split, head: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return the classes that the model answers, and the right ones, in the order of rows.
+
+        Where logits are no numbers the answer is a wrong one.
+        """
+        import torch
+
+        batches = self._prepared(task, split)
+        answers, labels = [], []
+        with torch.inference_mode(), precise(self.precision, self.device):
+            for batch in batches:
+                inputs = on(batch.inputs, self.device)
+                mine = Batch(inputs, batch.rows, batch.labels)
+                found = self.foundation.logits(self.module, head, mine)
+                truth = np.asarray(batch.labels)
+                check_labels(task, split, truth, batch.rows, found.shape[-1])
+                wrong = (truth + 1) % found.shape[-1]
+                odd = found.isnan().any(dim=-1).cpu().numpy()
+                answers.append(np.where(odd, wrong, found.argmax(dim=-1).cpu().numpy()))
+                labels.append(truth)
+        order = np.concatenate([batch.rows for batch in batches])
+        given, truth = np.empty(len(order), np.int64), np.empty(len(order), np.int64)
+        given[order], truth[order] = np.concatenate(answers), np.concatenate(labels)
+        return given, truth
+
+    def _put(self, state: Mapping[str, Any], hash_: str) -> None:
+        if hash_ != self._holds:
+            self._holds = ""
+            self.slots.put(state)
+            self._holds = hash_
+
+    def _prepared(self, task: Task, split: Split) -> Sequence[Batch]:
+        key = (task.name, split)
+        made = self._batches.pop(key, None)
+        if made is None:
+            made = self.foundation.prepare(task, task.rows(split), self.batch)
+            held = _nbytes(made)
+            while self._batches and held + sum(map(_nbytes, self._batches.values())) > KEPT:
+                del self._batches[next(iter(self._batches))]  # the one not used for longest
+        self._batches[key] = made
+        return made
+
+
+def check_labels(
+    task: Task, split: Split, labels: np.ndarray, rows: np.ndarray, classes: int
+) -> None:
+    """Raise SuiteError for labels that the head has no class for. rows: their numbers."""
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if wrong.size:
+        raise SuiteError(
+            f"task {task.name!r}: {split} row {rows[wrong[0]]} has label {labels[wrong[0]]}, and"
+            f" the head has {classes} classes, from 0 on. Correct the labels of the task."
+        )
+
+
+def _nbytes(batches: Sequence[Batch]) -> int:
+    tensors = (tensor for batch in batches for tensor in batch.inputs.values())
+    return sum(getattr(tensor, "nbytes", 0) for tensor in tensors)

@@ -1,0 +1,24 @@
+"""How models are scored, and what a model to score is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from breadcrumbs.plan.recipe import Recipe
+
+#: A model to score: a path or hub id, or what is to be merged.
+Spec = str | Recipe
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to score. results: file of rows, or None. workers: processes, 0 for one a core. device,
+    precision, cache: see `Scorer`. plugins: files of methods that recipes may name."""
+
+    results: str | None = None
+    workers: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    cache: Path | None = None
+    plugins: tuple[str, ...] = ()

@@ -1,0 +1,86 @@
+"""What one process of a pool does: keep a module, and score what it is handed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from breadcrumbs.checkpoint import Checkpoint
+from breadcrumbs.checkpoint.hashing import model_hash, stamp
+from breadcrumbs.evaluate.data.task import Split
+from breadcrumbs.evaluate.results.results import Results, Row
+from breadcrumbs.evaluate.scoring.scoring import Scorer
+from breadcrumbs.merging.sweep import Sweep
+from breadcrumbs.plan.recipe import Recipe
+from breadcrumbs.taskfile import view
+
+if TYPE_CHECKING:
+    from breadcrumbs.evaluate.scoring.settings import Settings, Spec
+    from breadcrumbs.evaluate.suite import Suite
+
+
+class Worker:
+    """A process's scorer, its last model, and the rows that were kept."""
+
+    def __init__(self, suite: Suite, settings: Settings):
+        self.suite = suite
+        self.scorer = Scorer(
+            suite,
+            device=settings.device,
+            precision=settings.precision,
+            cache=settings.cache,
+        )
+        self.results = Results(settings.results or ":memory:")
+        self._now: object = None
+        self._state: Mapping[str, Any] = {}
+        self._hash = ""
+        self._opened: Checkpoint | None = None
+        self._sweep = Sweep(suite.base)
+
+    def make_head(self, name: str) -> str:
+        """Make the head of a task, or find that it is there."""
+        self.scorer.head(self.suite.task(name))
+        return name
+
+    def score(self, spec: Spec, tasks: Sequence[str], split: Split) -> list[Row]:
+        """Return the rows of a model, those that are known from before included."""
+        self._take(spec)
+        return [self._row(spec, name, split) for name in tasks]
+
+    def _take(self, spec: Spec) -> None:
+        """Make ``spec`` the model that is scored next: open it, or merge it."""
+        now = spec if isinstance(spec, Recipe) else (spec, stamp(spec))
+        if now == self._now:
+            return
+        self._now = None
+        if isinstance(spec, Recipe):
+            self._state = self._sweep.merged(spec)
+        else:
+            if self._opened is not None:
+                self._opened.close()
+            self._state = self._opened = view.open_model(self.suite.base, spec)
+        self._hash = model_hash(self._state)
+        self._now = now
+
+    def _row(self, spec: Spec, name: str, split: Split) -> Row:
+        keys = self.scorer.keys
+        key, facts = keys.key(self._hash, name, split), keys.facts(spec, name)
+        row = self.results.recall(key, **facts)  # of this model by whatever name
+        if row is not None:
+            return row
+        score = self.scorer.score(self.suite.task(name), split, self._state, self._hash)
+        row = Row(
+            **asdict(key),
+            **facts,
+            value=score.value,
+            correct=score.correct,
+            items=score.items,
+            stderr=score.stderr,
+            hits=np.packbits(score.hits).tobytes(),
+            seconds=score.seconds,
+        )
+        self.results.add(row)
+        return row

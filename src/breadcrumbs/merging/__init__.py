@@ -1,0 +1,11 @@
+"""From models and a recipe to a merged model: what `breadcrumbs.merge` and `compare` do.
+
+api          models and arguments in, files or arrays out
+opening      what users give, as open models and a plan
+files        a plan carried out, into files or memory (arrays)
+calibration  numbers that are found from the weights before a merge, such as `alpha: auto`
+provenance   what an output says of its inputs;  report, card: what it says of itself
+estimate     how much memory a merge takes
+sweep        many merges of one family, each as fast as it can be
+comparison   how alike task vectors are;  task_vector: arithmetic on them
+"""

@@ -1,0 +1,242 @@
+"""What stands beside the weights of a merged folder: config, tokenizer, recipe and model card."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from breadcrumbs.checkpoint import beside, composite, parts, token_ids
+from breadcrumbs.checkpoint.beside import RECIPE
+from breadcrumbs.checkpoint.tensors import Checkpoint
+from breadcrumbs.engine.digests import FileDigests
+from breadcrumbs.errors import RecipeError, sentence
+from breadcrumbs.machine import human
+from breadcrumbs.merging.report import Report, said_of_parts
+from breadcrumbs.plan import Plan
+from breadcrumbs.plan.recipe import SAME, Recipe, to_yaml
+from breadcrumbs.version import __version__
+
+#: What configs call the number of layers.
+_LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+_SHOWN = 50
+
+
+def add(folder: Path, plan: Plan, report: Report, digests: FileDigests, choice: str = "") -> None:
+    """Write into ``folder`` what a merged model needs besides its weights.
+
+    choice: a section of the model card on how its models were chosen.
+    """
+    other = tokenizer_of(plan)
+    (folder / RECIPE).write_text(to_yaml(resolved(plan), complete=True), encoding="utf-8")
+    text = card(plan, report, digests, choice)
+    (folder / "README.md").write_text(text, encoding="utf-8", errors="replace")
+    beside.copy(plan.target, folder, other, quantised=plan.recipe.dtype == SAME)
+    layout = composite.of(plan.target)
+    for place in layout.places:
+        config = folder / place.folder / "config.json"
+        if config.exists():
+            _change(config, plan)
+    if other is not None and other.folder is not None:
+        for place in ("", *layout.folders):
+            token_ids.take(folder / place, other.folder / place)
+
+
+def tokenizer_of(plan: Plan) -> Checkpoint | None:
+    """Return the model whose tokenizer is asked for; RecipeError if it has none."""
+    wanted = plan.recipe.tokenizer
+    found = next((c for c in plan.origins if wanted in (c.label, c.repo)), None)
+    if wanted is not None and (found is None or not beside.has_tokenizer(found)):
+        raise RecipeError(
+            f"recipe: tokenizer: {wanted} has no tokenizer files beside its weights. Give a model"
+            " that has them."
+        )
+    return found
+
+
+def _change(config: Path, plan: Plan) -> None:
+    """Say the new dtype and the new layers in a transformers config, under its own keys."""
+    try:
+        data = json.loads(config.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return
+    dtype = plan.recipe.dtype
+    changed = dtype not in (None, SAME) and _replace_dtypes(data, dtype)
+    if plan.target.layers and isinstance(data, dict):
+        changed |= _replace_layers(data, plan.target.layers)
+    if plan.target.untied and isinstance(data, dict):
+        changed |= _untie(data)
+    if changed:
+        config.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def _replace_layers(data: dict[str, Any], layers: Sequence[int]) -> bool:
+    """Set the number of layers of a config, and what it lists for each; return whether it had it.
+
+    In the config itself, or else in those in it.
+    """
+    key = next((key for key in _LAYER_KEYS if isinstance(data.get(key), int)), None)
+    if key is None:
+        inner = [v for k, v in data.items() if k.endswith("_config") and isinstance(v, dict)]
+        return any([_replace_layers(value, layers) for value in inner])
+    before, data[key] = data[key], len(layers)
+    for name, value in data.items():
+        if "layer" in name and isinstance(value, list) and len(value) == before > max(layers):
+            data[name] = [value[i] for i in layers]
+    return True
+
+
+def untie(config: Path) -> None:
+    """Say in a transformers config that embeddings and head are two tensors."""
+    with suppress(ValueError, RecursionError):
+        data = json.loads(config.read_text(encoding="utf-8"))
+        if isinstance(data, dict) and _untie(data):
+            config.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def _untie(data: dict[str, Any]) -> bool:
+    """Say that embeddings and head are two tensors, in a config and in those in it that tie."""
+    before = json.dumps(data)
+    for inner in data.values():
+        if isinstance(inner, dict) and inner.get("tie_word_embeddings"):
+            inner["tie_word_embeddings"] = False
+    data["tie_word_embeddings"] = False
+    if data.get("scale_decoder_outputs"):  # of T5, which is true of a tied head alone
+        data["scale_decoder_outputs"] = False
+    return json.dumps(data) != before
+
+
+def _replace_dtypes(data: Any, dtype: str | None) -> bool:
+    """Set the dtypes of a config and of the configs in it; return whether there were any."""
+    found = False
+    for key, value in data.items() if isinstance(data, dict) else ():
+        if key in ("dtype", "torch_dtype"):
+            data[key], found = dtype, True
+        elif key.endswith("_config") and key != "quantization_config":
+            found |= _replace_dtypes(value, dtype)
+    return found
+
+
+def resolved(plan: Plan) -> Recipe:
+    """Return the recipe with hub ids at the commits that they meant, so that it stays the same."""
+    pairs = zip(plan.recipe.models, plan.models, strict=True)
+    given = dict(enumerate(plan.statistics))
+    repos = {found.label: found.repo for found in plan.inputs if found.repo}
+    tokenizer = plan.recipe.tokenizer
+    return replace(
+        plan.recipe,
+        base=plan.base.repo or plan.recipe.base,
+        onto=(plan.onto.repo if plan.onto else None) or plan.recipe.onto,
+        tokenizer=None if tokenizer is None else repos.get(tokenizer, tokenizer),
+        models=tuple(
+            replace(
+                model,
+                path=found.repo or model.path,
+                statistics=(given[i].repo if i in given else None) or model.statistics,
+            )
+            for i, (model, found) in enumerate(pairs)
+        ),
+    )
+
+
+def card(plan: Plan, report: Report, digests: FileDigests, choice: str = "") -> str:
+    """Return the model card: front matter for the hub, the recipe, and what was kept."""
+    import yaml
+
+    front: dict[str, Any] = {"base_model": list(dict.fromkeys(_names(plan)))}
+    if base := plan.target.folder:
+        if parts.is_pipeline(parts.Local(base)):
+            front["library_name"] = "diffusers"
+        elif (base / parts.MODULES).exists() and parts.folders(parts.Local(base)):
+            front["library_name"] = "sentence-transformers"
+        elif (base / "config.json").exists():
+            front["library_name"] = "transformers"
+    front["tags"] = ["merge", "breadcrumbs"]
+    rows = "\n".join(
+        f"| {cell(row.name)} | {row.weight:g} | {row.fraction:.2%} |" for row in report.models
+    )
+    files = "\n".join(
+        f"| {cell(source.repo or source.label)} | {cell(source.shown_file(path))} |"
+        f" {digests.sizes[path]} | `{digests.digests[path]}` |"
+        for source in plan.inputs
+        for path in source.files
+    )
+    notes = "".join(f"\n* {cell(sentence(note))}" for note in report.notes) + "\n" * bool(
+        report.notes
+    )
+    shares = ", ".join(f"{value:.2%} are {what}" for what, value in report.shares.items())
+    copied = ", ".join(f"{number} {reason}" for reason, number in report.copied.items())
+    emptied = ", ".join(cell(name) for name in report.emptied[:_SHOWN]) or "none"
+    if len(report.emptied) > _SHOWN:
+        emptied += f" and {len(report.emptied) - _SHOWN} more"
+    return f"""---
+{yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip()}
+---
+
+# Merged model
+
+Made with Breadcrumbs {__version__} by the method
+`{plan.method.name}`: {plan.method.summary}.
+
+    {plan.method.formula}
+
+{plan.method.paper}.
+
+## What was kept
+
+| model | weight | entries of its task vector kept |
+|---|---|---|
+{rows}
+
+{report.merged} of {report.tensors} tensors were merged ({report.entries:,} weights)\
+{"; copied from the base: " + copied if copied else ""}. The update has norm {report.norm:.6g}\
+{report.length and f", {report.length}"}.
+Tensors of which a model kept nothing: {emptied}.\
+{f" Of the weights that changed, {shares}." if shares else ""}\
+{f" By part: {cell(said_of_parts(report.parts))}." if report.parts else ""}\
+{"" if report.lost is None else f" Lost to FP8: {report.lost:.0%} of the step."}
+{notes}
+{_warnings(report)}{choice and choice + chr(10)}## Recipe
+
+`{RECIPE}` beside this card reproduces the weights, bit for bit.
+
+```yaml
+{to_yaml(resolved(plan), complete=True).strip()}
+```
+
+## Inputs
+
+| model | file | bytes | BLAKE3 (of a task file: its own hash) |
+|---|---|---|---|
+{files}
+
+Read {human(report.bytes_read)}, wrote {human(report.bytes_written)}.
+"""
+
+
+def _warnings(report: Report) -> str:
+    """Return the section of a card that says what was warned of; empty if nothing was."""
+    lines = [f"* {cell(sentence(warning))}\n" for warning in report.warnings]
+    return "".join(["## Warnings\n\n", *lines, "\n"]) if lines else ""
+
+
+def _names(plan: Plan) -> Iterator[str]:
+    """Yield the hub ids of the models, or the last part of a local path."""
+    for source in plan.origins:
+        if source.repo:
+            yield source.repo.partition("@")[0]
+        elif source.cut:
+            yield source.cut.name
+        else:
+            yield os.path.basename(os.path.abspath(source.label)) or source.label
+
+
+def cell(text: str) -> str:
+    """Return text as it may stand in a cell of a Markdown table: one line, nothing special."""
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return re.sub(r"([\\`*|<>\[\]])", r"\\\1", text)

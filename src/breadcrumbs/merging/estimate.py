@@ -1,0 +1,165 @@
+"""How much memory a merge takes, and how many threads fit into it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from breadcrumbs.checkpoint.quantised.experts import BANDS_BYTES
+from breadcrumbs.checkpoint.quantised.layouts import BLOCK
+from breadcrumbs.checkpoint.tensors import DTYPES
+from breadcrumbs.engine.passes import lines as angles
+from breadcrumbs.engine.passes.tally import BUDGET, LEAST_BUDGET, ROOM, WAVE_BYTES
+from breadcrumbs.errors import RecipeError
+from breadcrumbs.kernels import WORTH_COMPILING, will_compile
+from breadcrumbs.machine import available_cores, human
+from breadcrumbs.methods.aggregates import Gram, Linear, Whole
+from breadcrumbs.methods.transforms import Chances, Fitted
+from breadcrumbs.plan import Plan, TensorPlan
+from breadcrumbs.plan.recipe import SAME
+from breadcrumbs.plan.units import ARENA, CHUNK, FUSED, GROUP, LEAST, alone, in_rows, surveyed
+
+#: Resident memory of the program itself, measured: Python with NumPy, and with Numba and kernels.
+PLAIN_BYTES = 70 << 20
+COMPILED_BYTES = 185 << 20
+#: What compiling the kernels takes besides, once.
+COMPILING_BYTES = 150 << 20
+
+
+def memory(plan: Plan, threads: int, kernel: str = "auto", budget: int = BUDGET) -> int:
+    """Return an upper estimate of the resident bytes of a streamed merge.
+
+    budget: bytes of keys that a survey collects of a model at most.
+    """
+    compiled = kernel == "compiled" or (kernel == "auto" and plan.entries >= WORTH_COMPILING)
+    group = min(GROUP, max(1, len(plan.models)))
+    fused = min(FUSED, max(1, len(plan.models)))
+    segment = max(LEAST * CHUNK, ARENA // (2 * (fused + 1)))  # entries, of bfloat16
+    surveyed = max(LEAST * CHUNK, ARENA // (2 * (group + 1)))
+    arena = segment * 4 * (fused + 1) + segment * 2 + int(ROOM * surveyed) * group * 4
+    chunks = CHUNK * (group + 1) * 4 + CHUNK * (8 + 8 + 1 + 8 + 4)
+    more = _step_bytes(plan, threads) + _survey_bytes(plan, threads, budget)
+    return (
+        more
+        + _quantised_bytes(plan, threads)
+        + (
+            (COMPILED_BYTES if compiled else PLAIN_BYTES)
+            + threads * (arena + chunks + CHUNK * 32)
+            + (threads + 1) * WAVE_BYTES
+            + len(plan.tensors) * 2048
+        )
+    )
+
+
+def _quantised_bytes(plan: Plan, threads: int) -> int:
+    """Return what quantised weights take: bands of experts, and blocks that are written again."""
+    bands = sum("MXFP4" in source.quantised for source in plan.sources) * BANDS_BYTES
+    if plan.recipe.dtype != SAME:
+        return bands
+    widest = max((t.base.shape[-1] for t in plan.tensors if t.target.layout), default=0)
+    return bands + threads * widest * BLOCK[0] * (4 + 2 + len(plan.models) + 1 + 4)
+
+
+def _survey_bytes(plan: Plan, threads: int, budget: int) -> int:
+    """Return what the surveys of units beyond `WAVE_BYTES` hold: collected keys, and cuts.
+
+    Of each model of each chunk a cut; of those surveyed at once what a pass has counted.
+    """
+    models, units = max(1, len(plan.models)), []
+    together: Counter[str] = Counter()
+    for tensor in plan.merged:
+        unit = surveyed(plan, tensor)
+        if unit == "model":
+            together[tensor.component] += tensor.base.size
+        elif unit:
+            units.append(tensor.base.shape[-1] if unit == "row" else tensor.base.size)
+    result = 0
+    for n in [*sorted(units, reverse=True)[:threads], *together.values()]:
+        # Brackets hold this share at most; they are sorted in a copy.
+        collected = min(int(0.8 * ROOM * n) * 8, budget)
+        result += max(0, 2 * collected - WAVE_BYTES)
+        result += n // CHUNK * (40 * models + 48 * min(GROUP, models) + 40)
+    return result
+
+
+def _step_bytes(plan: Plan, threads: int) -> int:
+    """Return what aggregates that are no plain sum hold besides: task vectors in float64."""
+    aggregate, models = plan.method.aggregate, max(1, len(plan.models))
+    if isinstance(aggregate, Linear) and not isinstance(plan.method.transform, Chances | Fitted):
+        return 0
+    if not isinstance(aggregate, Whole):
+        # Of each model; with the histograms of its ranks, or with its statistics.
+        rows = 5 + 5 * plan.prepares + 3 * (plan.method.statistics is not None)
+        chunk = max((t.base.shape[-1] for t in plan.merged if in_rows(plan, t)), default=CHUNK)
+        return threads * (chunk * 8 * (rows * models + 8) + _angle_bytes(plan, 1 + models))
+    # Raw rows, the base and the task vectors, and what is made of them.
+    each = []
+    for tensor in plan.merged:
+        mine = alone(plan, tensor)
+        need = _whole_bytes(aggregate, tensor, models, mine)
+        each += [need] * min(threads, tensor.base.size // max(1, mine))
+    # An array of statistics at a time, the sum of them, and as much to solve with.
+    arrays = [max((a.size for a in t.statistics if a), default=0) for t in plan.merged]
+    given = sum(sorted(arrays, reverse=True)[:threads]) * 8 * 5
+    return sum(sorted(each, reverse=True)[:threads]) + given
+
+
+def _whole_bytes(aggregate: Whole, tensor: TensorPlan, models: int, held: int) -> int:
+    """Return what an aggregate of the whole tensor holds, from its rows to what is written.
+
+    held: entries of the tensor that are there at once.
+    """
+    shape = aggregate.each(tensor.name, tensor.base.shape, tensor.values)
+    size = math.prod(shape)
+    raw = max(DTYPES[one.dtype].itemsize for one in (tensor.base, *filter(None, tensor.models)))
+    # The step, and its sum with the base; of one matrix of several, a copy of the task vectors.
+    work = max(aggregate.memory(shape, models) + held, 4.0 * held)
+    work += models * size if size < held else 0
+    return held * (models + 1) * (8 + raw) + int(8 * work)
+
+
+def _angle_bytes(plan: Plan, size: int) -> int:
+    """Return what inner products and coefficients of the lines of a tensor take."""
+    aggregate = plan.method.aggregate
+    if not isinstance(aggregate, Gram):
+        return 0
+    most = 0
+    for tensor in plan.merged:
+        lines = aggregate.lines(tensor.values)
+        if lines != "tensor":
+            each = size if lines == "row" else 6 * size * size
+            most = max(most, angles.number(tensor.base.shape, lines) * each * 8)
+    return most
+
+
+def threads(plan: Plan, wanted: int | None, max_memory: int | None, kernel: str = "auto") -> int:
+    """Return how many threads to use: ``wanted``, or all cores, as far as memory allows."""
+    number = wanted or available_cores()
+    if max_memory is None:
+        return number
+    while number > 1 and memory(plan, number, kernel, LEAST_BUDGET) > max_memory:
+        number -= 1
+    least = memory(plan, number, kernel, LEAST_BUDGET)
+    if least > max_memory:
+        raise RecipeError(
+            f"--max-memory {human(max_memory)}: this merge needs about {human(least)} with one"
+            " thread. Allow that much."
+        )
+    return number
+
+
+def budget(plan: Plan, threads: int, max_memory: int | None, kernel: str = "auto") -> int:
+    """Return how many bytes of keys a survey may collect of a model, as far as memory allows."""
+    if max_memory is None:
+        return BUDGET
+    spare = max_memory - memory(plan, threads, kernel, LEAST_BUDGET)
+    return max(LEAST_BUDGET, min(BUDGET, LEAST_BUDGET + spare // (2 * (threads + 1))))
+
+
+def kernel(plan: Plan, wanted: str, max_memory: int | None) -> str:
+    """Return ``wanted``, but ``plain`` where ``auto`` would compile kernels beyond the memory."""
+    if wanted != "auto" or max_memory is None or not will_compile(plan.entries):
+        return wanted
+    return (
+        "plain" if memory(plan, 1, budget=LEAST_BUDGET) + COMPILING_BYTES > max_memory else wanted
+    )

@@ -1,0 +1,234 @@
+"""A plan carried out, into files or into memory."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from breadcrumbs import machine, plan
+from breadcrumbs.checkpoint import beside
+from breadcrumbs.checkpoint.writer import Entry, Writer
+from breadcrumbs.engine import runner
+from breadcrumbs.engine.consumers import Consumer, Writing
+from breadcrumbs.engine.digests import FileDigests
+from breadcrumbs.engine.outputs import Output, SegmentReport, TensorReport
+from breadcrumbs.errors import MismatchError, RecipeError
+from breadcrumbs.merging import arrays, calibration, card, estimate
+from breadcrumbs.merging.opening import without_same_parts
+from breadcrumbs.merging.provenance import Choice, check_unchanged, key, provenance, stamps_of
+from breadcrumbs.merging.quantising import Layout, SameSink
+from breadcrumbs.merging.report import Report
+from breadcrumbs.plan import Plan, rounded, variants
+from breadcrumbs.plan.judgement import refuse
+from breadcrumbs.plan.recipe import SAME
+from breadcrumbs.plan.units import Segment
+
+
+def to_arrays(
+    it: Plan, *, threads: int | None = None, kernel: str = "auto"
+) -> tuple[dict[str, np.ndarray], Report]:
+    """Carry out a plan in memory; return the merged arrays and the report."""
+    if _is_quantised_again(it):
+        raise RecipeError("dtype same: quantises what is written to files. Give an output.")
+    began = time.perf_counter()
+    it = without_same_parts(it)
+    threads = estimate.threads(it, threads, None, kernel)
+    it = calibration.fixed(it, threads=threads, kernel=kernel)
+    sink = arrays.ArraySink(it)
+    rows = runner.write(it, sink, threads=threads, kernel=kernel)
+    return sink.arrays, Report.of(it, rows, time.perf_counter() - began)
+
+
+def to_files(
+    it: Plan,
+    output: str | os.PathLike[str],
+    *,
+    threads: int | None = None,
+    max_memory: int | None = None,
+    shard_size: int = 5 * 10**9,
+    kernel: str = "auto",
+    resume: bool = False,
+    force: bool = False,
+    verify: bool = False,
+    strict: bool = False,
+    progress: Callable[[int], None] = lambda nbytes: None,
+    choice: Choice | None = None,
+    consumer: Callable[[Output], Consumer] = Writing,
+) -> Report:
+    """Carry out a plan into a folder or a ``.safetensors`` file; return the report.
+
+    max_memory: bytes of resident memory not to go beyond; fewer threads are used if need be, and
+    no kernels compiled.
+    shard_size: bytes of a file of a folder at most. resume: go on with an interrupted merge.
+    force: replace an existing output. verify: read the result again and compare digests.
+    strict: whether warnings are errors, those of the plan before anything is read.
+    progress: called with numbers of input bytes done.
+    choice: how the models were chosen, for the metadata and the model card.
+    consumer: makes what takes the merged segments, from the output.
+
+    The output takes its name only when it is whole. Raises OutputError, MismatchError.
+    """
+    began = time.perf_counter()
+    if strict:
+        refuse(it.warnings)
+    it = without_same_parts(it)
+    chosen = estimate.kernel(it, kernel, max_memory)
+    threads = estimate.threads(it, threads, max_memory, chosen)
+    output = Path(output)
+    check_not_input(it, output)
+    card.tokenizer_of(it)
+    if it.target.folder:
+        beside.files(it.target.folder)  # which says what cannot be read, before it is too late
+    stamps = stamps_of(it)
+    budget = estimate.budget(it, threads, max_memory, chosen)
+    it = calibration.fixed(it, threads=threads, kernel=chosen, progress=progress, budget=budget)
+    known = {file: c.cut.hash for c in it.inputs if c.cut for file in c.files}
+    digests = FileDigests(tuple(dict.fromkeys(f for c in it.inputs for f in c.files)), known)
+    metadata = {"format": "pt", "breadcrumbs": provenance(it, digests, choice)}
+    layout = Layout(it) if _is_quantised_again(it) else None
+    writer = Writer(
+        output,
+        layout.entries if layout else _entries(it),
+        metadata,
+        shard_size=shard_size,
+        key=key(it, shard_size, stamps),
+        force=force,
+        resume=resume,
+        layout=variants.layout(it),
+    )
+    if not writer.single:
+        it = replace(it, notes=(*it.notes, *variants.said(it)))
+    sink, again = FileSink(writer), None
+    try:
+        if layout:
+            again = SameSink(sink, writer, it, layout)
+        rows = runner.run(
+            it,
+            consumer(again or sink),
+            threads=threads,
+            kernel=chosen,
+            progress=progress,
+            digests=digests,
+            budget=budget,
+        )
+        if again:
+            again.complete()
+        check_unchanged(stamps, stamps_of(it))
+        if verify:
+            writer.verify()
+        report = Report.of(it, rows, time.perf_counter() - began, digests.models(it))
+        _check_added(it, rows)
+        if report.norm and not again and rounded.is_base(it, sink.read):
+            report.warnings.append(
+                "the step is so small that rounding takes all of it, so the result is the base:"
+                " give --dtype float32, or a larger step"
+            )
+        if strict:
+            refuse(report.warnings)
+        if again:
+            report.lost = math.sqrt(again.lost) / report.norm if report.norm else 0.0
+        if chosen != kernel:
+            report.warnings.append(
+                f"kernels are not compiled within {machine.human(max_memory or 0)}, so this was"
+                " slow; a merge without a limit compiles them, once"
+            )
+        metadata["breadcrumbs"] = provenance(it, digests, choice)
+        story = choice.to_markdown() if choice else ""
+        writer.close(lambda folder: card.add(folder, it, report, digests, story))
+    except Nothing:
+        writer.discard()
+        raise
+    except BaseException:
+        if again:
+            again.close()
+        writer.abandon()
+        raise
+    report.seconds = time.perf_counter() - began
+    return report
+
+
+class Nothing(MismatchError):
+    """The merged model would be the base."""
+
+
+def _check_added(it: Plan, rows: Sequence[TensorReport]) -> None:
+    """Raise `Nothing` if a merge adds nothing to the base, though it was asked to.
+
+    rows: what was done to its tensors.
+    """
+    others = [tensor for tensor in it.tensors if tensor.copied]
+    taken = [t for t in others if t.name not in it.base or t.target is not t.base]
+    asked = [
+        tensor
+        for tensor in it.merged
+        if tensor.values.get("alpha") != 0 and any(own.weight for own in tensor.own)
+    ]
+    same = not it.merged and any(tensor.copied == "unchanged" for tensor in others)
+    if taken or not (asked or same) or any(row.squares for row in rows):
+        return
+    why = "nothing is kept of the task vectors; are the parameters as meant?"
+    if all(m is None or plan.equal(t.base, m) for t in it.merged for m in t.models):
+        models = ", ".join(model.label for model in it.models)
+        why = f"{models} and the base have the same weights. Give fine-tunings of it."
+    raise Nothing(f"{it.base.label}: this merge adds nothing to it: {why}")
+
+
+def _entries(it: Plan) -> list[Entry]:
+    return [Entry(tensor.output, tensor.dtype, tensor.base.shape) for tensor in it.tensors]
+
+
+def _is_quantised_again(it: Plan) -> bool:
+    return it.recipe.dtype == SAME and bool(it.target.quantised)
+
+
+def check_not_input(it: Plan, output: Path) -> None:
+    """Refuse an output that is an input, lies in the folder of one, or holds one."""
+    out = os.path.normcase(os.path.realpath(output))
+    for source in it.inputs:
+        for path in (source.folder, *source.files):
+            if path is None:
+                continue
+            real = os.path.normcase(os.path.realpath(path))
+            if _inside(out, real) or _inside(real, out):
+                raise RecipeError(
+                    f"{output}: is one of the models to merge, or in its folder, or holds it."
+                    " Inputs are never written to; give another output."
+                )
+
+
+def _inside(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(os.path.join(folder, ""))
+
+
+class FileSink:
+    """Hands merged segments to a `Writer`, and tells which ones an earlier run finished."""
+
+    def __init__(self, writer: Writer):
+        self.writer = writer
+
+    def is_done(self, segment: Segment) -> SegmentReport | None:
+        note = self.writer.done.get((segment.index, segment.start))
+        if note is None or note["stop"] != segment.stop:
+            return None
+        return SegmentReport.of(note)
+
+    def write(self, index: int, start: int, values: np.ndarray) -> None:
+        self.writer.write(index, start, values)
+
+    def finish(self, segment: Segment, report: SegmentReport) -> None:
+        self.writer.finished(segment.index, segment.start, segment.stop, report.to_mapping())
+
+    def read(self, index: int, start: int, n: int) -> np.ndarray:
+        return self.writer.read(index, start, n)
+
+    def keep(self, data: bytes) -> int:
+        return self.writer.keep(data)
+
+    def kept(self, at: int, size: int) -> bytes:
+        return self.writer.kept(at, size)

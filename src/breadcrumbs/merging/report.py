@@ -1,0 +1,190 @@
+"""What a merge did: numbers for the table on screen, the model card and ``--json``."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from breadcrumbs import machine
+from breadcrumbs.engine.outputs import TensorReport
+from breadcrumbs.plan import Plan, shift, step
+
+
+@dataclass
+class ModelRow:
+    """One model: name, weight, entries kept of its task vector and of how many."""
+
+    name: str
+    weight: float
+    kept: int
+    entries: int
+
+    @property
+    def fraction(self) -> float:
+        return self.kept / self.entries if self.entries else 0.0
+
+
+@dataclass
+class Report:
+    """A finished merge. seconds: wall clock. peak: resident bytes, where the system tells.
+
+    norm: Euclidean length of the update, the merged weights minus the base's (without statistics,
+    which are no weights). emptied: tensors of
+    which some model kept nothing. copied: tensors taken from the base, by reason. shares: fractions
+    of the weights that changed in some model, by what the method says of them. alpha: what was
+    found from the weights, if it was asked for and is one; alphas: those of the components of a
+    pipeline. kinds: how many tensors are of each kind. notes: what is right, but should be known.
+    lost: of weights that were quantised again, the norm of what that lost over the norm of the
+    update. step: how many times the length of the mean task vector the update has, each counted
+    with the size of its weight; step_exact: or about, from a sample. parts: of a model whose
+    weights lie in several folders, the norm of the update in each, "" for the folder itself.
+    """
+
+    method: str
+    models: list[ModelRow]
+    tensors: int
+    merged: int
+    entries: int
+    norm: float
+    emptied: list[str]
+    copied: dict[str, int]
+    seconds: float
+    peak: int | None
+    bytes_read: int
+    bytes_written: int
+    warnings: list[str] = field(default_factory=list)
+    shares: dict[str, float] = field(default_factory=dict)
+    alpha: float | None = None
+    alphas: dict[str, float] = field(default_factory=dict)
+    parts: dict[str, float] = field(default_factory=dict)
+    kinds: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    lost: float | None = None
+    step: float | None = None
+    step_exact: bool = True
+
+    @staticmethod
+    def of(
+        plan: Plan,
+        rows: Sequence[TensorReport],
+        seconds: float,
+        same: Sequence[str] = (),
+    ) -> Report:
+        """Return the report of a plan and what was done to its tensors.
+
+        same: labels of models whose files are the base's, byte for byte.
+        """
+        merged = [(t, row) for t, row in zip(plan.tensors, rows, strict=True) if not t.copied]
+        models = []
+        for number, model in enumerate(plan.recipe.models):
+            mine = [(t, row) for t, row in merged if t.models[number] is not None]
+            models.append(
+                ModelRow(
+                    model.name,
+                    model.weight,
+                    sum(row.kept[number] for _, row in mine),
+                    sum(t.base.size for t, _ in mine),
+                )
+            )
+        copied: dict[str, int] = {}
+        for tensor in plan.tensors:
+            if tensor.copied:
+                copied[tensor.copied] = copied.get(tensor.copied, 0) + 1
+        warnings = list(plan.warnings)
+        warnings += [f"{label} has the same weights as the base" for label in same]
+        norm = math.sqrt(math.fsum(row.squares for _, row in merged))
+        if plan.models and not any(row.squares for row in rows):
+            what = "no tensor is merged" if not merged else "nothing is added"
+            warnings.append(f"{what}, so the result is the base: are the parameters as meant?")
+        length = step.of(plan, norm)
+        values = plan.method.complete(plan.recipe.parameters)
+        warnings += filter(
+            None,
+            (
+                plan.method.caution(values, len(plan.models)),
+                step.warning(plan, length),
+                shift.warning(plan),
+            ),
+        )
+        return Report(
+            method=plan.recipe.method,
+            models=models,
+            tensors=len(plan.tensors),
+            merged=len(merged),
+            entries=sum(t.base.size for t, _ in merged),
+            norm=norm,
+            emptied=[t.name for t, row in merged if t.base.size and _empty(plan, t, row)],
+            copied=copied,
+            seconds=seconds,
+            peak=machine.peak_memory(),
+            bytes_read=plan.bytes_read,
+            bytes_written=plan.bytes_written,
+            warnings=warnings,
+            alpha=plan.alphas.get(""),
+            alphas={component: alpha for component, alpha in plan.alphas.items() if component},
+            shares=_shares(rows),
+            parts=_parts(plan, rows),
+            kinds=dict(plan.kinds),
+            notes=list(plan.notes),
+            step=length.ratio if length else None,
+            step_exact=length is None or length.exact,
+        )
+
+    @property
+    def found(self) -> str:
+        """What alpha was found to be, in words; empty if it was given."""
+        if self.alphas:
+            each = ", ".join(
+                f"{alpha:g} of {component}" for component, alpha in self.alphas.items()
+            )
+            return f"alpha {each}, found from the weights"
+        return "" if self.alpha is None else f"alpha {self.alpha:g}, found from the weights"
+
+    @property
+    def length(self) -> str:
+        """How long the update is against the task vectors, in words; empty if unknown."""
+        return "" if self.step is None else str(step.Step(self.step, self.step_exact))
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        data = dict(self.__dict__)
+        data["models"] = [{**row.__dict__, "fraction": row.fraction} for row in self.models]
+        return data
+
+
+def _parts(plan: Plan, rows: Sequence[TensorReport]) -> dict[str, float]:
+    layout = plan.base.layout
+    if layout is None or not layout.several:
+        return {}
+    squares: dict[str, list[float]] = {}
+    for tensor, row in zip(plan.tensors, rows, strict=True):
+        squares.setdefault(layout.split(tensor.name)[0].folder, []).append(row.squares)
+    return {folder: math.sqrt(math.fsum(found)) for folder, found in squares.items()}
+
+
+def said_of_parts(parts: dict[str, float]) -> str:
+    """Return in a line how far each part of a model moved."""
+    names = {folder: folder or "the folder itself" for folder in parts}
+    moved = [f"{names[folder]} {norm:.4g}" for folder, norm in parts.items() if norm]
+    same = [names[folder] for folder, norm in parts.items() if not norm]
+    line = f"norm of the update in each part: {', '.join(moved) or 'none moved'}"
+    return f"{line}; as in the base: {', '.join(same)}" if same else line
+
+
+def _shares(rows: Sequence[TensorReport]) -> dict[str, float]:
+    counts: Counter[str] = Counter()
+    for row in rows:
+        counts.update(row.counts)
+    changed = max(counts["changed"], 1)
+    return {key: n / changed for key, n in sorted(counts.items()) if key != "changed"}
+
+
+def _empty(plan: Plan, tensor: Any, row: TensorReport) -> bool:
+    return any(
+        kept == 0
+        for kept, model, own in zip(row.kept, tensor.models, tensor.own, strict=True)
+        if model is not None and own.weight
+    )

@@ -1,0 +1,17 @@
+"""The scaled sum of task vectors: ``base + alpha * sum(weight_t * tau_t)``.
+
+Ilharco et al., "Editing Models with Task Arithmetic", ICLR 2023, arXiv:2212.04089.
+"""
+
+from __future__ import annotations
+
+from breadcrumbs.methods.aggregates import Linear
+from breadcrumbs.methods.parameters import Factor
+
+
+def scaled_sum(alpha: float | str) -> Linear:
+    """Return the aggregate with that default of ``alpha``."""
+    return Linear(
+        factor=lambda values, weights: values["alpha"],
+        parameters={"alpha": Factor(alpha, "factor of the sum of task vectors")},
+    )

@@ -1,0 +1,93 @@
+"""A method: a named pair of a transform and an aggregate with its published defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from breadcrumbs.methods import parameters
+from breadcrumbs.methods.aggregates import Aggregate, Elementwise, Gram, Statistics, Whole
+from breadcrumbs.methods.parameters import Parameter, Values
+from breadcrumbs.methods.transforms import Band, Fitted, Transform
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to merge.
+
+    summary: one line. formula: plain text. paper: where it was published. notes: what the paper
+    leaves open and where other programs differ. caution: (parameters, number of models) -> a
+    warning of what such a merge ends in, with what to set instead, or nothing.
+    """
+
+    name: str
+    transform: Transform
+    aggregate: Aggregate
+    summary: str
+    formula: str
+    paper: str
+    notes: str = ""
+    caution: Callable[[Values, int], str] = lambda values, models: ""
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        return {**self.transform.parameters, **self.aggregate.parameters}
+
+    @property
+    def number(self) -> str:
+        """How many models it takes besides the base."""
+        least, most = self.aggregate.models
+        if most is None:
+            return f"{least} or more" if least else "any"
+        return str(least) if least == most else f"{least} to {most}"
+
+    @property
+    def needs(self) -> str:
+        number = f"{self.number} model{'' if self.number == '1' else 's'}"
+        if self.number == "any":
+            number = "any number of models"
+        needs = self.statistics
+        if needs is None:
+            return f"a base and {number}, no data"
+        return f"a base, {number}, and {needs.what} of each, made with {needs.make}"
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """What it takes of each model besides its weights."""
+        aggregate = self.aggregate
+        return aggregate.statistics if isinstance(aggregate, Elementwise | Whole) else None
+
+    @property
+    def passes(self) -> int:
+        """How often each weight is read at most, but for tensors that fit a chunk."""
+        aggregate = self.aggregate
+        fits = self.transform.passes if isinstance(self.transform, Fitted) else 0
+        prepares = isinstance(aggregate, Elementwise) and aggregate.passes(self.complete({}))
+        return 1 + isinstance(self.transform, Band) + isinstance(aggregate, Gram) + fits + prepares
+
+    @property
+    def order(self) -> str:
+        ordered = isinstance(self.aggregate, Whole) and self.aggregate.ordered
+        return "matters" if ordered else "does not matter"
+
+    def complete(self, given: Mapping[str, Any]) -> Values:
+        """Return ``given`` checked, with defaults for the rest; RecipeError names what is wrong."""
+        values = parameters.parse(f"method {self.name}", self.parameters, given)
+        ours = {k: v for k, v in values.items() if k in self.transform.parameters}
+        others = {k: v for k, v in values.items() if k in self.aggregate.parameters}
+        return (
+            parameters.defaults(self.transform.parameters)
+            | parameters.defaults(self.aggregate.parameters)
+            | self.transform.check(ours)
+            | others
+        )
+
+    def stated(self, given: Mapping[str, Any]) -> Values:
+        """Return ``given`` with the defaults that hold besides it, to be written and read back."""
+        values = self.complete(given)
+        replaces = self.transform.replaces if isinstance(self.transform, Band) else {}
+        replaced = {name for key in given for name in replaces.get(key, ())}
+        return {k: v for k, v in values.items() if k not in replaced} | parameters.parse(
+            f"method {self.name}", self.parameters, given
+        )

@@ -1,0 +1,42 @@
+"""The weighted mean of models: ``sum(weight_t * model_t) / sum(weight_t)``.
+
+Wortsman et al., "Model soups", ICML 2022, arXiv:2203.05482 (uniform soup). The base only lends the
+layout: ``base + mean of (model_t - base)`` is the mean of the models; with ``base_weight`` it is
+one of them. ``normalize: none`` takes the sum.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from breadcrumbs.errors import RecipeError
+from breadcrumbs.methods.aggregates import Linear
+from breadcrumbs.methods.parameters import OneOf, Real, Values
+
+
+def _factor(values: Values, weights: Sequence[float]) -> float:
+    total = _total(values, weights)
+    if values["normalize"] == "none" or not weights:
+        return 1.0
+    if total == 0:
+        raise RecipeError("average: the weights add up to 0, so there is no mean. Change a weight.")
+    return 1 / total
+
+
+def _more(values: Values, weights: Sequence[float]) -> float:
+    return _total(values, weights) - 1 if values["normalize"] == "none" else 0.0
+
+
+def _total(values: Values, weights: Sequence[float]) -> float:
+    return math.fsum([values["base_weight"], *weights])
+
+
+MEAN = Linear(
+    factor=_factor,
+    more=_more,
+    parameters={
+        "base_weight": Real(0.0, "weight of the base, if it is one of the models"),
+        "normalize": OneOf("weights", ("weights", "none"), "whether weights are made to sum to 1"),
+    },
+)

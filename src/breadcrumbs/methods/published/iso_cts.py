@@ -1,0 +1,72 @@
+"""Iso-CTS: common directions and directions of each task, all with one singular value.
+
+Marczak et al., "No Task Left Behind: Isotropic Model Merging with Common and Task-Specific
+Subspaces", ICML 2025, arXiv:2502.04959.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from fractions import Fraction as Ratio
+
+import numpy as np
+
+from breadcrumbs.methods.aggregates import Whole
+from breadcrumbs.methods.aggregates.matrices import (
+    EPS,
+    STACK,
+    each,
+    leading,
+    of_matrices,
+    of_svd,
+    polar,
+    together,
+)
+from breadcrumbs.methods.parameters import Fraction, Real, Values, count
+
+
+def ranks(d: int, tasks: int, common: Decimal) -> tuple[int, int]:
+    """Return how many triplets are common and how many each task has of its own, of ``d``.
+
+    Each task has ``round((d - floor(common * d)) / T)``, halves to even; what remains is common.
+    At least one stays common, else the task vectors have no space to be projected from.
+    """
+    own = min(round(Ratio(d - count(common, d), tasks)), (d - 1) // tasks)
+    return d - own * tasks, own
+
+
+def iso_cts(taus: np.ndarray, values: Values) -> np.ndarray:
+    """Return ``mean(s) U' V'`` over the common and the tasks' own directions.
+
+    taus: ``(T, m, n)``. The leading triplets of the sum; of each ``tau_t`` less its projection on
+    the common left vectors, the leading triplets; side by side, and polar factors of both sides.
+    The mean is over the ``min(m, n)`` chosen singular values; one that is missing counts as 0.
+    What rounding leaves of a task vector that lies in the common space is no direction of its own:
+    singular values up to ``EPS * max(m, n) * sum |tau_t|`` count as 0 there. So much, over the
+    smallest one that counts, may directions be off, and what they differ by is none either.
+    The paper has no weights: here they multiply the task vectors.
+    """
+    shape = taus.shape[1:]
+    shared, own = ranks(min(shape), len(taus), values["common"])
+    main = leading(taus.sum(axis=0), shared)
+    least = EPS * max(shape) * sum(float(np.linalg.norm(tau)) for tau in taus)
+    parts = []
+    for tau in taus if own else ():
+        tau -= main[0] @ (main[0].T @ tau)
+        parts.append(leading(tau, own, least))
+    u, s, v = together([*parts, main])
+    off = least / min((part[1].min(initial=np.inf) for part in parts), default=np.inf)
+    return (s.sum() / min(shape) * polar(u, off)) @ polar(v, off) if s.size else np.zeros(shape)
+
+
+ISO_CTS = Whole(
+    combine=of_matrices(iso_cts),
+    each=each,
+    parameters={
+        "common": Fraction("0.8", "fraction of the directions that all tasks share"),
+        "stack": STACK,
+        "alpha": Real(1.0, "factor of the merged task vector"),
+    },
+    svds="T + 3",
+    memory=of_svd(6, 8),
+)

@@ -1,0 +1,50 @@
+"""STAR: the mean of task vectors cut to their leading singular values, which are scaled up.
+
+Lee et al., "STAR: Spectral Truncation and Rescale for Model Merging", NAACL 2025,
+arXiv:2502.10339.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from breadcrumbs.methods.aggregates import Whole
+from breadcrumbs.methods.aggregates.matrices import STACK, each, of_matrices, of_svd, triplets
+from breadcrumbs.methods.parameters import Fraction, Real, Values
+
+
+def cut(tau: np.ndarray, eta: float) -> np.ndarray:
+    """Return a matrix of the fewest leading triplets that hold ``eta`` of the nuclear norm.
+
+    Their singular values are scaled up to the whole nuclear norm. eta 0: one triplet.
+    """
+    u, s, v = triplets(tau)
+    if not s.size:
+        return np.zeros(tau.shape)
+    held = np.cumsum(s)
+    rank = min(int(np.count_nonzero(held < eta * held[-1])) + 1, s.size)
+    return (u[:, :rank] * (s[:rank] * (held[-1] / held[rank - 1]))) @ v[:rank]
+
+
+def star(taus: np.ndarray, values: Values) -> np.ndarray:
+    """Return the mean of the task vectors ``(T, m, n)``, each `cut` to ``eta``.
+
+    The paper has no weights: here they multiply the task vectors; they do not divide.
+    """
+    total = np.zeros(taus.shape[1:])
+    for tau in taus:
+        total += cut(tau, float(values["eta"]))
+    return total / len(taus)
+
+
+STAR = Whole(
+    combine=of_matrices(star),
+    each=each,
+    parameters={
+        "eta": Fraction("0.4", "fraction of the sum of singular values that is kept"),
+        "stack": STACK,
+        "alpha": Real(1.0, "factor of the merged task vector"),
+    },
+    svds="T",
+    memory=of_svd(4.5, 5.5),
+)

@@ -1,0 +1,52 @@
+"""Task Arithmetic in the Trust Region: add the task vectors where they conflict least.
+
+Sun et al., "Task Arithmetic in Trust Region", ICLR 2025, arXiv:2501.15065, without data: the task
+vector stands for its gradient. Conflict: ``Omega = (sum |tau|)^2 - sum |tau|^2``, twice the sum of
+the products of all pairs; it is added up pair by pair, which loses nothing to cancellation, in
+float64 and from the smallest magnitude up, so that the order of the models does not matter. The
+fraction ``quantile`` of all entries of the model with the least Omega stays; equal ones rank by
+position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+
+from breadcrumbs.methods.aggregates import Elementwise, Entries, Extent, Fold
+from breadcrumbs.methods.folds import PLACES, Cut, select
+from breadcrumbs.methods.parameters import AUTO, Factor, Fraction, Values, count
+
+
+def omega(entries: Entries) -> np.ndarray:
+    """Return the conflict (n,) of the weighted task vectors."""
+    total, below = np.zeros(entries.taus.shape[1]), np.zeros(entries.taus.shape[1])
+    for size in np.sort(np.abs(entries.weights)[:, None] * entries.sizes, axis=0):
+        total += size * below
+        below += size
+    return 2 * total
+
+
+def _prepare(extent: Extent, values: Values) -> Generator[Fold, Any, Cut]:
+    ranks = [[count(values["quantile"], extent.size)]]
+    cuts = yield from select(lambda entries: omega(entries)[None], extent.size, ranks)
+    return cuts[0][0]
+
+
+def _combine(entries: Entries, values: Values) -> np.ndarray:
+    stays = entries.known.before(entries.start, omega(entries))
+    total = entries.kernels.exact_sum(entries.taus, entries.weights)
+    return np.where(stays, total, 0.0)
+
+
+TATR = Elementwise(
+    combine=_combine,
+    parameters={
+        "quantile": Fraction("0.99", "fraction of entries that stay, those of least conflict"),
+        "alpha": Factor(AUTO, "factor of what stays of the sum"),
+    },
+    prepare=_prepare,
+    passes=lambda values: PLACES,
+)

@@ -1,0 +1,57 @@
+"""TSV-Merge: the leading singular triplets of all task vectors, made orthogonal to each other.
+
+Gargiulo et al., "Task Singular Vectors: Reducing Task Interference in Model Merging", CVPR 2025,
+arXiv:2412.00081.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from breadcrumbs.methods.aggregates import Whole
+from breadcrumbs.methods.aggregates.matrices import (
+    STACK,
+    each,
+    leading,
+    of_matrices,
+    polar,
+    together,
+)
+from breadcrumbs.methods.parameters import Real, Values
+
+
+def tsv_m(taus: np.ndarray, values: Values) -> np.ndarray:
+    """Return ``U' S V'``: of all task vectors, r triplets each, side by side, and polar factors.
+
+    taus: ``(T, m, n)``. ``r = floor(min(m, n) / T)``, and 1 for more tasks than that (their
+    program then keeps nothing). ``U'`` and ``V'`` are the nearest matrices with orthonormal
+    columns, or rows if there are more columns; ``S`` is as it is. The paper has no weights: here
+    they multiply the task vectors.
+    """
+    count = max(1, min(taus.shape[1:]) // len(taus))
+    u, s, v = together([leading(tau, count) for tau in taus])
+    return (polar(u) * s) @ polar(v) if s.size else np.zeros(taus.shape[1:])
+
+
+def _memory(shape: tuple[int, ...], models: int) -> float:
+    """Return the `Whole.memory`, as measured: all triplets side by side, and their factors."""
+    if len(shape) < 2:
+        return 2.0 * math.prod(shape)
+    m, n = shape[-2:]
+    sides = max(min(m, n), models) * (m + n)
+    return math.prod(shape) + 5.0 * sides + 3.0 * min(m, n) ** 2
+
+
+TSV_M = Whole(
+    combine=of_matrices(tsv_m),
+    each=each,
+    parameters={
+        "stack": STACK,
+        "alpha": Real(1.0, "factor of the merged task vector"),
+    },
+    svds="T + 2",
+    memory=_memory,
+    apart=True,
+)

@@ -1,0 +1,119 @@
+"""Which method a name means: one of the table, a pair of the user's, or one of a plugin."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import runpy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from breadcrumbs.errors import RecipeError, suggestion
+from breadcrumbs.methods.aggregates import Aggregate
+from breadcrumbs.methods.method import Method
+from breadcrumbs.methods.table import AGGREGATES, ALONE, METHODS, TRANSFORMS
+from breadcrumbs.methods.transforms import Transform
+
+__all__ = ["AGGREGATES", "METHODS", "TRANSFORMS", "Method", "get", "load_plugin"]
+
+#: The entry points of installed packages that offer methods.
+GROUP = "breadcrumbs.plugins"
+_loaded = False
+
+
+def get(name: str) -> Method:
+    """Return the method of that name; RecipeError suggests the nearest.
+
+    ``transform+aggregate`` is a pair, such as ``breadcrumbs+elect``.
+    """
+    if isinstance(name, str) and name not in METHODS:
+        _load_installed()
+    if isinstance(name, str) and name in METHODS:
+        return METHODS[name]
+    if isinstance(name, str) and "+" in name:
+        transform, _, aggregate = name.partition("+")
+        return pair(transform.strip(), aggregate.strip())
+    raise RecipeError(
+        f"there is no method {name!r}.{suggestion(str(name), METHODS)}"
+        f" `breadcrumbs methods` lists them all: {', '.join(METHODS)}."
+    )
+
+
+def pair(transform: str, aggregate: str) -> Method:
+    """Return the method that combines the two; RecipeError says why a pair makes no sense."""
+    name = f"{transform}+{aggregate}"
+    if aggregate in ALONE:
+        raise RecipeError(f"method {name}: {ALONE[aggregate]}. Use method {aggregate}.")
+    first = _known("transform", transform, TRANSFORMS)
+    second = _known("aggregate", aggregate, AGGREGATES)
+    both = set(first.parameters) & set(second.parameters)
+    if both:
+        raise RecipeError(
+            f"method {name}: both parts have a parameter {sorted(both)[0]!r}, so it is not clear"
+            " which is meant. Choose another pair."
+        )
+    if transform == "none" and aggregate == "stitch":
+        raise RecipeError(f"method {name}: without masks all own all entries. Use method average.")
+    return Method(
+        name,
+        first,
+        second,
+        f"the task vectors, each through {transform}, combined by {aggregate}",
+        f"base + {aggregate}({transform}(tau_1), ..., {transform}(tau_T))",
+        "A pair chosen here, 2026; no paper",
+    )
+
+
+def _known(kind: str, name: str, known: Mapping[str, Any]) -> Any:
+    if name not in known:
+        if name in METHODS:
+            raise RecipeError(
+                f"{name!r} is a method, not {'an' if kind == 'aggregate' else 'a'} {kind}."
+                f" Use method {name}, or another {kind}: {', '.join(known)}."
+            )
+        raise RecipeError(
+            f"there is no {kind} {name!r}.{suggestion(name, known)} There are {', '.join(known)}."
+        )
+    return known[name]
+
+
+def load_plugin(path: str | Path) -> None:
+    """Run a Python file and add what it names to the tables.
+
+    ``METHODS``: a list of `Method`. ``TRANSFORMS``, ``AGGREGATES``: dicts by name, for pairs. Each
+    is optional. Raises RecipeError where the file cannot be run or a name is taken.
+    """
+    try:
+        found = runpy.run_path(str(path))
+    except Exception as error:  # whatever the user's code raises
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise RecipeError(f"{path}: this plugin cannot be loaded: {reason}") from error
+    _add(found, str(path))
+
+
+def _load_installed() -> None:
+    global _loaded
+    if _loaded:
+        return
+    _loaded = True
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        _add(vars(entry.load()), entry.value)
+
+
+def _add(found: Mapping[str, Any], where: str) -> None:
+    given = found.get("METHODS", ())
+    named = {getattr(method, "name", repr(method)): method for method in given}
+    tables: tuple[tuple[str, dict[str, Any], Any, Any], ...] = (
+        ("METHODS", METHODS, named, Method),
+        ("TRANSFORMS", TRANSFORMS, found.get("TRANSFORMS", {}), Transform),
+        ("AGGREGATES", AGGREGATES, found.get("AGGREGATES", {}), Aggregate),
+    )
+    if not any(mine for _, _, mine, _ in tables):
+        raise RecipeError(f"{where}: names no METHODS, TRANSFORMS or AGGREGATES to add.")
+    for key, table, mine, kind in tables:
+        for name, value in mine.items():
+            if not isinstance(value, kind):
+                raise RecipeError(f"{where}: {key}: {name!r} is a {type(value).__name__}.")
+            if table.get(name, value) is not value:
+                raise RecipeError(f"{where}: {key}: the name {name!r} is taken. Choose another.")
+        table.update(mine)

@@ -1,0 +1,53 @@
+"""MagPrune: keep large entries with a higher probability than small ones, and divide by it.
+
+Deep et al., "DELLA-Merging", 2024, arXiv:2406.11617: in each row along the last axis the
+probability rises linearly with the rank of the magnitude, from ``density - epsilon`` to
+``density + epsilon``. A row of one entry has ``density``, and density 1 keeps all. mergekit
+rescales by one factor for a tensor instead (``rescale: l1``), ranks along axis 1, and fails at rows
+of one entry.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from breadcrumbs.errors import RecipeError
+from breadcrumbs.methods.parameters import Fraction, OneOf, Values, defaults
+from breadcrumbs.methods.transforms import L1, Chances
+
+DECLARED = {
+    "density": Fraction("0.5", "mean probability that an entry is kept"),
+    "epsilon": Fraction("0.15", "how much that rises and falls with the rank"),
+    "rescale": OneOf(
+        "expected",
+        ("expected", "none", "l1"),
+        "what stays is divided by its probability, or not, or multiplied by " + L1,
+    ),
+}
+
+
+def _chances(n: int, values: Values) -> np.ndarray:
+    density, epsilon = float(values["density"]), float(values["epsilon"])
+    if n == 1 or density == 1:
+        return np.full(n, density)
+    return density - epsilon + 2 * epsilon * np.arange(n) / (n - 1)
+
+
+def _check(given: Values) -> Values:
+    values = defaults(DECLARED) | given
+    density, epsilon = values["density"], values["epsilon"]
+    if density != 1 and not epsilon < density < 1 - epsilon:
+        raise RecipeError(
+            f"della: density {density} with epsilon {epsilon} is not possible. Probabilities go"
+            " from density - epsilon to density + epsilon, and both lie between 0 and 1;"
+            " density 1 keeps all."
+        )
+    return values
+
+
+MAGPRUNE = Chances(
+    chances=_chances,
+    parameters=DECLARED,
+    check=_check,
+    divide=lambda values: values["rescale"] == "expected",
+)

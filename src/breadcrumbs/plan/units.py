@@ -1,0 +1,224 @@
+"""Plan -> jobs: which ranges of which tensors are ranked together, and in which pieces they go.
+
+A *chunk* is what is computed at once, small enough for the second-level cache. A *segment* is a run
+of chunks: what one thread reads and does in one go, and what is noted as done. A *job* is what must
+be known together: the tensors, or the part of one, whose entries are ranked together. None of the
+sizes depends on the machine, and no result depends on them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from breadcrumbs.checkpoint.sparse import BLOCK
+from breadcrumbs.methods.aggregates import Gram, Whole
+from breadcrumbs.methods.transforms import Band, Chances
+from breadcrumbs.plan import Plan, TensorPlan
+
+CHUNK = 1 << 16
+#: Bytes of raw weights of all models that one thread holds, those of a segment; but of many models
+#: at least so many chunks.
+ARENA = 4 << 20
+LEAST = 2
+#: Models that are read at once: by the survey, and by the fused kernels.
+GROUP = 4
+FUSED = 32
+#: Entries of a tied copy that are written at once.
+REPEAT = 1 << 20
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The entries ``start`` to ``stop`` of the tensor number ``index`` of the plan."""
+
+    index: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of chunks of one piece. first_chunk: number of its first chunk within the job."""
+
+    index: int
+    start: int
+    stop: int
+    first_chunk: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """Pieces that are ranked together, or, where ``survey`` is false, need nothing first.
+
+    unit: entries ranked together; a divisor of every chunk but the last if there is no survey, so
+    that a chunk is a row, however long, where the whole tensor is looked at.
+    ranks: of each model, ``(first, last)``: the ranks ``first < rank <= last`` of a unit stay; of
+    bands only.
+    dtype: raw dtype that all its tensors are read as.
+    rows: tensors that are read for each segment at most, the base's among them.
+    survey: whether a unit is larger than a chunk, so that its cuts must be found first.
+    together: whether its unit is the whole model, or a component of a pipeline. whole: whether
+    each piece is one segment.
+    blocks: entries that segments to write are made of, 0 if there is no such limit.
+    """
+
+    pieces: tuple[Piece, ...]
+    unit: int
+    ranks: tuple[tuple[int, int], ...]
+    dtype: np.dtype
+    rows: int
+    survey: bool
+    together: bool = False
+    whole: bool = False
+    blocks: int = 0
+
+    @property
+    def unit_id(self) -> tuple[int, int]:
+        """What tells it from other jobs: the tensor and the first entry of its first piece."""
+        return self.pieces[0].index, self.pieces[0].start
+
+    @property
+    def chunk(self) -> int:
+        """Entries of a chunk."""
+        return CHUNK if self.survey else max(1, CHUNK // self.unit) * self.unit
+
+    def segments(self, rows: int | None = None) -> Iterator[Segment]:
+        """Yield the segments to write, or those to survey, of which only ``rows`` are read."""
+        chunk = self.chunk
+        step = max(LEAST, ARENA // ((rows or self.rows) * self.dtype.itemsize) // chunk) * chunk
+        if self.blocks:  # what is read from task files is unpacked block by block
+            step = max(1, step // self.blocks) * self.blocks
+        if self.whole and rows is None:
+            step = max(piece.stop - piece.start for piece in self.pieces)
+        number = 0
+        for piece in self.pieces:
+            for start in range(piece.start, piece.stop, step):
+                stop = min(piece.stop, start + step)
+                yield Segment(piece.index, start, stop, number)
+                number += -(-(stop - start) // chunk)
+
+
+def jobs(plan: Plan) -> list[Job]:
+    """Return the jobs of a plan, copies included, in the order of the base's tensors."""
+    transform = plan.method.transform
+    whole = isinstance(plan.method.aggregate, Whole)
+    rows = 1 + min(FUSED, len(plan.models))
+    blocks = BLOCK if any(model.cut for model in plan.models) else 0
+    result: list[Job] = []
+    components: dict[str, list[Piece]] = {}
+    for index, tensor in enumerate(plan.tensors):
+        n, shape = tensor.base.size, tensor.base.shape
+        if n == 0 or tensor.tied:
+            continue
+        if tensor.copied or not isinstance(transform, Band):
+            unit = shape[-1] if isinstance(transform, Chances) and shape else 1
+            mine, size = blocks if unit == 1 else 0, alone(plan, tensor)
+            pieces = tuple(Piece(index, at, at + size) for at in range(0, n, size))
+            dtype = _dtype([tensor])
+            result.append(Job(pieces, unit, (), dtype, rows, False, whole=whole, blocks=mine))
+        elif _granularity(transform, tensor) == "model":
+            components.setdefault(tensor.component, []).append(Piece(index, 0, n))
+        else:
+            result.extend(_tensor_jobs(plan, transform, tensor, index, rows))
+    for together in components.values():
+        together.sort(key=lambda piece: plan.tensors[piece.index].name)
+        n = sum(piece.stop for piece in together)
+        ranks = _ranks(transform, n, plan.tensors[together[0].index])  # type: ignore
+        dtype = _dtype([plan.tensors[piece.index] for piece in together])
+        pieces = tuple(together)
+        result.append(Job(pieces, n, ranks, dtype, rows, True, together=True, whole=whole))
+    return result
+
+
+def repeats(plan: Plan) -> Iterator[tuple[int, Segment]]:
+    """Yield what tied copies repeat: the number of a tensor, and the segment of the copy of it.
+
+    To be written when all else is.
+    """
+    numbers = {tensor.name: number for number, tensor in enumerate(plan.tensors)}
+    for index, tensor in enumerate(plan.tensors):
+        if tensor.tied:
+            size, step = tensor.base.size, REPEAT
+            for start in range(0, size, step):
+                segment = Segment(index, start, min(size, start + step), start // step)
+                yield numbers[tensor.tied], segment
+
+
+def alone(plan: Plan, tensor: TensorPlan) -> int:
+    """Return how many entries of a tensor are held at once where an aggregate looks at all of it:
+    those of one matrix of a stack, where nothing must be known of the others."""
+    aggregate, shape = plan.method.aggregate, tensor.base.shape
+    if tensor.copied or not isinstance(aggregate, Whole) or isinstance(plan.method.transform, Band):
+        return tensor.base.size
+    each = aggregate.each(tensor.name, shape, tensor.values)
+    return math.prod(each) if len(each) > 1 else tensor.base.size
+
+
+def _tensor_jobs(
+    plan: Plan, transform: Band, tensor: TensorPlan, index: int, rows: int
+) -> Iterator[Job]:
+    whole = isinstance(plan.method.aggregate, Whole)
+    n, shape = tensor.base.size, tensor.base.shape
+    by_row = _granularity(transform, tensor) == "row"
+    unit = shape[-1] if by_row and shape else n
+    ranks = _ranks(transform, unit, tensor)
+    dtype = _dtype([tensor])
+    if unit <= CHUNK or in_rows(plan, tensor):
+        yield Job((Piece(index, 0, n),), unit, ranks, dtype, rows, survey=False, whole=whole)
+        return
+    for start in range(0, n, unit):
+        piece = Piece(index, start, start + unit)
+        yield Job((piece,), unit, ranks, dtype, rows, survey=True, whole=whole)
+
+
+def in_rows(plan: Plan, tensor: TensorPlan) -> bool:
+    """Return whether a chunk is a row, however long: ranked by itself, where all are looked at."""
+    transform, shape = plan.method.transform, tensor.base.shape
+    looks = isinstance(plan.method.aggregate, Whole | Gram) or rescaled(tensor)
+    if not looks or not isinstance(transform, Band) or not shape or shape[-1] <= CHUNK:
+        return False
+    return tensor.base.size > shape[-1] and _granularity(transform, tensor) == "row"
+
+
+def surveyed(plan: Plan, tensor: TensorPlan) -> str:
+    """Return what unit larger than a chunk is surveyed: ``tensor``, ``row``, ``model`` or none."""
+    transform, n = plan.method.transform, tensor.base.size
+    if not n or tensor.copied or not isinstance(transform, Band) or in_rows(plan, tensor):
+        return ""
+    unit = _granularity(transform, tensor)
+    if unit == "row" and tensor.base.shape:
+        n = tensor.base.shape[-1]
+    return unit if unit == "model" or n > CHUNK else ""
+
+
+def rescaled(tensor: TensorPlan) -> bool:
+    """Return whether some task vector is multiplied by the norm that it lost in the tensor."""
+    return any(own.values.get("rescale") == "l1" for own in tensor.own)
+
+
+def _granularity(transform: Band, tensor: TensorPlan) -> str:
+    """Return the granularity, which is one for all models."""
+    return transform.granularity(tensor.own[0].values if tensor.own else tensor.values)
+
+
+def _ranks(transform: Band, unit: int, tensor: TensorPlan) -> tuple[tuple[int, int], ...]:
+    """Return the first and last rank that stay of each model, in a unit of the tensor."""
+    known: dict[int, tuple[int, int]] = {}
+    for own in tensor.own:
+        if id(own.values) not in known:
+            scalar = not tensor.base.shape and transform.keep_scalars(own.values)
+            known[id(own.values)] = (0, 1) if scalar else transform.ranks(unit, own.values)
+    return tuple(known[id(own.values)] for own in tensor.own)
+
+
+def _dtype(tensors: Sequence[TensorPlan]) -> np.dtype:
+    """Return the dtype of raw weights that holds all of the tensors exactly, for `kernels`."""
+    names = {t.base.dtype for t in tensors}
+    names |= {model.dtype for t in tensors for model in t.models if model is not None}
+    if names == {"BF16"}:
+        return np.dtype(np.uint16)
+    return np.dtype(np.float64 if "F64" in names else np.float32)

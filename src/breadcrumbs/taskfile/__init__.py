@@ -1,0 +1,4 @@
+"""The format of task files, docs/task-file.md: read, written, and seen as the model it stands for.
+
+Knows no engine; `breadcrumbs.tasks` makes the files.
+"""

@@ -1,0 +1,1 @@
+"""A recipe in, the recipe with better numbers out: by scores on held-out rows."""
