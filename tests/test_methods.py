@@ -181,7 +181,7 @@ def test_numbers_of_every_kind_are_numbers():
 
 def test_unknown_choices():
     refused("variant: 'paperr' is not possible. Give paper, authors", variant="paperr")
-    refused("granularity: 'layer' .*Give tensor, row, model", granularity="layer")
+    refused("granularity: 'layer' .*Give kind, tensor, row, model", granularity="layer")
 
 
 def test_beta_at_or_above_gamma_inverts_the_method():
