@@ -156,7 +156,7 @@ def test_what_was_written_just_now_is_not_kept(kept, tmp_path, monkeypatch):
 TOLD = ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns", "st_mtime", "st_ctime")
 
 
-def told(path: Path, field: str = "", by: int = 0) -> SimpleNamespace:
+def told(path: Path, field: str = "", by: float = 0) -> SimpleNamespace:
     """Return what a file says of itself, a field of it changed, as if it were of long ago."""
     real = os.stat(path)
     found = {name: getattr(real, name) for name in (*TOLD, "st_mode")}

@@ -204,6 +204,14 @@ def test_configs_that_mean_the_same_are_not(tmp_path, base, other):
     assert warned(a, b) == warned(b, a) == ()
 
 
+@pytest.mark.parametrize(("times", "said"), [(1.01, True), (1 + 1e-9, False)])
+def test_numbers_that_differ_by_more_than_rounding_are_named(tmp_path, times, said):
+    base = LLAMA | {"rms_norm_eps": 1e-5}
+    other = base | {"rms_norm_eps": 1e-5 * times}
+    lines = warned(model(tmp_path / "base", config=base), model(tmp_path / "ft", config=other))
+    assert any("rms_norm_eps" in line for line in lines) == said
+
+
 @pytest.mark.parametrize(
     "kind",
     ["Llama", "Qwen2", "Qwen3", "Mistral", "Gemma2", "Gemma3Text", "GptOss", "Phi3", "Bert",

@@ -82,7 +82,10 @@ LEDGERS = {
         "does not follow",
     ),
     "a name added twice": (
-        ["UPDATE revisions SET name = 't1' WHERE number = 2"],
+        [
+            "UPDATE revisions SET name = 't1' WHERE number = 2",
+            "DELETE FROM revisions WHERE number = 3",
+        ],
         "does not follow",
     ),
     "a removal of what is not there": (
