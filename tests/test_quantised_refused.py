@@ -79,6 +79,19 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, str]] = {
     "AWQ": (awq(16, 64), None, "AWQ, 4 bits"),
     "AWQ by config": (awq(16, 64), {"quant_method": "awq", "bits": 4}, "AWQ, 4 bits"),
     "AutoRound": (gptq(16, 64, 4), {"quant_method": "auto-round", "bits": 4}, "AutoRound, 4 bits"),
+    "EETQ, called otherwise": (
+        {N + ".qweight": ints(8, 16, dtype=np.int8), N + ".weight_scales": np.ones(16, np.float16)},
+        None,
+        "EETQ, 8 bits",
+    ),
+    "EETQ by config": ({N + ".qweight": ints(8, 16)}, {"quant_method": "eetq"}, "(EETQ)"),
+    "HIGGS": (
+        {N + ".qweight": ints(8, 16), N + ".tables": np.ones((4, 2), np.float16)},
+        None,
+        "(HIGGS)",
+    ),
+    "HIGGS by config": (gptq(16, 64, 4), {"quant_method": "higgs", "bits": 4}, "HIGGS, 4 bits"),
+    "a new method": (gptq(16, 64, 4), {"quant_method": "newquant", "bits": 3}, "newquant, 3 bits"),
     "no qzeros": ({N + ".qweight": ints(8, 16)}, None, "GPTQ or AWQ"),
     "MLX": (
         {

@@ -292,6 +292,29 @@ def test_one_model_whole_and_alpha_1_is_that_model_integers_too(dtype):
     assert not any("num_batches" in w for w in both.warnings)
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+def test_weights_of_whole_numbers_without_a_scale_are_refused(dtype):
+    codes = {"experts.weight": np.arange(12, dtype=dtype).reshape(3, 4)}
+    base = WEIGHTS | codes
+    models = [tuned(base, i) | {"experts.weight": codes["experts.weight"] + i} for i in (1, 2)]
+    models = [{name: value.astype(base[name].dtype) for name, value in m.items()} for m in models]
+    with pytest.raises(MismatchError, match="weights of whole numbers"):
+        plan(base, models)
+    assert plan(base, models, exclude=("experts.weight",)).kinds["other"] == 1
+    assert plan(base, models[:1]).warnings  # taken whole
+    same = [model | codes for model in models]
+    assert not plan(base, same).warnings
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("experts.weight", (12,)), ("experts.table", (3, 4)), ("ids", (3, 4))]
+)
+def test_whole_numbers_that_are_no_weights_are_named(name, shape):
+    base = WEIGHTS | {name: np.arange(12, dtype=np.int8).reshape(shape)}
+    models = [tuned(base, i) | {name: base[name] + np.int8(i)} for i in (1, 2)]
+    assert any(repr(name) in line for line in plan(base, models).warnings)
+
+
 def test_packed_integers_are_not_counted_as_weights(tmp_path):
     base = WEIGHTS | {"codes": np.zeros(500, np.int32)}
     model = tuned(base, 1) | {"codes": np.ones(500, np.int32)}

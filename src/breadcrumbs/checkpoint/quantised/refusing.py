@@ -48,8 +48,8 @@ def check(label: str, tensors: Mapping[str, Tensor], said: Said | None) -> None:
     found = _by_names(tensors)
     if found:
         method, bits = found
-        if said is not None and said.method in _NAMES:
-            method, bits = _NAMES[said.method], said.bits or bits
+        if said is not None and said.method not in (*_READ, "unknown"):
+            method, bits = _NAMES.get(said.method, said.method), said.bits or bits
         raise refused(label, f"{method}, {bits} bits" if bits else method)
     if said is None:
         return
@@ -107,8 +107,12 @@ def _by_names(tensors: Mapping[str, Tensor]) -> tuple[str, int | None] | None:
 
 
 def _groups(tensors: Mapping[str, Tensor], start: str) -> tuple[str, int | None]:
-    """Return which of GPTQ and AWQ it is, whose tensors are called alike."""
+    """Return which of GPTQ, AWQ, EETQ and HIGGS it is, whose tensors are called alike."""
     codes, zeros = tensors[start + "qweight"], tensors.get(start + "qzeros")
+    if codes.dtype == "I8":
+        return "EETQ", 8
+    if start + "tables" in tensors or start + "tables2" in tensors:
+        return "HIGGS", None
     scales = tensors.get(start + "scales")
     if scales is None or len(scales.shape) != 2 or len(codes.shape) != 2:
         return "GPTQ or AWQ", None
