@@ -493,6 +493,11 @@ def test_a_variant_stays_in_the_names_of_files_and_index(tmp_path):
     assert (tmp_path / "again" / "model.safetensors").exists()
     assert "without it" in " ".join(again.notes)
     assert "no index" not in " ".join(again.notes)
+    merge(paths, tmp_path / "out", shard_size=30, force=True)  # it is known as ours
+    assert CliRunner().invoke(main, ["inspect", "--verify", str(tmp_path / "out")]).exit_code == 0
+    other = tmp_path / "again" / "model.safetensors"
+    shutil.copy(other, tmp_path / "out" / "model.fp16-00001-of-00002.safetensors")
+    assert CliRunner().invoke(main, ["inspect", "--verify", str(tmp_path / "out")]).exit_code == 1
 
 
 @pytest.mark.parametrize(
