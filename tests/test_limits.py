@@ -19,6 +19,7 @@ from breadcrumbs.aggregates.wudi import WUDI
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 from breadcrumbs.cli import main
 from breadcrumbs.errors import RecipeError
+from breadcrumbs.kernels import plain
 from breadcrumbs.methods import METHODS
 from breadcrumbs.recipe import Model, Recipe
 
@@ -106,6 +107,8 @@ def test_wudi_of_a_wide_matrix_takes_no_square_of_its_columns():
     assert sizes.memory(plan, 1, "plain") < 400e6
     thick = planned({"w": (30_000, 70_000)}, "wudi")
     assert sizes.memory(thick, 1) > 70_000**2 * 8
+    assert WUDI.memory((30_000, 70_000), 2) >= 7 * 30_000 * 70_000 + 2 * 70_000**2
+    assert WUDI.memory((2, 70_000), 2) < 70_000**2
     code = (
         "import numpy as np, breadcrumbs, sys; from breadcrumbs import sizes\n"
         "base, rng = {'w': np.zeros((2, 70_000), np.float32)}, np.random.default_rng(0)\n"
@@ -191,6 +194,24 @@ def test_angles_do_not_depend_on_the_scale(scale, angles):
         for models in (tuned, large)
     )
     assert np.allclose(other / times, one, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("scale", [1e-170, 1e160])
+def test_one_scale_is_that_of_the_whole_tensor(scale, monkeypatch):
+    rng = np.random.default_rng(3)
+    base = {"w": np.zeros(6 * plain.PART)}
+    tuned = [{"w": rng.standard_normal(base["w"].size) * scale} for _ in range(2)]
+    for model in tuned:
+        model["w"][: 2 * plain.PART] *= 1e-9  # a segment
+    whole = breadcrumbs.merge(base, tuned, method="nuslerp", weights=[1, 3])["w"]
+    monkeypatch.setattr(work, "CHUNK", plain.PART)
+    monkeypatch.setattr(work, "ARENA", 1)
+    parts = breadcrumbs.merge(base, tuned, method="nuslerp", weights=[1, 3])["w"]
+    assert parts.tobytes() == whole.tobytes()
+    times = 2.0 ** np.round(-np.log2(scale))
+    near = [{"w": model["w"] * times} for model in tuned]
+    right = breadcrumbs.merge(base, near, method="nuslerp", weights=[1, 3])["w"]
+    assert np.allclose(parts * times, right, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("scale", [*SCALES, 1e-161, 3e-162, 1e153])
