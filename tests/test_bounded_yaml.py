@@ -62,6 +62,14 @@ def test_values_are_counted_as_aliases_stand_for_them() -> None:
         bounded_yaml.load("a: &a [1, 2]\nb: [*a, *a]", most=11)
 
 
+def test_texts_nest_as_deep_as_they_may() -> None:
+    bounded_yaml.load("[" * bounded_yaml.DEEPEST + "]" * bounded_yaml.DEEPEST)
+    with pytest.raises(bounded_yaml.YAMLRefused, match="nests deeper than 100 levels"):
+        bounded_yaml.load("[" * 101 + "]" * 101)
+    with pytest.raises(bounded_yaml.YAMLRefused, match=r"alias \*a is within what it stands for"):
+        bounded_yaml.load("a: &a [1, *a]")
+
+
 def test_files_are_limited(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text("# " + "x" * 100)

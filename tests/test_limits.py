@@ -13,11 +13,13 @@ from click.testing import CliRunner
 from references import spectral
 
 import breadcrumbs
+from breadcrumbs import plan
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 from breadcrumbs.cli.group import main
 from breadcrumbs.engine.passes import tally as survey
 from breadcrumbs.errors import RecipeError
-from breadcrumbs.merging import api, estimate
+from breadcrumbs.kernels import plain
+from breadcrumbs.merging import estimate
 from breadcrumbs.methods import registry
 from breadcrumbs.methods.aggregates import Whole
 from breadcrumbs.methods.published.wudi import WUDI
@@ -101,7 +103,7 @@ def planned(shapes: dict[str, tuple[int, ...]], method: str, models: int = 2, **
 
     names = tuple(f"model {i}" for i in range(models))
     made = Recipe("base", tuple(Model(name) for name in names), method, values)
-    return api.plan.make(made, checkpoint("base"), [checkpoint(name) for name in names])
+    return plan.make(made, checkpoint("base"), [checkpoint(name) for name in names])
 
 
 def test_wudi_of_a_wide_matrix_takes_no_square_of_its_columns():
@@ -109,8 +111,10 @@ def test_wudi_of_a_wide_matrix_takes_no_square_of_its_columns():
     assert estimate.memory(plan, 1, "plain") < 400e6
     thick = planned({"w": (30_000, 70_000)}, "wudi")
     assert estimate.memory(thick, 1) > 70_000**2 * 8
+    assert WUDI.memory((30_000, 70_000), 2) >= 7 * 30_000 * 70_000 + 2 * 70_000**2
+    assert WUDI.memory((2, 70_000), 2) < 70_000**2
     code = (
-        "import numpy as np, breadcrumbs, sys; from breadcrumbs import sizes\n"
+        "import numpy as np, breadcrumbs, sys; from breadcrumbs import machine\n"
         "base, rng = {'w': np.zeros((2, 70_000), np.float32)}, np.random.default_rng(0)\n"
         "tuned = [{'w': rng.standard_normal((2, 70_000), np.float32)} for _ in range(2)]\n"
         "breadcrumbs.merge(base, tuned, method='wudi', steps=2, kernel='plain', threads=1)\n"
@@ -195,6 +199,24 @@ def test_angles_do_not_depend_on_the_scale(scale, angles):
         for models in (tuned, large)
     )
     assert np.allclose(other / times, one, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("scale", [1e-170, 1e160])
+def test_one_scale_is_that_of_the_whole_tensor(scale, monkeypatch):
+    rng = np.random.default_rng(3)
+    base = {"w": np.zeros(6 * plain.PART)}
+    tuned = [{"w": rng.standard_normal(base["w"].size) * scale} for _ in range(2)]
+    for model in tuned:
+        model["w"][: 2 * plain.PART] *= 1e-9  # a segment
+    whole = breadcrumbs.merge(base, tuned, method="nuslerp", weights=[1, 3])["w"]
+    monkeypatch.setattr(units, "CHUNK", plain.PART)
+    monkeypatch.setattr(units, "ARENA", 1)
+    parts = breadcrumbs.merge(base, tuned, method="nuslerp", weights=[1, 3])["w"]
+    assert parts.tobytes() == whole.tobytes()
+    times = 2.0 ** np.round(-np.log2(scale))
+    near = [{"w": model["w"] * times} for model in tuned]
+    right = breadcrumbs.merge(base, near, method="nuslerp", weights=[1, 3])["w"]
+    assert np.allclose(parts * times, right, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("scale", [*SCALES, 1e-161, 3e-162, 1e153])

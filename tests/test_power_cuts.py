@@ -331,6 +331,20 @@ def test_digests_do_not_depend_on_the_order_of_writing(seed: int) -> None:
         assert growing.tensor(0, lambda at, size: data[at : at + size]) == plain
 
 
+@pytest.mark.parametrize("order", [(0, 2, 1), (2, 1, 0), (1, 0, 2), (0, 1, 2)])
+@pytest.mark.parametrize("before", [False, True])
+def test_what_is_written_over_in_pieces_is_not_what_it_was(order: Any, before: bool) -> None:
+    data, n = np.random.default_rng(0).bytes(digests.BLOCK + 50), digests.BLOCK + 50
+    runs = [(0, 100), (100, 5000), (5000, n)]
+    growing = digests.Growing([n])
+    if before:
+        growing.wrote(0, 0, memoryview(bytes(n)))
+    for low, high in (runs[i] for i in order):
+        growing.wrote(0, low, memoryview(data)[low:high])
+    found = growing.tensor(0, lambda at, size: data[at : at + size])
+    assert found == digests.read(n, 0, n, lambda at, size: data[at : at + size])
+
+
 # --- two at once ---
 
 _TWO = """

@@ -861,9 +861,10 @@ def test_as_on_windows(
 @posix
 def test_a_race_has_one_winner(small: list[Path], tmp_path: Path) -> None:
     """Several begin at the same moment; each output is whole, whoever wrote it."""
-    script = "import os, sys; from breadcrumbs import merging; import blake3, yaml\n"
+    script = "import os, sys; import blake3, yaml\n"
     script += "from breadcrumbs.errors import OutputError\n"
-    script += "from breadcrumbs.recipe import Model, Recipe\n"
+    script += "from breadcrumbs.merging import files as merging_files, opening\n"
+    script += "from breadcrumbs.plan.recipe import Model, Recipe\n"
     script += "children = []\n"
     script += "for _ in range(6):\n"
     script += "    child = os.fork()\n"

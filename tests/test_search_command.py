@@ -108,7 +108,7 @@ def test_a_search_over_a_method_of_ones_own(folder, monkeypatch, tmp_path):
     plugin = tmp_path / "mine.py"
     text = (
         "from dataclasses import replace\n"
-        "from breadcrumbs.table import METHODS as KNOWN\n"
+        "from breadcrumbs.methods.table import METHODS as KNOWN\n"
         "METHODS = [replace(KNOWN['task_arithmetic'], name='mine_{}')]\n"
     )
     name = tmp_path.name.replace("-", "_")

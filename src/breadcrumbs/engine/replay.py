@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from breadcrumbs.engine.merged import Step
-from breadcrumbs.methods.aggregates import Elementwise, Linear, Whole
 from breadcrumbs.plan import Plan, TensorPlan
 from breadcrumbs.plan.recipe import Override, to_mapping
 from breadcrumbs.plan.units import Piece
@@ -25,10 +24,10 @@ _Part = tuple[int, tuple[np.ndarray, np.ndarray] | None]
 
 def factors(plan: Plan) -> set[str]:
     """Return the parameters of a plan's method that the steps do not depend on."""
-    aggregate = plan.method.aggregate
-    if isinstance(aggregate, Elementwise | Whole):
-        return {"alpha"} & set(aggregate.parameters)
-    if not isinstance(aggregate, Linear):
+    scaled, aggregate = plan.lowered.elementwise or plan.lowered.whole, plan.lowered.linear
+    if scaled:
+        return {"alpha"} & set(scaled.parameters)
+    if aggregate is None:
         return set()
     for tensor in plan.merged:
         both = zip(tensor.own, tensor.models, strict=True)

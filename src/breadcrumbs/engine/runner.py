@@ -24,8 +24,6 @@ from breadcrumbs.engine.replay import Steps
 from breadcrumbs.engine.routes import copied, rescaled
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.workspace import Workspace, one_blas_thread
-from breadcrumbs.methods.aggregates import Elementwise, Gram, Whole
-from breadcrumbs.methods.transforms import Fitted
 from breadcrumbs.plan import Plan, units
 from breadcrumbs.plan.units import Job, Piece, Segment
 from breadcrumbs.threads import Task, after, run_tasks
@@ -63,7 +61,7 @@ def run(
     context = Context(plan, Workspace(digests), kernel=kernel, replay=replay)
     runner = _Runner(context, consumer, progress, budget)
     tasks = _spread(runner.tasks(), digests.tasks() if digests else [])
-    with one_blas_thread() if isinstance(plan.method.aggregate, Whole) else nullcontext():
+    with one_blas_thread() if plan.lowered.whole else nullcontext():
         run_tasks(tasks, threads)
     consumer.end(plan)
     return runner.reports
@@ -161,8 +159,8 @@ class _Runner:
         """
         found = [(segment, self.consumer.done(segment)) for segment in job.segments()]
         left = [segment for segment, report in found if report is None]
-        aggregate, ballot = self.plan.method.aggregate, None
-        if isinstance(aggregate, Elementwise) and aggregate.vote is not None and job.together:
+        ballot = None
+        if self.plan.lowered.votes and job.together:
             ballot = self.consumer.ballot()
             for segment, report in found:
                 if report is not None:
@@ -182,11 +180,11 @@ class _Runner:
         begun: list[Callable[[], Facts | Pass]] = []
         if job.survey:
             begun.append(lambda: ranks.search(self.context, job, self.budget))
-        if isinstance(self.plan.method.transform, Fitted):
+        if self.plan.lowered.fitted:
             begun.append(lambda: fits.Fits(self.context, job))
         if any(units.rescaled(self.plan.tensors[piece.index]) for piece in job.pieces):
             begun.append(lambda: norms.Norms(self.context, job))
-        if isinstance(self.plan.method.aggregate, Gram):
+        if self.plan.lowered.gram:
             begun.append(lambda: products.Products(self.context, job))
         for begin in reversed(begun):
             then = partial(self._looked, begin, then)

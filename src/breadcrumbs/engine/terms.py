@@ -17,9 +17,8 @@ from breadcrumbs.engine.rounding import RAW
 from breadcrumbs.errors import MismatchError
 from breadcrumbs.kernels import plain
 from breadcrumbs.kernels.draws import stream
-from breadcrumbs.methods.aggregates import Linear
 from breadcrumbs.methods.parameters import Values
-from breadcrumbs.methods.transforms import Band, Chances, Draw, Fitted, Transform
+from breadcrumbs.methods.transforms import Draw
 from breadcrumbs.plan import TensorPlan
 from breadcrumbs.plan.units import FUSED, GROUP, Job, Segment
 
@@ -35,10 +34,9 @@ class Terms:
         self.context, self.job, self.tensor = context, job, tensor
         self.number = len(plan.models)
         weights = [own.weight for own in tensor.own]
-        self.transform = plan.method.transform
-        aggregate, transform = plan.method.aggregate, self.transform
+        lowered = self.lowered = plan.lowered
         models = tensor.models
-        if isinstance(transform, Fitted) and transform.absent:
+        if lowered.fitted and lowered.fitted.absent:
             models = [model or tensor.base for model in models]
         #: The models that count here: present, and of a weight other than 0.
         self.who = [t for t, m in enumerate(models) if m is not None and weights[t] != 0]
@@ -49,13 +47,13 @@ class Terms:
         self.given = np.array(mine, np.float64)
         #: What the transform multiplies task vectors by: all of them, or each, where that differs.
         values = [tensor.own[t].values for t in self.who]
-        self.scale, self.scales = _scale(transform, values, context.facts.norms.get(tensor.name))
+        self.scale, self.scales = _scale(lowered.draw, values, context.facts.norms.get(tensor.name))
         self.factor = 1.0
         #: How much of the base is added besides.
         self.more = 0.0
-        if isinstance(aggregate, Linear):
-            self.factor = aggregate.factor(tensor.values, present) * self.scale
-            self.more = aggregate.more(tensor.values, present)
+        if lowered.linear:
+            self.factor = lowered.linear.factor(tensor.values, present) * self.scale
+            self.more = lowered.linear.more(tensor.values, present)
             if self.scales is not None:
                 mine = (self.given * self.scales).tolist()
         if len(set(mine)) == 1:  # a common weight is part of the factor
@@ -70,15 +68,12 @@ class Terms:
         self.careful = tensor.careful
         #: The probability of staying, and whether what stays is counted as it is added.
         self.keep = {t: 1.0 for t in self.who}
-        if isinstance(transform, Draw):
-            self.keep = {t: transform.keep(tensor.own[t].values) for t in self.who}
+        if lowered.draw:
+            self.keep = {t: lowered.draw.keep(tensor.own[t].values) for t in self.who}
         self.counting = min(self.keep.values(), default=1.0) < 1
         #: Whether the step is a sum of the task vectors, which the kernels know, or something else.
         self.linear = (
-            isinstance(aggregate, Linear)
-            and not isinstance(transform, Chances | Fitted)
-            and tensor.onto is None
-            and self.more == 0
+            lowered.linear is not None and lowered.masks and tensor.onto is None and self.more == 0
         )
         #: Whether sums of what task files keep are to be pairs of numbers; `routes.sparse` finds
         #: that out.
@@ -196,7 +191,7 @@ class Terms:
                 report.kept[t] += int(cuts[chunks, t, 4].sum())
             return
         for t in self.who:
-            if isinstance(self.transform, Band):
+            if self.lowered.band:
                 first, last = job.ranks[t]
                 report.kept[t] += max(0, last - first) * (n // job.unit)
             else:
@@ -258,12 +253,12 @@ class Terms:
 
 
 def _scale(
-    transform: Transform, values: list[Values], ratios: np.ndarray | None
+    draw: Draw | None, values: list[Values], ratios: np.ndarray | None
 ) -> tuple[float, np.ndarray | None]:
     """Return the factor of all task vectors, or 1 and that of each where they differ."""
     scales = [1.0] * len(values) if ratios is None else ratios.tolist()
-    if isinstance(transform, Draw):
-        scales = [transform.scale(v) * scale for v, scale in zip(values, scales, strict=True)]
+    if draw:
+        scales = [draw.scale(v) * scale for v, scale in zip(values, scales, strict=True)]
     if not scales:
         return 1.0, None
     if len(set(scales)) == 1:

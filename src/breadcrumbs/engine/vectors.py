@@ -9,8 +9,8 @@ import numpy as np
 
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.kernels import plain
-from breadcrumbs.methods.aggregates import Aggregate, Elementwise, Entries, Linear, Whole
-from breadcrumbs.methods.transforms import Band, Chances, Draw, Fitted
+from breadcrumbs.methods.aggregates import Entries
+from breadcrumbs.methods.transforms import Chances
 from breadcrumbs.plan import statistics as plan_statistics
 from breadcrumbs.plan.units import Segment
 
@@ -35,8 +35,7 @@ class Vectors:
     def __init__(self, terms: Terms):
         self.terms, self.context, self.job = terms, terms.context, terms.job
         self.tensor, self.values = terms.tensor, terms.tensor.values
-        self.aggregate: Aggregate = self.context.plan.method.aggregate
-        self.transform = terms.transform
+        self.lowered = terms.lowered
         #: All models of a weight other than 0; an absent one counts as unchanged.
         weights = [own.weight for own in self.tensor.own]
         self.all = [t for t, weight in enumerate(weights) if weight != 0]
@@ -45,16 +44,16 @@ class Vectors:
         #: task vectors cancel.
         self.alpha: float = self.values.get("alpha", 1.0)
         self.scale = terms.scale
-        self.scales = None if isinstance(self.aggregate, Linear) else terms.scales
-        if isinstance(self.aggregate, Elementwise):
+        self.scales = None if self.lowered.linear else terms.scales
+        if self.lowered.elementwise:
             self.alpha *= self.scale
-        if isinstance(self.aggregate, Elementwise | Linear):  # the factor of which has it already
+        if self.lowered.elementwise or self.lowered.linear:  # the factor of which has it already
             self.scale = 1.0
 
     def task_vectors(self, segment: Segment) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (start, transformed task vectors of all models (T, n)), chunk by chunk."""
-        if isinstance(self.transform, Draw):
-            self.scale = self.transform.scale(self.values)
+        if self.lowered.draw:
+            self.scale = self.lowered.draw.scale(self.values)
         for chunk in self.chunks(segment):
             yield chunk.start, self.everyone(chunk.taus)
 
@@ -73,9 +72,8 @@ class Vectors:
 
     def present(self, chunk: Chunk) -> Entries:
         """Return a chunk as aggregates see it."""
-        context, aggregate = self.context, self.aggregate
+        context, prepares = self.context, self.lowered.prepares
         statistics = context.plan.method.statistics
-        prepares = isinstance(aggregate, Elementwise) and aggregate.prepare is not None
         if statistics is None and not prepares:
             return Entries(chunk.taus, chunk.kept, self.terms.given, kernels=context.kernels)
         taus, kept = self.everyone(chunk.taus), self.everyone(chunk.kept)
@@ -112,7 +110,7 @@ class Vectors:
             _, _, untouched = terms.check(rows, group, start)
             base = plain.widen(rows[0]).astype(np.float64)
             mine = taus[group]
-            if not isinstance(self.transform, Chances):  # which writes them by itself
+            if not self.lowered.chances:  # which writes them by itself
                 for row, tau in zip(rows[1:], mine, strict=True):  # fresh pages are few so
                     np.subtract(plain.widen(row), base, out=tau)
                 self._sharpen(start, group, mine)
@@ -121,10 +119,10 @@ class Vectors:
                 mine *= self.scales[group, None]
             elif self.scale != 1:
                 mine *= self.scale
-        fits = self.context.facts.fits
-        if isinstance(self.transform, Fitted) and self.tensor.name in fits:
+        fits, fitted = self.context.facts.fits, self.lowered.fitted
+        if fitted and self.tensor.name in fits:
             known = fits[self.tensor.name]
-            taus = self.transform.change(taus, known, self.values, self.context.kernels)
+            taus = fitted.change(taus, known, self.values, self.context.kernels)
         return Chunk(start, base, taus, kept, untouched)
 
     def _sharpen(self, start: int, group: slice, taus: np.ndarray) -> None:
@@ -133,7 +131,7 @@ class Vectors:
         For aggregates of whole tensors, which look at directions: the rounding of base + product
         to weights has all directions, and a product no more than its rank.
         """
-        if not isinstance(self.aggregate, Whole):
+        if not self.lowered.whole:
             return
         for model, tau in zip(self.terms.models[group], taus, strict=True):
             change = getattr(model.source, "change", None)
@@ -142,21 +140,21 @@ class Vectors:
 
     def transformed(self, rows, group, start, cuts, taus, kept) -> None:
         """Cut and scale the task vectors of a group of models, and note what was kept."""
-        transform, terms = self.transform, self.terms
-        if isinstance(transform, Band):
+        terms, lowered = self.terms, self.lowered
+        if lowered.band:
             unit, mine = terms.cuts_of(rows, group, cuts)
             for t, keys in enumerate(plain.magnitudes(rows[0], rows[1:])):
                 for u, cut in enumerate(mine[:, t]):
                     run = slice(u * unit, (u + 1) * unit)
                     kept[t, run] = plain.band(keys[run], cut)
             taus[~kept] = 0
-        elif isinstance(transform, Draw):
+        elif lowered.draw:
             keys, limits = terms.draws_of(group)
             for t in range(len(kept)):
                 kept[t] = plain.drawn(rows.shape[1], keys, start, limits, t)
             taus[~kept] = 0
-        elif isinstance(transform, Chances):
-            self._keep_by_rank(transform, rows, group, start, taus, kept)
+        elif lowered.chances:
+            self._keep_by_rank(lowered.chances, rows, group, start, taus, kept)
 
     def _keep_by_rank(self, transform: Chances, rows, group, start, taus, kept) -> None:
         unit, known = self.job.unit, {}

@@ -51,8 +51,7 @@ from breadcrumbs.engine.outputs import Nowhere
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.methods import registry
 from breadcrumbs.methods.parameters import AUTO
-from breadcrumbs.methods.transforms import Chances, Draw
-from breadcrumbs.plan import Plan, TensorPlan
+from breadcrumbs.plan import Plan, TensorPlan, lowering
 from breadcrumbs.plan.recipe import Override
 
 EXPONENT = 1.25
@@ -179,7 +178,8 @@ class Measured:
             crowded = math.fsum(lengths) / len(weights) / math.sqrt(square)
             length, share = math.sqrt(square / step), square / product
             longest = LONGEST * crowded ** (1 - EXPONENT) * length
-            drawn = isinstance(registry.get(self.plan.recipe.method).transform, Draw | Chances)
+            asked = lowering.of(registry.get(self.plan.recipe.method))
+            drawn = asked.draw or asked.chances
             if self._is_of_tables(square):
                 restored = min(share, longest) if drawn else length
             else:

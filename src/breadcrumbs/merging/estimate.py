@@ -13,8 +13,7 @@ from breadcrumbs.engine.passes.tally import BUDGET, LEAST_BUDGET, ROOM, WAVE_BYT
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.kernels import WORTH_COMPILING, will_compile
 from breadcrumbs.machine import available_cores, human
-from breadcrumbs.methods.aggregates import Gram, Linear, Whole
-from breadcrumbs.methods.transforms import Chances, Fitted
+from breadcrumbs.methods.aggregates import Whole
 from breadcrumbs.plan import Plan, TensorPlan
 from breadcrumbs.plan.recipe import SAME
 from breadcrumbs.plan.units import ARENA, CHUNK, FUSED, GROUP, LEAST, alone, in_rows, surveyed
@@ -84,10 +83,10 @@ def _survey_bytes(plan: Plan, threads: int, budget: int) -> int:
 
 def _step_bytes(plan: Plan, threads: int) -> int:
     """Return what aggregates that are no plain sum hold besides: task vectors in float64."""
-    aggregate, models = plan.method.aggregate, max(1, len(plan.models))
-    if isinstance(aggregate, Linear) and not isinstance(plan.method.transform, Chances | Fitted):
+    aggregate, models = plan.lowered.whole, max(1, len(plan.models))
+    if plan.lowered.linear and plan.lowered.masks:
         return 0
-    if not isinstance(aggregate, Whole):
+    if aggregate is None:
         # Of each model; with the histograms of its ranks, or with its statistics.
         rows = 5 + 5 * plan.prepares + 3 * (plan.method.statistics is not None)
         chunk = max((t.base.shape[-1] for t in plan.merged if in_rows(plan, t)), default=CHUNK)
@@ -120,8 +119,8 @@ def _whole_bytes(aggregate: Whole, tensor: TensorPlan, models: int, held: int) -
 
 def _angle_bytes(plan: Plan, size: int) -> int:
     """Return what inner products and coefficients of the lines of a tensor take."""
-    aggregate = plan.method.aggregate
-    if not isinstance(aggregate, Gram):
+    aggregate = plan.lowered.gram
+    if aggregate is None:
         return 0
     most = 0
     for tensor in plan.merged:

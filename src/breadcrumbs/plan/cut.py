@@ -9,11 +9,11 @@ from typing import Any
 from breadcrumbs.checkpoint.tensors import Checkpoint, Cut
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.methods import parameters, registry
-from breadcrumbs.methods.aggregates import Elementwise
 from breadcrumbs.methods.method import Method
 from breadcrumbs.methods.published.localize_and_stitch import STITCH
 from breadcrumbs.methods.table import METHODS, TRANSFORMS
-from breadcrumbs.methods.transforms import Band, Draw, Everything, Transform
+from breadcrumbs.methods.transforms import Draw, Transform
+from breadcrumbs.plan import lowering
 from breadcrumbs.plan.recipe import Recipe, name_of
 
 _WHOLE = "Pack with --transform none for that: such files are as good as checkpoints."
@@ -29,7 +29,8 @@ def settled(recipe: Recipe, models: Sequence[Checkpoint]) -> tuple[Recipe, Metho
     method = registry.get(recipe.method)
     recipe = _named(recipe, models)
     cut = [model for model in models if model.cut and model.cut.transform != "none"]
-    if not cut or isinstance(method.transform, Everything):
+    mine = lowering.of(method)
+    if not cut or mine.keeps_all:
         return recipe, method
     first = cut[0].cut
     assert first is not None
@@ -57,7 +58,7 @@ def settled(recipe: Recipe, models: Sequence[Checkpoint]) -> tuple[Recipe, Metho
     changed = _agreed(recipe, method, cut[0])
     _check_aggregate(changed, method, cut[0])
     transform = method.transform
-    scale = transform.scale if isinstance(transform, Draw) else lambda values: 1.0
+    scale = mine.draw.scale if mine.draw else lambda values: 1.0
     all_of_it = Draw(lambda values: 1.0, transform.parameters, transform.check, scale)
     return changed, replace(method, transform=all_of_it)
 
@@ -77,9 +78,12 @@ def _named(recipe: Recipe, models: Sequence[Checkpoint]) -> Recipe:
 
 def same(a: Transform, b: Transform) -> bool:
     """Return whether two transforms are one, but for their defaults."""
-    if isinstance(a, Band) and isinstance(b, Band):
-        return a.ranks is b.ranks
-    return isinstance(a, Draw) and isinstance(b, Draw) and (a.keep, a.scale) == (b.keep, b.scale)
+    one, other = lowering.lowered(a), lowering.lowered(b)
+    if one.band and other.band:
+        return one.band.ranks is other.band.ranks
+    if one.draw and other.draw:
+        return (one.draw.keep, one.draw.scale) == (other.draw.keep, other.draw.scale)
+    return False
 
 
 def _words(task: Cut) -> str:
@@ -102,7 +106,8 @@ def _agreed(recipe: Recipe, method: Method, model: Checkpoint) -> Recipe:
                     f" was packed, everywhere alike. {_WHOLE}"
                 )
     given = {key: value for key, value in recipe.parameters.items() if key in declared}
-    replaces = method.transform.replaces if isinstance(method.transform, Band) else {}
+    band = lowering.of(method).band
+    replaces = band.replaces if band else {}
     gone = {name for key in given for name in replaces.get(key, ())}
     asked = {k: v for k, v in task.parameters.items() if k not in gone and k in declared} | given
     wanted, held = (_complete(method, values) for values in (asked, task.parameters))
@@ -123,9 +128,8 @@ def _complete(method: Method, given: Any) -> dict[str, Any]:
 
 def needs_whole(method: Method, granularity: str | None) -> bool:
     """Return whether a method must know more of a fine-tuning than what its transform keeps."""
-    aggregate = method.aggregate
-    votes = isinstance(aggregate, Elementwise) and aggregate.vote is not None
-    return aggregate is STITCH or (votes and granularity == "model")
+    votes = lowering.of(method).votes
+    return method.aggregate is STITCH or (votes and granularity == "model")
 
 
 def _check_aggregate(recipe: Recipe, method: Method, model: Checkpoint) -> None:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, bits
-from breadcrumbs.methods.aggregates import Elementwise
 from breadcrumbs.methods.method import Method
 from breadcrumbs.methods.parameters import AUTO, Values
+from breadcrumbs.plan import lowering
+from breadcrumbs.plan.lowering import Lowered
 from breadcrumbs.plan.recipe import SAME, Recipe
 from breadcrumbs.plan.settings import Own
 
@@ -135,11 +136,16 @@ class Plan:
         """Bytes that are read to find alpha, each counted once."""
         return sum(tensor.bytes_read for tensor in self.automatic)
 
+    @cached_property
+    def lowered(self) -> Lowered:
+        """What the method declares, each kind by name."""
+        return lowering.of(self.method)
+
     @property
     def prepares(self) -> bool:
         """Whether the aggregate looks at the whole model before anything is written."""
-        aggregate = self.method.aggregate
-        return isinstance(aggregate, Elementwise) and any(
+        aggregate = self.lowered.elementwise
+        return aggregate is not None and any(
             aggregate.passes(tensor.values) for tensor in self.merged if tensor.base.size
         )
 

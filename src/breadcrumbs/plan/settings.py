@@ -11,10 +11,10 @@ from breadcrumbs.checkpoint.tables import is_table
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.methods import parameters
-from breadcrumbs.methods.aggregates import Elementwise, Linear
 from breadcrumbs.methods.method import Method
 from breadcrumbs.methods.parameters import Values
-from breadcrumbs.methods.transforms import Band, unit_of
+from breadcrumbs.methods.transforms import unit_of
+from breadcrumbs.plan import lowering
 from breadcrumbs.plan.recipe import Override, Recipe
 
 
@@ -66,8 +66,8 @@ class Settings:
         models = [(model.name, model.weight) for model in self.recipe.models]
         owner, declared = f"method {self.method.name}", self.method.parameters
         found = parameters.resolve(owner, declared, self.method.complete(given), models)
-        transform = self.method.transform
-        if isinstance(transform, Band) and "granularity" in transform.parameters:
+        transform = lowering.of(self.method).band
+        if transform and "granularity" in transform.parameters:
             return {**found, "granularity": unit_of(transform.granularity(found), table)}
         return found
 
@@ -84,8 +84,8 @@ def placed(
 
     RecipeError where it makes nothing of those of a component, but for one that is only copied.
     """
-    aggregate = method.aggregate
-    if not isinstance(aggregate, Linear) or aggregate.place is None:
+    aggregate = lowering.of(method).linear
+    if aggregate is None or aggregate.place is None:
         return values
     number = sum(model.weight != 0 for model in recipe.models)
     known: dict[str, Values] = {}
@@ -117,16 +117,16 @@ def by_component(base: Checkpoint, values: Found) -> dict[str, Found]:
 
 def check_granularity(method: Method, values: Found) -> None:
     """Raise RecipeError unless what is ranked or looked at together has the same parameters."""
-    transform, aggregate = method.transform, method.aggregate
+    transform, aggregate = lowering.of(method).band, lowering.of(method).elementwise
     every = [common for common, _ in values.values()]
-    if isinstance(aggregate, Elementwise) and any(map(aggregate.passes, every)):
+    if aggregate and any(map(aggregate.passes, every)):
         keys = set(aggregate.parameters) - {"alpha"}
         if any(common.get(key) != every[0].get(key) for common in every for key in keys):
             raise RecipeError(
                 f"recipe: overrides: method {method.name} looks at the whole model, so only alpha"
                 " can differ between tensors."
             )
-    if not isinstance(transform, Band):
+    if transform is None:
         return
 
     def mine(own: Own) -> Values:

@@ -13,7 +13,6 @@ import numpy as np
 
 from breadcrumbs.checkpoint.tables import is_table
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
-from breadcrumbs.methods.transforms import Band
 from breadcrumbs.plan.plan import Plan, TensorPlan
 
 #: Rows that are read of a table, spread evenly.
@@ -26,7 +25,7 @@ ALIKE = 0.3
 def warning(plan: Plan) -> str:
     """Return what is said of a tied embedding whose rows are ranked together, or nothing."""
     tables = [t for t in plan.tensors if is_table(t.name) and len(t.base.shape) == 2 and not t.tied]
-    if len(tables) != 1 or tables[0].copied or not isinstance(plan.method.transform, Band):
+    if len(tables) != 1 or tables[0].copied or plan.lowered.band is None:
         return ""
     (table,) = tables
     together = {own.values.get("granularity") for own in table.own} - {"row"}

@@ -13,9 +13,7 @@ import math
 from dataclasses import dataclass
 
 from breadcrumbs.methods import registry
-from breadcrumbs.methods.aggregates import Whole
-from breadcrumbs.methods.transforms import Chances, Draw
-from breadcrumbs.plan import lengths
+from breadcrumbs.plan import lengths, lowering
 from breadcrumbs.plan.plan import Plan
 
 #: Times the mean task vector, above which a step is warned of.
@@ -53,10 +51,11 @@ def warning(plan: Plan, step: Step | None) -> str:
     if step is None:
         return ""
     method, most = plan.method, LONG
-    drawn = isinstance(registry.get(plan.recipe.method).transform, Draw | Chances)
+    asked = lowering.of(registry.get(plan.recipe.method))
+    drawn = asked.draw or asked.chances
     if drawn:
         most = NOISY
-    if isinstance(method.aggregate, Whole) and method.aggregate.apart:
+    if plan.lowered.whole and plan.lowered.whole.apart:
         most *= math.sqrt(len(plan.models))
     if step.ratio <= most * ROUNDED:
         return ""

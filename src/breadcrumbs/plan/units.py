@@ -15,8 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from breadcrumbs.checkpoint.sparse import BLOCK
-from breadcrumbs.methods.aggregates import Gram, Whole
-from breadcrumbs.methods.transforms import Band, Chances
+from breadcrumbs.methods.transforms import Band
 from breadcrumbs.plan import Plan, TensorPlan
 
 CHUNK = 1 << 16
@@ -104,8 +103,8 @@ class Job:
 
 def jobs(plan: Plan) -> list[Job]:
     """Return the jobs of a plan, copies included, in the order of the base's tensors."""
-    transform = plan.method.transform
-    whole = isinstance(plan.method.aggregate, Whole)
+    band, chances = plan.lowered.band, plan.lowered.chances
+    whole = plan.lowered.whole is not None
     rows = 1 + min(FUSED, len(plan.models))
     blocks = BLOCK if any(model.cut for model in plan.models) else 0
     result: list[Job] = []
@@ -114,20 +113,21 @@ def jobs(plan: Plan) -> list[Job]:
         n, shape = tensor.base.size, tensor.base.shape
         if n == 0 or tensor.tied:
             continue
-        if tensor.copied or not isinstance(transform, Band):
-            unit = shape[-1] if isinstance(transform, Chances) and shape else 1
+        if tensor.copied or band is None:
+            unit = shape[-1] if chances and shape else 1
             mine, size = blocks if unit == 1 else 0, alone(plan, tensor)
             pieces = tuple(Piece(index, at, at + size) for at in range(0, n, size))
             dtype = _dtype([tensor])
             result.append(Job(pieces, unit, (), dtype, rows, False, whole=whole, blocks=mine))
-        elif _granularity(transform, tensor) == "model":
+        elif _granularity(band, tensor) == "model":
             components.setdefault(tensor.component, []).append(Piece(index, 0, n))
         else:
-            result.extend(_tensor_jobs(plan, transform, tensor, index, rows))
+            result.extend(_tensor_jobs(plan, band, tensor, index, rows))
     for together in components.values():
+        assert band is not None
         together.sort(key=lambda piece: plan.tensors[piece.index].name)
         n = sum(piece.stop for piece in together)
-        ranks = _ranks(transform, n, plan.tensors[together[0].index])  # type: ignore
+        ranks = _ranks(band, n, plan.tensors[together[0].index])
         dtype = _dtype([plan.tensors[piece.index] for piece in together])
         pieces = tuple(together)
         result.append(Job(pieces, n, ranks, dtype, rows, True, together=True, whole=whole))
@@ -151,8 +151,8 @@ def repeats(plan: Plan) -> Iterator[tuple[int, Segment]]:
 def alone(plan: Plan, tensor: TensorPlan) -> int:
     """Return how many entries of a tensor are held at once where an aggregate looks at all of it:
     those of one matrix of a stack, where nothing must be known of the others."""
-    aggregate, shape = plan.method.aggregate, tensor.base.shape
-    if tensor.copied or not isinstance(aggregate, Whole) or isinstance(plan.method.transform, Band):
+    aggregate, shape = plan.lowered.whole, tensor.base.shape
+    if tensor.copied or aggregate is None or plan.lowered.band:
         return tensor.base.size
     each = aggregate.each(tensor.name, shape, tensor.values)
     return math.prod(each) if len(each) > 1 else tensor.base.size
@@ -161,7 +161,7 @@ def alone(plan: Plan, tensor: TensorPlan) -> int:
 def _tensor_jobs(
     plan: Plan, transform: Band, tensor: TensorPlan, index: int, rows: int
 ) -> Iterator[Job]:
-    whole = isinstance(plan.method.aggregate, Whole)
+    whole = plan.lowered.whole is not None
     n, shape = tensor.base.size, tensor.base.shape
     by_row = _granularity(transform, tensor) == "row"
     unit = shape[-1] if by_row and shape else n
@@ -177,17 +177,17 @@ def _tensor_jobs(
 
 def in_rows(plan: Plan, tensor: TensorPlan) -> bool:
     """Return whether a chunk is a row, however long: ranked by itself, where all are looked at."""
-    transform, shape = plan.method.transform, tensor.base.shape
-    looks = isinstance(plan.method.aggregate, Whole | Gram) or rescaled(tensor)
-    if not looks or not isinstance(transform, Band) or not shape or shape[-1] <= CHUNK:
+    transform, shape = plan.lowered.band, tensor.base.shape
+    looks = plan.lowered.looks_at_tensors or rescaled(tensor)
+    if not looks or transform is None or not shape or shape[-1] <= CHUNK:
         return False
     return tensor.base.size > shape[-1] and _granularity(transform, tensor) == "row"
 
 
 def surveyed(plan: Plan, tensor: TensorPlan) -> str:
     """Return what unit larger than a chunk is surveyed: ``tensor``, ``row``, ``model`` or none."""
-    transform, n = plan.method.transform, tensor.base.size
-    if not n or tensor.copied or not isinstance(transform, Band) or in_rows(plan, tensor):
+    transform, n = plan.lowered.band, tensor.base.size
+    if not n or tensor.copied or transform is None or in_rows(plan, tensor):
         return ""
     unit = _granularity(transform, tensor)
     if unit == "row" and tensor.base.shape:

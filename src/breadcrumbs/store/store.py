@@ -25,8 +25,7 @@ from breadcrumbs.merging.report import Report
 from breadcrumbs.methods import parameters, registry
 from breadcrumbs.methods.method import Method
 from breadcrumbs.methods.table import TRANSFORMS
-from breadcrumbs.methods.transforms import Band, Chances, Fitted
-from breadcrumbs.plan import Plan
+from breadcrumbs.plan import Plan, lowering
 from breadcrumbs.plan.cut import needs_whole, same
 from breadcrumbs.plan.judgement import judged
 from breadcrumbs.plan.recipe import Model, Recipe
@@ -457,9 +456,10 @@ def _packed_as(method: Method, given: Mapping[str, Any]) -> tuple[str, dict[str,
     """Return the transform, and its parameters, by which fine-tunings are packed for a method."""
     mine = method.transform
     stated = method.stated(given)
-    if isinstance(mine, Band):
-        stated["granularity"] = mine.granularity(stated)
-    if isinstance(mine, Chances | Fitted) or needs_whole(method, stated.get("granularity")):
+    how = lowering.of(method)
+    if how.band:
+        stated["granularity"] = how.band.granularity(stated)
+    if not how.masks or needs_whole(method, stated.get("granularity")):
         return "none", {}
     for name, transform in TRANSFORMS.items():
         if same(mine, transform):

@@ -15,7 +15,6 @@ from breadcrumbs.engine.outputs import Output, SegmentReport
 from breadcrumbs.engine.rounding import rounded
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.kernels import plain
-from breadcrumbs.methods.transforms import Draw, Everything
 from breadcrumbs.plan.units import Segment
 from breadcrumbs.store.sums import State, Sums
 
@@ -42,7 +41,7 @@ class Summed(Writing):
         """Return a segment from sums; None where it is not one, or they do not tell enough."""
         if not it.tensor.base.is_weight or not it.linear or it.counting or it.careful:
             return None
-        if segment.start % BLOCK or not isinstance(it.transform, Draw | Everything):
+        if segment.start % BLOCK or it.lowered.band or not it.lowered.masks:
             return None
         both = zip(it.who, it.weights.tolist(), strict=True)
         wanted: State = Counter((self.hashes[t], weight) for t, weight in both)

@@ -30,8 +30,7 @@ from breadcrumbs.errors import MismatchError, OutputError, RecipeError
 from breadcrumbs.kernels import plain
 from breadcrumbs.merging import comparison, estimate, files, opening
 from breadcrumbs.methods import parameters, registry
-from breadcrumbs.methods.transforms import Band, Chances, Draw, Fitted
-from breadcrumbs.plan import Plan, TensorPlan
+from breadcrumbs.plan import Plan, TensorPlan, lowering
 from breadcrumbs.plan.judgement import judged
 from breadcrumbs.plan.units import Segment
 from breadcrumbs.taskfile import encodings, writing
@@ -107,8 +106,7 @@ def pack(
 def recipe(base: str, models: Any, transform: str, given: dict[str, Any], **settings: Any) -> Any:
     """Return the recipe whose plan `of` packs; RecipeError for what cannot be packed."""
     made = comparison.recipe(base, models, transform, given, **settings)
-    kind = registry.get(made.method).transform
-    if isinstance(kind, Chances | Fitted):
+    if not lowering.of(registry.get(made.method)).masks:
         raise RecipeError(
             f"task pack: transform {transform} changes the weights that it keeps, so they cannot be"
             " packed as they are. Pack with transform none, and merge with it."
@@ -279,14 +277,14 @@ class _Packing(Reading):
 
     def _keep(self, it: Terms, rows, segment: Segment, keep: np.ndarray) -> None:
         """Set ``keep`` to what is packed of the rows of a segment."""
-        transform, mine = self.plan.method.transform, kernels.of_kept(it.kernels)
+        mine = kernels.of_kept(it.kernels)
         cut = True
-        if isinstance(transform, Band):
+        if it.lowered.band:
             for start, n, known in it.chunks(segment):
                 run = slice(start - segment.start, start - segment.start + n)
                 unit, found = it.cuts_of(rows[:, run], slice(0, 1), known)
                 mine.keep_band(rows[0, run], rows[1, run], unit, found[:, 0], keep[run])
-        elif isinstance(transform, Draw):
+        elif it.lowered.draw:
             keys, limits = it.draws_of()
             keep[:] = plain.drawn(keep.size, keys, segment.start, limits, 0)
         else:
@@ -324,7 +322,7 @@ class _Packing(Reading):
         at = np.flatnonzero(keep.view(np.bool_)).astype(np.uint32)
         whole = self.plan.tensors[index].copied == _WHOLE
         coder = EXACT if whole or self.encoding.rank else self.encoding
-        cut = not whole and isinstance(self.plan.method.transform, Band | Draw)
+        cut = not whole and not self.plan.lowered.keeps_all
         lossy = not (whole or self.encoding.lossless)
         weights, loss, squares = None, Loss(), None
         if cut or lossy:
@@ -434,8 +432,8 @@ def _settings(plan: Plan) -> tuple[str, dict[str, Any]]:
     method = plan.method
     values = method.stated(plan.recipe.parameters)
     mine = {key: values[key] for key in method.transform.parameters if key in values}
-    if isinstance(method.transform, Band):
-        mine["granularity"] = method.transform.granularity(values)
+    if plan.lowered.band:
+        mine["granularity"] = plan.lowered.band.granularity(values)
     return method.name.partition("+")[0], {k: parameters.written(v) for k, v in mine.items()}
 
 

@@ -12,7 +12,6 @@ from breadcrumbs.engine.facts import Facts
 from breadcrumbs.engine.passes.protocol import Looked
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Vectors
-from breadcrumbs.methods.transforms import Fitted
 from breadcrumbs.plan.units import Job
 
 
@@ -28,8 +27,8 @@ class Fits:
         return [self.index]
 
     def scan(self, item: int) -> Any:
-        transform = self.context.plan.method.transform
-        assert isinstance(transform, Fitted)
+        transform = self.context.plan.lowered.fitted
+        assert transform is not None
         it = Vectors(Terms(self.context, self.job, self.tensor))
 
         def begin() -> Iterator[np.ndarray]:

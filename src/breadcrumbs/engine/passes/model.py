@@ -10,7 +10,7 @@ from breadcrumbs.engine.facts import Facts
 from breadcrumbs.engine.passes.protocol import Looked, Pass
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Vectors
-from breadcrumbs.methods.aggregates import Elementwise, Extent, Fold
+from breadcrumbs.methods.aggregates import Extent, Fold
 from breadcrumbs.plan import Plan, TensorPlan
 from breadcrumbs.plan.units import Job, Segment
 
@@ -39,8 +39,8 @@ class Folding:
 
     def begun(self) -> Facts | Pass:
         """Return the first pass; at once what is known, if there is none."""
-        aggregate = self.context.plan.method.aggregate
-        assert isinstance(aggregate, Elementwise) and aggregate.prepare is not None
+        aggregate = self.context.plan.lowered.elementwise
+        assert aggregate is not None and aggregate.prepare is not None
         # all tensors have the same values
         self._asked = aggregate.prepare(self.extent, self._tensor(self.segments[0][0]).values)
         return self._next(None)

@@ -14,7 +14,6 @@ from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Vectors
 from breadcrumbs.kernels import plain
 from breadcrumbs.methods.aggregates import Gram, ordering
-from breadcrumbs.methods.transforms import Everything
 from breadcrumbs.plan import TensorPlan
 from breadcrumbs.plan.units import Job, Segment
 
@@ -44,9 +43,7 @@ class Products:
 
     def _whole(self, run: list[Segment]) -> bool:
         """Return whether a tensor has one set of coefficients, not one for each line."""
-        aggregate, tensor = self.context.plan.method.aggregate, self._tensor(run)
-        assert isinstance(aggregate, Gram)
-        return aggregate.lines(tensor.values) == "tensor"
+        return _gram(self.context).lines(self._tensor(run).values) == "tensor"
 
     def _tensor(self, run: list[Segment]) -> TensorPlan:
         return self.context.plan.tensors[run[0].index]
@@ -70,6 +67,13 @@ class Products:
             it = self._vectors(index)
             self._found.coefficients[it.tensor.name] = coefficients(it, parts)
         return self._found
+
+
+def _gram(context: Context) -> Gram:
+    """Return the aggregate, which asks for inner products."""
+    gram = context.plan.lowered.gram
+    assert gram is not None
+    return gram
 
 
 def scale(it: Vectors, segments: list[Segment]) -> float:
@@ -116,7 +120,7 @@ def products(it: Vectors, segments: list[Segment]) -> np.ndarray:
 def _products_fast(it: Vectors, segment: Segment) -> np.ndarray | None:
     """Return the inner products of a segment of task vectors as they are, or None."""
     terms = it.terms
-    plain_sums = isinstance(it.transform, Everything) and not terms.careful
+    plain_sums = it.lowered.keeps_all and not terms.careful
     if not plain_sums or not terms.fused or segment.start % plain.PART:
         return None
     rows, n = terms.load(segment), segment.stop - segment.start
@@ -146,25 +150,23 @@ def _with_absent(it: Vectors, products: np.ndarray) -> np.ndarray:
 
 def coefficients(it: Vectors, products: np.ndarray) -> np.ndarray:
     """Return the coefficients (1 + T,) of the base and the task vectors of a tensor."""
-    assert isinstance(it.aggregate, Gram)
     size = products.shape[1]
     gram = np.array([math.fsum(cell) for cell in products.reshape(len(products), -1).T])
-    return ordering.apart(it.aggregate.coefficients)(
+    return ordering.apart(_gram(it.context).coefficients)(
         gram.reshape(size, size), it.weights.tolist(), it.values
     )
 
 
 def line_coefficients(it: Vectors, segments: list[Segment]) -> np.ndarray:
     """Return the coefficients (lines, 1 + T) of the lines of a tensor."""
-    assert isinstance(it.aggregate, Gram)
-    find, weights = ordering.apart(it.aggregate.coefficients), it.weights.tolist()
+    find, weights = ordering.apart(_gram(it.context).coefficients), it.weights.tolist()
     times = scale(it, segments)
     pieces = (
         np.concatenate([chunk.base[None], it.everyone(chunk.taus)]) * times
         for segment in segments
         for chunk in it.chunks(segment)
     )
-    kind = it.aggregate.lines(it.values)
+    kind = _gram(it.context).lines(it.values)
     return lines.coefficients(
         pieces, it.tensor.base.shape, kind, lambda gram: find(gram, weights, it.values)
     )
@@ -186,8 +188,7 @@ def step(
 ) -> np.ndarray:
     """Return the step of some entries, by the coefficients of the tensor or of its lines."""
     if coefficients.ndim == 2:
-        assert isinstance(it.aggregate, Gram)
-        kind = it.aggregate.lines(it.values)
+        kind = _gram(it.context).lines(it.values)
         mine = lines.line_of(it.tensor.base.shape, kind, start, base.size)
         terms = coefficients[mine].T * np.concatenate([base[None], taus])
         return it.context.kernels.exact_sum(terms)

@@ -10,16 +10,14 @@ from breadcrumbs.engine.passes.products import factored
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Vectors
 from breadcrumbs.kernels import plain
-from breadcrumbs.methods.aggregates import Gram
-from breadcrumbs.methods.transforms import Everything
 from breadcrumbs.plan.units import Segment
 
 
 def fused(terms: Terms, segment: Segment) -> Merged | None:
     """Return the merged segment, a weighted sum, or None where that may not be exact."""
     it = Vectors(terms)
-    as_is = isinstance(it.transform, Everything) and it.tensor.onto is None
-    if not isinstance(it.aggregate, Gram) or not as_is or terms.careful or not terms.fused:
+    as_is = terms.lowered.keeps_all and it.tensor.onto is None
+    if not terms.lowered.gram or not as_is or terms.careful or not terms.fused:
         return None
     coefficients = terms.context.facts.coefficients[terms.tensor.name]
     if coefficients.ndim == 2:  # of lines

@@ -13,8 +13,6 @@ from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Vectors
 from breadcrumbs.kernels import plain
-from breadcrumbs.methods.aggregates import Elementwise
-from breadcrumbs.methods.transforms import Band, Chances, Fitted
 from breadcrumbs.plan.units import FUSED, Segment
 
 #: Room for undecided entries: one of so many, and some more. Segments with more are merged again.
@@ -25,9 +23,9 @@ def _is_election(it: Vectors) -> bool:
     """Whether the fused kernels know this aggregate."""
     terms, number = it.terms, len(it.terms.models)
     return (
-        isinstance(it.aggregate, Elementwise)
-        and it.aggregate.kind is not None
-        and not isinstance(it.transform, Chances | Fitted)
+        it.lowered.elementwise is not None
+        and it.lowered.elementwise.kind is not None
+        and it.lowered.masks
         and terms.fused
         and it.scales is None
         and not terms.careful
@@ -71,8 +69,9 @@ def fused(terms: Terms, segment: Segment, majority: int | None) -> Merged | None
     it, job = Vectors(terms), terms.job
     if not _is_election(it):
         return None
-    assert isinstance(it.aggregate, Elementwise) and it.aggregate.kind
-    kind, band = it.aggregate.kind(it.values), isinstance(it.transform, Band)
+    aggregate, band = terms.lowered.elementwise, terms.lowered.band
+    assert aggregate is not None and aggregate.kind is not None
+    kind = aggregate.kind(it.values)
     cuts, replay = terms.cuts, terms.context.replay
     size = segment.stop - segment.start
     step = job.chunk if band and cuts is None else size

@@ -21,7 +21,7 @@ from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Chunk, Vectors
 from breadcrumbs.errors import MismatchError
 from breadcrumbs.kernels import plain
-from breadcrumbs.methods.aggregates import Elementwise, Entries, Gram, Linear
+from breadcrumbs.methods.aggregates import Entries
 from breadcrumbs.methods.parameters import Values
 from breadcrumbs.plan.units import Segment
 
@@ -44,13 +44,14 @@ def _found(
     it: Vectors, chunk: Chunk, undecided: Undecided | None, segment: Segment, report: SegmentReport
 ) -> np.ndarray:
     """Return what the aggregate finds of a chunk, before its factor."""
-    if isinstance(it.aggregate, Gram):
+    if it.lowered.gram:
         known = it.context.facts.coefficients[it.tensor.name]
         return products.step(it, known, chunk.start, chunk.base, it.everyone(chunk.taus))
-    if isinstance(it.aggregate, Elementwise):
+    aggregate = it.lowered.elementwise
+    if aggregate:
         entries = it.present(chunk)
         entries.majority = undecided.elected if undecided else 1
-        found = checked(it, it.aggregate.combine(entries, unscaled(it)), chunk.base.shape)
+        found = checked(it, aggregate.combine(entries, unscaled(it)), chunk.base.shape)
         report.counts.update(entries.counts)
         if undecided:
             _vote(it, chunk, entries, found, undecided, segment)
@@ -67,10 +68,11 @@ def _vote(
     segment: Segment,
 ) -> None:
     """Count votes, and find out what the other majority would make of what was found."""
-    assert isinstance(it.aggregate, Elementwise) and it.aggregate.vote
-    votes = it.aggregate.vote(entries)
+    aggregate = it.lowered.elementwise
+    assert aggregate is not None and aggregate.vote is not None
+    votes = aggregate.vote(entries)
     turned = replace(entries, majority=-entries.majority, counts=Counter())
-    other = checked(it, it.aggregate.combine(turned, unscaled(it)), chunk.base.shape)
+    other = checked(it, aggregate.combine(turned, unscaled(it)), chunk.base.shape)
     where = np.flatnonzero(other != found)
     if entries.counts or it.context.replay or it.tensor.onto is not None:
         undecided.add_unknown(votes, where.size)
@@ -103,9 +105,9 @@ def checked(it: Vectors, found: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 def _step(it: Vectors, base: np.ndarray, found: np.ndarray) -> np.ndarray:
     """Return what is added to the base: the factor times what an aggregate found."""
-    if isinstance(it.aggregate, Gram):
+    if it.lowered.gram:
         return found
-    if not isinstance(it.aggregate, Linear):
+    if not it.lowered.linear:
         return it.alpha * found
     step = it.terms.factor * found
     return step + it.terms.more * base if it.terms.more else step

@@ -12,7 +12,6 @@ from breadcrumbs.engine.merged import Merged
 from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.kernels import plain
-from breadcrumbs.methods.transforms import Draw, Everything
 from breadcrumbs.plan.units import Segment
 
 #: Entries kept of a block by all models that are held at once; beyond, models are read in groups.
@@ -42,7 +41,8 @@ def _applies(terms: Terms) -> bool:
         return False
     return (
         all(isinstance(s, Sparse) or s is terms.tensor.base.source for s in sources)
-        and isinstance(terms.transform, Draw | Everything)
+        and terms.lowered.masks
+        and not terms.lowered.band
         and terms.dtype != np.float64
         and terms.tensor.dtype in ("BF16", "F32")
         and not terms.context.replay

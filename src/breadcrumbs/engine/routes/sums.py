@@ -18,7 +18,6 @@ from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.rounding import rounded
 from breadcrumbs.engine.terms import NONE, Terms
 from breadcrumbs.kernels import plain
-from breadcrumbs.methods.transforms import Band
 from breadcrumbs.plan.units import FUSED, Segment
 
 
@@ -27,7 +26,7 @@ def fused(terms: Terms, segment: Segment) -> Merged | None:
     cuts = terms.cuts
     if not terms.fused or terms.context.replay or terms.careful:
         return None
-    if cuts is None and isinstance(terms.transform, Band):
+    if cuts is None and terms.lowered.band:
         return None
     rows = terms.load(segment)
     base, models = rows[0], rows[1:]
@@ -78,7 +77,7 @@ def _ranked(
     report: SegmentReport,
 ) -> np.ndarray | None:
     """Return a merged chunk whose units are ranked here, or None where no fused kernel applies."""
-    if not terms.fused or terms.context.replay or not isinstance(terms.transform, Band):
+    if not terms.fused or terms.context.replay or not terms.lowered.band:
         return None
     rows = terms.read(start, n)
     at = start - segment.start  # the pieces of a segment have room beside each other
@@ -168,7 +167,7 @@ def rescaled(terms: Terms, step: Step) -> np.ndarray:
 def _add(terms: Terms, rows, group, start, cuts, sums, kept) -> None:
     """Add what stays of a group of models to the sums."""
     base, models = rows[0], rows[1:]
-    if isinstance(terms.transform, Band):
+    if terms.lowered.band:
         unit, mine = terms.cuts_of(rows, group, cuts)
         terms.kernels.add_band(base, models, unit, mine, terms.weights[group], *sums)
         return
@@ -187,7 +186,7 @@ def _add_exactly(terms: Terms, start, n, cuts, total, rest, where) -> None:
         group = slice(t, t + 1)
         rows = terms.checked(start, n, group)
         base, model = rows
-        if isinstance(terms.transform, Band):
+        if terms.lowered.band:
             unit, mine = terms.cuts_of(rows, group, cuts)
             keys = plain.magnitudes(base, model)
             keep = np.concatenate(

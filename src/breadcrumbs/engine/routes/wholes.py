@@ -20,9 +20,10 @@ from breadcrumbs.plan.units import Segment
 def merge(terms: Terms, segment: Segment) -> Merged | None:
     """Return the merged segment, which is a tensor or a part of one that stands by itself."""
     it, report = Vectors(terms), SegmentReport([0] * terms.number)
-    if not isinstance(it.aggregate, Whole):
+    aggregate = terms.lowered.whole
+    if aggregate is None:
         return None
-    shape = it.aggregate.each(it.tensor.name, it.tensor.base.shape, it.values)
+    shape = aggregate.each(it.tensor.name, it.tensor.base.shape, it.values)
     base = np.empty(segment.stop - segment.start)
     taus = np.zeros((len(it.all), base.size))
     untouched = []
@@ -35,7 +36,7 @@ def merge(terms: Terms, segment: Segment) -> Merged | None:
     size, found = math.prod(shape), np.empty(base.size)
     for first in range(0, base.size, size):
         part = slice(first, first + size)
-        found[part] = checked(it, _combined(it, base[part], taus[:, part], shape), shape)
+        found[part] = checked(it, _combined(it, aggregate, base[part], taus[:, part], shape), shape)
     merged = Merged([], report)
     whole = Chunk(segment.start, base, taus, taus[:0], np.concatenate(untouched))
     merged.pieces = [(segment.start, added(it, whole, found, merged))]
@@ -43,17 +44,16 @@ def merge(terms: Terms, segment: Segment) -> Merged | None:
 
 
 def _combined(
-    it: Vectors, base: np.ndarray, taus: np.ndarray, shape: tuple[int, ...]
+    it: Vectors, aggregate: Whole, base: np.ndarray, taus: np.ndarray, shape: tuple[int, ...]
 ) -> np.ndarray:
     """Return what the aggregate makes of a matrix, or whatever has ``shape``."""
-    assert isinstance(it.aggregate, Whole)
     order = list(range(len(taus)))
-    if not it.aggregate.ordered and len(taus) > 1:  # else sums over models would differ
+    if not aggregate.ordered and len(taus) > 1:  # else sums over models would differ
         order = ordering.by_content(taus, it.weights)
         ordering.permute(taus, order)
     given: list[Any] = [base.reshape(shape), taus.reshape(-1, *shape)]
     given += [it.weights[order].tolist(), unscaled(it)]
-    if it.aggregate.statistics is not None:
+    if aggregate.statistics is not None:
         plan, who = it.context.plan, [it.all[t] for t in order]
         given.append(statistics.read_whole(plan, it.tensor, t) for t in who)
-    return it.aggregate.combine(*given)
+    return aggregate.combine(*given)

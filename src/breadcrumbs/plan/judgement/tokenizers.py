@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from breadcrumbs.checkpoint import tied
+from breadcrumbs.checkpoint.tables import is_table
 from breadcrumbs.checkpoint.tensors import shown
 from breadcrumbs.plan.judgement import beside, modules
 from breadcrumbs.plan.plan import Plan
@@ -206,7 +206,7 @@ def _beyond(plan: Plan, label: str, folder: Path) -> list[str]:
     """Return a line if the tokenizer that is asked for has tokens that the embedding has not."""
     if plan.recipe.tokenizer is None:
         return []
-    tables = [t for t in plan.tensors if tied.is_table(t.name) and len(t.base.shape) == 2]
+    tables = [t for t in plan.tensors if is_table(t.name) and len(t.base.shape) == 2]
     if not tables:
         return []
     table = max(tables, key=lambda tensor: tensor.base.shape[0])
