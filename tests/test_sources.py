@@ -245,7 +245,8 @@ def test_reading_text_needs_neither_torch_nor_datasets(tmp_path: Path):
 
     write(tmp_path / "a.csv", RECORDS)
     code = (
-        "import sys; from pathlib import Path; from breadcrumbs.evaluate.data import declared as tasks\n"
+        "import sys; from pathlib import Path\n"
+        "from breadcrumbs.evaluate.data import declared as tasks\n"
         "entry = {'task': 't', 'data': 'a.csv', 'text': 'text'}\n"
         f"found = tasks.read(entry, Path({str(tmp_path)!r}), 'b', 'x')[0].task\n"
         "assert len(found.rows('train')) == 36\n"

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from functools import partial
 
-from breadcrumbs.engine.consumers import Consumer, Writing
+from breadcrumbs.engine.consumers import Consumer, Reading, Writing
 from breadcrumbs.engine.context import Context
 from breadcrumbs.engine.digests import FileDigests
-from breadcrumbs.engine.facts import Facts
+from breadcrumbs.engine.facts import Facts, UnitId
 from breadcrumbs.engine.majority import Ballot
 from breadcrumbs.engine.outputs import Output, SegmentReport, TensorReport
 from breadcrumbs.engine.passes import fits, model, norms, products, ranks
@@ -50,21 +50,42 @@ def run(
     digests: FileDigests | None = None,
     replay: bool = False,
     budget: int | None = None,
+    facts: Facts | None = None,
+    only: Collection[UnitId] | None = None,
 ) -> list[TensorReport]:
     """Carry out ``plan`` for a consumer and return what was done to each tensor.
 
     threads: how many work at once; the bits of the result do not depend on it.
     kernel: see `kernels.choose`. progress: called with numbers of input bytes done.
     digests: of the input files, to be found on the way. replay: whether steps are wanted.
-    budget: bytes of keys that a search for ranks collects of a model at most.
+    budget: bytes of keys that a search for ranks collects of a model at most. facts: what is known
+    already. only: ids of the jobs to do, of which all must be known (`known`); the others, and tied
+    copies, are left to whoever does them.
     """
-    context = Context(plan, Workspace(digests), kernel=kernel, replay=replay)
-    runner = _Runner(context, consumer, progress, budget)
+    given = Facts() if facts is None else facts
+    context = Context(plan, Workspace(digests), given, kernel=kernel, replay=replay)
+    runner = _Runner(context, consumer, progress, budget, only)
     tasks = _spread(runner.tasks(), digests.tasks() if digests else [])
     with one_blas_thread() if plan.lowered.whole else nullcontext():
         run_tasks(tasks, threads)
-    consumer.end(plan)
+    if only is None:
+        consumer.end(plan)
     return runner.reports
+
+
+def known(
+    plan: Plan,
+    *,
+    threads: int,
+    kernel: str = "auto",
+    progress: Progress = silent,
+    budget: int | None = None,
+) -> Facts:
+    """Return what must be known of ``plan`` before it is merged: plain data, which can be sent."""
+    context = Context(plan, kernel=kernel)
+    runner = _Runner(context, Reading(), progress, budget, None)
+    run_tasks(runner.looks(), threads)
+    return context.facts
 
 
 def write(
@@ -123,10 +144,15 @@ class _Runner:
     """One run of a plan: which tasks follow which, and what is reported of them."""
 
     def __init__(
-        self, context: Context, consumer: Consumer, progress: Progress, budget: int | None
+        self,
+        context: Context,
+        consumer: Consumer,
+        progress: Progress,
+        budget: int | None,
+        only: Collection[UnitId] | None,
     ):
         self.context, self.consumer, self.plan = context, consumer, context.plan
-        self.progress, self.budget = progress, budget
+        self.progress, self.budget, self.only = progress, budget, only
         models = len(self.plan.models)
         self.reports = [TensorReport([0] * models) for _ in self.plan.tensors]
         #: By tensor: the share of it that passes before writing have done, entries, bytes told.
@@ -135,10 +161,18 @@ class _Runner:
 
     def tasks(self) -> list[Task]:
         """Return the first task of every job, in order, or the one that prepares for all."""
-        jobs = units.jobs(self.plan)
-        if self.plan.prepares:
+        every, only = units.jobs(self.plan), self.only
+        jobs = [job for job in every if only is None or job.unit_id in only]
+        if self.plan.prepares and only is None:
             return self._prepared(jobs)
         return [partial(self._start, job) for job in jobs]
+
+    def looks(self) -> list[Task]:
+        """Return the first tasks of all passes, after which nothing is merged."""
+        jobs = [job for job in units.jobs(self.plan) if not self._is_copy(job)]
+        if self.plan.prepares:
+            return self._prepare(jobs, lambda: [])
+        return [partial(self._known, job, lambda: []) for job in jobs]
 
     def _start(self, job: Job) -> list[Task]:
         """Return the first tasks of a job."""
@@ -178,6 +212,8 @@ class _Runner:
     def _known(self, job: Job, then: Then) -> list[Task]:
         """Return the tasks of the passes over a job, and then those of ``then``."""
         begun: list[Callable[[], Facts | Pass]] = []
+        if self.only is not None:  # then all is known
+            return then()
         if job.survey:
             begun.append(lambda: ranks.search(self.context, job, self.budget))
         if self.plan.lowered.fitted:
@@ -212,15 +248,6 @@ class _Runner:
         copies = [partial(self._start, job) for job in jobs if self._is_copy(job)]
         merged = [job for job in jobs if not self._is_copy(job)]
         left = [self._left(job) for job in merged]
-        waiting = list(reversed(merged))
-
-        def go_on() -> list[Task]:
-            if waiting:
-                return self._known(waiting.pop(), lambda: [go_on])
-            then: Then = ended
-            for component in model.by_component(self.plan, merged):
-                then = partial(self._looked, model.Folding(self.context, component).begun, then)
-            return then()
 
         def ended() -> list[Task]:
             return [
@@ -229,7 +256,23 @@ class _Runner:
                 if segments
             ]
 
-        return [*copies, *([go_on] if any(segments for segments, _ in left) else [])]
+        if not any(segments for segments, _ in left):
+            return copies
+        return [*copies, *self._prepare(merged, ended)]
+
+    def _prepare(self, jobs: Sequence[Job], then: Then) -> list[Task]:
+        """Return the tasks that find what must be known of jobs, then of the model, then others."""
+        waiting = list(reversed(jobs))
+
+        def go_on() -> list[Task]:
+            if waiting:
+                return self._known(waiting.pop(), lambda: [go_on])
+            last = then
+            for component in model.by_component(self.plan, jobs):
+                last = partial(self._looked, model.Folding(self.context, component).begun, last)
+            return last()
+
+        return [go_on]
 
     # --- merging ---
 

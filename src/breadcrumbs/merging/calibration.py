@@ -40,6 +40,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -47,11 +48,12 @@ from breadcrumbs.checkpoint.sparse import Sparse
 from breadcrumbs.checkpoint.tables import is_table
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
 from breadcrumbs.engine import runner
+from breadcrumbs.engine.consumers import Writing
 from breadcrumbs.engine.outputs import Nowhere
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.methods import registry
 from breadcrumbs.methods.parameters import AUTO
-from breadcrumbs.plan import Plan, TensorPlan, lowering
+from breadcrumbs.plan import Plan, TensorPlan, lowering, making
 from breadcrumbs.plan.recipe import Override
 
 EXPONENT = 1.25
@@ -71,14 +73,36 @@ def fixed(
     progress: Callable[[int], None] = lambda nbytes: None,
     budget: int | None = None,
 ) -> Plan:
-    """Return the plan with a number for alpha where it says `auto`; the same plan if it does not.
+    """Return the plan with numbers where it says `auto`; the same plan if it does not.
+
+    They are found by the calibration of the method; alpha, without one, from the weights.
+    """
+    if not plan.automatic:
+        return plan
+    run = partial(runner.run, threads=threads, kernel=kernel, progress=progress, budget=budget)
+    if plan.method.calibration is None:
+        return _with_alpha(plan, run)
+    found = plan.method.calibration.find(plan, run)
+    weights = found.weights.items()
+    more = tuple(Override(name, {}, model, weight) for (name, model), weight in weights)
+    parameters = {**plan.recipe.parameters, **found.parameters}
+    recipe = replace(plan.recipe, parameters=parameters, overrides=(*plan.recipe.overrides, *more))
+    made = making.make(recipe, plan.base, plan.models, plan.onto, plan.statistics)
+    if made.automatic:
+        raise RecipeError(
+            f"method {plan.method.name}: its calibration left {AUTO!r} where numbers belong. Repair"
+            " the method, or give numbers."
+        )
+    return replace(made, warnings=plan.warnings, notes=plan.notes)
+
+
+def _with_alpha(plan: Plan, run: Callable[..., object]) -> Plan:
+    """Return the plan with a number for alpha, found from the weights.
 
     Merges once without writing. RecipeError where the step is added to another model than the
     base, or leads away from the task vectors.
     """
     asked = plan.automatic
-    if not asked:
-        return plan
     if plan.recipe.onto is not None:
         raise RecipeError(
             "recipe: alpha: auto finds how far to step from the base. With onto, give a number,"
@@ -86,7 +110,7 @@ def fixed(
         )
     measured = replace(_with(plan, 1.0), tensors=tuple(map(_measured, asked)))
     sink = Products(measured)
-    runner.write(measured, sink, threads=threads, kernel=kernel, progress=progress, budget=budget)
+    run(measured, Writing(sink))
     components = dict.fromkeys(tensor.component for tensor in asked)
     parts = {component: sink.of(component) for component in components}
     found = {component: part.alpha for component, part in parts.items()}

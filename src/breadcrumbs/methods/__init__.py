@@ -18,8 +18,10 @@ if TYPE_CHECKING:
         Statistics,
         Whole,
     )
+    from breadcrumbs.methods.calibration import Calibration, Coefficients
     from breadcrumbs.methods.method import Method
     from breadcrumbs.methods.parameters import (
+        AUTO,
         Factor,
         Fraction,
         Integer,
@@ -31,15 +33,19 @@ if TYPE_CHECKING:
     from breadcrumbs.methods.transforms import Band, Chances, Draw, Everything, Fitted
 
 _HOMES = {
+    "calibration": "Calibration Coefficients",
     "aggregates": ("Elementwise Entries Extent Fold Gram Linear Statistics Whole"),
     "method": "Method",
-    "parameters": "Factor Fraction Integer OneOf Parameter Real Values",
+    "parameters": "AUTO Factor Fraction Integer OneOf Parameter Real Values",
     "transforms": "Band Chances Draw Everything Fitted",
 }
 
 __all__ = [
+    "AUTO",
     "Band",
+    "Calibration",
     "Chances",
+    "Coefficients",
     "Draw",
     "Elementwise",
     "Entries",

@@ -8,6 +8,7 @@ from typing import Any
 
 from breadcrumbs.methods import parameters
 from breadcrumbs.methods.aggregates import Aggregate, Elementwise, Gram, Statistics, Whole
+from breadcrumbs.methods.calibration import Calibration
 from breadcrumbs.methods.parameters import Parameter, Values
 from breadcrumbs.methods.transforms import Band, Fitted, Transform
 
@@ -18,7 +19,8 @@ class Method:
 
     summary: one line. formula: plain text. paper: where it was published. notes: what the paper
     leaves open and where other programs differ. caution: (parameters, number of models) -> a
-    warning of what such a merge ends in, with what to set instead, or nothing.
+    warning of what such a merge ends in, with what to set instead, or nothing. calibration: finds
+    parameters that say `auto`; without one, alpha alone may, and is found from the weights.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Method:
     paper: str
     notes: str = ""
     caution: Callable[[Values, int], str] = lambda values, models: ""
+    calibration: Calibration | None = None
 
     @property
     def parameters(self) -> dict[str, Parameter]:

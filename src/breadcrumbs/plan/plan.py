@@ -9,7 +9,7 @@ from functools import cached_property
 
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, bits
 from breadcrumbs.methods.method import Method
-from breadcrumbs.methods.parameters import AUTO, Values
+from breadcrumbs.methods.parameters import AUTO, Factor, Values
 from breadcrumbs.plan import lowering
 from breadcrumbs.plan.lowering import Lowered
 from breadcrumbs.plan.recipe import SAME, Recipe
@@ -80,8 +80,8 @@ class Plan:
     """A recipe that fits its checkpoints. tensors: in the base's order, then markers of the models.
     warnings: what the user should look at. notes: what the user should know, and is right.
     onto: the model that the step is added to instead of the base. statistics: a file for each
-    model, if the method takes any. alphas: what was found from the weights, after
-    `automatic.fixed`: by component, or of "", the whole of a model that has none; task_length: the
+    model, if the method takes any. alphas: what `merging.calibration` has found
+    from the weights: by component, or of "", the whole of a model that has none; task_length: the
     mean length of the task vectors, where that found it too.
     """
 
@@ -128,8 +128,9 @@ class Plan:
 
     @cached_property
     def automatic(self) -> list[TensorPlan]:
-        """The tensors whose alpha must be found from the weights before they can be merged."""
-        return [tensor for tensor in self.merged if tensor.values.get("alpha") == AUTO]
+        """The tensors some of whose parameters must be found before they can be merged."""
+        known = [key for key, kind in self.method.parameters.items() if isinstance(kind, Factor)]
+        return [t for t in self.merged if any(t.values.get(key) == AUTO for key in known)]
 
     @property
     def bytes_measured(self) -> int:
