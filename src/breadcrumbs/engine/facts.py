@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -38,6 +38,8 @@ class Facts:
             theirs: Mapping[Any, Any] = getattr(other, one.name)
             mine.update(theirs)
 
-    def forget(self, unit: UnitId) -> None:
-        """Drop the cuts of a unit that is merged: there may be many."""
+    def forget(self, unit: UnitId, names: Iterable[str]) -> None:
+        """Drop what is large of a unit, and of its tensors by name, when they are merged."""
         self.cuts.pop(unit, None)
+        for name in names:
+            self.coefficients.pop(name, None)

@@ -293,7 +293,8 @@ class _Runner:
 
         def then() -> list[Task]:
             if ballot is None:
-                self.context.facts.forget(job.unit_id)
+                names = {self.plan.tensors[piece.index].name for piece in job.pieces}
+                self.context.facts.forget(job.unit_id, names)
                 return []
             return [
                 partial(mend, segment) for segment in job.segments() if ballot.is_wrong(segment)
