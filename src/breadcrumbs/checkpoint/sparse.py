@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
@@ -23,24 +22,26 @@ class Kept:
     values: np.ndarray
 
 
-@runtime_checkable
-class Sparse(Protocol):
-    """A source of bytes that is its base's but for entries that are kept, in blocks of `BLOCK`."""
+class Sparse:
+    """A source of bytes that is its base's but for entries that are kept, in blocks of `BLOCK`.
 
-    @property
-    def base(self) -> Tensor: ...
+    A class to inherit from, not a protocol: it is asked for of every source, often.
+    """
+
+    __slots__ = ()
+    base: Tensor
 
     @property
     def share(self) -> float:
         """What is kept of the squared norm of the task vector; 1 where nothing was cut."""
-        ...
+        raise NotImplementedError
 
     def number(self, start: int, stop: int) -> int:
         """Return how many entries are kept in the blocks from entry ``start`` to ``stop``."""
-        ...
+        raise NotImplementedError
 
     def kept(
-        self, block: int, kernels: ModuleType = ..., positions: np.ndarray | None = None
+        self, block: int, kernels: Any = None, positions: np.ndarray | None = None
     ) -> Kept:
         """Return what a block keeps. positions: where to write them, an array of as many."""
-        ...
+        raise NotImplementedError

@@ -14,7 +14,7 @@ import numpy as np
 from breadcrumbs import checkpoint, kernels
 from breadcrumbs.checkpoint import hashing, tied
 from breadcrumbs.checkpoint.adapters import reading
-from breadcrumbs.checkpoint.sparse import BLOCK, Kept
+from breadcrumbs.checkpoint.sparse import BLOCK, Kept, Sparse
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Cut, Tensor, shown
 from breadcrumbs.errors import MismatchError
 from breadcrumbs.kernels import kept as plain
@@ -31,7 +31,7 @@ def _size(kept: Kept) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptBytes:
+class KeptBytes(Sparse):
     """The bytes of the base's tensor with what a task file keeps in its place."""
 
     base: Tensor
