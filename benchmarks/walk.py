@@ -3,8 +3,9 @@
 One tensor of a base and two fine-tunings is merged in one process on one thread, from the command
 line to the written byte, and every call of a function of `breadcrumbs` is noted, with the module
 that it came from; not those while a module is imported. Arguments are given to `breadcrumbs merge`
-in place of `-m breadcrumbs -p alpha=1`. An older checkout is walked with PYTHONPATH=ITS/src
-before `python benchmarks/walk.py`. docs/architecture.md has what this prints.
+in place of `-m breadcrumbs -p alpha=1`, but for `--size`, the lines of the tensor. An older
+checkout is walked with PYTHONPATH=ITS/src before `python benchmarks/walk.py`. docs/architecture.md
+has what this prints.
 
 A return is a call that comes back up: into a module that waits further up the stack, or, by the
 floors of tests/test_architecture.py, into a module above the one that it comes from.
@@ -12,6 +13,7 @@ floors of tests/test_architecture.py, into a module above the one that it comes 
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import os
 import sys
@@ -113,10 +115,10 @@ def walked(arguments: Sequence[str]) -> Walk:
     return walk
 
 
-def family() -> None:
-    """Write a base and two fine-tunings of one tensor into the folder that is current."""
+def family(size: int) -> None:
+    """Write a base and two fine-tunings of one square matrix into the folder that is current."""
     draws = np.random.default_rng(0)
-    base = draws.standard_normal((64, 64)).astype(np.float32)
+    base = draws.standard_normal((size, size)).astype(np.float32)
     for name in ("base", "ft1", "ft2"):
         step = draws.standard_normal(base.shape) if name != "base" else np.zeros(base.shape)
         Path(name).mkdir()
@@ -184,12 +186,15 @@ def report(walk: Walk) -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--size", type=int, default=64)
+    options, arguments = parser.parse_known_args()
     here = os.getcwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         try:
-            family()
-            print(report(walked(sys.argv[1:] or METHOD)), end="")
+            family(options.size)
+            print(report(walked(arguments or METHOD)), end="")
         finally:
             os.chdir(here)
 

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from test_architecture import FLOORS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -33,7 +34,7 @@ def _anchors(path: Path) -> set[str]:
     return {name if not i else f"{name}-{i}" for name, n in found.items() for i in range(n + 1)}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_leads_to_a_file_and_a_heading(page: Path):
     lost = []
     for link in LINK.findall(_prose(page)):
@@ -50,6 +51,13 @@ def test_the_index_has_every_page():
     text = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
     linked = {link.partition("#")[0] for link in LINK.findall(text)}
     assert {page.name for page in PAGES if page.parent.name == "docs"} <= linked | {"README.md"}
+
+
+def test_the_table_of_floors_is_that_of_the_test():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    _, _, table = text.partition("| room | what it is for |")
+    rooms = re.findall(r"^\| `(\w+)` \|", table.partition("\n\n")[0], re.M)
+    assert rooms == [room for floor in FLOORS for room in floor]
 
 
 def _is_there(name: str) -> bool:
@@ -73,7 +81,7 @@ def _names(file: Path) -> set[str]:
     return {name for name in found if isinstance(name, str)}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_names_in_pages_are_there(page: Path):
     text = page.read_text(encoding="utf-8")
     names = {name for name in NAME.findall(text) if name.partition(".")[0] not in KEYS}
