@@ -14,7 +14,7 @@ FOUNDATION = """
 import numpy as np
 import torch
 import breadcrumbs
-from breadcrumbs.evaluate.foundation import Batch
+from breadcrumbs.evaluate.foundations.foundation import Batch
 
 LETTERS = "abcdefgh"
 

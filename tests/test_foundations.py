@@ -308,7 +308,7 @@ def test_bases_that_cannot_be_loaded(tiny_bert, tmp_path):
 
 WRITTEN = '''
 import numpy as np, torch
-from breadcrumbs.evaluate.foundation import Batch
+from breadcrumbs.evaluate.foundations.foundation import Batch
 import breadcrumbs
 
 

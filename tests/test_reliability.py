@@ -202,7 +202,7 @@ import os, shutil, signal, sys
 from pathlib import Path
 from breadcrumbs import merging, card
 from breadcrumbs.errors import BreadcrumbsError
-from breadcrumbs.recipe import Model, Recipe
+from breadcrumbs.plan.recipe import Model, Recipe
 import blake3, yaml
 
 base, ft, out, scenario = sys.argv[1:]

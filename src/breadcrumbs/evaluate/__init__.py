@@ -2,8 +2,12 @@
 
     suite.yaml -> foundation + tasks -> heads, made of the base -> scores of models -> rows
 
-`task.py`: rows of inputs and labels, in three splits. `foundation.py`: how models of one kind are
-loaded and asked. `suite.py`: both, read from one file; `tasks.py` makes tasks of what it declares,
-`sources.py` and `hub.py` read their rows, `splits.py` draws, `reading.py` numbers the classes.
+suite         the file that names both
+data          tasks: what a suite declares of them, where rows come from, splits
+foundations   how models of one kind are loaded and asked
+scoring       the processes, what each does, and what is not computed twice
+results       the rows that are kept, tables of them, standard errors
+finetuning    a fine-tuning of a base for each task
+
 Torch is imported where models are loaded, so that suites can be read without it.
 """

@@ -54,7 +54,7 @@ def merge(
     overrides: parameters for some tensors, such as ``{"tensors": "*.bias", "alpha": 1}``.
     exclude, only: globs of tensor names; what they leave out is copied from the base.
     only_changed, dtype, missing, extra, allow_nonfinite, untie, seed: see
-        `breadcrumbs.recipe.Recipe`.
+        `breadcrumbs.plan.recipe.Recipe`.
     rename: rules ``OLD=NEW`` for the names of models; each ``*`` of OLD goes into that of NEW. A
         prefix that the names of one model have and those of the other lack is found without.
     onto: a model that the step is added to instead of the base: with the other fine-tunings as
@@ -70,7 +70,7 @@ def merge(
         configs or tokenizers, another pretraining, lost tensors). Without it, `Report.warnings`
         has them.
 
-    Returns the dict, or with ``output`` a `breadcrumbs.report.Report`. Raises a
+    Returns the dict, or with ``output`` a `breadcrumbs.merging.report.Report`. Raises a
     `breadcrumbs.errors.BreadcrumbsError` that says in one line what is wrong and what to do.
 
     >>> import numpy as np, breadcrumbs

@@ -120,7 +120,7 @@ def _with_alpha(plan: Plan, run: Callable[..., object]) -> Plan:
 
 
 class Products(Nowhere):
-    """A sink that keeps of what is merged nothing but inner products with the task vectors."""
+    """An output that keeps of what is merged nothing but inner products with the task vectors."""
 
     def __init__(self, plan: Plan):
         self.plan = plan

@@ -38,6 +38,7 @@ def _stamp(file: Path) -> Stamp:
 
 
 def check_unchanged(before: dict[str, Stamp], after: dict[str, Stamp]) -> None:
+    """Raise CheckpointError if a file is not the one that it was. Both: by path, its stamp."""
     for file, stamp in before.items():
         if after[file] != stamp:
             raise CheckpointError(

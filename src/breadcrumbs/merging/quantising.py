@@ -1,4 +1,4 @@
-"""A sink that writes weights quantised again, in blocks as the base has them.
+"""An output that writes weights quantised again, in blocks as the base has them.
 
 Merged values come in segments, which do not end where blocks do, from several threads, and some of
 an election come twice. They are kept in a file without a name until their tensor is whole; then its
@@ -105,7 +105,7 @@ class SameSink:
         self.lost += scales["lost"]
         return True
 
-    # --- a sink ---
+    # --- an output ---
 
     def is_done(self, segment: Segment) -> SegmentReport | None:
         if self._again(segment.index) and segment.index not in self._whole:

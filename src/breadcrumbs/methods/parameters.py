@@ -89,7 +89,7 @@ class Real:
         return number
 
 
-#: In place of a number: found from the weights, see `breadcrumbs.automatic`.
+#: In place of a number: found from the weights, see `breadcrumbs.merging.calibration`.
 AUTO = "auto"
 
 

@@ -80,9 +80,9 @@ class Plan:
     """A recipe that fits its checkpoints. tensors: in the base's order, then markers of the models.
     warnings: what the user should look at. notes: what the user should know, and is right.
     onto: the model that the step is added to instead of the base. statistics: a file for each
-    model, if the method takes any. alphas: what `merging.calibration` has found
-    from the weights: by component, or of "", the whole of a model that has none; task_length: the
-    mean length of the task vectors, where that found it too.
+    model, if the method takes any. alphas: what `merging.calibration` has found from the weights:
+    by component, or of "", the whole of a model that has none; task_length: the mean length of the
+    task vectors, where that found it too.
     """
 
     recipe: Recipe

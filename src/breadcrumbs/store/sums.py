@@ -1,6 +1,6 @@
 """The running sum of a store: of every weight of the base, what the tasks add to it, exactly.
 
-It lies in three files, block by block (`tasks.about.BLOCK` entries of one tensor):
+It lies in three files, block by block (`checkpoint.sparse.BLOCK` entries of one tensor):
 
     blocks   a header of 64 bytes for each block: which revision it is of, and a digest
     totals   float64 for each weight: the sum, rounded

@@ -5,7 +5,7 @@
 What is quantised is found by what the config beside the weights says *and* by the names of tensors:
 codes without their scale, scales without codes and layouts that are not known are CheckpointErrors.
 `layouts` knows those that are read, `refusing` those that are not, `unknown` finds what neither
-names, `writing` writes FP8 again.
+names, `blocks` makes FP8 again.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from breadcrumbs.errors import printable
 
 
 def inspection(found: dict[str, Any], *, tensors: bool) -> None:
-    """Print what `breadcrumbs.inspection.inspect` found."""
+    """Print what `breadcrumbs.cli.inspection.inspect` found."""
     console = terminal()
     table = ruled("file", "bytes", "BLAKE3", right=(1,))
     for file in found["files"]:

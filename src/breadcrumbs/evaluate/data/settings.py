@@ -12,7 +12,7 @@ from breadcrumbs.methods.parameters import decimal
 
 
 class Setting(Protocol):
-    """A default, and what else is possible; `breadcrumbs.parameters` has most of them."""
+    """A default, and what else is possible; `breadcrumbs.methods.parameters` has most of them."""
 
     @property
     def default(self) -> Any: ...

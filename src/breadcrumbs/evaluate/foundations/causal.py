@@ -2,7 +2,7 @@
 
 A task of such a suite names one of lm-eval's (``data: lm-eval:NAME``, or ``lm-eval:mine.yaml``),
 and its score is the main metric of that: one that counts right answers, such as acc, acc_norm or
-exact_match. lm-eval asks the model, as `breadcrumbs.evaluate.foundation.Answering` says.
+exact_match. lm-eval asks the model, as `foundation.Answering` says.
 
 Validation and test rows are the two splits that lm-eval's task has of those names. Where it has
 one, that is the test split, and the suite has to say what is to be chosen on:

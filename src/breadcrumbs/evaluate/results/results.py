@@ -171,7 +171,7 @@ class Results:
 
     path: of the file, which is made where there is none, or ``:memory:``. readonly: leave the file
     as it is, and raise ResultsError where there is none. warn: takes one line, which is printed
-    unless told. `breadcrumbs.evaluate.database` says what happens to files that are damaged.
+    unless told. `results.database` says what happens to files that are damaged.
     """
 
     def __init__(

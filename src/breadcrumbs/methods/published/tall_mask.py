@@ -2,7 +2,7 @@
 
 Wang et al., "Localizing Task Information for Improved Model Merging and Compression", ICML 2024,
 arXiv:2405.07813: base, multi-task vector and one bit of each weight for each task are all that is
-kept. `breadcrumbs.compression` writes them and reads them back.
+kept. `breadcrumbs.archives` writes them and reads them back.
 """
 
 from __future__ import annotations

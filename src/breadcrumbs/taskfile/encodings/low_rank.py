@@ -5,7 +5,7 @@ Singular Vectors: Reducing Task Interference in Model Merging", CVPR 2025, arXiv
 who keep ``floor(min(m, n) / T)`` of them for each of T tasks. A task file knows no T: the default
 is that of eight. `lora`: the two matrices of an adapter, as they are.
 
-The matrices lie in the file as ``left/NAME`` and ``right/NAME``; see `tasks.factors`.
+The matrices lie in the file as ``left/NAME`` and ``right/NAME``; see `taskfile.factors`.
 """
 
 from __future__ import annotations
