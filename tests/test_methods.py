@@ -283,10 +283,7 @@ def test_a_pair_that_makes_no_sense_is_explained(name, message):
 
 PLUGIN = """
 import numpy as np
-from breadcrumbs.aggregates import Elementwise
-from breadcrumbs.methods import Method
-from breadcrumbs.parameters import Real
-from breadcrumbs.transforms import Everything
+from breadcrumbs.methods import Elementwise, Everything, Method, Real
 
 MEDIAN = Elementwise(
     combine=lambda entries, values: np.median(entries.terms, axis=0),
@@ -333,7 +330,7 @@ def test_a_step_of_another_shape_is_refused(tables, kind, cut):
     "text, message",
     [
         ("1 / 0", "cannot be loaded: division by zero"),
-        ("", "names no METHODS"),
+        ("", "names no METHOD, METHODS"),
         ("METHODS = [3]", "METHODS: '3' is a int"),
         ("AGGREGATES = {'x': 3}", "AGGREGATES: 'x' is a int"),
         (PLUGIN.replace('"median"', '"ties"'), "the name 'ties' is taken"),
