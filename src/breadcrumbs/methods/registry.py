@@ -105,18 +105,23 @@ def _add(found: Mapping[str, Any], where: str) -> None:
     given = [*([found["METHOD"]] if "METHOD" in found else ()), *found.get("METHODS", ())]
     named = {getattr(method, "name", repr(method)): method for method in given}
     transforms, aggregates = parts(method for method in given if isinstance(method, Method))
-    tables: tuple[tuple[str, dict[str, Any], Any, Any], ...] = (
-        ("METHODS", METHODS, named, Method),
-        ("TRANSFORMS", TRANSFORMS, {**transforms, **found.get("TRANSFORMS", {})}, Transform),
-        ("AGGREGATES", AGGREGATES, {**aggregates, **found.get("AGGREGATES", {})}, Aggregate),
-    )
-    if not any(mine for _, _, mine, _ in tables):
+    known: list[tuple[str, dict[str, Any], Any]] = [
+        ("METHODS", METHODS, Method),
+        ("TRANSFORMS", TRANSFORMS, Transform),
+        ("AGGREGATES", AGGREGATES, Aggregate),
+    ]
+    new: list[dict[str, Any]] = [
+        named,
+        {**transforms, **found.get("TRANSFORMS", {})},
+        {**aggregates, **found.get("AGGREGATES", {})},
+    ]
+    if not any(new):
         raise RecipeError(f"{where}: names no METHOD, METHODS, TRANSFORMS or AGGREGATES to add.")
-    for key, table, mine, kind in tables:
+    for (key, table, kind), mine in zip(known, new, strict=True):
         for name, value in mine.items():
             if not isinstance(value, kind):
                 raise RecipeError(f"{where}: {key}: {name!r} is a {type(value).__name__}.")
             if table.get(name, value) != value:
                 raise RecipeError(f"{where}: {key}: the name {name!r} is taken. Choose another.")
-    for _, table, mine, _ in tables:
+    for (_, table, _), mine in zip(known, new, strict=True):
         table.update(mine)
