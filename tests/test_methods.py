@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+import pkgutil
 import re
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,12 +18,14 @@ from hypothesis import strategies as st
 
 import breadcrumbs
 from breadcrumbs.errors import MismatchError, RecipeError
-from breadcrumbs.methods import parameters, registry
+from breadcrumbs.methods import parameters, published, registry
 from breadcrumbs.methods.aggregates import Elementwise, Whole
 from breadcrumbs.methods.method import Method
 from breadcrumbs.methods.parameters import Real
 from breadcrumbs.methods.registry import METHODS
 from breadcrumbs.methods.transforms import Band, Draw, Everything
+
+ROOT = Path(__file__).parents[1]
 
 
 def refused(text: str, method: str = "breadcrumbs", **given_) -> str:
@@ -283,10 +288,7 @@ def test_a_pair_that_makes_no_sense_is_explained(name, message):
 
 PLUGIN = """
 import numpy as np
-from breadcrumbs.aggregates import Elementwise
-from breadcrumbs.methods import Method
-from breadcrumbs.parameters import Real
-from breadcrumbs.transforms import Everything
+from breadcrumbs.methods import Elementwise, Everything, Method, Real
 
 MEDIAN = Elementwise(
     combine=lambda entries, values: np.median(entries.terms, axis=0),
@@ -315,6 +317,50 @@ def test_a_plugin_adds_methods_and_aggregates(tables, tmp_path):
     breadcrumbs.merge(base, models, method="breadcrumbs+median", beta=0.1, gamma=0.9)
 
 
+@pytest.mark.parametrize(
+    "page, name, partner",
+    [("CONTRIBUTING.md", "magmax", "breadcrumbs+{}"), ("docs/plugins.md", "smallest", "{}+elect")],
+)
+def test_the_files_that_the_pages_show_are_plugins(tables, tmp_path, page, name, partner):
+    shown = re.search(r'```python\n(""".*?)```', (ROOT / page).read_text(encoding="utf-8"), re.S)
+    assert shown
+    path = tmp_path / f"{name}.py"
+    path.write_text(shown[1])
+    registry.load_plugin(path)
+    base, *models = FAMILY
+    for method in (name, partner.format(name)):
+        merged = breadcrumbs.merge(base, models, method=method, alpha=0.5)
+        assert not same(merged, base) and all(np.isfinite(array).all() for array in merged.values())
+
+
+def test_every_method_of_a_published_file_is_in_the_table():
+    declared: list[Method] = []
+    for module in pkgutil.iter_modules(published.__path__):
+        found = vars(importlib.import_module(f"{published.__name__}.{module.name}")).values()
+        groups = [value for value in found if isinstance(value, tuple | list)]
+        declared += [value for value in found if isinstance(value, Method)]
+        declared += [each for group in groups for each in group if isinstance(each, Method)]
+    assert sorted(method.name for method in declared) == sorted(METHODS)
+
+
+def test_a_name_in_pairs_means_one_thing():
+    for kind in ("transform", "aggregate"):
+        parts = [getattr(method, kind) for method in METHODS.values()]
+        assert all(a == b for a in parts for b in parts if a.name and a.name == b.name)
+
+
+def test_all_that_the_door_offers_is_there():
+    assert all(hasattr(breadcrumbs.methods, name) for name in breadcrumbs.methods.__all__)
+
+
+def test_a_plugin_says_why_its_aggregate_goes_with_no_transform(tables, tmp_path):
+    path = tmp_path / "my.py"
+    path.write_text(PLUGIN.replace("models=(1, None)", "alone='medians are of whole weights'"))
+    registry.load_plugin(path)
+    with pytest.raises(RecipeError, match=r"dare\+median: medians are of whole weights\. Use"):
+        registry.get("dare+median")
+
+
 @pytest.mark.parametrize("kind", [Elementwise, Whole])
 @pytest.mark.parametrize("cut", [np.s_[:1], np.s_[..., None]])
 def test_a_step_of_another_shape_is_refused(tables, kind, cut):
@@ -333,7 +379,7 @@ def test_a_step_of_another_shape_is_refused(tables, kind, cut):
     "text, message",
     [
         ("1 / 0", "cannot be loaded: division by zero"),
-        ("", "names no METHODS"),
+        ("", "names no METHOD, METHODS"),
         ("METHODS = [3]", "METHODS: '3' is a int"),
         ("AGGREGATES = {'x': 3}", "AGGREGATES: 'x' is a int"),
         (PLUGIN.replace('"median"', '"ties"'), "the name 'ties' is taken"),

@@ -15,10 +15,9 @@ from test_references import base_and_models, conditioning, load
 
 from breadcrumbs.methods import parameters
 from breadcrumbs.methods.aggregates import Whole, matrices
-from breadcrumbs.methods.published import iso_cts, star
+from breadcrumbs.methods.published import iso, star
 from breadcrumbs.methods.published.cabs import CABS
-from breadcrumbs.methods.published.iso_c import ISO_C
-from breadcrumbs.methods.published.iso_cts import ISO_CTS
+from breadcrumbs.methods.published.iso import ISO_C, ISO_CTS
 from breadcrumbs.methods.published.sce import SCE
 from breadcrumbs.methods.published.star import STAR
 from breadcrumbs.methods.published.tsv_m import TSV_M
@@ -250,7 +249,7 @@ def test_the_ranks_of_iso_cts():
     for d in range(1, 40):
         for tasks in (1, 2, 3, 5, 9, 50):
             for common in ("0", "0.2", "0.29", "0.8", "1"):
-                found = iso_cts.ranks(d, tasks, Decimal(common))
+                found = iso.ranks(d, tasks, Decimal(common))
                 assert found == spectral.iso_cts_ranks(d, tasks, float(common))
                 assert found[0] >= 1 and found[0] + tasks * found[1] == d
 

@@ -37,9 +37,9 @@ from breadcrumbs.engine.workspace import one_blas_thread
 from breadcrumbs.errors import OutputError, RecipeError, suggestion
 from breadcrumbs.kernels import plain
 from breadcrumbs.merging import files, opening
-from breadcrumbs.methods.aggregates import Entries, tall
+from breadcrumbs.methods.aggregates import Entries
 from breadcrumbs.methods.parameters import written
-from breadcrumbs.methods.published import emr
+from breadcrumbs.methods.published import emr, tall_masks
 from breadcrumbs.plan import Plan, TensorPlan, units
 from breadcrumbs.plan.judgement import judged
 from breadcrumbs.plan.recipe import Recipe
@@ -347,8 +347,8 @@ class _Compression:
         if self.method == "emr":
             return emr.elected(entries)
         terms = entries.terms
-        total, rest = tall.multi_task(entries, terms)
-        return total, tall.masks(entries, terms, total, rest, tensor.values)
+        total, rest = tall_masks.multi_task(entries, terms)
+        return total, tall_masks.masks(entries, terms, total, rest, tensor.values)
 
     def _stream(self, job: Job, tensor: TensorPlan):
         it = Vectors(Terms(self.context, job, tensor))

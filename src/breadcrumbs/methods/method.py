@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,3 +94,10 @@ class Method:
         return {k: v for k, v in values.items() if k not in replaced} | parameters.parse(
             f"method {self.name}", self.parameters, given
         )
+
+
+def parts(methods: Iterable[Method]) -> tuple[dict[str, Transform], dict[str, Aggregate]]:
+    """Return the transforms and the aggregates of methods that pairs may name, by their names."""
+    pairs = [(method.transform, method.aggregate) for method in methods]
+    transforms = {first.name: first for first, _ in pairs if first.name}
+    return transforms, {second.name: second for _, second in pairs if second.name}

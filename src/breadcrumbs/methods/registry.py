@@ -10,8 +10,8 @@ from typing import Any
 
 from breadcrumbs.errors import RecipeError, suggestion
 from breadcrumbs.methods.aggregates import Aggregate
-from breadcrumbs.methods.method import Method
-from breadcrumbs.methods.table import AGGREGATES, ALONE, METHODS, TRANSFORMS
+from breadcrumbs.methods.method import Method, parts
+from breadcrumbs.methods.table import AGGREGATES, METHODS, TRANSFORMS
 from breadcrumbs.methods.transforms import Transform
 
 __all__ = ["AGGREGATES", "METHODS", "TRANSFORMS", "Method", "get", "load_plugin"]
@@ -42,8 +42,8 @@ def get(name: str) -> Method:
 def pair(transform: str, aggregate: str) -> Method:
     """Return the method that combines the two; RecipeError says why a pair makes no sense."""
     name = f"{transform}+{aggregate}"
-    if aggregate in ALONE:
-        raise RecipeError(f"method {name}: {ALONE[aggregate]}. Use method {aggregate}.")
+    if aggregate in METHODS and (why := METHODS[aggregate].aggregate.alone):
+        raise RecipeError(f"method {name}: {why}. Use method {aggregate}.")
     first = _known("transform", transform, TRANSFORMS)
     second = _known("aggregate", aggregate, AGGREGATES)
     both = set(first.parameters) & set(second.parameters)
@@ -80,8 +80,9 @@ def _known(kind: str, name: str, known: Mapping[str, Any]) -> Any:
 def load_plugin(path: str | Path) -> None:
     """Run a Python file and add what it names to the tables.
 
-    ``METHODS``: a list of `Method`. ``TRANSFORMS``, ``AGGREGATES``: dicts by name, for pairs. Each
-    is optional. Raises RecipeError where the file cannot be run or a name is taken.
+    ``METHOD``: a `Method`; ``METHODS``: several. Their transforms and aggregates that have a name
+    are for pairs, too, as are those in ``TRANSFORMS`` and ``AGGREGATES``, dicts by name. Each is
+    optional. Raises RecipeError where the file cannot be run or a name is taken.
     """
     try:
         found = runpy.run_path(str(path))
@@ -101,19 +102,26 @@ def _load_installed() -> None:
 
 
 def _add(found: Mapping[str, Any], where: str) -> None:
-    given = found.get("METHODS", ())
+    given = [*([found["METHOD"]] if "METHOD" in found else ()), *found.get("METHODS", ())]
     named = {getattr(method, "name", repr(method)): method for method in given}
-    tables: tuple[tuple[str, dict[str, Any], Any, Any], ...] = (
-        ("METHODS", METHODS, named, Method),
-        ("TRANSFORMS", TRANSFORMS, found.get("TRANSFORMS", {}), Transform),
-        ("AGGREGATES", AGGREGATES, found.get("AGGREGATES", {}), Aggregate),
-    )
-    if not any(mine for _, _, mine, _ in tables):
-        raise RecipeError(f"{where}: names no METHODS, TRANSFORMS or AGGREGATES to add.")
-    for key, table, mine, kind in tables:
+    transforms, aggregates = parts(method for method in given if isinstance(method, Method))
+    known: list[tuple[str, dict[str, Any], Any]] = [
+        ("METHODS", METHODS, Method),
+        ("TRANSFORMS", TRANSFORMS, Transform),
+        ("AGGREGATES", AGGREGATES, Aggregate),
+    ]
+    new: list[dict[str, Any]] = [
+        named,
+        {**transforms, **found.get("TRANSFORMS", {})},
+        {**aggregates, **found.get("AGGREGATES", {})},
+    ]
+    if not any(new):
+        raise RecipeError(f"{where}: names no METHOD, METHODS, TRANSFORMS or AGGREGATES to add.")
+    for (key, table, kind), mine in zip(known, new, strict=True):
         for name, value in mine.items():
             if not isinstance(value, kind):
                 raise RecipeError(f"{where}: {key}: {name!r} is a {type(value).__name__}.")
-            if table.get(name, value) is not value:
+            if table.get(name, value) != value:
                 raise RecipeError(f"{where}: {key}: the name {name!r} is taken. Choose another.")
+    for (_, table, _), mine in zip(known, new, strict=True):
         table.update(mine)

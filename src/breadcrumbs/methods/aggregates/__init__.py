@@ -1,4 +1,4 @@
-"""Aggregates combine the transformed task vectors of one tensor. One file each.
+"""Aggregates combine the transformed task vectors of one tensor.
 
 An aggregate is declared by what it needs from the engine; the merged tensor is ``base + step``:
 
@@ -7,6 +7,9 @@ An aggregate is declared by what it needs from the engine; the merged tensor is 
 * `Gram`: the step is a combination of the base and the task vectors, whose coefficients follow from
   their inner products.
 * `Whole`: the step is a function of the whole tensor.
+
+All have a ``name``, by which users pair them with transforms (``breadcrumbs+elect``), or none;
+``alone`` says why no transform goes with one that is a method by itself.
 """
 
 from __future__ import annotations
@@ -60,6 +63,8 @@ class Linear:
     models: Models = (0, None)
     more: Callable[[Values, Sequence[float]], float] = lambda values, weights: 0.0
     place: Callable[[Mapping[str, Values], int], tuple[dict[str, Values], str]] | None = None
+    name: str = ""
+    alone: str = ""
 
 
 @dataclass
@@ -152,6 +157,8 @@ class Elementwise:
     statistics: Statistics | None = None
     prepare: Callable[[Extent, Values], Generator[Fold, Any, Any]] | None = None
     passes: Callable[[Values], int] = lambda values: 0
+    name: str = ""
+    alone: str = ""
 
 
 @dataclass(frozen=True)
@@ -167,6 +174,8 @@ class Gram:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     models: Models = (1, None)
     lines: Callable[[Values], str] = lambda values: values.get("angles", "tensor")
+    name: str = ""
+    alone: str = ""
 
 
 @dataclass(frozen=True)
@@ -193,6 +202,8 @@ class Whole:
     ordered: bool = False
     statistics: Statistics | None = None
     apart: bool = False
+    name: str = ""
+    alone: str = ""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def _combine(entries: Entries, values: Values) -> np.ndarray:
 MERGES = ("mean", "sum", "max")
 
 
-def election(merge: str, alpha: float | str) -> Elementwise:
+def election(merge: str, alpha: float | str, name: str = "") -> Elementwise:
     """Return the aggregate with those defaults."""
     return Elementwise(
         combine=_combine,
@@ -42,4 +42,5 @@ def election(merge: str, alpha: float | str) -> Elementwise:
         },
         vote=_vote,
         kind=lambda values: MERGES.index(values["merge"]),
+        name=name,
     )

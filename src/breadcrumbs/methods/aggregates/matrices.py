@@ -27,6 +27,12 @@ STACK = OneOf(
     "matrices of a 3-D tensor one by one (each) or not (whole); auto: those of experts",
 )
 
+#: What methods of matrices say of all other tensors.
+OF_MATRICES = (
+    "Holds a matrix of every model. Tensors that are no matrices get the mean; of experts stacked"
+    " in one tensor (E, m, n), each matrix is one."
+)
+
 EPS = float(np.finfo(np.float64).eps)
 
 #: `leading` uses the products of rows where the last wanted one of their eigenvalues is more than

@@ -6,12 +6,16 @@ Ilharco et al., "Editing Models with Task Arithmetic", ICLR 2023, arXiv:2212.040
 from __future__ import annotations
 
 from breadcrumbs.methods.aggregates import Linear
-from breadcrumbs.methods.parameters import Factor
+from breadcrumbs.methods.parameters import AUTO, Factor
 
 
-def scaled_sum(alpha: float | str) -> Linear:
+def scaled_sum(alpha: float | str, name: str = "") -> Linear:
     """Return the aggregate with that default of ``alpha``."""
     return Linear(
         factor=lambda values, weights: values["alpha"],
         parameters={"alpha": Factor(alpha, "factor of the sum of task vectors")},
+        name=name,
     )
+
+
+SUM = scaled_sum(AUTO, name="sum")

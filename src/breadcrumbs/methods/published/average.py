@@ -11,8 +11,7 @@ import math
 from collections.abc import Sequence
 
 from breadcrumbs.errors import RecipeError
-from breadcrumbs.methods.aggregates import Linear
-from breadcrumbs.methods.parameters import OneOf, Real, Values
+from breadcrumbs.methods import Everything, Linear, Method, OneOf, Real, Values
 
 
 def _factor(values: Values, weights: Sequence[float]) -> float:
@@ -39,4 +38,15 @@ MEAN = Linear(
         "base_weight": Real(0.0, "weight of the base, if it is one of the models"),
         "normalize": OneOf("weights", ("weights", "none"), "whether weights are made to sum to 1"),
     },
+    name="mean",
+)
+
+METHOD = Method(
+    "average",
+    Everything(),
+    MEAN,
+    "the (weighted) mean of the models",
+    "sum_t weight_t * model_t / sum_t weight_t",
+    "Wortsman et al., Model soups, ICML 2022, arXiv:2203.05482",
+    "The base lends the layout and is no part of the mean. Weights are normalised.",
 )

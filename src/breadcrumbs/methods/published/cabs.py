@@ -10,8 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from breadcrumbs.methods.aggregates import Whole
-from breadcrumbs.methods.parameters import Integer, Real, Values
+from breadcrumbs.methods import Everything, Integer, Method, Real, Values, Whole
 
 #: What ranks below all magnitudes.
 USED = -1.0
@@ -93,4 +92,18 @@ CABS = Whole(
     },
     svds="none",
     ordered=True,
+    alone="cabs prunes by itself",
+)
+
+METHOD = Method(
+    "cabs",
+    Everything(),
+    CABS,
+    "n:m pruning of one task vector after the other, none over another (order matters)",
+    "base + alpha * sum_t m_t weight_t tau_t, "
+    "m_t = the n largest |tau_t| of each m entries that no earlier model has",
+    "Yang et al., CABS, ICML 2025, arXiv:2503.01874",
+    "n and m are searched in the paper; 64 of 256 is not checked against it, and has places"
+    " for four models: with more, give n below m / T.",
+    caution,
 )

@@ -17,9 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from breadcrumbs.methods.aggregates import Elementwise, Entries, Extent, Fold
-from breadcrumbs.methods.folds import Total
-from breadcrumbs.methods.parameters import Values, WhichModel
+from breadcrumbs.methods import (
+    Elementwise,
+    Entries,
+    Everything,
+    Extent,
+    Fold,
+    Method,
+    Total,
+    Values,
+    WhichModel,
+)
 
 
 def elected(entries: Entries) -> tuple[np.ndarray, np.ndarray]:
@@ -88,4 +96,17 @@ EMR = Elementwise(
     parameters={"task": WhichModel(False, "the model to rebuild; without it, the unified one")},
     prepare=_prepare,
     passes=lambda values: int(values.get("task") is not None),
+)
+
+METHOD = Method(
+    "emr",
+    Everything(),
+    EMR,
+    "elect one vector for all tasks; with a task, mask and rescale it for that one",
+    "base + U, U = s max{|w_t tau_t|: sign(tau_t) = s}, s = sign(sum_t w_t tau_t); with a"
+    " task, base + r_t * m_t * U, m_t = [sign(tau_t) = s], r_t = |tau_t|_1 / |m_t U|_1",
+    "Huang et al., EMR-Merging, NeurIPS 2024, arXiv:2405.17461",
+    "A sum of 0 is negative. The rescaler is of the whole model; the authors' program adds"
+    " up the means of the tensors instead. A task takes a pass more.",
+    caution,
 )

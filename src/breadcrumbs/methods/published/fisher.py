@@ -15,8 +15,7 @@ import math
 
 import numpy as np
 
-from breadcrumbs.methods.aggregates import Elementwise, Entries, Statistics
-from breadcrumbs.methods.parameters import Values
+from breadcrumbs.methods import Elementwise, Entries, Everything, Method, Statistics, Values
 
 FISHER_INFORMATION = Statistics(
     kind="fisher",
@@ -39,4 +38,19 @@ def _combine(entries: Entries, values: Values) -> np.ndarray:
     return entries.kernels.exact_sum(shares * entries.taus)
 
 
-FISHER = Elementwise(combine=_combine, statistics=FISHER_INFORMATION)
+FISHER = Elementwise(
+    combine=_combine,
+    statistics=FISHER_INFORMATION,
+    alone="fisher averages whole weights, not task vectors",
+)
+
+METHOD = Method(
+    "fisher",
+    Everything(),
+    FISHER,
+    "the mean of the models, each entry weighted by how much it matters to each",
+    "sum_t weight_t F_t model_t / sum_t weight_t F_t, F_t the diagonal Fisher information",
+    "Matena and Raffel, Fisher-Weighted Averaging, NeurIPS 2022, arXiv:2111.09832",
+    "The weighted mean where no F_t is above 0. Of training or validation data, never of"
+    " test data.",
+)

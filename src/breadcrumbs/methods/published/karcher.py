@@ -20,9 +20,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from breadcrumbs.methods.aggregates import Gram
+from breadcrumbs.methods import Everything, Gram, Integer, Method, OneOf, Real, Values
 from breadcrumbs.methods.aggregates.sphere import lengths, models, units, unweighted
-from breadcrumbs.methods.parameters import Integer, OneOf, Real, Values
 
 
 def _step(gram: np.ndarray, rows: np.ndarray, middle: np.ndarray, tol: float) -> np.ndarray:
@@ -69,4 +68,16 @@ KARCHER = Gram(
         "of": OneOf("models", ("models", "base_and_models"), "what the mean is taken of"),
     },
     models=(1, None),
+    alone="karcher averages whole weights, not task vectors",
+)
+
+METHOD = Method(
+    "karcher",
+    Everything(),
+    KARCHER,
+    "the Karcher mean of the models' directions at their mean length",
+    "mean_t |model_t| * m, m <- exp_m(mean_t log_m(model_t / |model_t|)) "
+    "until |step| < tol or max_iter",
+    "Karcher, Riemannian center of mass and mollifier smoothing, Comm. Pure Appl. Math."
+    " 1977; of weights as mergekit documents it",
 )

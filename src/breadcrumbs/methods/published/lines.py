@@ -13,8 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from breadcrumbs.errors import RecipeError, listing
-from breadcrumbs.methods.aggregates import Linear
-from breadcrumbs.methods.parameters import Pattern, Real, Values
+from breadcrumbs.methods import Everything, Linear, Method, Pattern, Real, Values
 
 PATTERN = r"(?:^|\.)(\d+)\."
 
@@ -53,4 +52,16 @@ LINES = Linear(
         "pattern": Pattern(PATTERN, "where the number of the layer stands in a tensor's name"),
     },
     place=_place,
+    name="lines",
+)
+
+METHOD = Method(
+    "lines",
+    Everything(),
+    LINES,
+    "add the task vectors, scaled up with the depth of their layer",
+    "base + (alpha + beta l / (L - 1)) * sum_t weight_t * tau_t, l the layer of L",
+    "Wang et al., LiNeS, ICLR 2025, arXiv:2410.17146",
+    "beta is searched on validation data in the paper; .5 is not published. Layers of all"
+    " stacks of a model count from one L, the largest number found and one.",
 )

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from breadcrumbs.methods.aggregates import Elementwise, Entries
-from breadcrumbs.methods.parameters import Factor, Values
+from breadcrumbs.methods import Elementwise, Entries, Factor, Method, Values, largest
 
 
 def _combine(entries: Entries, values: Values) -> np.ndarray:
@@ -19,5 +18,18 @@ def _combine(entries: Entries, values: Values) -> np.ndarray:
 
 
 STITCH = Elementwise(
-    combine=_combine, parameters={"alpha": Factor(1.0, "factor of the stitched task vector")}
+    combine=_combine,
+    parameters={"alpha": Factor(1.0, "factor of the stitched task vector")},
+    name="stitch",
+)
+
+METHOD = Method(
+    "localize_and_stitch",
+    largest("0.10", unit="model"),
+    STITCH,
+    "keep the largest entries of each task vector; where they overlap, average",
+    "base + alpha * sum_t m_t tau_t / max(1, sum_t m_t), "
+    "m_t = [rank |tau_t| > N - floor(density N)] of the model",
+    "He et al., Localize-and-Stitch, TMLR 2025, arXiv:2408.13656",
+    "The variant without data. The authors' program keeps one entry less.",
 )

@@ -17,9 +17,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from breadcrumbs.methods.aggregates import Gram
+from breadcrumbs.methods import Everything, Gram, Method, OneOf, Real, Values
 from breadcrumbs.methods.aggregates.sphere import unweighted
-from breadcrumbs.methods.parameters import OneOf, Real, Values
 
 #: The denominator ``1 + (T - 1) c`` below which nothing is added.
 LEAST = 1e-6
@@ -55,4 +54,15 @@ MODEL_STOCK = Gram(
         "guard": Real(0.0, "least product of two lengths that a cosine divides by; mergekit: 1e-6"),
     },
     models=(2, None),
+    name="model_stock",
+)
+
+METHOD = Method(
+    "model_stock",
+    Everything(),
+    MODEL_STOCK,
+    "from the base towards the mean of the models, as far as their angle tells",
+    "base + r * mean_t tau_t, r = min(1, T c / (1 + (T - 1) c)) if c > 0 else 0, "
+    "c = mean over pairs of cos(tau_s, tau_t)",
+    "Jang, Yun and Han, Model Stock, ECCV 2024, arXiv:2403.19522",
 )

@@ -18,9 +18,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from breadcrumbs.errors import RecipeError
-from breadcrumbs.methods.aggregates import Gram
+from breadcrumbs.methods import Everything, Gram, Method, OneOf, Values
 from breadcrumbs.methods.aggregates.sphere import lengths, models, task_vectors, units
-from breadcrumbs.methods.parameters import OneOf, Values
 
 
 def _shares(weights: Sequence[float], values: Values) -> np.ndarray:
@@ -57,4 +56,15 @@ MULTISLERP = Gram(
         "normalize": OneOf("weights", ("weights", "none"), "whether weights are made to sum to 1"),
     },
     models=(2, None),
+    name="multislerp",
+)
+
+METHOD = Method(
+    "multislerp",
+    Everything(),
+    MULTISLERP,
+    "the mean direction of the task vectors (or models) at their mean length",
+    "base + (sum_t w_t |tau_t|) * d / |d|, d = sum_t w_t tau_t / |tau_t|, "
+    "w = weights / sum of weights",
+    "Goddard, Multi-SLERP, 2025; as mergekit documents it",
 )

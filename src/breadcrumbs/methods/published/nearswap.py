@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from breadcrumbs.methods.aggregates import Elementwise, Entries
-from breadcrumbs.methods.parameters import Real, Values
+from breadcrumbs.methods import Elementwise, Entries, Everything, Method, Real, Values
 
 
 def _combine(entries: Entries, values: Values) -> np.ndarray:
@@ -21,4 +20,14 @@ NEARSWAP = Elementwise(
     combine=_combine,
     parameters={"t": Real(0.0001, "most that an entry moves")},
     models=(1, 1),
+    alone="nearswap clips the task vector itself",
+)
+
+METHOD = Method(
+    "nearswap",
+    Everything(),
+    NEARSWAP,
+    "move the base towards one model, each entry by at most t",
+    "base + clip(weight * tau, -t, t)",
+    "Alchemonaut, QuartetAnemoi, 2024; as mergekit documents it",
 )

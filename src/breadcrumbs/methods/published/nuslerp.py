@@ -17,9 +17,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from breadcrumbs.methods.aggregates import Gram
+from breadcrumbs.methods import Everything, Gram, Method, OneOf, Values
 from breadcrumbs.methods.aggregates.sphere import arc, models, task_vectors
-from breadcrumbs.methods.parameters import OneOf, Values
 
 #: Weights cancel if their sum is this much smaller than they are.
 CANCEL = 1e-6
@@ -48,4 +47,15 @@ NUSLERP = Gram(
         ),
     },
     models=(2, 2),
+    name="nuslerp",
+)
+
+METHOD = Method(
+    "nuslerp",
+    Everything(),
+    NUSLERP,
+    "the arc between two task vectors (or two models)",
+    "base + sin((1 - t) w) / sin w * tau_1 + sin(t w) / sin w * tau_2, "
+    "t = weight_2 / (weight_1 + weight_2), w = angle(tau_1, tau_2)",
+    "mergekit, NuSLERP, 2024",
 )

@@ -18,9 +18,22 @@ from typing import Any
 import numpy as np
 
 from breadcrumbs.kernels.plain import exact_sum
-from breadcrumbs.methods.aggregates import Elementwise, Entries, Extent, Fold
-from breadcrumbs.methods.folds import VALUES, Cut, select
-from breadcrumbs.methods.parameters import Factor, Fraction, Values, count, difference
+from breadcrumbs.methods import (
+    VALUES,
+    Cut,
+    Elementwise,
+    Entries,
+    Everything,
+    Extent,
+    Factor,
+    Fold,
+    Fraction,
+    Method,
+    Values,
+    count,
+    difference,
+    select,
+)
 
 
 @dataclass(frozen=True)
@@ -86,4 +99,16 @@ PCB = Elementwise(
     models=(1, None),
     prepare=_prepare,
     passes=lambda values: 2 * VALUES,
+    name="pcb",
+)
+
+METHOD = Method(
+    "pcb",
+    Everything(),
+    PCB,
+    "average the task vectors entry by entry, by how each competes with all others",
+    "base + alpha * sum_t sign(tau_t) a_t s_t / max(sum_t s_t, 1e-12), s_t = min-max of the"
+    " top `ratio` of exp(T minmax(a_t)^2) tanh(tau_t sum tau), a_t = |tau_t| without edges",
+    "Du et al., Parameter Competition Balancing, NeurIPS 2024, arXiv:2410.02396",
+    "Ranks are of the whole model. Reads it up to 9 times, so it is slow.",
 )

@@ -17,8 +17,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from breadcrumbs.errors import RecipeError
-from breadcrumbs.methods.aggregates import Given, Statistics, Whole
-from breadcrumbs.methods.parameters import Fraction, Values
+from breadcrumbs.methods import Everything, Fraction, Given, Method, Statistics, Values, Whole
 
 GRAM_MATRICES = Statistics(
     kind="gram",
@@ -83,4 +82,17 @@ REGMEAN = Whole(
     },
     svds="none; one linear system",
     statistics=GRAM_MATRICES,
+    alone="regmean averages whole weights, not task vectors",
+)
+
+METHOD = Method(
+    "regmean",
+    Everything(),
+    REGMEAN,
+    "linear layers whose outputs are nearest to all models', on the inputs of each",
+    "(sum_t weight_t W_t G_t) (sum_t weight_t G_t + ridge)^-1, "
+    "G_t = X_t^T X_t of its inputs, off the diagonal times off_diagonal",
+    "Jin et al., Dataless Knowledge Fusion (RegMean), ICLR 2023, arXiv:2212.09849",
+    "What has no Gram matrix gets the weighted mean. The paper has off_diagonal .9, and no"
+    " ridge. Of training or validation data, never of test data.",
 )

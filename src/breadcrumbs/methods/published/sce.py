@@ -12,10 +12,18 @@ from decimal import Decimal
 import numpy as np
 
 from breadcrumbs.kernels.plain import exact_sum
-from breadcrumbs.methods.aggregates import Whole
+from breadcrumbs.methods import (
+    COUNTS,
+    Everything,
+    Fraction,
+    Method,
+    Real,
+    Values,
+    Whole,
+    count,
+    floored,
+)
 from breadcrumbs.methods.aggregates.matrices import present
-from breadcrumbs.methods.parameters import Fraction, Real, Values, count
-from breadcrumbs.methods.transforms import COUNTS, floored
 
 
 def selected(taus: np.ndarray, density: Decimal, counts: str = "decimal") -> np.ndarray:
@@ -83,4 +91,15 @@ SCE = Whole(
     },
     svds="none",
     memory=lambda shape, models: math.prod(shape) * (2 * models + 6),
+    name="sce",
+)
+
+METHOD = Method(
+    "sce",
+    Everything(),
+    SCE,
+    "select entries by variance, weight by energy, erase the minority's sign",
+    "base + sum_t e_t a_t tau_t / sum_t e_t a_t, e_t = |tau_t|^2 after selection, "
+    "a_t = [tau_t has the sign of sum tau]",
+    "Wan et al., FuseChat, 2024, arXiv:2408.07990",
 )

@@ -14,9 +14,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from breadcrumbs.methods.aggregates import Gram
+from breadcrumbs.methods import Everything, Fraction, Gram, Method, Values
 from breadcrumbs.methods.aggregates.sphere import arc, unweighted
-from breadcrumbs.methods.parameters import Fraction, Values
 
 #: The ``|cos w|`` above which mergekit interpolates along a straight line.
 STRAIGHT = 0.9995
@@ -34,4 +33,16 @@ SLERP = Gram(
     coefficients=_coefficients,
     parameters={"t": Fraction("0.5", "place on the arc: 0 is the base, 1 is the model")},
     models=(1, 1),
+    alone="slerp turns whole weights, not task vectors",
+)
+
+METHOD = Method(
+    "slerp",
+    Everything(),
+    SLERP,
+    "the arc from the base to one model, whole weights",
+    "sin((1 - t) w) / sin w * base + sin(t w) / sin w * model, w = angle(base, model); "
+    "(1 - t) base + t model where |cos w| > .9995",
+    "Shoemake, Animating Rotation with Quaternion Curves, SIGGRAPH 1985; of weights as"
+    " mergekit documents it",
 )

@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from breadcrumbs.methods.aggregates import Whole
-from breadcrumbs.methods.aggregates.matrices import STACK, each, of_matrices, of_svd, triplets
-from breadcrumbs.methods.parameters import Fraction, Real, Values
+from breadcrumbs.methods import Everything, Fraction, Method, Real, Values, Whole
+from breadcrumbs.methods.aggregates.matrices import (
+    OF_MATRICES,
+    STACK,
+    each,
+    of_matrices,
+    of_svd,
+    triplets,
+)
 
 
 def cut(tau: np.ndarray, eta: float) -> np.ndarray:
@@ -47,4 +53,16 @@ STAR = Whole(
     },
     svds="T",
     memory=of_svd(4.5, 5.5),
+    name="star",
+)
+
+METHOD = Method(
+    "star",
+    Everything(),
+    STAR,
+    "cut each task vector to its leading singular values, scale them up, take the mean",
+    "base + alpha * mean_t(|s|_1 / |s_1..r|_1 * U_r diag(s_1..r) V_r^T), "
+    "r least with |s_1..r|_1 >= eta |s|_1",
+    "Lee et al., STAR, NAACL 2025, arXiv:2502.10339",
+    OF_MATRICES,
 )

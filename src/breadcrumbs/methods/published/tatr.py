@@ -15,9 +15,22 @@ from typing import Any
 
 import numpy as np
 
-from breadcrumbs.methods.aggregates import Elementwise, Entries, Extent, Fold
-from breadcrumbs.methods.folds import PLACES, Cut, select
-from breadcrumbs.methods.parameters import AUTO, Factor, Fraction, Values, count
+from breadcrumbs.methods import (
+    AUTO,
+    PLACES,
+    Cut,
+    Elementwise,
+    Entries,
+    Everything,
+    Extent,
+    Factor,
+    Fold,
+    Fraction,
+    Method,
+    Values,
+    count,
+    select,
+)
 
 
 def omega(entries: Entries) -> np.ndarray:
@@ -49,4 +62,17 @@ TATR = Elementwise(
     },
     prepare=_prepare,
     passes=lambda values: PLACES,
+    name="tatr",
+)
+
+METHOD = Method(
+    "tatr",
+    Everything(),
+    TATR,
+    "add the task vectors but for the entries where they conflict most",
+    "base + alpha * [Omega has rank <= floor(quantile N)] * sum_t w_t tau_t, "
+    "Omega = (sum_t |w_t tau_t|)^2 - sum_t |w_t tau_t|^2",
+    "Sun et al., Task Arithmetic in Trust Region, ICLR 2025, arXiv:2501.15065",
+    "Without data: task vectors stand for gradients. Equal Omega rank by position; the"
+    " program keeps what is strictly below the value of that rank, which may be nothing.",
 )

@@ -10,8 +10,9 @@ import math
 
 import numpy as np
 
-from breadcrumbs.methods.aggregates import Whole
+from breadcrumbs.methods import Everything, Method, Real, Values, Whole
 from breadcrumbs.methods.aggregates.matrices import (
+    OF_MATRICES,
     STACK,
     each,
     leading,
@@ -19,7 +20,6 @@ from breadcrumbs.methods.aggregates.matrices import (
     polar,
     together,
 )
-from breadcrumbs.methods.parameters import Real, Values
 
 
 def tsv_m(taus: np.ndarray, values: Values) -> np.ndarray:
@@ -54,4 +54,16 @@ TSV_M = Whole(
     svds="T + 2",
     memory=_memory,
     apart=True,
+    name="tsv_m",
+)
+
+METHOD = Method(
+    "tsv_m",
+    Everything(),
+    TSV_M,
+    "put the leading singular triplets of all task vectors side by side and make them orthogonal",
+    "base + alpha * polar([U_1..U_T]) diag(S_1..S_T) polar([V_1..V_T])^T, "
+    "max(1, floor(min(m, n) / T)) triplets of each weight_t tau_t",
+    "Gargiulo et al., Task Singular Vectors, CVPR 2025, arXiv:2412.00081",
+    OF_MATRICES,
 )

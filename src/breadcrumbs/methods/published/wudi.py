@@ -11,9 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from breadcrumbs.methods.aggregates import Whole
-from breadcrumbs.methods.aggregates.matrices import STACK, each, of_matrices
-from breadcrumbs.methods.parameters import Integer, Real, Values
+from breadcrumbs.methods import Everything, Integer, Method, Real, Values, Whole
+from breadcrumbs.methods.aggregates.matrices import OF_MATRICES, STACK, each, of_matrices
 
 #: Adam's: how much of the mean gradient, and of the mean square, is kept; what is added to a root.
 FIRST, SECOND, TINY = 0.9, 0.999, 1e-8
@@ -113,4 +112,16 @@ WUDI = Whole(
     },
     memory=_memory,
     svds="none; one product (m x n) (n x n), or fewer of thin ones, for each step",
+    name="wudi",
+)
+
+METHOD = Method(
+    "wudi",
+    Everything(),
+    WUDI,
+    "move the sum towards the matrix that interferes least with each task's inputs",
+    "base + alpha * M, M from sum_t tau_t by `steps` of Adam on "
+    "sum_t |(M - tau_t) tau_t^T|^2 / |tau_t|^2",
+    "Cheng et al., Whoever Started the Interference Should End It, ICML 2025, arXiv:2503.08099",
+    OF_MATRICES + " Slow: one product of an m x n and an n x n matrix a step.",
 )

@@ -1,4 +1,4 @@
-"""Transforms look at one task vector at a time and say what of it stays. One file each.
+"""Transforms look at one task vector at a time and say what of it stays.
 
 A transform is declared by what it needs from the engine:
 
@@ -8,6 +8,8 @@ A transform is declared by what it needs from the engine:
 * `Chances` does so with a probability that depends on the rank of an entry in its row.
 * `Fitted` changes values by a function of a few numbers, which are found from the tensor first.
 * `Everything` keeps all.
+
+All have a ``name``, by which users pair them with aggregates (``breadcrumbs+elect``), or none.
 """
 
 from __future__ import annotations
@@ -64,6 +66,7 @@ class Band:
     unit: Callable[[Values], str] = own_unit
     keep_scalars: Callable[[Values], bool] = lambda values: False
     replaces: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    name: str = ""
 
     def granularity(self, values: Values) -> str:
         """Return what is ranked together; `unit_of` says what ``kind`` is of a tensor."""
@@ -90,6 +93,7 @@ class Draw:
     parameters: Mapping[str, Parameter]
     check: Callable[[Values], Values] = lambda values: values
     scale: Callable[[Values], float] = lambda values: 1.0
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ class Chances:
     parameters: Mapping[str, Parameter]
     check: Callable[[Values], Values] = lambda values: values
     divide: Callable[[Values], bool] = lambda values: True
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,7 @@ class Fitted:
     passes: int
     absent: bool = False
     check: Callable[[Values], Values] = lambda values: values
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -133,6 +139,7 @@ class Everything:
 
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     check: Callable[[Values], Values] = lambda values: values
+    name: str = "none"
 
 
 Transform = Band | Draw | Chances | Fitted | Everything

@@ -20,7 +20,7 @@ def _ranks(n: int, values: Values) -> tuple[int, int]:
     return n - count(density, n), n
 
 
-def largest(density: str, unit: str = "") -> Band:
+def largest(density: str, unit: str = "", name: str = "") -> Band:
     """Return the transform with those defaults."""
     return Band(
         ranks=_ranks,
@@ -32,4 +32,5 @@ def largest(density: str, unit: str = "") -> Band:
         },
         unit=lambda values: unit or own_unit(values),
         keep_scalars=lambda values: values.get("granularity") == "row",
+        name=name,
     )

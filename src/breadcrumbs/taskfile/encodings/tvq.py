@@ -1,7 +1,7 @@
 """Task vector quantisation: codes of b bits from the least to the largest entry of the block.
 
-The codes are those of the transform `tvq` (`breadcrumbs.methods.transforms.tvq`, Kim
-et al., arXiv:2503.06921), whose range is the tensor's. A block begins with its range (float64).
+The codes are those of the transform `tvq` (`breadcrumbs.methods.published.tvq`, Kim et al.,
+arXiv:2503.06921), whose range is the tensor's. A block begins with its range (float64).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from breadcrumbs.methods.parameters import Integer, Values
-from breadcrumbs.methods.transforms import tvq
+from breadcrumbs.methods.published import tvq
 from breadcrumbs.taskfile.encodings import codes
 from breadcrumbs.taskfile.encodings.kind import Encoding, Kind
 from breadcrumbs.taskfile.encodings.signed import ends

@@ -12,8 +12,20 @@ from __future__ import annotations
 import numpy as np
 
 from breadcrumbs.errors import RecipeError
-from breadcrumbs.methods.parameters import Fraction, OneOf, Values, defaults
-from breadcrumbs.methods.transforms import L1, Chances
+from breadcrumbs.methods import (
+    AUTO,
+    L1,
+    SUM,
+    Chances,
+    Fraction,
+    Method,
+    OneOf,
+    Values,
+    defaults,
+    election,
+)
+
+PAPER = "Deep et al., DELLA-Merging, 2024, arXiv:2406.11617"
 
 DECLARED = {
     "density": Fraction("0.5", "mean probability that an entry is kept"),
@@ -50,4 +62,26 @@ MAGPRUNE = Chances(
     parameters=DECLARED,
     check=_check,
     divide=lambda values: values["rescale"] == "expected",
+    name="della",
+)
+
+METHODS = (
+    Method(
+        "della_linear",
+        MAGPRUNE,
+        SUM,
+        "drop small entries more often than large ones, rescale the rest, and add them",
+        "base + alpha * sum_t weight_t * m_t * tau_t / p_t, m_t Bernoulli(p_t), "
+        "p_t = density - epsilon + 2 epsilon (rank - 1) / (c - 1) in a row of c",
+        PAPER,
+    ),
+    Method(
+        "della",
+        MAGPRUNE,
+        election("sum", AUTO),
+        "drop small entries more often, rescale, elect a sign, add those that have it",
+        "base + alpha * sum over {t: sign(w_t d_t) = s} of w_t d_t, s = sign(sum_t w_t d_t), "
+        "d_t = m_t tau_t / p_t as in della_linear",
+        PAPER,
+    ),
 )

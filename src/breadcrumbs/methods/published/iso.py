@@ -1,4 +1,7 @@
-"""Iso-CTS: common directions and directions of each task, all with one singular value.
+"""Iso-C and Iso-CTS: merged directions with one singular value for all.
+
+Iso-C takes the directions of the sum of the task vectors, Iso-CTS common ones and those of each
+task.
 
 Marczak et al., "No Task Left Behind: Isotropic Model Merging with Common and Task-Specific
 Subspaces", ICML 2025, arXiv:2502.04959.
@@ -11,9 +14,10 @@ from fractions import Fraction as Ratio
 
 import numpy as np
 
-from breadcrumbs.methods.aggregates import Whole
+from breadcrumbs.methods import Everything, Fraction, Method, Real, Values, Whole, count
 from breadcrumbs.methods.aggregates.matrices import (
     EPS,
+    OF_MATRICES,
     STACK,
     each,
     leading,
@@ -21,8 +25,21 @@ from breadcrumbs.methods.aggregates.matrices import (
     of_svd,
     polar,
     together,
+    triplets,
 )
-from breadcrumbs.methods.parameters import Fraction, Real, Values, count
+
+PAPER = "Marczak et al., No Task Left Behind, ICML 2025, arXiv:2502.04959"
+
+
+def iso_c(taus: np.ndarray, values: Values) -> np.ndarray:
+    """Return ``mean(s) U V^T`` of the sum of the task vectors.
+
+    taus: ``(T, m, n)``. The mean is over all ``min(m, n)`` singular values, the zeros too; the
+    vectors of a zero are left out. The paper has no weights: here they multiply the task vectors.
+    """
+    total = taus.sum(axis=0)
+    u, s, v = triplets(total)
+    return (s.sum() / min(total.shape) * u) @ v
 
 
 def ranks(d: int, tasks: int, common: Decimal) -> tuple[int, int]:
@@ -59,6 +76,17 @@ def iso_cts(taus: np.ndarray, values: Values) -> np.ndarray:
     return (s.sum() / min(shape) * polar(u, off)) @ polar(v, off) if s.size else np.zeros(shape)
 
 
+ISO_C = Whole(
+    combine=of_matrices(iso_c),
+    each=each,
+    parameters={
+        "stack": STACK,
+        "alpha": Real(1.0, "factor of the merged task vector"),
+    },
+    svds="1",
+    memory=of_svd(4.5, 5.5),
+    name="iso_c",
+)
 ISO_CTS = Whole(
     combine=of_matrices(iso_cts),
     each=each,
@@ -69,4 +97,29 @@ ISO_CTS = Whole(
     },
     svds="T + 3",
     memory=of_svd(6, 8),
+    name="iso_cts",
+)
+
+METHODS = (
+    Method(
+        "iso_c",
+        Everything(),
+        ISO_C,
+        "the sum of the task vectors with all singular values equal",
+        "base + alpha * mean(s) U V^T, U diag(s) V^T = sum_t weight_t tau_t",
+        PAPER,
+        OF_MATRICES,
+    ),
+    Method(
+        "iso_cts",
+        Everything(),
+        ISO_CTS,
+        "common directions and each task's own, all with one singular value",
+        "base + alpha * mean(s) polar(U) polar(V)^T; U, s, V: "
+        "k = round((d - floor(common d)) / T) leading triplets of each "
+        "(I - C C^T) weight_t tau_t, then d - T k of their sum"
+        " (left vectors C), d = min(m, n)",
+        PAPER,
+        OF_MATRICES + " At least one direction stays common.",
+    ),
 )

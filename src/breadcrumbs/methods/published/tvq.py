@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from breadcrumbs.methods.parameters import Integer, Values
-from breadcrumbs.methods.transforms import Fitted
+from breadcrumbs.methods import Fitted, Integer, Method, Values, scaled_sum
+
+PAPER = "Kim et al., Task Vector Quantization, ICCV 2025, arXiv:2503.06921"
 
 Begin = Callable[[], Iterator[np.ndarray]]
 
@@ -111,6 +112,7 @@ TVQ = Fitted(
     change=lambda taus, known, values, kernels: _restore(taus, known, values["bits"]),
     parameters={"bits": Integer(4, 1, "bits of an entry of a task vector", 16)},
     passes=1,
+    name="tvq",
 )
 RTVQ = Fitted(
     fit=_fit_residual,
@@ -121,4 +123,26 @@ RTVQ = Fitted(
     },
     passes=2,
     absent=True,
+    name="rtvq",
+)
+
+METHODS = (
+    Method(
+        "tvq",
+        TVQ,
+        scaled_sum(0.3),
+        "add the task vectors as they come back from a few bits an entry",
+        "base + alpha * sum_t weight_t * Q(tau_t), Q: `bits` bits, min to max of the tensor",
+        PAPER,
+        "alpha as in task_arithmetic. A tensor of equal entries comes back as it is.",
+    ),
+    Method(
+        "rtvq",
+        RTVQ,
+        scaled_sum(0.3),
+        "add the task vectors as they come back from a shared base and offsets of a few bits",
+        "base + alpha * sum_t weight_t * (B + Q(tau_t - B)), B = Q(mean_t tau_t)",
+        PAPER,
+        "alpha as in task_arithmetic. A model that lacks a tensor counts with zeros.",
+    ),
 )

@@ -15,6 +15,13 @@ the words of other programs: ``gamma = 1 - outliers``; ``beta = gamma - density`
 ``beta = 1 - density`` for the authors' program. ``counts: mergekit`` floors these two, the part
 kept and the part removed, cuts fewer of the largest where both are more than the whole, and cuts
 nothing at density 1.
+
+The ablations of Fig. 7 and Table 1 cut one tail or at random. *Bottom-only masking* keeps the
+largest magnitudes (`largest`). *Top-only masking* cuts the ``floor(outliers n)`` largest of n and
+keeps all the rest; the authors' program does it row by row (``granularity: row``) and leaves
+0-dimensional tensors unmasked. *Random masking* keeps each entry independently with a probability,
+without rescaling; the draws come from a counter-based generator keyed by (seed, model, tensor), so
+neither threads nor the order of models change them.
 """
 
 from __future__ import annotations
@@ -22,16 +29,30 @@ from __future__ import annotations
 from decimal import Decimal
 
 from breadcrumbs.errors import RecipeError
-from breadcrumbs.methods.parameters import (
+from breadcrumbs.methods import (
+    AUTO,
+    COUNTS,
+    GRANULARITY,
+    RESCALE,
+    SUM,
+    Band,
+    Draw,
     Fraction,
+    Method,
     OneOf,
     Parameter,
     Values,
     count,
     defaults,
     difference,
+    election,
+    floored,
+    largest,
+    own_unit,
 )
-from breadcrumbs.methods.transforms import COUNTS, GRANULARITY, RESCALE, Band, floored, own_unit
+from breadcrumbs.methods.published import ties
+
+PAPER = "Davari and Belilovsky, Model Breadcrumbs, ECCV 2024, arXiv:2312.06795"
 
 
 def _ranks(n: int, values: Values) -> tuple[int, int]:
@@ -119,4 +140,78 @@ BREADCRUMBS = Band(
     unit=_unit,
     keep_scalars=lambda values: values["variant"] == "authors",
     replaces={"density": ("beta", "gamma")},
+    name="breadcrumbs",
+)
+TOP_MASKING = Band(
+    ranks=lambda n, values: (0, n - count(values["outliers"], n)),
+    parameters={
+        "outliers": Fraction("0.01", "fraction of largest entries cut"),
+        "granularity": GRANULARITY,
+    },
+    keep_scalars=lambda values: values.get("granularity") == "row",
+    name="top_masking",
+)
+RANDOM_MASK = Draw(
+    keep=lambda values: float(values["density"]),
+    parameters={"density": Fraction("0.10", "probability that an entry is kept")},
+    name="random_mask",
+)
+
+METHOD = Method(
+    "breadcrumbs",
+    BREADCRUMBS,
+    SUM,
+    "cut both tails of each task vector, tensor by tensor, and add the rest",
+    "base + alpha * sum_t weight_t * m_t * tau_t, "
+    "m_t = [floor(beta n) < rank |tau_t| <= n - floor((1 - gamma) n)]",
+    PAPER,
+    "Published settings: ViT-B/32 beta .90 gamma .99; B/16 .90/.992; L/14 .85/.99;"
+    " 200 tasks .85/.993. alpha is not printed (a remark of the authors: 1 at .90/.99):"
+    " it is found from the weights."
+    " Embeddings and heads are ranked row by row, unless `granularity: tensor` is given."
+    " Entries rank by (magnitude, position), so the number kept is exact."
+    " mergekit names the fraction of largest entries cut `gamma`: 0.01 there is 0.99 here.",
+)
+
+ABLATIONS = (
+    Method(
+        "bottom_masking",
+        largest("0.10"),
+        SUM,
+        "keep the largest entries of each task vector, outliers included (ablation)",
+        "base + alpha * sum_t weight_t * m_t * tau_t, m_t = [rank |tau_t| > n - floor(density n)]",
+        PAPER + ", Fig. 7",
+        "alpha is not published.",
+    ),
+    Method(
+        "top_masking",
+        TOP_MASKING,
+        SUM,
+        "cut only the largest entries of each task vector (ablation)",
+        "base + alpha * sum_t weight_t * m_t * tau_t, "
+        "m_t = [rank |tau_t| <= n - floor(outliers n)]",
+        PAPER + ", Fig. 7",
+        "alpha is not published.",
+    ),
+    Method(
+        "random_sparsed",
+        RANDOM_MASK,
+        SUM,
+        "keep entries at random, without rescaling (ablation)",
+        "base + alpha * sum_t weight_t * m_t * tau_t, m_t iid Bernoulli(density)",
+        PAPER + ", Table 1",
+        "alpha is not published. The draws depend on the seed, the name of the model and the"
+        " name of the tensor alone.",
+    ),
+)
+
+ELECTED = Method(
+    "breadcrumbs_ties",
+    BREADCRUMBS,
+    election("sum", AUTO),
+    "cut both tails of each task vector, elect a sign, add the entries that have it",
+    "base + alpha * sum over {t: sign(w_t m_t tau_t) = s} of w_t m_t tau_t, "
+    "s = sign(sum_t w_t m_t tau_t), m_t as in breadcrumbs",
+    PAPER + "; the election of " + ties.PAPER,
+    "A pair that mergekit offers; no paper.",
 )

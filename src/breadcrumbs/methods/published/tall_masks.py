@@ -1,0 +1,187 @@
+"""TALL masks: where a task uses the multi-task vector, for Consensus and for one model again.
+
+Wang et al., "Localizing Task Information for Improved Model Merging and Compression", ICML 2024,
+arXiv:2405.07813. The multi-task vector is the sum of the task vectors, or that of TIES: of each
+task vector the largest fraction `DENSITY` of the model, added up where it has the elected sign. The
+task vectors that masks compare with it are whole in both cases.
+
+*Consensus* keeps an entry of the multi-task vector where at least k of the masks hold. k = 1
+removes what none uses (catastrophic entries), k = 2 also what one alone uses (selfish ones); the
+report has the fractions of both among the entries that changed.
+
+*TALL-masks* give the model of one task back: base, multi-task vector and one bit of each weight
+for each task are all that is kept. `breadcrumbs.archives` writes them and reads them back.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+
+from breadcrumbs.kernels.plain import exact_pair, exact_sum, two_sum
+from breadcrumbs.methods import (
+    AUTO,
+    PLACES,
+    Cut,
+    Elementwise,
+    Entries,
+    Everything,
+    Extent,
+    Factor,
+    Fold,
+    Fractions,
+    Integer,
+    Method,
+    OneOf,
+    Values,
+    WhichModel,
+    count,
+    select,
+)
+
+PAPER = "Wang et al., Localizing Task Information (TALL-masks), ICML 2024, arXiv:2405.07813"
+
+DENSITY = Decimal("0.2")
+
+ON = OneOf("sum", ("sum", "ties"), "the multi-task vector: the sum, or TIES (.2, disjoint sum)")
+SCALE = Fractions("0.4", "how large a task vector must be against the rest; also one for each")
+
+
+@dataclass(frozen=True)
+class Trim:
+    """The first entries that stay of each model, and what most entries elect."""
+
+    cuts: Sequence[Cut]
+    majority: int = 1
+
+    def terms(self, entries: Entries) -> np.ndarray:
+        terms = entries.terms
+        for term, sizes, cut in zip(terms, entries.sizes, self.cuts, strict=True):
+            term[cut.before(entries.start, sizes)] = 0
+        return terms
+
+
+def passes(values: Values) -> int:
+    """Return how many passes `prepare` makes at most."""
+    return PLACES + 1 if values["on"] == "ties" else 0
+
+
+def prepare(extent: Extent, values: Values) -> Generator[Fold, Any, Trim | None]:
+    """Return the trim of TIES, if it is asked for."""
+    if not passes(values):
+        return None
+    first = extent.size - count(DENSITY, extent.size)
+    cuts = yield from select(lambda it: it.sizes, extent.size, [[first]] * extent.models)
+    trim = Trim([cut for (cut,) in cuts])
+    votes = yield Fold(
+        lambda entries: int(np.sign(exact_sum(trim.terms(entries))).sum()), operator.add, int
+    )
+    return Trim(trim.cuts, 1 if votes > 0 else -1)
+
+
+def multi_task(entries: Entries, terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the multi-task vector (n,), and what rounding left of it."""
+    trim = entries.known
+    if trim is None:
+        return exact_pair(terms)
+    terms = trim.terms(entries)
+    signs = np.sign(exact_sum(terms))
+    signs[signs == 0] = trim.majority
+    return exact_pair(np.where(terms * signs > 0, terms, 0.0))
+
+
+def mask(term: np.ndarray, total: np.ndarray, rest: np.ndarray, scale: Decimal) -> np.ndarray:
+    """Return where ``|term| > scale * |total - term|``; strict, so an entry of zeros is out."""
+    others = total - term
+    others += rest + two_sum(total, -term, others)
+    p, q = scale.as_integer_ratio()  # a decimal: 0.3 is 3 of 10, not a binary number
+    return q * np.abs(term) > p * np.abs(others)
+
+
+def masks(
+    entries: Entries, terms: np.ndarray, total: np.ndarray, rest: np.ndarray, values: Values
+) -> np.ndarray:
+    """Return the masks (T, n) of all models. terms: those of the entries."""
+    scales = [values["scale"][t] for t in entries.who]
+    found = np.empty(terms.shape, np.bool_)
+    for row, term, scale in zip(found, terms, scales, strict=True):
+        row[:] = mask(term, total, rest, scale)
+    return found
+
+
+def _agree(entries: Entries, values: Values) -> np.ndarray:
+    terms = entries.terms
+    total, rest = multi_task(entries, terms)
+    votes = np.count_nonzero(masks(entries, terms, total, rest, values), axis=0)
+    changed = entries.taus.any(axis=0)
+    entries.counts["changed"] += int(np.count_nonzero(changed))
+    entries.counts["catastrophic"] += int(np.count_nonzero(changed & (votes == 0)))
+    entries.counts["selfish"] += int(np.count_nonzero(votes == 1))
+    return np.where(votes >= values["k"], total, 0.0)
+
+
+CONSENSUS = Elementwise(
+    combine=_agree,
+    parameters={
+        "on": ON,
+        "scale": SCALE,
+        "k": Integer(2, 0, "tasks that must use an entry for it to stay"),
+        "alpha": Factor(AUTO, "factor of what stays of the multi-task vector"),
+    },
+    prepare=prepare,
+    passes=passes,
+    name="consensus",
+)
+
+
+def _rebuild(entries: Entries, values: Values) -> np.ndarray:
+    terms, task = entries.terms, values["task"]
+    total, rest = multi_task(entries, terms)
+    mine = terms[list(entries.who).index(task)]
+    return np.where(mask(mine, total, rest, values["scale"][task]), total, 0.0)
+
+
+TALL_MASK = Elementwise(
+    combine=_rebuild,
+    parameters={
+        "task": WhichModel(True, "the model to rebuild"),
+        "on": ON,
+        "scale": SCALE,
+    },
+    models=(1, None),
+    prepare=prepare,
+    passes=passes,
+)
+
+_ON_TIES = (
+    " `on: ties`: the trimmed 20 % of each model make S, the masks compare whole task vectors with"
+    " it; that takes up to 6 passes more."
+)
+
+METHODS = (
+    Method(
+        "consensus",
+        Everything(),
+        CONSENSUS,
+        "keep of the sum of task vectors the entries that at least k tasks use",
+        "base + alpha * [#{t: |tau_t| > scale_t |S - tau_t|} >= k] * S, S = sum_t w_t tau_t",
+        PAPER,
+        "scale is searched from .2 to .6 for each task on validation data in the paper, .4"
+        " without. k 1 removes catastrophic entries, k 2 also selfish ones; the report counts"
+        " both." + _ON_TIES,
+    ),
+    Method(
+        "tall_mask",
+        Everything(),
+        TALL_MASK,
+        "rebuild one model from its mask over the sum of the task vectors",
+        "base + [|tau_t| > scale_t |S - tau_t|] * S, S = sum_t w_t tau_t",
+        PAPER,
+        "scale as in consensus. `breadcrumbs compress` writes all tasks to one file." + _ON_TIES,
+    ),
+)
