@@ -200,7 +200,7 @@ def test_killed_at_random_moments(
 DRIVER = """
 import os, shutil, signal, sys
 from pathlib import Path
-from breadcrumbs import merging, card
+from breadcrumbs.merging import card, files as merging_files, opening
 from breadcrumbs.errors import BreadcrumbsError
 from breadcrumbs.plan.recipe import Model, Recipe
 import blake3, yaml
