@@ -120,8 +120,8 @@ def _package(name: str) -> Kernels:
     lacks = [] if ours else [one for one in OPERATIONS if not hasattr(found, one)]
     if lacks:
         raise RecipeError(
-            f"the kernels {name!r} lack {', '.join(lacks)}. Take NumPy's there:"
-            f" from {PACKAGES['plain']} import {', '.join(lacks)}"
+            f"the kernels {name!r} lack {', '.join(lacks)}. For what they do not do, let them"
+            " import NumPy's."
         )
     _loaded[name] = cast(Kernels, found)
     return _loaded[name]
