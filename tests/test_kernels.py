@@ -400,7 +400,14 @@ class TestAPackageGivesTheBitsOfNumPys:
         base, models = it
         weights = np.array([1 / 3, -1.0, 1e9][: len(models) if own is not None else 0])
         settings_ = base, models, own or 0.0, weights, factor
-        assert_same_merge(base, dtype, other, lambda kernel, *out: kernel.combine(*settings_, *out))
+
+        def run(kernel, extent, out):
+            squares, inexact = kernel.combine(*settings_, extent, out)
+            if inexact:  # and then what was written does not hold
+                out[:] = 0
+            return squares, inexact
+
+        assert_same_merge(base, dtype, other, run)
 
     @given(rows(), st.data(), ALPHAS, WEIGHTS, RAWS)
     @settings(max_examples=150)
