@@ -18,7 +18,7 @@ from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 from breadcrumbs.cli.group import main
 from breadcrumbs.engine.passes import tally as survey
 from breadcrumbs.errors import RecipeError
-from breadcrumbs.kernels import plain
+from breadcrumbs.kernels import numpy as plain
 from breadcrumbs.merging import estimate
 from breadcrumbs.methods import registry
 from breadcrumbs.methods.aggregates import Whole
