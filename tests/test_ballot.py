@@ -16,7 +16,7 @@ from breadcrumbs.engine.majority import Ballot
 from breadcrumbs.engine.outputs import Election, Nowhere, SegmentReport
 from breadcrumbs.engine.passes import ranks
 from breadcrumbs.engine.routes import elections
-from breadcrumbs.kernels import plain
+from breadcrumbs.kernels import numpy as plain
 from breadcrumbs.merging import files, opening
 from breadcrumbs.plan import lengths, units
 from breadcrumbs.plan.recipe import Model, Recipe

@@ -1,4 +1,4 @@
-"""Elections in one go: both kernels equal exact sums in a loop, each other, and the aggregate."""
+"""Elections in one go: all kernels equal exact sums in a loop, each other, and the aggregate."""
 
 import math
 from fractions import Fraction
@@ -11,6 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from test_kernels import (
     ALPHAS,
+    OTHERS,
+    PACKAGES,
     RAWS,
     assert_same_merge,
     cuts_of_units,
@@ -22,7 +24,8 @@ from test_kernels import (
 )
 
 from breadcrumbs.engine import exactness
-from breadcrumbs.kernels import compiled, plain
+from breadcrumbs.kernels import bounds
+from breadcrumbs.kernels import numpy as plain
 from breadcrumbs.kernels.draws import draws
 from breadcrumbs.merging import files, opening
 from breadcrumbs.methods.aggregates import Entries
@@ -97,7 +100,7 @@ def merged_in_a_loop(base, steps, alpha: float, dtype) -> list[float]:
 
 
 def assert_right(base, models, keep, kernel, arguments, kind, majority, alpha, dtype) -> None:
-    extent, out = np.array(plain.NO_EXTENT, np.uint32), np.empty(base.size, dtype)
+    extent, out = np.array(bounds.NO_EXTENT, np.uint32), np.empty(base.size, dtype)
     found = np.empty(base.size)
     results = alpha, extent, out, found
     spare = np.empty(base.size, np.uint32), np.empty(base.size, dtype)
@@ -115,7 +118,7 @@ def assert_right(base, models, keep, kernel, arguments, kind, majority, alpha, d
         map(repr, merged_in_a_loop(base, steps, alpha, dtype))
     )
     assert math.isclose(squares, math.fsum(step * step for step in steps), rel_tol=1e-12)
-    assert plain.extent_of(extent, base.dtype) == plain.extent(np.vstack([base[None], models]))
+    assert bounds.extent_of(extent, base.dtype) == plain.extent(np.vstack([base[None], models]))
 
 
 def assert_polled(base, models, keep, how, spare, votes, number, more) -> None:
@@ -135,7 +138,7 @@ def assert_polled(base, models, keep, how, spare, votes, number, more) -> None:
     assert math.isclose(squares + more, total, rel_tol=1e-12, abs_tol=1e-15)
 
 
-@pytest.mark.parametrize("kernels", [plain, compiled])
+@pytest.mark.parametrize("kernels", PACKAGES.values(), ids=PACKAGES)
 @given(it=few_values(), kind=KINDS, majority=MAJORITIES, alpha=ALPHAS, dtype=RAWS, data=st.data())
 @settings(max_examples=150)
 def test_elect_band_is_an_election_in_a_loop(kernels, it, kind, majority, alpha, dtype, data):
@@ -146,7 +149,7 @@ def test_elect_band_is_an_election_in_a_loop(kernels, it, kind, majority, alpha,
     assert_right(base, models, keep, kernels.elect_band, arguments, kind, majority, alpha, dtype)
 
 
-@pytest.mark.parametrize("kernels", [plain, compiled])
+@pytest.mark.parametrize("kernels", PACKAGES.values(), ids=PACKAGES)
 @given(it=few_values(), kind=KINDS, majority=MAJORITIES, alpha=ALPHAS, dtype=RAWS, data=st.data())
 @settings(max_examples=100)
 def test_elect_drawn_is_an_election_in_a_loop(kernels, it, kind, majority, alpha, dtype, data):
@@ -166,42 +169,45 @@ def test_elect_drawn_is_an_election_in_a_loop(kernels, it, kind, majority, alpha
     assert kept.tolist() == [sum(row) if limits.size else 0 for row in keep]
 
 
-def assert_equal_results(base, dtype, run) -> None:
-    """Compare what ``run(kernel, extent, out, found)`` makes with both kernels."""
+def assert_equal_results(base, dtype, other, run) -> None:
+    """Compare what ``run(kernel, extent, out, found)`` makes with NumPy's kernels and others."""
     results = []
-    for kernel in (plain, compiled):
-        extent, out = np.array(plain.NO_EXTENT, np.uint32), np.empty(base.size, dtype)
+    for kernel in (plain, other):
+        extent, out = np.array(bounds.NO_EXTENT, np.uint32), np.empty(base.size, dtype)
         with np.errstate(over="ignore"):
             found = np.empty(base.size)
             squares, *rest = run(kernel, extent, out, found)
-        results.append((plain.extent_of(extent, base.dtype), out, found, squares, rest))
-    (extent, out, found, squares, rest), (again, other, steps, sums, more) = results
-    assert extent == again and same(out, other) and rest == more
+        results.append((bounds.extent_of(extent, base.dtype), out, found, squares, rest))
+    (extent, out, found, squares, rest), (again, raw, steps, sums, more) = results
+    assert extent == again and same(out, raw) and rest == more
     np.testing.assert_array_equal(found, steps)  # of steps of 0 the sign has no say
     assert math.isclose(squares, sums, rel_tol=1e-9)
 
 
+@pytest.mark.parametrize("other", OTHERS)
 @given(rows(), st.data(), KINDS, MAJORITIES, ALPHAS, RAWS, st.sampled_from([1, 2, 0]))
 @settings(max_examples=200)
-def test_elect_band(it, data, kind, majority, alpha, dtype, parts):
+def test_elect_band(other, it, data, kind, majority, alpha, dtype, parts):
     base, models = it
     unit, cuts = data.draw(cuts_of_units(base, models))
     room = base.size // parts if parts else 0
 
     def run(kernel, *results):
-        where, other = np.zeros(room, np.uint32), np.zeros(room, dtype)
+        where, turned = np.zeros(room, np.uint32), np.zeros(room, dtype)
         how = unit, cuts, kind, majority, alpha
-        squares, votes, number, more = kernel.elect_band(base, models, *how, *results, where, other)
+        given_ = *how, *results, where, turned
+        squares, votes, number, more = kernel.elect_band(base, models, *given_)
         if number > room:
             return squares, votes, number
-        return squares + more, votes, number, where.tolist(), other.tobytes()
+        return squares + more, votes, number, where.tolist(), turned.tobytes()
 
-    assert_equal_results(base, dtype, run)
+    assert_equal_results(base, dtype, other, run)
 
 
+@pytest.mark.parametrize("other", OTHERS)
 @given(rows(), st.data(), KINDS, MAJORITIES, ALPHAS, RAWS)
 @settings(max_examples=120)
-def test_elect_drawn(it, data, kind, majority, alpha, dtype):
+def test_elect_drawn(other, it, data, kind, majority, alpha, dtype):
     base, models = it
     arguments = models, *data.draw(drawn_rows(models)), kind, majority, alpha
 
@@ -209,7 +215,7 @@ def test_elect_drawn(it, data, kind, majority, alpha, dtype):
         kept = np.zeros(len(models), np.int64)
         return kernel.elect_drawn(base, *arguments, *results, kept), kept.tolist()
 
-    assert_equal_results(base, dtype, run)
+    assert_equal_results(base, dtype, other, run)
 
 
 @pytest.mark.parametrize("number", [1, 2, 5, 32])
@@ -236,8 +242,8 @@ def test_elections_are_those_of_the_aggregate(number, dtype, seed, merge, majori
     merged = np.where(step == 0, wide, wide + step)
     expected = plain.round_to(merged, "BF16" if dtype == np.uint16 else "F32").view(dtype)
     kind = ["mean", "sum", "max"].index(merge)
-    for kernel in (plain, compiled):
-        extent, out = np.array(plain.NO_EXTENT, np.uint32), np.empty(base.size, dtype)
+    for kernel in PACKAGES.values():
+        extent, out = np.array(bounds.NO_EXTENT, np.uint32), np.empty(base.size, dtype)
         spare = np.empty(0), np.empty(3000, np.uint32), np.empty(3000, dtype)
         arguments = 1500, cuts, kind, majority, alpha, extent, out
         _, votes, _, _ = kernel.elect_band(base, models, *arguments, *spare)
@@ -248,7 +254,7 @@ def test_elections_are_those_of_the_aggregate(number, dtype, seed, merge, majori
 SHARED = st.sampled_from([(0.3, 0.3, 0.3, 0.3, 0.3, 0.3), (0.5, -1.0, 1 / 3, 2.0, 0.1, 7.0)])
 
 
-@pytest.mark.parametrize("kernel", [plain, compiled])
+@pytest.mark.parametrize("kernel", PACKAGES.values(), ids=PACKAGES)
 @given(few_values(), KINDS, MAJORITIES, SHARED, st.booleans(), ALPHAS, RAWS, st.data())
 @settings(max_examples=250)
 def test_elect_weighted_is_the_aggregates_election(
@@ -272,7 +278,7 @@ def test_elect_weighted_is_the_aggregates_election(
     shares = np.array(
         [math.fsum(w for t, w in enumerate(mine) if b >> t & 1) for b in range(1 << number)]
     )
-    extent, out = np.array(plain.NO_EXTENT, np.uint32), np.empty(base.size, dtype)
+    extent, out = np.array(bounds.NO_EXTENT, np.uint32), np.empty(base.size, dtype)
     kept = np.zeros(number, np.int64)
     found = np.empty(base.size)
     arguments = unit, cuts, drawn, kind, majority, given_, shares, alpha, extent, out, found, kept
@@ -284,9 +290,10 @@ def test_elect_weighted_is_the_aggregates_election(
         assert same(out, plain.round_to(expected, name).view(dtype))
 
 
+@pytest.mark.parametrize("other", OTHERS)
 @given(rows(), KINDS, MAJORITIES, SHARED, ALPHAS, RAWS, st.data())
 @settings(max_examples=200)
-def test_elect_weighted(it, kind, majority, weights, alpha, dtype, data):
+def test_elect_weighted(other, it, kind, majority, weights, alpha, dtype, data):
     base, models = it
     number = len(models)
     shares = np.arange(1 << number) / 7
@@ -300,15 +307,15 @@ def test_elect_weighted(it, kind, majority, weights, alpha, dtype, data):
         results = extent, out, np.empty(0), kept
         return *kernel.elect_weighted(base, models, *settings_, *results), kept.tolist()
 
-    assert_same_merge(base, dtype, run)
+    assert_same_merge(base, dtype, other, run)
 
 
 def test_opposite_terms_that_only_their_remainders_tell_apart():
     base = np.zeros(2, np.float32)
     models = np.array([[1.0, 1.0], [1.0, 1.0], [2.0**-40, -(2.0**-40)]], np.float32)
     weights = np.array([1 / 3, -1 / 3, 2.0**-30])
-    for kernel in (plain, compiled):
-        extent, out = np.array(plain.NO_EXTENT, np.uint32), np.empty(2, np.float32)
+    for kernel in PACKAGES.values():
+        extent, out = np.array(bounds.NO_EXTENT, np.uint32), np.empty(2, np.float32)
         drawn = np.zeros(3, np.uint64), 0, np.empty(0, np.uint32)
         arguments = 2, np.empty((0, 3, 4), np.int64), drawn, 1, 1, weights, np.empty(1), 1.0
         results = extent, out, np.empty(0), np.zeros(3, int)

@@ -1,4 +1,4 @@
-"""Compiled kernels equal the plain ones bit for bit, and the plain ones equal the reference."""
+"""NumPy's kernels equal the reference; every other package equals NumPy's, bit for bit."""
 
 import bisect
 import math
@@ -13,9 +13,13 @@ from hypothesis import strategies as st
 from breadcrumbs import kernels
 from breadcrumbs.engine import exactness
 from breadcrumbs.engine.passes import tally as survey
-from breadcrumbs.kernels import compiled, draws, plain
+from breadcrumbs.kernels import bounds, constants, draws, exact, protocol
+from breadcrumbs.kernels import numpy as plain
+from breadcrumbs.kernels.numba.steps import BLOCK
 
-BLOCK = compiled.BLOCK
+#: All packages, by name, and those that are compared with NumPy's.
+PACKAGES = {name: kernels.choose(1, name) for name in kernels.PACKAGES}
+OTHERS = [pytest.param(it, id=name) for name, it in PACKAGES.items() if it is not plain]
 KINDS = ("usual", "ties", "constant", "zeros", "denormal", "huge", "bits", "close", "halfway")
 RAWS = st.sampled_from([np.uint16, np.float32])
 SIZES = st.one_of(
@@ -75,11 +79,11 @@ def tau32(base: np.ndarray, model: np.ndarray) -> list[float]:
     return [reference.nearest(x - y, "float32") for x, y in pairs]
 
 
-def test_the_compiled_module_offers_what_the_plain_one_does():
-    for name in compiled.__all__:
-        assert callable(getattr(plain, name)) and callable(getattr(compiled, name))
+def test_larger_work_is_compiled_unless_told_otherwise():
+    compiled = PACKAGES["compiled"]
     assert kernels.choose(10**12, "plain") is plain and kernels.choose(1, "auto") is plain
     assert kernels.choose(1, "compiled") is kernels.choose(10**12, "auto") is compiled
+    assert kernels.choose(1, "compiled", wide=True) is plain and kernels.loaded() is compiled
 
 
 # --- plain kernels match the reference ---------------------------------------------------------
@@ -145,7 +149,7 @@ def test_zeros_get_the_sign_of_the_reference(it):
     assert same(merged, np.array(expected))
 
 
-# --- compiled kernels match the plain ones -----------------------------------------------------
+# --- all packages ------------------------------------------------------------------------------
 
 
 @st.composite
@@ -166,23 +170,6 @@ def brackets(draw, base, models):
 
 
 @given(rows(least_models=1), st.data())
-def test_tally(it, data):
-    base, models = it
-    mine = data.draw(brackets(base, models))
-    room = data.draw(st.sampled_from([0, 1, 7, base.size, 2 * base.size + 5]))
-    chunk = data.draw(st.sampled_from([1, 3, 64, base.size + 5]))
-    chunks = -(-base.size // chunk)
-    out = []
-    for kernel in (plain, compiled):
-        counts = np.ones((chunks, len(models), 4), np.int64)
-        sizes = np.ones((chunks, len(models)), np.int64)
-        kept = np.zeros((len(models), room), np.uint32)
-        kernel.tally(base, models, chunk, mine, counts, sizes, kept)
-        out.append((counts, sizes, kept))
-    assert all(same(a, b) for a, b in zip(*out, strict=True))
-
-
-@given(rows(least_models=1), st.data())
 def test_select(it, data):
     base, models = it
     keys = plain.magnitudes(base, models)[0]
@@ -193,7 +180,7 @@ def test_select(it, data):
     if place <= len(inside):
         key = inside[place - 1]
         expected = key, place - sum(other < key for other in inside)
-    for kernel in (plain, compiled):
+    for kernel in PACKAGES.values():
         assert tuple(map(int, kernel.select(keys, np.uint32(low), np.uint32(end), place))) == (
             expected
         )
@@ -215,20 +202,6 @@ def test_histogram_counts_keys_of_its_bins(it, shift, bins):
         assert counts[t].tolist() == expected
 
 
-@given(
-    rows(sizes=st.sampled_from([512, 1024, 3 * 700, 2 * 2048, 2 * 2500]), least_models=1),
-    st.integers(1, 3),
-    st.data(),
-)
-@settings(max_examples=150)
-def test_cut_units(it, number, data):
-    base, models = it
-    unit = base.size // number if base.size % number == 0 else base.size
-    first, last = data.draw(st.integers(0, unit)), data.draw(st.integers(0, unit))
-    found = [kernel.cut_units(base, models, unit, first, last) for kernel in (plain, compiled)]
-    assert same(*found)
-
-
 @st.composite
 def cuts_of_units(draw, base, models):
     """Return (unit, cuts): of ranks, ties split anywhere, or of a part of a larger unit."""
@@ -247,26 +220,8 @@ def cuts_of_units(draw, base, models):
         ties = [draw(st.integers(-1, n)) for _ in edges]
         cuts[0, t] = edges[0], ties[0], edges[1], ties[1]
         if draw(st.integers(0, 5)) == 0:
-            cuts[0, t] = draw(st.sampled_from([plain.everything(4), plain.nothing(4)]))
+            cuts[0, t] = draw(st.sampled_from([bounds.everything(4), bounds.nothing(4)]))
     return n, cuts
-
-
-@given(rows(), st.data())
-@settings(max_examples=100)
-def test_add_band(it, data):
-    base, models = it
-    n, number = base.size, len(models)
-    unit, cuts = data.draw(cuts_of_units(base, models))
-    pair = data.draw(st.booleans())
-    weights = data.draw(st.lists(st.sampled_from([1.0, 0.3, -2.5]), min_size=number, max_size=9))
-    weights = np.array(weights[:number] if pair else [1.0] * number)
-    out = []
-    for kernel in (plain, compiled):
-        total, rest = np.zeros(n), np.zeros(n if pair else 0)
-        inexact = np.zeros(n if pair else 0, np.uint8)
-        kernel.add_band(base, models, unit, cuts, weights, total, rest, inexact)
-        out.append((total + 0.0, rest + 0.0, inexact))
-    assert all(same(a, b) for a, b in zip(*out, strict=True))
 
 
 @st.composite
@@ -308,81 +263,245 @@ def test_results_just_beside_halfway_points_round_away_from_them(alpha):
     base, model = (raw_weights("halfway", (500,), np.float32, rng) for _ in range(2))
     merged = base.astype(np.float64) + alpha * (model.astype(np.float64) - base)
     expected = [reference.nearest(x, "bfloat16") for x in merged.tolist()]
-    for kernel in (plain, compiled):
+    for kernel in PACKAGES.values():
         cuts = plain.cut_units(base, model[None], 500, 0, 500)
-        extent, out = np.array(plain.NO_EXTENT, np.uint32), np.empty(500, np.uint16)
+        extent, out = np.array(bounds.NO_EXTENT, np.uint32), np.empty(500, np.uint16)
         kernel.merge_band(base, model[None], 500, cuts, np.empty(0), alpha, extent, out)
         assert floats(out) == expected
 
 
-@given(rows(), st.data())
-def test_add_drawn(it, data):
-    base, models = it
-    n, number = base.size, len(models)
-    keys, start, limits = data.draw(drawn_rows(models))
-    pair = data.draw(st.booleans())
-    weights = np.array([0.3, -1.0, 7.5])[:number] if pair else np.ones(number)
-    out = []
-    for kernel in (plain, compiled):
-        total, rest = np.zeros(n), np.zeros(n if pair else 0)
-        inexact, kept = np.zeros(n if pair else 0, np.uint8), np.zeros(number, np.int64)
-        sums = total, rest, inexact, kept
-        kernel.add_drawn(base, models, keys, start, limits, weights, *sums)
-        out.append((total + 0.0, rest + 0.0, inexact, kept))
-    assert all(same(a, b) for a, b in zip(*out, strict=True))
+@st.composite
+def masks(draw, n):
+    """Return uint8 (n,), of which some are 1."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    return (rng.random(n) < draw(st.sampled_from([0.0, 0.01, 0.5, 1.0]))).astype(np.uint8)
 
 
 ALPHAS = st.sampled_from([1.0, 0.0, 0.5, 0.3, -1.0, 1e-9, -1e-10, 1e-30, 1e-44, 1.0 / 3.0])
 
 
-def assert_same_merge(base, dtype, run) -> None:
-    """Compare what ``run(kernel, extent, out)`` makes with both kernels."""
+def assert_same_merge(base, dtype, other, run) -> None:
+    """Compare what ``run(kernel, extent, out)`` makes with NumPy's kernels and with others."""
     results = []
-    for kernel in (plain, compiled):
-        extent = np.array(plain.NO_EXTENT, np.uint32)
+    for kernel in (plain, other):
+        extent = np.array(bounds.NO_EXTENT, np.uint32)
         out = np.empty(base.size, dtype)
         with np.errstate(over="ignore"):
             squares, *rest = run(kernel, extent, out)
         results.append((extent, out, squares, rest))
     (extent, out, squares, rest), (again, other, sums, more) = results
-    assert plain.extent_of(extent, base.dtype) == plain.extent_of(again, base.dtype)
+    assert bounds.extent_of(extent, base.dtype) == bounds.extent_of(again, base.dtype)
     assert same(out, other) and repr(rest) == repr(more)
     assert math.isclose(squares, sums, rel_tol=1e-9)
-
-
-@given(rows(), st.data(), ALPHAS, WEIGHTS, RAWS)
-@settings(max_examples=200)
-def test_merge_band(it, data, alpha, weights, dtype):
-    base, models = it
-    unit, cuts = data.draw(cuts_of_units(base, models))
-    settings_ = base, models, unit, cuts, np.array(weights[: len(models)]), alpha
-    assert_same_merge(base, dtype, lambda kernel, *out: kernel.merge_band(*settings_, *out))
-
-
-@given(rows(), st.data(), ALPHAS, WEIGHTS, RAWS)
-@settings(max_examples=200)
-def test_merge_drawn(it, data, alpha, weights, dtype):
-    base, models = it
-    drawn = data.draw(drawn_rows(models))
-    settings_ = base, models, *drawn, np.array(weights[: len(models)]), alpha
-
-    def run(kernel, extent, out):
-        kept = np.zeros(len(models), np.int64)
-        return *kernel.merge_drawn(*settings_, extent, out, kept), kept.tolist()
-
-    assert_same_merge(base, dtype, run)
 
 
 OWN = st.sampled_from([0.0, -0.25, 1e-3, None])
 
 
-@given(rows(), OWN, ALPHAS, RAWS)
-@settings(max_examples=200)
-def test_combine(it, own, factor, dtype):
-    base, models = it
-    weights = np.array([1 / 3, -1.0, 1e9][: len(models) if own is not None else 0])
-    settings_ = base, models, own or 0.0, weights, factor
-    assert_same_merge(base, dtype, lambda kernel, *out: kernel.combine(*settings_, *out))
+@pytest.mark.parametrize("other", OTHERS)
+class TestAPackageGivesTheBitsOfNumPys:
+    """The contract of a package of kernels; `test_elections` and `test_terms` have the rest."""
+
+    def test_it_offers_all_operations_in_files_of_the_same_names(self, other):
+        for name in protocol.OPERATIONS:
+            files = {getattr(package, name).__module__.split(".")[-1] for package in (plain, other)}
+            assert callable(getattr(other, name)) and len(files) == 1
+
+    @given(rows(least_models=1), st.data())
+    def test_tally(self, other, it, data):
+        base, models = it
+        mine = data.draw(brackets(base, models))
+        room = data.draw(st.sampled_from([0, 1, 7, base.size, 2 * base.size + 5]))
+        chunk = data.draw(st.sampled_from([1, 3, 64, base.size + 5]))
+        chunks = -(-base.size // chunk)
+        out = []
+        for kernel in (plain, other):
+            counts = np.ones((chunks, len(models), 4), np.int64)
+            sizes = np.ones((chunks, len(models)), np.int64)
+            kept = np.zeros((len(models), room), np.uint32)
+            kernel.tally(base, models, chunk, mine, counts, sizes, kept)
+            out.append((counts, sizes, kept))
+        assert all(same(a, b) for a, b in zip(*out, strict=True))
+
+    @given(
+        rows(sizes=st.sampled_from([512, 1024, 3 * 700, 2 * 2048, 2 * 2500]), least_models=1),
+        st.integers(1, 3),
+        st.data(),
+    )
+    @settings(max_examples=150)
+    def test_cut_units(self, other, it, number, data):
+        base, models = it
+        unit = base.size // number if base.size % number == 0 else base.size
+        first, last = data.draw(st.integers(0, unit)), data.draw(st.integers(0, unit))
+        found = [kernel.cut_units(base, models, unit, first, last) for kernel in (plain, other)]
+        assert same(*found)
+
+    @given(rows(), st.data())
+    @settings(max_examples=100)
+    def test_add_band(self, other, it, data):
+        base, models = it
+        n, number = base.size, len(models)
+        unit, cuts = data.draw(cuts_of_units(base, models))
+        pair = data.draw(st.booleans())
+        weights = data.draw(
+            st.lists(st.sampled_from([1.0, 0.3, -2.5]), min_size=number, max_size=9)
+        )
+        weights = np.array(weights[:number] if pair else [1.0] * number)
+        out = []
+        for kernel in (plain, other):
+            total, rest = np.zeros(n), np.zeros(n if pair else 0)
+            inexact = np.zeros(n if pair else 0, np.uint8)
+            kernel.add_band(base, models, unit, cuts, weights, total, rest, inexact)
+            out.append((total + 0.0, rest + 0.0, inexact))
+        assert all(same(a, b) for a, b in zip(*out, strict=True))
+
+    @given(rows(), st.data())
+    def test_add_drawn(self, other, it, data):
+        base, models = it
+        n, number = base.size, len(models)
+        keys, start, limits = data.draw(drawn_rows(models))
+        pair = data.draw(st.booleans())
+        weights = np.array([0.3, -1.0, 7.5])[:number] if pair else np.ones(number)
+        out = []
+        for kernel in (plain, other):
+            total, rest = np.zeros(n), np.zeros(n if pair else 0)
+            inexact, kept = np.zeros(n if pair else 0, np.uint8), np.zeros(number, np.int64)
+            sums = total, rest, inexact, kept
+            kernel.add_drawn(base, models, keys, start, limits, weights, *sums)
+            out.append((total + 0.0, rest + 0.0, inexact, kept))
+        assert all(same(a, b) for a, b in zip(*out, strict=True))
+
+    @given(rows(), st.data(), ALPHAS, WEIGHTS, RAWS)
+    @settings(max_examples=200)
+    def test_merge_band(self, other, it, data, alpha, weights, dtype):
+        base, models = it
+        unit, cuts = data.draw(cuts_of_units(base, models))
+        settings_ = base, models, unit, cuts, np.array(weights[: len(models)]), alpha
+        assert_same_merge(
+            base, dtype, other, lambda kernel, *out: kernel.merge_band(*settings_, *out)
+        )
+
+    @given(rows(), st.data(), ALPHAS, WEIGHTS, RAWS)
+    @settings(max_examples=200)
+    def test_merge_drawn(self, other, it, data, alpha, weights, dtype):
+        base, models = it
+        drawn = data.draw(drawn_rows(models))
+        settings_ = base, models, *drawn, np.array(weights[: len(models)]), alpha
+
+        def run(kernel, extent, out):
+            kept = np.zeros(len(models), np.int64)
+            return *kernel.merge_drawn(*settings_, extent, out, kept), kept.tolist()
+
+        assert_same_merge(base, dtype, other, run)
+
+    @given(rows(), OWN, ALPHAS, RAWS)
+    @settings(max_examples=200)
+    def test_combine(self, other, it, own, factor, dtype):
+        base, models = it
+        weights = np.array([1 / 3, -1.0, 1e9][: len(models) if own is not None else 0])
+        settings_ = base, models, own or 0.0, weights, factor
+
+        def run(kernel, extent, out):
+            squares, inexact = kernel.combine(*settings_, extent, out)
+            if inexact:  # and then what was written does not hold
+                out[:] = 0
+            return squares, inexact
+
+        assert_same_merge(base, dtype, other, run)
+
+    @given(rows(), st.data(), ALPHAS, WEIGHTS, RAWS)
+    @settings(max_examples=150)
+    def test_merge_kept(self, other, it, data, alpha, weights, dtype):
+        base, models = it
+        if base.dtype != dtype:
+            return
+        number = len(models)
+        at = [np.flatnonzero(data.draw(masks(base.size))).astype(np.uint32) for _ in models]
+        ends = np.concatenate([[0], np.cumsum([one.size for one in at])]).astype(np.int64)
+        positions = np.concatenate([*at, np.empty(0, np.uint32)])
+        values = np.concatenate(
+            [*(m[mine] for m, mine in zip(models, at, strict=True)), np.empty(0, dtype)]
+        )
+        half = data.draw(st.integers(0, number))
+        given_ = np.array(weights[:number])
+        before = np.zeros((2, base.size if half else 0))
+
+        def run(kernel, extent, out):
+            carried, squares, wrong = before.copy(), 0.0, False
+            for part, last in ((slice(0, half), False), (slice(half, number), True)):
+                if last or half:
+                    mine = slice(ends[part.start], ends[part.stop])
+                    own = ends[part.start : part.stop + 1] - ends[part.start]
+                    kept = own, positions[mine], values[mine]
+                    settings_ = given_[part] if given_.size else given_, alpha, extent, out
+                    squares, odd = kernel.merge_kept(base, *kept, *settings_, carried, last)
+                    wrong |= bool(odd)
+            return squares, wrong, carried.tolist()
+
+        assert_same_merge(base, dtype, other, run)
+
+    @given(rows(least_models=1), st.data())
+    def test_what_a_task_file_keeps(self, other, it, data):
+        base, models = it
+        unit, cuts = data.draw(cuts_of_units(base, models))
+        found = []
+        for kernel in (plain, other):
+            banded, all_ = np.zeros(base.size, np.uint8), np.zeros(base.size, np.uint8)
+            kernel.keep_band(base, models[0], unit, cuts[:, 0], banded)
+            cut = banded.copy()
+            kernel.changed(base, models[0], cut, True)
+            kernel.changed(base, models[0], all_, False)
+            found.append((banded, cut, all_, np.array(kernel.zeros(models[0]), np.int64)))
+        assert all(same(a, b) for a, b in zip(*found, strict=True))
+
+    @given(st.data(), st.integers(1, 3000), st.sampled_from([0, 1, -1]))
+    def test_positions(self, other, data, n, more):
+        keep = data.draw(masks(n))
+        at = np.flatnonzero(keep).astype(np.uint32)
+        bitmap = np.packbits(keep, bitorder="little")
+        gaps = np.diff(at.astype(np.int64), prepend=-1) - 1
+        start = data.draw(st.integers(0, n - 1))
+        for kernel in (plain, other):
+            out = np.zeros(max(0, at.size + more), np.uint32)
+            fits = out.size >= at.size
+            assert kernel.from_bitmap(bitmap, n, out) == (at.size if fits else -1)
+            assert not fits or (out[: at.size] == at).all()
+            out[:] = 0
+            if not gaps.size or gaps.max() < 255:
+                found = kernel.from_gaps(gaps.astype(np.uint8), n, out)
+                assert found == (at.size if fits else -1)
+                assert not fits or (out[: at.size] == at).all()
+            filled = np.zeros(min(100, n - start), np.uint16)
+            kernel.fill(filled, start, at, np.ones(at.size, np.uint16))
+            assert filled.tolist() == keep[start : start + filled.size].tolist()
+
+    @given(st.integers(1, 5), st.integers(1, 4), st.integers(1, 40), st.data())
+    def test_product(self, other, rows_, rank, n, data):
+        rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+        left = rng.standard_normal((rows_, rank)).astype(np.float32)
+        right = rng.standard_normal((rank, n)).astype(np.float32)
+        start = data.draw(st.integers(0, rows_ * n - 1))
+        found = [np.empty(data.draw(st.just(rows_ * n - start))) for _ in range(2)]
+        for kernel, out in zip((plain, other), found, strict=True):
+            kernel.product(left, right, start, out)
+        assert same(*found)
+
+    @given(st.lists(st.floats(), max_size=20), st.sampled_from(["BF16", "F32", "F16", "F64"]))
+    def test_round_to(self, other, values, dtype):
+        merged = np.array(values, np.float64)
+        with np.errstate(all="ignore"):
+            assert same(plain.round_to(merged, dtype), other.round_to(merged, dtype))
+
+    @given(rows(), st.data())
+    def test_merge_and_what_it_takes_for_zeros(self, other, it, data):
+        base, models = it
+        total = np.round(plain.widen(models).astype(np.float64).sum(axis=0), 1)
+        rest = data.draw(st.sampled_from([np.empty(0), total * 2.0**-53]))
+        merged = [kernel.merge(base, total, rest, -0.5) for kernel in (plain, other)]
+        assert same(*merged)
+        for kernel, one in zip((plain, other), merged, strict=True):
+            kernel.sign_zeros(one, np.flatnonzero(one == 0), base, models, total)
+        assert same(*merged)
 
 
 @given(rows(sizes=st.integers(1, 30), least_models=1), OWN)
@@ -390,9 +509,9 @@ def test_combine_is_a_sum_rounded_once_and_added_to_the_base(it, own):
     base, models = it
     weights = [1.0 if own is None else (1 / 3, -1.0, 0.7)[t] for t in range(len(models))]
     given_ = np.array([] if own is None else weights)
-    extent, out = np.array(plain.NO_EXTENT, np.uint32), np.empty(base.size, np.float32)
+    extent, out = np.array(bounds.NO_EXTENT, np.uint32), np.empty(base.size, np.float32)
     _, inexact = plain.combine(base, models, own or 0.0, given_, 0.5, extent, out)
-    smallest, largest = plain.extent_of(extent, base.dtype)
+    smallest, largest = bounds.extent_of(extent, base.dtype)
     if own is None:
         inexact = not exactness.provably_exact(smallest, largest, len(models), 23)
     if inexact:
@@ -406,18 +525,18 @@ def test_combine_is_a_sum_rounded_once_and_added_to_the_base(it, own):
         assert floats(out)[i] == reference.nearest(x + step if step else x, "float32")
 
 
-@given(rows(sizes=st.sampled_from([1, 255, 257, 2049, plain.PART - 1, plain.PART + 300])))
+@given(rows(sizes=st.sampled_from([1, 255, 257, 2049, constants.PART - 1, constants.PART + 300])))
 @settings(max_examples=60)
 def test_products(it):
     base, models = it
-    shape = (-(-base.size // plain.PART), 1 + len(models), 1 + len(models))
-    found = [np.empty(shape), np.empty(shape), np.empty(shape), np.empty(shape)]
-    plain.products(base, models, found[0])
-    compiled.products(base, models, found[1])
+    shape = (-(-base.size // constants.PART), 1 + len(models), 1 + len(models))
     wide = plain.widen(base).astype(np.float64)
     flat = np.concatenate([wide[None], plain.widen(models).astype(np.float64) - wide])
-    plain.row_products(flat, found[2])
-    compiled.row_products(flat, found[3])
+    found = []
+    for kernel in PACKAGES.values():
+        found += [np.empty(shape), np.empty(shape)]
+        kernel.products(base, models, found[-2])
+        kernel.row_products(flat, found[-1])
     assert all(same(found[0], other) for other in found[1:])
     gram, size = found[0].sum(axis=0), np.abs(flat) @ np.abs(flat).T
     assert (np.abs(gram - flat @ flat.T) <= 1e-12 * size).all()
@@ -433,7 +552,7 @@ def test_extent(it, special, data):
         kind = bits.view(np.float32) if raw.dtype == np.float32 else (bits >> 16).astype(np.uint16)
         raw.reshape(-1)[at] = kind[0]
     found = plain.extent(raw)
-    assert repr(found) == repr(compiled.extent(raw))
+    assert {repr(kernel.extent(raw)) for kernel in PACKAGES.values()} == {repr(found)}
     magnitudes = np.abs(plain.widen(raw).astype(np.float64))
     if special is not None:
         assert not math.isfinite(found[1])
@@ -584,7 +703,7 @@ def test_two_sum_is_exact_whatever_the_order():
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal(200) * 2.0 ** rng.integers(-60, 60, 200) for _ in range(2))
     total = a + b
-    error = plain.two_sum(a, b, total)
+    error = exact.two_sum(a, b, total)
     for x, y, s, e in zip(*(v.tolist() for v in (a, b, total, error)), strict=True):
         assert Fraction(x) + Fraction(y) == Fraction(s) + Fraction(e)
 

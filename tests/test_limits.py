@@ -18,7 +18,7 @@ from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 from breadcrumbs.cli.group import main
 from breadcrumbs.engine.passes import tally as survey
 from breadcrumbs.errors import RecipeError
-from breadcrumbs.kernels import plain
+from breadcrumbs.kernels.constants import PART
 from breadcrumbs.merging import estimate
 from breadcrumbs.methods import registry
 from breadcrumbs.methods.aggregates import Whole
@@ -204,12 +204,12 @@ def test_angles_do_not_depend_on_the_scale(scale, angles):
 @pytest.mark.parametrize("scale", [1e-170, 1e160])
 def test_one_scale_is_that_of_the_whole_tensor(scale, monkeypatch):
     rng = np.random.default_rng(3)
-    base = {"w": np.zeros(6 * plain.PART)}
+    base = {"w": np.zeros(6 * PART)}
     tuned = [{"w": rng.standard_normal(base["w"].size) * scale} for _ in range(2)]
     for model in tuned:
-        model["w"][: 2 * plain.PART] *= 1e-9  # a segment
+        model["w"][: 2 * PART] *= 1e-9  # a segment
     whole = breadcrumbs.merge(base, tuned, method="nuslerp", weights=[1, 3])["w"]
-    monkeypatch.setattr(units, "CHUNK", plain.PART)
+    monkeypatch.setattr(units, "CHUNK", PART)
     monkeypatch.setattr(units, "ARENA", 1)
     parts = breadcrumbs.merge(base, tuned, method="nuslerp", weights=[1, 3])["w"]
     assert parts.tobytes() == whole.tobytes()

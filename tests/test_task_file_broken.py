@@ -20,7 +20,6 @@ from safetensors.numpy import save_file
 import breadcrumbs
 from breadcrumbs import kernels, tasks
 from breadcrumbs.errors import BreadcrumbsError, CheckpointError
-from breadcrumbs.kernels import plain
 from breadcrumbs.taskfile import about, positions
 from breadcrumbs.taskfile.encodings import exact, get
 
@@ -247,9 +246,9 @@ def test_any_member_may_be_anything(tmp_path_factory, data, value) -> None:
         assert isinstance(error, CheckpointError) and str(error).isprintable()
 
 
-@pytest.fixture(scope="module", params=["plain", "compiled"])
+@pytest.fixture(scope="module", params=kernels.PACKAGES)
 def tools(request):
-    return kernels.of_kept(plain if request.param == "plain" else kernels.choose(1, "compiled"))
+    return kernels.choose(1, request.param)
 
 
 @given(st.integers(1, 70000), st.floats(0, 1), st.integers(0, 9))

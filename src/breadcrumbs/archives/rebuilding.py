@@ -22,7 +22,7 @@ from breadcrumbs.archives.archive import Archive
 from breadcrumbs.checkpoint import composite
 from breadcrumbs.checkpoint.tensors import DTYPES, Bytes, Checkpoint, Tensor
 from breadcrumbs.engine.workspace import one_blas_thread
-from breadcrumbs.kernels import plain
+from breadcrumbs.kernels import loaded
 
 PIECE = 1 << 18
 #: Entries of a product that are made at once; it does not depend on what is asked for, since the
@@ -95,10 +95,10 @@ class Masked:
 
 def rescaled(base: np.ndarray, value: np.ndarray, factor: float, dtype: str) -> np.ndarray:
     """Return ``base + factor * (value - base)``, rounded once to the base's dtype."""
-    wide = base.astype(np.float64)
+    wide, kernels = base.astype(np.float64), loaded()
     with np.errstate(over="ignore", invalid="ignore"):
         step = factor * (value.astype(np.float64) - wide)
-        return plain.round_to(plain.add_step(wide, step), dtype)
+        return kernels.round_to(kernels.add_step(wide, step), dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +117,13 @@ def product(base: Tensor, left: Tensor, right: Tensor) -> np.ndarray:
     rows, columns = base.shape
     u, v = (tensor.read().astype(np.float64) for tensor in (left, right))
     result = np.empty(base.size, DTYPES[base.dtype])
-    step = max(1, BLOCK // max(1, columns))
+    step, kernels = max(1, BLOCK // max(1, columns)), loaded()
     with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
         for row in range(0, rows, step):
             first, last = row * columns, min(rows, row + step) * columns
             wide = _part(base, first, last).astype(np.float64)
             more = (u[row : row + step] @ v).reshape(-1)
-            result[first:last] = plain.round_to(plain.add_step(wide, more), base.dtype)
+            result[first:last] = kernels.round_to(kernels.add_step(wide, more), base.dtype)
     return result
 
 

@@ -35,7 +35,6 @@ from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Vectors
 from breadcrumbs.engine.workspace import one_blas_thread
 from breadcrumbs.errors import OutputError, RecipeError, suggestion
-from breadcrumbs.kernels import plain
 from breadcrumbs.merging import files, opening
 from breadcrumbs.methods.aggregates import Entries
 from breadcrumbs.methods.parameters import written
@@ -324,15 +323,16 @@ class _Compression:
         dtype = self.writer.entries[self.number[value]].dtype
         hashers = {name: blake3() for name in [value, *(f"mask/{t}/{tensor.name}" for t in models)]}
         votes = np.zeros(len(self.tasks) + 1, np.int64)
-        terms = Terms(self.context, job, tensor)
+        terms, kernels = Terms(self.context, job, tensor), self.context.kernels
         for start, entries in self._stream(job, tensor):
-            base = plain.widen(terms.base(start, entries.taus.shape[1])[0]).astype(np.float64)
+            raw, _ = terms.base(start, entries.taus.shape[1])
+            base = terms.kernels.widen(raw).astype(np.float64)
             step, masks = self._step(entries, tensor)
-            merged = plain.add_step(base, step)
+            merged = kernels.add_step(base, step)
             if self.method == "tall":
-                part = rounded(merged, tensor).view(DTYPES[dtype])
+                part = rounded(merged, tensor, kernels).view(DTYPES[dtype])
             else:
-                part = plain.round_to(merged, dtype).view(DTYPES[dtype])
+                part = kernels.round_to(merged, dtype).view(DTYPES[dtype])
             self._put(value, start, part, hashers[value])
             for t in models:
                 name = f"mask/{t}/{tensor.name}"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from breadcrumbs.checkpoint.tensors import Tensor
+from breadcrumbs.kernels.protocol import Kernels
 
 #: Entries of a block, in which kept entries are held and read.
 BLOCK = 1 << 20
@@ -40,6 +40,8 @@ class Sparse:
         """Return how many entries are kept in the blocks from entry ``start`` to ``stop``."""
         raise NotImplementedError
 
-    def kept(self, block: int, kernels: Any = None, positions: np.ndarray | None = None) -> Kept:
+    def kept(
+        self, block: int, kernels: Kernels | None = None, positions: np.ndarray | None = None
+    ) -> Kept:
         """Return what a block keeps. positions: where to write them, an array of as many."""
         raise NotImplementedError

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from types import ModuleType
+
+import numpy as np
 
 from breadcrumbs import kernels
 from breadcrumbs.engine.facts import Facts
 from breadcrumbs.engine.workspace import Workspace
+from breadcrumbs.kernels.protocol import Kernels
 from breadcrumbs.plan import Plan
 
 
@@ -23,7 +25,16 @@ class Context:
     kernel: str = "auto"
     replay: bool = False
 
+    def __post_init__(self) -> None:
+        kernels.check(self.kernel)
+
     @functools.cached_property
-    def kernels(self) -> ModuleType:
+    def kernels(self) -> Kernels:
         """The kernels; imported when first asked for, while other threads read and hash."""
         return kernels.choose(self.plan.entries, self.kernel)
+
+    def kernels_for(self, dtype: np.dtype) -> Kernels:
+        """Return the kernels that take raw weights of a dtype."""
+        if dtype != np.float64:
+            return self.kernels
+        return kernels.choose(self.plan.entries, self.kernel, wide=True)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from types import ModuleType
 
 import numpy as np
 
 from breadcrumbs.checkpoint.tensors import DTYPES
 from breadcrumbs.errors import MismatchError
-from breadcrumbs.kernels import plain
+from breadcrumbs.kernels.protocol import Kernels
 from breadcrumbs.plan import TensorPlan
 
 #: Dtypes of outputs that the fused kernels write, as they write them.
 RAW = {"BF16": np.dtype(np.uint16), "F32": np.dtype(np.float32)}
 
 
-def rounded(merged: np.ndarray, tensor: TensorPlan, kernels: ModuleType = plain) -> np.ndarray:
+def rounded(merged: np.ndarray, tensor: TensorPlan, kernels: Kernels) -> np.ndarray:
     """Return ``merged`` in the dtype of the output; MismatchError if a value does not fit it."""
     values = kernels.round_to(merged, tensor.dtype)
     if tensor.dtype in RAW:

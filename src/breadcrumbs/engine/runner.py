@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from functools import partial
 
+from breadcrumbs import kernels
 from breadcrumbs.engine.consumers import Consumer, Reading, Writing
 from breadcrumbs.engine.context import Context
 from breadcrumbs.engine.digests import FileDigests
@@ -66,7 +67,8 @@ def run(
     context = Context(plan, Workspace(digests), given, kernel=kernel, replay=replay)
     runner = _Runner(context, consumer, progress, budget, only)
     tasks = _spread(runner.tasks(), digests.tasks() if digests else [])
-    with one_blas_thread() if plan.lowered.whole else nullcontext():
+    alone = one_blas_thread() if plan.lowered.whole else nullcontext()
+    with alone, kernels.explained(kernel):
         run_tasks(tasks, threads)
     if only is None:
         consumer.end(plan)
@@ -99,7 +101,8 @@ def write(
 def find(context: Context, pass_: Facts | Pass, threads: int) -> None:
     """Go on with passes until all is known, and note it in the facts of the context."""
     while not isinstance(pass_, Facts):
-        run_tasks(_looks(context, pass_, lambda item: None, lambda: []), threads)
+        with kernels.explained(context.kernel):
+            run_tasks(_looks(context, pass_, lambda item: None, lambda: []), threads)
         pass_ = pass_.end()
     context.facts.add(pass_)
 
@@ -123,7 +126,8 @@ def rescale(
         return []
 
     tasks = [partial(add, job, piece) for job in units.jobs(plan) for piece in job.pieces]
-    run_tasks(tasks, threads)
+    with kernels.explained(kernel):
+        run_tasks(tasks, threads)
     writing.end(plan)
 
 

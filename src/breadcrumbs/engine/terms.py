@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from types import ModuleType
 
 import numpy as np
 
@@ -15,7 +14,8 @@ from breadcrumbs.engine.exactness import PRECISION, provably_exact
 from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.rounding import RAW
 from breadcrumbs.errors import MismatchError
-from breadcrumbs.kernels import plain
+from breadcrumbs.kernels.bounds import extent_of
+from breadcrumbs.kernels.constants import ALL as ALL_DRAWS
 from breadcrumbs.kernels.draws import stream
 from breadcrumbs.methods.parameters import Values
 from breadcrumbs.methods.transforms import Draw
@@ -63,7 +63,7 @@ class Terms:
             self.factor = 0.0
         self.weights = np.array(mine, np.float64)
         self.dtype = job.dtype
-        self.kernels: ModuleType = plain if self.dtype == np.float64 else context.kernels
+        self.kernels = context.kernels_for(self.dtype)
         self.precision = max(PRECISION[t.dtype] for t in (tensor.base, *self.models))
         self.careful = tensor.careful
         #: The probability of staying, and whether what stays is counted as it is added.
@@ -125,7 +125,7 @@ class Terms:
         smallest, largest = self.kernels.extent(rows)
         if math.isfinite(largest):
             return smallest, largest, NONE
-        wide = plain.widen(rows)
+        wide = self.kernels.widen(rows)
         bad = ~np.isfinite(wide)
         if not self.careful:
             row = int(np.flatnonzero(bad.any(axis=1))[0])
@@ -169,7 +169,7 @@ class Terms:
         squares: those of the update, which are reported. inexact: what the kernel says of sums with
         weights; None for sums without, judged by ``bits``.
         """
-        smallest, largest = plain.extent_of(bits, self.dtype)
+        smallest, largest = extent_of(bits, self.dtype)
         if inexact is None:
             number = len(self.models)
             inexact = not provably_exact(smallest, largest, number, self.precision)
@@ -243,7 +243,7 @@ class Terms:
         if not self.counting:
             return np.empty(0, np.uint64), np.empty(0, np.uint32)
         keys = np.array([self.stream(t) for t in who], np.uint64)
-        limits = [min(math.floor(self.keep[t] * 2**32), plain.ALL) for t in who]
+        limits = [min(math.floor(self.keep[t] * 2**32), ALL_DRAWS) for t in who]
         return keys, np.array(limits, np.uint32)
 
     def stream(self, t: int) -> np.uint64:

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 
 from breadcrumbs.engine.terms import Terms
-from breadcrumbs.kernels import plain
 from breadcrumbs.methods.aggregates import Entries
 from breadcrumbs.methods.transforms import Chances
 from breadcrumbs.plan import statistics as plan_statistics
@@ -108,11 +107,11 @@ class Vectors:
         for group in terms.groups():
             rows = terms.read(start, n, group)
             _, _, untouched = terms.check(rows, group, start)
-            base = plain.widen(rows[0]).astype(np.float64)
+            base = terms.kernels.widen(rows[0]).astype(np.float64)
             mine = taus[group]
             if not self.lowered.chances:  # which writes them by itself
                 for row, tau in zip(rows[1:], mine, strict=True):  # fresh pages are few so
-                    np.subtract(plain.widen(row), base, out=tau)
+                    np.subtract(terms.kernels.widen(row), base, out=tau)
                 self._sharpen(start, group, mine)
             self.transformed(rows, group, start, cuts, mine, kept[group])
             if self.scales is not None:
@@ -143,21 +142,21 @@ class Vectors:
         terms, lowered = self.terms, self.lowered
         if lowered.band:
             unit, mine = terms.cuts_of(rows, group, cuts)
-            for t, keys in enumerate(plain.magnitudes(rows[0], rows[1:])):
+            for t, keys in enumerate(terms.kernels.magnitudes(rows[0], rows[1:])):
                 for u, cut in enumerate(mine[:, t]):
                     run = slice(u * unit, (u + 1) * unit)
-                    kept[t, run] = plain.band(keys[run], cut)
+                    kept[t, run] = terms.kernels.band(keys[run], cut)
             taus[~kept] = 0
         elif lowered.draw:
             keys, limits = terms.draws_of(group)
             for t in range(len(kept)):
-                kept[t] = plain.drawn(rows.shape[1], keys, start, limits, t)
+                kept[t] = terms.kernels.drawn(rows.shape[1], keys, start, limits, t)
             taus[~kept] = 0
         elif lowered.chances:
             self._keep_by_rank(lowered.chances, rows, group, start, taus, kept)
 
     def _keep_by_rank(self, transform: Chances, rows, group, start, taus, kept) -> None:
-        unit, known = self.job.unit, {}
+        unit, known = self.job.unit, dict[int, tuple[np.ndarray, bool]]()
         for row, t in enumerate(self.terms.who[group]):
             values = self.tensor.own[t].values
             if id(values) not in known:

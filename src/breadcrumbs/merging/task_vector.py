@@ -14,7 +14,7 @@ from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint import like, renames
 from breadcrumbs.checkpoint.tensors import WEIGHT_DTYPES, Checkpoint
 from breadcrumbs.errors import MismatchError, listing
-from breadcrumbs.kernels import plain
+from breadcrumbs.kernels import loaded
 from breadcrumbs.plan import naming
 from breadcrumbs.taskfile import view
 
@@ -118,11 +118,13 @@ class TaskVector(Mapping[str, np.ndarray]):
                 f"{opened.label}: lacks tensors of the task vector: {listing(absent)}."
             )
         result = {}
+        kernels = loaded()
         for name, tensor in opened.tensors.items():
             values = opened[name]
             if name in self._tensors:
                 merged = values.astype(np.float64) + float(scale) * self._tensors[name]
-                values = plain.round_to(np.atleast_1d(merged), tensor.dtype).reshape(tensor.shape)
+                values = kernels.round_to(np.atleast_1d(merged), tensor.dtype)
+                values = values.reshape(tensor.shape)
                 if not np.isfinite(values.astype(np.float64)).all():
                     raise MismatchError(
                         f"tensor {name!r}: a value does not fit {tensor.dtype}. Give a smaller"

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from breadcrumbs.kernels.plain import two_sum
+from breadcrumbs.kernels.exact import two_sum
 
 
 def terms(values: np.ndarray, base: np.ndarray, weight: float) -> tuple[np.ndarray, np.ndarray]:

@@ -344,7 +344,7 @@ class Store:
         """The running sum."""
         if self._sum is None:
             weights = [tensor for tensor in self.base.tensors.values() if tensor.is_weight]
-            chosen = kernels.of_kept(kernels.choose(sum(tensor.size for tensor in weights)))
+            chosen = kernels.choose(sum(tensor.size for tensor in weights))
             self._sum = Sums(
                 self.folder / files.SUMS,
                 self.base,

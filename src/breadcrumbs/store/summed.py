@@ -14,7 +14,6 @@ from breadcrumbs.engine.merged import Merged
 from breadcrumbs.engine.outputs import Output, SegmentReport
 from breadcrumbs.engine.rounding import rounded
 from breadcrumbs.engine.terms import Terms
-from breadcrumbs.kernels import plain
 from breadcrumbs.plan.units import Segment
 from breadcrumbs.store.sums import State, Sums
 
@@ -70,6 +69,6 @@ class Summed(Writing):
             return None  # a zero that all models hold has a sign that the sum does not know
         if zeros.size:
             none = np.empty((0, base.size), base.dtype)
-            plain.sign_zeros(merged, zeros, base, none, found.total)
+            it.kernels.sign_zeros(merged, zeros, base, none, found.total)
         squares = it.factor * it.factor * float(np.einsum("i,i->", found.total, found.total))
         return rounded(merged, it.tensor, it.kernels), squares

@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 from blake3 import blake3
@@ -31,7 +30,7 @@ from blake3 import blake3
 from breadcrumbs.checkpoint.sparse import BLOCK
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
 from breadcrumbs.errors import StoreError
-from breadcrumbs.kernels import kept as plain
+from breadcrumbs.kernels.protocol import Kernels
 from breadcrumbs.store import pairs
 from breadcrumbs.store.ledger import WAIT, Entry
 from breadcrumbs.taskfile.reader import TaskFile
@@ -94,7 +93,7 @@ class Sums:
         base_hash: str,
         states: Callable[[int], State],
         task: Callable[[str], TaskFile],
-        kernels: ModuleType = plain,
+        kernels: Kernels | None = None,
     ):
         self.folder, self.base, self.base_hash = folder, base, base_hash
         self.states, self.task, self.kernels = states, task, kernels

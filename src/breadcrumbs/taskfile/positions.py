@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import numpy as np
 
 from breadcrumbs.errors import CheckpointError
-from breadcrumbs.kernels import kept as plain
+from breadcrumbs.kernels.constants import LONG
+from breadcrumbs.kernels.protocol import Kernels
 from breadcrumbs.taskfile import zstd
 
 #: Codes by their numbers in the table of blocks; with `ZSTD` added, in a zstandard frame.
@@ -36,7 +35,7 @@ def encode(positions: np.ndarray, n: int) -> tuple[int, bytes]:
 
 
 def _gaps(positions: np.ndarray, code: int) -> bytes:
-    long = plain.LONG[_GAPS[code].itemsize]
+    long = LONG[_GAPS[code].itemsize]
     gaps = positions.astype(np.int32)
     gaps[1:] -= gaps[:-1] + np.int32(1)
     if gaps.max() < long:
@@ -47,9 +46,7 @@ def _gaps(positions: np.ndarray, code: int) -> bytes:
     return result.tobytes()
 
 
-def decode(
-    code: int, data: memoryview, positions: np.ndarray, n: int, kernels: ModuleType = plain
-) -> None:
+def decode(code: int, data: memoryview, positions: np.ndarray, n: int, kernels: Kernels) -> None:
     """Fill ``positions`` (uint32) with those in a block of n entries; CheckpointError if wrong.
 
     Nothing larger is made than an honest block needs, whatever the bytes say.
@@ -65,7 +62,7 @@ def decode(
         return
     size = -(-n // 8)
     if kind != BITMAP:
-        size = (number + n // plain.LONG[_GAPS[kind].itemsize]) * _GAPS[kind].itemsize
+        size = (number + n // LONG[_GAPS[kind].itemsize]) * _GAPS[kind].itemsize
     raw = zstd.decompress(data, size) if code >= ZSTD else data
     odd = kind == GAPS16 and len(raw) % 2
     if len(raw) > size or (kind == BITMAP and len(raw) < size) or odd:

@@ -6,7 +6,6 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,8 @@ from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint.sparse import Kept
 from breadcrumbs.checkpoint.tensors import DTYPES, WEIGHT_DTYPES, Checkpoint, Tensor, shown
 from breadcrumbs.errors import CheckpointError, MismatchError, printable
-from breadcrumbs.kernels import kept as plain
+from breadcrumbs.kernels import loaded
+from breadcrumbs.kernels.protocol import Kernels
 from breadcrumbs.taskfile import about, encodings, factors
 from breadcrumbs.taskfile import positions as codes
 from breadcrumbs.taskfile.about import COLUMNS, About, BaseReference, TaskTensor
@@ -96,7 +96,7 @@ class TaskFile:
         name: str,
         block: int,
         base: np.ndarray | None = None,
-        kernels: ModuleType = plain,
+        kernels: Kernels | None = None,
         positions: np.ndarray | None = None,
     ) -> Kept:
         """Return what block number ``block`` of a tensor keeps; CheckpointError if it is damaged.
@@ -125,7 +125,7 @@ class TaskFile:
                 return Kept(at, np.empty(0, DTYPES[tensor.dtype]))
             first, second = data[: row.sizes[0]], data[row.sizes[0] :]
             n = tensor.entries(block)
-            codes.decode(row.codes[0], first, at, n, kernels)
+            codes.decode(row.codes[0], first, at, n, kernels or loaded())
             mine = None if base is None else base[at]
             dtype = DTYPES[tensor.dtype]
             coded = tensor.dtype in WEIGHT_DTYPES and not tensor.exact

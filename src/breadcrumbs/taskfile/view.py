@@ -7,7 +7,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from types import ModuleType
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from breadcrumbs.checkpoint.adapters import reading
 from breadcrumbs.checkpoint.sparse import BLOCK, Kept, Sparse
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Cut, Tensor, shown
 from breadcrumbs.errors import MismatchError
-from breadcrumbs.kernels import kept as plain
+from breadcrumbs.kernels.protocol import Kernels
 from breadcrumbs.taskfile import reader
 from breadcrumbs.taskfile.reader import TaskFile
 
@@ -44,7 +43,7 @@ class KeptBytes(Sparse):
         return self.task.tensors[self.base.name].share
 
     def kept(
-        self, block: int, kernels: ModuleType = plain, positions: np.ndarray | None = None
+        self, block: int, kernels: Kernels | None = None, positions: np.ndarray | None = None
     ) -> Kept:
         """Return what a block keeps. positions: where to write them."""
         base = None
@@ -86,7 +85,7 @@ class KeptBytes(Sparse):
             own = np.empty(entries.size, self._own)
             self.base.read_into(first, own)
             entries[:] = own
-        stop, tools = first + entries.size, kernels.of_kept()
+        stop, tools = first + entries.size, kernels.loaded()
         for block in range(first // BLOCK, -(-stop // BLOCK)):
             begin = max(first, block * BLOCK)
             end = min(stop, (block + 1) * BLOCK)
@@ -102,7 +101,7 @@ class KeptBytes(Sparse):
         if key in held:
             held.move_to_end(key)
             return held[key][1]
-        kept = self.kept(block, kernels.of_kept())
+        kept = self.kept(block, kernels.loaded())
         _held.bytes = _held.__dict__.get("bytes", 0) + _size(kept)
         held[key] = self.task, kept  # the task, so that no other one gets its id
         while _held.bytes > HELD and held:

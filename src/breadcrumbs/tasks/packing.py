@@ -13,7 +13,6 @@ from typing import IO, Any
 
 import numpy as np
 
-from breadcrumbs import kernels
 from breadcrumbs import plan as plans
 from breadcrumbs.checkpoint import durable, hashing, products, quantised
 from breadcrumbs.checkpoint.products import Factors
@@ -27,7 +26,6 @@ from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.workspace import one_blas_thread
 from breadcrumbs.errors import MismatchError, OutputError, RecipeError
-from breadcrumbs.kernels import plain
 from breadcrumbs.merging import comparison, estimate, files, opening
 from breadcrumbs.methods import parameters, registry
 from breadcrumbs.plan import Plan, TensorPlan, lowering
@@ -277,7 +275,7 @@ class _Packing(Reading):
 
     def _keep(self, it: Terms, rows, segment: Segment, keep: np.ndarray) -> None:
         """Set ``keep`` to what is packed of the rows of a segment."""
-        mine = kernels.of_kept(it.kernels)
+        mine = it.kernels
         cut = True
         if it.lowered.band:
             for start, n, known in it.chunks(segment):
@@ -286,7 +284,7 @@ class _Packing(Reading):
                 mine.keep_band(rows[0, run], rows[1, run], unit, found[:, 0], keep[run])
         elif it.lowered.draw:
             keys, limits = it.draws_of()
-            keep[:] = plain.drawn(keep.size, keys, segment.start, limits, 0)
+            keep[:] = mine.drawn(keep.size, keys, segment.start, limits, 0)
         else:
             cut = False
         mine.changed(rows[0], rows[1], keep, cut)

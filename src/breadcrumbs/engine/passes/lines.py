@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from breadcrumbs.kernels.plain import two_sum
+from breadcrumbs.kernels.exact import two_sum
 
 #: Entries whose inner products are found at once, about; of a longer row, they are added up.
 BLOCK = 1 << 14

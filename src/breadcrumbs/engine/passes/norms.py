@@ -11,7 +11,7 @@ from breadcrumbs.engine.facts import Facts
 from breadcrumbs.engine.passes.protocol import Looked
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Vectors
-from breadcrumbs.kernels import plain
+from breadcrumbs.kernels.constants import PART
 from breadcrumbs.plan.units import Job, Segment, rescaled
 
 #: The L1 norm that a task vector must have to be rescaled by it.
@@ -54,9 +54,9 @@ def ratios(it: Vectors, segments: list[Segment]) -> np.ndarray:
     for segment in segments:
         for start, n, cuts in it.terms.chunks(segment):
             rows = np.concatenate([rows, _magnitudes(it, start, n, cuts)], 1)
-            while rows.shape[1] >= plain.PART:  # as in `products`
-                parts.append(rows[:, : plain.PART].sum(axis=1))
-                rows = rows[:, plain.PART :]
+            while rows.shape[1] >= PART:  # as in `products`
+                parts.append(rows[:, :PART].sum(axis=1))
+                rows = rows[:, PART:]
     parts.append(rows.sum(axis=1))
     norms = [math.fsum(column) for column in np.array(parts).T]
     return np.array(
@@ -75,7 +75,8 @@ def _magnitudes(it: Vectors, start: int, n: int, cuts: np.ndarray | None) -> np.
         rows = terms.read(start, n, group)
         terms.check(rows, group, start)
         before, after = result[:, group]
-        np.subtract(plain.widen(rows[1:]), plain.widen(rows[0]).astype(np.float64), out=before)
+        widen = terms.kernels.widen
+        np.subtract(widen(rows[1:]), widen(rows[0]).astype(np.float64), out=before)
         after[:] = before
         kept = np.ones(after.shape, np.bool_)
         it.transformed(rows, group, start, cuts, after, kept)

@@ -12,7 +12,7 @@ from breadcrumbs.engine.passes import lines
 from breadcrumbs.engine.passes.protocol import Looked
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Vectors
-from breadcrumbs.kernels import plain
+from breadcrumbs.kernels.constants import PART
 from breadcrumbs.methods.aggregates import Gram, ordering
 from breadcrumbs.plan import TensorPlan
 from breadcrumbs.plan.units import Job, Segment
@@ -34,7 +34,7 @@ class Products:
         result: list[list[Segment]] = []
         for piece in self.job.pieces:
             run = [segment for segment in self.job.segments() if segment.index == piece.index]
-            apart = self.job.dtype != np.float64 and not any(s.start % plain.PART for s in run)
+            apart = self.job.dtype != np.float64 and not any(s.start % PART for s in run)
             result += [[segment] for segment in run] if apart and self._whole(run) else [run]
         return result
 
@@ -96,7 +96,7 @@ def scale(it: Vectors, segments: list[Segment]) -> float:
 def products(it: Vectors, segments: list[Segment]) -> np.ndarray:
     """Return the inner products (parts, 1 + T, 1 + T) of the base and the task vectors.
 
-    They are added up in parts of `plain.PART` entries of the tensor, whatever the chunks, so
+    They are added up in parts of `PART` entries of the tensor, whatever the chunks, so
     segments must begin at such a part. Of float64 they must be all of the tensor, and may be those
     of the base and the task vectors times a factor.
     """
@@ -110,7 +110,7 @@ def products(it: Vectors, segments: list[Segment]) -> np.ndarray:
             more = np.concatenate([chunk.base[None], it.everyone(chunk.taus)])
             more *= times
             rows = np.concatenate([rows, more], 1)
-            whole = rows.shape[1] // plain.PART * plain.PART
+            whole = rows.shape[1] // PART * PART
             parts.append(_products_of(it, rows[:, :whole]))
             rows = rows[:, whole:]
     parts.append(_products_of(it, rows))
@@ -121,10 +121,10 @@ def _products_fast(it: Vectors, segment: Segment) -> np.ndarray | None:
     """Return the inner products of a segment of task vectors as they are, or None."""
     terms = it.terms
     plain_sums = it.lowered.keeps_all and not terms.careful
-    if not plain_sums or not terms.fused or segment.start % plain.PART:
+    if not plain_sums or not terms.fused or segment.start % PART:
         return None
     rows, n = terms.load(segment), segment.stop - segment.start
-    out = np.empty((-(-n // plain.PART), len(rows), len(rows)))
+    out = np.empty((-(-n // PART), len(rows), len(rows)))
     terms.kernels.products(rows[0], rows[1:], out)
     if not np.isfinite(out).all():
         terms.check(rows.copy(), slice(0, None), segment.start)  # which says where
@@ -133,7 +133,7 @@ def _products_fast(it: Vectors, segment: Segment) -> np.ndarray | None:
 
 def _products_of(it: Vectors, rows: np.ndarray) -> np.ndarray:
     """Return the inner products of rows of float64, the first of which is the base's."""
-    out = np.empty((-(-rows.shape[1] // plain.PART), len(rows), len(rows)))
+    out = np.empty((-(-rows.shape[1] // PART), len(rows), len(rows)))
     it.terms.kernels.row_products(rows, out)
     return out
 

@@ -15,7 +15,6 @@ from breadcrumbs.engine.facts import Facts
 from breadcrumbs.engine.passes import tally
 from breadcrumbs.engine.passes.protocol import Looked, Pass
 from breadcrumbs.engine.terms import Terms
-from breadcrumbs.kernels import plain
 from breadcrumbs.plan.units import FUSED, GROUP, Job, Segment
 
 #: Bits that one pass of a bisection tells.
@@ -194,7 +193,7 @@ class Counting(_Looking):
         }
 
     def scan(self, item: Item) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return counts (chunks, G, 4), sizes (chunks, G) and keys (G, room), as `plain.tally`."""
+        """Return counts (chunks, G, 4), sizes (chunks, G) and keys (G, room), as `Ranks.tally`."""
         unit, group = self.unit, list(item.models)
         segment, chunk = unit.segments[item.number], unit.job.chunk
         part, n = unit.parts[segment.index], segment.stop - segment.start
@@ -253,7 +252,7 @@ class Narrowing(_Looking):
         result: dict[tuple[int, int], tuple[int, np.ndarray]] = {}
         for start in range(0, base.size, unit.job.chunk):
             run = slice(start, start + unit.job.chunk)
-            keys = plain.magnitudes(base[run], rows[:, run])
+            keys = unit.kernels.magnitudes(base[run], rows[:, run])
             for (t, end), histogram in self.found.items():
                 if t in models:
                     below, counts = histogram.count(keys[models.index(t)])
@@ -323,7 +322,7 @@ class Bisecting(_Looking):
             low = np.array([self.first[t]], unit.keys)
             for start in range(0, base.size, unit.job.chunk):
                 run = slice(start, start + unit.job.chunk)
-                plain.histogram(base[run], model[:, run], low, self.shift, result[t][None])
+                unit.kernels.histogram(base[run], model[:, run], low, self.shift, result[t][None])
         return result
 
     def join(self, item: Item, part: dict[int, np.ndarray]) -> None:

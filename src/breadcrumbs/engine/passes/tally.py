@@ -13,12 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import ModuleType
 
 import numpy as np
 
 from breadcrumbs.engine.workspace import mapped
-from breadcrumbs.kernels import plain
+from breadcrumbs.kernels.bounds import everything, nothing
+from breadcrumbs.kernels.protocol import Kernels
 from breadcrumbs.plan.units import GROUP
 
 #: Entries of a run of the sample.
@@ -118,7 +118,7 @@ def _around(
 class Tally:
     """What one pass over a unit finds out about one model.
 
-    bracket, counts (chunks, 4): as `plain.tally` has them. inside: room for the collected keys, of
+    bracket, counts (chunks, 4): as `Ranks.tally` has them. inside: room for the collected keys, of
     which ``used`` are taken, segment by segment as they come. starts, sizes: (chunks,) where the
     keys of each chunk lie in it. overflow: some were not kept for want of room.
     """
@@ -153,7 +153,7 @@ class Tally:
 
 
 def cuts(
-    tally: Tally, first: int, last: int, entries: np.ndarray, kernels: ModuleType
+    tally: Tally, first: int, last: int, entries: np.ndarray, kernels: Kernels
 ) -> np.ndarray | None:
     """Return the cut of every chunk and how many it keeps, (chunks, 5), or None if that is unknown.
 
@@ -162,10 +162,10 @@ def cuts(
     """
     result = np.empty((len(entries), 5), np.int64)
     if first >= last:
-        result[:, :4] = plain.nothing(tally.bracket.itemsize)
+        result[:, :4] = nothing(tally.bracket.itemsize)
         result[:, 4] = 0
         return result
-    result[:, :4] = plain.everything(tally.bracket.itemsize)
+    result[:, :4] = everything(tally.bracket.itemsize)
     result[:, 4] = entries
     if last < entries.sum():
         found = _find(tally, 2, last, kernels)
@@ -182,7 +182,7 @@ def cuts(
 
 
 def _find(
-    tally: Tally, column: int, rank: int, kernels: ModuleType
+    tally: Tally, column: int, rank: int, kernels: Kernels
 ) -> tuple[int, np.ndarray, np.ndarray] | None:
     """Return the key of that rank, and of each chunk: ties (-1: all) and keys up to that rank."""
     low, end = tally.bracket[column], tally.bracket[column + 1]

@@ -9,7 +9,7 @@ from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.passes.products import factored
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Vectors
-from breadcrumbs.kernels import plain
+from breadcrumbs.kernels.bounds import NO_EXTENT
 from breadcrumbs.plan.units import Segment
 
 
@@ -26,7 +26,7 @@ def fused(terms: Terms, segment: Segment) -> Merged | None:
     own, weights, factor = factored(coefficients)
     if weights.size:
         weights = np.array([weights[it.all.index(t)] for t in terms.who])
-    bits = np.array(plain.NO_EXTENT, np.uint32)
+    bits = np.array(NO_EXTENT, np.uint32)
     out = terms.raw_buffer(segment.stop - segment.start)
     squares, inexact = terms.kernels.combine(rows[0], rows[1:], own, weights, factor, bits, out)
     values = terms.accept(squares, inexact if weights.size else None, bits, out, report)

@@ -14,7 +14,6 @@ from breadcrumbs.engine.merged import Merged
 from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.rounding import rounded, widened
 from breadcrumbs.errors import MismatchError
-from breadcrumbs.kernels import plain
 from breadcrumbs.plan import TensorPlan
 from breadcrumbs.plan.units import CHUNK, Segment
 
@@ -39,7 +38,8 @@ def _copied(
         out = context.space.buffer("out", (number,), dtype)
         tensor.target.read_into(start, out)
         if tensor.dtype != tensor.target.dtype:
-            out = rounded(plain.widen(widened(out)).astype(np.float64), tensor)
+            kernels = context.kernels
+            out = rounded(kernels.widen(widened(out)).astype(np.float64), tensor, kernels)
         yield start, out
 
 
@@ -74,7 +74,7 @@ def _average(context: Context, tensor: TensorPlan, segment: Segment) -> Merged:
                 " rightly. Leave the model out, or `exclude` the tensor to keep the base's."
             )
         report.squares += float(np.square(merged - base.astype(np.float64)).sum())
-        pieces.append((start, rounded(merged, tensor)))
+        pieces.append((start, rounded(merged, tensor, context.kernels)))
     return Merged(pieces, report)
 
 

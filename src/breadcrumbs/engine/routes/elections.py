@@ -12,7 +12,9 @@ from breadcrumbs.engine.merged import Merged, Step, Undecided
 from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Vectors
-from breadcrumbs.kernels import plain
+from breadcrumbs.kernels.bounds import NO_EXTENT
+from breadcrumbs.kernels.constants import MEAN, SUBSETS
+from breadcrumbs.kernels.exact import shares as shares_of
 from breadcrumbs.plan.units import FUSED, Segment
 
 #: Room for undecided entries: one of so many, and some more. Segments with more are merged again.
@@ -30,7 +32,7 @@ def _is_election(it: Vectors) -> bool:
         and it.scales is None
         and not terms.careful
         and it.tensor.onto is None
-        and (number <= plain.SUBSETS or not _weighted(it))
+        and (number <= SUBSETS or not _weighted(it))
     )
 
 
@@ -50,7 +52,7 @@ class _Part:
     models: np.ndarray
     unit: int
     cuts: np.ndarray
-    drawn: tuple
+    drawn: tuple[np.ndarray, int, np.ndarray]
     kind: int
     results: tuple[float, np.ndarray, np.ndarray, np.ndarray]
     kept: np.ndarray
@@ -85,7 +87,7 @@ def fused(terms: Terms, segment: Segment, majority: int | None) -> Merged | None
         n = min(step, segment.stop - start)
         rows = terms.load_part(start, n)
         out = whole[start - segment.start :][:n]
-        bits = np.array(plain.NO_EXTENT, np.uint32)
+        bits = np.array(NO_EXTENT, np.uint32)
         found = np.empty(n if replay else 0)
         unit, mine = n, none
         if band and cuts is None:
@@ -129,7 +131,7 @@ def _elect(it: Vectors, part: _Part) -> tuple[float, bool | None]:
 
 def _elect_weighted(it: Vectors, part: _Part) -> tuple[float, bool]:
     weights, signed = it.terms.given, it.values["shares"] == "signed"
-    shares = plain.shares(weights, signed) if part.kind == plain.MEAN else np.empty(1)
+    shares = shares_of(weights, signed) if part.kind == MEAN else np.empty(1)
     alpha, bits, out, found = part.results
     given = part.base, part.models, part.unit, part.cuts, part.drawn, part.kind
     factors = weights, shares, alpha, bits

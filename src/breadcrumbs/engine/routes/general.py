@@ -20,7 +20,6 @@ from breadcrumbs.engine.rounding import rounded
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Chunk, Vectors
 from breadcrumbs.errors import MismatchError
-from breadcrumbs.kernels import plain
 from breadcrumbs.methods.aggregates import Entries
 from breadcrumbs.methods.parameters import Values
 from breadcrumbs.plan.units import Segment
@@ -153,7 +152,7 @@ def count_kept(it: Vectors, kept: np.ndarray, report: SegmentReport) -> None:
 def rescaled(terms: Terms, step: Step) -> np.ndarray:
     """Return a chunk merged from what an aggregate found before."""
     raw, untouched = terms.base(step.start, step.total.size)
-    base = plain.widen(raw).astype(np.float64)
+    base = terms.kernels.widen(raw).astype(np.float64)
     none = np.empty((0, base.size))
     chunk = Chunk(step.start, base, none, none, untouched)
     return added(Vectors(terms), chunk, step.total, Merged([], SegmentReport([0] * terms.number)))

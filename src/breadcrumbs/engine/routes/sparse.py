@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from breadcrumbs import kernels
 from breadcrumbs.checkpoint.sparse import BLOCK, Sparse
 from breadcrumbs.engine.merged import Merged
 from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.terms import Terms
-from breadcrumbs.kernels import plain
+from breadcrumbs.kernels.bounds import NO_EXTENT
 from breadcrumbs.plan.units import Segment
 
 #: Entries kept of a block by all models that are held at once; beyond, models are read in groups.
@@ -56,7 +55,7 @@ def _merged(terms: Terms, segment: Segment, weights: np.ndarray) -> Merged | Non
     space, report = terms.context.space, SegmentReport([0] * terms.number)
     (base,) = space.load([terms.tensor.base], segment.start, n, terms.dtype)
     squares, exact = 0.0, True
-    bits = np.array(plain.NO_EXTENT, np.uint32)
+    bits = np.array(NO_EXTENT, np.uint32)
     for start in range(0, n, BLOCK):
         run = slice(start, min(n, start + BLOCK))
         number = (segment.start + start) // BLOCK
@@ -77,7 +76,7 @@ def _block(
     terms: Terms, number: int, weights: np.ndarray, base, bits, out
 ) -> tuple[float, bool] | None:
     """Merge one block into ``out``; None where that needs the whole fine-tunings."""
-    tools = kernels.of_kept(terms.kernels)
+    tools = terms.kernels
     sources = [model.source for model in terms.models]
     start = number * BLOCK
     sizes = [s.number(start, start + 1) if isinstance(s, Sparse) else 0 for s in sources]

@@ -17,7 +17,8 @@ from breadcrumbs.engine.merged import Merged, Step
 from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.rounding import rounded
 from breadcrumbs.engine.terms import NONE, Terms
-from breadcrumbs.kernels import plain
+from breadcrumbs.kernels.bounds import NO_EXTENT
+from breadcrumbs.kernels.exact import two_sum
 from breadcrumbs.plan.units import FUSED, Segment
 
 
@@ -31,7 +32,7 @@ def fused(terms: Terms, segment: Segment) -> Merged | None:
     rows = terms.load(segment)
     base, models = rows[0], rows[1:]
     out = terms.raw_buffer(segment.stop - segment.start)
-    bits, kept = np.array(plain.NO_EXTENT, np.uint32), np.zeros(len(models), np.int64)
+    bits, kept = np.array(NO_EXTENT, np.uint32), np.zeros(len(models), np.int64)
     settings = terms.unequal, terms.factor, bits, out
     if cuts is None:
         keys, limits = terms.draws_of()
@@ -82,7 +83,7 @@ def _ranked(
     rows = terms.read(start, n)
     at = start - segment.start  # the pieces of a segment have room beside each other
     raw = terms.raw_buffer(segment.stop - segment.start)[at : at + n]
-    bits = np.array(plain.NO_EXTENT, np.uint32)
+    bits = np.array(NO_EXTENT, np.uint32)
     unit, mine = terms.cuts_of(rows, slice(0, FUSED), cuts)
     settings = terms.unequal, terms.factor, bits, raw
     squares, inexact = terms.kernels.merge_band(rows[0], rows[1:], unit, mine, *settings)
@@ -117,7 +118,7 @@ def _summed(
         return _summed(terms, start, n, cuts, report, steps, pair=True)
     report.kept = [a + b for a, b in zip(report.kept, kept, strict=True)]
     if pair:  # make total the correctly rounded sum, whatever the order it was added in
-        plain.settle(total, rest)
+        terms.kernels.settle(total, rest)
     if inexact.any():
         _add_exactly(terms, start, n, cuts, total, rest, np.flatnonzero(inexact))
     report.squares += terms.factor * terms.factor * float(np.einsum("i,i->", total, total))
@@ -147,7 +148,7 @@ def added(
             [terms.checked(start, n, group)[1:, zeros] for group in terms.groups()]
         )
         signed = merged[zeros]
-        plain.sign_zeros(signed, np.arange(zeros.size), base_at, models_at, total_at)
+        terms.kernels.sign_zeros(signed, np.arange(zeros.size), base_at, models_at, total_at)
         merged[zeros] = signed
     out = rounded(merged, terms.tensor, terms.kernels)
     if untouched.size:
@@ -164,7 +165,9 @@ def rescaled(terms: Terms, step: Step) -> np.ndarray:
     return added(terms, step.start, base, step.total, step.rest, untouched)
 
 
-def _add(terms: Terms, rows, group, start, cuts, sums, kept) -> None:
+def _add(
+    terms: Terms, rows, group, start, cuts, sums: tuple[np.ndarray, np.ndarray, np.ndarray], kept
+) -> None:
     """Add what stays of a group of models to the sums."""
     base, models = rows[0], rows[1:]
     if terms.lowered.band:
@@ -188,20 +191,20 @@ def _add_exactly(terms: Terms, start, n, cuts, total, rest, where) -> None:
         base, model = rows
         if terms.lowered.band:
             unit, mine = terms.cuts_of(rows, group, cuts)
-            keys = plain.magnitudes(base, model)
+            keys = terms.kernels.magnitudes(base, model)
             keep = np.concatenate(
                 [
-                    plain.band(keys[u * unit : (u + 1) * unit], cut)
+                    terms.kernels.band(keys[u * unit : (u + 1) * unit], cut)
                     for u, cut in enumerate(mine[:, 0])
                 ]
             )[where]
         else:
             keys, limits = terms.draws_of(group)
-            keep = plain.drawn(n, keys, start, limits, 0)[where]
-        x = plain.widen(model[where]).astype(np.float64)
-        y = plain.widen(base[where]).astype(np.float64)
+            keep = terms.kernels.drawn(n, keys, start, limits, 0)[where]
+        x = terms.kernels.widen(model[where]).astype(np.float64)
+        y = terms.kernels.widen(base[where]).astype(np.float64)
         tau = x - y
-        lost = plain.two_sum(x, -y, tau)
+        lost = two_sum(x, -y, tau)
         weight = terms.weights[t]
         parts += [np.where(keep, weight * tau, 0.0), np.where(keep, weight * lost, 0.0)]
     for i, column in zip(where, np.array(parts).T.tolist(), strict=True):

@@ -18,12 +18,12 @@ import math
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from breadcrumbs.kernels import plain
+from breadcrumbs.kernels import loaded
+from breadcrumbs.kernels.protocol import Kernels
 from breadcrumbs.methods.parameters import Parameter, Values
 
 #: How many models an aggregate takes: the least, and the most if there is a limit.
@@ -79,7 +79,7 @@ class Entries:
     With `Elementwise.prepare` or statistics, the rows are all models of a weight other than 0,
     zeros where one lacks the tensor. who: (T,) their numbers in the recipe. start: how many entries
     of the model come before these. narrow: whether magnitudes rank as float32. known: what
-    ``prepare`` returned. kernels: with ``exact_sum`` and ``elected``, as `kernels.plain` has them.
+    ``prepare`` returned. kernels: with ``exact_sum`` and ``elected``, as `Terms` has them.
     """
 
     taus: np.ndarray
@@ -92,7 +92,7 @@ class Entries:
     start: int = 0
     narrow: bool = True
     known: Any = None
-    kernels: ModuleType = plain
+    kernels: Kernels = field(default_factory=loaded)
 
     @property
     def terms(self) -> np.ndarray:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from breadcrumbs.kernels.plain import exact_sum
+from breadcrumbs.kernels.protocol import Kernels
 from breadcrumbs.methods import (
     VALUES,
     Cut,
@@ -48,13 +48,15 @@ class Range:
     def sizes(self, terms: np.ndarray) -> np.ndarray:
         return np.clip(np.abs(terms), self.low, self.high)
 
-    def products(self, terms: np.ndarray) -> np.ndarray:
+    def products(self, terms: np.ndarray, kernels: Kernels) -> np.ndarray:
         """Return intra- times inter-balancing, all times ``exp(-T)``, which nothing depends on."""
         share = _stretched(self.sizes(terms), np.minimum(self.low, self.high), self.high)
-        return np.exp(len(terms) * (share * share - 1)) * np.tanh(terms * exact_sum(terms))
+        return np.exp(len(terms) * (share * share - 1)) * np.tanh(terms * kernels.exact_sum(terms))
 
-    def scores(self, terms: np.ndarray) -> np.ndarray:
-        return _stretched(np.maximum(self.products(terms), self.floor), self.floor, self.ceiling)
+    def scores(self, terms: np.ndarray, kernels: Kernels) -> np.ndarray:
+        return _stretched(
+            np.maximum(self.products(terms, kernels), self.floor), self.floor, self.ceiling
+        )
 
 
 def _stretched(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -78,15 +80,17 @@ def _prepare(extent: Extent, values: Values) -> Generator[Fold, Any, Range]:
 
     rank = min(count(difference(1, ratio), n), n - 1)
     both = [[rank, n - 1]] * extent.models
-    ends = found((yield from select(lambda it: known.products(it.terms), n, both, places=False)))
+    ends = found(
+        (yield from select(lambda it: known.products(it.terms, it.kernels), n, both, places=False))
+    )
     return Range(known.low, known.high, ends[:, 0], ends[:, 1])
 
 
 def _combine(entries: Entries, values: Values) -> np.ndarray:
-    known, terms = entries.known, entries.terms
-    scores = known.scores(terms)
-    above = exact_sum(np.sign(terms) * known.sizes(terms) * scores)
-    return above / np.maximum(exact_sum(scores), 1e-12)
+    known, terms, kernels = entries.known, entries.terms, entries.kernels
+    scores = known.scores(terms, kernels)
+    above = kernels.exact_sum(np.sign(terms) * known.sizes(terms) * scores)
+    return above / np.maximum(kernels.exact_sum(scores), 1e-12)
 
 
 PCB = Elementwise(

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from breadcrumbs.kernels.plain import exact_pair, exact_sum, two_sum
+from breadcrumbs.kernels.exact import two_sum
 from breadcrumbs.methods import (
     AUTO,
     PLACES,
@@ -79,7 +79,9 @@ def prepare(extent: Extent, values: Values) -> Generator[Fold, Any, Trim | None]
     cuts = yield from select(lambda it: it.sizes, extent.size, [[first]] * extent.models)
     trim = Trim([cut for (cut,) in cuts])
     votes = yield Fold(
-        lambda entries: int(np.sign(exact_sum(trim.terms(entries))).sum()), operator.add, int
+        lambda entries: int(np.sign(entries.kernels.exact_sum(trim.terms(entries))).sum()),
+        operator.add,
+        int,
     )
     return Trim(trim.cuts, 1 if votes > 0 else -1)
 
@@ -88,11 +90,11 @@ def multi_task(entries: Entries, terms: np.ndarray) -> tuple[np.ndarray, np.ndar
     """Return the multi-task vector (n,), and what rounding left of it."""
     trim = entries.known
     if trim is None:
-        return exact_pair(terms)
+        return entries.kernels.exact_pair(terms)
     terms = trim.terms(entries)
-    signs = np.sign(exact_sum(terms))
+    signs = np.sign(entries.kernels.exact_sum(terms))
     signs[signs == 0] = trim.majority
-    return exact_pair(np.where(terms * signs > 0, terms, 0.0))
+    return entries.kernels.exact_pair(np.where(terms * signs > 0, terms, 0.0))
 
 
 def mask(term: np.ndarray, total: np.ndarray, rest: np.ndarray, scale: Decimal) -> np.ndarray:

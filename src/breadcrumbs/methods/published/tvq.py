@@ -11,11 +11,11 @@ hold what the quantised mean leaves of it, so they make good its error.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from breadcrumbs.kernels.protocol import Kernels
 from breadcrumbs.methods import Fitted, Integer, Method, Values, scaled_sum
 
 PAPER = "Kim et al., Task Vector Quantization, ICCV 2025, arXiv:2503.06921"
@@ -74,12 +74,12 @@ def _scale(ends: tuple[Any, Any], bits: int) -> tuple[Any, Any]:
     return scale, -np.round(scale * low)
 
 
-def _mean(taus: np.ndarray, kernels: ModuleType) -> np.ndarray:
+def _mean(taus: np.ndarray, kernels: Kernels) -> np.ndarray:
     return kernels.exact_sum(taus)[None] / max(len(taus), 1)
 
 
 def _split(
-    taus: np.ndarray, ends: tuple[np.ndarray, np.ndarray], bits: int, kernels: ModuleType
+    taus: np.ndarray, ends: tuple[np.ndarray, np.ndarray], bits: int, kernels: Kernels
 ) -> np.ndarray:
     """Return the restored mean (1, n), and leave in ``taus`` what it leaves of them."""
     shared = _restore(_mean(taus, kernels), ends, bits)
@@ -87,7 +87,7 @@ def _split(
     return shared
 
 
-def _fit_residual(begin: Begin, values: Values, kernels: ModuleType) -> tuple:
+def _fit_residual(begin: Begin, values: Values, kernels: Kernels) -> tuple:
     ends, bits = _range(_mean(taus, kernels) for taus in begin()), values["base_bits"]
 
     def left() -> Iterator[np.ndarray]:
@@ -99,7 +99,7 @@ def _fit_residual(begin: Begin, values: Values, kernels: ModuleType) -> tuple:
 
 
 def _change_residual(
-    taus: np.ndarray, known: tuple, values: Values, kernels: ModuleType
+    taus: np.ndarray, known: tuple, values: Values, kernels: Kernels
 ) -> np.ndarray:
     shared = _split(taus, known[0], values["base_bits"], kernels)
     _restore(taus, known[1], values["offset_bits"])

@@ -17,11 +17,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from breadcrumbs.kernels.protocol import Kernels
 from breadcrumbs.methods.parameters import OneOf, Parameter, Values
 
 GRANULARITY = OneOf(
@@ -119,13 +119,13 @@ class Fitted:
     fit: (begin, values, kernels) -> numbers; ``begin()`` yields the task vectors (T, n) of the
     tensor, some entries at a time, as often as it is called. change: (task vectors (T, n), what was
     fitted, values, kernels) -> the changed ones, entry by entry. Both may overwrite the task
-    vectors that they are given; kernels: with ``exact_sum``, as `kernels.plain` has it. passes: how
+    vectors that they are given; kernels: with ``exact_sum``, as `Terms` has it. passes: how
     often ``fit`` begins. absent: whether a model that lacks the tensor takes part with zeros,
     because each one's result depends on all.
     """
 
-    fit: Callable[[Callable[[], Iterator[np.ndarray]], Values, ModuleType], Any]
-    change: Callable[[np.ndarray, Any, Values, ModuleType], np.ndarray]
+    fit: Callable[[Callable[[], Iterator[np.ndarray]], Values, Kernels], Any]
+    change: Callable[[np.ndarray, Any, Values, Kernels], np.ndarray]
     parameters: Mapping[str, Parameter]
     passes: int
     absent: bool = False

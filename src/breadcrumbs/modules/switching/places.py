@@ -189,6 +189,6 @@ def flip_at(weights: Any, places: Any, flips: Any) -> None:
 @functools.cache
 def kernels() -> Any:
     """Return the compiled kernels. Finding them takes longer than what they do."""
-    from breadcrumbs.kernels import load
+    from breadcrumbs.kernels import flips
 
-    return load("flips")
+    return flips()

@@ -13,8 +13,8 @@ import numpy as np
 from numba import njit
 from numba.extending import overload
 
+from breadcrumbs.kernels.constants import ALL
 from breadcrumbs.kernels.draws import FIRST, GOLDEN, SECOND
-from breadcrumbs.kernels.plain import ALL
 
 BLOCK = 2048
 MAGNITUDE = np.uint32(0x7FFFFFFF)

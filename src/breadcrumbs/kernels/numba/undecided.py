@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from breadcrumbs.kernels.plain import LARGEST
-from breadcrumbs.kernels.steps import _count_unusual, _merge, _round, inline, jit
+from breadcrumbs.kernels.constants import LARGEST
+from breadcrumbs.kernels.numba.steps import _count_unusual, _merge, _round, inline, jit
 
 
 @jit

@@ -1,4 +1,4 @@
-"""Exact sums and elections of float64 terms in NumPy, whatever made the terms."""
+"""Exact sums and elections of float64 terms in NumPy."""
 
 from __future__ import annotations
 
@@ -6,18 +6,12 @@ import math
 
 import numpy as np
 
-
-def two_sum(a, b, total):
-    """Return the rounding error of ``total = a + b``, exactly (Knuth)."""
-    back = total - a
-    return (a - (total - back)) + (b - back)
+from breadcrumbs.kernels.constants import LARGEST, MEAN
+from breadcrumbs.kernels.exact import two_sum
 
 
 def exact_pair(terms) -> tuple[np.ndarray, np.ndarray]:
-    """Return (total, rest) of the sums over the first axis of float64 terms (T, n).
-
-    total is the correctly rounded sum and rest what it leaves out, so neither depends on the order.
-    """
+    """See `Terms.exact_pair`."""
     total, rest = np.zeros(terms.shape[1:]), np.zeros(terms.shape[1:])
     inexact = np.zeros(terms.shape[1:], np.bool_)
     for term in terms:
@@ -37,19 +31,12 @@ def exact_pair(terms) -> tuple[np.ndarray, np.ndarray]:
 
 
 def exact_sum(terms, weights=None) -> np.ndarray:
-    """Return the correctly rounded sums over the first axis of float64 terms (T, n).
-
-    weights: (T,), by which the terms are multiplied first.
-    """
+    """See `Terms.exact_sum`."""
     return exact_pair(terms if weights is None else weights[:, None] * terms)[0]
 
 
 def elected(taus, weights, kind: int, majority: int, signed: bool) -> np.ndarray:
-    """Return the steps of an election as `elect_band` has it, of float64 task vectors (T, n).
-
-    weights: (T,), by which they are multiplied first. signed: whether a mean divides by the sum of
-    the weights, 1 if that is 0, and not of their magnitudes.
-    """
+    """See `Terms.elected`."""
     terms = weights[:, None] * taus
     signs = np.sign(exact_sum(terms))
     signs[signs == 0] = majority
@@ -65,18 +52,5 @@ def elected(taus, weights, kind: int, majority: int, signed: bool) -> np.ndarray
 
 
 def add_step(base, step) -> np.ndarray:
-    """Return ``base + step``, both float64 (n,); without a step a zero keeps the base's sign."""
+    """See `Terms.add_step`."""
     return np.where(step == 0, base, base + step)
-
-
-def shares(weights, signed: bool) -> np.ndarray:
-    """Return, of each set of models as the bits of a number, what their mean divides by."""
-    mine = weights if signed else np.abs(weights)
-    sets = range(1 << len(mine))
-    return np.array(
-        [math.fsum(w for t, w in enumerate(mine.tolist()) if bits >> t & 1) for bits in sets]
-    )
-
-
-#: The kinds of an election: what the step of an entry is of the task vectors of its elected sign.
-MEAN, SUM, LARGEST = 0, 1, 2

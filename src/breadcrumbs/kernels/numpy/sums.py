@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from breadcrumbs.kernels.constants import ALL
 from breadcrumbs.kernels.draws import draws
-from breadcrumbs.kernels.plain.keys import band, magnitudes
-from breadcrumbs.kernels.plain.raw import round_raw, sign_zeros, widen, widen_extent
-from breadcrumbs.kernels.plain.terms import two_sum
-
-#: The limit of draws that keeps every entry.
-ALL = 2**32 - 1
+from breadcrumbs.kernels.exact import two_sum
+from breadcrumbs.kernels.numpy.ranks import band, magnitudes
+from breadcrumbs.kernels.numpy.raw import round_raw, sign_zeros, widen, widen_extent
 
 
 def add_band(base, models, unit: int, cuts, weights, total, rest, inexact) -> None:
-    """Add what the cuts keep of ``weight * (model - base)`` to ``total``, float64.
-
-    cuts: (units, G, 4), one for each unit of ``unit`` entries (the last may be shorter).
-    weights: (G,). ``rest`` and ``inexact``: empty, and then every weight is 1; or as long as
-    ``total``, which then holds the leading part of the exact sum and ``rest`` what rounding it
-    left over; ``inexact`` is set where even their sum is not exact.
-    """
+    """See `Sums.add_band`."""
     for t, model in enumerate(models):
         keys = magnitudes(base, model)
         for u in range(cuts.shape[0]):
@@ -30,12 +22,7 @@ def add_band(base, models, unit: int, cuts, weights, total, rest, inexact) -> No
 
 
 def add_drawn(base, models, keys, start, limits, weights, total, rest, inexact, kept) -> None:
-    """Like `add_band`, keeping the entries whose draw is below ``limits[t]``.
-
-    keys (G,) uint64 and start: of the `draws` of each model, for the first of the entries. limits:
-    (G,) uint32, or empty, and then everything is kept, as is with a limit of `ALL`. kept: (G,)
-    int64, to which the numbers of entries kept are added unless that is all.
-    """
+    """See `Sums.add_drawn`."""
     for t, model in enumerate(models):
         keep = drawn(base.size, keys, start, limits, t)
         if limits.size:
@@ -44,7 +31,7 @@ def add_drawn(base, models, keys, start, limits, weights, total, rest, inexact, 
 
 
 def drawn(n, keys, start, limits, t) -> np.ndarray:
-    """Return which of n entries model t keeps."""
+    """See `Sums.drawn`."""
     if not limits.size or limits[t] == ALL:
         return np.ones(n, np.bool_)
     return draws(keys[t], start, n) < limits[t]
@@ -73,7 +60,7 @@ def add(base, model, keep, weight, total, rest, inexact) -> None:
 
 
 def merge(base, total, rest, alpha: float) -> np.ndarray:
-    """Return ``base + alpha * (total + rest)`` in float64; ``rest`` may be empty."""
+    """See `Sums.merge`."""
     wide = widen(base).astype(np.float64)
     step = alpha * total
     merged = wide + step
@@ -85,14 +72,7 @@ def merge(base, total, rest, alpha: float) -> np.ndarray:
 def merge_band(
     base, models, unit: int, cuts, weights, alpha: float, extent, out
 ) -> tuple[float, bool]:
-    """Write ``base + alpha * (weighted sum of what the cuts keep)``, rounded once, to raw ``out``.
-
-    As `add_band`, `settle`, `merge` and `sign_zeros`, in one go. weights: (G,), or empty, and then
-    they are all 1 and the result is right where the sums are provably exact, which ``extent`` helps
-    to tell: (2,) uint32, whose first is lowered to the bits of the smallest nonzero magnitude minus
-    1 and second raised to those of the largest. Returns the sum of squares of the sums, and whether
-    a sum with weights could not be had exactly, so that the result does not hold.
-    """
+    """See `Sums.merge_band`."""
     sums = _sums(base.size, weights)
     add_band(base, models, unit, cuts, _ones(models, weights), *sums)
     return finish_all(base, models, sums, alpha, extent, out)
@@ -101,19 +81,14 @@ def merge_band(
 def merge_drawn(
     base, models, keys, start, limits, weights, alpha: float, extent, out, kept
 ) -> tuple[float, bool]:
-    """Like `merge_band`, for what `add_drawn` adds."""
+    """See `Sums.merge_drawn`."""
     sums = _sums(base.size, weights)
     add_drawn(base, models, keys, start, limits, _ones(models, weights), *sums, kept)
     return finish_all(base, models, sums, alpha, extent, out)
 
 
 def combine(base, models, own: float, weights, factor: float, extent, out) -> tuple[float, bool]:
-    """Write ``base + factor * (own * base + sum of weights * task vectors)`` to raw ``out``.
-
-    weights: (G,), or empty, and then they are all 1, ``own`` is 0, and the result is right where
-    the sums are provably exact. The sum is rounded to float64, then the whole to the output. Else
-    as `merge_band`; but where nothing is added a zero keeps the base's sign.
-    """
+    """See `Sums.combine`."""
     total, rest, inexact = _sums(base.size, weights)
     for model, weight in zip(models, _ones(models, weights), strict=True):
         _add_whole(base, model, weight, total, rest, inexact)
@@ -147,7 +122,7 @@ def _ones(models, weights) -> np.ndarray:
 
 
 def settle(total, rest) -> None:
-    """Make ``total`` the correctly rounded ``total + rest``, and ``rest`` what is left."""
+    """See `Sums.settle`."""
     nearest = total + rest
     rest[:] = two_sum(total, rest, nearest)
     total[:] = nearest

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from breadcrumbs.kernels.steps import BLOCK, _draw, _magnitudes, _number, _widen, jit
+from breadcrumbs.kernels.numba.steps import BLOCK, _draw, _magnitudes, _number, _widen, jit
 
 #: Bits that one pass of a sort looks at, at most and in small units: bins are cleared and added up.
 WIDEST, NARROW = 11, 8
@@ -157,6 +157,6 @@ def _keep_by_rank(base, model, unit, key, start, chances, divide, taus, kept):
 
 
 def keep_by_rank(base, model, unit, key, start, chances, divide, taus, kept):
-    """See `plain.keep_by_rank`."""
+    """See `Ranks.keep_by_rank`."""
     bits = kept.view(np.uint8)
     _keep_by_rank(base, model, unit, key, start, chances, divide, taus, bits)

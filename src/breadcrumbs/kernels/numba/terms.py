@@ -1,16 +1,17 @@
-"""Sums and elections of terms in float64, as Numba kernels; `plain` states the same in NumPy.
+"""Exact sums and elections of float64 terms, as Numba kernels.
 
 Sums are kept as pairs of numbers. Where a pair does not hold one exactly, which takes terms of very
-different magnitudes, the entry is done once more by `plain`.
+different magnitudes, the entry is done once more by NumPy's.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from breadcrumbs.kernels import plain
-from breadcrumbs.kernels.plain import LARGEST, MEAN, SUBSETS
-from breadcrumbs.kernels.steps import _two_sum, inline, jit
+from breadcrumbs.kernels.constants import LARGEST, MEAN, SUBSETS
+from breadcrumbs.kernels.exact import shares as shares_of
+from breadcrumbs.kernels.numba.steps import _two_sum, inline, jit
+from breadcrumbs.kernels.numpy import terms as numpy_terms
 
 BLOCK = 1024
 
@@ -161,15 +162,15 @@ def _exact_sum(taus, weights, total, inexact):
 
 
 def exact_sum(terms: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """See `plain.exact_sum`."""
+    """See `Terms.exact_sum`."""
     if terms.ndim != 2 or terms.dtype != np.float64:
-        return plain.exact_sum(terms, weights)
+        return numpy_terms.exact_sum(terms, weights)
     factors = np.ones(len(terms)) if weights is None else weights
     total, inexact = np.empty(terms.shape[1]), np.empty(terms.shape[1], np.uint8)
     _exact_sum(np.ascontiguousarray(terms), factors, total, inexact)
     if inexact.any():
         where = np.flatnonzero(inexact)
-        total[where] = plain.exact_sum(terms[:, where], weights)
+        total[where] = numpy_terms.exact_sum(terms[:, where], weights)
     return total
 
 
@@ -186,15 +187,15 @@ def _elected(taus, weights, kind, majority, shares, steps, inexact):
 
 
 def elected(taus, weights, kind: int, majority: int, signed: bool) -> np.ndarray:
-    """See `plain.elected`."""
+    """See `Terms.elected`."""
     if kind == MEAN and len(weights) > SUBSETS:
-        return plain.elected(taus, weights, kind, majority, signed)
-    shares = plain.shares(weights, signed) if kind == MEAN else np.empty(1)
+        return numpy_terms.elected(taus, weights, kind, majority, signed)
+    shares = shares_of(weights, signed) if kind == MEAN else np.empty(1)
     step, inexact = np.empty(taus.shape[1]), np.empty(taus.shape[1], np.uint8)
     _elected(np.ascontiguousarray(taus), weights, kind, majority, shares, step, inexact)
     if inexact.any():
         where = np.flatnonzero(inexact)
-        step[where] = plain.elected(taus[:, where], weights, kind, majority, signed)
+        step[where] = numpy_terms.elected(taus[:, where], weights, kind, majority, signed)
     return step
 
 
@@ -205,7 +206,7 @@ def _add_step(base, step, merged):
 
 
 def add_step(base: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """See `plain.add_step`."""
+    """See `Terms.add_step`."""
     merged = np.empty(base.size)
     _add_step(np.ascontiguousarray(base), np.ascontiguousarray(step), merged)
     return merged

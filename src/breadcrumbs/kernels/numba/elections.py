@@ -1,4 +1,4 @@
-"""Elections of signs as Numba kernels; `plain` states the same operations in NumPy.
+"""Elections of signs, as Numba kernels.
 
 In place of the terms of all models, which would fill the cache, a block keeps their sum and that of
 their magnitudes: the terms of one sign are half of the two's sum or difference. Of the largest term
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from breadcrumbs.kernels.plain import LARGEST, MEAN
-from breadcrumbs.kernels.steps import (
+from breadcrumbs.kernels.constants import LARGEST, MEAN
+from breadcrumbs.kernels.numba.steps import (
     _bounds,
     _count_drawn,
     _draw,
@@ -22,7 +22,7 @@ from breadcrumbs.kernels.steps import (
     inline,
     jit,
 )
-from breadcrumbs.kernels.undecided import _gather, _mark, _merge_step, _sum_signs
+from breadcrumbs.kernels.numba.undecided import _gather, _mark, _merge_step, _sum_signs
 
 #: Entries of a block: its arrays and the models just fill the first-level cache.
 BLOCK = 1024
@@ -239,7 +239,7 @@ def _space():
 
 @jit
 def elect_band(base, models, unit, cuts, kind, majority, alpha, extent, out, found, where, other):
-    """See `plain.elect_band`."""
+    """See `Elections.elect_band`."""
     n = base.size
     votes, undecided, more = np.int64(0), np.int64(0), 0.0
     places_, marks, space = np.empty(BLOCK, np.int64), np.empty(BLOCK, np.uint8), _space()
@@ -303,7 +303,7 @@ def elect_band(base, models, unit, cuts, kind, majority, alpha, extent, out, fou
 
 @jit
 def elect_drawn(base, models, keys, start, limits, kind, majority, alpha, extent, out, found, kept):
-    """See `plain.elect_drawn`."""
+    """See `Elections.elect_drawn`."""
     n = base.size
     words = np.empty(BLOCK // 2 + 1, np.uint64)
     wide_, single_ = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)

@@ -1,12 +1,11 @@
-"""Arithmetic on the entries that a task file keeps, as Numba kernels; see `kept`."""
+"""Arithmetic on the entries that a task file keeps, as Numba kernels."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from breadcrumbs.kernels import kept
-from breadcrumbs.kernels.compiled import _finish
-from breadcrumbs.kernels.steps import (
+from breadcrumbs.kernels.constants import LONG
+from breadcrumbs.kernels.numba.steps import (
     BLOCK,
     _any,
     _bounds,
@@ -19,6 +18,7 @@ from breadcrumbs.kernels.steps import (
     _widen,
     jit,
 )
+from breadcrumbs.kernels.numba.sums import _finish
 
 #: Of each byte, the places of its ones, and how many there are.
 _PLACES = np.zeros((256, 8), np.uint32)
@@ -50,13 +50,13 @@ def _from_bitmap(bitmap, places, ones, n, out):
 
 
 def from_bitmap(bitmap: np.ndarray, n: int, out: np.ndarray) -> int:
-    """See `kept.from_bitmap`."""
+    """See `Kept.from_bitmap`."""
     return _from_bitmap(bitmap, _PLACES, _ONES, n, out)
 
 
 @jit
 def from_gaps(gaps, n, out):
-    """See `kept.from_gaps`."""
+    """See `Kept.from_gaps`."""
     long = 255 if gaps.itemsize == 1 else 65535
     k = 0
     at = np.int64(-1)
@@ -77,7 +77,7 @@ def from_gaps(gaps, n, out):
 
 @jit
 def fill(out, start, positions, values):
-    """See `kept.fill`."""
+    """See `Kept.fill`."""
     stop = start + out.size
     first = np.searchsorted(positions, start)
     for i in range(first, positions.size):
@@ -102,7 +102,7 @@ def _changed(base, model, keep):
 
 
 def changed(base: np.ndarray, model: np.ndarray, keep: np.ndarray, cut: bool) -> None:
-    """See `kept.changed`."""
+    """See `Kept.changed`."""
     if cut:
         _changed_cut(base, model, keep)
     else:
@@ -112,7 +112,7 @@ def changed(base: np.ndarray, model: np.ndarray, keep: np.ndarray, cut: bool) ->
 
 @jit
 def keep_band(base, model, unit, cuts, keep):
-    """See `kept.keep_band`."""
+    """See `Kept.keep_band`."""
     n = base.size
     wide = np.empty(BLOCK, np.float32)
     magnitudes = np.empty(BLOCK, np.float32)
@@ -167,7 +167,7 @@ def _add_kept_pair(positions, values, i, end, start, wide, weight, total, rest, 
 
 @jit
 def merge_kept(base, ends, positions, values, weights, alpha, extent, out, carried, last):
-    """See `kept.merge_kept`."""
+    """See `Kept.merge_kept`."""
     n = base.size
     pair = BLOCK if weights.size else 0
     wide_, single = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
@@ -213,14 +213,14 @@ def merge_kept(base, ends, positions, values, weights, alpha, extent, out, carri
 
 @jit
 def zeros(values):
-    """See `kept.zeros`."""
+    """See `Kept.zeros`."""
     n = 0
     for i in range(values.size):
         n += _number(values[i]) == 0.0
     return n
 
 
-assert kept.LONG == {1: 255, 2: 65535}
+assert LONG == {1: 255, 2: 65535}
 
 
 @jit
@@ -231,7 +231,7 @@ def _add_row(factor, row, out):
 
 @jit
 def product(left, right, start, out):
-    """See `kept.product`."""
+    """See `Kept.product`."""
     rank, n = right.shape
     out[:] = 0.0
     at = 0

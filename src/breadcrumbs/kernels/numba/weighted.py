@@ -1,4 +1,4 @@
-"""The election of signs among terms with weights, as a Numba kernel; `plain` states it in NumPy.
+"""The election of signs among terms with weights, as a Numba kernel.
 
 With weights no sum is exact in one float64, so this goes by the steps of `terms`, block by block.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from breadcrumbs.kernels.elections import _finish
-from breadcrumbs.kernels.steps import (
+from breadcrumbs.kernels.numba.elections import _finish
+from breadcrumbs.kernels.numba.steps import (
     _any,
     _bounds,
     _count_drawn,
@@ -18,8 +18,8 @@ from breadcrumbs.kernels.steps import (
     _widen,
     jit,
 )
-from breadcrumbs.kernels.terms import BLOCK, _add_model, _begin, _elect, _state
-from breadcrumbs.kernels.undecided import _sum_signs
+from breadcrumbs.kernels.numba.terms import BLOCK, _add_model, _begin, _elect, _state
+from breadcrumbs.kernels.numba.undecided import _sum_signs
 
 
 @jit
@@ -61,7 +61,7 @@ def elect_weighted(
     found,
     kept,
 ):
-    """See `plain.elect_weighted`."""
+    """See `Elections.elect_weighted`."""
     n = base.size
     keys, start, limits = drawn
     words = np.empty(BLOCK // 2 + 1, np.uint64)

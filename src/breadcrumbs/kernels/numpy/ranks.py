@@ -4,37 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from breadcrumbs.kernels.draws import draws
-from breadcrumbs.kernels.plain.raw import widen
-
-
-def everything(key_bytes: int) -> tuple[int, int, int, int]:
-    """Return the cut that keeps every key of that many bytes."""
-    return 0, 0, (1 << (8 * key_bytes - 1)) - 1, -1
-
-
-def nothing(key_bytes: int) -> tuple[int, int, int, int]:
-    """Return the cut that keeps no key of that many bytes."""
-    return (1 << (8 * key_bytes - 1)) - 1, -1, 0, 0
+from breadcrumbs.kernels.bounds import everything, nothing
+from breadcrumbs.kernels.numpy.raw import widen
 
 
 def magnitudes(base: np.ndarray, models: np.ndarray) -> np.ndarray:
-    """Return the keys of ``models`` over ``base``, both raw; uint32 or uint64, shape of models."""
+    """See `Ranks.magnitudes`."""
     with np.errstate(over="ignore", invalid="ignore"):
         tau = np.abs(widen(models) - widen(base))
     return tau.view(np.uint32 if tau.dtype == np.float32 else np.uint64)
 
 
 def tally(base, models, chunk: int, brackets, counts, sizes, kept) -> None:
-    """Count, chunk by chunk, keys around two brackets and collect those inside them.
-
-    brackets: (G, 4) keys ``low, low_end, high, high_end``; one that ends before it begins asks for
-    nothing. counts: (chunks, G, 4) int64, to which the numbers of keys < low, == low, < high, ==
-    high are added; equal ones are counted only for a bracket of one key. kept: (G, capacity) keys,
-    into which the keys from low to low_end and from high to high_end, unless the bracket is one
-    key, are written in order. sizes: (chunks, G) int64, set to how many each chunk has of them,
-    those included for which there was no room.
-    """
+    """See `Ranks.tally`."""
     filled = np.zeros(len(models), np.int64)
     for i, start in enumerate(range(0, base.size, chunk)):
         run = slice(start, start + chunk)
@@ -57,10 +39,7 @@ def tally(base, models, chunk: int, brackets, counts, sizes, kept) -> None:
 
 
 def select(keys, low, end, place: int) -> tuple[int, int]:
-    """Return (the key that is number ``place`` of those from low to end, its place among equals).
-
-    Counts from 1; (0, 0) if there are fewer.
-    """
+    """See `Ranks.select`."""
     # NumPy's sort is several times faster here than its partition, which dislikes equal keys.
     inside = np.sort(keys[(keys >= low) & (keys <= end)])
     if place > inside.size:
@@ -70,10 +49,7 @@ def select(keys, low, end, place: int) -> tuple[int, int]:
 
 
 def histogram(base, models, first, shift, counts) -> None:
-    """Add to ``counts`` (G, bins) how many keys fall into bins of ``2**shift`` from ``first`` on.
-
-    first: (G,) keys. Keys outside the bins are not counted.
-    """
+    """See `Ranks.histogram`."""
     bins = counts.shape[1]
     for t, keys in enumerate(magnitudes(base, models)):
         inside = keys[(keys >= first[t])] - first[t]
@@ -82,10 +58,7 @@ def histogram(base, models, first, shift, counts) -> None:
 
 
 def cut_units(base, models, unit: int, first: int, last: int) -> np.ndarray:
-    """Return the cuts, (n/unit, G, 4) int64, that keep ranks ``first < rank <= last`` of each unit.
-
-    Entries are ranked from 1 by (key, position). ``n`` is a multiple of ``unit``.
-    """
+    """See `Ranks.cut_units`."""
     models_number, n = models.shape
     cuts = np.empty((n // unit, models_number, 4), np.int64)
     key_bytes = 8 if base.dtype == np.float64 else 4
@@ -110,7 +83,7 @@ def _rank(keys: np.ndarray, rank: int) -> np.ndarray:
 
 
 def band(keys: np.ndarray, cut) -> np.ndarray:
-    """Return which of the ``keys`` of one unit, or of its first part, the ``cut`` keeps."""
+    """See `Ranks.band`."""
     low, low_ties, high, high_ties = (int(x) for x in cut)
     at_low, at_high = keys == low, keys == high
     keep_low = at_low & (np.cumsum(at_low) > (keys.size if low_ties < 0 else low_ties))
@@ -128,23 +101,3 @@ def kept_of(base, models, unit: int, cuts) -> np.ndarray:
             run = slice(u * unit, (u + 1) * unit)
             keep[t, run] = band(keys[run], cuts[u, t])
     return keep
-
-
-def keep_by_rank(base, model, unit: int, key, start: int, chances, divide, taus, kept) -> None:
-    """Write what stays of ``model - base`` to float64 ``taus`` (n,), and to ``kept`` what that is.
-
-    The entry of rank r, from 0 by (key, position), of each unit of ``unit`` entries stays if its
-    draw is below ``floor(chances[r] * 2**32)``, and is divided by the chance if ``divide``. key and
-    start: of the `draws`, for the first of the entries.
-    """
-    keys = magnitudes(base, model).reshape(-1, unit)
-    ranks = np.empty(keys.shape, np.int64)
-    order = np.argsort(keys, axis=1, kind="stable")
-    np.put_along_axis(ranks, order, np.arange(unit)[None], axis=1)
-    ranks = ranks.reshape(-1)
-    limits = np.floor(chances * 2.0**32).astype(np.uint64)
-    kept[:] = draws(key, start, base.size) < limits[ranks]
-    np.subtract(widen(model), widen(base), out=taus, dtype=np.float64)
-    if divide:
-        taus /= chances[ranks]
-    taus[~kept] = 0

@@ -1,22 +1,11 @@
-"""Inner products and combinations of task vectors as Numba kernels; `plain` has them in NumPy."""
+"""Inner products of weights, as Numba kernels."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from breadcrumbs.kernels.plain import LANES, PART
-from breadcrumbs.kernels.steps import (
-    _add_all,
-    _add_weighted,
-    _count_unusual,
-    _extent,
-    _number,
-    _round,
-    _settle,
-    _squares,
-    _widen,
-    jit,
-)
+from breadcrumbs.kernels.constants import LANES, PART
+from breadcrumbs.kernels.numba.steps import _number, jit
 
 #: Entries of a block.
 BLOCK = 8 * LANES
@@ -89,7 +78,7 @@ def _fold_all(lanes, out):
 
 @jit
 def products(base, models, out):
-    """See `plain.products`."""
+    """See `Products.products`."""
     number = 1 + models.shape[0]
     rows = np.empty((number, BLOCK))
     lanes = np.empty((number, number, LANES))
@@ -108,7 +97,7 @@ def products(base, models, out):
 
 @jit
 def row_products(rows, out):
-    """See `plain.row_products`."""
+    """See `Products.row_products`."""
     lanes = np.empty((rows.shape[0], rows.shape[0], LANES))
     for part in range(out.shape[0]):
         lanes[:] = 0.0
@@ -117,45 +106,3 @@ def row_products(rows, out):
             mine = rows[:, start : min(end, start + BLOCK)]
             _add_all_products(mine, mine.shape[1], lanes)
         _fold_all(lanes, out[part])
-
-
-@jit
-def _step(base, total, factor, step, merged):
-    for i in range(merged.size):
-        more = factor * total[i]
-        step[i] = more
-        merged[i] = np.float64(base[i]) + more if more != 0.0 else np.float64(base[i])
-
-
-@jit
-def combine(base, models, own, weights, factor, extent, out):
-    """See `plain.combine`."""
-    n = base.size
-    wide_, single = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
-    zero = np.zeros(BLOCK, np.float32)
-    totals, rests, mergeds = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
-    inexact = False
-    squares = 0.0
-    for start in range(0, n, BLOCK):
-        stop = min(n, start + BLOCK)
-        m = stop - start
-        wide, total, rest, merged = wide_[:m], totals[:m], rests[:m], mergeds[:m]
-        _widen(base[start:stop], wide)
-        total[:] = 0.0
-        if weights.size:
-            rest[:] = 0.0
-            for t in range(models.shape[0]):
-                inexact |= _add_weighted(models[t, start:stop], wide, weights[t], total, rest)
-            if own != 0.0:
-                inexact |= _add_weighted(base[start:stop], zero[:m], own, total, rest)
-            _settle(total, rest)
-        else:
-            for t in range(models.shape[0]):
-                _add_all(models[t, start:stop], wide, total)
-        _step(wide, total, factor, rest, merged)
-        _round(merged, single[:m], _count_unusual(merged), out[start:stop])
-        _extent(base[start:stop], extent)
-        for t in range(models.shape[0]):
-            _extent(models[t, start:stop], extent)
-        squares += _squares(rest)
-    return squares, inexact

@@ -1,25 +1,16 @@
-"""Arithmetic on the entries that a task file keeps: what `kept_compiled` computes, in NumPy.
-
-Positions are uint32 offsets, ascending; raw weights are as in `plain`. Both return the same bits.
-"""
+"""Arithmetic on the entries that a task file keeps, in NumPy."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from breadcrumbs.kernels import plain
-from breadcrumbs.kernels.plain import raw, sums
-
-#: A gap of so many entries and no kept one after them, for gaps of 8 and of 16 bits.
-LONG = {1: 255, 2: 65535}
+from breadcrumbs.kernels.constants import LONG
+from breadcrumbs.kernels.numpy import raw, sums
+from breadcrumbs.kernels.numpy.ranks import band, magnitudes
 
 
 def from_bitmap(bitmap: np.ndarray, n: int, out: np.ndarray) -> int:
-    """Write the positions of the ones among the first n bits to ``out``; return how many.
-
-    bitmap: uint8, the lowest bit of a byte first. -1 where there are more than ``out`` has room
-    for, or a one after the first n.
-    """
+    """See `Kept.from_bitmap`."""
     bits = np.unpackbits(bitmap, bitorder="little")
     found = np.flatnonzero(bits)
     if found.size > out.size or bits[n:].any():
@@ -29,11 +20,7 @@ def from_bitmap(bitmap: np.ndarray, n: int, out: np.ndarray) -> int:
 
 
 def from_gaps(gaps: np.ndarray, n: int, out: np.ndarray) -> int:
-    """Write the positions that ``gaps`` mean to ``out``; return how many.
-
-    gaps: uint8 or uint16; each but `LONG` is how many entries lie between two that are kept. -1
-    where there are more than ``out`` has room for, or one is not below n, or the last is `LONG`.
-    """
+    """See `Kept.from_gaps`."""
     long = LONG[gaps.itemsize]
     ends = gaps != long
     if np.count_nonzero(ends) > out.size or (gaps.size and not ends[-1]):
@@ -46,46 +33,35 @@ def from_gaps(gaps: np.ndarray, n: int, out: np.ndarray) -> int:
 
 
 def fill(out: np.ndarray, start: int, positions: np.ndarray, values: np.ndarray) -> None:
-    """Set ``out[position - start]`` to its value, for the positions that ``out`` has."""
+    """See `Kept.fill`."""
     first, last = np.searchsorted(positions, (start, start + out.size))
     out[positions[first:last] - np.uint32(start)] = values[first:last]
 
 
 def changed(base: np.ndarray, model: np.ndarray, keep: np.ndarray, cut: bool) -> None:
-    """Set uint8 ``keep`` to which entries a task file holds.
-
-    Without ``cut`` all whose bits are not the base's. With it those kept already that differ from
-    the base as numbers; and zeros of another sign than the base's, which carry no task vector but
-    decide the sign of a merged zero.
-    """
+    """See `Kept.changed`."""
     kind = np.dtype(f"u{base.itemsize}")
     differs = base.view(kind) != model.view(kind)
     if not cut:
         keep[:] = differs
         return
-    x, y = plain.widen(model), plain.widen(base)
+    x, y = raw.widen(model), raw.widen(base)
     zeros = (x == 0) & (y == 0)
     keep[:] = differs & (zeros | (keep != 0))
 
 
 def keep_band(base: np.ndarray, model: np.ndarray, unit: int, cuts, keep: np.ndarray) -> None:
-    """Set uint8 ``keep`` to what the ``cuts`` (units, 4) keep of raw entries, unit by unit."""
-    keys = plain.magnitudes(base, model)
+    """See `Kept.keep_band`."""
+    keys = magnitudes(base, model)
     for u, cut in enumerate(cuts):
         run = slice(u * unit, (u + 1) * unit)
-        keep[run] = plain.band(keys[run], cut)
+        keep[run] = band(keys[run], cut)
 
 
 def merge_kept(
     base, ends, positions, values, weights, alpha, extent, out, carried, last
 ) -> tuple[float, bool]:
-    """Do as `plain.merge_drawn` for models that are the base but where they keep other weights.
-
-    ends: (G + 1,) where the positions and raw values of each model begin and end. weights: (G,), or
-    empty where all are 1. carried: (2, n) float64, what models of earlier calls add up to, changed
-    in place, or (2, 0) where these are all models. last: whether to write to ``out``. The sign of a
-    zero that all models hold is not looked for.
-    """
+    """See `Kept.merge_kept`."""
     total, rest = carried if carried.size else np.zeros((2, base.size))
     rest = rest if weights.size else rest[:0]
     inexact = np.zeros(rest.size, np.uint8)
@@ -106,16 +82,12 @@ def merge_kept(
 
 
 def zeros(values: np.ndarray) -> int:
-    """Return how many raw values are zeros."""
-    return int(np.count_nonzero(plain.widen(values) == 0))
+    """See `Kept.zeros`."""
+    return int(np.count_nonzero(raw.widen(values) == 0))
 
 
 def product(left: np.ndarray, right: np.ndarray, start: int, out: np.ndarray) -> None:
-    """Write entries of ``left right``, from flat position ``start`` on, to ``out`` (float64).
-
-    left: (rows, rank) float32, right: (rank, n) float32. Products, which are exact, are added from
-    the first of the rank to the last.
-    """
+    """See `Kept.product`."""
     rank, n = right.shape
     wide = right.astype(np.float64)
     at = 0

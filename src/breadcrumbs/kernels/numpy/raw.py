@@ -7,39 +7,24 @@ import math
 import ml_dtypes
 import numpy as np
 
+from breadcrumbs.kernels.bounds import extent_of
+
 
 def widen(raw: np.ndarray) -> np.ndarray:
-    """Return raw weights as floating point; bfloat16 bits become float32."""
+    """See `Raw.widen`."""
     if raw.dtype == np.uint16:
         return (raw.astype(np.uint32) << 16).view(np.float32)
     return raw
 
 
-#: The extent of no weights, as `merge_band` takes it.
-NO_EXTENT = (0xFFFFFFFF, 0)
-
-
 def extent(raw: np.ndarray) -> tuple[float, float]:
-    """Return the smallest nonzero and the largest magnitude of contiguous raw weights.
-
-    A NaN or infinity among them shows as a largest of nan or inf. Weights without a nonzero entry
-    give (inf, 0).
-    """
+    """See `Raw.extent`."""
     bits = raw if raw.dtype == np.uint16 else raw.view(f"u{raw.itemsize}")
     bits = bits & np.asarray(np.iinfo(bits.dtype).max >> 1, bits.dtype)
     nonzero = bits[bits > 0]
     if not nonzero.size:
         return math.inf, 0.0
     return extent_of(np.array([nonzero.min() - 1, nonzero.max()]), raw.dtype)
-
-
-def extent_of(pair: np.ndarray, dtype: np.dtype) -> tuple[float, float]:
-    """Return the magnitudes whose bits are ``pair[0] + 1`` and ``pair[1]``."""
-    if pair[1] == 0:
-        return math.inf, 0.0
-    bits = np.array([int(pair[0]) + 1, pair[1]], f"u{dtype.itemsize}")
-    wide = widen(bits if dtype == np.uint16 else bits.view(dtype))
-    return float(wide[0]), float(wide[1])
 
 
 def widen_extent(base, models, extent_bits) -> None:
@@ -53,11 +38,7 @@ def widen_extent(base, models, extent_bits) -> None:
 
 
 def sign_zeros(merged, where, base, models, total) -> None:
-    """Give the zeros of ``merged`` at positions ``where`` their sign, which addition cannot carry.
-
-    Where all models hold zeros of one sign, that sign; else, where nothing is added, the base's;
-    else what the addition gave. base, models: raw; total: the sums.
-    """
+    """See `Raw.sign_zeros`."""
     if not where.size:
         return
     sign = np.where(total[where] == 0, np.signbit(widen(base[where])), np.signbit(merged[where]))
@@ -70,7 +51,7 @@ def sign_zeros(merged, where, base, models, total) -> None:
 
 
 def round_to(merged: np.ndarray, dtype: str) -> np.ndarray:
-    """Return float64 ``merged`` rounded once, to nearest even, to the dtype of that name."""
+    """See `Raw.round_to`."""
     if dtype == "F64":
         return merged
     with np.errstate(over="ignore"):

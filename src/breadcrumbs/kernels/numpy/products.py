@@ -1,30 +1,21 @@
-"""Inner products of weights in NumPy, in an order of addition that no processor changes."""
+"""Inner products of weights in NumPy."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from breadcrumbs.kernels.plain.raw import widen
-
-#: Entries whose inner products are added one after the other, and numbers that are added at once.
-PART = 1 << 14
-
-
-LANES = 256
+from breadcrumbs.kernels.constants import LANES, PART
+from breadcrumbs.kernels.numpy.raw import widen
 
 
 def products(base, models, out) -> None:
-    """Write the inner products of the base and the task vectors, in float64, part by part.
-
-    out: (parts of `PART` entries, the last may be shorter, 1 + G, 1 + G). Of each part, lane j adds
-    the products of entries j, j + LANES, ... in order; then halves of lanes are added up.
-    """
+    """See `Products.products`."""
     wide = widen(base).astype(np.float64)
     row_products(np.concatenate([wide[None], widen(models).astype(np.float64) - wide]), out)
 
 
 def row_products(rows, out) -> None:
-    """Write the inner products of float64 rows (R, n) to ``out`` (parts, R, R), as `products`."""
+    """See `Products.row_products`."""
     for part, start in enumerate(range(0, rows.shape[1], PART)):
         mine = rows[:, start : start + PART]
         full = np.zeros((len(rows), -(-mine.shape[1] // LANES) * LANES))

@@ -1,0 +1,70 @@
+"""All operations in NumPy: what every other package computes, stated plainly, bit for bit."""
+
+from __future__ import annotations
+
+from breadcrumbs.kernels.numpy.chances import keep_by_rank
+from breadcrumbs.kernels.numpy.elections import elect_band, elect_drawn
+from breadcrumbs.kernels.numpy.kept import (
+    changed,
+    fill,
+    from_bitmap,
+    from_gaps,
+    keep_band,
+    merge_kept,
+    product,
+    zeros,
+)
+from breadcrumbs.kernels.numpy.products import products, row_products
+from breadcrumbs.kernels.numpy.ranks import band, cut_units, histogram, magnitudes, select, tally
+from breadcrumbs.kernels.numpy.raw import extent, round_to, sign_zeros, widen
+from breadcrumbs.kernels.numpy.sums import (
+    add_band,
+    add_drawn,
+    combine,
+    drawn,
+    merge,
+    merge_band,
+    merge_drawn,
+    settle,
+)
+from breadcrumbs.kernels.numpy.terms import add_step, elected, exact_pair, exact_sum
+from breadcrumbs.kernels.numpy.weighted import elect_weighted
+
+__all__ = [
+    "add_band",
+    "add_drawn",
+    "add_step",
+    "band",
+    "changed",
+    "combine",
+    "cut_units",
+    "drawn",
+    "elect_band",
+    "elect_drawn",
+    "elect_weighted",
+    "elected",
+    "exact_pair",
+    "exact_sum",
+    "extent",
+    "fill",
+    "from_bitmap",
+    "from_gaps",
+    "histogram",
+    "keep_band",
+    "keep_by_rank",
+    "magnitudes",
+    "merge",
+    "merge_band",
+    "merge_drawn",
+    "merge_kept",
+    "product",
+    "products",
+    "round_to",
+    "row_products",
+    "select",
+    "settle",
+    "sign_zeros",
+    "tally",
+    "widen",
+    "zeros",
+]

@@ -1,0 +1,402 @@
+"""What a package of kernels offers: the operations on flat arrays that all arithmetic consists of.
+
+Arrays hold *raw* weights of one run of entries: ``uint16`` (the bits of bfloat16), ``float32`` or
+``float64``. ``base`` has shape (n,), ``models`` (G, n) for G models at once. The *key* of an entry
+is the magnitude of its task vector: the bits of ``|model - base|`` as an unsigned integer, which
+orders like the number. Differences are taken in float32 for keys (float64 if the weights are) and
+in float64 for sums.
+
+A *cut* is four integers ``(low, low_ties, high, high_ties)`` that state which ranks of a unit
+stay: the keys between ``low`` and ``high``; of the entries equal to ``low`` all but the first
+``low_ties``; of those equal to ``high`` the first ``high_ties``. -1 stands for all of them.
+
+A package is a module with these functions. All give the same bits, those of `kernels.numpy`, which
+is what the words here mean; it may take a function of another package where it has no better.
+Arguments go by position; those without a type are arrays.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+Array = np.ndarray
+
+
+class Raw(Protocol):
+    """Raw weights: as numbers, their magnitudes, and back to raw ones, rounded once."""
+
+    def widen(self, raw, /) -> Array:
+        """Return raw weights as floating point; bfloat16 bits become float32."""
+        ...
+
+    def extent(self, raw, /) -> tuple[float, float]:
+        """Return the smallest nonzero and the largest magnitude of contiguous raw weights.
+
+        A NaN or infinity among them shows as a largest of nan or inf. Weights without a nonzero
+        entry give (inf, 0).
+        """
+        ...
+
+    def sign_zeros(self, merged, where, base, models, total, /) -> None:
+        """Give the zeros of ``merged`` at positions ``where`` their sign, which no addition has.
+
+        Where all models hold zeros of one sign, that sign; else, where nothing is added, the
+        base's; else what the addition gave. base, models: raw; total: the sums.
+        """
+        ...
+
+    def round_to(self, merged, dtype: str, /) -> Array:
+        """Return float64 ``merged`` rounded once, to nearest even, to the dtype of that name."""
+        ...
+
+
+class Ranks(Protocol):
+    """Keys, their ranks, and what cuts of ranks keep."""
+
+    def magnitudes(self, base, models, /) -> Array:
+        """Return the keys of ``models`` over ``base``; uint32 or uint64, shape of models."""
+        ...
+
+    def tally(self, base, models, chunk: int, brackets, counts, sizes, kept, /) -> None:
+        """Count, chunk by chunk, keys around two brackets and collect those inside them.
+
+        brackets: (G, 4) keys ``low, low_end, high, high_end``; one that ends before it begins asks
+        for nothing. counts: (chunks, G, 4) int64, to which the numbers of keys < low, == low, <
+        high, == high are added; equal ones are counted only for a bracket of one key. kept: (G,
+        capacity) keys, into which the keys from low to low_end and from high to high_end, unless
+        the bracket is one key, are written in order. sizes: (chunks, G) int64, set to how many each
+        chunk has of them, those included for which there was no room.
+        """
+        ...
+
+    def select(self, keys, low, end, place: int, /) -> tuple[int, int]:
+        """Return (the key that is number ``place`` of those from low to end, place among equals).
+
+        Counts from 1; (0, 0) if there are fewer.
+        """
+        ...
+
+    def histogram(self, base, models, first, shift: int, counts, /) -> None:
+        """Add to ``counts`` (G, bins) how many keys are in bins of ``2**shift`` from ``first`` on.
+
+        first: (G,) keys. Keys outside the bins are not counted.
+        """
+        ...
+
+    def cut_units(self, base, models, unit: int, first: int, last: int, /) -> Array:
+        """Return the cuts, (n/unit, G, 4) int64, that keep ranks ``first < rank <= last``.
+
+        Of each unit, whose entries are ranked from 1 by (key, position). ``n`` is a multiple of
+        ``unit``.
+        """
+        ...
+
+    def band(self, keys, cut, /) -> Array:
+        """Return which of the ``keys`` of one unit, or of its first part, the ``cut`` keeps."""
+        ...
+
+    def keep_by_rank(
+        self,
+        base,
+        model,
+        unit: int,
+        key: np.uint64,
+        start: int,
+        chances,
+        divide: bool,
+        taus,
+        kept,
+        /,
+    ) -> None:
+        """Write what stays of ``model - base`` to float64 ``taus`` (n,), what that is to ``kept``.
+
+        The entry of rank r, from 0 by (key, position), of each unit of ``unit`` entries stays if
+        its draw is below ``floor(chances[r] * 2**32)``, and is divided by the chance if ``divide``.
+        key and start: of the `draws`, for the first of the entries.
+        """
+        ...
+
+
+class Sums(Protocol):
+    """Sums of what stays of task vectors, with what rounding them leaves over.
+
+    extent: (2,) uint32, whose first is lowered to the bits of the smallest nonzero magnitude minus
+    1 and second raised to those of the largest; `bounds.NO_EXTENT` to begin with.
+    """
+
+    def drawn(self, n: int, keys, start: int, limits, t: int, /) -> Array:
+        """Return which of n entries model t keeps."""
+        ...
+
+    def add_band(self, base, models, unit: int, cuts, weights, total, rest, inexact, /) -> None:
+        """Add what the cuts keep of ``weight * (model - base)`` to ``total``, float64.
+
+        cuts: (units, G, 4), one for each unit of ``unit`` entries (the last may be shorter).
+        weights: (G,). ``rest`` and ``inexact``: empty, and then every weight is 1; or as long as
+        ``total``, which then holds the leading part of the exact sum and ``rest`` what rounding it
+        left over; ``inexact`` is set where even their sum is not exact.
+        """
+        ...
+
+    def add_drawn(
+        self, base, models, keys, start: int, limits, weights, total, rest, inexact, kept, /
+    ) -> None:
+        """Like `add_band`, keeping the entries whose draw is below ``limits[t]``.
+
+        keys (G,) uint64 and start: of the `draws` of each model, for the first of the entries.
+        limits: (G,) uint32, or empty, and then everything is kept, as is with a limit of
+        `constants.ALL`. kept: (G,) int64, to which the numbers of entries kept are added unless
+        that is all.
+        """
+        ...
+
+    def settle(self, total, rest, /) -> None:
+        """Make ``total`` the correctly rounded ``total + rest``, and ``rest`` what is left."""
+        ...
+
+    def merge(self, base, total, rest, alpha: float, /) -> Array:
+        """Return ``base + alpha * (total + rest)`` in float64; ``rest`` may be empty."""
+        ...
+
+    def merge_band(
+        self, base, models, unit: int, cuts, weights, alpha: float, extent, out, /
+    ) -> tuple[float, bool]:
+        """Write ``base + alpha * (weighted sum of what the cuts keep)``, rounded once, to ``out``.
+
+        As `add_band`, `settle`, `merge` and `sign_zeros`, in one go. out: raw. weights: (G,), or
+        empty, and then they are all 1 and the result is right where the sums are provably exact,
+        which ``extent`` helps to tell. Returns the sum of squares of the sums, and whether a sum
+        with weights could not be had exactly, so that the result does not hold.
+        """
+        ...
+
+    def merge_drawn(
+        self, base, models, keys, start: int, limits, weights, alpha: float, extent, out, kept, /
+    ) -> tuple[float, bool]:
+        """Like `merge_band`, for what `add_drawn` adds."""
+        ...
+
+    def combine(
+        self, base, models, own: float, weights, factor: float, extent, out, /
+    ) -> tuple[float, bool]:
+        """Write ``base + factor * (own * base + sum of weights * task vectors)`` to raw ``out``.
+
+        weights: (G,), or empty, and then they are all 1, ``own`` is 0, and the result is right
+        where the sums are provably exact. The sum is rounded to float64, then the whole to the
+        output. Else as `merge_band`; but where nothing is added a zero keeps the base's sign.
+        """
+        ...
+
+
+class Elections(Protocol):
+    """Elections of signs among what stays of task vectors."""
+
+    def elect_band(
+        self,
+        base,
+        models,
+        unit: int,
+        cuts,
+        kind: int,
+        majority: int,
+        alpha: float,
+        extent,
+        out,
+        found,
+        where,
+        other,
+        /,
+    ) -> tuple[float, int, int, float]:
+        """Write ``base + alpha * step``, rounded once, to raw ``out``; `merge_band` for elections.
+
+        The elected sign of an entry is that of the sum of what the cuts keep of all models, and
+        ``majority`` (1 or -1) where the sum is 0. The step is, of the kept task vectors of that
+        sign, the mean (``kind`` 0), the sum (1) or the one of the largest magnitude (2); 0 if there
+        is none, and then zeros keep the base's sign. Up to 32 models, all of weight 1. found: (n,)
+        float64, set to the steps, or empty. where: positions, and other: raw weights of the output,
+        for the entries whose sum is 0 of terms that are not, and what they would be with the other
+        majority, as far as there is room; or both are empty. Returns the sum of squares of the
+        steps, and, unless these are empty, how many more entries elect 1 than -1, how many are
+        undecided, and how much larger the squares would be. The votes are right where the sums are
+        provably exact.
+        """
+        ...
+
+    def elect_drawn(
+        self,
+        base,
+        models,
+        keys,
+        start: int,
+        limits,
+        kind: int,
+        majority: int,
+        alpha: float,
+        extent,
+        out,
+        found,
+        kept,
+        /,
+    ) -> float:
+        """Like `elect_band`, for what `add_drawn` adds."""
+        ...
+
+    def elect_weighted(
+        self,
+        base,
+        models,
+        unit: int,
+        cuts,
+        drawn,
+        kind: int,
+        majority: int,
+        weights,
+        shares,
+        alpha: float,
+        extent,
+        out,
+        found,
+        kept,
+        /,
+    ) -> tuple[float, int, bool]:
+        """Like `elect_band` or, with no cuts, `elect_drawn` of (keys, start, limits), with weights.
+
+        weights: (G,), by which the task vectors are multiplied before the election. shares: of each
+        set of models, as the bits of a number, what the mean of theirs is divided by (1 if that is
+        0); one entry for other kinds. Returns the squares, how many more entries elect 1 than -1,
+        and whether a sum could not be had exactly, so that the result does not hold.
+        """
+        ...
+
+
+class Products(Protocol):
+    """Inner products of weights, in an order of addition that no processor changes."""
+
+    def products(self, base, models, out, /) -> None:
+        """Write the inner products of the base and the task vectors, in float64, part by part.
+
+        out: (parts of `PART` entries, the last may be shorter, 1 + G, 1 + G). Of each part, lane j
+        adds the products of entries j, j + `LANES`, ... in order; then halves of lanes are added.
+        """
+        ...
+
+    def row_products(self, rows, out, /) -> None:
+        """Write the inner products of float64 rows (R, n) to ``out`` (parts, R, R), alike."""
+        ...
+
+
+class Terms(Protocol):
+    """Exact sums and elections of float64 terms, whatever made the terms."""
+
+    def exact_sum(self, terms, weights=None, /) -> Array:
+        """Return the correctly rounded sums over the first axis of float64 terms (T, n).
+
+        weights: (T,), by which the terms are multiplied first.
+        """
+        ...
+
+    def exact_pair(self, terms, /) -> tuple[Array, Array]:
+        """Return (total, rest) of the sums over the first axis of float64 terms (T, n).
+
+        total is the correctly rounded sum and rest what it leaves out, so neither depends on the
+        order.
+        """
+        ...
+
+    def elected(self, taus, weights, kind: int, majority: int, signed: bool, /) -> Array:
+        """Return the steps of an election as `elect_band` has it, of float64 task vectors (T, n).
+
+        weights: (T,), by which they are multiplied first. signed: whether a mean divides by the sum
+        of the weights, 1 if that is 0, and not of their magnitudes.
+        """
+        ...
+
+    def add_step(self, base, step, /) -> Array:
+        """Return ``base + step``, both float64 (n,); where the step is 0, the base's own zero."""
+        ...
+
+
+class Kept(Protocol):
+    """Entries that a task file keeps: positions are uint32 offsets, ascending; values are raw."""
+
+    def from_bitmap(self, bitmap, n: int, out, /) -> int:
+        """Write the positions of the ones among the first n bits to ``out``; return how many.
+
+        bitmap: uint8, the lowest bit of a byte first. -1 where there are more than ``out`` has room
+        for, or a one after the first n.
+        """
+        ...
+
+    def from_gaps(self, gaps, n: int, out, /) -> int:
+        """Write the positions that ``gaps`` mean to ``out``; return how many.
+
+        gaps: uint8 or uint16; each but `constants.LONG` is how many entries lie between two that
+        are kept. -1 where there are more than ``out`` has room for, or one is not below n, or the
+        last is `LONG`.
+        """
+        ...
+
+    def fill(self, out, start: int, positions, values, /) -> None:
+        """Set ``out[position - start]`` to its value, for the positions that ``out`` has."""
+        ...
+
+    def changed(self, base, model, keep, cut: bool, /) -> None:
+        """Set uint8 ``keep`` to which entries a task file holds.
+
+        Without ``cut`` all whose bits are not the base's. With it those kept already that differ
+        from the base as numbers; and zeros of another sign than the base's, which carry no task
+        vector but decide the sign of a merged zero.
+        """
+        ...
+
+    def keep_band(self, base, model, unit: int, cuts, keep, /) -> None:
+        """Set uint8 ``keep`` to what the ``cuts`` (units, 4) keep of raw entries, unit by unit."""
+        ...
+
+    def merge_kept(
+        self,
+        base,
+        ends,
+        positions,
+        values,
+        weights,
+        alpha: float,
+        extent,
+        out,
+        carried,
+        last: bool,
+        /,
+    ) -> tuple[float, bool]:
+        """Do as `merge_drawn` for models that are the base but where they keep other weights.
+
+        ends: (G + 1,) where the positions and raw values of each model begin and end. weights:
+        (G,), or empty where all are 1. carried: (2, n) float64, what models of earlier calls add up
+        to, changed in place, or (2, 0) where these are all models. last: whether to write to
+        ``out``. The sign of a zero that all models hold is not looked for.
+        """
+        ...
+
+    def zeros(self, values, /) -> int:
+        """Return how many raw values are zeros."""
+        ...
+
+    def product(self, left, right, start: int, out, /) -> None:
+        """Write entries of ``left right``, from flat position ``start`` on, to ``out`` (float64).
+
+        left: (rows, rank) float32, right: (rank, n) float32. Products, which are exact, are added
+        from the first of the rank to the last.
+        """
+        ...
+
+
+FAMILIES = (Raw, Ranks, Sums, Elections, Products, Terms, Kept)
+
+
+class Kernels(Raw, Ranks, Sums, Elections, Products, Terms, Kept, Protocol):
+    """All operations that a package of kernels offers."""
+
+
+#: Their names.
+OPERATIONS = tuple(name for family in FAMILIES for name in vars(family) if not name.startswith("_"))
