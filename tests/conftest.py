@@ -16,6 +16,8 @@ from breadcrumbs.checkpoint import durable
 _cache = tempfile.TemporaryDirectory(prefix="breadcrumbs-cache-")
 os.environ["BREADCRUMBS_CACHE"] = _cache.name  # the user's is neither read nor written
 
+pytest.register_assert_rewrite("families", "foundation_tasks", "raw_rows")
+
 settings.register_profile(
     "exact",
     deadline=None,
