@@ -22,7 +22,6 @@ FAST = (
     "tests/archives/test_archive_files.py",
     "tests/checkpoint/test_safetensors.py",
     "tests/cli/test_cli.py",
-    "tests/demo",
     "tests/engine/test_outputs_contract.py",
     "tests/evaluate/test_metrics.py",
     "tests/evaluate/test_tables.py",
@@ -34,7 +33,7 @@ FAST = (
     "tests/plan/test_recipe.py",
     "tests/store/test_store_altered.py",
     "tests/taskfile/test_task_file_broken.py",
-    "tests/tasks/test_adapter_spectra.py",
+    "tests/tasks/test_task_exchange.py",
     "tests/tune/test_soup.py",
 )
 
