@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 STYLE = (["ruff", "check", "."], ["ruff", "format", "--check", "."])
@@ -64,9 +65,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="those that take two minutes")
     failed = []
     for command in quick() if parser.parse_args().quick else ALL:
-        print("+", " ".join(command), flush=True)
+        print("+", textwrap.shorten(" ".join(command), 200), flush=True)
         if subprocess.run(command).returncode:
-            failed.append(" ".join(command))
+            failed.append(textwrap.shorten(" ".join(command), 200))
     for command in failed:
         print("failed:", command)
     return 1 if failed else 0

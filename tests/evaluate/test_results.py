@@ -31,6 +31,7 @@ def key(one: Row) -> dict[str, str]:
 #: Finds `row` and `Results` in a process whose first argument is the folder of `result_rows`.
 HEAD = """import os, sys
 sys.path.insert(0, sys.argv.pop(1))
+from breadcrumbs.errors import BreadcrumbsError
 from breadcrumbs.evaluate.results.results import Results
 from result_rows import row
 """

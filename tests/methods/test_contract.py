@@ -24,6 +24,7 @@ from breadcrumbs.plan import units as work
 
 HUNDREDTHS = st.integers(0, 100).map(lambda k: k / 100)
 UNITS = st.sampled_from(["tensor", "row", "model"])
+EXAMPLES = settings().max_examples  # of the profile: 40, or 1
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def test_no_models_give_the_base_bit_for_bit(method, family, data):
 
 @methods
 @given(families(models=st.just(1)))
-@settings(max_examples=120)
+@settings(max_examples=3 * EXAMPLES)
 def test_one_model_kept_whole_gives_that_model_bit_for_bit(method, family):
     base, (model,) = family
     assert_same(breadcrumbs.merge(base, [model], method=method, **TABLE[method].whole), model)
@@ -204,7 +205,7 @@ def test_a_model_wider_than_the_base_comes_out_in_its_own_dtype(method, family):
 
 @methods
 @given(families(models=st.just(1)))
-@settings(max_examples=80)
+@settings(max_examples=2 * EXAMPLES)
 def test_two_equal_models_at_half_the_factor_give_that_model(method, family):
     base, (model,) = family
     found = breadcrumbs.merge(base, [model, dict(model)], method=method, **TABLE[method].half)
@@ -234,7 +235,7 @@ def test_dtype_shape_and_order_survive(method, family, data):
 
 @methods
 @given(families(models=st.integers(2, 4), mixed=True), st.data())
-@settings(max_examples=80)
+@settings(max_examples=2 * EXAMPLES)
 def test_the_order_of_models_changes_no_bit(method, family, data):
     base, models = family
     given_ = data.draw(TABLE[method].settings)
@@ -309,7 +310,7 @@ def test_sums_that_no_pair_of_float64_holds_are_exact(method):
 
 @methods
 @given(families(mixed=True), st.data())
-@settings(max_examples=100)
+@settings(max_examples=5 * EXAMPLES // 2)
 def test_the_result_is_the_references(method, family, data):
     base, models = family
     given_ = data.draw(TABLE[method].settings)
