@@ -16,13 +16,16 @@ from breadcrumbs.checkpoint import durable
 _cache = tempfile.TemporaryDirectory(prefix="breadcrumbs-cache-")
 os.environ["BREADCRUMBS_CACHE"] = _cache.name  # the user's is neither read nor written
 
-settings.register_profile(
-    "exact",
-    deadline=None,
-    derandomize=True,
-    max_examples=40,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
+pytest.register_assert_rewrite("families", "foundation_tasks", "raw_rows")
+
+for name, examples in {"exact": 40, "quick": 1}.items():
+    settings.register_profile(
+        name,
+        deadline=None,
+        derandomize=True,
+        max_examples=examples,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    )
 settings.load_profile("exact")
 
 

