@@ -47,17 +47,7 @@ def check_codes(tensor: Tensor) -> None:
 
 
 def remark(tensors: Sequence[tuple[Tensor, bool]], remarks: Remarks) -> None:
-    """Say which tensors that are no weights differ. tensors: and whether the models' was taken.
-
-    MismatchError where they can only be weights without the scales that they were quantised with.
-    """
-    codes = [t.name for t, was_taken in tensors if not was_taken and _is_code(t)]
-    if codes:
-        raise MismatchError(
-            f"{listing(codes)}: weights of whole numbers, which differ between the models, and no"
-            " scale says what they stand for. Give the models that they were made from, or"
-            f" --exclude {codes[0]!r} to keep the base's."
-        )
+    """Say which tensors that are no weights differ. tensors: and whether the models' was taken."""
     for taken, what in (
         (True, "differ from the base and are taken as all models have them"),
         (False, "differ between the models, so the base's are kept"),
@@ -70,12 +60,6 @@ def remark(tensors: Sequence[tuple[Tensor, bool]], remarks: Remarks) -> None:
         if buffers:
             lines = remarks.notes if taken else remarks.warnings
             lines.append(f"buffers {what}: {listing(buffers)}")
-
-
-def _is_code(tensor: Tensor) -> bool:
-    """Return whether a tensor is called a weight and can only be codes of a quantised one."""
-    leaf = tensor.name.rpartition(".")[2]
-    return tensor.dtype in ("I8", "U8") and leaf == "weight" and len(tensor.shape) > 1
 
 
 def is_mask(tensor: Tensor) -> bool:

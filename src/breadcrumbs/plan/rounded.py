@@ -9,7 +9,8 @@ import numpy as np
 from breadcrumbs.checkpoint.tensors import DTYPES
 from breadcrumbs.plan.plan import Plan
 
-_STEP = 1 << 20
+#: Entries that are compared at once: few, since they nearly always differ at once.
+_STEP = 1 << 12
 
 
 def is_base(plan: Plan, read: Callable[[int, int, int], np.ndarray]) -> bool:
