@@ -20,7 +20,7 @@ from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint import hashing
 from breadcrumbs.checkpoint.files import File, FileRange
 from breadcrumbs.checkpoint.tensors import Tensor
-from breadcrumbs.engine import digests
+from breadcrumbs.engine import digests as of_files
 from breadcrumbs.merging import provenance
 
 
@@ -36,9 +36,9 @@ def test_offers_in_any_order(tmp_path_factory, content, offers, step, gap, early
     path = tmp_path_factory.mktemp("hashed") / "weights"
     path.write_bytes(content)
     with pytest.MonkeyPatch.context() as patch, File(path) as file:
-        patch.setattr(digests, "STEP", step)
-        patch.setattr(digests, "GAP", gap)
-        digests = digests.FileDigests([path])
+        patch.setattr(of_files, "STEP", step)
+        patch.setattr(of_files, "GAP", gap)
+        digests = of_files.FileDigests([path])
         tasks = digests.tasks()
         for task in tasks[:early]:
             assert task() == []
@@ -55,7 +55,7 @@ def test_offers_in_order_are_not_read_again(tmp_path, monkeypatch):
     content = np.random.default_rng(0).bytes(10_000)
     path = tmp_path / "weights"
     path.write_bytes(content)
-    digests = digests.FileDigests([path])
+    digests = of_files.FileDigests([path])
     with File(path) as file:
         tensor = Tensor("w", "BF16", (4900,), FileRange(file, 200, 9800))
         digests.offer(tensor, 0, np.frombuffer(content, np.uint16)[100:3000])
@@ -70,7 +70,7 @@ def test_offers_from_many_threads(tmp_path):
     content = np.random.default_rng(1).bytes(1 << 20)
     path = tmp_path / "weights"
     path.write_bytes(content)
-    digests = digests.FileDigests([path])
+    digests = of_files.FileDigests([path])
     with File(path) as file, ThreadPoolExecutor(8) as pool:
         tensor = Tensor("w", "U8", (len(content),), FileRange(file, 0, len(content)))
         raw = np.frombuffer(content, np.uint8)
