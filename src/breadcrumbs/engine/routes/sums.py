@@ -16,30 +16,40 @@ from breadcrumbs.engine.exactness import provably_exact
 from breadcrumbs.engine.merged import Merged, Step
 from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.rounding import rounded
-from breadcrumbs.engine.terms import NONE, Terms
+from breadcrumbs.engine.terms import ALL, NONE, Terms
 from breadcrumbs.kernels.bounds import NO_EXTENT
 from breadcrumbs.kernels.exact import two_sum
 from breadcrumbs.plan.units import FUSED, Segment
 
+#: Entries of a unit, of which a whole segment is ranked at once: the cuts of smaller ones would
+#: take more memory than the weights.
+LEAST_UNIT = 64
+
 
 def fused(terms: Terms, segment: Segment) -> Merged | None:
-    """Return the merged segment where the fused kernels do it at once, all cuts being known."""
-    cuts = terms.cuts
+    """Return the merged segment where the fused kernels do it at once, whose units are ranked here
+    unless their cuts are known."""
+    cuts, band = terms.cuts, terms.lowered.band
     if not terms.fused or terms.context.replay or terms.careful:
         return None
-    if cuts is None and terms.lowered.band:
+    if band and cuts is None and terms.job.unit < LEAST_UNIT:
         return None
     rows = terms.load(segment)
     base, models = rows[0], rows[1:]
     out = terms.raw_buffer(segment.stop - segment.start)
     bits, kept = np.array(NO_EXTENT, np.uint32), np.zeros(len(models), np.int64)
     settings = terms.unequal, terms.factor, bits, out
-    if cuts is None:
+    if not band:
         keys, limits = terms.draws_of()
         drawn = keys, segment.start, limits
         squares, inexact = terms.kernels.merge_drawn(base, models, *drawn, *settings, kept)
     else:
-        by = terms.job.chunk, terms.of_segment(segment)
+        known = cuts is not None
+        by = (
+            (terms.job.chunk, terms.of_segment(segment))
+            if known
+            else terms.cuts_of(rows, ALL, None)
+        )
         squares, inexact = terms.kernels.merge_band(base, models, *by, *settings)
     report = SegmentReport([0] * terms.number)
     values = _accepted(terms, squares, inexact, bits, out, report)
