@@ -10,7 +10,7 @@ from pathlib import Path
 
 STYLE = (["ruff", "check", "."], ["ruff", "format", "--check", "."])
 TYPES = ["pyright", "--pythonpath", sys.executable]
-TESTS = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "worksteal"]
+TESTS = [sys.executable, "-m", "pytest", "-n", "2"]
 ALL = (*STYLE, TYPES, [sys.executable, "-m", "docs.generate", "--check"], TESTS)
 
 #: What pyright looks at, as in pyproject.toml.
