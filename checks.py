@@ -23,6 +23,7 @@ FAST = (
     "tests/archives/test_archive_files.py",
     "tests/checkpoint/test_safetensors.py",
     "tests/cli/test_cli.py",
+    "tests/demo",
     "tests/engine/test_outputs_contract.py",
     "tests/evaluate/test_metrics.py",
     "tests/evaluate/test_tables.py",
