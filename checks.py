@@ -10,7 +10,7 @@ from pathlib import Path
 
 STYLE = (["ruff", "check", "."], ["ruff", "format", "--check", "."])
 TYPES = ["pyright", "--pythonpath", sys.executable]
-TESTS = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "worksteal"]
+TESTS = [sys.executable, "-m", "pytest", "-n", "2"]
 ALL = (*STYLE, TYPES, [sys.executable, "-m", "docs.generate", "--check"], TESTS)
 
 #: What pyright looks at, as in pyproject.toml.
@@ -23,6 +23,7 @@ FAST = (
     "tests/archives/test_archive_files.py",
     "tests/checkpoint/test_safetensors.py",
     "tests/cli/test_cli.py",
+    "tests/demo",
     "tests/engine/test_outputs_contract.py",
     "tests/evaluate/test_metrics.py",
     "tests/evaluate/test_tables.py",

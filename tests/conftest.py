@@ -7,14 +7,20 @@ import os
 import tempfile
 from collections.abc import Iterator
 
+import numpy as np  # noqa: F401  # whose threads are limited
 import pytest
 from hypothesis import HealthCheck, settings
+from threadpoolctl import threadpool_limits
 from tiny_models import clip, llama, minilm, one_thread, t5, tiny_bert  # noqa: F401
 
 from breadcrumbs.checkpoint import durable
 
 _cache = tempfile.TemporaryDirectory(prefix="breadcrumbs-cache-")
 os.environ["BREADCRUMBS_CACHE"] = _cache.name  # the user's is neither read nor written
+
+# On small matrices, threads of linear algebra wait for each other, and are busy at it.
+threadpool_limits(1, user_api="blas")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of processes that tests start
 
 pytest.register_assert_rewrite("families", "foundation_tasks", "raw_rows")
 

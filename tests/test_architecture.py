@@ -6,6 +6,7 @@ Imports in functions and for types alone count as all others. docs/architecture.
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 
 import breadcrumbs
@@ -72,6 +73,7 @@ def _ours(name: str) -> bool:
     return name.partition(".")[0] == "breadcrumbs"
 
 
+@functools.cache
 def _arrows() -> list[tuple[str, str]]:
     known = _modules()
     return [

@@ -120,6 +120,11 @@ def test_what_is_written_reads_back(tmp_path, recipe, complete):
     assert from_mapping(to_mapping(recipe)) == recipe
 
 
+def test_a_plus_at_the_end_is_no_adapter(tmp_path):
+    recipe = read(tmp_path, "base: base+\nmodels: [one]\n")
+    assert recipe.base == "base+"
+
+
 def test_the_smallest_recipe(tmp_path):
     recipe = read(tmp_path, "base: org/base\nmodels: [org/one@v1, {model: two, weight: 0.5}]\n")
     assert recipe == Recipe("org/base", (Model("org/one@v1"), Model("two", 0.5)))

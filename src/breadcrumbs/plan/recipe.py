@@ -342,7 +342,7 @@ def beside(recipe: Path, path: str) -> str:
             if not Path(path).is_absolute() and beside.exists():
                 return str(beside)
             base, plus, adapter = path.rpartition("+")
-            if plus and base and not Path(path).exists():
+            if plus and base and adapter and not Path(path).exists():
                 return f"{found(base)}+{found(adapter)}"
             return path
         except (OSError, ValueError):  # no name that a file could have
