@@ -25,7 +25,7 @@ from breadcrumbs.methods.parameters import Real
 from breadcrumbs.methods.registry import METHODS
 from breadcrumbs.methods.transforms import Band, Draw, Everything
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def refused(text: str, method: str = "breadcrumbs", **given_) -> str:
