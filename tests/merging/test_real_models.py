@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,9 @@ def test_minilm_merges_and_opens_in_transformers(minilm, tmp_path):
     front = yaml.safe_load(card.split("---")[1])
     assert front["tags"] == ["merge", "breadcrumbs"]
     assert len(front["base_model"]) == 4
-    assert "beta: 0.9" in card and "9.00%" in card
+    assert "beta: 0.9" in card
+    kept = re.findall(r"(\d\.\d\d)%", card)  # rows of embeddings are ranked by themselves
+    assert len(kept) >= 3 and all(8.9 < float(share) < 9.1 for share in kept[:3])
     again = tmp_path / "again"
     from breadcrumbs.merging import files as merging_files
     from breadcrumbs.merging import opening
@@ -179,6 +182,9 @@ def test_efficientnet_pickle_and_what_is_no_weight(tmp_path):
         else value + 7
         for name, value in base.items()
     }
+    for name in base:
+        if name.endswith("running_var"):  # no variance is negative
+            tuned[name] = tuned[name].abs()
     torch.save(tuned, tmp_path / "tuned.pt")
     merged = breadcrumbs.merge(path, [tmp_path / "tuned.pt"], alpha=1.0)
     counters = [name for name, value in base.items() if not value.is_floating_point()]
