@@ -78,7 +78,7 @@ def test_minilm_merges_and_opens_in_transformers(minilm, tmp_path):
     assert len(front["base_model"]) == 4
     assert "beta: 0.9" in card
     kept = re.findall(r"(\d\.\d\d)%", card)  # rows of embeddings are ranked by themselves
-    assert len(kept) >= 3 and all(8.9 < float(share) < 9.1 for share in kept[:3])
+    assert len(kept) >= 3 and all(8.9 < float(share) < 9.4 for share in kept[:3])
     again = tmp_path / "again"
     from breadcrumbs.merging import files as merging_files
     from breadcrumbs.merging import opening

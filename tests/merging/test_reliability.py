@@ -27,7 +27,7 @@ from breadcrumbs.checkpoint import locks, writer
 from breadcrumbs.checkpoint.journal import JOURNAL
 from breadcrumbs.checkpoint.writer import Writer
 from breadcrumbs.errors import BreadcrumbsError, CheckpointError, OutputError, RecipeError
-from breadcrumbs.merging import api, opening
+from breadcrumbs.merging import card, opening
 from breadcrumbs.merging import files as merging_files
 from breadcrumbs.plan.recipe import Model, Recipe
 
@@ -690,7 +690,7 @@ def test_disk_full_while_closing(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(api.card, "add", full)
+        patch.setattr(card, "add", full)
         with pytest.raises(OutputError, match="--resume"):
             merge(small, tmp_path / "out")
     assert not (tmp_path / "out").exists()
