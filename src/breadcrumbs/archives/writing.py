@@ -29,7 +29,6 @@ from breadcrumbs.checkpoint.tensors import DTYPES, Tensor, items
 from breadcrumbs.checkpoint.writer import Entry, Writer
 from breadcrumbs.engine import runner
 from breadcrumbs.engine.context import Context
-from breadcrumbs.engine.passes.model import Folding, by_component
 from breadcrumbs.engine.rounding import rounded
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Vectors
@@ -164,9 +163,7 @@ class _Compression:
         }
         parameters: dict[str, Any] = {}
         if self.method == "tall":
-            for component in by_component(self.plan, list(jobs.values())):
-                passes = Folding(self.context, component)
-                runner.find(self.context, passes.begun(), self.threads)
+            self.context.facts.add(runner.known(self.plan, threads=self.threads))
             for tensor in self.plan.merged[:1]:
                 values = tensor.values
                 parameters = {"on": values["on"], "scale": [str(s) for s in values["scale"]]}

@@ -66,7 +66,7 @@ def table(names: Collection[str]) -> str:
     return next((n for end in _TABLES for n in names if f".{n}".endswith(f".{end}")), "")
 
 
-def is_table(name: str) -> bool:
+def is_embedding(name: str) -> bool:
     """Return whether a tensor is a table of embeddings that a head may be tied to, by its name."""
     return bool(table([name]))
 

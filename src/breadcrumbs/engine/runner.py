@@ -98,15 +98,6 @@ def write(
     return run_(plan, Writing(output, steps), replay=steps is not None, **settings)
 
 
-def find(context: Context, pass_: Facts | Pass, threads: int) -> None:
-    """Go on with passes until all is known, and note it in the facts of the context."""
-    while not isinstance(pass_, Facts):
-        with kernels.explained(context.kernel):
-            run_tasks(_looks(context, pass_, lambda item: None, lambda: []), threads)
-        pass_ = pass_.end()
-    context.facts.add(pass_)
-
-
 def rescale(
     plan: Plan, steps: Steps, output: Output, *, threads: int, kernel: str = "auto"
 ) -> None:

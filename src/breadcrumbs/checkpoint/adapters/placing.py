@@ -11,7 +11,7 @@ from breadcrumbs.checkpoint import composite, renaming, tied
 from breadcrumbs.checkpoint import names as naming
 from breadcrumbs.checkpoint.adapters import experts, lora_files
 from breadcrumbs.checkpoint.adapters.adapter import ADVICE, Adapter
-from breadcrumbs.checkpoint.heads import is_table
+from breadcrumbs.checkpoint.heads import is_embedding
 from breadcrumbs.checkpoint.products import EXACT, Factors
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, shown
 from breadcrumbs.checkpoint.ways import Way, kind
@@ -343,14 +343,14 @@ def _apart(adapter: Adapter, made: Changes, base: Checkpoint, ties: Mapping[str,
     for name, other in ties.items():
         groups.setdefault(other, [other]).append(name)
     heads = [name for name in base.tensors if name.endswith(("lm_head.weight", "embed_out.weight"))]
-    if base.folder is None and not heads and any(map(is_table, made.names)):
+    if base.folder is None and not heads and any(map(is_embedding, made.names)):
         made.notes.append(
             f"{base.label} has no config.json beside it, so what it ties is not known: where a head"
             " is tied to the embeddings that change, give the folder of the base"
         )
     kind = tied.unknown_head(base)
-    if kind and any(map(is_table, made.names)):
-        table = next(filter(is_table, made.names))
+    if kind and any(map(is_embedding, made.names)):
+        table = next(filter(is_embedding, made.names))
         raise MismatchError(
             f"{adapter.label}: changes {shown(table)}, and how {shown(kind)} ties its head to that"
             f" is not known here. {ADVICE}"

@@ -15,8 +15,7 @@ from breadcrumbs.plan.units import Segment
 
 def fused(terms: Terms, segment: Segment) -> Merged | None:
     """Return the merged segment, a weighted sum, or None where that may not be exact."""
-    it = Vectors(terms)
-    as_is = terms.lowered.keeps_all and it.tensor.onto is None
+    as_is = terms.lowered.keeps_all and terms.tensor.onto is None
     if not terms.lowered.gram or not as_is or terms.careful or not terms.fused:
         return None
     coefficients = terms.context.facts.coefficients[terms.tensor.name]
@@ -25,7 +24,8 @@ def fused(terms: Terms, segment: Segment) -> Merged | None:
     rows, report = terms.load(segment), SegmentReport([0] * terms.number)
     own, weights, factor = factored(coefficients)
     if weights.size:
-        weights = np.array([weights[it.all.index(t)] for t in terms.who])
+        everyone = Vectors(terms).all
+        weights = np.array([weights[everyone.index(t)] for t in terms.who])
     bits = np.array(NO_EXTENT, np.uint32)
     out = terms.raw_buffer(segment.stop - segment.start)
     squares, inexact = terms.kernels.combine(rows[0], rows[1:], own, weights, factor, bits, out)
