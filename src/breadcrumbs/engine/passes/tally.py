@@ -201,11 +201,7 @@ def _find(
         key, ordinal = (int(x) for x in kernels.select(inside, low, end, place))
         if ordinal == 0:
             return None
-        ties, inside_below = np.zeros_like(below), np.zeros_like(below)
-        for chunk, (start, size) in enumerate(zip(tally.starts, tally.sizes, strict=True)):
-            keys = inside[start : start + size]
-            ties[chunk] = np.count_nonzero(keys == key)
-            inside_below[chunk] = np.count_nonzero((keys >= low) & (keys < key))
+        ties, inside_below = kernels.count_runs(inside, tally.starts, tally.sizes, int(low), key)
         below = below + inside_below
     before = np.cumsum(ties) - ties
     left = np.clip(ordinal - before, 0, ties)
