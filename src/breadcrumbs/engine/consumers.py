@@ -22,6 +22,9 @@ from breadcrumbs.plan.units import Segment, repeats
 class Consumer(Protocol):
     """What a merge is run for. Called from several threads."""
 
+    #: Whether it takes what `routes.merge` makes of every segment.
+    merges: bool
+
     def done(self, segment: Segment) -> SegmentReport | None:
         """Return the report of a segment that an earlier run finished, or None."""
         ...
@@ -50,6 +53,8 @@ class Consumer(Protocol):
 class Reading:
     """A consumer that looks at segments and writes none; the base of others."""
 
+    merges = False
+
     def done(self, segment: Segment) -> SegmentReport | None:
         return None
 
@@ -71,6 +76,8 @@ class Reading:
 
 class Writing:
     """The consumer that writes. steps: where to keep the steps before their factor."""
+
+    merges = True
 
     def __init__(self, output: Output, steps: Steps | None = None):
         self.output, self.steps = output, steps

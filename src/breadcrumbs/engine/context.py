@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +17,8 @@ from breadcrumbs.plan import Plan
 
 @dataclass(frozen=True)
 class Context:
-    """kernel: see `kernels.choose`. replay: whether steps are wanted before their factor, so that
+    """kernel: see `kernels.choose`. begins: bytes of segments that may be held at a time which are
+    merged before their ranks are known. replay: whether steps are wanted before their factor, so that
     they can be replayed with another (`replay.Steps`)."""
 
     plan: Plan
@@ -24,9 +26,20 @@ class Context:
     facts: Facts = field(default_factory=Facts)
     kernel: str = "auto"
     replay: bool = False
+    begins: int = 0
+    _held: list[int] = field(default_factory=lambda: [0])
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         kernels.check(self.kernel)
+
+    def hold(self, size: int) -> bool:
+        """Take so many bytes of what `begins` allows, or give them back; return if there are."""
+        with self._lock:
+            if size > 0 and self._held[0] + size > self.begins:
+                return False
+            self._held[0] += size
+            return True
 
     @functools.cached_property
     def kernels(self) -> Kernels:

@@ -13,6 +13,27 @@ UnitId = tuple[int, int]
 
 
 @dataclass
+class Begun:
+    """A segment that was merged before its ranks were known, but for the entries in doubt.
+
+    values: (n,) raw weights of the output. squares: of the sums that are in no doubt. extent: bits
+    of the magnitudes of all weights. doubts: (chunks,) how many entries are in doubt; where: their
+    positions; columns: (1 + models, doubts) the raw weights there.
+    """
+
+    values: np.ndarray
+    squares: float
+    extent: np.ndarray
+    doubts: np.ndarray
+    where: np.ndarray
+    columns: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        return self.values.nbytes + self.where.nbytes + self.columns.nbytes
+
+
+@dataclass
 class Facts:
     """Of units and, by name, of tensors, what had to be known first.
 
@@ -21,7 +42,8 @@ class Facts:
     `rescale: l1` multiplies task vectors by. fits: what a `Fitted` transform asked for.
     coefficients: (1 + models,) of the base and the task vectors, or of each line (lines, 1 +
     models). starts: how many entries of the model come before the tensor's. model: what
-    `Elementwise.prepare` found of the whole model, by the component of a pipeline.
+    `Elementwise.prepare` found of the whole model, by the component of a pipeline. begun: segments,
+    by the number of the tensor and the first entry, that are merged but for what waits for cuts.
     """
 
     cuts: dict[UnitId, np.ndarray] = field(default_factory=dict)
@@ -30,6 +52,7 @@ class Facts:
     coefficients: dict[str, np.ndarray] = field(default_factory=dict)
     starts: dict[str, int] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
+    begun: dict[tuple[int, int], Begun] = field(default_factory=dict)
 
     def add(self, other: Facts) -> None:
         """Take in what others have found, in other passes, threads or machines."""

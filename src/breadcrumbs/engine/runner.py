@@ -32,6 +32,8 @@ from breadcrumbs.threads import Task, after, run_tasks
 #: Hashing begins with one in EARLY of its tasks; the others come LATE (of all) after the merge.
 EARLY = 5
 LATE = 0.1
+#: Bytes of segments that are merged before their ranks are known, and held until they are.
+BEGUN = 64 << 20
 Progress = Callable[[int], None]
 #: Makes the tasks that follow.
 Then = Callable[[], "list[Task]"]
@@ -64,7 +66,9 @@ def run(
     copies, are left to whoever does them.
     """
     given = Facts() if facts is None else facts
-    context = Context(plan, Workspace(digests), given, kernel=kernel, replay=replay)
+    begins = BEGUN if consumer.merges and only is None and not replay else 0
+    space = Workspace(digests)
+    context = Context(plan, space, given, kernel=kernel, replay=replay, begins=begins)
     runner = _Runner(context, consumer, progress, budget, only)
     tasks = _spread(runner.tasks(), digests.tasks() if digests else [])
     alone = one_blas_thread() if plan.lowered.whole else nullcontext()
@@ -176,7 +180,8 @@ class _Runner:
             return []
         if self._is_copy(job):
             return self._takes(job, segments, None)
-        return self._known(job, lambda: self._merges(job, segments, ballot))
+        fresh = len(segments) == len(list(job.segments()))
+        return self._known(job, lambda: self._merges(job, segments, ballot), fresh)
 
     def _is_copy(self, job: Job) -> bool:
         return bool(self.plan.tensors[job.pieces[0].index].copied)
@@ -204,13 +209,17 @@ class _Runner:
 
     # --- what must be known first ---
 
-    def _known(self, job: Job, then: Then) -> list[Task]:
-        """Return the tasks of the passes over a job, and then those of ``then``."""
+    def _known(self, job: Job, then: Then, fresh: bool = False) -> list[Task]:
+        """Return the tasks of the passes over a job, and then those of ``then``.
+
+        fresh: whether all of its segments are to be merged.
+        """
         begun: list[Callable[[], Facts | Pass]] = []
         if self.only is not None:  # then all is known
             return then()
         if job.survey:
-            begun.append(lambda: ranks.search(self.context, job, self.budget))
+            alone = fresh and not self._needs_more(job)
+            begun.append(lambda: ranks.search(self.context, job, self.budget, alone))
         if self.plan.lowered.fitted:
             begun.append(lambda: fits.Fits(self.context, job))
         if any(units.rescaled(self.plan.tensors[piece.index]) for piece in job.pieces):
@@ -220,6 +229,13 @@ class _Runner:
         for begin in reversed(begun):
             then = partial(self._looked, begin, then)
         return then()
+
+    def _needs_more(self, job: Job) -> bool:
+        """Return whether a job is merged by what passes find that follow from its ranks."""
+        tensors = [self.plan.tensors[piece.index] for piece in job.pieces]
+        lowered = self.plan.lowered
+        more = lowered.fitted or lowered.gram or self.plan.prepares
+        return bool(more) or any(map(units.rescaled, tensors))
 
     def _looked(self, begin: Callable[[], Facts | Pass], then: Then) -> list[Task]:
         """Return the tasks of a pass, and of those that follow from it, and then the others."""

@@ -22,9 +22,13 @@ from breadcrumbs.kernels.protocol import OPERATIONS, Kernels
 #: From so many entries of all models on, loading Numba (0.3 s) pays for itself.
 WORTH_COMPILING = 30_000_000
 #: The packages by the names they are asked for: NumPy, and Numba for what is large.
-PACKAGES = {"plain": f"{__name__}.numpy", "compiled": f"{__name__}.numba", "native": f"{__name__}.native"}
+PACKAGES = {
+    "plain": f"{__name__}.numpy",
+    "compiled": f"{__name__}.numba",
+    "native": f"{__name__}.native",
+}
 #: Of these, those that do not take raw weights of float64; NumPy's do.
-NARROW = {"compiled", "native"}
+NARROW = {"compiled"}
 AUTO, GROUP = "auto", "breadcrumbs.kernels"
 
 
@@ -43,7 +47,7 @@ def choose(entries: int, which: str = AUTO, wide: bool = False) -> Kernels:
     wide: whether raw weights are float64.
     """
     if which == AUTO:
-        which = "native"
+        which = "compiled"
     return _package("plain" if wide and which in NARROW else which)
 
 

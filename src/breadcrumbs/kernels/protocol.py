@@ -59,9 +59,10 @@ class Ranks(Protocol):
         """Return the keys of ``models`` over ``base``; uint32 or uint64, shape of models."""
         ...
 
-    def tally(self, base, models, chunk: int, brackets, counts, sizes, kept, /) -> None:
+    def tally(self, base, models, chunk: int | Array, brackets, counts, sizes, kept, /) -> None:
         """Count, chunk by chunk, keys around two brackets and collect those inside them.
 
+        chunk: entries of each but the last, or (chunks,) int64, those of each.
         brackets: (G, 4) keys ``low, low_end, high, high_end``; one that ends before it begins asks
         for nothing. counts: (chunks, G, 4) int64, to which the numbers of keys < low, == low, <
         high, == high are added; equal ones are counted only for a bracket of one key. kept: (G,
@@ -75,6 +76,13 @@ class Ranks(Protocol):
         """Return (the key that is number ``place`` of those from low to end, place among equals).
 
         Counts from 1; (0, 0) if there are fewer.
+        """
+        ...
+
+    def count_runs(self, keys, starts, sizes, low: int, key: int, /) -> tuple[Array, Array]:
+        """Return of runs of keys how many are ``key``, and how many from ``low`` on are below it.
+
+        starts, sizes: (runs,) int64, where in keys each begins and how many it has.
         """
         ...
 
@@ -130,10 +138,13 @@ class Sums(Protocol):
         """Return which of n entries model t keeps."""
         ...
 
-    def add_band(self, base, models, unit: int, cuts, weights, total, rest, inexact, /) -> None:
+    def add_band(
+        self, base, models, unit: int | Array, cuts, weights, total, rest, inexact, /
+    ) -> None:
         """Add what the cuts keep of ``weight * (model - base)`` to ``total``, float64.
 
-        cuts: (units, G, 4), one for each unit of ``unit`` entries (the last may be shorter).
+        cuts: (units, G, 4), one for each unit of ``unit`` entries (the last may be shorter), or of
+        as many as ``unit`` (units,) int64 says of each.
         weights: (G,). ``rest`` and ``inexact``: empty, and then every weight is 1; or as long as
         ``total``, which then holds the leading part of the exact sum and ``rest`` what rounding it
         left over; ``inexact`` is set where even their sum is not exact.
@@ -161,7 +172,7 @@ class Sums(Protocol):
         ...
 
     def merge_band(
-        self, base, models, unit: int, cuts, weights, alpha: float, extent, out, /
+        self, base, models, unit: int | Array, cuts, weights, alpha: float, extent, out, /
     ) -> tuple[float, bool]:
         """Write ``base + alpha * (weighted sum of what the cuts keep)``, rounded once, to ``out``.
 
@@ -169,6 +180,32 @@ class Sums(Protocol):
         empty, and then they are all 1 and the result is right where the sums are provably exact,
         which ``extent`` helps to tell. Returns the sum of squares of the sums, and whether a sum
         with weights could not be had exactly, so that the result does not hold.
+        """
+        ...
+
+    def begin_band(
+        self,
+        base,
+        models,
+        chunk: int,
+        brackets,
+        weights,
+        alpha: float,
+        extent,
+        out,
+        counts,
+        doubts,
+        where,
+        columns,
+        /,
+    ) -> tuple[float, bool, int]:
+        """Do as `merge_band` before the cuts are known, and count the keys below the brackets.
+
+        counts: as `Ranks.tally` has them, but that those of equal keys stay. What lies inside a bracket of some model is in doubt: there the base is written, and the sum
+        of squares leaves it out. doubts: (chunks,) int64, set to how many these are; where: uint32,
+        to their positions, and columns (1 + G, space), raw, to the base and the models there, as
+        far as there is space. `merge_band` of the columns of a chunk, with its cuts, is what they
+        come to, and `tally` of all columns what else is to be known. Returns as `merge_band`, and how many are in doubt.
         """
         ...
 

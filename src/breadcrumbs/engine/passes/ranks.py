@@ -11,31 +11,38 @@ import numpy as np
 
 from breadcrumbs.checkpoint.tensors import Tensor
 from breadcrumbs.engine.context import Context
-from breadcrumbs.engine.facts import Facts
+from breadcrumbs.engine.facts import Begun, Facts
 from breadcrumbs.engine.passes import tally
 from breadcrumbs.engine.passes.protocol import Looked, Pass
 from breadcrumbs.engine.terms import Terms
+from breadcrumbs.kernels.bounds import NO_EXTENT
 from breadcrumbs.plan.units import FUSED, GROUP, Job, Segment
 
 #: Bits that one pass of a bisection tells.
 BITS = 11
+#: Models of which a pass merges at once what is in no doubt, and the largest share of entries that
+#: may be in doubt: with more it costs less to read the segments again.
+BEGUN = 8
+MOST_DOUBTS = 0.25
 
 
 class Unit:
     """A job whose cuts are looked for: its segments, how they are read, and what is known of them.
 
-    budget: bytes of keys that are collected of a model at most.
+    budget: bytes of keys that are collected of a model at most. fresh: whether all of its segments
+    are to be merged, of which some may be begun.
     """
 
-    def __init__(self, context: Context, job: Job, budget: int | None = None):
+    def __init__(self, context: Context, job: Job, budget: int | None = None, fresh: bool = False):
         self.context, self.job = context, job
         self.budget = tally.BUDGET if budget is None else budget
-        self.segments = list(job.segments(min(job.rows, 1 + GROUP)))
+        tensors = context.plan.tensors
+        self.parts = {p.index: Terms(context, job, tensors[p.index]) for p in job.pieces}
+        self.begins = fresh and context.begins > 0 and all(map(_begins, self.parts.values()))
+        self.segments = list(job.segments(None if self.begins else min(job.rows, 1 + GROUP)))
         #: Whether one segment is all, also to write: then the rows of all models are read, once.
         self.once = len(self.segments) == len(list(job.segments())) == 1
         self.n = sum(piece.stop - piece.start for piece in job.pieces)
-        tensors = context.plan.tensors
-        self.parts = {p.index: Terms(context, job, tensors[p.index]) for p in job.pieces}
         self.keys = np.dtype(np.uint64 if job.dtype == np.float64 else np.uint32)
         self.kernels = self.parts[job.pieces[0].index].kernels
         #: How many entries each chunk has.
@@ -70,10 +77,10 @@ class Unit:
         tensor = self.parts[segment.index].tensor
         return [tensor.base, *(tensor.models[t] or tensor.base for t in group)]
 
-    def sampled(self, models: list[int], margin: float) -> dict[int, tuple[np.ndarray, float]]:
+    def sampled(self, models: list[int], margin: float) -> dict[int, Sampled]:
         """Return brackets of the two ranks for each model, and how many entries lie in them, about.
 
-        Both are from a sample of runs. margin: standard errors that a bracket reaches.
+        All from a sample of runs. margin: standard errors that a bracket reaches.
         """
         run = min(tally.RUN, self.n)
         places = [self._locate(at, run) for at in tally.sample_starts(self.n)]
@@ -86,7 +93,8 @@ class Unit:
             kernel = self.parts[places[0][0].index].kernels
             for t, keys in zip(group, kernel.magnitudes(rows[0], rows[1:]), strict=True):
                 bracket = tally.bracket(keys, *self.job.ranks[t], self.n, margin)
-                result[t] = bracket, tally.collected(keys, bracket, self.n)
+                inside = tally.inside(keys, bracket, self.n)
+                result[t] = Sampled(bracket, *inside)
         return result
 
     def _read_runs(self, places: list, group: list[int], rows: np.ndarray) -> None:
@@ -117,6 +125,15 @@ class Unit:
         raise IndexError(at)
 
 
+@dataclass
+class Sampled:
+    """The bracket of a model, how many keys are to be collected, and how many are inside it."""
+
+    bracket: np.ndarray
+    collected: float
+    inside: float
+
+
 class Search:
     """The search for the cuts of all models of a unit, some models at a time."""
 
@@ -125,37 +142,61 @@ class Search:
         self.waiting = sorted({t for part in unit.parts.values() for t in part.who})
         self.cuts = np.empty((len(unit.entries), len(unit.context.plan.models), 5), np.int64)
         #: Brackets of models that wait, and how many keys lie in them, about.
-        self.sampled: dict[int, tuple[np.ndarray, float]] = {}
+        self.sampled: dict[int, Sampled] = {}
+        self.begun: dict[tuple[int, int], Begun] = {}
         self.tries = 0
 
     def next(self) -> Facts | Pass:
         """Return a pass for as many of the models as there is room for, or the cuts of all."""
         unit = self.unit
         if not self.waiting:
-            return Facts(cuts={unit.job.unit_id: self.cuts})
+            return Facts(cuts={unit.job.unit_id: self.cuts}, begun=self.begun)
         self.tries = 0
-        some = self.waiting[:GROUP]
+        some = self.waiting[: BEGUN if unit.begins else GROUP]
         fresh = [t for t in some if t not in self.sampled]
         self.sampled |= unit.sampled(fresh, tally.MARGINS[0]) if fresh else {}
-        wide = [t for t in some if self.sampled[t][1] * unit.keys.itemsize > unit.budget / 2]
+        wide = [t for t in some if self.sampled[t].collected * unit.keys.itemsize > unit.budget / 2]
         if wide:  # more keys lie in these brackets than are collected
+            unit.begins = False
             return Narrowing(self, wide)
-        some = some[: tally.wave([self.sampled[t][1] for t in some])]
+        number = tally.wave([self.sampled[t].collected for t in some])
+        doubts = sum(self.sampled[t].inside for t in some) / unit.n
+        if unit.begins and number == len(self.waiting) and doubts <= MOST_DOUBTS:
+            self.waiting.clear()
+            return Beginning(self, {t: self.sampled.pop(t).bracket for t in some}, doubts)
+        unit.begins = False
+        some = some[: min(number, GROUP)]
         del self.waiting[: len(some)]
-        return Counting(self, {t: self.sampled.pop(t)[0] for t in some})
+        return Counting(self, {t: self.sampled.pop(t).bracket for t in some})
 
     def again(self, models: list[int]) -> Pass:
         """Return the next pass for models whose brackets misled."""
+        self.begun.clear()
+        self.unit.begins = False
         self.tries += 1
         if self.tries < len(tally.MARGINS):
             found = self.unit.sampled(models, tally.MARGINS[self.tries])
-            return Counting(self, {t: bracket for t, (bracket, _) in found.items()})
+            return Counting(self, {t: one.bracket for t, one in found.items()})
         return Bisecting(self, models).begun()
 
 
-def search(context: Context, job: Job, budget: int | None) -> Facts | Pass:
-    """Return the first pass that finds the cuts of a job, or the cuts."""
-    return Search(Unit(context, job, budget)).next()
+def search(context: Context, job: Job, budget: int | None, fresh: bool = False) -> Facts | Pass:
+    """Return the first pass that finds the cuts of a job, or the cuts.
+
+    fresh: whether all of its segments are to be merged, of which some may be begun.
+    """
+    return Search(Unit(context, job, budget, fresh)).next()
+
+
+def _begins(terms: Terms) -> bool:
+    """Return whether a pass over a tensor can merge at once what its brackets leave no doubt of."""
+    return (
+        terms.linear
+        and terms.fused
+        and not terms.careful
+        and 0 < len(terms.who) == terms.number <= BEGUN
+        and all(first < last for first, last in terms.job.ranks)
+    )
 
 
 @dataclass(frozen=True)
@@ -232,6 +273,60 @@ class Counting(_Looking):
         return self.search.again(unknown) if unknown else self.search.next()
 
 
+class Beginning(Counting):
+    """Counts and collects, and merges at once what the brackets leave no doubt of."""
+
+    def __init__(self, search: Search, brackets: dict[int, np.ndarray], doubts: float):
+        super().__init__(search, brackets)
+        self.brackets = np.stack(list(brackets.values()))
+        #: Room for entries in doubt, as a share.
+        self.space = 1.5 * doubts
+
+    def items(self) -> list[Item]:
+        return [Item(i, tuple(self.models)) for i in range(len(self.unit.segments))]
+
+    def scan(self, item: Item) -> tuple:
+        """Return what `Counting.scan` does, and the segment, if it is begun."""
+        unit = self.unit
+        segment, chunk = unit.segments[item.number], unit.job.chunk
+        terms, n = unit.parts[segment.index], segment.stop - segment.start
+        space = int(self.space * n) + tally.SPARE
+        size = n * terms.raw_buffer(0).itemsize + space * (4 + (1 + terms.number) * 2)
+        if not unit.context.hold(size):
+            return *super().scan(item), None
+        base, models = unit.rows(segment, list(item.models))
+        number = len(item.models)
+        counts, doubts = (
+            np.zeros((-(-n // chunk), number, 4), np.int64),
+            np.zeros(-(-n // chunk), np.int64),
+        )
+        where = unit.context.space.buffer("where", (space,), np.uint32)
+        columns = unit.context.space.buffer("columns", (1 + number, space), terms.dtype)
+        out, extent = np.empty(n, terms.raw_buffer(0).dtype), np.array(NO_EXTENT, np.uint32)
+        settings = self.brackets, terms.unequal, terms.factor, extent, out
+        squares, inexact, doubtful = unit.kernels.begin_band(
+            base, models, chunk, *settings, counts, doubts, where, columns
+        )
+        if inexact or doubtful > space:
+            unit.context.hold(-size)
+            return *super().scan(item), None
+        where, columns = where[:doubtful].copy(), columns[:, :doubtful].copy()
+        kept = unit.context.space.buffer("kept", (number, tally.room(n)), unit.keys)
+        equal, sizes = np.zeros_like(counts), np.zeros(counts.shape[:2], np.int64)
+        unit.kernels.tally(columns[0], columns[1:], doubts, self.brackets, equal, sizes, kept)
+        counts[..., 1::2] += equal[..., 1::2]
+        begun = Begun(out, squares, extent, doubts, where, columns)
+        unit.context.hold(begun.nbytes - size)
+        return counts, sizes, kept, begun
+
+    def join(self, item: Item, part: tuple) -> None:
+        *looked, begun = part
+        super().join(item, tuple(looked))
+        if begun is not None:
+            segment = self.unit.segments[item.number]
+            self.search.begun[segment.index, segment.start] = begun
+
+
 class Narrowing(_Looking):
     """Narrows brackets that hold more keys than memory is meant for, by histograms."""
 
@@ -239,7 +334,7 @@ class Narrowing(_Looking):
         super().__init__(search, models)
         self.found: dict[tuple[int, int], tally.Histogram] = {}
         for t in models:
-            bracket = [int(key) for key in search.sampled[t][0]]
+            bracket = [int(key) for key in search.sampled[t].bracket]
             for end in (0, 1):
                 low, stop = bracket[2 * end : 2 * end + 2]
                 if low < stop and 0 < self.unit.job.ranks[t][end] < self.unit.n:
@@ -268,7 +363,7 @@ class Narrowing(_Looking):
     def end(self) -> Facts | Pass:
         unit, sampled = self.unit, self.search.sampled
         for t in self.models:
-            bracket, number = sampled[t][0].copy(), 0
+            bracket, number = sampled[t].bracket.copy(), 0
             for end, rank in enumerate(unit.job.ranks[t]):
                 if not 0 < rank < unit.n:
                     bracket[2 * end : 2 * end + 2] = tally.NOTHING
@@ -277,7 +372,7 @@ class Narrowing(_Looking):
                     low, stop, inside = one.narrowed(rank, unit.n, unit.keys.itemsize)
                     bracket[2 * end : 2 * end + 2] = low, stop
                     number += inside if low < stop else 0
-            sampled[t] = bracket, number
+            sampled[t] = Sampled(bracket, number, number)
         return self.search.next()
 
 

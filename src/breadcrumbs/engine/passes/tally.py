@@ -54,14 +54,17 @@ def wave(collected: Sequence[float]) -> int:
     return max(1, int(np.searchsorted(upto, WAVE_BYTES, side="right")))
 
 
-def collected(sample: np.ndarray, bracket: np.ndarray, n: int) -> float:
-    """Return how many of n entries lie in brackets of more than one key, by a sample of them."""
-    inside = sum(
-        np.count_nonzero((sample >= low) & (sample <= end))
-        for low, end in (bracket[:2], bracket[2:])
-        if low < end
-    )
-    return inside / sample.size * n
+def inside(sample: np.ndarray, bracket: np.ndarray, n: int) -> tuple[float, float]:
+    """Return how many of n entries lie in brackets of more than one key, and how many in any.
+
+    By a sample of them.
+    """
+    open_ = every = 0
+    for low, end in (bracket[:2], bracket[2:]):
+        found = np.count_nonzero((sample >= low) & (sample <= end)) if low <= end else 0
+        every += found
+        open_ += found if low < end else 0
+    return open_ / sample.size * n, every / sample.size * n
 
 
 def sample_starts(n: int) -> list[int]:

@@ -27,6 +27,7 @@ Route = Callable[[Terms, Segment, int | None], Merged | None]
 
 #: Tried in order, where the step is a sum of the task vectors as the kernels know it.
 SUMS: Sequence[Route] = (
+    lambda terms, segment, majority: sums.begun(terms, segment),
     lambda terms, segment, majority: sparse.merge(terms, segment),
     lambda terms, segment, majority: sums.fused(terms, segment),
     lambda terms, segment, majority: sums.exact(terms, segment),

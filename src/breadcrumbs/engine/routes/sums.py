@@ -60,6 +60,31 @@ def fused(terms: Terms, segment: Segment) -> Merged | None:
     return Merged([(segment.start, values)], report)
 
 
+def begun(terms: Terms, segment: Segment) -> Merged | None:
+    """Return the segment that a pass has merged already, now that what was in doubt is known.
+
+    None where there is none, or its sums are not exact.
+    """
+    context = terms.context
+    begun = context.facts.begun.pop((segment.index, segment.start), None)
+    if begun is None:
+        return None
+    context.hold(-begun.nbytes)
+    room = context.space.buffer("patch", begun.where.shape, begun.values.dtype)
+    by = begun.doubts, terms.of_segment(segment), terms.unequal, terms.factor, begun.extent
+    base, models = begun.columns[0], begun.columns[1:]
+    squares, inexact = terms.kernels.merge_band(base, models, *by, room)
+    if inexact:
+        return None
+    terms.kernels.fill(begun.values, 0, begun.where, room)
+    report = SegmentReport([0] * terms.number)
+    values = _accepted(terms, begun.squares + squares, False, begun.extent, begun.values, report)
+    if values is None:
+        return None
+    terms.count_kept(segment, report)
+    return Merged([(segment.start, values)], report)
+
+
 def exact(terms: Terms, segment: Segment) -> Merged:
     """Return the merged segment, chunk by chunk, whatever dtypes, weights and number of models."""
     report, steps = SegmentReport([0] * terms.number), []

@@ -8,17 +8,20 @@ from breadcrumbs.kernels.native.library import at, function, integer, rows
 from breadcrumbs.kernels.numpy import ranks as numpy_ranks
 
 
-def tally(base, models, chunk: int, brackets, counts, sizes, kept) -> None:
+def tally(base, models, chunk, brackets, counts, sizes, kept) -> None:
     """See `Ranks.tally`."""
     models, stride = rows(models)
     filled = np.zeros(len(models), np.int64)
+    runs = None if np.isscalar(chunk) else chunk
     function("tally", base.itemsize)(
+        integer(len(counts)),
         integer(base.size),
         integer(len(models)),
         at(base),
         at(models),
         stride,
-        integer(chunk),
+        integer(chunk if runs is None else 0),
+        None if runs is None else at(runs),
         at(brackets),
         at(counts),
         at(sizes),
@@ -31,10 +34,10 @@ def tally(base, models, chunk: int, brackets, counts, sizes, kept) -> None:
 
 def select(keys, low, end, place: int) -> tuple[int, int]:
     """See `Ranks.select`."""
-    room, found = np.empty(keys.size + 1, np.int32), np.zeros(2, np.int64)
+    found = np.zeros(2, np.int64)
     bounds = integer(int(low)), integer(int(end))
     function("select", 4)(
-        integer(keys.size), at(keys), *bounds, integer(place), at(room), at(found)
+        integer(keys.size), at(keys), *bounds, integer(place), at(found)
     )
     return int(found[0]), int(found[1])
 

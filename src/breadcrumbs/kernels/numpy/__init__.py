@@ -15,11 +15,20 @@ from breadcrumbs.kernels.numpy.kept import (
     zeros,
 )
 from breadcrumbs.kernels.numpy.products import products, row_products
-from breadcrumbs.kernels.numpy.ranks import band, cut_units, histogram, magnitudes, select, tally
+from breadcrumbs.kernels.numpy.ranks import (
+    band,
+    count_runs,
+    cut_units,
+    histogram,
+    magnitudes,
+    select,
+    tally,
+)
 from breadcrumbs.kernels.numpy.raw import extent, round_to, sign_zeros, widen
 from breadcrumbs.kernels.numpy.sums import (
     add_band,
     add_drawn,
+    begin_band,
     combine,
     drawn,
     merge,
@@ -35,8 +44,10 @@ __all__ = [
     "add_drawn",
     "add_step",
     "band",
+    "begin_band",
     "changed",
     "combine",
+    "count_runs",
     "cut_units",
     "drawn",
     "elect_band",

@@ -15,11 +15,11 @@ def magnitudes(base: np.ndarray, models: np.ndarray) -> np.ndarray:
     return tau.view(np.uint32 if tau.dtype == np.float32 else np.uint64)
 
 
-def tally(base, models, chunk: int, brackets, counts, sizes, kept) -> None:
+def tally(base, models, chunk, brackets, counts, sizes, kept) -> None:
     """See `Ranks.tally`."""
-    filled = np.zeros(len(models), np.int64)
-    for i, start in enumerate(range(0, base.size, chunk)):
-        run = slice(start, start + chunk)
+    filled, stop = np.zeros(len(models), np.int64), 0
+    for i in range(len(counts)):
+        run = slice(stop, stop := stop + int(chunk if np.isscalar(chunk) else chunk[i]))
         for t, keys in enumerate(magnitudes(base[run], models[:, run])):
             inside = np.zeros(keys.size, np.bool_)
             for column in (0, 2):
@@ -46,6 +46,16 @@ def select(keys, low, end, place: int) -> tuple[int, int]:
         return 0, 0
     key = inside[place - 1]
     return int(key), place - int(np.searchsorted(inside, key))
+
+
+def count_runs(keys, starts, sizes, low: int, key: int) -> tuple[np.ndarray, np.ndarray]:
+    """See `Ranks.count_runs`."""
+    equal, below = np.zeros(len(sizes), np.int64), np.zeros(len(sizes), np.int64)
+    for run, (start, size) in enumerate(zip(starts, sizes, strict=True)):
+        mine = keys[start : start + size]
+        equal[run] = np.count_nonzero(mine == key)
+        below[run] = np.count_nonzero((mine >= low) & (mine < key))
+    return equal, below
 
 
 def histogram(base, models, first, shift, counts) -> None:

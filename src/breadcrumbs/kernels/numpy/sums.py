@@ -11,12 +11,12 @@ from breadcrumbs.kernels.numpy.ranks import band, magnitudes
 from breadcrumbs.kernels.numpy.raw import round_raw, sign_zeros, widen, widen_extent
 
 
-def add_band(base, models, unit: int, cuts, weights, total, rest, inexact) -> None:
+def add_band(base, models, unit, cuts, weights, total, rest, inexact) -> None:
     """See `Sums.add_band`."""
     for t, model in enumerate(models):
-        keys = magnitudes(base, model)
+        keys, stop = magnitudes(base, model), 0
         for u in range(cuts.shape[0]):
-            run = slice(u * unit, min(base.size, (u + 1) * unit))
+            run = slice(stop, stop := stop + int(unit if np.isscalar(unit) else unit[u]))
             keep = band(keys[run], cuts[u, t])
             add(base[run], model[run], keep, weights[t], total[run], rest[run], inexact[run])
 
@@ -70,12 +70,56 @@ def merge(base, total, rest, alpha: float) -> np.ndarray:
 
 
 def merge_band(
-    base, models, unit: int, cuts, weights, alpha: float, extent, out
+    base, models, unit, cuts, weights, alpha: float, extent, out
 ) -> tuple[float, bool]:
     """See `Sums.merge_band`."""
     sums = _sums(base.size, weights)
     add_band(base, models, unit, cuts, _ones(models, weights), *sums)
     return finish_all(base, models, sums, alpha, extent, out)
+
+
+def begin_band(
+    base,
+    models,
+    chunk: int,
+    brackets,
+    weights,
+    alpha: float,
+    extent,
+    out,
+    counts,
+    doubts,
+    where,
+    columns,
+) -> tuple[float, bool, int]:
+    """See `Sums.begin_band`."""
+    total, rest, inexact = _sums(base.size, weights)
+    doubtful = np.zeros(base.size, np.bool_)
+    factors = _ones(models, weights)
+    for t, keys in enumerate(magnitudes(base, models)):
+        low, low_end, high, high_end = brackets[t]
+        sure = np.ones(base.size, np.bool_)
+        if low <= low_end:
+            sure &= keys > low_end
+            doubtful |= (keys >= low) & (keys <= low_end)
+        if high <= high_end:
+            sure &= keys < high
+            doubtful |= (keys >= high) & (keys <= high_end)
+        for column, bound, end in ((0, low, low_end), (2, high, high_end)):
+            if bound <= end:
+                below = np.flatnonzero(keys < bound) // chunk
+                counts[:, t, column] += np.bincount(below, minlength=len(counts))
+        add(base, models[t], sure, factors[t], total, rest, inexact)
+    total[doubtful] = 0.0
+    if rest.size:
+        rest[doubtful] = 0.0
+    squares, unknown = finish_all(base, models, (total, rest, inexact), alpha, extent, out)
+    places = np.flatnonzero(doubtful)
+    doubts[:] = np.bincount(places // chunk, minlength=doubts.size)
+    places = places[: where.size]
+    where[: places.size] = places
+    columns[0, : places.size], columns[1:, : places.size] = base[places], models[:, places]
+    return squares, unknown, int(doubts.sum())
 
 
 def merge_drawn(

@@ -2,31 +2,30 @@
 #include "steps.h"
 
 /* brackets: (models, 4) keys. counts: (chunks, models, 4). sizes: (chunks, models). kept: rows of
- * `room` keys, `apart` from one another; filled: (models,) zeros. */
-void KERNEL(tally)(int64_t n, int64_t models, const raw *base, const raw *rows, int64_t stride,
-                   int64_t chunk, const uint32_t *brackets, int64_t *counts, int64_t *sizes,
-                   uint32_t *kept, int64_t room, int64_t apart, int64_t *filled) {
+ * `room` keys, `apart` from one another; filled: (models,) zeros. runs: how many entries each chunk
+ * has, or null, and then `chunk`. */
+void KERNEL(tally)(int64_t chunks, int64_t n, int64_t models, const raw *base, const raw *rows,
+                   int64_t stride, int64_t chunk, const int64_t *runs, const uint32_t *brackets,
+                   int64_t *counts, int64_t *sizes, uint32_t *kept, int64_t room, int64_t apart,
+                   int64_t *filled) {
     float wide[BLOCK], keys[BLOCK];
-    uint8_t marks[BLOCK + 8], every[BLOCK] = {0};
-    uint16_t places[BLOCK + 8];
-    for (int64_t first = 0; first < n; first += chunk, counts += 4 * models, sizes += models) {
-        int64_t stop = least(n, first + chunk);
+    int32_t marks[BLOCK], places[BLOCK + 16];
+    int64_t at = 0;
+    for (int64_t i = 0; i < chunks; i++, counts += 4 * models, sizes += models) {
+        int64_t stop = runs ? at + runs[i] : least(n, at + chunk);
         for (int64_t t = 0; t < models; t++) sizes[t] = -filled[t];
-        for (int64_t at = first; at < stop; at += BLOCK) {
+        for (; at < stop; at += BLOCK) {
             int m = (int)least(BLOCK, stop - at);
             widen(m, base + at, wide);
             for (int64_t t = 0; t < models; t++) {
                 Doubt d = doubt_of(brackets + 4 * t);
-                count(look(m, rows + t * stride + at, wide, &d, keys), &d, counts + 4 * t);
-                if (!d.opens_low && !d.opens_high) continue;
-                mark(m, keys, &d, marks, every);
-                int many = places_of(m, marks, places);
-                int fits = (int)least(many, room > filled[t] ? room - filled[t] : 0);
-                for (int i = 0; i < fits; i++)
-                    kept[t * apart + filled[t] + i] = as_bits(keys[places[i]]);
-                filled[t] += many;
+                Counts seen = look(m, rows + t * stride + at, wide, &d, keys, marks);
+                filled[t] += collect(places_of(m, marks, places), places, keys, &d, &seen,
+                                     kept + t * apart, room, filled[t]);
+                count(seen, &d, counts + 4 * t);
             }
         }
+        at = stop;
         for (int64_t t = 0; t < models; t++) sizes[t] += filled[t];
     }
 }
@@ -116,17 +115,17 @@ void KERNEL(cut_units)(int64_t n, int64_t models, const raw *base, const raw *ro
     }
 }
 
-/* Return how many of the keys lie from low to end; the one that is number `place` of these goes to
- * `found` with its place among equals, if there are so many. room: for n keys. */
-int64_t KERNEL(select)(int64_t n, const int32_t *keys, int64_t low, int64_t end, int64_t place,
-                       int32_t *room, int64_t *found) {
-    int64_t inside = 0;
-    for (int64_t i = 0; i < n; i++) {
-        room[inside] = keys[i];
-        inside += (keys[i] >= low) & (keys[i] <= end);
-    }
-    if (place <= inside) found[0] = find(inside, room, place, low, &found[1]);
-    return inside;
+/* Write the key that is number `place` of those from low to end, and its place among its equals, to
+ * found, unless there are fewer. */
+void KERNEL(select)(int64_t n, const int32_t *keys, int64_t low, int64_t end, int64_t place,
+                    int64_t *found) {
+    int64_t rank = sides_of(n, keys, (int32_t)low).below + place;
+    if (rank > n) return;
+    int32_t key = find(n, keys, rank, (int32_t)(low + (end - low) / 2), &found[1]);
+    if (key <= end)
+        found[0] = key;
+    else
+        found[1] = 0;
 }
 
 /* Of runs of keys count those equal to one, and those from low on that are below it. */

@@ -10,6 +10,9 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 #define JOIN_(name, raw, level) breadcrumbs_##name##_##raw##_##level
 #define JOIN(name, raw, level) JOIN_(name, raw, level)
@@ -96,46 +99,36 @@ static inline Bounds bounds_of(const int64_t *cut) {
     return found;
 }
 
-/* A run of entries that keeps magnitudes from first to last; it ends before `end`. */
-typedef struct {
-    int end;
-    float first, last;
-} Run;
+/* Whether some ties of an end are first and others are not: where those of low stop being cut, and
+ * those of high stop being kept. ties: how many of low are still to be cut, of high to be kept. */
+static inline int is_parted(const int64_t *ties) { return ties[0] > 0 || ties[1] > 0; }
 
-/* Return up to where the ties of a key count as first; lower `ordinal` by those that come. */
-static inline int split(int n, const raw *model, const float *base, float *room, float key,
-                        int64_t *ordinal) {
-    if (*ordinal <= 0) return *ordinal == 0 ? 0 : n;
-    magnitudes_of(n, model, base, room);
-    int ties = count_equal(n, room, key);
-    if (ties <= *ordinal) {
-        *ordinal -= ties;
-        return n;
+/* Return whether a tie stays, the next one; where both ends are one key, it must pass both. */
+static inline int tie_stays(float x, Bounds bounds, int64_t *ties) {
+    int stays = 1;
+    if (x == bounds.low) {
+        stays &= ties[0] == 0;
+        ties[0] -= ties[0] > 0;
+    } else {
+        stays &= x > bounds.low;
     }
-    int64_t left = *ordinal;
-    *ordinal = 0;
-    for (int i = 0; i < n; i++)
-        if (room[i] == key && --left == 0) return i + 1;
-    return n;
+    if (x == bounds.high) {
+        stays &= ties[1] != 0;
+        ties[1] -= ties[1] > 0;
+    } else {
+        stays &= x < bounds.high;
+    }
+    return stays;
 }
 
-/* Split a block where ties begin or end to count; return how many runs it has, three at most. ties:
- * how many of low are still to be cut, and of high to be kept; they are lowered. */
-static inline int runs_of(int n, const raw *model, const float *base, float *room, Bounds bounds,
-                          int64_t *ties, Run *runs) {
-    int low = split(n, model, base, room, bounds.low, &ties[0]);
-    int high = split(n, model, base, room, bounds.high, &ties[1]);
-    int found = 0;
-    for (int i = 0; i < n;) {
-        int end = n;
-        if (i < low && low < end) end = low;
-        if (i < high && high < end) end = high;
-        runs[found].end = end;
-        runs[found].first = i < low ? bounds.after_low : bounds.low;
-        runs[found].last = i < high ? bounds.high : bounds.before_high;
-        found++;
-        i = end;
-    }
+/* The magnitudes that stay of a block whose ties all stay or all go. */
+typedef struct {
+    float first, last;
+} Range;
+
+static inline Range range_of(Bounds bounds, const int64_t *ties) {
+    Range found = {ties[0] < 0 ? bounds.after_low : bounds.low,
+                   ties[1] < 0 ? bounds.high : bounds.before_high};
     return found;
 }
 
@@ -162,20 +155,20 @@ typedef struct {
     int32_t below_low, at_low, below_high, at_high;
 } Counts;
 
-/* Write the magnitudes of a model, and count them. */
-static inline Counts look(int n, const raw *restrict model, const float *restrict base, const Doubt *d,
-                   float *restrict magnitudes) {
-    int32_t below_low = 0, at_low = 0, below_high = 0, at_high = 0;
-    const float low = d->low, high = d->high;
+/* Write the magnitudes of a model, count them, and mark those inside a bracket. */
+static inline Counts look(int n, const raw *restrict model, const float *restrict base,
+                          const Doubt *d, float *restrict magnitudes, int32_t *restrict marks) {
+    int32_t below_low = 0, below_high = 0;
+    const float low = d->low, low_end = d->low_end, high = d->high, high_end = d->high_end;
     for (int i = 0; i < n; i++) {
-        float magnitude = fabsf(number(model[i]) - base[i]);
-        magnitudes[i] = magnitude;
-        below_low += magnitude < low;
-        at_low += magnitude <= low;
-        below_high += magnitude < high;
-        at_high += magnitude <= high;
+        float x = fabsf(number(model[i]) - base[i]);
+        int32_t in_low = -((x >= low) & (x <= low_end)), in_high = -((x >= high) & (x <= high_end));
+        magnitudes[i] = x;
+        marks[i] = in_low | in_high;
+        below_low += x < low;
+        below_high += x < high;
     }
-    Counts found = {below_low, at_low - below_low, below_high, at_high - below_high};
+    Counts found = {below_low, 0, below_high, 0};
     return found;
 }
 
@@ -187,31 +180,45 @@ static inline void count(Counts seen, const Doubt *d, int64_t *counts) {
     if (d->asks_high && !d->opens_high) counts[3] += seen.at_high;
 }
 
-/* Mark what lies in the brackets of more than one key, and add all that lies in any to `every`. */
-static inline void mark(int n, const float *restrict x, const Doubt *d, uint8_t *restrict marks,
-                        uint8_t *restrict every) {
-    const float low = d->low, low_end = d->low_end, high = d->high, high_end = d->high_end;
-    const uint8_t opens_low = (uint8_t)d->opens_low, opens_high = (uint8_t)d->opens_high;
-    for (int i = 0; i < n; i++) {
-        uint8_t in_low = (x[i] >= low) & (x[i] <= low_end);
-        uint8_t in_high = (x[i] >= high) & (x[i] <= high_end);
-        marks[i] = (in_low & opens_low) | (in_high & opens_high);
-        every[i] |= in_low | in_high;
+/* Append the marked keys that brackets of more than one key hold, while there is room, and count
+ * those of the others. Returns how many are appended or would be. */
+static inline int64_t collect(int many, const int32_t *restrict places,
+                              const float *restrict magnitudes, const Doubt *d, Counts *seen,
+                              uint32_t *out, int64_t room, int64_t filled) {
+    int64_t before = filled;
+    int apart = d->low_end < d->high || !d->asks_low || !d->asks_high;
+    if (apart && d->opens_low == d->asks_low && d->opens_high == d->asks_high &&
+        filled + many <= room) { /* then all that is marked is collected */
+        for (int i = 0; i < many; i++) out[filled + i] = as_bits(magnitudes[places[i]]);
+        return many;
     }
+    for (int i = 0; i < many; i++) {
+        float x = magnitudes[places[i]];
+        int in_low = x >= d->low && x <= d->low_end, in_high = x >= d->high && x <= d->high_end;
+        seen->at_low += in_low & (x == d->low);
+        seen->at_high += in_high & (x == d->high);
+        if (!((in_low & d->opens_low) | (in_high & d->opens_high))) continue;
+        if (filled < room) out[filled] = as_bits(x);
+        filled++;
+    }
+    return filled - before;
 }
 
-/* Write where the marks are, eight at a time; return how many. marks: n and up to 7 more. */
-static inline int places_of(int n, uint8_t *marks, uint16_t *places) {
-    int found = 0;
-    memset(marks + n, 0, 8);
-    for (int i = 0; i < n; i += 8) {
-        uint64_t word;
-        memcpy(&word, marks + i, 8);
-        if (!word) continue;
-        for (int j = 0; j < 8; j++) {
-            places[found] = (uint16_t)(i + j);
-            found += marks[i + j];
-        }
+/* Write where the marks are; return how many. marks: all bits, or none. places: n and 16 more. */
+static inline int places_of(int n, const int32_t *restrict marks, int32_t *restrict places) {
+    int found = 0, i = 0;
+#if defined(__AVX512F__)
+    __m512i here = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (; i + 16 <= n; i += 16) {
+        __mmask16 set = _mm512_movepi32_mask(_mm512_loadu_si512(marks + i));
+        _mm512_storeu_si512(places + found, _mm512_maskz_compress_epi32(set, here));
+        found += __builtin_popcount(set);
+        here = _mm512_add_epi32(here, _mm512_set1_epi32(16));
+    }
+#endif
+    for (; i < n; i++) {
+        places[found] = i;
+        found -= marks[i];
     }
     return found;
 }
