@@ -90,15 +90,19 @@ def build(
     target: str = "",
     sanitize: bool = False,
     strict: bool = False,
+    kept: Path | None = None,
 ) -> str:
     """Build the library at ``output``, which it takes when it is whole; return what was done.
 
     command: the compiler. target: another machine to build for, by the name that zig gives it.
-    sanitize: with checks of what is undefined or out of bounds. strict: warnings are errors.
+    sanitize: with checks of what is undefined or out of bounds. strict: warnings are errors. kept:
+    a folder that keeps what is compiled for the next time.
     """
     command = list(command or compiler() or ())
     if not command:
         raise BuildError("there is no compiler of C: install one, or ziglang from PyPI")
+    if output.exists() and not output.is_file():
+        raise BuildError(f"{output}: is no file that a library can replace")
     name = "zig" if "ziglang" in command else " ".join(command)
     if target:
         command += ["-target", target]
@@ -111,7 +115,9 @@ def build(
             levels[level] = [*flags, *needed, *_known(command, liked)]
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / output.name
-        objects = _compile(command, flags, levels, Path(folder))
+        objects = _compile(command, flags, levels, kept or Path(folder))
+        for old in set(map(str, kept.glob("*.o"))) - set(objects) if kept else ():
+            Path(old).unlink()
         more = SANITIZED if sanitize else ()
         small = name == "zig" and "linux" in (target or sys.platform)
         _link([*command, *more], objects, made, small=small, loads=not (target or sanitize))
@@ -122,24 +128,40 @@ def build(
 
 
 def _compile(command: list[str], flags: list[str], levels: dict, folder: Path) -> list[str]:
-    """Compile every source for every level and kind of weights; return the objects."""
-    runs = []
+    """Compile every source for every level and kind of weights; return the objects.
+
+    Those that the folder has already are taken as they are.
+    """
+    headers = b"".join(path.read_bytes() for path in sorted(SOURCES.glob("*.h")))
+    runs, objects = [], []
     for source in sorted(SOURCES.glob("*.c")):
-        out = folder / source.stem
+        ways = [
+            [*mine, f"-DLEVEL={level}", f"-DRAW={width}"]
+            for level, mine in levels.items()
+            for width in WIDTHS
+        ]
         if source.stem in ONCE:
-            known = [f"-DLEVELS={len(levels)}", f'-DIDENTITY="{identity()}"']
-            runs.append([*command, *flags, *known, "-c", str(source), "-o", f"{out}.o"])
-            continue
-        for level, mine in levels.items():
-            for width in WIDTHS:
-                known = [f"-DLEVEL={level}", f"-DRAW={width}"]
-                made = f"{out}-{level}-{width}.o"
-                runs.append([*command, *mine, *known, "-c", str(source), "-o", made])
+            ways = [[*flags, f"-DLEVELS={len(levels)}", f'-DIDENTITY="{identity()}"']]
+        for way in ways:
+            run = [*command, *way, "-c", str(source)]
+            made = hashlib.sha256(repr(run).encode() + headers + source.read_bytes()).hexdigest()
+            objects.append(folder / f"{source.stem}-{made[:16]}.o")
+            if not objects[-1].exists():
+                runs.append((run, objects[-1]))
     with ThreadPoolExecutor(min(os.cpu_count() or 1, AT_ONCE)) as pool:
-        for ran in pool.map(_run, runs):
+        for ran in pool.map(_make, *zip(*runs, strict=True)) if runs else ():
             if ran.returncode:
                 raise BuildError(f"the compiler failed: {' '.join(ran.args)}\n{ran.stderr}")
-    return [run[-1] for run in runs]
+    return [str(path) for path in objects]
+
+
+def _make(run: Sequence[str], out: Path) -> subprocess.CompletedProcess:
+    """Run a compiler; what it makes is there when it is whole."""
+    partial = out.with_suffix(f".{os.getpid()}.o")
+    ran = _run([*run, "-o", str(partial)])
+    if not ran.returncode:
+        os.replace(partial, out)
+    return ran
 
 
 def _link(command: list[str], objects: list[str], made: Path, *, small: bool, loads: bool) -> None:
@@ -191,13 +213,16 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, help="instead of beside the sources")
     given = parser.parse_args()
     name = f"kernels{'-sanitized' if given.sanitize else ''}{SUFFIX}"
+    kept = HERE / "__pycache__" / f"{name}{given.target}"
     try:
+        kept.mkdir(parents=True, exist_ok=True)
         print(
             build(
                 given.output or HERE / name,
                 target=given.target,
                 sanitize=given.sanitize,
                 strict=True,
+                kept=kept,
             )
         )
     except BuildError as error:
