@@ -32,6 +32,7 @@ def command(name: str | None = None) -> Callable[[Callable[..., None]], click.Co
         def run(*args: Any, **kwargs: Any) -> None:
             try:
                 function(*args, **kwargs)
+                _say_what_is_slow()
             except BreadcrumbsError as error:
                 click.echo(f"breadcrumbs: {printable(str(error))}", err=True)
                 sys.exit(1)
@@ -49,6 +50,12 @@ def command(name: str | None = None) -> Callable[[Callable[..., None]], click.Co
         return click.command(name)(run)
 
     return wrap
+
+
+def _say_what_is_slow() -> None:
+    kernels: Any = sys.modules.get("breadcrumbs.kernels")  # not loaded for what needs none
+    for line in kernels.unsaid() if kernels else ():
+        click.echo(f"note: {printable(line)}", err=True)
 
 
 def json_option(function: Callable[..., None]) -> Callable[..., None]:

@@ -28,7 +28,7 @@ PACKAGES = {
     "native": f"{__name__}.native",
 }
 #: Of these, those that do not take raw weights of float64; NumPy's do.
-NARROW = {"compiled"}
+NARROW = {"compiled", "native"}
 AUTO, GROUP = "auto", "breadcrumbs.kernels"
 
 
@@ -43,12 +43,40 @@ def will_compile(entries: int) -> bool:
 def choose(entries: int, which: str = AUTO, wide: bool = False) -> Kernels:
     """Return the kernels for work on ``entries`` weights of models; same bits whichever they are.
 
-    which: the name of a package, or ``auto``, which takes the compiled ones for larger work.
-    wide: whether raw weights are float64.
+    which: the name of a package, or ``auto``: the native ones, or NumPy's where none are built.
+    wide: whether raw weights are float64. RecipeError if the native ones are asked for, and are not
+    built.
     """
-    if which == AUTO:
-        which = "compiled"
+    which = _resolved(which)
     return _package("plain" if wide and which in NARROW else which)
+
+
+@functools.cache
+def missing() -> str:
+    """Return why NumPy's kernels have to do, in a line that says what to do; "" if they have not."""
+    from breadcrumbs.kernels.native import built
+
+    found = built.problem()
+    if found:
+        _unsaid.append(f"NumPy's kernels are used, which are slower: {found}")
+    return found
+
+
+def unsaid() -> list[str]:
+    """Return what this process has to say about kernels that are missing; it does so once."""
+    found = _unsaid[:]
+    _unsaid.clear()
+    return found
+
+
+def described(which: str = AUTO) -> str:
+    """Return which kernels `choose` takes, the native ones with the level of the processor."""
+    which = _resolved(which)
+    if which != "native":
+        return which
+    from breadcrumbs.kernels.native import library
+
+    return f"{which}, {library.level()}"
 
 
 def loaded() -> Kernels:
@@ -107,6 +135,13 @@ def flips() -> ModuleType:
 
 
 _loaded: dict[str, Kernels] = {}
+_unsaid: list[str] = []
+
+
+def _resolved(which: str) -> str:
+    if which != AUTO:
+        return which
+    return "plain" if missing() else "native"
 
 
 def _package(name: str) -> Kernels:
@@ -114,6 +149,8 @@ def _package(name: str) -> Kernels:
     if name in _loaded:
         return _loaded[name]
     check(name)
+    if name == "native" and missing():
+        raise RecipeError(f"{missing()} Or take kernels 'plain'.")
     if name == "compiled":
         found = load(PACKAGES[name])
     elif name in PACKAGES:

@@ -42,7 +42,7 @@ def to_arrays(
     it = calibration.fixed(it, threads=threads, kernel=kernel)
     sink = arrays.ArraySink(it)
     rows = runner.write(it, sink, threads=threads, kernel=kernel)
-    return sink.arrays, Report.of(it, rows, time.perf_counter() - began)
+    return sink.arrays, Report.of(it, rows, time.perf_counter() - began, kernel=kernel)
 
 
 def to_files(
@@ -122,7 +122,8 @@ def to_files(
         check_unchanged(stamps, stamps_of(it))
         if verify:
             writer.verify()
-        report = Report.of(it, rows, time.perf_counter() - began, digests.models(it))
+        seconds = time.perf_counter() - began
+        report = Report.of(it, rows, seconds, digests.models(it), chosen)
         _check_added(it, rows)
         if report.norm and not again and rounded.is_base(it, sink.read):
             report.warnings.append(
