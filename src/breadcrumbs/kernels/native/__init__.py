@@ -1,11 +1,21 @@
-"""The operations in C, compiled once for all levels of a processor. The same bits as NumPy's."""
+"""The operations in C, compiled once for all levels of a processor. The same bits as NumPy's.
+
+What NumPy does as well is NumPy's. Raw weights are ``uint16``, the bits of bfloat16, or
+``float32``; arrays that C cannot take go to NumPy too.
+"""
 
 from __future__ import annotations
 
+from breadcrumbs.kernels.native.combined import combine
+from breadcrumbs.kernels.native.drops import add_drawn, merge_drawn
+from breadcrumbs.kernels.native.parts import add_band, merge, settle
 from breadcrumbs.kernels.native.ranks import count_runs, cut_units, select, tally
 from breadcrumbs.kernels.native.raw import extent, round_to
 from breadcrumbs.kernels.native.sums import merge_band
 from breadcrumbs.kernels.numpy import *  # noqa
+from breadcrumbs.kernels.native.combined import combine
+from breadcrumbs.kernels.native.drops import add_drawn, merge_drawn
+from breadcrumbs.kernels.native.parts import add_band, merge, settle
 from breadcrumbs.kernels.native.ranks import count_runs, cut_units, select, tally
 from breadcrumbs.kernels.native.raw import extent, round_to
 from breadcrumbs.kernels.native.sums import merge_band

@@ -32,21 +32,58 @@ def level() -> str:
     return LEVELS[library().breadcrumbs_level()]
 
 
-@functools.cache
 def function(name: str, itemsize: int, result: Any = None) -> Callable[..., Any]:
-    """Return a function for raw weights of so many bytes."""
-    found = library()[f"breadcrumbs_{name}_{8 * itemsize}_{level()}"]
+    """Return a function for raw weights of so many bytes, at the level of this processor."""
+    return _function(name, itemsize, result, level())
+
+
+@functools.cache
+def _function(name: str, itemsize: int, result: Any, at_level: str) -> Callable[..., Any]:
+    found = library()[f"breadcrumbs_{name}_{8 * itemsize}_{at_level}"]
     found.restype = result
     return found
 
 
-def at(array: np.ndarray) -> ctypes.c_void_p:
-    """Return the address of the first entry of an array."""
+def _slow_at(array: np.ndarray) -> ctypes.c_void_p:
     return ctypes.c_void_p(array.__array_interface__["data"][0])
+
+
+def _quick_at(array: np.ndarray) -> ctypes.c_void_p:
+    return _address(id(array) + _OFFSET)
+
+
+#: Asking an array for its address takes longer than most kernels. It is the first field of one.
+_address, _OFFSET = ctypes.c_void_p.from_address, object.__basicsize__
+_probe = np.empty(1)
+_quick = sys.implementation.name == "cpython" and _quick_at(_probe).value == _slow_at(_probe).value
+
+#: Returns the address of the first entry of an array, which has to live as long.
+at: Callable[[np.ndarray], ctypes.c_void_p] = _quick_at if _quick else _slow_at
+
+
+def maybe(array: np.ndarray) -> ctypes.c_void_p | None:
+    """Return the address of an array, none of an empty one."""
+    return at(array) if array.size else None
+
+
+def flat(array: np.ndarray, dtype: Any = None) -> np.ndarray:
+    """Return an array, or a copy, whose entries lie one after the other where C may read them."""
+    flags = array.flags
+    if flags.c_contiguous and flags.aligned and (dtype is None or array.dtype == dtype):
+        return array
+    return np.require(array, dtype, "CA")
+
+
+def takes(raw: np.ndarray, *outputs: np.ndarray) -> bool:
+    """Return whether C knows this kind of raw weights, and can write to the outputs."""
+    return raw.itemsize <= 4 and all(
+        one.flags.c_contiguous and one.flags.aligned for one in outputs
+    )
 
 
 def rows(models: np.ndarray) -> tuple[np.ndarray, ctypes.c_int64]:
     """Return rows whose entries lie one after the other, and how far apart these begin."""
-    if models.shape[1] > 1 and models.strides[1] != models.itemsize:
-        models = np.ascontiguousarray(models)
-    return models, integer(models.strides[0] // models.itemsize)
+    size, (apart, step) = models.itemsize, models.strides
+    if (models.shape[1] > 1 and step != size) or apart % size or not models.flags.aligned:
+        models = np.require(models, None, "CA")
+    return models, integer(models.strides[0] // size)

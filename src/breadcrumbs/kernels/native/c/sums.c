@@ -1,30 +1,5 @@
 /* Sums of what stays of task vectors; `Sums` of kernels/protocol.py says what each does. */
-#include "steps.h"
-
-/* What a block is merged with. */
-typedef struct {
-    float wide[BLOCK], room[BLOCK];
-    double total[BLOCK], rest[BLOCK], merged[BLOCK], lanes[LANES];
-    uint8_t keep[BLOCK], inexact[BLOCK];
-} Block;
-
-/* Give exact zeros the sign that `Raw.sign_zeros` states. */
-static void sign_zeros(int n, const float *base, int64_t models, const raw *rows, int64_t stride,
-                       const double *total, double *merged) {
-    for (int i = 0; i < n; i++) {
-        if (merged[i] != 0.0) continue;
-        int same = models > 0;
-        float first = same ? number(rows[i]) : 0.0f;
-        for (int64_t t = 0; t < models; t++) {
-            float x = number(rows[t * stride + i]);
-            same &= x == 0.0f && !signbit(x) == !signbit(first);
-        }
-        if (same)
-            merged[i] = first;
-        else if (total[i] == 0.0)
-            merged[i] = base[i];
-    }
-}
+#include "blocks.h"
 
 /* Add the models' weights between the bounds, and the base's where they are not. */
 static void add_between(int n, const raw *restrict model, const float *restrict base, float first,
@@ -40,37 +15,6 @@ static void keep_between(int n, const float *restrict magnitudes, float first, f
                          uint8_t *restrict keep) {
     for (int i = 0; i < n; i++)
         keep[i] = (uint8_t)((magnitudes[i] >= first) & (magnitudes[i] <= last));
-}
-
-static void merge_total(int n, const float *restrict base, const double *restrict total,
-                        double alpha, double *restrict merged) {
-    for (int i = 0; i < n; i++) merged[i] = (double)base[i] + alpha * total[i];
-}
-
-static void merge_pair(int n, const float *restrict base, const double *restrict total,
-                       const double *restrict rest, double alpha, double *restrict merged) {
-    for (int i = 0; i < n; i++) {
-        double lost, nearest = two_sum((double)base[i], alpha * total[i], &lost);
-        merged[i] = nearest + (lost + alpha * rest[i]);
-    }
-}
-
-/* Round the sums of a block, and note the extent of its weights. */
-static void finish(Block *b, int n, const raw *base, const raw *rows, int64_t models,
-                   int64_t stride, int pair, double alpha, uint32_t *extent, int narrow, void *out,
-                   int64_t at) {
-    if (pair) {
-        settle_all(n, b->total, b->rest);
-        merge_pair(n, b->wide, b->total, b->rest, alpha, b->merged);
-    } else {
-        merge_total(n, b->wide, b->total, alpha, b->merged);
-    }
-    int64_t unusual = count_unusual(n, b->merged);
-    if (unusual) sign_zeros(n, b->wide, models, rows, stride, b->total, b->merged);
-    round_out(n, b->merged, b->room, unusual, narrow, out, at);
-    widen_extent(n, base, extent);
-    for (int64_t t = 0; t < models; t++) widen_extent(n, rows + t * stride, extent);
-    add_squares(n, b->total, b->lanes);
 }
 
 /* Write what the cuts keep, merged. Returns the squares of the sums; found: whether some are not
