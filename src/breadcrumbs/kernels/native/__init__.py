@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from breadcrumbs.kernels.native.combined import combine
 from breadcrumbs.kernels.native.drops import add_drawn, merge_drawn
+from breadcrumbs.kernels.native.elections import elect_band, elect_drawn
 from breadcrumbs.kernels.native.parts import add_band, merge, settle
 from breadcrumbs.kernels.native.ranks import count_runs, cut_units, select, tally
 from breadcrumbs.kernels.native.raw import extent, round_to
@@ -15,6 +16,7 @@ from breadcrumbs.kernels.native.sums import merge_band
 from breadcrumbs.kernels.numpy import *  # noqa
 from breadcrumbs.kernels.native.combined import combine
 from breadcrumbs.kernels.native.drops import add_drawn, merge_drawn
+from breadcrumbs.kernels.native.elections import elect_band, elect_drawn
 from breadcrumbs.kernels.native.parts import add_band, merge, settle
 from breadcrumbs.kernels.native.ranks import count_runs, cut_units, select, tally
 from breadcrumbs.kernels.native.raw import extent, round_to
