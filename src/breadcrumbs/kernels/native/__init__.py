@@ -9,6 +9,16 @@ from __future__ import annotations
 from breadcrumbs.kernels.native.combined import combine
 from breadcrumbs.kernels.native.drops import add_drawn, merge_drawn
 from breadcrumbs.kernels.native.elections import elect_band, elect_drawn
+from breadcrumbs.kernels.native.kept import (
+    changed,
+    fill,
+    from_bitmap,
+    from_gaps,
+    keep_band,
+    merge_kept,
+    product,
+    zeros,
+)
 from breadcrumbs.kernels.native.parts import add_band, merge, settle
 from breadcrumbs.kernels.native.ranks import count_runs, cut_units, select, tally
 from breadcrumbs.kernels.native.raw import extent, round_to
@@ -17,6 +27,16 @@ from breadcrumbs.kernels.numpy import *  # noqa
 from breadcrumbs.kernels.native.combined import combine
 from breadcrumbs.kernels.native.drops import add_drawn, merge_drawn
 from breadcrumbs.kernels.native.elections import elect_band, elect_drawn
+from breadcrumbs.kernels.native.kept import (
+    changed,
+    fill,
+    from_bitmap,
+    from_gaps,
+    keep_band,
+    merge_kept,
+    product,
+    zeros,
+)
 from breadcrumbs.kernels.native.parts import add_band, merge, settle
 from breadcrumbs.kernels.native.ranks import count_runs, cut_units, select, tally
 from breadcrumbs.kernels.native.raw import extent, round_to
