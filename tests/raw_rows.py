@@ -2,20 +2,48 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from breadcrumbs import kernels
 from breadcrumbs.engine.passes import tally as survey
-from breadcrumbs.kernels import bounds
+from breadcrumbs.kernels import bounds, native
 from breadcrumbs.kernels import numpy as plain
-from breadcrumbs.kernels.numba.steps import BLOCK
+from breadcrumbs.kernels.native import library
+
+#: Entries that most kernels in C go through at once.
+BLOCK = 2048
+
+
+class Leveled:
+    """The kernels in C as a processor of one level has them."""
+
+    def __init__(self, level: str) -> None:
+        self.level = level
+
+    def __getattr__(self, name: str):
+        found = getattr(native, name)
+
+        @functools.wraps(found)
+        def call(*given):
+            before, library.level = library.level, lambda: self.level
+            try:
+                return found(*given)
+            finally:
+                library.level = before
+
+        return call
+
 
 #: All packages of kernels, by name, and those that are compared with NumPy's.
-PACKAGES = {name: kernels.choose(1, name) for name in kernels.PACKAGES}
+PACKAGES: dict[str, Any] = {"plain": plain} | {
+    f"native-{level}": Leveled(level)
+    for level in library.LEVELS[: library.LEVELS.index(library.level()) + 1]
+}
 OTHERS = [pytest.param(it, id=name) for name, it in PACKAGES.items() if it is not plain]
 KINDS = ("usual", "ties", "constant", "zeros", "denormal", "huge", "bits", "close", "halfway")
 RAWS = st.sampled_from([np.uint16, np.float32])

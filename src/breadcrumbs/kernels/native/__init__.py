@@ -1,11 +1,82 @@
-"""The operations in C, compiled once for all levels of a processor. The same bits as NumPy's."""
+"""The operations in C, compiled once for all levels of a processor. The same bits as NumPy's.
+
+What NumPy does as well is NumPy's. Raw weights are ``uint16``, the bits of bfloat16, or
+``float32``; arrays that C cannot take go to NumPy too.
+"""
 
 from __future__ import annotations
 
+from breadcrumbs.kernels.native.combined import combine
+from breadcrumbs.kernels.native.drops import add_drawn, merge_drawn
+from breadcrumbs.kernels.native.elections import elect_band, elect_drawn
+from breadcrumbs.kernels.native.kept import (
+    changed,
+    fill,
+    from_bitmap,
+    from_gaps,
+    keep_band,
+    merge_kept,
+    product,
+    zeros,
+)
+from breadcrumbs.kernels.native.parts import add_band, merge, settle
 from breadcrumbs.kernels.native.ranks import count_runs, cut_units, select, tally
 from breadcrumbs.kernels.native.raw import extent, round_to
 from breadcrumbs.kernels.native.sums import begin_band, merge_band
-from breadcrumbs.kernels.numpy import *  # noqa: F403
-from breadcrumbs.kernels.native.ranks import count_runs, cut_units, select, tally  # noqa
-from breadcrumbs.kernels.native.raw import extent, round_to  # noqa
-from breadcrumbs.kernels.native.sums import begin_band, merge_band  # noqa
+from breadcrumbs.kernels.numpy import (
+    add_step,
+    band,
+    drawn,
+    elect_weighted,
+    elected,
+    exact_pair,
+    exact_sum,
+    histogram,
+    keep_by_rank,
+    magnitudes,
+    products,
+    row_products,
+    sign_zeros,
+    widen,
+)
+
+__all__ = [
+    "add_band",
+    "add_drawn",
+    "add_step",
+    "band",
+    "begin_band",
+    "changed",
+    "combine",
+    "count_runs",
+    "cut_units",
+    "drawn",
+    "elect_band",
+    "elect_drawn",
+    "elect_weighted",
+    "elected",
+    "exact_pair",
+    "exact_sum",
+    "extent",
+    "fill",
+    "from_bitmap",
+    "from_gaps",
+    "histogram",
+    "keep_band",
+    "keep_by_rank",
+    "magnitudes",
+    "merge",
+    "merge_band",
+    "merge_drawn",
+    "merge_kept",
+    "product",
+    "products",
+    "round_to",
+    "row_products",
+    "select",
+    "settle",
+    "sign_zeros",
+    "tally",
+    "widen",
+    "zeros",
+]

@@ -24,6 +24,9 @@ PATH = Path(os.environ.get("BREADCRUMBS_LIBRARY") or Path(__file__).parent / f"k
 #: How the levels of a processor are named that `breadcrumbs_level` counts.
 LEVELS = ("base", "v3", "v4")
 
+#: Dtypes of raw weights, and of other things of their sizes.
+KINDS = {np.dtype(one) for one in (np.uint16, np.float32, np.uint32)}
+
 integer, number = ctypes.c_int64, ctypes.c_double
 
 
@@ -92,7 +95,7 @@ def flat(array: np.ndarray, dtype: Any = None) -> np.ndarray:
 
 def takes(raw: np.ndarray, *outputs: np.ndarray) -> bool:
     """Return whether C knows this kind of raw weights, and can write to the outputs."""
-    return raw.itemsize <= 4 and all(
+    return raw.dtype in KINDS and all(
         one.flags.c_contiguous and one.flags.aligned for one in outputs
     )
 

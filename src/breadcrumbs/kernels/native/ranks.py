@@ -36,9 +36,7 @@ def select(keys, low, end, place: int) -> tuple[int, int]:
     """See `Ranks.select`."""
     found = np.zeros(2, np.int64)
     bounds = integer(int(low)), integer(int(end))
-    function("select", 4)(
-        integer(keys.size), at(keys), *bounds, integer(place), at(found)
-    )
+    function("select", 4)(integer(keys.size), at(keys), *bounds, integer(place), at(found))
     return int(found[0]), int(found[1])
 
 

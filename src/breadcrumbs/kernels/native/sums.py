@@ -49,9 +49,7 @@ def begin_band(
     return squares, bool(found[0]), int(found[1])
 
 
-def merge_band(
-    base, models, unit, cuts, weights, alpha: float, extent, out
-) -> tuple[float, bool]:
+def merge_band(base, models, unit, cuts, weights, alpha: float, extent, out) -> tuple[float, bool]:
     """See `Sums.merge_band`."""
     models, stride = rows(models)
     runs = None if np.isscalar(unit) else unit

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from breadcrumbs.kernels.numpy.chances import keep_by_rank
+from breadcrumbs.kernels.numpy.combined import combine
+from breadcrumbs.kernels.numpy.drops import add_drawn, drawn, merge_drawn
 from breadcrumbs.kernels.numpy.elections import elect_band, elect_drawn
 from breadcrumbs.kernels.numpy.kept import (
     changed,
@@ -14,6 +16,7 @@ from breadcrumbs.kernels.numpy.kept import (
     product,
     zeros,
 )
+from breadcrumbs.kernels.numpy.parts import add_band, merge, settle
 from breadcrumbs.kernels.numpy.products import products, row_products
 from breadcrumbs.kernels.numpy.ranks import (
     band,
@@ -25,17 +28,7 @@ from breadcrumbs.kernels.numpy.ranks import (
     tally,
 )
 from breadcrumbs.kernels.numpy.raw import extent, round_to, sign_zeros, widen
-from breadcrumbs.kernels.numpy.sums import (
-    add_band,
-    add_drawn,
-    begin_band,
-    combine,
-    drawn,
-    merge,
-    merge_band,
-    merge_drawn,
-    settle,
-)
+from breadcrumbs.kernels.numpy.sums import begin_band, merge_band
 from breadcrumbs.kernels.numpy.terms import add_step, elected, exact_pair, exact_sum
 from breadcrumbs.kernels.numpy.weighted import elect_weighted
 

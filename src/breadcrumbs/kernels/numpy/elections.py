@@ -7,7 +7,7 @@ import numpy as np
 from breadcrumbs.kernels.constants import LARGEST, MEAN
 from breadcrumbs.kernels.numpy.ranks import kept_of
 from breadcrumbs.kernels.numpy.raw import round_raw, widen, widen_extent
-from breadcrumbs.kernels.numpy.sums import drawn
+from breadcrumbs.kernels.numpy.drops import drawn
 
 
 def elect_band(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from breadcrumbs.kernels.constants import LONG
-from breadcrumbs.kernels.numpy import raw, sums
+from breadcrumbs.kernels.numpy import parts, raw
 from breadcrumbs.kernels.numpy.ranks import band, magnitudes
 
 
@@ -70,7 +70,7 @@ def merge_kept(
         at = positions[mine]
         weight = weights[t] if weights.size else 1.0
         own = [part[at] if part.size else part for part in (total, rest, inexact)]
-        sums.add(base[at], values[mine], np.True_, weight, *own)
+        parts.add(base[at], values[mine], np.True_, weight, *own)
         total[at] = own[0]
         if weights.size:
             rest[at], inexact[at] = own[1:]
@@ -78,7 +78,7 @@ def merge_kept(
     if not last:
         return 0.0, bool(inexact.any())
     none = np.empty((0, base.size), base.dtype)
-    return sums.finish_all(base, none, (total, rest, inexact), alpha, extent, out)
+    return parts.finish_all(base, none, (total, rest, inexact), alpha, extent, out)
 
 
 def zeros(values: np.ndarray) -> int:

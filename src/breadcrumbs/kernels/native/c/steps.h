@@ -26,6 +26,7 @@
 enum { BLOCK = 2048, LANES = 16 };
 #define INFINITE 0x7F800000u
 #define MAGNITUDE 0x7FFFFFFFu
+#define MAGNITUDE64 0x7FFFFFFFFFFFFFFFu
 
 #if RAW == 16
 typedef uint16_t raw;
@@ -223,22 +224,138 @@ static inline int places_of(int n, const int32_t *restrict marks, int32_t *restr
     return found;
 }
 
+/* --- draws ------------------------------------------------------------------------------------ */
+
+/* Room for the draws of a block: they come in pairs. */
+enum { DRAWS = BLOCK + 2 };
+#define ALL 0xFFFFFFFFu
+
+/* Return draws number `first` to first + n of the stream of a key; kernels/draws.py says which. */
+static inline const uint32_t *draw(int n, uint64_t key, int64_t first, uint32_t *restrict room) {
+    const uint64_t golden = 0x9E3779B97F4A7C15;
+    int odd = (int)(first & 1), words = (odd + n + 1) / 2;
+    uint64_t state = key + ((uint64_t)first / 2 + 1) * golden;
+    for (int i = 0; i < words; i++, state += golden) {
+        uint64_t word = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9;
+        word = (word ^ (word >> 27)) * 0x94D049BB133111EB;
+        word ^= word >> 31;
+        room[2 * i] = (uint32_t)word;
+        room[2 * i + 1] = (uint32_t)(word >> 32);
+    }
+    return room + odd;
+}
+
+/* --- which weights stay ------------------------------------------------------------------------ */
+
+/* Write the weights of a model that stay, and the base's for the others, whose difference is 0. */
+static inline void keep_drawn(int n, const raw *restrict model, const float *restrict base,
+                              const uint32_t *restrict draws, uint32_t limit,
+                              float *restrict kept) {
+    for (int i = 0; i < n; i++) {
+        float x = number(model[i]), y = base[i];
+        kept[i] = draws[i] < limit ? x : y;
+    }
+}
+
+static inline void keep_run(int n, const raw *restrict model, const float *restrict base,
+                            float first, float last, float *restrict kept) {
+    for (int i = 0; i < n; i++) {
+        float x = number(model[i]), y = base[i], magnitude = fabsf(x - y);
+        kept[i] = (magnitude >= first) & (magnitude <= last) ? x : y;
+    }
+}
+
+static inline int count_drawn(int n, const uint32_t *restrict draws, uint32_t limit) {
+    int found = 0;
+    for (int i = 0; i < n; i++) found += draws[i] < limit;
+    return found;
+}
+
+/* Write what one model keeps by its draws; return how many that are. limit: ALL keeps all. */
+static inline int choose_drawn(int n, const raw *model, const float *base, uint64_t key,
+                               int64_t first, uint32_t limit, uint32_t *room, float *kept) {
+    if (limit == ALL) {
+        widen(n, model, kept);
+        return n;
+    }
+    const uint32_t *draws = draw(n, key, first, room);
+    keep_drawn(n, model, base, draws, limit, kept);
+    return count_drawn(n, draws, limit);
+}
+
+/* Write what lies between both ends, and mark what is equal to one. */
+static inline void keep_inside(int n, const raw *restrict model, const float *restrict base,
+                               float low, float high, float *restrict kept,
+                               int32_t *restrict marks) {
+    for (int i = 0; i < n; i++) {
+        float x = number(model[i]), y = base[i], magnitude = fabsf(x - y);
+        kept[i] = (magnitude > low) & (magnitude < high) ? x : y;
+        marks[i] = -((magnitude == low) | (magnitude == high));
+    }
+}
+
+/* Write what one model keeps by a cut; lower its ties by those that come. */
+static inline void choose_cut(int n, const raw *model, const float *base, const int64_t *cut,
+                              int64_t *ties, float *kept) {
+    const Bounds bounds = bounds_of(cut);
+    if (!is_parted(ties)) {
+        Range stays = range_of(bounds, ties);
+        keep_run(n, model, base, stays.first, stays.last, kept);
+        return;
+    }
+    int32_t marks[BLOCK], places[BLOCK + 16];
+    keep_inside(n, model, base, bounds.low, bounds.high, kept, marks);
+    int many = places_of(n, marks, places);
+    for (int i = 0; i < many; i++) {
+        float x = number(model[places[i]]);
+        if (tie_stays(fabsf(x - base[places[i]]), bounds, ties)) kept[places[i]] = x;
+    }
+}
+
+/* Copy how many ties count from the cuts of one unit. ties: (models, 2). */
+static inline void ties_of(int64_t models, const int64_t *cuts, int64_t *ties) {
+    for (int64_t t = 0; t < models; t++) {
+        ties[2 * t] = cuts[4 * t + 1];
+        ties[2 * t + 1] = cuts[4 * t + 3];
+    }
+}
+
 /* --- sums -------------------------------------------------------------------------------------- */
 
-/* Add weight * (model - base) where `keep` says so; what rounding leaves over goes to `rest`. */
-static inline void add_pair(int n, const raw *restrict model, const float *restrict base,
-                            const uint8_t *restrict keep, double weight, double *restrict total,
-                            double *restrict rest, uint8_t *restrict inexact) {
+/* Add weight * (kept - base); what rounding leaves over goes to `rest`. Returns bits of what even
+ * that cannot hold, 0 if it holds all. */
+static inline uint64_t add_weighted(int n, const float *restrict kept, const float *restrict base,
+                                    double weight, double *restrict total,
+                                    double *restrict rest) {
+    uint64_t wrong = 0;
     for (int i = 0; i < n; i++) {
         double lost, error, again, last;
-        double tau = two_sum((double)number(model[i]), -(double)base[i], &lost);
-        double term = keep[i] ? weight * tau : 0.0;
-        lost = keep[i] ? weight * lost : 0.0;
-        total[i] = two_sum(total[i], term, &error);
+        double tau = two_sum((double)kept[i], -(double)base[i], &lost);
+        total[i] = two_sum(total[i], weight * tau, &error);
         double middle = two_sum(rest[i], error, &again);
-        rest[i] = two_sum(middle, lost, &last);
+        rest[i] = two_sum(middle, weight * lost, &last);
+        wrong |= double_bits(again) | double_bits(last);
+    }
+    return wrong & MAGNITUDE64;
+}
+
+/* Do the same, and mark the entries of which that is so. */
+static inline void add_marking(int n, const float *restrict kept, const float *restrict base,
+                               double weight, double *restrict total, double *restrict rest,
+                               uint8_t *restrict inexact) {
+    for (int i = 0; i < n; i++) {
+        double lost, error, again, last;
+        double tau = two_sum((double)kept[i], -(double)base[i], &lost);
+        total[i] = two_sum(total[i], weight * tau, &error);
+        double middle = two_sum(rest[i], error, &again);
+        rest[i] = two_sum(middle, weight * lost, &last);
         inexact[i] |= (uint8_t)((again != 0.0) | (last != 0.0));
     }
+}
+
+static inline void add_kept(int n, const float *restrict kept, const float *restrict base,
+                            double *restrict total) {
+    for (int i = 0; i < n; i++) total[i] += (double)kept[i] - (double)base[i];
 }
 
 static inline void settle_all(int n, double *restrict total, double *restrict rest) {
@@ -271,14 +388,14 @@ static inline double add_lanes(double *lanes) {
 
 /* --- rounding ---------------------------------------------------------------------------------- */
 
-/* Return how many are zero, or near the ends of the range of bfloat16. */
+/* Return how many are zero, NaN, or near the ends of the range of bfloat16. */
 static inline int64_t count_unusual(int n, const double *restrict merged) {
-    int64_t found = 0;
+    int64_t usual = 0;
     for (int i = 0; i < n; i++) {
         double magnitude = fabs(merged[i]);
-        found += (magnitude < 0x1p-125) | (magnitude > 0x1p127);
+        usual += (magnitude >= 0x1p-125) & (magnitude <= 0x1p127);
     }
-    return found;
+    return n - usual;
 }
 
 static inline void round_single(int n, const double *restrict merged, float *restrict out) {
@@ -306,7 +423,9 @@ static inline void round_any(int n, const double *restrict merged, float *restri
         double beyond = fabs(merged[i]) - fabs((double)single[i]);
         uint32_t moved = bits + (uint32_t)(beyond > 0.0) - (uint32_t)(beyond < 0.0);
         bits = (bits & 0xFFFF) == 0x8000 ? moved : bits;
-        out[i] = (uint16_t)((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
+        uint32_t rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
+        uint32_t nan = ((bits >> 16) & 0x8000) | 0x7FC0;
+        out[i] = (uint16_t)((bits & MAGNITUDE) > INFINITE ? nan : rounded);
     }
 }
 

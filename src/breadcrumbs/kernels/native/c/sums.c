@@ -1,31 +1,5 @@
 /* Sums of what stays of task vectors; `Sums` of kernels/protocol.py says what each does. */
-#include "steps.h"
-
-/* What a block is merged with. */
-typedef struct {
-    float wide[BLOCK], room[BLOCK];
-    double total[BLOCK], rest[BLOCK], merged[BLOCK], lanes[LANES];
-    uint8_t keep[BLOCK], inexact[BLOCK];
-    int32_t marks[BLOCK], places[BLOCK + 16];
-} Block;
-
-/* Give exact zeros the sign that `Raw.sign_zeros` states. */
-static void sign_zeros(int n, const float *base, int64_t models, const raw *rows, int64_t stride,
-                       const double *total, double *merged) {
-    for (int i = 0; i < n; i++) {
-        if (merged[i] != 0.0) continue;
-        int same = models > 0;
-        float first = same ? number(rows[i]) : 0.0f;
-        for (int64_t t = 0; t < models; t++) {
-            float x = number(rows[t * stride + i]);
-            same &= x == 0.0f && !signbit(x) == !signbit(first);
-        }
-        if (same)
-            merged[i] = first;
-        else if (total[i] == 0.0)
-            merged[i] = base[i];
-    }
-}
+#include "blocks.h"
 
 #if defined(__AVX512F__)
 static inline __m512 numbers(const raw *from) {
@@ -38,7 +12,7 @@ static inline __m512 numbers(const raw *from) {
 }
 
 /* Add the differences of 16 entries that are kept. */
-static inline void add_kept(__mmask16 kept, __m512 x, __m512 y, double *total) {
+static inline void add_sixteen(__mmask16 kept, __m512 x, __m512 y, double *total) {
     x = _mm512_mask_mov_ps(y, kept, x);
     __m512d low = _mm512_sub_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(x)),
                                 _mm512_cvtps_pd(_mm512_castps512_ps256(y)));
@@ -57,43 +31,6 @@ static void add_between(int n, const raw *restrict model, const float *restrict 
         float kept = (magnitude >= first) & (magnitude <= last) ? x : y;
         total[i] += (double)kept - (double)y;
     }
-}
-
-static void keep_between(int n, const float *restrict magnitudes, float first, float last,
-                         uint8_t *restrict keep) {
-    for (int i = 0; i < n; i++)
-        keep[i] = (uint8_t)((magnitudes[i] >= first) & (magnitudes[i] <= last));
-}
-
-static void merge_total(int n, const float *restrict base, const double *restrict total,
-                        double alpha, double *restrict merged) {
-    for (int i = 0; i < n; i++) merged[i] = (double)base[i] + alpha * total[i];
-}
-
-static void merge_pair(int n, const float *restrict base, const double *restrict total,
-                       const double *restrict rest, double alpha, double *restrict merged) {
-    for (int i = 0; i < n; i++) {
-        double lost, nearest = two_sum((double)base[i], alpha * total[i], &lost);
-        merged[i] = nearest + (lost + alpha * rest[i]);
-    }
-}
-
-/* Round the sums of a block, and note the extent of its weights. */
-static void finish(Block *b, int n, const raw *base, const raw *rows, int64_t models,
-                   int64_t stride, int pair, double alpha, uint32_t *extent, int narrow, void *out,
-                   int64_t at) {
-    if (pair) {
-        settle_all(n, b->total, b->rest);
-        merge_pair(n, b->wide, b->total, b->rest, alpha, b->merged);
-    } else {
-        merge_total(n, b->wide, b->total, alpha, b->merged);
-    }
-    int64_t unusual = count_unusual(n, b->merged);
-    if (unusual) sign_zeros(n, b->wide, models, rows, stride, b->total, b->merged);
-    round_out(n, b->merged, b->room, unusual, narrow, out, at);
-    widen_extent(n, base, extent);
-    for (int64_t t = 0; t < models; t++) widen_extent(n, rows + t * stride, extent);
-    add_squares(n, b->total, b->lanes);
 }
 
 /* Add what the bounds keep between both ends; mark what is equal to one. */
@@ -123,16 +60,6 @@ static void add_cut(Block *b, int n, const raw *model, Bounds bounds, int64_t *t
     }
 }
 
-/* Mark what a cut keeps of the magnitudes of a block; lower its ties by those that come. */
-static void keep_cut(int n, const float *magnitudes, Bounds bounds, int64_t *ties, uint8_t *keep) {
-    if (!is_parted(ties)) {
-        Range stays = range_of(bounds, ties);
-        keep_between(n, magnitudes, stays.first, stays.last, keep);
-        return;
-    }
-    for (int i = 0; i < n; i++) keep[i] = (uint8_t)tie_stays(magnitudes[i], bounds, ties);
-}
-
 /* Write what the cuts keep, merged. runs: how many entries each unit has, or null, and then `unit`.
  * Returns the squares of the sums; found: whether some are not exact. weights: null where all are
  * 1. ties: room for 2 * models. */
@@ -147,10 +74,7 @@ double KERNEL(merge_band)(int64_t units, int64_t n, int64_t models, const raw *b
     int64_t at = 0;
     for (int64_t u = 0; u < units; u++, cuts += 4 * models) {
         int64_t stop = runs ? at + runs[u] : least(n, at + unit);
-        for (int64_t t = 0; t < models; t++) {
-            ties[2 * t] = cuts[4 * t + 1];
-            ties[2 * t + 1] = cuts[4 * t + 3];
-        }
+        ties_of(models, cuts, ties);
         for (; at < stop; at += BLOCK) {
             int m = (int)least(BLOCK, stop - at);
             widen(m, base + at, b.wide);
@@ -158,13 +82,11 @@ double KERNEL(merge_band)(int64_t units, int64_t n, int64_t models, const raw *b
             if (pair) memset(b.rest, 0, m * sizeof *b.rest);
             for (int64_t t = 0; t < models; t++) {
                 const raw *model = rows + t * stride + at;
-                Bounds bounds = bounds_of(cuts + 4 * t);
                 if (pair) {
-                    magnitudes_of(m, model, b.wide, b.room);
-                    keep_cut(m, b.room, bounds, ties + 2 * t, b.keep);
-                    add_pair(m, model, b.wide, b.keep, weights[t], b.total, b.rest, b.inexact);
+                    choose_cut(m, model, b.wide, cuts + 4 * t, ties + 2 * t, b.kept);
+                    add_marking(m, b.kept, b.wide, weights[t], b.total, b.rest, b.inexact);
                 } else {
-                    add_cut(&b, m, model, bounds, ties + 2 * t);
+                    add_cut(&b, m, model, bounds_of(cuts + 4 * t), ties + 2 * t);
                 }
             }
             finish(&b, m, base + at, rows + at, models, stride, pair, alpha, extent, narrow, out,
@@ -200,7 +122,7 @@ static Counts add_certain(int n, const raw *restrict model, const float *restric
         in_high = _mm512_mask_cmp_ps_mask(in_high, magnitude, high_ends, _CMP_LE_OQ);
         below_low += __builtin_popcount(_mm512_cmp_ps_mask(magnitude, lows, _CMP_LT_OQ));
         below_high += __builtin_popcount(_mm512_cmp_ps_mask(magnitude, highs, _CMP_LT_OQ));
-        add_kept(kept, x, y, total + i);
+        add_sixteen(kept, x, y, total + i);
         __m512i old = _mm512_loadu_si512(marks + i);
         __mmask16 doubt = in_low | in_high;
         _mm512_storeu_si512(marks + i, _mm512_mask_set1_epi32(old, doubt, -1));
@@ -220,10 +142,12 @@ static Counts add_certain(int n, const raw *restrict model, const float *restric
     return found;
 }
 
-static void keep_certain(int n, const float *restrict magnitudes, float above, float under,
-                         uint8_t *restrict keep) {
-    for (int i = 0; i < n; i++)
-        keep[i] = (uint8_t)((magnitudes[i] > above) & (magnitudes[i] < under));
+static void keep_certain(int n, const raw *restrict model, const float *restrict base,
+                         float above, float under, float *restrict kept) {
+    for (int i = 0; i < n; i++) {
+        float x = number(model[i]), y = base[i], magnitude = fabsf(x - y);
+        kept[i] = (magnitude > above) & (magnitude < under) ? x : y;
+    }
 }
 
 static void clear(int many, const int32_t *places, double *total) {
@@ -256,16 +180,16 @@ double KERNEL(begin_band)(int64_t n, int64_t models, const raw *base, const raw 
             memset(b.total, 0, m * sizeof *b.total);
             memset(b.marks, 0, m * sizeof *b.marks);
             if (pair) memset(b.rest, 0, m * sizeof *b.rest);
+            if (pair) memset(b.merged, 0, m * sizeof *b.merged);
             for (int64_t t = 0; t < models; t++) {
                 const raw *model = rows + t * stride + at;
                 Doubt d = doubt_of(brackets + 4 * t);
+                double *total = b.total;
                 if (pair) {
-                    magnitudes_of(m, model, b.wide, b.room);
-                    keep_certain(m, b.room, d.above, d.under, b.keep);
-                    add_pair(m, model, b.wide, b.keep, weights[t], b.total, b.rest, b.inexact);
-                    memcpy(b.merged, b.total, m * sizeof *b.total);
+                    keep_certain(m, model, b.wide, d.above, d.under, b.kept);
+                    add_marking(m, b.kept, b.wide, weights[t], b.total, b.rest, b.inexact);
+                    total = b.merged; /* room for sums that nobody asks for */
                 }
-                double *total = pair ? b.merged : b.total;
                 count(add_certain(m, model, b.wide, &d, b.marks, total), &d, counts + 4 * t);
             }
             int many = places_of(m, b.marks, b.places);
