@@ -17,9 +17,9 @@ from breadcrumbs.plan import Plan
 
 @dataclass(frozen=True)
 class Context:
-    """kernel: see `kernels.choose`. begins: bytes of segments that may be held at a time which are
-    merged before their ranks are known. replay: whether steps are wanted before their factor, so that
-    they can be replayed with another (`replay.Steps`)."""
+    """kernel: see `kernels.choose`. replay: whether steps are wanted before their factor, so that
+    they can be replayed with another (`replay.Steps`). begins: bytes of segments that may be held
+    at a time which are merged before their ranks are known."""
 
     plan: Plan
     space: Workspace = field(default_factory=Workspace)

@@ -24,6 +24,8 @@ from breadcrumbs.plan.units import FUSED, GROUP, Job, Segment
 
 ALL, NO_MODELS = slice(None), slice(0, 0)
 NONE = np.empty(0, np.int64)
+#: What bfloat16 and float32 hold for sure.
+RANGE = 2.0**127
 
 
 class Terms:
@@ -82,6 +84,8 @@ class Terms:
         self.fused = len(self.models) <= FUSED and self.dtype != np.float64 and tensor.dtype in RAW
         #: The weights as they take them.
         self.unequal = self.weights if (self.weights != 1).any() else np.empty(0)
+        #: How many times as large as the largest weight a merged one may be, where it is linear.
+        self.reach = 1 + 2 * abs(self.factor) * float(np.abs(self.weights).sum())
 
     def raw_buffer(self, n: int) -> np.ndarray:
         """Return this thread's buffer for n raw weights of the output."""
@@ -175,7 +179,8 @@ class Terms:
             inexact = not provably_exact(smallest, largest, number, self.precision)
         if not math.isfinite(largest) or inexact:
             return None
-        if not math.isfinite(self.kernels.extent(raw)[1]):
+        fits = self.linear and largest * self.reach < RANGE
+        if not fits and not math.isfinite(self.kernels.extent(raw)[1]):
             return None
         report.squares += squares
         return raw.view(DTYPES[self.tensor.dtype])

@@ -53,7 +53,7 @@ def choose(entries: int, which: str = AUTO, wide: bool = False) -> Kernels:
 
 @functools.cache
 def missing() -> str:
-    """Return why NumPy's kernels have to do, in a line that says what to do; "" if they have not."""
+    """Return why NumPy's kernels have to do, in a line that says what to do; "" if they needs none."""
     from breadcrumbs.kernels.native import built
 
     found = built.problem()

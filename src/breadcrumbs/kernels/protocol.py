@@ -72,6 +72,10 @@ class Ranks(Protocol):
         """
         ...
 
+    def key_of_rank(self, keys, rank: int, hint: int, /) -> int:
+        """Return the key of that rank, from 1, among all ``keys``. hint: a key near it, if known."""
+        ...
+
     def select(self, keys, low, end, place: int, /) -> tuple[int, int]:
         """Return (the key that is number ``place`` of those from low to end, place among equals).
 

@@ -90,11 +90,13 @@ class Unit:
             shape = (1 + len(group), len(places), run)
             rows = self.context.space.buffer("raw", shape, self.job.dtype)
             self._read_runs(places, group, rows)
-            kernel = self.parts[places[0][0].index].kernels
-            for t, keys in zip(group, kernel.magnitudes(rows[0], rows[1:]), strict=True):
-                bracket = tally.bracket(keys, *self.job.ranks[t], self.n, margin)
-                inside = tally.inside(keys, bracket, self.n)
-                result[t] = Sampled(bracket, *inside)
+            flat = rows.reshape(len(rows), -1)
+            near = (0, 0)
+            for t, keys in zip(group, self.kernels.magnitudes(flat[0], flat[1:]), strict=True):
+                keys = keys.reshape(len(places), run)
+                found = tally.bracket(keys, *self.job.ranks[t], self.n, self.kernels, margin, near)
+                near = int(found[0]), int(found[2])
+                result[t] = Sampled(found, *tally.inside(keys, found, self.n))
         return result
 
     def _read_runs(self, places: list, group: list[int], rows: np.ndarray) -> None:

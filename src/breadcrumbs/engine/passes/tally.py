@@ -79,42 +79,42 @@ def sample_starts(n: int) -> list[int]:
 
 
 def bracket(
-    sample: np.ndarray, first: int, last: int, n: int, margin: float = MARGINS[0]
+    sample: np.ndarray,
+    first: int,
+    last: int,
+    n: int,
+    kernels: Kernels,
+    margin: float = MARGINS[0],
+    near: Sequence[int] = (0, 0),
 ) -> np.ndarray:
     """Return keys ``low, low_end, high, high_end`` that ranks ``first`` and ``last`` lie between.
 
     sample: (runs, RUN) keys, the runs spread over the n entries. The spread of a rank between the
     runs gives its standard error, so weights whose rows differ get wider brackets. margin: standard
-    errors to each side.
+    errors to each side. near: where the keys may be, to begin with.
     """
-    shift = 8 * sample.itemsize - 17  # sorting is slower: such keys are equal too often
-    bins = (sample >> shift).astype(np.intp).ravel()
-    upto = np.cumsum(np.bincount(bins, minlength=1 << 16))
-    low = _around(sample, upto, shift, first / n, margin) if first > 0 else NOTHING
-    high = _around(sample, upto, shift, last / n, margin) if last < n else NOTHING
+    low = _around(sample, first / n, kernels, margin, near[0]) if first > 0 else NOTHING
+    high = _around(sample, last / n, kernels, margin, near[1]) if last < n else NOTHING
     return np.array([*low, *high], sample.dtype)
 
 
 def _around(
-    sample: np.ndarray, upto: np.ndarray, shift: int, quantile: float, margin: float
+    sample: np.ndarray, quantile: float, kernels: Kernels, margin: float, near: int
 ) -> tuple[int, int]:
-    """Return keys on both sides of a quantile. upto: keys in bins of ``2**shift``, cumulated."""
-    place = int(quantile * sample.size)
-    key = np.asarray(int(upto.searchsorted(place, side="right")) << shift, sample.dtype)
-    below = np.count_nonzero(sample < key, axis=1) / sample.shape[1]
-    error = below.std() / math.sqrt(len(below)) if len(below) > 1 else 0.05
+    """Return keys on both sides of a quantile."""
+    size, (runs, run) = sample.size, sample.shape
+    place = min(size, int(quantile * size) + 1)
+    key = kernels.key_of_rank(sample, place, near)
+    starts = np.arange(0, size, run)
+    _, below = kernels.count_runs(sample.ravel(), starts, np.full(runs, run), 0, key)
+    error = (below / run).std() / math.sqrt(runs) if runs > 1 else 0.05
     # Two brackets that reach further are too wide to collect; runs spread evenly misjudge less than
     # their spread says, where tensors differ much.
-    width = math.ceil(min(margin * error, ROOM / 5) * sample.size) + 4
-    start, stop = upto.searchsorted([place - width, place + width], side="right").tolist()
-    if start == stop:  # perhaps all one key, as where a fine-tuning left most entries as they were
-        inside = np.sort(sample[(sample >> shift) == start])
-        ends = np.array([place - width, place + width]) - (upto[start - 1] if start else 0)
-        first, last = inside[np.clip(ends, 0, inside.size - 1)].tolist()
-        if first == last:
-            return first, last
-    most = largest(sample.itemsize)
-    return min(start << shift, most), min((stop + 1) << shift, most)
+    width = math.ceil(min(margin * error, ROOM / 5) * size) + 4
+    low = kernels.key_of_rank(sample, place - width, key) if place > width else 0
+    if place + width > size:
+        return low, largest(sample.itemsize)
+    return low, kernels.key_of_rank(sample, place + width, key)
 
 
 @dataclass

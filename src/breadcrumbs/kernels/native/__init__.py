@@ -20,7 +20,14 @@ from breadcrumbs.kernels.native.kept import (
     zeros,
 )
 from breadcrumbs.kernels.native.parts import add_band, merge, settle
-from breadcrumbs.kernels.native.ranks import count_runs, cut_units, select, tally
+from breadcrumbs.kernels.native.ranks import (
+    count_runs,
+    cut_units,
+    key_of_rank,
+    magnitudes,
+    select,
+    tally,
+)
 from breadcrumbs.kernels.native.raw import extent, round_to
 from breadcrumbs.kernels.native.sums import begin_band, merge_band
 from breadcrumbs.kernels.numpy import (
@@ -33,7 +40,6 @@ from breadcrumbs.kernels.numpy import (
     exact_sum,
     histogram,
     keep_by_rank,
-    magnitudes,
     products,
     row_products,
     sign_zeros,
@@ -64,6 +70,7 @@ __all__ = [
     "histogram",
     "keep_band",
     "keep_by_rank",
+    "key_of_rank",
     "magnitudes",
     "merge",
     "merge_band",

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from breadcrumbs.kernels.native.library import at, function, integer, rows
+from breadcrumbs.kernels.native.library import at, flat, function, integer, rows, takes
 from breadcrumbs.kernels.numpy import ranks as numpy_ranks
 
 
 def tally(base, models, chunk, brackets, counts, sizes, kept) -> None:
     """See `Ranks.tally`."""
-    models, stride = rows(models)
+    if not takes(base, counts, sizes) or kept.strides[1] != kept.itemsize:
+        return numpy_ranks.tally(base, models, chunk, brackets, counts, sizes, kept)
+    base, (models, stride) = flat(base), rows(models)
+    brackets = flat(brackets, np.uint32)
     filled = np.zeros(len(models), np.int64)
-    runs = None if np.isscalar(chunk) else chunk
+    runs = None if np.isscalar(chunk) else flat(chunk, np.int64)
     function("tally", base.itemsize)(
         integer(len(counts)),
         integer(base.size),
@@ -32,8 +35,30 @@ def tally(base, models, chunk, brackets, counts, sizes, kept) -> None:
     )
 
 
+def magnitudes(base, models) -> np.ndarray:
+    """See `Ranks.magnitudes`."""
+    if not takes(base) or models.ndim != 2 or base.ndim != 1:
+        return numpy_ranks.magnitudes(base, models)
+    base, (models, stride) = flat(base), rows(models)
+    out = np.empty(models.shape, np.uint32)
+    sizes = integer(base.size), integer(len(models))
+    function("magnitudes", base.itemsize)(*sizes, at(base), at(models), stride, at(out))
+    return out
+
+
+def key_of_rank(keys, rank: int, hint: int) -> int:
+    """See `Ranks.key_of_rank`."""
+    if keys.itemsize > 4 or not keys.flags.c_contiguous:
+        return numpy_ranks.key_of_rank(keys, rank, hint)
+    found = function("key_of_rank", 4, integer)
+    return found(integer(keys.size), at(keys), integer(rank), integer(hint))
+
+
 def select(keys, low, end, place: int) -> tuple[int, int]:
     """See `Ranks.select`."""
+    if keys.itemsize > 4:
+        return numpy_ranks.select(keys, low, end, place)
+    keys = flat(keys)
     found = np.zeros(2, np.int64)
     bounds = integer(int(low)), integer(int(end))
     function("select", 4)(integer(keys.size), at(keys), *bounds, integer(place), at(found))
@@ -42,9 +67,9 @@ def select(keys, low, end, place: int) -> tuple[int, int]:
 
 def cut_units(base, models, unit: int, first: int, last: int) -> np.ndarray:
     """See `Ranks.cut_units`."""
-    if first >= last:
+    if first >= last or not takes(base):
         return numpy_ranks.cut_units(base, models, unit, first, last)
-    models, stride = rows(models)
+    base, (models, stride) = flat(base), rows(models)
     cuts = np.empty((base.size // unit, len(models), 4), np.int64)
     keys = np.empty(unit, np.int32)
     function("cut_units", base.itemsize)(
@@ -64,8 +89,11 @@ def cut_units(base, models, unit: int, first: int, last: int) -> np.ndarray:
 
 def count_runs(keys, starts, sizes, low: int, key: int) -> tuple[np.ndarray, np.ndarray]:
     """See `Ranks.count_runs`."""
+    if keys.itemsize > 4:
+        return numpy_ranks.count_runs(keys, starts, sizes, low, key)
+    keys = flat(keys)
     equal, below = np.empty(len(sizes), np.int64), np.empty(len(sizes), np.int64)
-    starts, sizes = np.ascontiguousarray(starts), np.ascontiguousarray(sizes)
+    starts, sizes = flat(starts, np.int64), flat(sizes, np.int64)
     function("count_runs", 4)(
         integer(len(sizes)),
         at(keys),

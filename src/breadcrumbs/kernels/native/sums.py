@@ -6,7 +6,17 @@ import ctypes
 
 import numpy as np
 
-from breadcrumbs.kernels.native.library import at, function, integer, number, rows
+from breadcrumbs.kernels.native.library import (
+    at,
+    flat,
+    function,
+    integer,
+    maybe,
+    number,
+    rows,
+    takes,
+)
+from breadcrumbs.kernels.numpy import sums as numpy_sums
 
 
 def begin_band(
@@ -24,7 +34,11 @@ def begin_band(
     columns,
 ) -> tuple[float, bool, int]:
     """See `Sums.begin_band`."""
-    models, stride = rows(models)
+    settings = brackets, weights, alpha, extent, out, counts, doubts, where, columns
+    if not takes(base, extent, out, counts, doubts, where, columns):
+        return numpy_sums.begin_band(base, models, chunk, *settings)
+    base, (models, stride) = flat(base), rows(models)
+    brackets, weights = flat(brackets, np.uint32), flat(weights, np.float64)
     found = np.zeros(2, np.int64)
     squares = function("begin_band", base.itemsize, number)(
         integer(base.size),
@@ -34,7 +48,7 @@ def begin_band(
         stride,
         integer(chunk),
         at(brackets),
-        at(weights) if weights.size else None,
+        maybe(weights),
         number(alpha),
         at(extent),
         ctypes.c_int32(out.itemsize == 2),
@@ -51,8 +65,11 @@ def begin_band(
 
 def merge_band(base, models, unit, cuts, weights, alpha: float, extent, out) -> tuple[float, bool]:
     """See `Sums.merge_band`."""
-    models, stride = rows(models)
-    runs = None if np.isscalar(unit) else unit
+    if not takes(base, extent, out):
+        return numpy_sums.merge_band(base, models, unit, cuts, weights, alpha, extent, out)
+    base, (models, stride) = flat(base), rows(models)
+    cuts, weights = flat(cuts, np.int64), flat(weights, np.float64)
+    runs = None if np.isscalar(unit) else flat(unit, np.int64)
     ties, found = np.empty((len(models), 2), np.int64), ctypes.c_int32()
     squares = function("merge_band", base.itemsize, number)(
         integer(len(cuts)),
@@ -65,7 +82,7 @@ def merge_band(base, models, unit, cuts, weights, alpha: float, extent, out) -> 
         None if runs is None else at(runs),
         at(cuts),
         at(ties),
-        at(weights) if weights.size else None,
+        maybe(weights),
         number(alpha),
         at(extent),
         ctypes.c_int32(out.itemsize == 2),

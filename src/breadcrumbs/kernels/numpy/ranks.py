@@ -38,6 +38,11 @@ def tally(base, models, chunk, brackets, counts, sizes, kept) -> None:
             sizes[i, t] = found.size
 
 
+def key_of_rank(keys, rank: int, hint: int) -> int:
+    """See `Ranks.key_of_rank`."""
+    return int(np.partition(keys, rank - 1, axis=None)[rank - 1])
+
+
 def select(keys, low, end, place: int) -> tuple[int, int]:
     """See `Ranks.select`."""
     # NumPy's sort is several times faster here than its partition, which dislikes equal keys.

@@ -115,6 +115,23 @@ void KERNEL(cut_units)(int64_t n, int64_t models, const raw *base, const raw *ro
     }
 }
 
+/* Return the key of that rank, from 1, of n >= rank keys. hint: where it may be. */
+int64_t KERNEL(key_of_rank)(int64_t n, const int32_t *keys, int64_t rank, int64_t hint) {
+    int64_t ordinal;
+    return find(n, keys, rank, (int32_t)hint, &ordinal);
+}
+
+void KERNEL(magnitudes)(int64_t n, int64_t models, const raw *base, const raw *rows,
+                        int64_t stride, float *out) {
+    float wide[BLOCK];
+    for (int64_t at = 0; at < n; at += BLOCK) {
+        int m = (int)least(BLOCK, n - at);
+        widen(m, base + at, wide);
+        for (int64_t t = 0; t < models; t++)
+            magnitudes_of(m, rows + t * stride + at, wide, out + t * n + at);
+    }
+}
+
 /* Write the key that is number `place` of those from low to end, and its place among its equals, to
  * found, unless there are fewer. */
 void KERNEL(select)(int64_t n, const int32_t *keys, int64_t low, int64_t end, int64_t place,
