@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -152,6 +151,8 @@ def among(names: Iterable[str]) -> str:
 
 
 def _members(path: str | os.PathLike[str]) -> list[str]:
+    import zipfile
+
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()

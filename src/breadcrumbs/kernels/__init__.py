@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import importlib.metadata
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import cast
+from typing import Any, cast
 
 from breadcrumbs.errors import RecipeError, sentence, suggestion
 from breadcrumbs.kernels.protocol import OPERATIONS, Kernels
@@ -53,7 +52,7 @@ def choose(entries: int, which: str = AUTO, wide: bool = False) -> Kernels:
 
 @functools.cache
 def missing() -> str:
-    """Return why NumPy's kernels have to do, in a line that says what to do; "" if they needs none."""
+    """Return why NumPy's kernels have to do, and what to do about it, in a line; or ""."""
     from breadcrumbs.kernels.native import built
 
     found = built.problem()
@@ -168,8 +167,10 @@ def _package(name: str) -> Kernels:
     return _loaded[name]
 
 
-def _installed() -> dict[str, importlib.metadata.EntryPoint]:
-    return {one.name: one for one in importlib.metadata.entry_points(group=GROUP)}
+def _installed() -> dict[str, Any]:
+    from importlib import metadata  # which takes longer than all of these files
+
+    return {one.name: one for one in metadata.entry_points(group=GROUP)}
 
 
 def _forget_old() -> None:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from breadcrumbs import kernels, machine
+from breadcrumbs import machine
 from breadcrumbs.engine.outputs import TensorReport
+from breadcrumbs.kernels import AUTO, described
 from breadcrumbs.plan import Plan, shift, step
 
 
@@ -41,7 +42,7 @@ class Report:
     update. step: how many times the length of the mean task vector the update has, each counted
     with the size of its weight; step_exact: or about, from a sample. parts: of a model whose
     weights lie in several folders, the norm of the update in each, "" for the folder itself.
-    kernels: which did the arithmetic.
+    kernel: which kernels did the arithmetic.
     """
 
     method: str
@@ -66,7 +67,7 @@ class Report:
     lost: float | None = None
     step: float | None = None
     step_exact: bool = True
-    kernels: str = ""
+    kernel: str = ""
 
     @staticmethod
     def of(
@@ -74,7 +75,7 @@ class Report:
         rows: Sequence[TensorReport],
         seconds: float,
         same: Sequence[str] = (),
-        kernel: str = kernels.AUTO,
+        kernel: str = AUTO,
     ) -> Report:
         """Return the report of a plan and what was done to its tensors.
 
@@ -134,7 +135,7 @@ class Report:
             notes=list(plan.notes),
             step=length.ratio if length else None,
             step_exact=length is None or length.exact,
-            kernels=kernels.described(kernel),
+            kernel=described(kernel),
         )
 
     @property

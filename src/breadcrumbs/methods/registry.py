@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import runpy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -84,6 +82,8 @@ def load_plugin(path: str | Path) -> None:
     are for pairs, too, as are those in ``TRANSFORMS`` and ``AGGREGATES``, dicts by name. Each is
     optional. Raises RecipeError where the file cannot be run or a name is taken.
     """
+    import runpy
+
     try:
         found = runpy.run_path(str(path))
     except Exception as error:  # whatever the user's code raises
@@ -97,7 +97,9 @@ def _load_installed() -> None:
     if _loaded:
         return
     _loaded = True
-    for entry in importlib.metadata.entry_points(group=GROUP):
+    from importlib import metadata  # which takes a while, and few ask for it
+
+    for entry in metadata.entry_points(group=GROUP):
         _add(vars(entry.load()), entry.value)
 
 

@@ -3,23 +3,20 @@
 One file for all levels of a processor, of which the library names the best that runs (`level.c`).
 Building a wheel runs this file by its path, so it imports nothing of the package. The compiler is
 that of ``$CC``, ``cc``, ``gcc``, ``clang``, or zig, as PyPI has it; options of the environment are
-not heeded, for some of them change bits.
+not heeded, for some of them change bits. What asks for the digest alone imports little.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import importlib.util
 import os
-import shlex
-import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import subprocess
 
 HERE = Path(__file__).parent
 SOURCES = HERE / "c"
@@ -72,6 +69,10 @@ def identity() -> str:
 
 def compiler() -> list[str] | None:
     """Return the command of a compiler that works, zig if it is installed, or None."""
+    import importlib.util
+    import shlex
+    import shutil
+
     named = shlex.split(os.environ.get("CC", ""))
     found = [named] if named else [[name] for name in ("cc", "gcc", "clang")]
     found.append([sys.executable, "-m", "ziglang", "cc"])
@@ -98,6 +99,9 @@ def build(
     sanitize: with checks of what is undefined or out of bounds. strict: warnings are errors. kept:
     a folder that keeps what is compiled for the next time.
     """
+    import shutil
+    import tempfile
+
     command = list(command or compiler() or ())
     if not command:
         raise BuildError("there is no compiler of C: install one, or ziglang from PyPI")
@@ -132,6 +136,8 @@ def _compile(command: list[str], flags: list[str], levels: dict, folder: Path) -
 
     Those that the folder has already are taken as they are.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     headers = b"".join(path.read_bytes() for path in sorted(SOURCES.glob("*.h")))
     runs, objects = [], []
     for source in sorted(SOURCES.glob("*.c")):
@@ -188,6 +194,8 @@ def _known(command: Sequence[str], flags: Sequence[str]) -> list[str]:
 
 def _compiles(command: Sequence[str], flags: Sequence[str]) -> bool:
     """Return whether a compiler makes something of these flags, and has the headers."""
+    import tempfile
+
     with tempfile.TemporaryDirectory() as folder:
         source, out = Path(folder) / "try.c", Path(folder) / "try.o"
         source.write_text(
@@ -198,6 +206,9 @@ def _compiles(command: Sequence[str], flags: Sequence[str]) -> bool:
 
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess:
     """Run a compiler, whose messages tell of what went wrong. zig keeps what it makes here."""
+    import subprocess
+    import tempfile
+
     kept = {"ZIG_LOCAL_CACHE_DIR": tempfile.gettempdir(), "LC_ALL": "C"}
     try:
         return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **kept})
@@ -207,6 +218,8 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess:
 
 def main() -> int:
     """Build the library beside this file; return 1, with a line, if that cannot be."""
+    import argparse
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sanitize", action="store_true", help="with checks, as another file")
     parser.add_argument("--target", default="", help="another machine, as zig names it")
