@@ -135,19 +135,19 @@ static inline Range range_of(Bounds bounds, const int64_t *ties) {
 
 /* --- brackets of keys ----------------------------------------------------------------------- */
 
-/* What two brackets of keys say: magnitudes above `above` and below `under` stay, those from low to
- * low_end and from high to high_end may. open: whether keys are collected of a bracket. */
+/* What two brackets of keys say: magnitudes from low to low_end and from high to high_end may stay,
+ * those between do. The low one of nothing lies below all magnitudes, the high one above. */
 typedef struct {
-    float low, low_end, above, under, high, high_end;
+    float low, low_end, high, high_end;
     int asks_low, asks_high, opens_low, opens_high;
 } Doubt;
 
 static inline Doubt doubt_of(const uint32_t *b) {
     const float none = as_float(INFINITE + 1);
-    Doubt d = {none, none, -1.0f, as_float(INFINITE), none, none,
+    Doubt d = {-1.0f, -1.0f, as_float(INFINITE), none,
                b[0] <= b[1], b[2] <= b[3], b[0] < b[1], b[2] < b[3]};
-    if (d.asks_low) d.low = as_float(b[0]), d.low_end = d.above = as_float(b[1]);
-    if (d.asks_high) d.high = d.under = as_float(b[2]), d.high_end = as_float(b[3]);
+    if (d.asks_low) d.low = as_float(b[0]), d.low_end = as_float(b[1]);
+    if (d.asks_high) d.high = as_float(b[2]), d.high_end = as_float(b[3]);
     return d;
 }
 

@@ -1,6 +1,9 @@
 /* Sums of what stays of task vectors; `Sums` of kernels/protocol.py says what each does. */
 #include "blocks.h"
 
+/* Models that are merged at once. */
+enum { MOST = 32 };
+
 #if defined(__AVX512F__)
 static inline __m512 numbers(const raw *from) {
 #if RAW == 16
@@ -9,17 +12,6 @@ static inline __m512 numbers(const raw *from) {
 #else
     return _mm512_loadu_ps((const float *)from);
 #endif
-}
-
-/* Add the differences of 16 entries that are kept. */
-static inline void add_sixteen(__mmask16 kept, __m512 x, __m512 y, double *total) {
-    x = _mm512_mask_mov_ps(y, kept, x);
-    __m512d low = _mm512_sub_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(x)),
-                                _mm512_cvtps_pd(_mm512_castps512_ps256(y)));
-    __m512d high = _mm512_sub_pd(_mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1)),
-                                 _mm512_cvtps_pd(_mm512_extractf32x8_ps(y, 1)));
-    _mm512_storeu_pd(total, _mm512_add_pd(_mm512_loadu_pd(total), low));
-    _mm512_storeu_pd(total + 8, _mm512_add_pd(_mm512_loadu_pd(total + 8), high));
 }
 #endif
 
@@ -105,34 +97,11 @@ static Counts add_certain(int n, const raw *restrict model, const float *restric
                           const Doubt *d, int32_t *restrict marks, double *restrict total) {
     int32_t below_low = 0, below_high = 0;
     const float low = d->low, low_end = d->low_end, high = d->high, high_end = d->high_end;
-    const float above = d->above, under = d->under;
-    int i = 0;
-#if defined(__AVX512F__) /* a third of the time of what compilers make of the loop below */
-    const __m512 lows = _mm512_set1_ps(low), low_ends = _mm512_set1_ps(low_end);
-    const __m512 highs = _mm512_set1_ps(high), high_ends = _mm512_set1_ps(high_end);
-    const __m512 aboves = _mm512_set1_ps(above), unders = _mm512_set1_ps(under);
-    for (; i + 16 <= n; i += 16) {
-        __m512 x = numbers(model + i), y = _mm512_loadu_ps(base + i);
-        __m512 magnitude = _mm512_abs_ps(_mm512_sub_ps(x, y));
-        __mmask16 kept = _mm512_cmp_ps_mask(magnitude, aboves, _CMP_GT_OQ);
-        kept = _mm512_mask_cmp_ps_mask(kept, magnitude, unders, _CMP_LT_OQ);
-        __mmask16 in_low = _mm512_cmp_ps_mask(magnitude, lows, _CMP_GE_OQ);
-        in_low = _mm512_mask_cmp_ps_mask(in_low, magnitude, low_ends, _CMP_LE_OQ);
-        __mmask16 in_high = _mm512_cmp_ps_mask(magnitude, highs, _CMP_GE_OQ);
-        in_high = _mm512_mask_cmp_ps_mask(in_high, magnitude, high_ends, _CMP_LE_OQ);
-        below_low += __builtin_popcount(_mm512_cmp_ps_mask(magnitude, lows, _CMP_LT_OQ));
-        below_high += __builtin_popcount(_mm512_cmp_ps_mask(magnitude, highs, _CMP_LT_OQ));
-        add_sixteen(kept, x, y, total + i);
-        __m512i old = _mm512_loadu_si512(marks + i);
-        __mmask16 doubt = in_low | in_high;
-        _mm512_storeu_si512(marks + i, _mm512_mask_set1_epi32(old, doubt, -1));
-    }
-#endif
-    for (; i < n; i++) {
+    for (int i = 0; i < n; i++) {
         float x = number(model[i]), y = base[i], magnitude = fabsf(x - y);
         int32_t in_low = -((magnitude >= low) & (magnitude <= low_end));
         int32_t in_high = -((magnitude >= high) & (magnitude <= high_end));
-        float kept = (magnitude > above) & (magnitude < under) ? x : y;
+        float kept = (magnitude > low_end) & (magnitude < high) ? x : y;
         total[i] += (double)kept - (double)y;
         marks[i] |= in_low | in_high;
         below_low += magnitude < low;
@@ -142,11 +111,47 @@ static Counts add_certain(int n, const raw *restrict model, const float *restric
     return found;
 }
 
+#if defined(__AVX512F__)
+/* Do that for all models, 16 entries at a time, which takes half of the time. n: a multiple. */
+static void add_all_certain(int n, int64_t models, const raw *rows, int64_t stride,
+                            const float *base, const Doubt *doubts, Counts *seen, int32_t *marks,
+                            double *totals) {
+    for (int i = 0; i < n; i += 16) {
+        const __m512 y = _mm512_loadu_ps(base + i);
+        const __m512d low_y = _mm512_cvtps_pd(_mm512_castps512_ps256(y));
+        const __m512d high_y = _mm512_cvtps_pd(_mm512_extractf32x8_ps(y, 1));
+        __m512d low_total = _mm512_setzero_pd(), high_total = _mm512_setzero_pd();
+        __mmask16 doubtful = 0;
+        for (int64_t t = 0; t < models; t++) {
+            const Doubt *d = doubts + t;
+            __m512 x = numbers(rows + t * stride + i);
+            __m512 magnitude = _mm512_abs_ps(_mm512_sub_ps(x, y));
+            __mmask16 below = _mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(d->low), _CMP_LT_OQ);
+            __mmask16 upto = _mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(d->low_end), _CMP_LE_OQ);
+            __mmask16 under = _mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(d->high), _CMP_LT_OQ);
+            __mmask16 most =
+                _mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(d->high_end), _CMP_LE_OQ);
+            doubtful |= (upto & (__mmask16)~below) | (most & (__mmask16)~under);
+            seen[t].below_low += __builtin_popcount(below);
+            seen[t].below_high += __builtin_popcount(under);
+            x = _mm512_mask_mov_ps(y, under & (__mmask16)~upto, x);
+            __m512d low_x = _mm512_cvtps_pd(_mm512_castps512_ps256(x));
+            __m512d high_x = _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1));
+            low_total = _mm512_add_pd(low_total, _mm512_sub_pd(low_x, low_y));
+            high_total = _mm512_add_pd(high_total, _mm512_sub_pd(high_x, high_y));
+        }
+        _mm512_storeu_si512(marks + i, _mm512_movm_epi32(doubtful));
+        _mm512_storeu_pd(totals + i, low_total);
+        _mm512_storeu_pd(totals + i + 8, high_total);
+    }
+}
+#endif
+
 static void keep_certain(int n, const raw *restrict model, const float *restrict base,
-                         float above, float under, float *restrict kept) {
+                         float low_end, float high, float *restrict kept) {
     for (int i = 0; i < n; i++) {
         float x = number(model[i]), y = base[i], magnitude = fabsf(x - y);
-        kept[i] = (magnitude > above) & (magnitude < under) ? x : y;
+        kept[i] = (magnitude > low_end) & (magnitude < high) ? x : y;
     }
 }
 
@@ -181,16 +186,30 @@ double KERNEL(begin_band)(int64_t n, int64_t models, const raw *base, const raw 
             memset(b.marks, 0, m * sizeof *b.marks);
             if (pair) memset(b.rest, 0, m * sizeof *b.rest);
             if (pair) memset(b.merged, 0, m * sizeof *b.merged);
+            int done = 0;
+#if defined(__AVX512F__)
+            if (!pair && models <= MOST) {
+                Doubt doubts[MOST];
+                Counts seen[MOST] = {{0, 0, 0, 0}};
+                done = m / 16 * 16;
+                for (int64_t t = 0; t < models; t++) doubts[t] = doubt_of(brackets + 4 * t);
+                add_all_certain(done, models, rows + at, stride, b.wide, doubts, seen, b.marks,
+                                b.total);
+                for (int64_t t = 0; t < models; t++) count(seen[t], doubts + t, counts + 4 * t);
+            }
+#endif
             for (int64_t t = 0; t < models; t++) {
                 const raw *model = rows + t * stride + at;
-                Doubt d = doubt_of(brackets + 4 * t);
+                const Doubt d = doubt_of(brackets + 4 * t);
                 double *total = b.total;
                 if (pair) {
-                    keep_certain(m, model, b.wide, d.above, d.under, b.kept);
+                    keep_certain(m, model, b.wide, d.low_end, d.high, b.kept);
                     add_marking(m, b.kept, b.wide, weights[t], b.total, b.rest, b.inexact);
                     total = b.merged; /* room for sums that nobody asks for */
                 }
-                count(add_certain(m, model, b.wide, &d, b.marks, total), &d, counts + 4 * t);
+                Counts seen = add_certain(m - done, model + done, b.wide + done, &d,
+                                          b.marks + done, total + done);
+                count(seen, &d, counts + 4 * t);
             }
             int many = places_of(m, b.marks, b.places);
             clear(many, b.places, b.total);
