@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from breadcrumbs import kernels
-from breadcrumbs.engine.facts import Facts
+from breadcrumbs.engine.facts import Facts, UnitId
 from breadcrumbs.engine.workspace import Workspace
 from breadcrumbs.kernels.protocol import Kernels
 from breadcrumbs.plan import Plan
@@ -19,7 +20,8 @@ from breadcrumbs.plan import Plan
 class Context:
     """kernel: see `kernels.choose`. replay: whether steps are wanted before their factor, so that
     they can be replayed with another (`replay.Steps`). begins: bytes of segments that may be held
-    at a time which are merged before their ranks are known."""
+    at a time which are merged before their ranks are known. keeps: bytes of cuts that stay in the
+    facts when what they are of is merged."""
 
     plan: Plan
     space: Workspace = field(default_factory=Workspace)
@@ -27,11 +29,23 @@ class Context:
     kernel: str = "auto"
     replay: bool = False
     begins: int = 0
+    keeps: int = 0
     _held: list[int] = field(default_factory=lambda: [0])
+    _kept: list[int] = field(default_factory=lambda: [0])
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         kernels.check(self.kernel)
+
+    def forget(self, unit: UnitId, names: Iterable[str]) -> None:
+        """Drop what is large of a unit that is merged, unless its cuts are to be kept."""
+        cuts = self.facts.cuts.get(unit)
+        with self._lock:
+            if cuts is not None and self._kept[0] + cuts.nbytes <= self.keeps:
+                self._kept[0] += cuts.nbytes
+            else:
+                self.facts.cuts.pop(unit, None)
+        self.facts.forget(names)
 
     def hold(self, size: int) -> bool:
         """Take so many bytes of what `begins` allows, or give them back; return if there are."""

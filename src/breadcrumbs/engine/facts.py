@@ -61,8 +61,7 @@ class Facts:
             theirs: Mapping[Any, Any] = getattr(other, one.name)
             mine.update(theirs)
 
-    def forget(self, unit: UnitId, names: Iterable[str]) -> None:
-        """Drop what is large of a unit, and of its tensors by name, when they are merged."""
-        self.cuts.pop(unit, None)
+    def forget(self, names: Iterable[str]) -> None:
+        """Drop what is large of tensors by name, when they are merged."""
         for name in names:
             self.coefficients.pop(name, None)

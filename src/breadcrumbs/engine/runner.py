@@ -55,6 +55,7 @@ def run(
     budget: int | None = None,
     facts: Facts | None = None,
     only: Collection[UnitId] | None = None,
+    keeps: int = 0,
 ) -> list[TensorReport]:
     """Carry out ``plan`` for a consumer and return what was done to each tensor.
 
@@ -63,12 +64,12 @@ def run(
     digests: of the input files, to be found on the way. replay: whether steps are wanted.
     budget: bytes of keys that a search for ranks collects of a model at most. facts: what is known
     already. only: ids of the jobs to do, of which all must be known (`known`); the others, and tied
-    copies, are left to whoever does them.
+    copies, are left to whoever does them. keeps: bytes of cuts that stay in ``facts``.
     """
     given = Facts() if facts is None else facts
     begins = BEGUN if consumer.merges and only is None and not replay else 0
     space = Workspace(digests)
-    context = Context(plan, space, given, kernel=kernel, replay=replay, begins=begins)
+    context = Context(plan, space, given, kernel=kernel, replay=replay, begins=begins, keeps=keeps)
     runner = _Runner(context, consumer, progress, budget, only)
     tasks = _spread(runner.tasks(), digests.tasks() if digests else [])
     alone = one_blas_thread() if plan.lowered.whole else nullcontext()
@@ -217,7 +218,7 @@ class _Runner:
         begun: list[Callable[[], Facts | Pass]] = []
         if self.only is not None:  # then all is known
             return then()
-        if job.survey:
+        if job.survey and job.unit_id not in self.context.facts.cuts:
             alone = fresh and not self._needs_more(job)
             begun.append(lambda: ranks.search(self.context, job, self.budget, alone))
         if self.plan.lowered.fitted:
@@ -305,7 +306,7 @@ class _Runner:
         def then() -> list[Task]:
             if ballot is None:
                 names = {self.plan.tensors[piece.index].name for piece in job.pieces}
-                self.context.facts.forget(job.unit_id, names)
+                self.context.forget(job.unit_id, names)
                 return []
             return [
                 partial(mend, segment) for segment in job.segments() if ballot.is_wrong(segment)

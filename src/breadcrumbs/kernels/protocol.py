@@ -73,7 +73,7 @@ class Ranks(Protocol):
         ...
 
     def key_of_rank(self, keys, rank: int, hint: int, /) -> int:
-        """Return the key of that rank, from 1, among all ``keys``. hint: a key near it, if known."""
+        """Return the key of that rank, from 1, among all ``keys``. hint: a key near it."""
         ...
 
     def select(self, keys, low, end, place: int, /) -> tuple[int, int]:
@@ -205,11 +205,13 @@ class Sums(Protocol):
     ) -> tuple[float, bool, int]:
         """Do as `merge_band` before the cuts are known, and count the keys below the brackets.
 
-        counts: as `Ranks.tally` has them, but that those of equal keys stay. What lies inside a bracket of some model is in doubt: there the base is written, and the sum
+        counts: as `Ranks.tally` has them, but that those of equal keys stay. What lies inside a
+        bracket of some model is in doubt: there the base is written, and the sum
         of squares leaves it out. doubts: (chunks,) int64, set to how many these are; where: uint32,
         to their positions, and columns (1 + G, space), raw, to the base and the models there, as
         far as there is space. `merge_band` of the columns of a chunk, with its cuts, is what they
-        come to, and `tally` of all columns what else is to be known. Returns as `merge_band`, and how many are in doubt.
+        come to, and `tally` of all columns what else is to be known. Returns as `merge_band`, and
+        how many are in doubt.
         """
         ...
 
@@ -320,6 +322,15 @@ class Products(Protocol):
 
         out: (parts of `PART` entries, the last may be shorter, 1 + G, 1 + G). Of each part, lane j
         adds the products of entries j, j + `LANES`, ... in order; then halves of lanes are added.
+        """
+        ...
+
+    def lengths(self, base, models, weights, others, merged, out, /) -> None:
+        """Add to ``out`` (3 + G,) what tells how far a step goes: float64, 16 lanes as `products`.
+
+        With tau the task vectors, and step the merged weights (n,), of float32 or float64, less the
+        base: <step, sum of weights * tau>, the squares of the sum of others * tau, those of the
+        step, and those of each tau. weights, others: (G,) float64.
         """
         ...
 

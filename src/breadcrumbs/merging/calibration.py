@@ -46,23 +46,29 @@ import numpy as np
 
 from breadcrumbs.checkpoint.sparse import Sparse
 from breadcrumbs.checkpoint.tables import is_table
-from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
-from breadcrumbs.engine import runner
+from breadcrumbs.checkpoint.tensors import Checkpoint
+from breadcrumbs.engine import routes, runner
 from breadcrumbs.engine.consumers import Writing
-from breadcrumbs.engine.outputs import Nowhere
+from breadcrumbs.engine.facts import Facts
+from breadcrumbs.engine.majority import Ballot
+from breadcrumbs.engine.outputs import Nowhere, SegmentReport
+from breadcrumbs.engine.terms import Terms
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.methods import registry
 from breadcrumbs.methods.parameters import AUTO
 from breadcrumbs.plan import Plan, TensorPlan, lowering, making
 from breadcrumbs.plan.recipe import Override
+from breadcrumbs.plan.units import Segment
 
 EXPONENT = 1.25
 #: How long a step may be that restores the share, in lengths of the mean task vector.
 LONGEST = 1.5
 #: Digits that alpha is rounded to: sums differ in the last bits between machines.
 DIGITS = 3
-#: Entries that are looked at at once, which stay in a processor's cache.
-_PART = 1 << 16
+#: Bytes of weights that are read at once where they are not at hand.
+_READ = 4 << 20
+#: Bytes of what is found of ranks on the way that are kept for the merge.
+_KEPT = 64 << 20
 
 
 def fixed(
@@ -72,16 +78,18 @@ def fixed(
     kernel: str = "auto",
     progress: Callable[[int], None] = lambda nbytes: None,
     budget: int | None = None,
+    facts: Facts | None = None,
 ) -> Plan:
     """Return the plan with numbers where it says `auto`; the same plan if it does not.
 
-    They are found by the calibration of the method; alpha, without one, from the weights.
+    They are found by the calibration of the method; alpha, without one, from the weights. facts:
+    to be filled with what is found on the way that holds for the merge too.
     """
     if not plan.automatic:
         return plan
     run = partial(runner.run, threads=threads, kernel=kernel, progress=progress, budget=budget)
     if plan.method.calibration is None:
-        return _with_alpha(plan, run)
+        return _with_alpha(plan, run, Facts() if facts is None else facts)
     found = plan.method.calibration.find(plan, run)
     weights = found.weights.items()
     more = tuple(Override(name, {}, model, weight) for (name, model), weight in weights)
@@ -96,11 +104,12 @@ def fixed(
     return replace(made, warnings=plan.warnings, notes=plan.notes)
 
 
-def _with_alpha(plan: Plan, run: Callable[..., object]) -> Plan:
+def _with_alpha(plan: Plan, run: Callable[..., object], facts: Facts) -> Plan:
     """Return the plan with a number for alpha, found from the weights.
 
-    Merges once without writing. RecipeError where the step is added to another model than the
-    base, or leads away from the task vectors.
+    facts: to be filled with the cuts, where those of all that is merged are found. Merges once
+    without writing. RecipeError where the step is added to another model than the base, or leads
+    away from the task vectors.
     """
     asked = plan.automatic
     if plan.recipe.onto is not None:
@@ -109,8 +118,12 @@ def _with_alpha(plan: Plan, run: Callable[..., object]) -> Plan:
             " such as 0.2."
         )
     measured = replace(_with(plan, 1.0), tensors=tuple(map(_measured, asked)))
-    sink = Products(measured)
-    run(measured, Writing(sink))
+    sink, found_facts = Products(measured), Facts()
+    run(measured, sink, facts=found_facts, keeps=_KEPT)
+    if len(asked) == len(plan.merged):
+        numbers = {tensor.name: number for number, tensor in enumerate(plan.tensors)}
+        cuts = found_facts.cuts.items()
+        facts.cuts |= {(numbers[asked[i].name], start): cut for (i, start), cut in cuts}
     components = dict.fromkeys(tensor.component for tensor in asked)
     parts = {component: sink.of(component) for component in components}
     found = {component: part.alpha for component, part in parts.items()}
@@ -119,46 +132,60 @@ def _with_alpha(plan: Plan, run: Callable[..., object]) -> Plan:
     return replace(_told_all(plan, found), alphas=moved or found, task_length=mean)
 
 
-class Products(Nowhere):
-    """An output that keeps of what is merged nothing but inner products with the task vectors."""
+class Products(Writing):
+    """A consumer that keeps of what is merged nothing but inner products with the task vectors."""
+
+    merges = False
 
     def __init__(self, plan: Plan):
+        super().__init__(Nowhere())
         self.plan = plan
         self._found: dict[tuple[int, int], np.ndarray] = {}
         self._moved: set[str] = set()
         self._lock = threading.Lock()
         self._shares = [_shares(model) for model in plan.models]
 
-    def write(self, index: int, start: int, values: np.ndarray) -> None:
-        tensor = self.plan.tensors[index]
-        row, moved = np.zeros(3 + 2 * len(tensor.models)), False
-        cut = any(tensor.name in shares for shares in self._shares)
-        for at in range(0, values.size, _PART):
-            part = values[at : at + _PART]
-            base = _read(tensor.base, start + at, part.size)
-            step = part.astype(np.float64) - base
-            along = np.zeros_like(base)
-            total = np.zeros_like(base) if cut else along
-            for number, (model, own) in enumerate(zip(tensor.models, tensor.own, strict=True)):
-                if model is None or not own.weight:
-                    continue
-                tau = _read(model, start + at, part.size)
-                tau -= base
-                share = self._shares[number].get(tensor.name, 1.0)
-                square = _square(tau) / share
-                row[3 + 2 * number : 5 + 2 * number] += square, own.weight**2 * square
-                tau *= own.weight
-                along += tau
-                if cut:
-                    tau /= math.sqrt(share)
-                    total += tau
-            length = _square(step)
-            moved |= bool(step.any())
-            row[:3] += _product(step, along), _product(total, total), length
+    def merge(self, terms: Terms, segment: Segment, ballot: Ballot | None) -> SegmentReport:
+        merged = routes.merge(terms, segment, ballot.majority if ballot else None)
+        for start, values in merged.pieces:
+            self._measure(terms, segment.index, start, values)
+        if ballot and merged.undecided:
+            ballot.take(segment, merged.undecided, merged.report)
+        return merged.report
+
+    def _measure(self, terms: Terms, index: int, start: int, values: np.ndarray) -> None:
+        """Note the products of entries from ``start`` on with the task vectors there."""
+        tensor, number = terms.tensor, len(self.plan.models)
+        who = [t for t in range(number) if tensor.models[t] is not None and tensor.own[t].weight]
+        shares = np.array([self._shares[t].get(tensor.name, 1.0) for t in who])
+        weights = np.array([tensor.own[t].weight for t in who])
+        models = [model for t in who if (model := tensor.models[t]) is not None]
+        row, found = np.zeros(3 + 2 * number), np.zeros(3 + len(who))
+        reads = [tensor.base, *models]
+        most = max(1, _READ // (len(reads) * terms.dtype.itemsize))
+        step = values.size if models == terms.models else most  # what was read is at hand
+        for at in range(0, values.size, min(step, values.size)):
+            part = values[at : at + step]
+            rows = terms.context.space.load(reads, start + at, part.size, terms.dtype)
+            if terms.careful:
+                rows, part = rows.copy(), part.copy()
+                part[terms.check(rows, slice(0, 0), start + at)[2]] = 0.0
+            by = weights, weights / np.sqrt(shares)
+            terms.kernels.lengths(rows[0], rows[1:], *by, part, found)
+        moved = bool(found[2]) or self._is_other(terms, start, values)
+        row[:3] = found[:3]
+        for t, square, share, weight in zip(who, found[3:], shares, weights, strict=True):
+            row[3 + 2 * t : 5 + 2 * t] = square / share, weight**2 * square / share
         with self._lock:
             if moved:
                 self._moved.add(tensor.component)
             self._found[index, start] = row  # what comes again counts, not what came before
+
+    @staticmethod
+    def _is_other(terms: Terms, start: int, values: np.ndarray) -> bool:
+        """Return whether any entry is not the base's, however short the step."""
+        base, _ = terms.base(start, values.size)
+        return bool((terms.kernels.widen(base) != values).any())
 
     def of(self, component: str | None) -> Measured:
         """Return what was found of a component, or of all."""
@@ -253,20 +280,6 @@ class Measured:
         return lengths, weights
 
 
-def _product(a: np.ndarray, b: np.ndarray) -> float:
-    """Return an inner product; not by BLAS, whose threads wait for those that merge."""
-    return float(np.einsum("i,i->", a, b))
-
-
-def _square(values: np.ndarray) -> float:
-    """Return the sum of squares; what is not finite becomes 0."""
-    square = _product(values, values)
-    if not math.isfinite(square):
-        values[~np.isfinite(values)] = 0
-        square = _product(values, values)
-    return square
-
-
 def _shares(model: Checkpoint) -> dict[str, float]:
     """Return what was kept of each tensor of a task that was cut, of the squared norm."""
     found = {
@@ -275,13 +288,6 @@ def _shares(model: Checkpoint) -> dict[str, float]:
         if isinstance(tensor.source, Sparse)
     }
     return {name: share for name, share in found.items() if 0 < share < 1}
-
-
-def _read(tensor: Tensor, start: int, n: int) -> np.ndarray:
-    """Return entries of a tensor from ``start`` on, (n,) float64."""
-    found = np.empty(n, DTYPES[tensor.dtype])
-    tensor.read_into(start, found)
-    return found.astype(np.float64)
 
 
 def _measured(tensor: TensorPlan) -> TensorPlan:

@@ -17,6 +17,7 @@ from breadcrumbs.checkpoint.writer import Entry, Writer
 from breadcrumbs.engine import runner
 from breadcrumbs.engine.consumers import Consumer, Writing
 from breadcrumbs.engine.digests import FileDigests
+from breadcrumbs.engine.facts import Facts
 from breadcrumbs.engine.outputs import Output, SegmentReport, TensorReport
 from breadcrumbs.errors import MismatchError, RecipeError
 from breadcrumbs.merging import arrays, calibration, card, estimate
@@ -39,9 +40,10 @@ def to_arrays(
     began = time.perf_counter()
     it = without_same_parts(it)
     threads = estimate.threads(it, threads, None, kernel)
-    it = calibration.fixed(it, threads=threads, kernel=kernel)
+    facts = Facts()
+    it = calibration.fixed(it, threads=threads, kernel=kernel, facts=facts)
     sink = arrays.ArraySink(it)
-    rows = runner.write(it, sink, threads=threads, kernel=kernel)
+    rows = runner.write(it, sink, threads=threads, kernel=kernel, facts=facts)
     return sink.arrays, Report.of(it, rows, time.perf_counter() - began, kernel=kernel)
 
 
@@ -87,7 +89,9 @@ def to_files(
         beside.files(it.target.folder)  # which says what cannot be read, before it is too late
     stamps = stamps_of(it)
     budget = estimate.budget(it, threads, max_memory, chosen)
-    it = calibration.fixed(it, threads=threads, kernel=chosen, progress=progress, budget=budget)
+    settings = {"threads": threads, "kernel": chosen, "progress": progress, "budget": budget}
+    facts = Facts()
+    it = calibration.fixed(it, facts=facts, **settings)
     known = {file: c.cut.hash for c in it.inputs if c.cut for file in c.files}
     digests = FileDigests(tuple(dict.fromkeys(f for c in it.inputs for f in c.files)), known)
     metadata = {"format": "pt", "breadcrumbs": provenance(it, digests, choice)}
@@ -111,11 +115,9 @@ def to_files(
         rows = runner.run(
             it,
             consumer(again or sink),
-            threads=threads,
-            kernel=chosen,
-            progress=progress,
             digests=digests,
-            budget=budget,
+            facts=facts,
+            **settings,
         )
         if again:
             again.complete()

@@ -19,6 +19,7 @@ from breadcrumbs.kernels.native.kept import (
     product,
     zeros,
 )
+from breadcrumbs.kernels.native.lengths import lengths
 from breadcrumbs.kernels.native.parts import add_band, merge, settle
 from breadcrumbs.kernels.native.ranks import (
     count_runs,
@@ -71,6 +72,7 @@ __all__ = [
     "keep_band",
     "keep_by_rank",
     "key_of_rank",
+    "lengths",
     "magnitudes",
     "merge",
     "merge_band",

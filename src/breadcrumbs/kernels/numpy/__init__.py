@@ -16,6 +16,7 @@ from breadcrumbs.kernels.numpy.kept import (
     product,
     zeros,
 )
+from breadcrumbs.kernels.numpy.lengths import lengths
 from breadcrumbs.kernels.numpy.parts import add_band, merge, settle
 from breadcrumbs.kernels.numpy.products import products, row_products
 from breadcrumbs.kernels.numpy.ranks import (
@@ -58,6 +59,7 @@ __all__ = [
     "keep_band",
     "keep_by_rank",
     "key_of_rank",
+    "lengths",
     "magnitudes",
     "merge",
     "merge_band",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from breadcrumbs.kernels.constants import LARGEST, MEAN
+from breadcrumbs.kernels.numpy.drops import drawn
 from breadcrumbs.kernels.numpy.ranks import kept_of
 from breadcrumbs.kernels.numpy.raw import round_raw, widen, widen_extent
-from breadcrumbs.kernels.numpy.drops import drawn
 
 
 def elect_band(

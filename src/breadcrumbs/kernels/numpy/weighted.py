@@ -6,9 +6,9 @@ import numpy as np
 
 from breadcrumbs.kernels.constants import LARGEST, MEAN
 from breadcrumbs.kernels.exact import two_sum
+from breadcrumbs.kernels.numpy.drops import drawn
 from breadcrumbs.kernels.numpy.ranks import kept_of
 from breadcrumbs.kernels.numpy.raw import round_raw, widen, widen_extent
-from breadcrumbs.kernels.numpy.drops import drawn
 
 
 def elect_weighted(
