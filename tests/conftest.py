@@ -1,6 +1,6 @@
 """Fixtures that several files use, and settings of the property tests.
 
-No time limits, and the same examples in every run.
+No time limits, and the same examples in every run, unless fuzzing asks for others.
 """
 
 import os
@@ -24,11 +24,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of processes that tests st
 
 pytest.register_assert_rewrite("families", "foundation_tasks", "raw_rows")
 
-for name, examples in {"exact": 40, "quick": 1}.items():
+for name, examples in {"exact": 40, "quick": 1, "fuzz": 100}.items():
     settings.register_profile(
         name,
         deadline=None,
-        derandomize=True,
+        derandomize=name != "fuzz",
+        database=None,
         max_examples=examples,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
     )
