@@ -14,6 +14,10 @@ from threadpoolctl import threadpool_limits
 from tiny_models import clip, llama, minilm, one_thread, t5, tiny_bert  # noqa: F401
 
 from breadcrumbs.checkpoint import durable
+from breadcrumbs.kernels.native import built
+
+if built.problem():  # other kernels than those that are meant would be tested
+    pytest.exit(built.problem(), returncode=1)
 
 _cache = tempfile.TemporaryDirectory(prefix="breadcrumbs-cache-")
 os.environ["BREADCRUMBS_CACHE"] = _cache.name  # the user's is neither read nor written
