@@ -130,8 +130,8 @@ def load(name: str) -> ModuleType:
 
 
 def flips() -> ModuleType:
-    """Return the compiled kernels that change weights in place, which are always these."""
-    return load(f"{PACKAGES['compiled']}.flips")
+    """Return the kernels that change weights in place."""
+    return importlib.import_module(f"{PACKAGES['native']}.flips")
 
 
 _loaded: dict[str, Kernels] = {}
