@@ -131,7 +131,8 @@ def load(name: str) -> ModuleType:
 
 def flips() -> ModuleType:
     """Return the kernels that change weights in place."""
-    return importlib.import_module(f"{PACKAGES['native']}.flips")
+    package = PACKAGES["plain" if missing() else "native"]
+    return importlib.import_module(f"{package}.flips")
 
 
 _loaded: dict[str, Kernels] = {}
