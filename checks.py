@@ -10,8 +10,10 @@ from pathlib import Path
 
 STYLE = (["ruff", "check", "."], ["ruff", "format", "--check", "."])
 TYPES = ["pyright", "--pythonpath", sys.executable]
+KERNELS = [sys.executable, "-m", "breadcrumbs.kernels.native.build"]
 TESTS = [sys.executable, "-m", "pytest", "-n", "2"]
-ALL = (*STYLE, TYPES, [sys.executable, "-m", "docs.generate", "--check"], TESTS)
+FUZZ = [sys.executable, "fuzz/kernels.py", "60"]
+ALL = (*STYLE, TYPES, KERNELS, [sys.executable, "-m", "docs.generate", "--check"], TESTS, FUZZ)
 
 #: What pyright looks at, as in pyproject.toml.
 TYPED = ("src/", "benchmarks/", "docs/", "experiments/", "checks.py")
@@ -57,7 +59,7 @@ def quick() -> list[list[str]]:
     """Return the checks that take two minutes of two cores: one example of each drawn test."""
     files = changed()
     types = [[*TYPES, *files]] if files else []
-    return [*STYLE, *types, [*TESTS, "--hypothesis-profile", "quick", *FAST]]
+    return [*STYLE, *types, KERNELS, [*TESTS, "--hypothesis-profile", "quick", *FAST]]
 
 
 def main() -> int:

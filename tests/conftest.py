@@ -1,6 +1,6 @@
 """Fixtures that several files use, and settings of the property tests.
 
-No time limits, and the same examples in every run.
+No time limits, and the same examples in every run, unless fuzzing asks for others.
 """
 
 import os
@@ -14,6 +14,10 @@ from threadpoolctl import threadpool_limits
 from tiny_models import clip, llama, minilm, one_thread, t5, tiny_bert  # noqa: F401
 
 from breadcrumbs.checkpoint import durable
+from breadcrumbs.kernels.native import built
+
+if built.problem():  # other kernels than those that are meant would be tested
+    pytest.exit(built.problem(), returncode=1)
 
 _cache = tempfile.TemporaryDirectory(prefix="breadcrumbs-cache-")
 os.environ["BREADCRUMBS_CACHE"] = _cache.name  # the user's is neither read nor written
@@ -24,11 +28,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of processes that tests st
 
 pytest.register_assert_rewrite("families", "foundation_tasks", "raw_rows")
 
-for name, examples in {"exact": 40, "quick": 1}.items():
+for name, examples in {"exact": 40, "quick": 1, "fuzz": 100}.items():
     settings.register_profile(
         name,
         deadline=None,
-        derandomize=True,
+        derandomize=name != "fuzz",
+        database=None,
         max_examples=examples,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
     )

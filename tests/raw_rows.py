@@ -41,8 +41,7 @@ class Leveled:
 
 #: All packages of kernels, by name, and those that are compared with NumPy's.
 PACKAGES: dict[str, Any] = {"plain": plain} | {
-    f"native-{level}": Leveled(level)
-    for level in library.LEVELS[: library.LEVELS.index(library.level()) + 1]
+    f"native-{level}": Leveled(level) for level in library.levels()
 }
 OTHERS = [pytest.param(it, id=name) for name, it in PACKAGES.items() if it is not plain]
 KINDS = ("usual", "ties", "constant", "zeros", "denormal", "huge", "bits", "close", "halfway")

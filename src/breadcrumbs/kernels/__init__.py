@@ -129,8 +129,9 @@ def load(name: str) -> ModuleType:
 
 
 def flips() -> ModuleType:
-    """Return the compiled kernels that change weights in place, which are always these."""
-    return load(f"{PACKAGES['compiled']}.flips")
+    """Return the kernels that change weights in place."""
+    package = PACKAGES["plain" if missing() else "native"]
+    return importlib.import_module(f"{package}.flips")
 
 
 _loaded: dict[str, Kernels] = {}

@@ -6,6 +6,7 @@ What NumPy does as well is NumPy's. Raw weights are ``uint16``, the bits of bflo
 
 from __future__ import annotations
 
+from breadcrumbs.kernels.native.chances import keep_by_rank
 from breadcrumbs.kernels.native.combined import combine
 from breadcrumbs.kernels.native.drops import add_drawn, merge_drawn
 from breadcrumbs.kernels.native.elections import elect_band, elect_drawn
@@ -21,6 +22,7 @@ from breadcrumbs.kernels.native.kept import (
 )
 from breadcrumbs.kernels.native.lengths import lengths
 from breadcrumbs.kernels.native.parts import add_band, merge, settle
+from breadcrumbs.kernels.native.products import products, row_products
 from breadcrumbs.kernels.native.ranks import (
     count_runs,
     cut_units,
@@ -31,21 +33,9 @@ from breadcrumbs.kernels.native.ranks import (
 )
 from breadcrumbs.kernels.native.raw import extent, round_to
 from breadcrumbs.kernels.native.sums import begin_band, merge_band
-from breadcrumbs.kernels.numpy import (
-    add_step,
-    band,
-    drawn,
-    elect_weighted,
-    elected,
-    exact_pair,
-    exact_sum,
-    histogram,
-    keep_by_rank,
-    products,
-    row_products,
-    sign_zeros,
-    widen,
-)
+from breadcrumbs.kernels.native.terms import add_step, elected, exact_pair, exact_sum
+from breadcrumbs.kernels.native.weighted import elect_weighted
+from breadcrumbs.kernels.numpy import band, drawn, histogram, sign_zeros, widen
 
 __all__ = [
     "add_band",

@@ -216,6 +216,13 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess:
         return subprocess.CompletedProcess(command, 1, "", str(error))
 
 
+def objects_of(name: str) -> Path:
+    """Return a folder for what a library of that name is made of."""
+    folder = HERE / "__pycache__" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def main() -> int:
     """Build the library beside this file; return 1, with a line, if that cannot be."""
     import argparse
@@ -226,16 +233,14 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, help="instead of beside the sources")
     given = parser.parse_args()
     name = f"kernels{'-sanitized' if given.sanitize else ''}{SUFFIX}"
-    kept = HERE / "__pycache__" / f"{name}{given.target}"
     try:
-        kept.mkdir(parents=True, exist_ok=True)
         print(
             build(
                 given.output or HERE / name,
                 target=given.target,
                 sanitize=given.sanitize,
                 strict=True,
-                kept=kept,
+                kept=objects_of(name + given.target),
             )
         )
     except BuildError as error:

@@ -17,10 +17,11 @@
 #define JOIN_(name, raw, level) breadcrumbs_##name##_##raw##_##level
 #define JOIN(name, raw, level) JOIN_(name, raw, level)
 #if defined(_WIN32)
-#define KERNEL(name) __declspec(dllexport) JOIN(name, RAW, LEVEL)
+#define SIZED(name, raw) __declspec(dllexport) JOIN(name, raw, LEVEL)
 #else
-#define KERNEL(name) __attribute__((visibility("default"))) JOIN(name, RAW, LEVEL)
+#define SIZED(name, raw) __attribute__((visibility("default"))) JOIN(name, raw, LEVEL)
 #endif
+#define KERNEL(name) SIZED(name, RAW)
 
 /* Entries of a block, and numbers that a sum of squares is added up in at once. */
 enum { BLOCK = 2048, LANES = 16 };

@@ -1,0 +1,185 @@
+/* What stays of a task vector by the ranks of its entries; `Ranks.keep_by_rank` of
+ * kernels/protocol.py.
+ *
+ * The ranks of a unit are found by a radix sort of codes: its keys less the smallest that is not 0,
+ * without the trailing zeros that all have, which in bfloat16 are many. */
+#include "steps.h"
+
+/* Bits that one pass of a sort looks at, at most and in small units: bins are cleared and added up.
+ * Units of FEW entries and fewer are sorted by insertion. */
+enum { WIDEST = 11, NARROW = 8, MANY = 256, FEW = 16 };
+
+/* --- steps: each one loop ------------------------------------------------------------------- */
+
+/* All bits that are set, and the smallest key that is not 0 and the largest. */
+typedef struct {
+    uint32_t every, smallest, largest;
+} Bits;
+
+static Bits bits_of(int64_t n, const uint32_t *restrict keys) {
+    uint32_t every = 0, before = UINT32_MAX, largest = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t key = keys[i], one = key - 1;
+        every |= key;
+        before = one < before ? one : before;
+        largest = key > largest ? key : largest;
+    }
+    Bits found = {every, before + 1, largest};
+    return found;
+}
+
+static void keys_of(int n, const raw *restrict model, const float *restrict base,
+                    uint32_t *restrict keys) {
+    for (int i = 0; i < n; i++) keys[i] = as_bits(fabsf(number(model[i]) - base[i]));
+}
+
+/* Write words of a code, which orders as the key, and the position. */
+static void words_of(int64_t n, const uint32_t *restrict keys, uint32_t smallest, int shift,
+                     uint64_t *restrict words) {
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t key = keys[i], code = ((key - smallest) >> shift) + 1;
+        words[i] = (uint64_t)(key ? code : 0) << 32 | (uint64_t)i;
+    }
+}
+
+static void count_digits(int64_t n, const uint64_t *words, int shift, uint64_t mask,
+                         uint32_t *bins) {
+    for (int64_t i = 0; i < n; i++) bins[(words[i] >> shift) & mask]++;
+}
+
+/* Turn counts into how many entries come before each bin. */
+static void starts_of(int64_t n, uint32_t *bins) {
+    uint32_t before = 0;
+    for (int64_t b = 0; b < n; b++) {
+        uint32_t more = bins[b];
+        bins[b] = before;
+        before += more;
+    }
+}
+
+static void scatter(int64_t n, const uint64_t *restrict words, int shift, uint64_t mask,
+                    uint32_t *restrict bins, uint64_t *restrict out) {
+    for (int64_t i = 0; i < n; i++) {
+        uint64_t word = words[i];
+        out[bins[(word >> shift) & mask]++] = word;
+    }
+}
+
+/* Do the last pass: write at the position of each word the chance of its rank. */
+static void look_up(int64_t n, const uint64_t *restrict words, int shift, uint64_t mask,
+                    uint32_t *restrict bins, const double *restrict chances,
+                    double *restrict chance) {
+    for (int64_t i = 0; i < n; i++) {
+        uint64_t word = words[i];
+        chance[word & UINT32_MAX] = chances[bins[(word >> shift) & mask]++];
+    }
+}
+
+/* Do all of it for a few keys, or for those that are all the same. */
+static void insert(int64_t n, const uint32_t *keys, uint64_t *words, const double *chances,
+                   double *chance) {
+    for (int64_t i = 0; i < n; i++) {
+        uint64_t word = (uint64_t)keys[i] << 32 | (uint64_t)i;
+        int64_t j = i;
+        for (; j > 0 && words[j - 1] > word; j--) words[j] = words[j - 1];
+        words[j] = word;
+    }
+    for (int64_t i = 0; i < n; i++) chance[words[i] & UINT32_MAX] = chances[i];
+}
+
+/* Write the chance of each entry of a unit by its rank, from 0, by (key, position). words, others:
+ * room for n. */
+static void rank_unit(int64_t n, const uint32_t *keys, uint64_t *words, uint64_t *others,
+                      uint32_t *bins, const double *chances, double *chance) {
+    Bits bits = bits_of(n, keys);
+    if (n <= FEW || bits.every == 0) {
+        insert(n, keys, words, chances, chance);
+        return;
+    }
+    int shift = 0, left = 0;
+    while (!((bits.every >> shift) & 1)) shift++;
+    words_of(n, keys, bits.smallest, shift, words);
+    for (uint64_t code = ((bits.largest - bits.smallest) >> shift) + (uint64_t)1; code >> left;)
+        left++;
+    const int widest = n >= MANY ? WIDEST : NARROW;
+    for (int passes = (left + widest - 1) / widest, at = 32; passes; passes--) {
+        int width = (left + passes - 1) / passes;
+        uint64_t mask = ((uint64_t)1 << width) - 1;
+        memset(bins, 0, sizeof *bins << width);
+        count_digits(n, words, at, mask, bins);
+        starts_of((int64_t)1 << width, bins);
+        if (passes == 1) {
+            look_up(n, words, at, mask, bins, chances, chance);
+            return;
+        }
+        scatter(n, words, at, mask, bins, others);
+        uint64_t *sorted = others;
+        others = words;
+        words = sorted;
+        at += width;
+        left -= width;
+    }
+}
+
+/* Write what stays, divided by its chance or not. A draw stays if it is below floor(p * 2^32). */
+static void keep_divided(int n, const raw *restrict model, const float *restrict base,
+                         const uint32_t *restrict draws, const double *restrict chance,
+                         double *restrict taus) {
+    for (int i = 0; i < n; i++) {
+        double p = chance[i], tau = ((double)number(model[i]) - (double)base[i]) / p;
+        double next = (double)(int32_t)(draws[i] ^ 0x80000000u) + 2147483649.0; /* the draw's + 1 */
+        taus[i] = next <= p * 0x1p32 ? tau : 0.0;
+    }
+}
+
+static void keep_whole(int n, const raw *restrict model, const float *restrict base,
+                       const uint32_t *restrict draws, const double *restrict chance,
+                       double *restrict taus) {
+    for (int i = 0; i < n; i++) {
+        double p = chance[i], tau = (double)number(model[i]) - (double)base[i];
+        double next = (double)(int32_t)(draws[i] ^ 0x80000000u) + 2147483649.0;
+        taus[i] = next <= p * 0x1p32 ? tau : 0.0;
+    }
+}
+
+static void mark_kept(int n, const uint32_t *restrict draws, const double *restrict chance,
+                      uint8_t *restrict kept) {
+    for (int i = 0; i < n; i++) {
+        double next = (double)(int32_t)(draws[i] ^ 0x80000000u) + 2147483649.0;
+        kept[i] = next <= chance[i] * 0x1p32;
+    }
+}
+
+/* --- the kernel ------------------------------------------------------------------------------- */
+
+/* step: how many entries are ranked at once, whole units. keys, chance: room for these; words,
+ * others: for a unit. */
+void KERNEL(keep_by_rank)(int64_t n, const raw *base, const raw *model, int64_t unit, int64_t step,
+                          uint64_t key, int64_t start, const double *chances, int divide,
+                          double *taus, uint8_t *kept, uint32_t *keys, double *chance,
+                          uint64_t *words, uint64_t *others) {
+    float wide[BLOCK];
+    uint32_t bins[1 << WIDEST], room[DRAWS];
+    for (int64_t first = 0; first < n; first += step) {
+        int64_t stop = least(n, first + step);
+        for (int64_t at = first; at < stop; at += BLOCK) {
+            int m = (int)least(BLOCK, stop - at);
+            widen(m, base + at, wide);
+            keys_of(m, model + at, wide, keys + (at - first));
+        }
+        for (int64_t u = first; u < stop; u += unit)
+            rank_unit(unit, keys + (u - first), words, others, bins, chances,
+                      chance + (u - first));
+        for (int64_t at = first; at < stop; at += BLOCK) {
+            int m = (int)least(BLOCK, stop - at);
+            const uint32_t *draws = draw(m, key, start + at, room);
+            const double *mine = chance + (at - first);
+            widen(m, base + at, wide);
+            if (divide)
+                keep_divided(m, model + at, wide, draws, mine, taus + at);
+            else
+                keep_whole(m, model + at, wide, draws, mine, taus + at);
+            mark_kept(m, draws, mine, kept + at);
+        }
+    }
+}
