@@ -41,7 +41,8 @@ class Begun:
             )
 
     def arrays(self):
-        return self.extent, self.out, self.counts, self.doubts, self.where, self.columns
+        extent = np.array(bounds.extent_of(self.extent, self.columns.dtype))
+        return extent, self.out, self.counts, self.doubts, self.where, self.columns
 
 
 @others
