@@ -16,7 +16,6 @@ from safetensors.numpy import save_file
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.kernels.native import build, built, library
 
-
 WHOLE = library.PATH.read_bytes()
 
 
