@@ -44,7 +44,7 @@ def main() -> None:
                 continue
             run = programs.run(command, output, options.cold)
             print(f"{name}: {run['seconds']:.2f} s, {run['peak_mb']:.0f} MB", flush=True)
-            if round_ or name == "mergekit":  # the first round warms up: caches, compiled kernels
+            if round_ or name == "mergekit":  # the first round warms up: caches
                 runs[name].append(run)
     _result(options, size, len(models), runs)
 

@@ -72,7 +72,7 @@ def main() -> None:
                 scores[name] = way(some, Path(folder))
                 took = (time.perf_counter() - began) / len(some)
             print(f"{name}: {took:.3f} s a point", flush=True)
-            if round_:  # the first round warms up: caches, compiled kernels
+            if round_:  # the first round warms up: caches
                 seconds[name].append(took)
         if scores["loop"] != scores["sweep"][: len(scores["loop"])]:
             sys.exit("the two ways do not score the same")

@@ -51,7 +51,7 @@ def main() -> None:
             report = json.loads(output.with_name("log.txt").read_text())
             run["peak_mb"] = report["peak"] / 1e6  # the system counts this process's in
             weights.append(model_hash(output))
-            if round_:  # the first round warms up: caches, compiled kernels
+            if round_:  # the first round warms up: caches
                 print(
                     f"{name}: {run['seconds']:.2f} s, {run['cpu_seconds']:.2f} s of processors,"
                     f" {run['peak_mb']:.0f} MB",

@@ -40,7 +40,7 @@ class Leveled:
 
 
 #: All packages of kernels, by name, and those that are compared with NumPy's.
-PACKAGES: dict[str, Any] = {"plain": plain} | {
+PACKAGES: dict[str, Any] = {"numpy": plain} | {
     f"native-{level}": Leveled(level) for level in library.levels()
 }
 OTHERS = [pytest.param(it, id=name) for name, it in PACKAGES.items() if it is not plain]

@@ -21,6 +21,7 @@ NAMES = sorted(
     info.name
     for info in pkgutil.walk_packages([str(SOURCE)], "breadcrumbs.")
     if not info.name.endswith("__main__")
+    and (info.ispkg or (SOURCE.parent / f"{info.name.replace('.', '/')}.py").exists())
 )
 
 
@@ -42,7 +43,7 @@ def test_no_module_imports_torch() -> None:
 def test_import_is_light() -> None:
     script = "import breadcrumbs, sys; print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    heavy = {"numpy", "numba", "torch", "rich", "click", "yaml", "huggingface_hub"}
+    heavy = {"numpy", "torch", "rich", "click", "yaml", "huggingface_hub"}
     assert not heavy & set(ran.stdout.split())
 
 

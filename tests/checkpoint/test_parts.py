@@ -100,7 +100,7 @@ def merge(models: list[Path], output: Path, **options: Any) -> Any:
         **{"method": "task_arithmetic", "parameters": {"alpha": 0.5}, **options.pop("recipe", {})},
     )
     with opening.opened(recipe) as plan:
-        return merging_files.to_files(plan, output, kernel="plain", threads=2, **options)
+        return merging_files.to_files(plan, output, kernel="numpy", threads=2, **options)
 
 
 def wanted(models: list[Path], name: str, alpha: float = 0.5) -> Arrays:

@@ -70,7 +70,7 @@ def test_the_tokenizer_is_taken_as_a_set(tmp_path, family):
     assert merged(base, tuned, tmp_path / "b", tuned) == wanted
     both = Recipe(base, (Model(tuned),), "average", tokenizer=base)
     with opening.opened(both) as plan:
-        merging_files.to_files(plan, tmp_path / "c", kernel="plain")
+        merging_files.to_files(plan, tmp_path / "c", kernel="numpy")
     assert {name for name in OLD if (tmp_path / "c" / name).exists()} == set(OLD)
 
 
@@ -233,7 +233,7 @@ def test_a_model_of_a_hub(tmp_path):
     with checkpoint.open(tuned) as found:
         fetched = dataclasses.replace(found, label="org/ft@main", repo="org/ft@" + "a" * 40)
         with opening.opened(given, [base, fetched]) as plan:
-            merging_files.to_files(plan, tmp_path / "out", kernel="plain")
+            merging_files.to_files(plan, tmp_path / "out", kernel="numpy")
     assert json.loads((tmp_path / "out" / "config.json").read_text()) == {"eos_token_id": 7}
     assert (tmp_path / "out" / "spm.model").exists() and not (tmp_path / "out/vocab.txt").exists()
     assert recipe.load(tmp_path / "out" / "breadcrumbs.yaml").tokenizer == "org/ft@" + "a" * 40

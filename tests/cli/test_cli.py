@@ -441,7 +441,7 @@ def test_help_starts_light() -> None:
         ran = subprocess.run([sys.executable, "-c", script, *args], capture_output=True, text=True)
         loaded = set(ran.stderr.split())
         assert "breadcrumbs.cli" in loaded
-        assert not loaded & {"numpy", "numba", "rich", "torch", "yaml", "huggingface_hub"}
+        assert not loaded & {"numpy", "rich", "torch", "yaml", "huggingface_hub"}
 
 
 def test_a_merge_of_no_models_prints_no_table_of_them() -> None:

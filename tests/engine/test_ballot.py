@@ -83,7 +83,7 @@ def assert_same(arrays: dict[str, np.ndarray], others: dict[str, np.ndarray]) ->
     assert {k: v.tolist() for k, v in arrays.items()} == {k: v.tolist() for k, v in others.items()}
 
 
-@pytest.mark.parametrize("kernel", ["plain", "compiled"])
+@pytest.mark.parametrize("kernel", ["numpy", "native"])
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
 @pytest.mark.parametrize(("merge", "weight"), [("mean", 1), ("sum", 1), ("max", 1), ("mean", 0.5)])
@@ -98,7 +98,7 @@ def test_what_the_wrong_majority_wrote_is_put_right(
     assert_same(result, merged(recipe(weight, merge=merge), arrays, kernel=kernel, threads=3))
 
 
-@pytest.mark.parametrize("kernel", ["plain", "compiled"])
+@pytest.mark.parametrize("kernel", ["numpy", "native"])
 @pytest.mark.parametrize("how", ["no room", "onto another"])
 def test_what_was_not_kept_is_merged_again(
     kernel: str, how: str, mended: Counter[str], monkeypatch: pytest.MonkeyPatch
@@ -141,7 +141,7 @@ def test_every_input_is_read_twice(mended: Counter[str], monkeypatch: pytest.Mon
     assert len(read) == 9 and all(n == sizes[key[0]] for key, n in read.items())
 
 
-@pytest.mark.parametrize("kernel", ["plain", "compiled"])
+@pytest.mark.parametrize("kernel", ["numpy", "native"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_report_is_that_of_the_majority(kernel: str, dtype: str, mended: Counter[str]) -> None:
     base, one, two = family(1, dtype)

@@ -79,7 +79,7 @@ def family(kind: str, seed: int, models: int, dtype="float32", shapes=None):
     ]
 
 
-def run(base, models, threads=1, kernel="plain", **arguments: Any):
+def run(base, models, threads=1, kernel="numpy", **arguments: Any):
     """Return (merged arrays, entries kept of each tensor by each model)."""
     arguments.setdefault("alpha", 1.0)
     method, weights = arguments.pop("method"), arguments.pop("weights", [1.0] * len(models))
@@ -137,7 +137,7 @@ def test_chunked_units_are_merged_as_the_reference_does(case, kind, dtype, seen)
     assert_as_expected(run(base, models, **case), right)
     assert seen["Unit"] and seen["Counting"] >= seen["sampled"] >= seen["Unit"]
     if dtype != "float64":
-        assert_as_expected(run(base, models, threads=3, kernel="compiled", **case), right)
+        assert_as_expected(run(base, models, threads=3, kernel="native", **case), right)
 
 
 @cases
@@ -181,7 +181,7 @@ def test_many_models_take_several_passes(case, monkeypatch, seen):
     waves = -(-11 // units.GROUP)
     assert seen["next"] == (waves + 1) * starts  # the waves, and then the rest
     monkeypatch.setattr(tally, "WAVE_BYTES", 1)
-    for threads, kernel in ((1, "plain"), (3, "compiled")):
+    for threads, kernel in ((1, "numpy"), (3, "native")):
         before = seen["next"]
         assert_as_expected(run(base, models, threads, kernel, **case), right)
         assert seen["next"] - before == 12 * starts  # one model a wave
@@ -223,7 +223,7 @@ def test_brackets_that_hold_too_much_are_narrowed_first(case, kind, dtype, monke
     monkeypatch.setattr(tally, "BUDGET", 128)
     monkeypatch.setattr(tally, "BINS", 4)
     sizes = held(monkeypatch)
-    for threads, kernel in ((1, "plain"), (3, "compiled")):
+    for threads, kernel in ((1, "numpy"), (3, "native")):
         assert_as_expected(run(base, models, threads, kernel, **case), right)
     assert seen["Narrowing"] or kind in ("ties", "constant") or case["method"] == "top_masking"
     assert max(sizes) <= 128 // 4
@@ -296,7 +296,7 @@ def test_wrong_brackets_change_no_bit(case, wrong, kind, monkeypatch, seen):
     if wrong in ("below", "above", "zero"):
         assert seen["Bisecting"]
     histograms = seen["Bisecting"]
-    assert_as_expected(run(base, models, threads=2, kernel="compiled", **case), right)
+    assert_as_expected(run(base, models, threads=2, kernel="native", **case), right)
     assert seen["Bisecting"] == 2 * histograms
 
 
@@ -316,7 +316,7 @@ def test_too_little_room_changes_no_bit(case, room, monkeypatch, seen):
     right = expected(base, models, **case)
     monkeypatch.setattr(tally, "ROOM", room)
     monkeypatch.setattr(tally, "SPARE", 0)
-    for threads, kernel in ((1, "plain"), (2, "compiled")):
+    for threads, kernel in ((1, "numpy"), (2, "native")):
         assert_as_expected(run(base, models, threads, kernel, **case), right)
     assert seen["Bisecting"] or room
 
@@ -336,7 +336,7 @@ def test_units_are_surveyed_in_files_to_the_same_bits(
         save_file(arrays, path)
     if bracket != "right":
         monkeypatch.setattr(tally, "bracket", lambda *given: np.array(WRONG[bracket], np.uint32))
-    for kernel, threads in (("plain", 1), ("compiled", 1), ("compiled", 3)):
+    for kernel, threads in (("numpy", 1), ("native", 1), ("native", 3)):
         arrays, kept = run(paths[0], paths[1:], kernel=kernel, threads=threads, **case)
         assert kept == {name: right[1][name] for name in kept} and len(kept) == len(base)
         assert_same(arrays, {name: right[0][name] for name in arrays})

@@ -21,9 +21,8 @@ from breadcrumbs import checkpoint, plan
 from breadcrumbs.checkpoint import beside
 from breadcrumbs.checkpoint.writer import Entry, header, shards
 from breadcrumbs.cli.inspection import inspect
-from breadcrumbs.engine import runner
 from breadcrumbs.errors import CheckpointError, OutputError
-from breadcrumbs.merging import card, estimate, opening
+from breadcrumbs.merging import card, opening
 from breadcrumbs.merging import files as merging_files
 from breadcrumbs.plan import recipe
 from breadcrumbs.plan.recipe import Model, Recipe
@@ -537,24 +536,3 @@ def test_the_written_recipe_names_the_commits_that_hub_ids_meant(tmp_path):
     assert found.base == f"org/some@{'0' * 40}"
     assert [m.path for m in found.models] == [f"org/some@{'0' * 39}1"]
     assert [m.name for m in found.models] == [m.name for m in made.models]
-
-
-def test_within_little_memory_no_kernels_are_compiled(models, tmp_path, monkeypatch):
-    monkeypatch.setattr(estimate, "will_compile", lambda entries: True)
-    used, run = [], runner.run
-
-    def noted(*given, **options):
-        used.append(options["kernel"])
-        return run(*given, **options)
-
-    monkeypatch.setattr(runner, "run", noted)
-    told = [
-        merge(models, tmp_path / f"{limit}.safetensors", max_memory=limit).warnings
-        for limit in (None, 250 << 20, 4 << 30)
-    ]
-    assert used == ["auto", "auto", "plain", "plain", "auto", "auto"]  # alpha is found first
-    assert [any("not compiled" in warning for warning in mine) for mine in told] == [
-        False,
-        True,
-        False,
-    ]

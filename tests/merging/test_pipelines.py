@@ -71,7 +71,7 @@ def made(paths: list[Path], part: str = "", **how: Any) -> Recipe:
 
 def merged(paths: list[Path], part: str = "", **how: Any) -> tuple[Arrays, Any]:
     with opening.opened(made(paths, part, **how)) as plan:
-        return merging_files.to_arrays(plan, kernel="plain", threads=2)
+        return merging_files.to_arrays(plan, kernel="numpy", threads=2)
 
 
 WHOLE = [

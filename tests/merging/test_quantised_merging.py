@@ -340,7 +340,7 @@ def test_nothing_depends_on_threads_or_files(
     for name, options in {
         "a": {"threads": 1},
         "b": {"threads": 4, "shard_size": 20_000, "verify": True},
-        "c": {"threads": 3, "kernel": "plain"},
+        "c": {"threads": 3, "kernel": "numpy"},
     }.items():
         merge(picked(packed), tmp_path / name, "breadcrumbs", dtype="same", **options)
     assert raw(tmp_path / "a") == raw(tmp_path / "b") == raw(tmp_path / "c")

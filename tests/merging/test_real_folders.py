@@ -24,7 +24,7 @@ def merge(
     models = tuple(Model(str(path)) for path in paths[1:])
     made = Recipe(str(paths[0]), models, "task_arithmetic", {"alpha": alpha}, **recipe)
     with opening.opened(made) as plan:
-        return files.to_files(plan, output, kernel="plain", shard_size=shard_size)
+        return files.to_files(plan, output, kernel="numpy", shard_size=shard_size)
 
 
 def moved(module: Any, seed: int, by: float = 0.02) -> Any:

@@ -69,7 +69,7 @@ def merge(paths: list[Path], output: Path, alpha: float = 1.0, **options: Any) -
     models = tuple(Model(str(path)) for path in paths[1:])
     recipe = Recipe(str(paths[0]), models, parameters={"alpha": alpha})
     with opening.opened(recipe) as plan:
-        return merging_files.to_files(plan, output, **{"kernel": "plain", "threads": 2, **options})
+        return merging_files.to_files(plan, output, **{"kernel": "numpy", "threads": 2, **options})
 
 
 def interrupted(paths: list[Path], output: Path, after: int = 5, **options: Any) -> Path:
@@ -226,7 +226,7 @@ def merge(at=None, **options):
             if at:
                 sys.setprofile(hook)
             merging_files.to_files(
-                plan, out, threads=1, kernel="plain", shard_size=20000, **options
+                plan, out, threads=1, kernel="numpy", shard_size=20000, **options
             )
     except BreadcrumbsError as error:
         print(f"operation {at}: {error}", flush=True)
@@ -252,7 +252,7 @@ old = None
 for at in range(1, 1000):
     if scenario == "replace":
         with opening.opened(Recipe(base, ())) as plan:
-            merging_files.to_files(plan, out, threads=1, kernel="plain")
+            merging_files.to_files(plan, out, threads=1, kernel="numpy")
         old = weights(out)
         assert old != expected
     killed = merge(at, force=scenario == "replace")
@@ -873,7 +873,7 @@ def test_a_race_has_one_winner(small: list[Path], tmp_path: Path) -> None:
     script += "        models, given = (Model(sys.argv[2]),), {'alpha': 1}\n"
     script += "        made = Recipe(sys.argv[1], models, parameters=given)\n"
     script += "        with opening.opened(made) as plan:\n"
-    script += "            merging_files.to_files(plan, sys.argv[3], force=True, kernel='plain')\n"
+    script += "            merging_files.to_files(plan, sys.argv[3], force=True, kernel='numpy')\n"
     script += "    except OutputError: os._exit(1)\n"
     script += "    os._exit(0)\n"
     script += "codes = [os.waitstatus_to_exitcode(os.waitpid(c, 0)[1]) for c in children]\n"

@@ -146,7 +146,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("method", ["breadcrumbs", "ties", "dare_linear", "average", "tsv_m"])
-@pytest.mark.parametrize("kernel", ["plain", "compiled"])
+@pytest.mark.parametrize("kernel", ["numpy", "native"])
 def test_what_else_a_recipe_says_in_any_order(method, kernel, small):
     base, *models = family(9, "float32", 3)
     base["b"][:3] = 0.0
@@ -169,7 +169,7 @@ def test_what_else_a_recipe_says_in_any_order(method, kernel, small):
             assert_same(sweep.merged(it), merged(sources, it), it)
 
 
-@pytest.mark.parametrize("kernel", ["plain", "compiled"])
+@pytest.mark.parametrize("kernel", ["numpy", "native"])
 def test_sums_that_no_float64_holds(kernel, small):
     rng = np.random.default_rng(0)
     base = {"w": (rng.standard_normal(500) * 2.0 ** rng.integers(-60, 60, 500)).astype(np.float32)}

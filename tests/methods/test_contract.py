@@ -400,12 +400,12 @@ def test_kernels_and_threads_change_no_bit(method, dtypes, monkeypatch):
     base, *models = checkpoints(1, dtypes)
     for given_ in typical(method):
         arguments: dict[str, Any] = dict(method=method, **given_)
-        plain = breadcrumbs.merge(base, models, kernel="plain", threads=1, **arguments)
-        assert_same(breadcrumbs.merge(base, models, kernel="compiled", **arguments), plain)
+        plain = breadcrumbs.merge(base, models, kernel="numpy", threads=1, **arguments)
+        assert_same(breadcrumbs.merge(base, models, kernel="native", **arguments), plain)
         with monkeypatch.context() as patch:
             patch.setattr(work, "CHUNK", 256)
             patch.setattr(work, "ARENA", 512 * 12)
-            for kernel, threads in (("plain", 3), ("compiled", 3), ("plain", 1)):
+            for kernel, threads in (("numpy", 3), ("native", 3), ("numpy", 1)):
                 found = breadcrumbs.merge(base, models, kernel=kernel, threads=threads, **arguments)
                 assert_same(found, plain)
 
@@ -462,11 +462,11 @@ def test_streaming_changes_no_bit(method, dtypes, tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(work, "CHUNK", 300)
             patch.setattr(work, "ARENA", 600 * 12)
-            for output, kernel in zip(outputs, ("plain", "compiled"), strict=False):
+            for output, kernel in zip(outputs, ("numpy", "native"), strict=False):
                 breadcrumbs.merge(
                     paths[0], paths[1:], output=output, threads=2, kernel=kernel, **arguments
                 )
-        breadcrumbs.merge(paths[0], paths[1:], output=outputs[2], kernel="compiled", **arguments)
+        breadcrumbs.merge(paths[0], paths[1:], output=outputs[2], kernel="native", **arguments)
         in_memory = breadcrumbs.merge(paths[0], paths[1:], **arguments)
         for found in (in_memory, *map(breadcrumbs.open, outputs)):
             assert_same({name: found[name] for name in expected}, expected)

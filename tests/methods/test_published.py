@@ -166,11 +166,11 @@ def test_chunks_threads_kernels_and_files_change_no_bit(method, dtype, tmp_path,
         save(path, arrays)
     for settings in row.settings[:3]:
         given = dict(method=method, names=NAMES[: row.models], **settings)
-        expected = breadcrumbs.merge(base, models, kernel="plain", threads=1, **given)
+        expected = breadcrumbs.merge(base, models, kernel="numpy", threads=1, **given)
         with monkeypatch.context() as patch:
             patch.setattr(units, "CHUNK", 64)
             patch.setattr(units, "ARENA", 128 * 16)
-            for kernel, threads in (("plain", 3), ("compiled", 2)):
+            for kernel, threads in (("numpy", 3), ("native", 2)):
                 for found in (
                     breadcrumbs.merge(base, models, kernel=kernel, threads=threads, **given),
                     breadcrumbs.merge(paths[0], paths[1:], kernel=kernel, threads=threads, **given),

@@ -134,7 +134,7 @@ def test_a_stack_needs_the_memory_of_a_matrix_for_each_thread():
     def needed(name: str, threads: int, method: str = "tsv_m") -> int:
         recipe = Recipe("base", (Model("a"), Model("b")), method)
         with opening.opened(recipe, [{name: zeros}] * 3) as plan:
-            return estimate.memory(plan, threads, "plain")
+            return estimate.memory(plan, threads)
 
     held = m * n * 3 * 20
     one, two = needed(STACK, 1), needed(STACK, 2)

@@ -132,7 +132,7 @@ def test_chunks_threads_kernels_and_files_change_no_bit(method, dtype, tmp_path,
     expected = breadcrumbs.merge(base, models, statistics=statistics, **given)
     monkeypatch.setattr(units, "CHUNK", 64)
     monkeypatch.setattr(units, "ARENA", 128 * 16)
-    for kernel, threads in (("plain", 3), ("compiled", 2)):
+    for kernel, threads in (("numpy", 3), ("native", 2)):
         more = dict(given, kernel=kernel, threads=threads)
         for found in (
             breadcrumbs.merge(base, models, statistics=statistics, **more),

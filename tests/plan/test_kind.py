@@ -60,7 +60,7 @@ CASES: list[tuple[dict[str, Any], float, float]] = [
 ]
 
 
-@pytest.mark.parametrize("kernel", ["plain", "compiled"])
+@pytest.mark.parametrize("kernel", ["numpy", "native"])
 @pytest.mark.parametrize(("how", "first", "last"), CASES, ids=lambda x: str(x)[:24])
 @pytest.mark.parametrize("given", [{}, {"granularity": "kind"}, {"granularity": "tensor"}])
 def test_rows_of_tables_are_ranked_alone(

@@ -132,13 +132,13 @@ def test_rescaling_gives_the_same_bits_however_it_runs(method, dtype, monkeypatc
     given = dict(
         method=method, rescale="l1", alpha=0.7, overrides=[{"tensors": "b", "rescale": "none"}]
     )
-    wanted = breadcrumbs.merge(base, models, kernel="plain", threads=1, **given)
+    wanted = breadcrumbs.merge(base, models, kernel="numpy", threads=1, **given)
     plain = breadcrumbs.merge(base, models, **{**given, "rescale": "none"})
     assert plain["a"].tobytes() != wanted["a"].tobytes()
     assert plain["b"].tobytes() == wanted["b"].tobytes()
     monkeypatch.setattr(units, "CHUNK", 16)
     monkeypatch.setattr(units, "ARENA", 64 * 16)
-    for kernel, threads in (("plain", 3), ("compiled", 2)):
+    for kernel, threads in (("numpy", 3), ("native", 2)):
         found = breadcrumbs.merge(base, models, kernel=kernel, threads=threads, **given)
         assert all(found[k].tobytes() == wanted[k].tobytes() for k in base)
 

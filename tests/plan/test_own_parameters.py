@@ -86,12 +86,12 @@ def test_each_model_goes_through_the_transform_with_its_own(transform, aggregate
     )
     wanted = in_two_steps(transform, aggregate, WEIGHTS)
     close(breadcrumbs.merge(base, models, **given), wanted)
-    whole = breadcrumbs.merge(base, models, kernel="plain", threads=1, **given)
+    whole = breadcrumbs.merge(base, models, kernel="numpy", threads=1, **given)
     if aggregate in ("tsv_m", "multislerp") and transform == "row":
         return  # rows longer than a chunk are refused there
     monkeypatch.setattr(units, "CHUNK", 16)
     monkeypatch.setattr(units, "ARENA", 64 * 16)
-    for kernel, threads in (("plain", 3), ("compiled", 2)):
+    for kernel, threads in (("numpy", 3), ("native", 2)):
         found = breadcrumbs.merge(base, models, kernel=kernel, threads=threads, **given)
         assert all(found[key].tobytes() == whole[key].tobytes() for key in base)
 
@@ -107,7 +107,7 @@ def test_ranks_that_no_sample_brackets_are_found_for_each_model(transform, monke
     found = survey.refine
     monkeypatch.setattr(survey, "refine", lambda *given: seen.append(1) or found(*given))
     monkeypatch.setattr(survey, "bracket", lambda keys, *rest: np.array([0, 1, 0, 1], keys.dtype))
-    again = breadcrumbs.merge(base, models, kernel="plain", **given)
+    again = breadcrumbs.merge(base, models, kernel="numpy", **given)
     assert seen
     assert all(again[key].tobytes() == wanted[key].tobytes() for key in base)
 

@@ -59,7 +59,6 @@ def test_a_plan_counts_what_it_will_do():
         "steps": "not a weight",
         "flag": "not a weight",
     }
-    assert made.entries == 2 * 21
     assert made.bytes_read == 3 * 21 * 4 + 3 * 8 + 1
     assert made.bytes_written == 21 * 4 + 3 * 8 + 1
     assert plan(BASE, [MODEL], dtype="bfloat16").bytes_written == 21 * 2 + 3 * 8 + 1
@@ -198,7 +197,6 @@ def test_missing_tensors():
     )
     assert "--missing base" in message and "exclude" in message
     made = plan(BASE, [less, MODEL], missing="base")
-    assert made.entries == 21 + 4
     assert any("model 1: counted as unchanged" in warning for warning in made.warnings)
     assert plan(BASE, [less], exclude=("head", "body"))
     found = breadcrumbs.merge(BASE, [less, MODEL], missing="base", method="average")

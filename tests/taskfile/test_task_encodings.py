@@ -124,7 +124,7 @@ def test_merging_is_that_of_the_unpacked(tmp_path: Path, encoding: str) -> None:
         base, *models = checkpoints(tmp_path / dtype, dtype)
         files = packed(tmp_path, base, models, transform="none", encoding=encoding)
         unpacked = tasks.unpack(base, files, tmp_path / dtype / "again")
-        for kernel in ("plain", "compiled"):
+        for kernel in ("numpy", "native"):
             for method in ("task_arithmetic", "ties"):
                 settings = {"method": method, "kernel": kernel, "alpha": 0.5}
                 merged = breadcrumbs.merge(base, files, **settings)
@@ -304,7 +304,7 @@ def test_products_are_the_same_bits_everywhere(dtype: str) -> None:
         for k in range(rank):
             expected += np.multiply.outer(left[:, k].astype(np.float64), right[k])
         for start, stop in ((0, m * n), (m * n // 3, m * n // 2 + 1), (m * n - 1, m * n)):
-            for kernels in (choose(1, name) for name in PACKAGES):
+            for kernels in (choose(name) for name in PACKAGES):
                 out = np.full(stop - start, np.nan)
                 kernels.product(left, right, start, out)
                 assert (out == expected.reshape(-1)[start:stop]).all()

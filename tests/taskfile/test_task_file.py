@@ -40,11 +40,11 @@ CUT = [
 ]
 
 
-@pytest.mark.parametrize("kernel", ["plain", "compiled"])
+@pytest.mark.parametrize("kernel", ["numpy", "native"])
 @pytest.mark.parametrize(("transform", "given", "method"), CUT)
 def test_same_bits_as_the_finetunings(tmp_path: Path, transform, given, method, kernel) -> None:
-    for dtype in ("float32", "bfloat16") if kernel == "compiled" else WRITTEN:
-        rows = BLOCK // 300 + 7 if (dtype, kernel) == ("bfloat16", "compiled") else 120
+    for dtype in ("float32", "bfloat16") if kernel == "native" else WRITTEN:
+        rows = BLOCK // 300 + 7 if (dtype, kernel) == ("bfloat16", "native") else 120
         base, *models = checkpoints(tmp_path / dtype, dtype, rows=rows)
         files = packed(tmp_path, base, models, transform=transform, **given)
         settings = {"method": method, "kernel": kernel, "alpha": 0.4}
@@ -262,7 +262,7 @@ def test_the_example_of_the_page() -> None:
     assert json.loads(said)["base"]["hash"] == expected
 
 
-@pytest.mark.parametrize("kernel", ["plain", "compiled"])
+@pytest.mark.parametrize("kernel", ["numpy", "native"])
 @pytest.mark.parametrize("weights", [None, [1.0, 0.25, 3.0, 0.5, 0.1]])
 @pytest.mark.parametrize("most", [sparse.MOST, 1000, 1])
 def test_sums_make_no_finetuning_whole(tmp_path, monkeypatch, kernel, weights, most) -> None:
@@ -283,7 +283,7 @@ def test_sums_make_no_finetuning_whole(tmp_path, monkeypatch, kernel, weights, m
     assert_same(breadcrumbs.merge(base, files, **settings), expected)
 
 
-@pytest.mark.parametrize("kernel", ["plain", "compiled"])
+@pytest.mark.parametrize("kernel", ["numpy", "native"])
 def test_sums_of_terms_that_differ_much_make_no_finetuning_whole(
     tmp_path: Path, monkeypatch, kernel
 ) -> None:

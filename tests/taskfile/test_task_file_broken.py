@@ -248,7 +248,7 @@ def test_any_member_may_be_anything(tmp_path_factory, data, value) -> None:
 
 @pytest.fixture(scope="module", params=kernels.PACKAGES)
 def tools(request):
-    return kernels.choose(1, request.param)
+    return kernels.choose(request.param)
 
 
 @given(st.integers(1, 70000), st.floats(0, 1), st.integers(0, 9))

@@ -120,7 +120,7 @@ def test_sums_of_adapters_and_finetunings(tmp_path: Path, dtype) -> None:
     tasks.from_adapter(base, adapter_of(tmp_path), file)
     tuned = {n: (x + dtype(0.25)).astype(dtype) for n, x in load_file(base).items()}
     save_file(tuned, tmp_path / "ft.safetensors")
-    for kernel in ("plain", "compiled"):
+    for kernel in ("numpy", "native"):
         merged = breadcrumbs.merge(
             base,
             [file, tmp_path / "ft.safetensors"],

@@ -22,7 +22,7 @@ from breadcrumbs.archives.archive import Archive
 from breadcrumbs.checkpoint import composite
 from breadcrumbs.checkpoint.tensors import DTYPES, Bytes, Checkpoint, Tensor
 from breadcrumbs.engine.workspace import one_blas_thread
-from breadcrumbs.kernels import loaded
+from breadcrumbs.kernels import choose
 
 PIECE = 1 << 18
 #: Entries of a product that are made at once; it does not depend on what is asked for, since the
@@ -95,7 +95,7 @@ class Masked:
 
 def rescaled(base: np.ndarray, value: np.ndarray, factor: float, dtype: str) -> np.ndarray:
     """Return ``base + factor * (value - base)``, rounded once to the base's dtype."""
-    wide, kernels = base.astype(np.float64), loaded()
+    wide, kernels = base.astype(np.float64), choose()
     with np.errstate(over="ignore", invalid="ignore"):
         step = factor * (value.astype(np.float64) - wide)
         return kernels.round_to(kernels.add_step(wide, step), dtype)
@@ -117,7 +117,7 @@ def product(base: Tensor, left: Tensor, right: Tensor) -> np.ndarray:
     rows, columns = base.shape
     u, v = (tensor.read().astype(np.float64) for tensor in (left, right))
     result = np.empty(base.size, DTYPES[base.dtype])
-    step, kernels = max(1, BLOCK // max(1, columns)), loaded()
+    step, kernels = max(1, BLOCK // max(1, columns)), choose()
     with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
         for row in range(0, rows, step):
             first, last = row * columns, min(rows, row + step) * columns

@@ -67,7 +67,7 @@ def _product(left: np.ndarray, right: np.ndarray, start: int, out: np.ndarray) -
     n = right.shape[1]
     first, last = start // n, -(-(start + out.size) // n)
     rows = left[first:last].astype(np.float32)
-    tools = kernels.choose(out.size * right.shape[0])
+    tools = kernels.choose()
     tools.product(rows, right.astype(np.float32), start - first * n, out)
 
 

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from breadcrumbs.errors import printable, sentence
-from breadcrumbs.kernels import will_compile
 from breadcrumbs.plan import Plan
 
 
@@ -36,8 +35,6 @@ def progress(plan: Plan, *, quiet: bool, doing: str = "merging") -> Iterator[Cal
     if quiet or not sys.stderr.isatty():
         yield lambda nbytes: None
         return
-    if will_compile(plan.entries):
-        terminal(stderr=True).print("compiling kernels, once: 10 to 20 seconds")
     from rich.progress import (
         BarColumn,
         DownloadColumn,

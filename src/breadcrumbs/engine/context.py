@@ -58,10 +58,10 @@ class Context:
     @functools.cached_property
     def kernels(self) -> Kernels:
         """The kernels; imported when first asked for, while other threads read and hash."""
-        return kernels.choose(self.plan.entries, self.kernel)
+        return kernels.choose(self.kernel)
 
     def kernels_for(self, dtype: np.dtype) -> Kernels:
         """Return the kernels that take raw weights of a dtype."""
         if dtype != np.float64:
             return self.kernels
-        return kernels.choose(self.plan.entries, self.kernel, wide=True)
+        return kernels.choose(self.kernel, wide=True)

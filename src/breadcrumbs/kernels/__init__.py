@@ -9,45 +9,27 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
 from breadcrumbs.errors import RecipeError, sentence, suggestion
 from breadcrumbs.kernels.protocol import OPERATIONS, Kernels
 
-#: From so many entries of all models on, loading Numba (0.3 s) pays for itself.
-WORTH_COMPILING = 30_000_000
-#: The packages by the names they are asked for: NumPy, and Numba for what is large.
-PACKAGES = {
-    "plain": f"{__name__}.numpy",
-    "compiled": f"{__name__}.numba",
-    "native": f"{__name__}.native",
-}
-#: Of these, those that do not take raw weights of float64; NumPy's do.
-NARROW = {"compiled", "native"}
+#: The packages by the names they are asked for: NumPy, and C where it is compiled.
+PACKAGES = {name: f"{__name__}.{name}" for name in ("numpy", "native")}
 AUTO, GROUP = "auto", "breadcrumbs.kernels"
 
 
-def will_compile(entries: int) -> bool:
-    """Return whether work on ``entries`` begins with compiling kernels, which happens once."""
-    folder = Path(__file__).parent / "numba"
-    writable = os.access(folder, os.W_OK)  # else they are kept somewhere else
-    kept = folder / "__pycache__"
-    return entries >= WORTH_COMPILING and writable and not any(kept.glob("sums.*.nbi"))
-
-
-def choose(entries: int, which: str = AUTO, wide: bool = False) -> Kernels:
-    """Return the kernels for work on ``entries`` weights of models; same bits whichever they are.
+def choose(which: str = AUTO, wide: bool = False) -> Kernels:
+    """Return the kernels of that name; the bits of all are the same.
 
     which: the name of a package, or ``auto``: the native ones, or NumPy's where none are built.
-    wide: whether raw weights are float64. RecipeError if the native ones are asked for, and are not
-    built.
+    wide: whether raw weights are float64, which are NumPy's. RecipeError if the native ones are
+    asked for, and are not built.
     """
     which = _resolved(which)
-    return _package("plain" if wide and which in NARROW else which)
+    return _package("numpy" if wide and which == "native" else which)
 
 
 @functools.cache
@@ -78,11 +60,6 @@ def described(which: str = AUTO) -> str:
     return f"{which}, {library.level()}"
 
 
-def loaded() -> Kernels:
-    """Return the kernels that this process has loaded already: the compiled ones if it can be."""
-    return _package("compiled" if "compiled" in _loaded else "plain")
-
-
 def check(which: str) -> None:
     """Raise RecipeError unless ``which`` names kernels; loads none."""
     if which not in (AUTO, *PACKAGES) and which not in _installed():
@@ -99,7 +76,7 @@ def explained(which: str) -> Iterator[None]:
     try:
         yield
     except NotImplementedError as error:
-        if which in (AUTO, "plain", "compiled"):
+        if which in (AUTO, *PACKAGES):
             raise
         at = error.__traceback__
         while at and at.tb_next:
@@ -112,26 +89,9 @@ def explained(which: str) -> Iterator[None]:
         ) from error
 
 
-@functools.cache
-def load(name: str) -> ModuleType:
-    """Return a module of compiled kernels, which are kept where Numba finds a folder for them."""
-    _forget_old()
-    try:
-        return importlib.import_module(name)
-    except RuntimeError:  # no such folder
-        import tempfile
-
-        from numba.core import config
-
-        os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(prefix="breadcrumbs-kernels-")
-        config.reload_config()
-        return importlib.import_module(name)
-
-
 def flips() -> ModuleType:
     """Return the kernels that change weights in place."""
-    package = PACKAGES["plain" if missing() else "native"]
-    return importlib.import_module(f"{package}.flips")
+    return importlib.import_module(f"{PACKAGES[_resolved(AUTO)]}.flips")
 
 
 _loaded: dict[str, Kernels] = {}
@@ -141,7 +101,7 @@ _unsaid: list[str] = []
 def _resolved(which: str) -> str:
     if which != AUTO:
         return which
-    return "plain" if missing() else "native"
+    return "numpy" if missing() else "native"
 
 
 def _package(name: str) -> Kernels:
@@ -150,10 +110,8 @@ def _package(name: str) -> Kernels:
         return _loaded[name]
     check(name)
     if name == "native" and missing():
-        raise RecipeError(f"{missing()} Or take kernels 'plain'.")
-    if name == "compiled":
-        found = load(PACKAGES[name])
-    elif name in PACKAGES:
+        raise RecipeError(f"{missing()} Or take the kernels 'numpy'.")
+    if name in PACKAGES:
         found = importlib.import_module(PACKAGES[name])
     else:
         found = _installed()[name].load()
@@ -172,13 +130,3 @@ def _installed() -> dict[str, Any]:
     from importlib import metadata  # which takes longer than all of these files
 
     return {one.name: one for one in metadata.entry_points(group=GROUP)}
-
-
-def _forget_old() -> None:
-    """Delete kernels that were compiled before a source changed; Numba only looks at their own."""
-    folder = Path(__file__).parent
-    newest = max(path.stat().st_mtime for path in folder.rglob("*.py"))
-    for kept in (folder / "numba" / "__pycache__").glob("*.nb?"):
-        with contextlib.suppress(OSError):
-            if kept.stat().st_mtime < newest:
-                kept.unlink()

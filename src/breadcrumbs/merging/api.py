@@ -64,8 +64,7 @@ def merge(
     tokenizer: one of the paths, whose tokenizer files are copied instead of the base's, and its
         numbers of special tokens.
     threads: how many work at once (all cores unless told); the result does not depend on it.
-    kernel: ``plain``, ``compiled``, ``auto``, or the name of installed kernels; the same bits,
-        faster or sooner.
+    kernel: ``auto``, ``native``, ``numpy``, or the name of installed kernels; the same bits.
     sync: wait until the output is on the disk, so that it survives a power cut.
     strict: whether any warning is an error: models that fit and yet do not go together (other
         configs or tokenizers, another pretraining, lost tensors). Without it, `Report.warnings`

@@ -11,26 +11,21 @@ from breadcrumbs.checkpoint.tensors import DTYPES
 from breadcrumbs.engine.passes import lines as angles
 from breadcrumbs.engine.passes.tally import BUDGET, LEAST_BUDGET, ROOM, WAVE_BYTES
 from breadcrumbs.errors import RecipeError
-from breadcrumbs.kernels import WORTH_COMPILING, will_compile
 from breadcrumbs.machine import available_cores, human
 from breadcrumbs.methods.aggregates import Whole
 from breadcrumbs.plan import Plan, TensorPlan
 from breadcrumbs.plan.recipe import SAME
 from breadcrumbs.plan.units import ARENA, CHUNK, FUSED, GROUP, LEAST, alone, in_rows, surveyed
 
-#: Resident memory of the program itself, measured: Python with NumPy, and with Numba and kernels.
-PLAIN_BYTES = 70 << 20
-COMPILED_BYTES = 185 << 20
-#: What compiling the kernels takes besides, once.
-COMPILING_BYTES = 150 << 20
+#: Resident memory of the program itself, measured: Python with NumPy and the kernels.
+PROGRAM_BYTES = 70 << 20
 
 
-def memory(plan: Plan, threads: int, kernel: str = "auto", budget: int = BUDGET) -> int:
+def memory(plan: Plan, threads: int, budget: int = BUDGET) -> int:
     """Return an upper estimate of the resident bytes of a streamed merge.
 
     budget: bytes of keys that a survey collects of a model at most.
     """
-    compiled = kernel == "compiled" or (kernel == "auto" and plan.entries >= WORTH_COMPILING)
     group = min(GROUP, max(1, len(plan.models)))
     fused = min(FUSED, max(1, len(plan.models)))
     segment = max(LEAST * CHUNK, ARENA // (2 * (fused + 1)))  # entries, of bfloat16
@@ -42,7 +37,7 @@ def memory(plan: Plan, threads: int, kernel: str = "auto", budget: int = BUDGET)
         more
         + _quantised_bytes(plan, threads)
         + (
-            (COMPILED_BYTES if compiled else PLAIN_BYTES)
+            PROGRAM_BYTES
             + threads * (arena + chunks + CHUNK * 32)
             + (threads + 1) * WAVE_BYTES
             + len(plan.tensors) * 2048
@@ -131,14 +126,14 @@ def _angle_bytes(plan: Plan, size: int) -> int:
     return most
 
 
-def threads(plan: Plan, wanted: int | None, max_memory: int | None, kernel: str = "auto") -> int:
+def threads(plan: Plan, wanted: int | None, max_memory: int | None) -> int:
     """Return how many threads to use: ``wanted``, or all cores, as far as memory allows."""
     number = wanted or available_cores()
     if max_memory is None:
         return number
-    while number > 1 and memory(plan, number, kernel, LEAST_BUDGET) > max_memory:
+    while number > 1 and memory(plan, number, LEAST_BUDGET) > max_memory:
         number -= 1
-    least = memory(plan, number, kernel, LEAST_BUDGET)
+    least = memory(plan, number, LEAST_BUDGET)
     if least > max_memory:
         raise RecipeError(
             f"--max-memory {human(max_memory)}: this merge needs about {human(least)} with one"
@@ -147,18 +142,9 @@ def threads(plan: Plan, wanted: int | None, max_memory: int | None, kernel: str 
     return number
 
 
-def budget(plan: Plan, threads: int, max_memory: int | None, kernel: str = "auto") -> int:
+def budget(plan: Plan, threads: int, max_memory: int | None) -> int:
     """Return how many bytes of keys a survey may collect of a model, as far as memory allows."""
     if max_memory is None:
         return BUDGET
-    spare = max_memory - memory(plan, threads, kernel, LEAST_BUDGET)
+    spare = max_memory - memory(plan, threads, LEAST_BUDGET)
     return max(LEAST_BUDGET, min(BUDGET, LEAST_BUDGET + spare // (2 * (threads + 1))))
-
-
-def kernel(plan: Plan, wanted: str, max_memory: int | None) -> str:
-    """Return ``wanted``, but ``plain`` where ``auto`` would compile kernels beyond the memory."""
-    if wanted != "auto" or max_memory is None or not will_compile(plan.entries):
-        return wanted
-    return (
-        "plain" if memory(plan, 1, budget=LEAST_BUDGET) + COMPILING_BYTES > max_memory else wanted
-    )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from breadcrumbs import machine, plan
+from breadcrumbs import plan
 from breadcrumbs.checkpoint import beside
 from breadcrumbs.checkpoint.writer import Entry, Writer
 from breadcrumbs.engine import runner
@@ -39,7 +39,7 @@ def to_arrays(
         raise RecipeError("dtype same: quantises what is written to files. Give an output.")
     began = time.perf_counter()
     it = without_same_parts(it)
-    threads = estimate.threads(it, threads, None, kernel)
+    threads = estimate.threads(it, threads, None)
     facts = Facts()
     it = calibration.fixed(it, threads=threads, kernel=kernel, facts=facts)
     sink = arrays.ArraySink(it)
@@ -65,8 +65,7 @@ def to_files(
 ) -> Report:
     """Carry out a plan into a folder or a ``.safetensors`` file; return the report.
 
-    max_memory: bytes of resident memory not to go beyond; fewer threads are used if need be, and
-    no kernels compiled.
+    max_memory: bytes of resident memory not to go beyond; fewer threads are used if need be.
     shard_size: bytes of a file of a folder at most. resume: go on with an interrupted merge.
     force: replace an existing output. verify: read the result again and compare digests.
     strict: whether warnings are errors, those of the plan before anything is read.
@@ -80,16 +79,15 @@ def to_files(
     if strict:
         refuse(it.warnings)
     it = without_same_parts(it)
-    chosen = estimate.kernel(it, kernel, max_memory)
-    threads = estimate.threads(it, threads, max_memory, chosen)
+    threads = estimate.threads(it, threads, max_memory)
     output = Path(output)
     check_not_input(it, output)
     card.tokenizer_of(it)
     if it.target.folder:
         beside.files(it.target.folder)  # which says what cannot be read, before it is too late
     stamps = stamps_of(it)
-    budget = estimate.budget(it, threads, max_memory, chosen)
-    settings = {"threads": threads, "kernel": chosen, "progress": progress, "budget": budget}
+    budget = estimate.budget(it, threads, max_memory)
+    settings = {"threads": threads, "kernel": kernel, "progress": progress, "budget": budget}
     facts = Facts()
     it = calibration.fixed(it, facts=facts, **settings)
     known = {file: c.cut.hash for c in it.inputs if c.cut for file in c.files}
@@ -125,7 +123,7 @@ def to_files(
         if verify:
             writer.verify()
         seconds = time.perf_counter() - began
-        report = Report.of(it, rows, seconds, digests.models(it), chosen)
+        report = Report.of(it, rows, seconds, digests.models(it), kernel)
         _check_added(it, rows)
         if report.norm and not again and rounded.is_base(it, sink.read):
             report.warnings.append(
@@ -136,11 +134,6 @@ def to_files(
             refuse(report.warnings)
         if again:
             report.lost = math.sqrt(again.lost) / report.norm if report.norm else 0.0
-        if chosen != kernel:
-            report.warnings.append(
-                f"kernels are not compiled within {machine.human(max_memory or 0)}, so this was"
-                " slow; a merge without a limit compiles them, once"
-            )
         metadata["breadcrumbs"] = provenance(it, digests, choice)
         story = choice.to_markdown() if choice else ""
         writer.close(lambda folder: card.add(folder, it, report, digests, story))

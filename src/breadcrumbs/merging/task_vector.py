@@ -14,7 +14,7 @@ from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint import like, renames
 from breadcrumbs.checkpoint.tensors import WEIGHT_DTYPES, Checkpoint
 from breadcrumbs.errors import MismatchError, listing
-from breadcrumbs.kernels import loaded
+from breadcrumbs.kernels import choose
 from breadcrumbs.plan import naming
 from breadcrumbs.taskfile import view
 
@@ -118,7 +118,7 @@ class TaskVector(Mapping[str, np.ndarray]):
                 f"{opened.label}: lacks tensors of the task vector: {listing(absent)}."
             )
         result = {}
-        kernels = loaded()
+        kernels = choose()
         for name, tensor in opened.tensors.items():
             values = opened[name]
             if name in self._tensors:

@@ -150,13 +150,6 @@ class Plan:
             aggregate.passes(tensor.values) for tensor in self.merged if tensor.base.size
         )
 
-    @cached_property
-    def entries(self) -> int:
-        """Weights to work on: entries times models, over the merged tensors."""
-        return sum(
-            tensor.base.size * sum(m is not None for m in tensor.models) for tensor in self.merged
-        )
-
     @property
     def bytes_read(self) -> int:
         """Bytes of the tensors that the result is made from, each counted once."""

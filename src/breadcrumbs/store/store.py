@@ -343,8 +343,7 @@ class Store:
     def sums(self) -> Sums:
         """The running sum."""
         if self._sum is None:
-            weights = [tensor for tensor in self.base.tensors.values() if tensor.is_weight]
-            chosen = kernels.choose(sum(tensor.size for tensor in weights))
+            chosen = kernels.choose()
             self._sum = Sums(
                 self.folder / files.SUMS,
                 self.base,

@@ -15,7 +15,7 @@ from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint.sparse import Kept
 from breadcrumbs.checkpoint.tensors import DTYPES, WEIGHT_DTYPES, Checkpoint, Tensor, shown
 from breadcrumbs.errors import CheckpointError, MismatchError, printable
-from breadcrumbs.kernels import loaded
+from breadcrumbs.kernels import choose
 from breadcrumbs.kernels.protocol import Kernels
 from breadcrumbs.taskfile import about, encodings, factors
 from breadcrumbs.taskfile import positions as codes
@@ -125,7 +125,7 @@ class TaskFile:
                 return Kept(at, np.empty(0, DTYPES[tensor.dtype]))
             first, second = data[: row.sizes[0]], data[row.sizes[0] :]
             n = tensor.entries(block)
-            codes.decode(row.codes[0], first, at, n, kernels or loaded())
+            codes.decode(row.codes[0], first, at, n, kernels or choose())
             mine = None if base is None else base[at]
             dtype = DTYPES[tensor.dtype]
             coded = tensor.dtype in WEIGHT_DTYPES and not tensor.exact

@@ -85,7 +85,7 @@ class KeptBytes(Sparse):
             own = np.empty(entries.size, self._own)
             self.base.read_into(first, own)
             entries[:] = own
-        stop, tools = first + entries.size, kernels.loaded()
+        stop, tools = first + entries.size, kernels.choose()
         for block in range(first // BLOCK, -(-stop // BLOCK)):
             begin = max(first, block * BLOCK)
             end = min(stop, (block + 1) * BLOCK)
@@ -101,7 +101,7 @@ class KeptBytes(Sparse):
         if key in held:
             held.move_to_end(key)
             return held[key][1]
-        kept = self.kept(block, kernels.loaded())
+        kept = self.kept(block, kernels.choose())
         _held.bytes = _held.__dict__.get("bytes", 0) + _size(kept)
         held[key] = self.task, kept  # the task, so that no other one gets its id
         while _held.bytes > HELD and held:

@@ -9,7 +9,6 @@ from typing import Any
 from breadcrumbs import machine
 from breadcrumbs.cli.console import note, ruled, terminal, warnings
 from breadcrumbs.errors import printable
-from breadcrumbs.kernels import will_compile
 from breadcrumbs.merging import estimate
 from breadcrumbs.merging.report import Report, said_of_parts
 from breadcrumbs.plan import Plan
@@ -65,8 +64,6 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
         table.add_row("", f"{machine.human(plan.bytes_measured)} before that, to find alpha")
     table.add_row("to write", machine.human(plan.bytes_written))
     table.add_row("memory", f"about {machine.human(facts['memory'])} with {threads} threads")
-    if will_compile(plan.entries):
-        table.add_row("", "150 MB more while kernels are compiled, once, for 10 to 20 seconds")
     terminal().print(table)
     note(plan.notes)
     warnings(plan.warnings)

@@ -65,6 +65,7 @@ def sums_of(n: int, weights) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def ones_of(models, weights) -> np.ndarray:
+    """Return the weights, or 1 for each model where there are none."""
     return weights if weights.size else np.ones(len(models))
 
 

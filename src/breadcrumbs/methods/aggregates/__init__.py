@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from breadcrumbs.kernels import loaded
+from breadcrumbs.kernels import choose
 from breadcrumbs.kernels.protocol import Kernels
 from breadcrumbs.methods.parameters import Parameter, Values
 
@@ -92,7 +92,7 @@ class Entries:
     start: int = 0
     narrow: bool = True
     known: Any = None
-    kernels: Kernels = field(default_factory=loaded)
+    kernels: Kernels = field(default_factory=choose)
 
     @property
     def terms(self) -> np.ndarray:

@@ -11,7 +11,7 @@ from decimal import Decimal
 
 import numpy as np
 
-from breadcrumbs.kernels import loaded
+from breadcrumbs.kernels import choose
 from breadcrumbs.methods import (
     COUNTS,
     Everything,
@@ -69,7 +69,7 @@ def combine(
     energies = [float(np.vdot(tau, tau)) for tau in taus]
     if math.fsum(energies) < values["guard"] * base.size:
         energies = [1.0] * len(taus)
-    positive = loaded().exact_sum(taus) >= 0
+    positive = choose().exact_sum(taus) >= 0
     kept, over = np.zeros(base.size), np.zeros(base.size)
     for tau, energy in zip(taus, energies, strict=True):
         share = energy / math.fsum(energies) if energy else 0.0

@@ -72,7 +72,7 @@ class Switch:
             self._opened = opening.opened(module, tasks, base, ignore, self._stack)
             self._stack = self._stack.pop_all()
         if any(not isinstance(place, Read) for place in self._opened.places):
-            kernels()  # compiled here rather than in the first switch
+            kernels()  # loaded here rather than in the first switch
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -188,7 +188,7 @@ def flip_at(weights: Any, places: Any, flips: Any) -> None:
 
 @functools.cache
 def kernels() -> Any:
-    """Return the compiled kernels. Finding them takes longer than what they do."""
+    """Return the kernels. Finding them takes longer than what they do."""
     from breadcrumbs.kernels import flips
 
     return flips()
