@@ -50,7 +50,6 @@ def run(
     progress: Progress = silent,
     digests: FileDigests | None = None,
     replay: bool = False,
-    budget: int | None = None,
     facts: Facts | None = None,
     only: Collection[UnitId] | None = None,
 ) -> list[TensorReport]:
@@ -59,13 +58,12 @@ def run(
     threads: how many work at once; the bits of the result do not depend on it.
     kernel: see `kernels.choose`. progress: called with numbers of input bytes done.
     digests: of the input files, to be found on the way. replay: whether steps are wanted.
-    budget: bytes of keys that a search for ranks collects of a model at most. facts: what is known
-    already. only: ids of the jobs to do, of which all must be known (`known`); the others, and tied
-    copies, are left to whoever does them.
+    facts: what is known already. only: ids of the jobs to do, of which all must be known (`known`);
+    the others, and tied copies, are left to whoever does them.
     """
     given = Facts() if facts is None else facts
     context = Context(plan, Workspace(digests), given, kernel=kernel, replay=replay)
-    runner = _Runner(context, consumer, progress, budget, only)
+    runner = _Runner(context, consumer, progress, only)
     tasks = _spread(runner.tasks(), digests.tasks() if digests else [])
     alone = one_blas_thread() if plan.lowered.whole else nullcontext()
     with alone, kernels.explained(kernel):
@@ -81,11 +79,10 @@ def known(
     threads: int,
     kernel: str = "auto",
     progress: Progress = silent,
-    budget: int | None = None,
 ) -> Facts:
     """Return what must be known of ``plan`` before it is merged: plain data, which can be sent."""
     context = Context(plan, kernel=kernel)
-    runner = _Runner(context, Reading(), progress, budget, None)
+    runner = _Runner(context, Reading(), progress, None)
     run_tasks(runner.looks(), threads)
     return context.facts
 
@@ -143,11 +140,10 @@ class _Runner:
         context: Context,
         consumer: Consumer,
         progress: Progress,
-        budget: int | None,
         only: Collection[UnitId] | None,
     ):
         self.context, self.consumer, self.plan = context, consumer, context.plan
-        self.progress, self.budget, self.only = progress, budget, only
+        self.progress, self.only = progress, only
         models = len(self.plan.models)
         self.reports = [TensorReport([0] * models) for _ in self.plan.tensors]
         #: By tensor: the share of it that passes before writing have done, entries, bytes told.
@@ -210,7 +206,7 @@ class _Runner:
         if self.only is not None:  # then all is known
             return then()
         if job.survey:
-            begun.append(lambda: ranks.search(self.context, job, self.budget))
+            begun.append(lambda: ranks.search(self.context, job))
         if self.plan.lowered.fitted:
             begun.append(lambda: fits.Fits(self.context, job))
         if any(units.rescaled(self.plan.tensors[piece.index]) for piece in job.pieces):

@@ -9,14 +9,13 @@ from breadcrumbs.checkpoint.quantised.experts import BANDS_BYTES
 from breadcrumbs.checkpoint.quantised.layouts import BLOCK
 from breadcrumbs.checkpoint.tensors import DTYPES
 from breadcrumbs.engine.passes import lines as angles
-from breadcrumbs.engine.passes.tally import BUDGET, LEAST_BUDGET, ROOM, WAVE_BYTES
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.kernels import WORTH_COMPILING, will_compile
 from breadcrumbs.machine import available_cores, human
 from breadcrumbs.methods.aggregates import Whole
 from breadcrumbs.plan import Plan, TensorPlan
 from breadcrumbs.plan.recipe import SAME
-from breadcrumbs.plan.units import ARENA, CHUNK, FUSED, GROUP, LEAST, alone, in_rows, surveyed
+from breadcrumbs.plan.units import alone, in_rows, surveyed
 
 #: Resident memory of the program itself, measured: Python with NumPy, and with Numba and kernels.
 PLAIN_BYTES = 70 << 20
@@ -25,26 +24,27 @@ COMPILED_BYTES = 185 << 20
 COMPILING_BYTES = 150 << 20
 
 
-def memory(plan: Plan, threads: int, kernel: str = "auto", budget: int = BUDGET) -> int:
+def memory(plan: Plan, threads: int, kernel: str = "auto", budget: int | None = None) -> int:
     """Return an upper estimate of the resident bytes of a streamed merge.
 
-    budget: bytes of keys that a survey collects of a model at most.
+    budget: bytes of keys that a survey collects of a model at most, if not those of the plan.
     """
+    sizes, number = plan.sizes, max(1, len(plan.models))
     compiled = kernel == "compiled" or (kernel == "auto" and plan.entries >= WORTH_COMPILING)
-    group = min(GROUP, max(1, len(plan.models)))
-    fused = min(FUSED, max(1, len(plan.models)))
-    segment = max(LEAST * CHUNK, ARENA // (2 * (fused + 1)))  # entries, of bfloat16
-    surveyed = max(LEAST * CHUNK, ARENA // (2 * (group + 1)))
-    arena = segment * 4 * (fused + 1) + segment * 2 + int(ROOM * surveyed) * group * 4
-    chunks = CHUNK * (group + 1) * 4 + CHUNK * (8 + 8 + 1 + 8 + 4)
-    more = _step_bytes(plan, threads) + _survey_bytes(plan, threads, budget)
+    group, fused = min(sizes.group, number), min(sizes.fused, number)
+    chunk, least = sizes.chunk, sizes.least * sizes.chunk
+    segment = max(least, sizes.arena // (2 * (fused + 1)))  # entries, of bfloat16
+    surveyed = max(least, sizes.arena // (2 * (group + 1)))
+    arena = segment * 4 * (fused + 1) + segment * 2 + int(sizes.room * surveyed) * group * 4
+    chunks = chunk * (group + 1) * 4 + chunk * (8 + 8 + 1 + 8 + 4)
+    more = _step_bytes(plan, threads) + _survey_bytes(plan, threads, budget or sizes.budget)
     return (
         more
         + _quantised_bytes(plan, threads)
         + (
             (COMPILED_BYTES if compiled else PLAIN_BYTES)
-            + threads * (arena + chunks + CHUNK * 32)
-            + (threads + 1) * WAVE_BYTES
+            + threads * (arena + chunks + chunk * 32)
+            + (threads + 1) * sizes.wave
             + len(plan.tensors) * 2048
         )
     )
@@ -60,11 +60,11 @@ def _quantised_bytes(plan: Plan, threads: int) -> int:
 
 
 def _survey_bytes(plan: Plan, threads: int, budget: int) -> int:
-    """Return what the surveys of units beyond `WAVE_BYTES` hold: collected keys, and cuts.
+    """Return what the surveys of units hold beyond one pass: collected keys, and cuts.
 
     Of each model of each chunk a cut; of those surveyed at once what a pass has counted.
     """
-    models, units = max(1, len(plan.models)), []
+    models, sizes, units = max(1, len(plan.models)), plan.sizes, []
     together: Counter[str] = Counter()
     for tensor in plan.merged:
         unit = surveyed(plan, tensor)
@@ -75,9 +75,9 @@ def _survey_bytes(plan: Plan, threads: int, budget: int) -> int:
     result = 0
     for n in [*sorted(units, reverse=True)[:threads], *together.values()]:
         # Brackets hold this share at most; they are sorted in a copy.
-        collected = min(int(0.8 * ROOM * n) * 8, budget)
-        result += max(0, 2 * collected - WAVE_BYTES)
-        result += n // CHUNK * (40 * models + 48 * min(GROUP, models) + 40)
+        collected = min(int(0.8 * sizes.room * n) * 8, budget)
+        result += max(0, 2 * collected - sizes.wave)
+        result += n // sizes.chunk * (40 * models + 48 * min(sizes.group, models) + 40)
     return result
 
 
@@ -89,7 +89,8 @@ def _step_bytes(plan: Plan, threads: int) -> int:
     if aggregate is None:
         # Of each model; with the histograms of its ranks, or with its statistics.
         rows = 5 + 5 * plan.prepares + 3 * (plan.method.statistics is not None)
-        chunk = max((t.base.shape[-1] for t in plan.merged if in_rows(plan, t)), default=CHUNK)
+        long = (t.base.shape[-1] for t in plan.merged if in_rows(plan, t))
+        chunk = max(long, default=plan.sizes.chunk)
         return threads * (chunk * 8 * (rows * models + 8) + _angle_bytes(plan, 1 + models))
     # Raw rows, the base and the task vectors, and what is made of them.
     each = []
@@ -136,9 +137,10 @@ def threads(plan: Plan, wanted: int | None, max_memory: int | None, kernel: str 
     number = wanted or available_cores()
     if max_memory is None:
         return number
-    while number > 1 and memory(plan, number, kernel, LEAST_BUDGET) > max_memory:
+    budget = plan.sizes.least_budget
+    while number > 1 and memory(plan, number, kernel, budget) > max_memory:
         number -= 1
-    least = memory(plan, number, kernel, LEAST_BUDGET)
+    least = memory(plan, number, kernel, budget)
     if least > max_memory:
         raise RecipeError(
             f"--max-memory {human(max_memory)}: this merge needs about {human(least)} with one"
@@ -149,16 +151,16 @@ def threads(plan: Plan, wanted: int | None, max_memory: int | None, kernel: str 
 
 def budget(plan: Plan, threads: int, max_memory: int | None, kernel: str = "auto") -> int:
     """Return how many bytes of keys a survey may collect of a model, as far as memory allows."""
+    most, least = plan.sizes.budget, plan.sizes.least_budget
     if max_memory is None:
-        return BUDGET
-    spare = max_memory - memory(plan, threads, kernel, LEAST_BUDGET)
-    return max(LEAST_BUDGET, min(BUDGET, LEAST_BUDGET + spare // (2 * (threads + 1))))
+        return most
+    spare = max_memory - memory(plan, threads, kernel, least)
+    return max(least, min(most, least + spare // (2 * (threads + 1))))
 
 
 def kernel(plan: Plan, wanted: str, max_memory: int | None) -> str:
     """Return ``wanted``, but ``plain`` where ``auto`` would compile kernels beyond the memory."""
     if wanted != "auto" or max_memory is None or not will_compile(plan.entries):
         return wanted
-    return (
-        "plain" if memory(plan, 1, budget=LEAST_BUDGET) + COMPILING_BYTES > max_memory else wanted
-    )
+    least = memory(plan, 1, budget=plan.sizes.least_budget)
+    return "plain" if least + COMPILING_BYTES > max_memory else wanted

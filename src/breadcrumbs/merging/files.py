@@ -87,7 +87,8 @@ def to_files(
         beside.files(it.target.folder)  # which says what cannot be read, before it is too late
     stamps = stamps_of(it)
     budget = estimate.budget(it, threads, max_memory, chosen)
-    it = calibration.fixed(it, threads=threads, kernel=chosen, progress=progress, budget=budget)
+    it = replace(it, sizes=replace(it.sizes, budget=budget))
+    it = calibration.fixed(it, threads=threads, kernel=chosen, progress=progress)
     known = {file: c.cut.hash for c in it.inputs if c.cut for file in c.files}
     digests = FileDigests(tuple(dict.fromkeys(f for c in it.inputs for f in c.files)), known)
     metadata = {"format": "pt", "breadcrumbs": provenance(it, digests, choice)}
@@ -115,7 +116,6 @@ def to_files(
             kernel=chosen,
             progress=progress,
             digests=digests,
-            budget=budget,
         )
         if again:
             again.complete()

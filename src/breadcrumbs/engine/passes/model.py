@@ -32,7 +32,8 @@ class Folding:
             context.facts.starts.setdefault(self._tensor(segment).name, start)
             self.at.append(start)
             start += segment.stop - segment.start
-        self.extent = Extent(start, sum(it.weight != 0 for it in context.plan.recipe.models))
+        number = sum(it.weight != 0 for it in context.plan.recipe.models)
+        self.extent = Extent(start, number, context.plan.sizes.few)
 
     def _tensor(self, segment: Segment) -> TensorPlan:
         return self.context.plan.tensors[segment.index]

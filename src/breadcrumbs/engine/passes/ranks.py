@@ -15,22 +15,18 @@ from breadcrumbs.engine.facts import Facts
 from breadcrumbs.engine.passes import tally
 from breadcrumbs.engine.passes.protocol import Looked, Pass
 from breadcrumbs.engine.terms import Terms
-from breadcrumbs.plan.units import FUSED, GROUP, Job, Segment
+from breadcrumbs.plan.units import Job, Segment
 
 #: Bits that one pass of a bisection tells.
 BITS = 11
 
 
 class Unit:
-    """A job whose cuts are looked for: its segments, how they are read, and what is known of them.
+    """A job whose cuts are looked for: its segments, how they are read, what is known of them."""
 
-    budget: bytes of keys that are collected of a model at most.
-    """
-
-    def __init__(self, context: Context, job: Job, budget: int | None = None):
-        self.context, self.job = context, job
-        self.budget = tally.BUDGET if budget is None else budget
-        self.segments = list(job.segments(min(job.rows, 1 + GROUP)))
+    def __init__(self, context: Context, job: Job):
+        self.context, self.job, self.sizes = context, job, job.sizes
+        self.segments = list(job.segments(min(job.rows, 1 + self.sizes.group)))
         #: Whether one segment is all, also to write: then the rows of all models are read, once.
         self.once = len(self.segments) == len(list(job.segments())) == 1
         self.n = sum(piece.stop - piece.start for piece in job.pieces)
@@ -50,7 +46,7 @@ class Unit:
     def rows(self, segment: Segment, group: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """Return raw rows of a segment: the base's, and the models' of ``group`` (G, n)."""
         part, n = self.parts[segment.index], segment.stop - segment.start
-        read = part.who if self.once and len(part.who) <= FUSED else group
+        read = part.who if self.once and len(part.who) <= self.sizes.fused else group
         tensors = self._tensors(segment, read)
         rows = self.context.space.load(tensors, segment.start, n, self.job.dtype)
         if part.careful:
@@ -75,17 +71,18 @@ class Unit:
 
         Both are from a sample of runs. margin: standard errors that a bracket reaches.
         """
-        run = min(tally.RUN, self.n)
-        places = [self._locate(at, run) for at in tally.sample_starts(self.n)]
+        run, group_size = min(self.sizes.run, self.n), self.sizes.group
+        places = [self._locate(at, run) for at in tally.sample_starts(self.n, self.sizes.run)]
         result = {}
-        for first in range(0, len(models), GROUP):
-            group = models[first : first + GROUP]
+        for first in range(0, len(models), group_size):
+            group = models[first : first + group_size]
             shape = (1 + len(group), len(places), run)
             rows = self.context.space.buffer("raw", shape, self.job.dtype)
             self._read_runs(places, group, rows)
             kernel = self.parts[places[0][0].index].kernels
             for t, keys in zip(group, kernel.magnitudes(rows[0], rows[1:]), strict=True):
-                bracket = tally.bracket(keys, *self.job.ranks[t], self.n, margin)
+                given = *self.job.ranks[t], self.n, margin, self.sizes.room
+                bracket = tally.bracket(keys, *given)
                 result[t] = bracket, tally.collected(keys, bracket, self.n)
         return result
 
@@ -134,13 +131,13 @@ class Search:
         if not self.waiting:
             return Facts(cuts={unit.job.unit_id: self.cuts})
         self.tries = 0
-        some = self.waiting[:GROUP]
+        some = self.waiting[: unit.sizes.group]
         fresh = [t for t in some if t not in self.sampled]
         self.sampled |= unit.sampled(fresh, tally.MARGINS[0]) if fresh else {}
-        wide = [t for t in some if self.sampled[t][1] * unit.keys.itemsize > unit.budget / 2]
+        wide = [t for t in some if self.sampled[t][1] * unit.keys.itemsize > unit.sizes.budget / 2]
         if wide:  # more keys lie in these brackets than are collected
             return Narrowing(self, wide)
-        some = some[: tally.wave([self.sampled[t][1] for t in some])]
+        some = some[: tally.wave([self.sampled[t][1] for t in some], unit.sizes)]
         del self.waiting[: len(some)]
         return Counting(self, {t: self.sampled.pop(t)[0] for t in some})
 
@@ -153,9 +150,9 @@ class Search:
         return Bisecting(self, models).begun()
 
 
-def search(context: Context, job: Job, budget: int | None) -> Facts | Pass:
+def search(context: Context, job: Job) -> Facts | Pass:
     """Return the first pass that finds the cuts of a job, or the cuts."""
-    return Search(Unit(context, job, budget)).next()
+    return Search(Unit(context, job)).next()
 
 
 @dataclass(frozen=True)
@@ -173,7 +170,8 @@ class _Looking:
         self.search, self.unit, self.models = search, search.unit, models
 
     def items(self) -> list[Item]:
-        groups = [tuple(self.models[i : i + GROUP]) for i in range(0, len(self.models), GROUP)]
+        size = self.unit.sizes.group
+        groups = [tuple(self.models[i : i + size]) for i in range(0, len(self.models), size)]
         return [Item(i, group) for i in range(len(self.unit.segments)) for group in groups]
 
     def looked(self, item: Item) -> Looked:
@@ -187,10 +185,8 @@ class Counting(_Looking):
     def __init__(self, search: Search, brackets: dict[int, np.ndarray]):
         super().__init__(search, list(brackets))
         unit = search.unit
-        chunks, n, budget = len(unit.entries), unit.n, unit.budget
-        self.tallies = {
-            t: tally.Tally.empty(bracket, chunks, n, budget) for t, bracket in brackets.items()
-        }
+        given = len(unit.entries), unit.n, unit.sizes
+        self.tallies = {t: tally.Tally.empty(bracket, *given) for t, bracket in brackets.items()}
 
     def scan(self, item: Item) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return counts (chunks, G, 4), sizes (chunks, G) and keys (G, room), as `Ranks.tally`."""
@@ -198,7 +194,7 @@ class Counting(_Looking):
         segment, chunk = unit.segments[item.number], unit.job.chunk
         part, n = unit.parts[segment.index], segment.stop - segment.start
         base, models = unit.rows(segment, group)
-        kept = unit.context.space.buffer("kept", (len(group), tally.room(n)), unit.keys)
+        kept = unit.context.space.buffer("kept", (len(group), unit.sizes.room_of(n)), unit.keys)
         brackets = np.stack([self.tallies[t].bracket for t in group])
         counts = np.zeros((-(-n // chunk), len(group), 4), np.int64)
         sizes = np.zeros(counts.shape[:2], np.int64)
@@ -243,7 +239,7 @@ class Narrowing(_Looking):
             for end in (0, 1):
                 low, stop = bracket[2 * end : 2 * end + 2]
                 if low < stop and 0 < self.unit.job.ranks[t][end] < self.unit.n:
-                    self.found[t, end] = tally.Histogram.empty(low, stop)
+                    self.found[t, end] = tally.Histogram.empty(low, stop, self.unit.sizes.bins)
 
     def scan(self, item: Item) -> dict[tuple[int, int], tuple[int, np.ndarray]]:
         """Return of each histogram how many keys are below, and how many in each bin."""

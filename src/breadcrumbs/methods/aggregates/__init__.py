@@ -108,10 +108,14 @@ class Entries:
 
 @dataclass(frozen=True)
 class Extent:
-    """How much of a model is merged: how many entries, and of how many models (rows)."""
+    """How much of a model is merged: how many entries, and of how many models (rows).
+
+    few: entries that a pass may hold.
+    """
 
     size: int
     models: int
+    few: int = 1 << 16
 
 
 @dataclass(frozen=True)
