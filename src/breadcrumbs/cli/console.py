@@ -31,12 +31,14 @@ def ruled(*columns: str, right: tuple[int, ...] = ()) -> Any:
 
 
 @contextmanager
-def progress(plan: Plan, *, quiet: bool, doing: str = "merging") -> Iterator[Callable[[int], None]]:
+def progress(
+    plan: Plan, *, quiet: bool, doing: str = "merging", kernel: str = "auto"
+) -> Iterator[Callable[[int], None]]:
     """Show a bar with bytes per second and time left on a terminal, and nothing elsewhere."""
     if quiet or not sys.stderr.isatty():
         yield lambda nbytes: None
         return
-    if will_compile(plan.entries):
+    if will_compile(plan.entries, kernel):
         terminal(stderr=True).print("compiling kernels, once: 10 to 20 seconds")
     from rich.progress import (
         BarColumn,

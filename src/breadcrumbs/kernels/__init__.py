@@ -28,12 +28,16 @@ NARROW = {"compiled"}
 AUTO, GROUP = "auto", "breadcrumbs.kernels"
 
 
-def will_compile(entries: int) -> bool:
-    """Return whether work on ``entries`` begins with compiling kernels, which happens once."""
+def will_compile(entries: int, which: str = AUTO) -> bool:
+    """Return whether work on ``entries`` begins with compiling kernels, which happens once.
+
+    which: as for `choose`.
+    """
+    compiled = which == "compiled" or (which == AUTO and entries >= WORTH_COMPILING)
     folder = Path(__file__).parent / "numba"
     writable = os.access(folder, os.W_OK)  # else they are kept somewhere else
     kept = folder / "__pycache__"
-    return entries >= WORTH_COMPILING and writable and not any(kept.glob("sums.*.nbi"))
+    return compiled and writable and not any(kept.glob("sums.*.nbi"))
 
 
 def choose(entries: int, which: str = AUTO, wide: bool = False) -> Kernels:
