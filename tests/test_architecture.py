@@ -42,6 +42,7 @@ ENGINE = [
     ["merged", "rounding", "exactness"],
     ["context"],
     ["workspace", "facts", "outputs", "digests"],
+    ["plain"],
 ]
 DOORS = {"", "__main__"}
 

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from functools import partial
+from typing import Any
 
 from breadcrumbs import kernels
 from breadcrumbs.engine.consumers import Consumer, Reading, Writing
@@ -51,6 +52,7 @@ def run(
     digests: FileDigests | None = None,
     replay: bool = False,
     facts: Facts | None = None,
+    found: Callable[[Facts], None] = lambda facts: None,
     only: Collection[UnitId] | None = None,
 ) -> list[TensorReport]:
     """Carry out ``plan`` for a consumer and return what was done to each tensor.
@@ -58,12 +60,13 @@ def run(
     threads: how many work at once; the bits of the result do not depend on it.
     kernel: see `kernels.choose`. progress: called with numbers of input bytes done.
     digests: of the input files, to be found on the way. replay: whether steps are wanted.
-    facts: what is known already. only: ids of the jobs to do, of which all must be known (`known`);
-    the others, and tied copies, are left to whoever does them.
+    facts: what is known already. found: called with what each pass finds besides, from any thread.
+    only: ids of the jobs to do, of which all must be known (`known`); the others, and tied copies,
+    are left to whoever does them.
     """
     given = Facts() if facts is None else facts
     context = Context(plan, Workspace(digests), given, kernel=kernel, replay=replay)
-    runner = _Runner(context, consumer, progress, only)
+    runner = _Runner(context, consumer, progress, only, found)
     tasks = _spread(runner.tasks(), digests.tasks() if digests else [])
     alone = one_blas_thread() if plan.lowered.whole else nullcontext()
     with alone, kernels.explained(kernel):
@@ -82,7 +85,7 @@ def known(
 ) -> Facts:
     """Return what must be known of ``plan`` before it is merged: plain data, which can be sent."""
     context = Context(plan, kernel=kernel)
-    runner = _Runner(context, Reading(), progress, None)
+    runner = _Runner(context, Reading(), progress)
     run_tasks(runner.looks(), threads)
     return context.facts
 
@@ -140,10 +143,11 @@ class _Runner:
         context: Context,
         consumer: Consumer,
         progress: Progress,
-        only: Collection[UnitId] | None,
+        only: Collection[UnitId] | None = None,
+        found: Callable[[Facts], None] = lambda facts: None,
     ):
         self.context, self.consumer, self.plan = context, consumer, context.plan
-        self.progress, self.only = progress, only
+        self.progress, self.only, self.found = progress, only, found
         models = len(self.plan.models)
         self.reports = [TensorReport([0] * models) for _ in self.plan.tensors]
         #: By tensor: the share of it that passes before writing have done, entries, bytes told.
@@ -202,26 +206,43 @@ class _Runner:
 
     def _known(self, job: Job, then: Then) -> list[Task]:
         """Return the tasks of the passes over a job, and then those of ``then``."""
-        begun: list[Callable[[], Facts | Pass]] = []
-        if self.only is not None:  # then all is known
-            return then()
-        if job.survey:
-            begun.append(lambda: ranks.search(self.context, job))
-        if self.plan.lowered.fitted:
-            begun.append(lambda: fits.Fits(self.context, job))
-        if any(units.rescaled(self.plan.tensors[piece.index]) for piece in job.pieces):
-            begun.append(lambda: norms.Norms(self.context, job))
-        if self.plan.lowered.gram:
-            begun.append(lambda: products.Products(self.context, job))
-        for begin in reversed(begun):
+        for begin in reversed(self._unknown(job)):
             then = partial(self._looked, begin, then)
         return then()
+
+    def _unknown(self, job: Job) -> list[Callable[[], Facts | Pass]]:
+        """Return what begins the passes over a job that nothing is known of yet.
+
+        Each is made with what those before it have found, so that after one that is unknown all
+        others are, too.
+        """
+        facts, context = self.context.facts, self.context
+        tensors = [self.plan.tensors[piece.index] for piece in job.pieces]
+        names = [tensor.name for tensor in tensors]
+        passes: list[tuple[dict[Any, Any], list[Any], Callable[[], Facts | Pass]]] = []
+        if job.survey:
+            passes.append((facts.cuts, [job.unit_id], lambda: ranks.search(context, job)))
+        if self.plan.lowered.fitted:
+            passes.append((facts.fits, names, lambda: fits.Fits(context, job)))
+        if any(map(units.rescaled, tensors)):
+            mine = [tensor.name for tensor in tensors if units.rescaled(tensor)]
+            passes.append((facts.norms, mine, lambda: norms.Norms(context, job)))
+        if self.plan.lowered.gram:
+            passes.append((facts.coefficients, names, lambda: products.Products(context, job)))
+        begun: list[Callable[[], Facts | Pass]] = []
+        for known, keys, begin in passes:
+            if begun or not all(key in known for key in keys):
+                for key in keys:
+                    known.pop(key, None)
+                begun.append(begin)
+        return begun
 
     def _looked(self, begin: Callable[[], Facts | Pass], then: Then) -> list[Task]:
         """Return the tasks of a pass, and of those that follow from it, and then the others."""
         pass_ = begin()
         if isinstance(pass_, Facts):
             self.context.facts.add(pass_)
+            self.found(pass_)
             return then()
 
         def told(item: object) -> None:
@@ -253,14 +274,17 @@ class _Runner:
 
     def _prepare(self, jobs: Sequence[Job], then: Then) -> list[Task]:
         """Return the tasks that find what must be known of jobs, then of the model, then others."""
-        waiting = list(reversed(jobs))
+        waiting, facts = list(reversed(jobs)), self.context.facts
+        if any([self._unknown(job) for job in jobs]):
+            facts.model.clear()
 
         def go_on() -> list[Task]:
             if waiting:
                 return self._known(waiting.pop(), lambda: [go_on])
             last = then
-            for component in model.by_component(self.plan, jobs):
-                last = partial(self._looked, model.Folding(self.context, component).begun, last)
+            for name, mine in model.by_component(self.plan, jobs).items():
+                if name not in facts.model:
+                    last = partial(self._looked, model.Folding(self.context, mine).begun, last)
             return last()
 
         return [go_on]

@@ -24,6 +24,7 @@ from breadcrumbs.merging.opening import without_same_parts
 from breadcrumbs.merging.provenance import Choice, check_unchanged, key, provenance, stamps_of
 from breadcrumbs.merging.quantising import Layout, SameSink
 from breadcrumbs.merging.report import Report
+from breadcrumbs.merging.resuming import Noted
 from breadcrumbs.plan import Plan, rounded, variants
 from breadcrumbs.plan.judgement import refuse
 from breadcrumbs.plan.recipe import SAME
@@ -109,6 +110,7 @@ def to_files(
     try:
         if layout:
             again = SameSink(sink, writer, it, layout)
+        noted = Noted(writer, it.sizes)
         rows = runner.run(
             it,
             consumer(again or sink),
@@ -116,6 +118,8 @@ def to_files(
             kernel=chosen,
             progress=progress,
             digests=digests,
+            facts=noted.facts(),
+            found=noted.note,
         )
         if again:
             again.complete()
