@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -12,6 +14,10 @@ from references.common import Arrays
 from safetensors.numpy import save_file
 
 from breadcrumbs import tasks
+from breadcrumbs.merging import files, opening
+from breadcrumbs.merging.opening import Source
+from breadcrumbs.plan import USUAL, Sizes
+from breadcrumbs.plan.recipe import Recipe, override
 
 #: What checkpoints on disk are written in.
 WRITTEN = {
@@ -59,6 +65,48 @@ def family(
     for arrays in result:
         arrays["steps"] = np.arange(3)
     return result
+
+
+def merge(
+    base: Source,
+    models: Sequence[Source],
+    *,
+    sizes: Sizes = USUAL,
+    output: Path | None = None,
+    threads: int = 1,
+    kernel: str = "auto",
+    weights: Sequence[float] | None = None,
+    names: Sequence[str] | None = None,
+    statistics: Sequence[Source] = (),
+    overrides: Sequence[Mapping[str, Any]] = (),
+    method: str = "breadcrumbs",
+    **given: Any,
+) -> Arrays:
+    """Return what `breadcrumbs.merge` does, carried out in pieces of other sizes.
+
+    output: where to write it; then nothing comes back.
+    """
+    known = {field.name for field in fields(Recipe)}
+    named = opening.named(models, names)
+    labels = [opening.label(it, f"statistics {i}") for i, it in enumerate(statistics)]
+    recipe = Recipe(
+        opening.label(base, "base"),
+        tuple(
+            replace(model, weight=float(weight), statistics=told)
+            for model, weight, told in zip(
+                named, weights or [1.0] * len(named), labels or [None] * len(named), strict=True
+            )
+        ),
+        method,
+        {key: value for key, value in given.items() if key not in known},
+        overrides=tuple(override(it, f"overrides[{i}]") for i, it in enumerate(overrides)),
+        **{key: value for key, value in given.items() if key in known},
+    )
+    with opening.opened(recipe, [base, *models, *statistics], sizes) as plan:
+        if output is None:
+            return files.to_arrays(plan, threads=threads, kernel=kernel)[0]
+        files.to_files(plan, output, threads=threads, kernel=kernel)
+    return {}
 
 
 def close(found: Arrays, expected: Arrays, tolerance: float) -> None:

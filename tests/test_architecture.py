@@ -42,6 +42,7 @@ ENGINE = [
     ["merged", "rounding", "exactness"],
     ["context"],
     ["workspace", "facts", "outputs", "digests"],
+    ["plain"],
 ]
 DOORS = {"", "__main__"}
 
@@ -136,3 +137,49 @@ def test_every_room_has_its_floor():
     assert rooms == {room for rooms in FLOORS for room in rooms}
     packages = [room for room in rooms if (ROOT / room).is_dir()]
     assert len(packages) <= 15 and len(rooms) - len(packages) + len(DOORS) <= 6
+
+
+TESTS = Path(__file__).parent
+
+
+def _patched(path: Path) -> list[str]:
+    """Return the constants of the package that a file of tests sets: `setattr` of names, texts,
+    and plain assignments."""
+    tree, ours, found = ast.parse(path.read_text()), {"breadcrumbs"}, []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and _ours(node.module or ""):
+            ours |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            ours |= {alias.asname for alias in node.names if alias.asname and _ours(alias.name)}
+
+    def add(owner: str, name: str) -> None:
+        if owner.partition(".")[0] in ours and name.strip("_") and name == name.upper():
+            found.append(f"{path.relative_to(TESTS)}: {owner}.{name}")
+
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            add(ast.unparse(node.value), node.attr)
+        if not isinstance(node, ast.Call) or not ast.unparse(node.func).endswith("setattr"):
+            continue
+        texts = [it.value for it in node.args[:2] if isinstance(it, ast.Constant)]
+        if texts and isinstance(node.args[0], ast.Constant):
+            add(*str(texts[0]).rpartition(".")[::2])
+        elif texts:
+            add(ast.unparse(node.args[0]), str(texts[0]))
+    return found
+
+
+def test_sizes_are_handed_in_and_no_constant_is_patched():
+    assert not [found for path in sorted(TESTS.rglob("*.py")) for found in _patched(path)]
+
+
+def test_a_patched_constant_is_found(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "TESTS", tmp_path)
+    path = tmp_path / "test_it.py"
+    path.write_text(
+        "from breadcrumbs.plan import units as work\nimport breadcrumbs.machine as it, other\n"
+        "patch.setattr(work, 'CHUNK', 1)\nmonkeypatch.setattr('breadcrumbs.plan.units._A_B', 2)\n"
+        "it.C = 3\nsetattr(work.more, 'D', 4)\npatch.setattr(other, 'E', 5)\nwork.name = it.C\n"
+    )
+    found = [line.partition(": ")[2] for line in _patched(path)]
+    assert sorted(found) == ["breadcrumbs.plan.units._A_B", "it.C", "work.CHUNK", "work.more.D"]

@@ -15,7 +15,8 @@ import breadcrumbs
 from breadcrumbs import archives
 from breadcrumbs.archives import accounting, open_archive, votes, writing
 from breadcrumbs.errors import CheckpointError, MismatchError, OutputError, RecipeError
-from breadcrumbs.plan import units
+from breadcrumbs.merging import opening
+from breadcrumbs.plan import USUAL, Sizes
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NAMES = ["cats", "dogs", "birds"]
@@ -40,7 +41,7 @@ def rebuilt(path, task, base):
 @ON
 @KINDS
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
-def test_masks_are_the_references_however_it_runs(on, kind, dtype, tmp_path, monkeypatch):
+def test_masks_are_the_references_however_it_runs(on, kind, dtype, tmp_path):
     base, *models = family(1, dtype, 3, kind)
     path, scales = tmp_path / "tasks.safetensors", [0.2, 0.4, 0.5]
     archives.compress(base, models, path, names=NAMES, on=on, scale=scales)
@@ -57,10 +58,10 @@ def test_masks_are_the_references_however_it_runs(on, kind, dtype, tmp_path, mon
                 bits = np.unpackbits(packed)
                 assert (bits[: mask.size] == mask.reshape(-1)).all()
                 assert not bits[mask.size :].any() and packed.size == -(-mask.size // 8)
-    monkeypatch.setattr(units, "CHUNK", 16)
-    monkeypatch.setattr(units, "ARENA", 16 * 16)
-    again = tmp_path / "again.safetensors"
-    archives.compress(base, models, again, names=NAMES, on=on, scale=scales, threads=1)
+    again, given = tmp_path / "again.safetensors", {"on": on, "scale": scales}
+    asked = writing.recipe(base, models, "tall", given, names=NAMES)
+    with opening.opened(asked, [base, *models], Sizes(chunk=16, arena=16 * 16)) as plan:
+        writing.of(plan, again, "tall", threads=1)
     assert again.read_bytes() == path.read_bytes()
 
 
@@ -284,7 +285,7 @@ def test_no_tensor_is_held_whole(tmp_path, monkeypatch):
         writing, "count_votes", lambda taus, masks: sizes.append(taus.shape) or count(taus, masks)
     )
     archives.compress(base, models, tmp_path / "tasks.safetensors")
-    assert max(sizes) == (2, units.CHUNK) and sum(size for _, size in sizes) == 100_000
+    assert max(sizes) == (2, USUAL.chunk) and sum(size for _, size in sizes) == 100_000
 
 
 # --- what is refused ---

@@ -35,10 +35,8 @@ from breadcrumbs.merging import provenance
 def test_offers_in_any_order(tmp_path_factory, content, offers, step, gap, early):
     path = tmp_path_factory.mktemp("hashed") / "weights"
     path.write_bytes(content)
-    with pytest.MonkeyPatch.context() as patch, File(path) as file:
-        patch.setattr(of_files, "STEP", step)
-        patch.setattr(of_files, "GAP", gap)
-        digests = of_files.FileDigests([path])
+    with File(path) as file:
+        digests = of_files.FileDigests([path], step=step, gap=gap)
         tasks = digests.tasks()
         for task in tasks[:early]:
             assert task() == []
@@ -81,11 +79,15 @@ def test_offers_from_many_threads(tmp_path):
     assert digests.digests == {path: blake3(content).hexdigest()}
 
 
+def hash_of(source, settled: float = -1.0, **more) -> str:
+    """Return the hash of a model; that of files that were written just now is kept."""
+    return hashing.model_hash(source, settled=settled, **more)
+
+
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
     """A file of weights and the list of those that were read to be hashed."""
     monkeypatch.setenv("BREADCRUMBS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(hashing, "SETTLED", -1.0)
     path, read = tmp_path / "w.safetensors", []
     save_file({"a": np.arange(6, dtype=np.float32), "b": np.ones(3, np.float16)}, path)
     plain = hashing._of_weights
@@ -97,44 +99,44 @@ def kept(tmp_path, monkeypatch):
 
 def test_the_hash_of_a_file_is_kept(kept):
     path, read = kept
-    found = hashing.model_hash(path)
-    assert hashing.model_hash(path) == hashing.model_hash(str(path)) == found
+    found = hash_of(path)
+    assert hash_of(path) == hash_of(str(path)) == found
     assert len(read) == 1
-    assert hashing.model_hash(path, fresh=True) == found
+    assert hash_of(path, fresh=True) == found
     assert len(read) == 2
 
 
 def test_a_file_that_was_written_to_is_read_again(kept):
     path, read = kept
-    found, said = hashing.model_hash(path), path.stat()
+    found, said = hash_of(path), path.stat()
     with open(path, "r+b") as file:
         file.seek(-1, 2)
         file.write(b"\1")
     os.utime(path, ns=(said.st_atime_ns, said.st_mtime_ns))
     assert path.stat().st_mtime_ns == said.st_mtime_ns
-    assert hashing.model_hash(path) != found
+    assert hash_of(path) != found
     assert len(read) == 2
 
 
 def test_of_the_same_files_other_tensors_have_another_hash(kept):
     path, _ = kept
-    found = hashing.model_hash(path)
+    found = hash_of(path)
     with checkpoint.open(path) as model:
         part = replace(model, tensors={"a": model.tensors["a"]})
-        assert hashing.model_hash(part) == hashing.model_hash({"a": model["a"]}) != found
+        assert hash_of(part) == hash_of({"a": model["a"]}) != found
         named = replace(model, tensors={"b": model.tensors["b"], "c": model.tensors["a"]})
-        assert hashing.model_hash(named) not in (found, hashing.model_hash(part))
+        assert hash_of(named) not in (found, hash_of(part))
 
 
 def test_a_damaged_cache_is_read_past(kept, tmp_path):
     path, read = kept
-    found = hashing.model_hash(path)
+    found = hash_of(path)
     (entry,) = (tmp_path / "cache" / "hashes").iterdir()
     for damaged in (b"", entry.read_bytes()[:-1], entry.read_bytes()[:-1] + b"z"):
         entry.write_bytes(damaged)
-        assert hashing.model_hash(path) == found
+        assert hash_of(path) == found
     assert len(read) == 4
-    assert hashing.model_hash(path) == found
+    assert hash_of(path) == found
     assert len(read) == 4
 
 
@@ -142,14 +144,13 @@ def test_a_cache_that_takes_nothing_is_no_error(kept, tmp_path, monkeypatch):
     path, read = kept
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("BREADCRUMBS_CACHE", str(tmp_path / "file" / "cache"))
-    assert hashing.model_hash(path) == hashing.model_hash(path)
+    assert hash_of(path) == hash_of(path)
     assert len(read) == 2
 
 
-def test_what_was_written_just_now_is_not_kept(kept, tmp_path, monkeypatch):
+def test_what_was_written_just_now_is_not_kept(kept, tmp_path):
     path, read = kept
-    monkeypatch.setattr(hashing, "SETTLED", 60.0)
-    assert hashing.model_hash(path) == hashing.model_hash(path)
+    assert hash_of(path, 60.0) == hash_of(path, 60.0)
     assert len(read) == 2
     assert not (tmp_path / "cache").exists()
 

@@ -245,12 +245,15 @@ def test_disks_that_cannot_sync_folders_are_no_error(
 
 @pytest.mark.parametrize("write", [merging, packing])
 def test_an_error_that_is_told_meanwhile_is_not_lost(
-    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Any
 ) -> None:
+    """More is written than is put on the disk at once."""
+    many = durable.STEP // 8
+    models = [model(tmp_path / "in" / str(seed), seed, many) for seed in range(3)]
+
     def fails(fd: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(durable, "STEP", 1000)
     monkeypatch.setattr(os, "fdatasync", fails)
     with pytest.raises(OutputError, match="Input/output error"):
         write(models, tmp_path / "out.safetensors", 1)

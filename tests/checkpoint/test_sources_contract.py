@@ -11,9 +11,11 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import implementations
 import ml_dtypes
 import numpy as np
 import pytest
@@ -25,6 +27,8 @@ from safetensors.numpy import save_file
 
 import breadcrumbs
 from breadcrumbs import archives, checkpoint, tasks
+from breadcrumbs.checkpoint.memory import DeviceBytes
+from breadcrumbs.checkpoint.quantised.experts import Bands, Experts
 from breadcrumbs.checkpoint.sparse import BLOCK
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, items
 from breadcrumbs.checkpoint.tied import untied
@@ -70,6 +74,16 @@ def torch_tensors(folder: Path) -> Checkpoint:
     whole = {name: torch.from_numpy(values) for name, values in arrays().items()}
     half = whole["long"].bfloat16().t()
     return checkpoint.open(whole | {"turned": whole["odd"].t(), "half": half})
+
+
+def device(folder: Path) -> Checkpoint:
+    """As if the tensors were on another device."""
+    read = torch_tensors(folder)
+    torch = pytest.importorskip("torch")
+    held = {name: torch.from_numpy(values) for name, values in arrays(seed=4).items()}
+    made = {name: replace(read.tensors[name], source=DeviceBytes(held[name])) for name in held}
+    turned = Tensor("turned", "F32", (9, 13), DeviceBytes(held["odd"].t()))
+    return replace(read, tensors={**made, "turned": turned})
 
 
 def stack(folder: Path) -> Checkpoint:
@@ -152,6 +166,20 @@ def quantised(folder: Path) -> Checkpoint:
     return checkpoint.open(quantised_files.folder(folder, tensors, said))
 
 
+def experts(folder: Path) -> Checkpoint:
+    """Codes of 4 bits of gpt-oss, which are read in several bands."""
+    rng = np.random.default_rng(2)
+    blocks = rng.integers(0, 256, (2, 40, 6, 16)).astype(np.uint8)
+    scales = rng.integers(100, 140, (2, 40, 6)).astype(np.uint8)
+    tensors = {"up_blocks": blocks, "up_scales": scales}
+    quantised_files.folder(folder, tensors, {"quant_method": "mxfp4"})
+    found = checkpoint.open(folder)
+    source = found.tensors["up"].source
+    assert isinstance(source, Experts)
+    small = replace(found.tensors["up"], source=replace(source, bands=Bands(32 * 64, 2)))
+    return replace(found, tensors={**found.tensors, "up": small})
+
+
 def scaled(folder: Path) -> Checkpoint:
     """The head of a T5 that was tied: the embedding times a factor."""
     shared = np.random.default_rng(1).standard_normal((13, 9)).astype(BF16)
@@ -167,6 +195,7 @@ SOURCES: dict[str, Callable[[Path], Checkpoint]] = {
     "a pickle": pickled,
     "arrays": memory,
     "Torch tensors": torch_tensors,
+    "a device": device,
     "a stack": stack,
     **{f"a task file, {dtype}": task(dtype, transform="none") for dtype in WRITTEN},
     "a task file, cut": task("bfloat16"),
@@ -179,15 +208,49 @@ SOURCES: dict[str, Callable[[Path], Checkpoint]] = {
     "scaled masks of an archive": archive("emr"),
     "singular vectors of an archive": archive("tsv"),
     "quantised": quantised,
+    "experts": experts,
     "a head that was tied": scaled,
 }
+#: Of each row the classes that have the bytes of its tensors; all have some from a file, too.
+KEPT = "taskfile.view.KeptBytes"
+CLASSES = {
+    "a pickle": {"checkpoint.memory.ArrayBytes"},
+    "arrays": {"checkpoint.memory.ArrayBytes"},
+    "Torch tensors": {"checkpoint.memory.ArrayBytes"},
+    "a device": {"checkpoint.memory.DeviceBytes"},
+    **{name: {KEPT} for name in SOURCES if name.startswith("a task file")},
+    "factors": {KEPT},
+    "an adapter in a base": {
+        "checkpoint.adapters.inserted.ProductBytes",
+        "checkpoint.adapters.inserted.RowBytes",
+    },
+    "masks of an archive": {"archives.rebuilding.Masked"},
+    "scaled masks of an archive": {"archives.rebuilding.Masked"},
+    "singular vectors of an archive": {"archives.rebuilding.Made"},
+    "quantised": {"checkpoint.quantised.sources.Scaled"},
+    "experts": {"checkpoint.quantised.experts.Experts"},
+    "a head that was tied": {"checkpoint.tied.ScaledBytes"},
+}
+FILES = {"checkpoint.files.FileRange"}
+#: What others are made from, and what has a source itself.
+BASES = {
+    "checkpoint.adapters.inserted._Changed",
+    "checkpoint.quantised.sources.Dequantised",
+    "checkpoint.tensors.Tensor",
+}
 Read = tuple[Checkpoint, dict[str, bytes]]
+
+
+def test_every_source_is_here() -> None:
+    assert set().union(FILES, BASES, *CLASSES.values()) == implementations.of("Bytes")
 
 
 @pytest.fixture(scope="module", params=SOURCES)
 def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     """A checkpoint, and the bytes of its tensors as one read gives them."""
     with SOURCES[request.param](tmp_path_factory.mktemp("source")) as opened:
+        found = {implementations.name_of(tensor.source) for tensor in opened.tensors.values()}
+        assert found - FILES == CLASSES.get(request.param, set())
         yield opened, {name: tensor.read().tobytes() for name, tensor in opened.tensors.items()}
 
 

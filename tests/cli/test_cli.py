@@ -200,6 +200,17 @@ def test_dry_run_reads_no_weights_and_writes_nothing() -> None:
     assert sorted(os.listdir()) == ["base", "ft1", "ft2"]
 
 
+def test_kernels_by_name_give_the_same_bytes() -> None:
+    for name in ("plain", "compiled"):
+        invoke("merge", "base", "ft1", "-o", f"{name}.safetensors", "--kernel", name)
+    assert Path("plain.safetensors").read_bytes() == Path("compiled.safetensors").read_bytes()
+    memory = [
+        json.loads(invoke("merge", "base", "ft1", "--dry-run", "--json", "--kernel", name).stdout)
+        for name in ("plain", "compiled")
+    ]
+    assert memory[0]["memory"] < memory[1]["memory"]
+
+
 def test_single_file_and_shards() -> None:
     invoke("merge", "base", "ft1", "-o", "out.safetensors")
     invoke("merge", "base", "ft1", "-o", "out", "--shard-size", "1KB")
@@ -226,6 +237,7 @@ def test_single_file_and_shards() -> None:
         (["--max-memory", "1MB"], "needs about"),
         (["--max-memory", ""], "not a size"),
         (["--shard-size", "0"], "not a size"),
+        (["--kernel", "complied"], "no kernels 'complied'.*Did you mean 'compiled'"),
     ],
 )
 def test_problems_are_one_line(flags: list[str], match: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,19 @@ from breadcrumbs.engine import runner
 from breadcrumbs.engine.majority import Ballot
 from breadcrumbs.engine.outputs import Election, Nowhere, SegmentReport
 from breadcrumbs.engine.passes import ranks
-from breadcrumbs.engine.routes import elections
 from breadcrumbs.kernels import numpy as plain
 from breadcrumbs.merging import files, opening
-from breadcrumbs.plan import lengths, units
+from breadcrumbs.plan import Sizes, lengths
 from breadcrumbs.plan.recipe import Model, Recipe
+from breadcrumbs.plan.units import Segment
 
-CHUNK = 64
+SMALL = Sizes(chunk=64, arena=1024)
 DTYPE_NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "float64": "F64"}
 
 
 @pytest.fixture(autouse=True)
 def mended(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Make chunks small, and count how segments are mended."""
-    monkeypatch.setattr(units, "CHUNK", CHUNK)
-    monkeypatch.setattr(units, "ARENA", 1024)
+    """Count how segments are mended."""
     counter: Counter[str] = Counter()
     mend = Ballot.mend
 
@@ -63,8 +62,10 @@ def recipe(weight: float = 1.0, onto: str | None = None, **values: Any) -> Recip
     return Recipe("base", models, "ties", {"density": 0.9, **values}, onto=onto)
 
 
-def merged(made: Recipe, arrays: list, **options: Any) -> dict[str, np.ndarray]:
-    with opening.opened(made, arrays) as plan:
+def merged(
+    made: Recipe, arrays: list, sizes: Sizes = SMALL, **options: Any
+) -> dict[str, np.ndarray]:
+    with opening.opened(made, arrays, sizes) as plan:
         return files.to_arrays(plan, **{"threads": 1, **options})[0]
 
 
@@ -106,9 +107,8 @@ def test_what_was_not_kept_is_merged_again(
     arrays = family(1)
     right = expected(arrays, "float32")
     if how == "no room":
-        monkeypatch.setattr(elections, "ROOM", 1 << 20)
-        monkeypatch.setattr(elections, "LEAST", 1)
-        assert_same(merged(recipe(), arrays, kernel=kernel), right)
+        narrow = replace(SMALL, undecided=1 << 20, spare=1)
+        assert_same(merged(recipe(), arrays, narrow, kernel=kernel), right)
     else:
         onto = {name: values + 1 for name, values in arrays[0].items()}
         result = merged(recipe(onto="target"), [*arrays, onto], kernel=kernel)
@@ -149,7 +149,7 @@ def test_the_report_is_that_of_the_majority(kernel: str, dtype: str, mended: Cou
     one, two = ({**part, "a": base["a"] - some} for part in (one, two))
     three = {**one, "a": base["a"] + 2 * some}  # so one sign's mean is twice the other's
     made = Recipe("base", (Model("one"), Model("two"), Model("three")), "ties", {"density": 1})
-    with opening.opened(made, [base, one, two, three]) as plan:
+    with opening.opened(made, [base, one, two, three], SMALL) as plan:
         result, report = files.to_arrays(plan, threads=1, kernel=kernel)
     assert mended["put right"] and (result["a"] == base["a"] + 2 * some).all()
     updates = [result[name] - base[name].astype(float) for name in result]
@@ -158,7 +158,7 @@ def test_the_report_is_that_of_the_majority(kernel: str, dtype: str, mended: Cou
 
 def test_a_segment_that_is_written_again_votes_once() -> None:
     ballot = Ballot(Nowhere())
-    first, second = units.Segment(0, 0, 10, 0), units.Segment(0, 10, 20, 1)
+    first, second = Segment(0, 0, 10, 0), Segment(0, 10, 20, 1)
     for segment, votes in ((first, 5), (first, 5), (second, -6)):
         ballot.note(segment, SegmentReport([], election=Election(votes, 1, 3)))
     assert ballot.majority == -1 and ballot.is_wrong(first)
@@ -169,7 +169,7 @@ def test_a_segment_that_is_written_again_votes_once() -> None:
 
 def to_files(folder: Path, **options: Any) -> Path:
     output = folder / "out"
-    with opening.opened(recipe(), family(1)) as plan:
+    with opening.opened(recipe(), family(1), SMALL) as plan:
         files.to_files(plan, output, threads=1, verify=True, **options)
     return output
 

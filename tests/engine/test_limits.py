@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
+from families import merge
 from references import spectral
 
 import breadcrumbs
 from breadcrumbs import plan
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 from breadcrumbs.cli.group import main
-from breadcrumbs.engine.passes import tally as survey
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.kernels.constants import PART
 from breadcrumbs.merging import estimate
@@ -24,7 +24,7 @@ from breadcrumbs.methods import registry
 from breadcrumbs.methods.aggregates import Whole
 from breadcrumbs.methods.published.wudi import WUDI
 from breadcrumbs.methods.registry import METHODS
-from breadcrumbs.plan import recipe, units
+from breadcrumbs.plan import USUAL, Sizes, recipe
 from breadcrumbs.plan.recipe import Model, Recipe
 
 
@@ -53,30 +53,26 @@ LOOKS = [
 
 @pytest.mark.parametrize(("method", "models", "more"), LOOKS)
 @pytest.mark.parametrize("kernel", ["numpy", "native"])
-def test_long_rows_are_ranked_where_the_whole_tensor_is_looked_at(
-    method, models, more, kernel, monkeypatch
-):
+def test_long_rows_are_ranked_where_the_whole_tensor_is_looked_at(method, models, more, kernel):
     base, tuned = family(0, (7, 300), models)
     arguments = dict(method=method, granularity="row", beta=0.3, gamma=0.9, **more)
     if "alpha" in registry.get(method).parameters:
         arguments["alpha"] = 0.7
     whole = breadcrumbs.merge(base, tuned, kernel=kernel, **arguments)
-    monkeypatch.setattr(units, "CHUNK", 64)
-    monkeypatch.setattr(units, "ARENA", 4096)
+    arguments["sizes"] = Sizes(chunk=64, arena=4096)
     for threads in (1, 3):
-        found = breadcrumbs.merge(base, tuned, kernel=kernel, threads=threads, **arguments)
+        found = merge(base, tuned, kernel=kernel, threads=threads, **arguments)
         assert all(found[name].tobytes() == whole[name].tobytes() for name in whole)
-    tensor = breadcrumbs.merge(base, tuned, **{**arguments, "granularity": "tensor"})
+    tensor = merge(base, tuned, **{**arguments, "granularity": "tensor"})
     assert tensor["w"].tobytes() != whole["w"].tobytes(), "rows are not the tensor"
 
 
 def test_rows_over_the_chunk_as_it_is(tmp_path):
-    base, tuned = family(1, (3, units.CHUNK + 500))
+    base, tuned = family(1, (3, USUAL.chunk + 500))
     arguments = dict(method="breadcrumbs+iso_c", granularity="row", beta=0.5, gamma=0.99, alpha=1)
     found = breadcrumbs.merge(base, tuned, **arguments)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(units, "CHUNK", 1 << 18)
-        assert breadcrumbs.merge(base, tuned, **arguments)["w"].tobytes() == found["w"].tobytes()
+    larger = merge(base, tuned, sizes=Sizes(chunk=1 << 18), **arguments)
+    assert larger["w"].tobytes() == found["w"].tobytes()
 
 
 # --- memory that is told before it is taken ------------------------------------------------------
@@ -140,11 +136,11 @@ def test_a_model_ranked_as_a_whole_says_what_it_takes():
     plan = planned(layers, "ties", granularity="model", alpha=1)
     need = estimate.memory(plan, 1)
     entries = 1724 * 8192 * 28_672
-    cuts = entries // units.CHUNK * 8 * 5 * 2
-    assert estimate.budget(plan, 1, None) == survey.BUDGET
-    assert estimate.budget(plan, 1, need - survey.BUDGET) < survey.BUDGET
-    assert estimate.budget(plan, 1, 10**6) == survey.LEAST_BUDGET
-    assert cuts + 2 * survey.BUDGET < need < 3e9
+    cuts = entries // USUAL.chunk * 8 * 5 * 2
+    assert estimate.budget(plan, 1, None) == USUAL.budget
+    assert estimate.budget(plan, 1, need - USUAL.budget) < USUAL.budget
+    assert estimate.budget(plan, 1, 10**6) == USUAL.least_budget
+    assert cuts + 2 * USUAL.budget < need < 3e9
     with pytest.raises(RecipeError, match=r"--max-memory 300 MB: this merge needs about"):
         estimate.threads(plan, 1, 300 * 10**6)
     small = planned({"w": (1000, 1000)}, "ties", granularity="model", alpha=1)
@@ -199,16 +195,15 @@ def test_angles_do_not_depend_on_the_scale(scale, angles):
 
 
 @pytest.mark.parametrize("scale", [1e-170, 1e160])
-def test_one_scale_is_that_of_the_whole_tensor(scale, monkeypatch):
+def test_one_scale_is_that_of_the_whole_tensor(scale):
     rng = np.random.default_rng(3)
     base = {"w": np.zeros(6 * PART)}
     tuned = [{"w": rng.standard_normal(base["w"].size) * scale} for _ in range(2)]
     for model in tuned:
         model["w"][: 2 * PART] *= 1e-9  # a segment
     whole = breadcrumbs.merge(base, tuned, method="nuslerp", weights=[1, 3])["w"]
-    monkeypatch.setattr(units, "CHUNK", PART)
-    monkeypatch.setattr(units, "ARENA", 1)
-    parts = breadcrumbs.merge(base, tuned, method="nuslerp", weights=[1, 3])["w"]
+    small = Sizes(chunk=PART, arena=1)
+    parts = merge(base, tuned, sizes=small, method="nuslerp", weights=[1, 3])["w"]
     assert parts.tobytes() == whole.tobytes()
     times = 2.0 ** np.round(-np.log2(scale))
     near = [{"w": model["w"] * times} for model in tuned]

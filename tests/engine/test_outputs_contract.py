@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import implementations
 import numpy as np
 import pytest
 import quantised_files
@@ -133,12 +134,27 @@ OUTPUTS = {
     "a folder of shards": in_files("out"),
     "quantised again": quantised_again,
 }
+CLASSES = {
+    "memory": "merging.arrays.ArraySink",
+    "a file": "merging.files.FileSink",
+    "a folder of shards": "merging.files.FileSink",
+    "quantised again": "merging.quantising.SameSink",
+}
+#: Outputs from which nothing is read: they hold inner products, pieces to send, or nothing.
+NOWHERE = {"engine.outputs.Nowhere", "merging.calibration.Products", "merging.shares._Pieces"}
+
+
+def test_every_output_is_here() -> None:
+    assert CLASSES.keys() == OUTPUTS.keys()
+    assert {*CLASSES.values()} | NOWHERE == implementations.of("Output")
 
 
 @pytest.fixture(params=OUTPUTS)
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
     with ExitStack() as stack:
-        yield OUTPUTS[request.param](stack, tmp_path)
+        found = OUTPUTS[request.param](stack, tmp_path)
+        assert implementations.name_of(found.output) == CLASSES[request.param]
+        yield found
 
 
 def values_of(plan: Plan, seed: int = 0) -> Values:

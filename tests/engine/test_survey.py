@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import reference
+from families import merge
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import DTYPES
@@ -17,19 +19,16 @@ from breadcrumbs.engine import runner
 from breadcrumbs.engine.passes import ranks, tally
 from breadcrumbs.merging import opening
 from breadcrumbs.merging.arrays import ArraySink
-from breadcrumbs.plan import units
+from breadcrumbs.plan import USUAL, Sizes
 from breadcrumbs.plan.recipe import Model, Recipe
 
-CHUNK, ARENA, RUN = 64, 4096, 16
+#: Chunks are small, and all keys find room.
+SMALL = Sizes(chunk=64, arena=4096, run=16, room=1.0)
 
 
 @pytest.fixture(autouse=True)
 def seen(monkeypatch):
-    """Make chunks small, and count the surveys, passes and histograms that follow from it."""
-    monkeypatch.setattr(units, "CHUNK", CHUNK)
-    monkeypatch.setattr(units, "ARENA", ARENA)
-    monkeypatch.setattr(tally, "RUN", RUN)
-    monkeypatch.setattr(tally, "ROOM", 1.0)
+    """Count the surveys, passes and histograms that small chunks lead to."""
     counter: Counter[str] = Counter()
     for kind, name in (
         (ranks.Unit, "__init__"),
@@ -79,13 +78,13 @@ def family(kind: str, seed: int, models: int, dtype="float32", shapes=None):
     ]
 
 
-def run(base, models, threads=1, kernel="numpy", **arguments: Any):
+def run(base, models, threads=1, kernel="numpy", sizes=SMALL, **arguments: Any):
     """Return (merged arrays, entries kept of each tensor by each model)."""
     arguments.setdefault("alpha", 1.0)
     method, weights = arguments.pop("method"), arguments.pop("weights", [1.0] * len(models))
     paths = tuple(Model(f"model {i + 1}", weights[i]) for i in range(len(models)))
     recipe = Recipe("base", paths, method, arguments)
-    with opening.opened(recipe, [base, *models]) as plan:
+    with opening.opened(recipe, [base, *models], sizes) as plan:
         sink = ArraySink(plan)
         reports = runner.write(plan, sink, threads=threads, kernel=kernel)
     return sink.arrays, {
@@ -141,13 +140,13 @@ def test_chunked_units_are_merged_as_the_reference_does(case, kind, dtype, seen)
 
 
 @cases
-def test_chunked_is_whole(case, monkeypatch, seen):
+def test_chunked_is_whole(case, seen):
     base, models = family("ties", 2, 3, "bfloat16")
     chunked = run(base, models, **case)
     surveys = seen["Unit"]
-    monkeypatch.undo()
-    whole = run(base, models, **case)
-    assert surveys and seen["Unit"] == surveys
+    whole = run(base, models, sizes=USUAL, **case)
+    more = case.get("granularity") == "model"  # which is always looked at first
+    assert surveys and seen["Unit"] == surveys + more
     assert_same(chunked[0], whole[0])
     assert chunked[1] == whole[1]
 
@@ -165,28 +164,25 @@ def test_chunked_is_whole(case, monkeypatch, seen):
 def test_any_size_of_chunk_keeps_the_same(kind, n, chunk, step, quantiles, unit, seed):
     base, models = family(kind, seed, 2, shapes={"b": (n,), "a": (2, n // 2), "c": (5, 3)})
     case: dict[str, Any] = dict(beta=quantiles[0] / 100, gamma=quantiles[1] / 100, granularity=unit)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(units, "CHUNK", chunk)
-        patch.setattr(units, "ARENA", chunk * step * 16)
-        found = run(base, models, method="breadcrumbs", **case)
+    sizes = replace(SMALL, chunk=chunk, arena=chunk * step * 16)
+    found = run(base, models, method="breadcrumbs", sizes=sizes, **case)
     assert_as_expected(found, expected(base, models, method="breadcrumbs", **case))
 
 
 @cases
-def test_many_models_take_several_passes(case, monkeypatch, seen):
+def test_many_models_take_several_passes(case, seen):
     base, models = family("usual", 3, 11, "bfloat16", {"w": (2, 150), "a": (130,)})
     right = expected(base, models, **case)
     assert_as_expected(run(base, models, **case), right)
     starts = seen["Unit"]
-    waves = -(-11 // units.GROUP)
+    waves = -(-11 // SMALL.group)
     assert seen["next"] == (waves + 1) * starts  # the waves, and then the rest
-    monkeypatch.setattr(tally, "WAVE_BYTES", 1)
+    one = replace(SMALL, wave=1)
     for threads, kernel in ((1, "numpy"), (3, "native")):
         before = seen["next"]
-        assert_as_expected(run(base, models, threads, kernel, **case), right)
+        assert_as_expected(run(base, models, threads, kernel, one, **case), right)
         assert seen["next"] - before == 12 * starts  # one model a wave
-    monkeypatch.setattr(tally, "WAVE_BYTES", 500)
-    assert_as_expected(run(base, models, **case), right)
+    assert_as_expected(run(base, models, sizes=replace(SMALL, wave=500), **case), right)
 
 
 def test_a_pass_takes_as_many_models_as_there_is_room_for():
@@ -194,20 +190,20 @@ def test_a_pass_takes_as_many_models_as_there_is_room_for():
     two = np.array([10, 19, 50, 89], np.uint32)
     assert tally.collected(sample, two, 1000) == 500
     assert tally.collected(sample, np.array([7, 7, *tally.NOTHING], np.uint32), 1000) == 0
-    full = tally.WAVE_BYTES / 4
-    assert tally.wave([0, 0, 0, 0, 0]) == units.GROUP
-    assert tally.wave([full / 2, full / 2, 1]) == 2
-    assert tally.wave([2 * full, 0]) == 1
+    full = USUAL.wave / 4
+    assert tally.wave([0, 0, 0, 0, 0], USUAL) == SMALL.group
+    assert tally.wave([full / 2, full / 2, 1], USUAL) == 2
+    assert tally.wave([2 * full, 0], USUAL) == 1
 
 
-def held(monkeypatch) -> list[int]:
+def held(monkeypatch, budget: int) -> list[int]:
     """Return the list of how many keys each tally has collected."""
     sizes: list[int] = []
     take = tally.Tally.take
 
     def taken(self, *given):
         take(self, *given)
-        assert self.inside.size * self.inside.itemsize <= tally.BUDGET
+        assert self.inside.size * self.inside.itemsize <= budget
         sizes.append(self.used)
 
     monkeypatch.setattr(tally.Tally, "take", taken)
@@ -220,11 +216,10 @@ def held(monkeypatch) -> list[int]:
 def test_brackets_that_hold_too_much_are_narrowed_first(case, kind, dtype, monkeypatch, seen):
     base, models = family(kind, 15, 5, dtype)
     right = expected(base, models, **case)
-    monkeypatch.setattr(tally, "BUDGET", 128)
-    monkeypatch.setattr(tally, "BINS", 4)
-    sizes = held(monkeypatch)
+    little = replace(SMALL, budget=128, bins=4)
+    sizes = held(monkeypatch, 128)
     for threads, kernel in ((1, "numpy"), (3, "native")):
-        assert_as_expected(run(base, models, threads, kernel, **case), right)
+        assert_as_expected(run(base, models, threads, kernel, little, **case), right)
     assert seen["Narrowing"] or kind in ("ties", "constant") or case["method"] == "top_masking"
     assert max(sizes) <= 128 // 4
 
@@ -236,9 +231,8 @@ def test_wrong_brackets_are_widened_and_narrowed_to_the_same_bits(case, wrong, m
     right = expected(base, models, **case)
     monkeypatch.setattr(tally, "bracket", lambda *given: np.array(WRONG[wrong], np.uint32))
     monkeypatch.setattr(tally, "collected", lambda *given: 1e9)
-    monkeypatch.setattr(tally, "BUDGET", 256)
-    monkeypatch.setattr(tally, "BINS", 8)
-    assert_as_expected(run(base, models, **case), right)
+    little = replace(SMALL, budget=256, bins=8)
+    assert_as_expected(run(base, models, sizes=little, **case), right)
     assert seen["Narrowing"] and not seen["Bisecting"]
 
 
@@ -254,15 +248,14 @@ def test_magnitudes_that_nearly_all_tie_are_counted_and_not_collected(monkeypatc
     )
     right = expected(base, models, **case)
     monkeypatch.setattr(tally, "bracket", lambda *given: np.array(WRONG["all"], np.uint32))
-    monkeypatch.setattr(tally, "BUDGET", 512)
-    sizes = held(monkeypatch)
-    assert_as_expected(run(base, models, **case), right)
+    sizes = held(monkeypatch, 512)
+    assert_as_expected(run(base, models, sizes=replace(SMALL, budget=512), **case), right)
     assert seen["Narrowing"] and not seen["Bisecting"] and max(sizes) <= 128
 
 
 def test_a_histogram_narrows_to_the_bin_of_a_rank():
     keys = np.array([1, 5, 5, 9, 100, 2**31 - 8, 77], np.uint32)
-    wide = tally.Histogram.empty(5, 100)
+    wide = tally.Histogram.empty(5, 100, USUAL.bins)
     assert wide.count(keys)[0] == 1
     wide.below, counts = wide.count(keys)
     wide.counts += counts
@@ -272,7 +265,7 @@ def test_a_histogram_narrows_to_the_bin_of_a_rank():
     assert wide.narrowed(7, 7, 4) == (101, tally.largest(4), 1)
     rough = tally.Histogram(0, 127, 5, np.array([4, 0, 1, 1]))
     assert rough.narrowed(5, 7, 4) == (64, 95, 1) and rough.narrowed(6, 7, 4) == (96, 127, 1)
-    assert len(tally.Histogram.empty(0, 2**31 - 1).counts) <= 2 * tally.BINS
+    assert len(tally.Histogram.empty(0, 2**31 - 1, 16).counts) <= 2 * 16
 
 
 WRONG = {
@@ -311,13 +304,12 @@ def test_wrong_brackets_of_float64_keys_change_no_bit(case, monkeypatch, seen):
 
 @cases
 @pytest.mark.parametrize("room", [0.0, 0.01])
-def test_too_little_room_changes_no_bit(case, room, monkeypatch, seen):
+def test_too_little_room_changes_no_bit(case, room, seen):
     base, models = family("usual", 6, 3)
     right = expected(base, models, **case)
-    monkeypatch.setattr(tally, "ROOM", room)
-    monkeypatch.setattr(tally, "SPARE", 0)
+    little = replace(SMALL, room=room, spare=0)
     for threads, kernel in ((1, "numpy"), (2, "native")):
-        assert_as_expected(run(base, models, threads, kernel, **case), right)
+        assert_as_expected(run(base, models, threads, kernel, little, **case), right)
     assert seen["Bisecting"] or room
 
 
@@ -348,13 +340,14 @@ def test_units_are_surveyed_in_files_to_the_same_bits(
 def test_segments_without_room_beside_some_with_room(kind, room, monkeypatch, seen):
     # The last segment of each unit is short, so its keys find room where the others' do not.
     base, models = family(kind, 13, 2, shapes={"a": (330,), "b": (2, 290), "c": (520,)})
-    monkeypatch.setattr(tally, "ROOM", room)
+    little = replace(SMALL, room=room)
     monkeypatch.setattr(tally, "bracket", lambda *given: np.array(WRONG["all"], np.uint32))
     for unit in ("tensor", "row", "model"):
         case: dict[str, Any] = dict(
             method="bottom_masking", density=0.99, granularity=unit, alpha=1.0
         )
-        assert_as_expected(run(base, models, **case), expected(base, models, **case))
+        found = run(base, models, sizes=little, **case)
+        assert_as_expected(found, expected(base, models, **case))
     assert seen["Bisecting"]
 
 
@@ -396,7 +389,7 @@ def test_models_that_lack_tensors_are_ranked_as_unchanged():
     case: dict[str, Any] = dict(
         method="breadcrumbs", beta=0.4, gamma=0.9, granularity="model", alpha=1
     )
-    found = breadcrumbs.merge(base, models, missing="base", **case)
+    found = merge(base, models, sizes=SMALL, missing="base", **case)
     assert_same(found, reference.merge(base, models, **case))
 
 
@@ -407,9 +400,9 @@ def test_only_changed_tensors_are_ranked():
     case: dict[str, Any] = dict(
         method="breadcrumbs", beta=0.4, gamma=0.9, granularity="model", alpha=1
     )
-    found = breadcrumbs.merge(base, models, only_changed=True, **case)
+    found = merge(base, models, sizes=SMALL, only_changed=True, **case)
     assert_same(found, reference.merge(base, models, copied=["z"], **case))
-    everything = breadcrumbs.merge(base, models, **case)
+    everything = merge(base, models, sizes=SMALL, **case)
     assert everything["a"].tobytes() != found["a"].tobytes()
 
 
@@ -417,21 +410,20 @@ def test_a_weight_that_is_not_finite_is_found_in_any_chunk():
     base, models = family("usual", 11, 2)
     models[1]["b"][2, 7] = np.nan
     with pytest.raises(breadcrumbs.errors.MismatchError) as caught:
-        breadcrumbs.merge(base, models, beta=0.4, gamma=0.9, granularity="model")
+        merge(base, models, sizes=SMALL, beta=0.4, gamma=0.9, granularity="model")
     assert "model 2" in str(caught.value) and f"'b' has nan at entry {2 * 80 + 7}" in str(
         caught.value
     )
     allowed: dict[str, Any] = dict(beta=0.4, gamma=0.9, granularity="model", alpha=1)
-    found = breadcrumbs.merge(base, models, allow_nonfinite=True, **allowed)
+    found = merge(base, models, sizes=SMALL, allow_nonfinite=True, **allowed)
     models[1]["b"][2, 7] = base["b"][2, 7]
     assert_same(found, reference.merge(base, models, method="breadcrumbs", **allowed))
 
 
-def test_a_tensor_that_was_left_as_it_was_takes_no_histogram(monkeypatch, seen):
+def test_a_tensor_that_was_left_as_it_was_takes_no_histogram(seen):
     base, models = family("usual", 11, 3, shapes={"a": (20, 600), "b": (20, 600)})
     models = [{**model, "b": base["b"]} for model in models]
-    monkeypatch.setattr(tally, "ROOM", 0.06)
-    monkeypatch.setattr(tally, "SPARE", 0)
-    found, kept = run(base, models, method="breadcrumbs", beta=0.9, gamma=0.99)
+    little = replace(SMALL, room=0.06, spare=0)
+    found, kept = run(base, models, sizes=little, method="breadcrumbs", beta=0.9, gamma=0.99)
     assert found["b"].tobytes() == base["b"].tobytes() and kept["b"] == [1080] * 3
     assert seen["sampled"] and not seen["Bisecting"]

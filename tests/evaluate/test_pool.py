@@ -25,7 +25,7 @@ from breadcrumbs.errors import MismatchError, ScoreError, SplitError, SuiteError
 from breadcrumbs.evaluate import suite
 from breadcrumbs.evaluate.results import tables
 from breadcrumbs.evaluate.results.results import Key, Results
-from breadcrumbs.evaluate.scoring import scores, scoring
+from breadcrumbs.evaluate.scoring import scores
 from breadcrumbs.evaluate.scoring.keys import Keys
 from breadcrumbs.evaluate.scoring.pool import Pool
 from breadcrumbs.evaluate.scoring.scoring import Scorer
@@ -336,12 +336,12 @@ def test_answers_that_are_no_numbers_are_wrong_and_labels_must_fit(tmp_path: Pat
         scores.of(suite.load(folder / "suite.yaml"), [], settings(tmp_path))
 
 
-def test_batches_are_kept_up_to_a_limit(family: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_are_kept_up_to_a_limit(family: Path) -> None:
     scorer = Scorer(suite.load(family / "suite.yaml"), cache=None)
     tasks = scorer.suite.tasks
     first = scorer._prepared(tasks[0], "test")
     assert scorer._prepared(tasks[1], "test") and scorer._prepared(tasks[0], "test") is first
-    monkeypatch.setattr(scoring, "KEPT", 1)
+    scorer.kept = 1
     assert scorer._prepared(tasks[0], "validation")
     assert list(scorer._batches) == [("first", "validation")]
 

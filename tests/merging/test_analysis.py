@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,8 +17,8 @@ from safetensors.numpy import save_file
 import breadcrumbs
 from breadcrumbs.cli.group import main
 from breadcrumbs.errors import BreadcrumbsError
-from breadcrumbs.merging import comparison
-from breadcrumbs.plan import units
+from breadcrumbs.merging import comparison, opening
+from breadcrumbs.plan import Sizes
 
 Arrays = dict[str, np.ndarray]
 KEYS = ("cosine", "pearson", "euclid", "conflicts", "norms", "kept")
@@ -109,22 +110,24 @@ SETTINGS = (
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @pytest.mark.parametrize("block, held", [(8, 3), (64, 2), (1000, 256)])
-def test_chunks_threads_and_files_change_no_bit(settings, block, held, tmp_path, monkeypatch):
+def test_chunks_threads_and_files_change_no_bit(settings, block, held, tmp_path):
     base, *models = family(4)
     paths = [tmp_path / f"{i}.safetensors" for i in range(5)]
     for path, arrays in zip(paths, [base, *models], strict=True):
         save_file(arrays, path)
-    monkeypatch.setattr(comparison, "BLOCK", block)
-    monkeypatch.setattr(comparison, "HELD", held)
-    names = [f"model {i}" for i in range(4)]
-    expected = breadcrumbs.compare(base, models, names=names, threads=1, **settings)
+    sizes, given = Sizes(block=block, held=held), dict(settings)
+    transform = given.pop("transform", "none")
+
+    def compared(sources: list, sizes: Sizes, threads: int) -> comparison.Comparison:
+        named = opening.named(sources[1:], [f"model {i}" for i in range(4)])
+        recipe = comparison.recipe("base", named, transform, given)
+        with opening.opened(recipe, sources, sizes) as plan:
+            return comparison.of(plan, threads=threads)
+
+    expected = compared([base, *models], sizes, 1)
     for chunk in (16, 50, 64):
-        monkeypatch.setattr(units, "CHUNK", chunk)
-        monkeypatch.setattr(units, "ARENA", 128 * 16)
         for threads in (1, 3):
-            found = breadcrumbs.compare(
-                paths[0], paths[1:], names=names, threads=threads, **settings
-            )
+            found = compared(paths, replace(sizes, chunk=chunk, arena=128 * 16), threads)
             for key in KEYS:
                 assert getattr(found, key).tobytes() == getattr(expected, key).tobytes(), key
 

@@ -34,7 +34,7 @@ from breadcrumbs.engine.majority import Ballot
 from breadcrumbs.errors import BreadcrumbsError, OutputError
 from breadcrumbs.merging import api, opening, quantising
 from breadcrumbs.merging import files as merging_files
-from breadcrumbs.plan import units
+from breadcrumbs.plan import USUAL, Sizes
 from breadcrumbs.plan.recipe import Model, Recipe
 
 FP8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
@@ -88,13 +88,17 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Family:
 
 
 def merge(
-    sources: list[Path], output: Path, method: str = "task_arithmetic", **given: Any
+    sources: list[Path],
+    output: Path,
+    method: str = "task_arithmetic",
+    sizes: Sizes = USUAL,
+    **given: Any,
 ) -> api.Report:
     parameters = given.pop("parameters", {"alpha": 0.5} if method == "task_arithmetic" else {})
     options = {k: given.pop(k) for k in list(given) if k not in Recipe.__dataclass_fields__}
     base, *others = map(str, sources)
     made = Recipe(base, tuple(map(Model, others)), method, parameters, **given)
-    with opening.opened(made) as plan:
+    with opening.opened(made, sizes=sizes) as plan:
         return merging_files.to_files(plan, output, **options)
 
 
@@ -333,9 +337,7 @@ def test_a_scale_that_will_do_is_kept(tmp_path: Path) -> None:
     assert found["w.weight"][2] == (code + 8).tobytes()  # an exponent more
 
 
-def test_nothing_depends_on_threads_or_files(
-    models: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_depends_on_threads_or_files(models: Family, tmp_path: Path) -> None:
     packed, _ = models
     for name, options in {
         "a": {"threads": 1},
@@ -344,10 +346,9 @@ def test_nothing_depends_on_threads_or_files(
     }.items():
         merge(picked(packed), tmp_path / name, "breadcrumbs", dtype="same", **options)
     assert raw(tmp_path / "a") == raw(tmp_path / "b") == raw(tmp_path / "c")
-    monkeypatch.setattr(units, "CHUNK", 300)
-    monkeypatch.setattr(units, "ARENA", 300 * 4 * 8)
+    given = {"dtype": "same", "threads": 6, "sizes": Sizes(chunk=300, arena=300 * 4 * 8)}
     for i in range(3):
-        merge(picked(packed), tmp_path / f"d{i}", "breadcrumbs", dtype="same", threads=6)
+        merge(picked(packed), tmp_path / f"d{i}", "breadcrumbs", **given)
         assert raw(tmp_path / f"d{i}") == raw(tmp_path / "a")
     assert len(list((tmp_path / "b").glob("*.safetensors"))) > 2
     assert not list((tmp_path / "b").glob(".*"))
@@ -370,8 +371,7 @@ def test_elections(granularity: str, models: Family, tmp_path: Path) -> None:
 
 def test_elections_that_are_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first tensor elects otherwise than most: its segments are written twice."""
-    monkeypatch.setattr(units, "CHUNK", 64)
-    monkeypatch.setattr(units, "ARENA", 1024)
+    small = Sizes(chunk=64, arena=1024)
     mended, mend = [], Ballot.mend
     monkeypatch.setattr(Ballot, "mend", lambda *a: mended.append(mend(*a)) or mended[-1])
     rng, parts = np.random.default_rng(1), ({}, {}, {})
@@ -386,6 +386,7 @@ def test_elections_that_are_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for threads in (1, 3):
         mended.clear()
         given = {"parameters": {"density": 0.9, "merge": "sum"}, "threads": threads, "verify": True}
+        given["sizes"] = small
         merge(paths, tmp_path / f"same-{threads}", "ties", dtype="same", **given)
         assert sum(one is not None for one in mended) >= 2
         merge(paths, tmp_path / f"wide-{threads}", "ties", dtype="float32", **given)
@@ -413,15 +414,14 @@ def test_room_is_used_again(tmp_path: Path) -> None:
 
 def test_cut_off_between_notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tensor of which some segments are noted, and others not, is done again."""
-    monkeypatch.setattr(units, "CHUNK", 256)
-    monkeypatch.setattr(units, "ARENA", 256 * 4 * 6)
+    given = {"dtype": "same", "threads": 1, "sizes": Sizes(chunk=256, arena=256 * 4 * 6)}
     tensors: dict[str, dict[str, Any]] = {"b": {}, "m": {}}
     for j, key in enumerate(("u.weight", "v.weight")):
         for i, mine in enumerate(tensors.values()):
             mine[key], mine[key + "_scale_inv"] = quantised(normal(i + 2 * j, 140, 20))
             mine[key.replace("weight", "bias")] = normal(i, 20)
     paths = [folder(tmp_path / name, mine, FP8) for name, mine in tensors.items()]
-    merge(paths, tmp_path / "whole", dtype="same", threads=1)
+    merge(paths, tmp_path / "whole", **given)
     real, count = Writer.finished, {"notes": 0, "cut": -1}
 
     def finished(self: Writer, *given: Any) -> None:
@@ -431,15 +431,15 @@ def test_cut_off_between_notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         real(self, *given)
 
     monkeypatch.setattr(Writer, "finished", finished)
-    merge(paths, tmp_path / "again", dtype="same", threads=1)
+    merge(paths, tmp_path / "again", **given)
     every = count["notes"]
     assert every > 8
     for cut in range(1, every):
         count.update(notes=0, cut=cut)
         with pytest.raises(OutputError, match="plug"):
-            merge(paths, tmp_path / f"cut-{cut}", dtype="same", threads=1)
+            merge(paths, tmp_path / f"cut-{cut}", **given)
         count["cut"] = -1
-        merge(paths, tmp_path / f"cut-{cut}", dtype="same", threads=1, resume=True, verify=True)
+        merge(paths, tmp_path / f"cut-{cut}", **given, resume=True, verify=True)
         assert raw(tmp_path / f"cut-{cut}") == raw(tmp_path / "whole")
 
 

@@ -15,13 +15,15 @@ import breadcrumbs
 from breadcrumbs import checkpoint
 from breadcrumbs.engine import runner
 from breadcrumbs.errors import CheckpointError, MismatchError
-from breadcrumbs.merging import files, opening, sweep
+from breadcrumbs.merging import files, opening
 from breadcrumbs.merging.sweep import Sweep
 from breadcrumbs.methods.aggregates import Elementwise, Linear, Whole
 from breadcrumbs.methods.registry import METHODS
-from breadcrumbs.plan import recipe, units
+from breadcrumbs.plan import Sizes, recipe
 from breadcrumbs.plan.recipe import Model, Override, Recipe
 
+#: Chunks so small that tensors have several.
+SMALL = Sizes(chunk=64, arena=128 * 16)
 ALPHAS = (None, 0.5, -0.3, 0, 1.7)
 #: Other parameters that are in the factor of the whole step alone.
 FACTORS = {"lines": [{"beta": 2}], "average": [{"base_weight": 0.5}]}
@@ -34,13 +36,6 @@ MORE: dict[str, list[dict[str, Any]]] = {
 
 def settings_of(method: str) -> list[dict[str, Any]]:
     return [*MORE.get(method, TABLE[method].settings[:3] if method in TABLE else [{}])]
-
-
-@pytest.fixture
-def small(monkeypatch):
-    """Make chunks small, so that tensors have several."""
-    monkeypatch.setattr(units, "CHUNK", 64)
-    monkeypatch.setattr(units, "ARENA", 128 * 16)
 
 
 @pytest.fixture
@@ -69,7 +64,7 @@ def statistics(method: str, models: list[Arrays]) -> list[Arrays] | None:
 
 def merged(sources: dict[str, Any], it: Recipe, **more: Any) -> Arrays:
     """Return a merge of its own, from nothing."""
-    with opening.opened(it, [sources.get(path, path) for path in it.paths]) as plan:
+    with opening.opened(it, [sources.get(path, path) for path in it.paths], SMALL) as plan:
         arrays, _ = files.to_arrays(plan, **more)
     return arrays
 
@@ -83,7 +78,7 @@ def assert_same(found: Arrays, expected: Arrays, what: Any) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
-def test_a_series_has_the_bits_of_merges(method, dtype, small, runs):
+def test_a_series_has_the_bits_of_merges(method, dtype, runs):
     least, most = METHODS[method].aggregate.models
     number = most or max(3, least)
     for kind in ("usual", "ties"):
@@ -97,7 +92,7 @@ def test_a_series_has_the_bits_of_merges(method, dtype, small, runs):
             for i, name in enumerate(names)
         )
         runs.clear()
-        with Sweep(base, {k: v for k, v in sources.items() if k != "base"}) as sweep:
+        with Sweep(base, {k: v for k, v in sources.items() if k != "base"}, sizes=SMALL) as sweep:
             for settings in settings_of(method):
                 free = [{"alpha": a} if a is not None else {} for a in ALPHAS]
                 if "alpha" not in METHODS[method].parameters:
@@ -147,7 +142,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("method", ["breadcrumbs", "ties", "dare_linear", "average", "tsv_m"])
 @pytest.mark.parametrize("kernel", ["numpy", "native"])
-def test_what_else_a_recipe_says_in_any_order(method, kernel, small):
+def test_what_else_a_recipe_says_in_any_order(method, kernel):
     base, *models = family(9, "float32", 3)
     base["b"][:3] = 0.0
     base["b"][1] = -0.0
@@ -164,13 +159,15 @@ def test_what_else_a_recipe_says_in_any_order(method, kernel, small):
         alphas = [{}] if method == "average" else [{"alpha": a} for a in (0.4, 0, -1)]
         recipes += [Recipe("base", who, method, alpha, **rest) for alpha in alphas]
     random.Random(0).shuffle(recipes)
-    with Sweep(base, dict(zip(NAMES, models, strict=True)), keep=5, kernel=kernel) as sweep:
+    with Sweep(
+        base, dict(zip(NAMES, models, strict=True)), keep=5, kernel=kernel, sizes=SMALL
+    ) as sweep:
         for it in recipes:
             assert_same(sweep.merged(it), merged(sources, it), it)
 
 
 @pytest.mark.parametrize("kernel", ["numpy", "native"])
-def test_sums_that_no_float64_holds(kernel, small):
+def test_sums_that_no_float64_holds(kernel):
     rng = np.random.default_rng(0)
     base = {"w": (rng.standard_normal(500) * 2.0 ** rng.integers(-60, 60, 500)).astype(np.float32)}
     models = {
@@ -181,17 +178,17 @@ def test_sums_that_no_float64_holds(kernel, small):
         for method, more in (("task_arithmetic", {}), ("breadcrumbs", {"beta": 0.2}))
         for a in (1, 0.3, 1e-300, 0, -2)
     ]
-    with Sweep(base, models, kernel=kernel) as sweep:
+    with Sweep(base, models, kernel=kernel, sizes=SMALL) as sweep:
         for it in recipes:
             assert_same(sweep.merged(it), merged({"base": base, **models}, it), it)
 
 
-def test_what_is_not_finite_stays_as_it_is_again(small):
+def test_what_is_not_finite_stays_as_it_is_again():
     base, *models = family(2, "float32", 3)
     base["a"][0, 3], models[1]["b"][2, 2] = np.nan, np.inf
     sources = dict(zip(["base", *NAMES], (base, *models), strict=True))
     mine = tuple(map(Model, NAMES))
-    with Sweep(base, dict(zip(NAMES, models, strict=True))) as sweep:
+    with Sweep(base, dict(zip(NAMES, models, strict=True)), sizes=SMALL) as sweep:
         for method in ("breadcrumbs", "ties", "tatr"):
             for alpha in (1, 0.5):
                 it = Recipe("base", mine, method, {"alpha": alpha}, allow_nonfinite=True)
@@ -200,11 +197,11 @@ def test_what_is_not_finite_stays_as_it_is_again(small):
                 sweep.merged(replace(it, allow_nonfinite=False))
 
 
-def test_rescaling_by_norms_is_kept_too(small):
+def test_rescaling_by_norms_is_kept_too():
     base, *tuned = family(3, "float32", 3)
     mine = tuple(map(Model, NAMES))
     sources = dict(zip(["base", *NAMES], (base, *tuned), strict=True))
-    with Sweep(base, dict(zip(NAMES, tuned, strict=True))) as sweep:
+    with Sweep(base, dict(zip(NAMES, tuned, strict=True)), sizes=SMALL) as sweep:
         for method in ("dare_linear", "dare_ties"):
             for models in (mine, mine[:1]):  # of one alone, it is in the factor
                 for alpha in (1, 0.3):
@@ -246,13 +243,12 @@ def test_files_are_opened_once_and_steps_are_bounded(tmp_path, monkeypatch, runs
         Sweep(paths[0], {"none": "nowhere"})
 
 
-def test_models_are_closed_when_others_are_open(tmp_path, monkeypatch):
+def test_models_are_closed_when_others_are_open(tmp_path):
     base, *models = family(3, "float32", 4)
     paths = [str(tmp_path / f"{number}.safetensors") for number in range(5)]
     for path, arrays in zip(paths, (base, *models), strict=True):
         save(path, arrays)
-    monkeypatch.setattr(sweep, "OPEN", 2)
-    with Sweep(paths[0]) as swept:
+    with Sweep(paths[0], most=2) as swept:
         first = None
         for some in (paths[1:3], paths[3:5], paths[1:5], paths[2:4], paths[1:3]):
             it = Recipe(paths[0], tuple(map(Model, some)), parameters={"alpha": 0.5})

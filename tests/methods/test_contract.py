@@ -13,6 +13,7 @@ import published_rows
 import pytest
 import reference
 import statistics_rows
+from families import merge
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from reference import DTYPES
@@ -20,7 +21,7 @@ from reference import DTYPES
 import breadcrumbs
 from breadcrumbs.errors import MismatchError
 from breadcrumbs.methods.registry import METHODS
-from breadcrumbs.plan import units as work
+from breadcrumbs.plan import Sizes
 
 HUNDREDTHS = st.integers(0, 100).map(lambda k: k / 100)
 UNITS = st.sampled_from(["tensor", "row", "model"])
@@ -396,18 +397,16 @@ def typical(method: str) -> list[dict[str, Any]]:
 
 @methods
 @pytest.mark.parametrize("dtypes", VARIETY, ids=lambda dtypes: f"{dtypes[0]}x{len(dtypes)}")
-def test_kernels_and_threads_change_no_bit(method, dtypes, monkeypatch):
+def test_kernels_and_threads_change_no_bit(method, dtypes):
     base, *models = checkpoints(1, dtypes)
     for given_ in typical(method):
         arguments: dict[str, Any] = dict(method=method, **given_)
         plain = breadcrumbs.merge(base, models, kernel="numpy", threads=1, **arguments)
         assert_same(breadcrumbs.merge(base, models, kernel="native", **arguments), plain)
-        with monkeypatch.context() as patch:
-            patch.setattr(work, "CHUNK", 256)
-            patch.setattr(work, "ARENA", 512 * 12)
-            for kernel, threads in (("numpy", 3), ("native", 3), ("numpy", 1)):
-                found = breadcrumbs.merge(base, models, kernel=kernel, threads=threads, **arguments)
-                assert_same(found, plain)
+        arguments["sizes"] = Sizes(chunk=256, arena=512 * 12)
+        for kernel, threads in (("numpy", 3), ("native", 3), ("numpy", 1)):
+            found = merge(base, models, kernel=kernel, threads=threads, **arguments)
+            assert_same(found, plain)
 
 
 NAMES = {dtype: name for name, dtype in breadcrumbs.checkpoint.tensors.DTYPES.items()}
@@ -446,7 +445,7 @@ def write_folder(folder, arrays: Mapping[str, np.ndarray], order: list[str], sha
 
 @methods
 @pytest.mark.parametrize("dtypes", VARIETY[:4], ids=lambda dtypes: f"{dtypes[0]}x{len(dtypes)}")
-def test_streaming_changes_no_bit(method, dtypes, tmp_path, monkeypatch):
+def test_streaming_changes_no_bit(method, dtypes, tmp_path):
     base, *models = checkpoints(2, dtypes)
     rng = np.random.default_rng(5)
     paths = []
@@ -459,13 +458,9 @@ def test_streaming_changes_no_bit(method, dtypes, tmp_path, monkeypatch):
         arguments: dict[str, Any] = dict(method=method, seed=7, **given_)
         expected = breadcrumbs.merge(base, models, names=names, **arguments)
         outputs = [tmp_path / f"out-{i}", tmp_path / f"out-{i}.safetensors", tmp_path / f"in-{i}"]
-        with monkeypatch.context() as patch:
-            patch.setattr(work, "CHUNK", 300)
-            patch.setattr(work, "ARENA", 600 * 12)
-            for output, kernel in zip(outputs, ("numpy", "native"), strict=False):
-                breadcrumbs.merge(
-                    paths[0], paths[1:], output=output, threads=2, kernel=kernel, **arguments
-                )
+        more = {"sizes": Sizes(chunk=300, arena=600 * 12), "threads": 2, **arguments}
+        for output, kernel in zip(outputs, ("numpy", "native"), strict=False):
+            merge(paths[0], paths[1:], output=output, kernel=kernel, **more)
         breadcrumbs.merge(paths[0], paths[1:], output=outputs[2], kernel="native", **arguments)
         in_memory = breadcrumbs.merge(paths[0], paths[1:], **arguments)
         for found in (in_memory, *map(breadcrumbs.open, outputs)):

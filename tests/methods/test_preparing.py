@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from families import close, family, saved, taus_of
+from families import close, family, merge, saved, taus_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import breadcrumbs_mask
@@ -21,8 +21,7 @@ from breadcrumbs.engine.passes.model import Folding
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.merging import files as merging_files
 from breadcrumbs.merging import opening
-from breadcrumbs.methods import folds
-from breadcrumbs.plan import recipe, units
+from breadcrumbs.plan import Sizes, recipe
 from breadcrumbs.plan.recipe import Model, Override, Recipe
 from breadcrumbs.threads import Stopped, run_tasks
 
@@ -44,15 +43,13 @@ def same(found: Arrays, expected: Arrays) -> None:
 
 @prepared
 @pytest.mark.parametrize("kind", ["usual", "ties"])
-def test_more_passes_find_the_same(method, kind, monkeypatch):
+def test_more_passes_find_the_same(method, kind):
     base, *models = family(1, "float32", 3, kind)
-    merge = partial(breadcrumbs.merge, base, models, method=method, **PREPARED[method])
-    expected = merge()
-    monkeypatch.setattr(units, "CHUNK", 16)
-    monkeypatch.setattr(units, "ARENA", 16 * 16)
-    for room in (0, 1, 20):
-        monkeypatch.setattr(folds, "ROOM", room)
-        same(merge(threads=3), expected)
+    given = dict(method=method, **PREPARED[method])
+    expected = breadcrumbs.merge(base, models, **given)
+    for few in (0, 1, 20):
+        sizes = Sizes(chunk=16, arena=16 * 16, few=few)
+        same(merge(base, models, sizes=sizes, threads=3, **given), expected)
 
 
 def masked(base: Arrays, models: list[Arrays]) -> list[Arrays]:
@@ -70,20 +67,19 @@ def masked(base: Arrays, models: list[Arrays]) -> list[Arrays]:
 
 @pytest.mark.parametrize("aggregate", ["tatr", "pcb", "consensus"])
 @pytest.mark.parametrize("unit", [None, "row", "model"])
-def test_what_is_looked_at_is_what_the_transform_leaves(aggregate, unit, monkeypatch):
+def test_what_is_looked_at_is_what_the_transform_leaves(aggregate, unit):
     base, *models = family(2, "float32", 3)
     given = {"on": "ties"} if aggregate == "consensus" else {}
     given |= {"beta": 0.3, "gamma": 0.8, "alpha": 0.5} | ({"granularity": unit} if unit else {})
-    merge = partial(breadcrumbs.merge, base, models, method=f"breadcrumbs+{aggregate}", **given)
-    found = merge(dtype="float64")
+    given |= {"method": f"breadcrumbs+{aggregate}", "dtype": "float64"}
+    found = breadcrumbs.merge(base, models, **given)
     if unit is None:
         reference = {"tatr": spectral.tatr, "pcb": spectral.pcb, "consensus": masks.consensus}
         settings = {"on": "ties"} if aggregate == "consensus" else {}
         settings["alpha"] = 0.5
         close(found, reference[aggregate](base, masked(base, models), **settings), 1e-12)
-    monkeypatch.setattr(units, "CHUNK", 8)
-    monkeypatch.setattr(units, "ARENA", 8 * 16)
-    same(merge(dtype="float64", threads=2), found)
+    sizes = Sizes(chunk=8, arena=8 * 16)
+    same(merge(base, models, sizes=sizes, threads=2, **given), found)
 
 
 @pytest.mark.parametrize("transform, settings", [("tvq", {"bits": 3}), ("rtvq", {})])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from families import close, family, save
+from families import close, family, merge, save
 from published_rows import (
     NAMES,
     TABLE,
@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 import breadcrumbs
 from breadcrumbs.errors import MismatchError, RecipeError
 from breadcrumbs.methods.registry import METHODS
-from breadcrumbs.plan import units
+from breadcrumbs.plan import Sizes
 
 Arrays = dict[str, np.ndarray]
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -158,7 +158,7 @@ def test_the_order_of_models_changes_nothing(method):
 
 @methods
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
-def test_chunks_threads_kernels_and_files_change_no_bit(method, dtype, tmp_path, monkeypatch):
+def test_chunks_threads_kernels_and_files_change_no_bit(method, dtype, tmp_path):
     row = TABLE[method]
     base, *models = family(4, dtype, row.models)
     paths = [tmp_path / f"{i}.safetensors" for i in range(len(models) + 1)]
@@ -167,16 +167,14 @@ def test_chunks_threads_kernels_and_files_change_no_bit(method, dtype, tmp_path,
     for settings in row.settings[:3]:
         given = dict(method=method, names=NAMES[: row.models], **settings)
         expected = breadcrumbs.merge(base, models, kernel="numpy", threads=1, **given)
-        with monkeypatch.context() as patch:
-            patch.setattr(units, "CHUNK", 64)
-            patch.setattr(units, "ARENA", 128 * 16)
-            for kernel, threads in (("numpy", 3), ("native", 2)):
-                for found in (
-                    breadcrumbs.merge(base, models, kernel=kernel, threads=threads, **given),
-                    breadcrumbs.merge(paths[0], paths[1:], kernel=kernel, threads=threads, **given),
-                ):
-                    for name, values in expected.items():
-                        assert found[name].tobytes() == values.tobytes(), (name, settings)
+        given["sizes"] = Sizes(chunk=64, arena=128 * 16)
+        for kernel, threads in (("numpy", 3), ("native", 2)):
+            for found in (
+                merge(base, models, kernel=kernel, threads=threads, **given),
+                merge(paths[0], paths[1:], kernel=kernel, threads=threads, **given),
+            ):
+                for name, values in expected.items():
+                    assert found[name].tobytes() == values.tobytes(), (name, settings)
 
 
 @methods

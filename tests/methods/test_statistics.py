@@ -9,6 +9,7 @@ from typing import Any
 import families
 import numpy as np
 import pytest
+from families import merge
 from references import classical
 from safetensors.numpy import save_file
 from statistics_rows import SHAPES, TABLE, Arrays, fishers, grams, regmean
@@ -19,7 +20,7 @@ from breadcrumbs.cli.inspection import inspect
 from breadcrumbs.errors import BreadcrumbsError, CheckpointError, MismatchError, RecipeError
 from breadcrumbs.merging import files as merging_files
 from breadcrumbs.merging import opening
-from breadcrumbs.plan import recipe, units
+from breadcrumbs.plan import Sizes, recipe
 from breadcrumbs.plan.statistics import KEY
 
 NAMES = ["model 1", "model 2", "model 3"]
@@ -120,7 +121,7 @@ def test_the_order_of_models_changes_nothing(method):
 
 @methods
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
-def test_chunks_threads_kernels_and_files_change_no_bit(method, dtype, tmp_path, monkeypatch):
+def test_chunks_threads_kernels_and_files_change_no_bit(method, dtype, tmp_path):
     row = TABLE[method]
     base, *models = family(7, dtype)
     statistics = row.make(8)
@@ -130,13 +131,12 @@ def test_chunks_threads_kernels_and_files_change_no_bit(method, dtype, tmp_path,
         save_file(arrays, path)
     given = dict(method=method, weights=[1.0, 0.5, 2.0])
     expected = breadcrumbs.merge(base, models, statistics=statistics, **given)
-    monkeypatch.setattr(units, "CHUNK", 64)
-    monkeypatch.setattr(units, "ARENA", 128 * 16)
     for kernel, threads in (("numpy", 3), ("native", 2)):
-        more = dict(given, kernel=kernel, threads=threads)
+        sizes = Sizes(chunk=64, arena=128 * 16)
+        more = dict(given, kernel=kernel, threads=threads, sizes=sizes)
         for found in (
-            breadcrumbs.merge(base, models, statistics=statistics, **more),
-            breadcrumbs.merge(paths[0], paths[1:], statistics=files, **more),
+            merge(base, models, statistics=statistics, **more),
+            merge(paths[0], paths[1:], statistics=files, **more),
         ):
             for name, values in expected.items():
                 assert found[name].tobytes() == values.tobytes(), name

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from breadcrumbs.methods import folds
-from breadcrumbs.methods.aggregates import Entries
+from breadcrumbs.methods.aggregates import Entries, Extent
 from breadcrumbs.methods.folds import Cut, Total, select
 
 VALUES = st.one_of(
@@ -46,15 +45,13 @@ def ranked(row: np.ndarray) -> list[tuple[float, int]]:
 
 @settings(deadline=None)
 @given(st.lists(VALUES, min_size=1, max_size=60), st.integers(1, 7), st.sampled_from([0, 1, 5, 99]))
-def test_a_rank_is_that_of_sorted_values(values, chunk, room):
+def test_a_rank_is_that_of_sorted_values(values, chunk, few):
     rows = np.array([values, values[::-1]])
     n, seen = len(values), []
-    ranks = [[0, n // 3, n], [n - 1, n // 2]]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(folds, "ROOM", room)
-        found = selected(rows, chunk, seen, n, ranks)
-        assert len(seen) <= folds.PLACES
-        only = selected(rows, chunk, [], n, ranks, places=False)
+    ranks, extent = [[0, n // 3, n], [n - 1, n // 2]], Extent(n, 2, few)
+    found = selected(rows, chunk, seen, extent, ranks)
+    assert len(seen) <= folds.PLACES
+    only = selected(rows, chunk, [], extent, ranks, places=False)
     for row, mine, cuts, bare in zip(rows, ranks, found, only, strict=True):
         for rank, cut, value in zip(mine, cuts, bare, strict=True):
             assert (cut.value, cut.place) == ([*ranked(row), (math.inf, n)])[rank]
@@ -64,18 +61,16 @@ def test_a_rank_is_that_of_sorted_values(values, chunk, room):
 
 
 def test_values_alone_take_no_pass_for_places():
-    values, seen = np.zeros((1, 50)), []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(folds, "ROOM", 3)
-        assert selected(values, 7, seen, 50, [[20]], places=False) == [[Cut(0.0, 0)]]
-        assert len(seen) == folds.VALUES
-        assert selected(values, 7, seen, 50, [[20]]) == [[Cut(0.0, 20)]]
-        assert len(seen) == folds.VALUES + folds.PLACES
+    values, seen, extent = np.zeros((1, 50)), [], Extent(50, 1, few=3)
+    assert selected(values, 7, seen, extent, [[20]], places=False) == [[Cut(0.0, 0)]]
+    assert len(seen) == folds.VALUES
+    assert selected(values, 7, seen, extent, [[20]]) == [[Cut(0.0, 20)]]
+    assert len(seen) == folds.VALUES + folds.PLACES
 
 
 def test_few_entries_take_one_pass():
     seen: list[int] = []
-    selected(np.ones((2, 50)), 8, seen, 50, [[3], [4, 5]])
+    selected(np.ones((2, 50)), 8, seen, Extent(50, 2), [[3], [4, 5]])
     assert len(seen) == 1
 
 

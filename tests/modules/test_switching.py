@@ -109,14 +109,21 @@ def test_a_base_in_a_file_is_found_again(method, family, tmp_path):
         breadcrumbs.switch(module, path)
 
 
-def test_pieces_of_any_size_give_the_same(family, tmp_path, monkeypatch):
+def test_pieces_of_any_size_give_the_same(family, tmp_path):
     path, (module, base, _) = compress(family, tmp_path), family
-    monkeypatch.setattr(places, "PIECE", 8)
-    with breadcrumbs.switch(module, path, base=base) as tasks:
-        assert len(tasks._opened.places) == 10  # 20, 16, and four times 4 weights; the counter
-        for task in NAMES:
-            tasks.put(task)
-            assert bits_of(module) == loaded(base, path, task, torch.float32)
+    state, pieces = module.state_dict(), []
+    with archives.open_archive(path) as archive:
+        names = list(archive.values)
+        for name in names:
+            mine = [number for number in range(len(NAMES)) if name in archive.names(number)]
+            packed = {archive.tasks[number]: archive.bits(number, name) for number in mine}
+            pieces += places.masked(state[name], archive.values[name], packed, piece=8)
+    assert len(pieces) == 7  # 20, 16, and twice 4 weights
+    for task in NAMES:
+        for piece in pieces:
+            piece.to(task)
+        found, expected = bits_of(module), loaded(base, path, task, torch.float32)
+        assert all(found[name] == expected[name] for name in names)
 
 
 def test_weights_that_lie_otherwise_in_memory(family, tmp_path):
@@ -429,15 +436,15 @@ def test_what_would_wait_for_itself_is_refused():
 
 @pytest.mark.parametrize("size", [1, 2, 4, 8])
 @pytest.mark.parametrize("n", [0, 1, 7, 8, 9, 64, 1003])
-def test_flipping_on_the_cpu_and_elsewhere_is_the_same(size, n, monkeypatch):
-    monkeypatch.setattr(places, "SPREAD", 64)
+def test_flipping_on_the_cpu_and_elsewhere_is_the_same(size, n):
     rng = np.random.default_rng(n)
     weights, flips = (np.frombuffer(rng.bytes(n * size), f"u{size}").copy() for _ in range(2))
     packed = np.frombuffer(rng.bytes(-(-n // 8)), np.uint8)
     held = np.unpackbits(packed)[:n].astype(bool)
     expected = np.where(held, weights ^ flips, weights)
     signed = weights.astype(f"i{size}", copy=True)
-    places.flip_masked(torch.from_numpy(signed), as_torch(flips.view(f"i{size}")), as_torch(packed))
+    given = torch.from_numpy(signed), as_torch(flips.view(f"i{size}")), as_torch(packed)
+    places.flip_masked(*given, spread=64)
     assert signed.tobytes() == expected.tobytes()
     again = weights.copy()
     places.flip_masked(again, flips, packed)

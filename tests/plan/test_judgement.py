@@ -506,10 +506,14 @@ def test_five_tokens_are_named_and_the_others_counted(tmp_path):
     assert "'<4>' and 4 more" in line and "'<5>'" not in line
 
 
-def test_a_large_tokenizer_is_not_parsed_beyond_the_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(tokenizers, "LARGEST", 50)
+def test_a_large_tokenizer_is_not_parsed_beyond_the_limit(tmp_path):
     base = model(tmp_path / "base", weights(), LLAMA, fast("a", "b", "c"))
-    assert warned(base, model(tmp_path / "ft", config=LLAMA, beside=fast("a", "b", "d"))) == ()
+    ft = model(tmp_path / "ft", config=LLAMA, beside=fast("a", "b", "d"))
+    assert warned(base, ft)
+    with open(Path(ft) / "tokenizer.json", "a") as file:
+        file.write(" " * tokenizers.LARGEST)
+    assert warned(base, ft) == ()
+    (Path(ft) / "tokenizer.json").unlink()
 
 
 # --- weights -------------------------------------------------------------------------------------

@@ -76,7 +76,10 @@ def test_rows_of_tables_are_ranked_alone(
         assert np.allclose(merged[name] - value, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [*TABLES, "transformer.wte.weight", "shared.weight", "embed_in"])
+MORE_TABLES = ["transformer.wte.weight", "shared.weight", "embed_in", "tokens_embed.weight"]
+
+
+@pytest.mark.parametrize("name", [*TABLES, *MORE_TABLES])
 def test_these_are_tables(name: str) -> None:
     assert is_table(name)
 

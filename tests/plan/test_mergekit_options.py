@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 import pytest
+from families import merge
 
 import breadcrumbs
 from breadcrumbs.errors import RecipeError
-from breadcrumbs.plan import units
+from breadcrumbs.plan import Sizes
 
 RNG = np.random.default_rng(3)
 SHAPES = {"a": (9, 11), "b": (7,), "c": (3, 4, 5), "s": ()}
@@ -124,7 +125,7 @@ def test_what_is_drawn_is_rescaled_to_its_norm_or_not(method, rescale):
 
 @pytest.mark.parametrize("method", ["ties", "dare_ties", "della", "breadcrumbs_ties"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_rescaling_gives_the_same_bits_however_it_runs(method, dtype, monkeypatch):
+def test_rescaling_gives_the_same_bits_however_it_runs(method, dtype):
     import ml_dtypes
 
     to = np.dtype(getattr(ml_dtypes, dtype, None) or dtype)
@@ -136,10 +137,9 @@ def test_rescaling_gives_the_same_bits_however_it_runs(method, dtype, monkeypatc
     plain = breadcrumbs.merge(base, models, **{**given, "rescale": "none"})
     assert plain["a"].tobytes() != wanted["a"].tobytes()
     assert plain["b"].tobytes() == wanted["b"].tobytes()
-    monkeypatch.setattr(units, "CHUNK", 16)
-    monkeypatch.setattr(units, "ARENA", 64 * 16)
+    given["sizes"] = Sizes(chunk=16, arena=64 * 16)
     for kernel, threads in (("numpy", 3), ("native", 2)):
-        found = breadcrumbs.merge(base, models, kernel=kernel, threads=threads, **given)
+        found = merge(base, models, kernel=kernel, threads=threads, **given)
         assert all(found[k].tobytes() == wanted[k].tobytes() for k in base)
 
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from families import merge
 
 import breadcrumbs
 from breadcrumbs.engine.passes import tally as survey
 from breadcrumbs.errors import RecipeError
-from breadcrumbs.plan import recipe, units
+from breadcrumbs.plan import Sizes, recipe
 
 NAMES = ["one", "two", "three"]
 WEIGHTS = [1.0, -0.5, 2.0]
@@ -72,7 +73,7 @@ def close(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
 
 @transforms
 @pytest.mark.parametrize("aggregate", AGGREGATES)
-def test_each_model_goes_through_the_transform_with_its_own(transform, aggregate, monkeypatch):
+def test_each_model_goes_through_the_transform_with_its_own(transform, aggregate):
     name, common, own = TRANSFORMS[transform]
     base, models = family()
     given = dict(
@@ -89,10 +90,9 @@ def test_each_model_goes_through_the_transform_with_its_own(transform, aggregate
     whole = breadcrumbs.merge(base, models, kernel="numpy", threads=1, **given)
     if aggregate in ("tsv_m", "multislerp") and transform == "row":
         return  # rows longer than a chunk are refused there
-    monkeypatch.setattr(units, "CHUNK", 16)
-    monkeypatch.setattr(units, "ARENA", 64 * 16)
+    given["sizes"] = Sizes(chunk=16, arena=64 * 16)
     for kernel, threads in (("numpy", 3), ("native", 2)):
-        found = breadcrumbs.merge(base, models, kernel=kernel, threads=threads, **given)
+        found = merge(base, models, kernel=kernel, threads=threads, **given)
         assert all(found[key].tobytes() == whole[key].tobytes() for key in base)
 
 
@@ -102,12 +102,11 @@ def test_ranks_that_no_sample_brackets_are_found_for_each_model(transform, monke
     base, models = family()
     given = dict(names=NAMES, method=f"{name}+sum", overrides=overrides(own), **common)
     wanted = breadcrumbs.merge(base, models, **given)
-    monkeypatch.setattr(units, "CHUNK", 16)
     seen = []
     found = survey.refine
     monkeypatch.setattr(survey, "refine", lambda *given: seen.append(1) or found(*given))
     monkeypatch.setattr(survey, "bracket", lambda keys, *rest: np.array([0, 1, 0, 1], keys.dtype))
-    again = breadcrumbs.merge(base, models, kernel="numpy", **given)
+    again = merge(base, models, sizes=Sizes(chunk=16), kernel="numpy", **given)
     assert seen
     assert all(again[key].tobytes() == wanted[key].tobytes() for key in base)
 

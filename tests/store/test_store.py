@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -424,3 +425,28 @@ def test_commands(tmp_path: Path) -> None:
         result = run(main, ["store", *arguments])
         assert result.exit_code == code, result.output
         assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [
+        ("model_stock", {}),
+        ("tall_mask", {"task": "t2"}),
+        ("consensus", {"scale": [0.2, 0.3, 0.4]}),
+        ("nuslerp", {}),
+    ],
+)
+def test_a_method_that_one_task_is_not_enough_for(
+    tmp_path: Path, method: str, given: dict[str, Any]
+) -> None:
+    number = 2 if method == "nuslerp" else 3
+    store, (base, *models) = filled(tmp_path, models=number, method=method, **given)
+    names = [f"t{i + 1}" for i in range(number)]
+    with store:
+        expected = breadcrumbs.merge(base, models, method=method, names=names, **given)
+        assert_same(merged(store), expected)
+        with pytest.raises(BreadcrumbsError):
+            store.merge(tmp_path / "one", at=1)
+        other = checkpoints(tmp_path / "other", models=1, rows=99)[1]
+        with pytest.raises(BreadcrumbsError, match="shape"):
+            store.add("other", other)

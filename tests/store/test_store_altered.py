@@ -285,7 +285,7 @@ def test_tasks_that_store_add_refuses_are_refused(
     assert not (tmp_path / "new").exists()
 
 
-def test_archives_that_are_no_exports(made: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_archives_that_are_no_exports(made: Path, tmp_path: Path) -> None:
     head, members = _read(made / "store.tar")
     _write(tmp_path / "named.tar", head, members, first="other.json")
     with pytest.raises(BreadcrumbsError, match="is no export of a store"):
@@ -296,9 +296,12 @@ def test_archives_that_are_no_exports(made: Path, tmp_path: Path, monkeypatch: A
         out.addfile(link)
     with pytest.raises(BreadcrumbsError):
         import_(tmp_path / "link.tar", tmp_path / "new")
-    monkeypatch.setattr(archive, "_LARGEST", 100)
+    with tarfile.open(tmp_path / "large.tar", "w") as out:
+        said = tarfile.TarInfo("store.json")
+        said.size = archive.LARGEST + 1
+        out.addfile(said)  # the rest is left out
     with pytest.raises(BreadcrumbsError, match="is no export of a store"):
-        import_(made / "store.tar", tmp_path / "new")
+        import_(tmp_path / "large.tar", tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from blake3 import blake3
 from click.testing import CliRunner
-from families import WRITTEN, assert_same, checkpoints, packed
+from families import WRITTEN, assert_same, checkpoints, merge, packed
 
 import breadcrumbs
 from breadcrumbs import tasks
 from breadcrumbs.cli import inspection
 from breadcrumbs.cli.group import main
-from breadcrumbs.engine.routes import sparse
 from breadcrumbs.errors import MismatchError, RecipeError
 from breadcrumbs.merging.sweep import Sweep
+from breadcrumbs.plan import USUAL, Sizes
 from breadcrumbs.plan.recipe import Model, Recipe, load
 from breadcrumbs.taskfile.about import BLOCK
 from breadcrumbs.taskfile.view import KeptBytes
@@ -264,7 +264,7 @@ def test_the_example_of_the_page() -> None:
 
 @pytest.mark.parametrize("kernel", ["numpy", "native"])
 @pytest.mark.parametrize("weights", [None, [1.0, 0.25, 3.0, 0.5, 0.1]])
-@pytest.mark.parametrize("most", [sparse.MOST, 1000, 1])
+@pytest.mark.parametrize("most", [USUAL.kept, 1000, 1])
 def test_sums_make_no_finetuning_whole(tmp_path, monkeypatch, kernel, weights, most) -> None:
     rng = np.random.default_rng(0)
     base = {"w": rng.normal(0, 1, 5000).astype(np.float32)}
@@ -279,8 +279,8 @@ def test_sums_make_no_finetuning_whole(tmp_path, monkeypatch, kernel, weights, m
         raise AssertionError("a fine-tuning is made whole")
 
     monkeypatch.setattr(KeptBytes, "read_into", refuse)
-    monkeypatch.setattr(sparse, "MOST", most)  # 450 entries are kept of each: in groups of 2, 1
-    assert_same(breadcrumbs.merge(base, files, **settings), expected)
+    sizes = Sizes(kept=most)  # 450 entries are kept of each: in groups of 2, 1
+    assert_same(merge(base, files, sizes=sizes, **settings), expected)
 
 
 @pytest.mark.parametrize("kernel", ["numpy", "native"])

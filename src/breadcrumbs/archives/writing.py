@@ -85,25 +85,26 @@ def compress(
         replace a file that exists. sync: wait until it is on the disk. strict: whether warnings
         are errors, as for `breadcrumbs.merge`. progress: called with numbers of input bytes done.
     """
-    began = time.perf_counter()
-    recipe = _recipe(base, models, names, method, whole, rename, parameters)
+    made = recipe(base, models, method, parameters, names=names, whole=whole, rename=rename)
     output = Path(output)
     if output.suffix != ".safetensors":
         raise OutputError(f"{output}: an archive is one file. Give NAME.safetensors.")
-    with opening.opened(recipe, [base, *models]) as plan, durable.syncing(sync):
-        files.check_not_input(plan, output)
-        for source in plan.sources:
-            quantised.refuse(source, "an archive")
-        plan = judged(replace(plan, warnings=()), strict)  # what the base lacks is stored
-        compression = _Compression(plan, method, threads or machine.available_cores(), progress)
-        compression.write(output, force)
-    size, seconds = output.stat().st_size, time.perf_counter() - began
-    return Report.of(
-        plan, str(output), method, compression.votes, compression.trained, size, seconds
-    )
+    with opening.opened(made, [base, *models]) as plan, durable.syncing(sync):
+        given = {"threads": threads, "force": force, "strict": strict, "progress": progress}
+        return of(plan, output, method, **given)
 
 
-def _recipe(base, models, names, method, whole, rename, parameters: Mapping[str, Any]) -> Recipe:
+def recipe(
+    base: opening.Source,
+    models: Sequence[opening.Source],
+    method: str,
+    parameters: Mapping[str, Any],
+    *,
+    names: Sequence[str] | None = None,
+    whole: str | Sequence[str] = (),
+    rename: str | Sequence[str] = (),
+) -> Recipe:
+    """Return the recipe whose plan `of` compresses; RecipeError for what is unknown."""
     if method not in METHODS:
         raise RecipeError(
             f"--method {method}: there is no such way to compress.{suggestion(method, METHODS)}"
@@ -126,6 +127,30 @@ def _recipe(base, models, names, method, whole, rename, parameters: Mapping[str,
         exclude=opening.globs(whole),
         rename=opening.globs(rename),
         extra="ignore",
+    )
+
+
+def of(
+    plan: Plan,
+    output: Path,
+    method: str,
+    *,
+    threads: int | None = None,
+    force: bool = False,
+    strict: bool = False,
+    progress: Callable[[int], None] = lambda nbytes: None,
+) -> Report:
+    """Compress the models of a plan, as `compress` does."""
+    began = time.perf_counter()
+    files.check_not_input(plan, output)
+    for source in plan.sources:
+        quantised.refuse(source, "an archive")
+    plan = judged(replace(plan, warnings=()), strict)  # what the base lacks is stored
+    compression = _Compression(plan, method, threads or machine.available_cores(), progress)
+    compression.write(output, force)
+    size, seconds = output.stat().st_size, time.perf_counter() - began
+    return Report.of(
+        plan, str(output), method, compression.votes, compression.trained, size, seconds
     )
 
 
@@ -298,10 +323,10 @@ class _Compression:
 
     def _copy(self, tensor: Tensor, name: str) -> None:
         hasher = blake3()
-        for start in range(0, tensor.size, units.CHUNK):
-            part = np.empty(
-                items(tensor.dtype, min(units.CHUNK, tensor.size - start)), DTYPES[tensor.dtype]
-            )
+        chunk = self.plan.sizes.chunk
+        for start in range(0, tensor.size, chunk):
+            number = items(tensor.dtype, min(chunk, tensor.size - start))
+            part = np.empty(number, DTYPES[tensor.dtype])
             tensor.read_into(start, part)
             self._put(name, start, part, hasher)
         self._digests[name] = hasher.digest()

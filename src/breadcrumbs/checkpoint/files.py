@@ -18,13 +18,15 @@ try:
 except ImportError:  # Windows
     resource = None
 
-_AT_ONCE = 1 << 30  # macOS refuses to read 2 GiB or more in one call
 _FEW, _MANY = 100, 65536
 _STEP = 1 << 20
 
 
 class File:
     """An open regular file. ``path``: where; ``size``: its bytes when it was opened."""
+
+    #: Bytes that are read in one call: macOS refuses 2 GiB or more.
+    at_once = 1 << 30
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -39,7 +41,7 @@ class File:
         """
         done = 0
         while done < len(out):
-            piece = out[done : done + _AT_ONCE]
+            piece = out[done : done + self.at_once]
             try:
                 count = self._read_some(offset + done, piece)
             except OSError as error:

@@ -28,7 +28,10 @@ SETTLED = 2.0
 
 
 def model_hash(
-    source: str | os.PathLike[str] | Mapping[str, Any], threads: int = 0, fresh: bool = False
+    source: str | os.PathLike[str] | Mapping[str, Any],
+    threads: int = 0,
+    fresh: bool = False,
+    settled: float = SETTLED,
 ) -> str:
     """Return the BLAKE3 of a model's weights: names, dtypes, shapes and bytes, in order of names.
 
@@ -37,17 +40,18 @@ def model_hash(
     Arrays are hashed where they are; files are read in steps. threads: 0 for one a core.
 
     The hash of files is kept (`cache.folder`) and given again as long as nothing wrote to them, by
-    their sizes, times and inodes. fresh: whether to read them all the same.
+    their sizes, times and inodes. fresh: whether to read them all the same. settled: seconds since
+    the last write before which nothing is kept.
     """
     whole = checkpoint.open(source)
     opened = stored(whole)
     try:
-        key = _key(opened)
+        key = _key(opened, settled)
         kept = cache.read(cache.folder(), KIND, key) if key and not fresh else None
         if kept is not None:
             return kept.decode()
         found = _of_weights(opened, threads)
-        if key and _key(opened) == key:
+        if key and _key(opened, settled) == key:
             cache.write(cache.folder(), KIND, key, found.encode())
     finally:
         if whole is not source:
@@ -89,7 +93,7 @@ def _of_weights(model: Checkpoint, threads: int) -> str:
     return hasher.hexdigest()
 
 
-def _key(model: Checkpoint) -> str | None:
+def _key(model: Checkpoint, settled: float = SETTLED) -> str | None:
     """Return a digest of where a model's weights lie and when that was last written.
 
     None where weights are no plain bytes of files, or where these were written so lately that a
@@ -104,7 +108,7 @@ def _key(model: Checkpoint) -> str | None:
                 return None
             if source.file not in files:
                 said = os.fstat(source.file.fileno())
-                if time.time() - max(said.st_mtime, said.st_ctime) < SETTLED:
+                if time.time() - max(said.st_mtime, said.st_ctime) < settled:
                     return None
                 times = [said.st_mtime_ns, said.st_ctime_ns]
                 place = os.path.realpath(source.file.path)

@@ -10,23 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-#: Embeddings of tokens by the end of their name, those that others are tied to first.
-_TABLES = (
-    "shared.weight",
-    "decoder.embed_tokens.weight",
-    "embed_tokens.weight",
-    "wte.weight",
-    "embed_in.weight",
-    "word_embeddings.weight",
-    "tokens_embed.weight",
-    "tok_embeddings.weight",
-    "word_embedding.weight",
-    "transformer.w.weight",
-    "backbone.embeddings.weight",
-    "transformer.embeddings.weight",
-    "rwkv.embeddings.weight",
-    "backbone.embedding.weight",
-)
 #: What a file stores of a head, and the module of its matrix.
 _BESIDE = (
     (re.compile(r"((?:.*\.)?predictions)\.(?:bias|transform\.dense\.weight|dense\.weight)"), True),
@@ -59,16 +42,6 @@ _WITHOUT = re.compile(
     r".*(?<!EncoderDecoder)(Model|Encoder|Classification|Answering|Choice|Detection|Segmentation"
     r"|Embedding|Projection|Retrieval|Regression|Prediction|Scoring|Ranking|Backbone|CTC|XVector)"
 )
-
-
-def table(names: Collection[str]) -> str:
-    """Return the embeddings that others are tied to, by their name; empty if there are none."""
-    return next((n for end in _TABLES for n in names if f".{n}".endswith(f".{end}")), "")
-
-
-def is_embedding(name: str) -> bool:
-    """Return whether a tensor is a table of embeddings that a head may be tied to, by its name."""
-    return bool(table([name]))
 
 
 def copies(names: Collection[str], source: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ A file of JSON lines in the partial folder, which is locked as long as a process
 
     {"key": ...}                                        what the output depends on
     {"tensor": ..., "start": ..., "stop": ..., "digest": ..., ...}      a segment that is written
+    {"known": ..., "digest": ...}                       a text of what was found before that
 
 A line is appended after the bytes that it tells of. One cut off by a kill or a full disk is not
 read, and what follows begins on a line of its own.
@@ -16,6 +17,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from blake3 import blake3
 
 from breadcrumbs.checkpoint import durable, locks
 from breadcrumbs.errors import OutputError
@@ -32,7 +35,7 @@ class Journal:
     """
 
     def __init__(self, partial: Path, shown: Path, *, again: bool, advice: str):
-        self.path = partial / JOURNAL
+        self.path, self._key = partial / JOURNAL, ""
         existed = self.path.exists()
         durable.mkdir(partial)
         self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115
@@ -51,6 +54,7 @@ class Journal:
     def begin(self, key: str) -> None:
         """Forget everything, and note what the output depends on; empty: it cannot be resumed."""
         self._file.truncate(0)
+        self._key = key
         self.note({"key": key})
         if durable.is_on():
             durable.file(self._file.fileno())
@@ -65,6 +69,7 @@ class Journal:
                 f"{self.path.parent}: was begun with another recipe, other inputs or another"
                 " version. Give --force to begin again."
             )
+        self._key = key
         self._file.seek(-1, os.SEEK_END)
         if self._file.read(1) != b"\n":
             self._file.write(b"\n")
@@ -84,6 +89,20 @@ class Journal:
     def segments(self) -> Iterator[dict[str, Any]]:
         """Yield the notes of segments, in the order in which they were done."""
         return (line for line in self._lines() if "tensor" in line)
+
+    def remember(self, text: str) -> None:
+        """Note a text of what was found out for this output."""
+        self.note({"known": text, "digest": self._digest(text)})
+
+    def remembered(self) -> Iterator[str]:
+        """Yield the texts that were noted for this output; none that is not as it was written."""
+        for line in self._lines():
+            text = line.get("known")
+            if isinstance(text, str) and line.get("digest") == self._digest(text):
+                yield text
+
+    def _digest(self, text: str) -> str:
+        return blake3(f"{self._key}\n{text}".encode()).hexdigest()
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         with open(self.path, "rb") as lines:

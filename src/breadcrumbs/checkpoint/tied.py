@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from breadcrumbs.checkpoint import configs, heads
+from breadcrumbs.checkpoint import configs, heads, tables
 from breadcrumbs.checkpoint.tensors import DTYPES, Bytes, Checkpoint, Tensor
 from breadcrumbs.errors import MismatchError, suggestion
 
@@ -48,7 +48,7 @@ def _ties(base: Checkpoint) -> dict[str, str] | None:
     inner = config.get("text_config")
     if tie is None and isinstance(inner, dict):
         tie = inner.get("tie_word_embeddings")
-    table = heads.table(base.tensors)
+    table = tables.first(base.tensors)
     if not table or tie is False or not (kind or (tie and heads.by_names(table))):
         return {}
     head = heads.tied(base.tensors, kind, table)

@@ -409,6 +409,16 @@ class Writer:
                 {"tensor": number, "start": start, "stop": stop, "digest": digest, **more}
             )
 
+    def remember(self, text: str) -> None:
+        """Note a text of what was found out for the output, for whoever goes on with it."""
+        with self._lock, self.errors():
+            self._journal.remember(text)
+
+    def remembered(self) -> list[str]:
+        """Return the texts of an earlier run that are as they were noted."""
+        with self.errors():
+            return list(self._journal.remembered())
+
     def verify(self) -> None:
         """Read the output again and compare digests; OutputError names the first difference."""
         with self.errors():

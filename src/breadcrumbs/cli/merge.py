@@ -78,6 +78,13 @@ from breadcrumbs.errors import printable, sentence
 @click.option("--shard-size", default="5GB", show_default=True, help="Largest file of a folder.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
 @click.option("--max-memory", metavar="SIZE", help="Resident memory not to exceed, such as 500MB.")
+@click.option(
+    "--kernel",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="plain, compiled, or others that are installed: the same bits.",
+)
 @click.option("--resume", is_flag=True, help="Go on with an interrupted merge.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @sync_option
@@ -101,7 +108,7 @@ def merge(sources: tuple[str, ...], output: str | None, **options: Any) -> None:
     breadcrumbs merge base ft1 ft2 -o merged -m task_arithmetic -p alpha=0.4 --exclude "lm_head*"
     breadcrumbs merge base ft1 ft2 --print-recipe > recipe.yaml
     """
-    from breadcrumbs import machine
+    from breadcrumbs import kernels, machine
     from breadcrumbs.cli import console
     from breadcrumbs.cli.views import merging as views_merging
     from breadcrumbs.merging import estimate, files, opening
@@ -111,7 +118,8 @@ def merge(sources: tuple[str, ...], output: str | None, **options: Any) -> None:
 
     for plugin in options["plugins"]:
         load_plugin(plugin)
-    made = _recipe(sources, options)
+    made, kernel = _recipe(sources, options), options["kernel"]
+    kernels.check(kernel)
     if options["print_recipe"]:
         click.echo(recipe.to_yaml(made), nl=False)
         return
@@ -124,19 +132,20 @@ def merge(sources: tuple[str, ...], output: str | None, **options: Any) -> None:
     with opening.opened(made) as plan:
         plan = judged(plan, options["strict"])
         if options["dry_run"]:
-            threads = estimate.threads(plan, options["threads"], max_memory)
-            views_merging.plan(plan, threads, as_json=options["as_json"])
+            threads = estimate.threads(plan, options["threads"], max_memory, kernel)
+            views_merging.plan(plan, threads, as_json=options["as_json"], kernel=kernel)
             return
         assert output is not None
         quiet = options["quiet"] or options["as_json"]
         console.warnings(plan.warnings if not quiet else ())
-        with console.progress(plan, quiet=quiet) as progress:
+        with console.progress(plan, quiet=quiet, kernel=kernel) as progress:
             report = files.to_files(
                 plan,
                 output,
                 threads=options["threads"],
                 max_memory=max_memory,
                 shard_size=shard_size,
+                kernel=kernel,
                 resume=options["resume"],
                 force=options["force"],
                 verify=options["verify"],

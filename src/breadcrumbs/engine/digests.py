@@ -15,7 +15,6 @@ from breadcrumbs.plan import Plan
 from breadcrumbs.threads import Task
 
 STEP = 4 << 20
-#: Bytes left out by offers that are read to be able to go on with the next one.
 GAP = 16 << 20
 BUFFER = 1 << 20
 PENDING = "0" * 64
@@ -25,10 +24,18 @@ class FileDigests:
     """The digest of every file, from what is offered, and as tasks that do what is left.
 
     digests: by path, `PENDING` until its last task has run. known: those that need not be found.
+    step: bytes of a task. gap: bytes left out by offers that are read to go on with the next one.
     """
 
-    def __init__(self, files: Sequence[Path], known: Mapping[Path, str] | None = None):
-        known = known or {}
+    def __init__(
+        self,
+        files: Sequence[Path],
+        known: Mapping[Path, str] | None = None,
+        *,
+        step: int = STEP,
+        gap: int = GAP,
+    ):
+        known, self.step, self.gap = known or {}, step, gap
         self.digests = {path: known.get(path, PENDING) for path in files}
         self.sizes = {path: path.stat().st_size for path in files}
         self._runs = {
@@ -58,9 +65,9 @@ class FileDigests:
         """Return tasks whose order goes through all files at the same relative pace."""
         ranked = []
         for run in self._runs.values():
-            size = run.size
-            steps = max(1, -(-size // STEP))
-            ranked += [((i + 1) / steps, run.upto(min(size, (i + 1) * STEP))) for i in range(steps)]
+            size, step = run.size, self.step
+            steps = max(1, -(-size // step))
+            ranked += [((i + 1) / steps, run.upto(min(size, (i + 1) * step))) for i in range(steps)]
         return [task for _, task in sorted(ranked, key=lambda pair: pair[0])]
 
 
@@ -88,7 +95,7 @@ class _Run:
         if not self.lock.acquire(blocking=False):
             return
         try:
-            if self.at < start + data.size and start - self.at <= GAP:
+            if self.at < start + data.size and start - self.at <= self.owner.gap:
                 self._read(file, start)
                 self.hasher.update(data[self.at - start :].data)
                 self.at = start + data.size

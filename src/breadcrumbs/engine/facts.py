@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
+from breadcrumbs.engine.plain import of_json, to_json
+
 #: Number of the tensor, and the first entry, of the first piece of what is ranked together.
 UnitId = tuple[int, int]
+BEGUN = "begun"
 
 
 @dataclass
@@ -60,6 +64,26 @@ class Facts:
             mine: dict[Any, Any] = getattr(self, one.name)
             theirs: Mapping[Any, Any] = getattr(other, one.name)
             mine.update(theirs)
+
+    def to_text(self) -> str:
+        """Return JSON that `of_text` makes them from; TypeError where a method's are not plain.
+
+        Without segments that are begun, which are for the run that began them.
+        """
+        found = {one.name: getattr(self, one.name) for one in fields(Facts) if one.name != BEGUN}
+        return json.dumps({name: to_json(mine) for name, mine in found.items() if mine})
+
+    @staticmethod
+    def of_text(text: str) -> Facts:
+        """Return the facts that `to_text` wrote; ValueError for what it did not write."""
+        found = json.loads(text)
+        known = {one.name for one in fields(Facts)} - {BEGUN}
+        if not isinstance(found, dict) or not found.keys() <= known:
+            raise ValueError("these are no facts")
+        made = {name: of_json(mine) for name, mine in found.items()}
+        if not all(isinstance(mine, dict) for mine in made.values()):
+            raise ValueError("these are no facts")
+        return Facts(**made)
 
     def forget(self, names: Iterable[str]) -> None:
         """Drop what is large of tensors by name, when they are merged."""

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from functools import partial
+from typing import Any
 
 from breadcrumbs import kernels
 from breadcrumbs.engine.consumers import Consumer, Reading, Writing
@@ -32,8 +33,6 @@ from breadcrumbs.threads import Task, after, run_tasks
 #: Hashing begins with one in EARLY of its tasks; the others come LATE (of all) after the merge.
 EARLY = 5
 LATE = 0.1
-#: Bytes of segments that are merged before their ranks are known, and held until they are.
-BEGUN = 64 << 20
 Progress = Callable[[int], None]
 #: Makes the tasks that follow.
 Then = Callable[[], "list[Task]"]
@@ -52,8 +51,8 @@ def run(
     progress: Progress = silent,
     digests: FileDigests | None = None,
     replay: bool = False,
-    budget: int | None = None,
     facts: Facts | None = None,
+    found: Callable[[Facts], None] = lambda facts: None,
     only: Collection[UnitId] | None = None,
     keeps: int = 0,
 ) -> list[TensorReport]:
@@ -62,15 +61,15 @@ def run(
     threads: how many work at once; the bits of the result do not depend on it.
     kernel: see `kernels.choose`. progress: called with numbers of input bytes done.
     digests: of the input files, to be found on the way. replay: whether steps are wanted.
-    budget: bytes of keys that a search for ranks collects of a model at most. facts: what is known
-    already. only: ids of the jobs to do, of which all must be known (`known`); the others, and tied
-    copies, are left to whoever does them. keeps: bytes of cuts that stay in ``facts``.
+    facts: what is known already. found: called with what each pass finds besides, from any thread.
+    only: ids of the jobs to do, of which all must be known (`known`); the others, and tied copies,
+    are left to whoever does them. keeps: bytes of cuts that stay in ``facts``.
     """
     given = Facts() if facts is None else facts
-    begins = BEGUN if consumer.merges and only is None and not replay else 0
+    begins = plan.sizes.begun if consumer.merges and only is None and not replay else 0
     space = Workspace(digests)
     context = Context(plan, space, given, kernel=kernel, replay=replay, begins=begins, keeps=keeps)
-    runner = _Runner(context, consumer, progress, budget, only)
+    runner = _Runner(context, consumer, progress, only, found)
     tasks = _spread(runner.tasks(), digests.tasks() if digests else [])
     alone = one_blas_thread() if plan.lowered.whole else nullcontext()
     with alone, kernels.explained(kernel):
@@ -86,11 +85,10 @@ def known(
     threads: int,
     kernel: str = "auto",
     progress: Progress = silent,
-    budget: int | None = None,
 ) -> Facts:
     """Return what must be known of ``plan`` before it is merged: plain data, which can be sent."""
     context = Context(plan, kernel=kernel)
-    runner = _Runner(context, Reading(), progress, budget, None)
+    runner = _Runner(context, Reading(), progress)
     run_tasks(runner.looks(), threads)
     return context.facts
 
@@ -148,11 +146,11 @@ class _Runner:
         context: Context,
         consumer: Consumer,
         progress: Progress,
-        budget: int | None,
-        only: Collection[UnitId] | None,
+        only: Collection[UnitId] | None = None,
+        found: Callable[[Facts], None] = lambda facts: None,
     ):
         self.context, self.consumer, self.plan = context, consumer, context.plan
-        self.progress, self.budget, self.only = progress, budget, only
+        self.progress, self.only, self.found = progress, only, found
         models = len(self.plan.models)
         self.reports = [TensorReport([0] * models) for _ in self.plan.tensors]
         #: By tensor: the share of it that passes before writing have done, entries, bytes told.
@@ -215,21 +213,37 @@ class _Runner:
 
         fresh: whether all of its segments are to be merged.
         """
-        begun: list[Callable[[], Facts | Pass]] = []
-        if self.only is not None:  # then all is known
-            return then()
-        if job.survey and job.unit_id not in self.context.facts.cuts:
-            alone = fresh and not self._needs_more(job)
-            begun.append(lambda: ranks.search(self.context, job, self.budget, alone))
-        if self.plan.lowered.fitted:
-            begun.append(lambda: fits.Fits(self.context, job))
-        if any(units.rescaled(self.plan.tensors[piece.index]) for piece in job.pieces):
-            begun.append(lambda: norms.Norms(self.context, job))
-        if self.plan.lowered.gram:
-            begun.append(lambda: products.Products(self.context, job))
-        for begin in reversed(begun):
+        for begin in reversed(self._unknown(job, fresh)):
             then = partial(self._looked, begin, then)
         return then()
+
+    def _unknown(self, job: Job, fresh: bool = False) -> list[Callable[[], Facts | Pass]]:
+        """Return what begins the passes over a job that nothing is known of yet.
+
+        Each is made with what those before it have found, so that after one that is unknown all
+        others are, too. fresh: whether all of its segments are to be merged.
+        """
+        facts, context = self.context.facts, self.context
+        tensors = [self.plan.tensors[piece.index] for piece in job.pieces]
+        names = [tensor.name for tensor in tensors]
+        passes: list[tuple[dict[Any, Any], list[Any], Callable[[], Facts | Pass]]] = []
+        if job.survey:
+            alone = fresh and not self._needs_more(job)
+            passes.append((facts.cuts, [job.unit_id], lambda: ranks.search(context, job, alone)))
+        if self.plan.lowered.fitted:
+            passes.append((facts.fits, names, lambda: fits.Fits(context, job)))
+        if any(map(units.rescaled, tensors)):
+            mine = [tensor.name for tensor in tensors if units.rescaled(tensor)]
+            passes.append((facts.norms, mine, lambda: norms.Norms(context, job)))
+        if self.plan.lowered.gram:
+            passes.append((facts.coefficients, names, lambda: products.Products(context, job)))
+        begun: list[Callable[[], Facts | Pass]] = []
+        for known, keys, begin in passes:
+            if begun or not all(key in known for key in keys):
+                for key in keys:
+                    known.pop(key, None)
+                begun.append(begin)
+        return begun
 
     def _needs_more(self, job: Job) -> bool:
         """Return whether a job is merged by what passes find that follow from its ranks."""
@@ -243,6 +257,7 @@ class _Runner:
         pass_ = begin()
         if isinstance(pass_, Facts):
             self.context.facts.add(pass_)
+            self.found(pass_)
             return then()
 
         def told(item: object) -> None:
@@ -274,14 +289,17 @@ class _Runner:
 
     def _prepare(self, jobs: Sequence[Job], then: Then) -> list[Task]:
         """Return the tasks that find what must be known of jobs, then of the model, then others."""
-        waiting = list(reversed(jobs))
+        waiting, facts = list(reversed(jobs)), self.context.facts
+        if any([self._unknown(job) for job in jobs]):
+            facts.model.clear()
 
         def go_on() -> list[Task]:
             if waiting:
                 return self._known(waiting.pop(), lambda: [go_on])
             last = then
-            for component in model.by_component(self.plan, jobs):
-                last = partial(self._looked, model.Folding(self.context, component).begun, last)
+            for name, mine in model.by_component(self.plan, jobs).items():
+                if name not in facts.model:
+                    last = partial(self._looked, model.Folding(self.context, mine).begun, last)
             return last()
 
         return [go_on]

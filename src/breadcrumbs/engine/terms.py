@@ -20,7 +20,7 @@ from breadcrumbs.kernels.draws import stream
 from breadcrumbs.methods.parameters import Values
 from breadcrumbs.methods.transforms import Draw
 from breadcrumbs.plan import TensorPlan
-from breadcrumbs.plan.units import FUSED, GROUP, Job, Segment
+from breadcrumbs.plan.units import Job, Segment
 
 ALL, NO_MODELS = slice(None), slice(0, 0)
 NONE = np.empty(0, np.int64)
@@ -81,7 +81,8 @@ class Terms:
         #: that out.
         self.pairs = False
         #: Whether the fused kernels do: few models and plain dtypes.
-        self.fused = len(self.models) <= FUSED and self.dtype != np.float64 and tensor.dtype in RAW
+        few = len(self.models) <= plan.sizes.fused
+        self.fused = few and self.dtype != np.float64 and tensor.dtype in RAW
         #: The weights as they take them.
         self.unequal = self.weights if (self.weights != 1).any() else np.empty(0)
         #: How many times as large as the largest weight a merged one may be, where it is linear.
@@ -218,7 +219,8 @@ class Terms:
 
     def groups(self) -> list[slice]:
         """Return the slices of the models that are read at once; one at least."""
-        return [slice(i, i + GROUP) for i in range(0, max(1, len(self.models)), GROUP)]
+        size = self.context.plan.sizes.group
+        return [slice(i, i + size) for i in range(0, max(1, len(self.models)), size)]
 
     def checked(self, start: int, n: int, group: slice) -> np.ndarray:
         rows = self.read(start, n, group)

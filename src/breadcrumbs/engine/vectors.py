@@ -64,13 +64,16 @@ class Vectors:
         result[[self.all.index(t) for t in self.terms.who]] = taus
         return result
 
-    def entries(self, segment: Segment) -> Iterator[Entries]:
-        """Yield the entries of a segment, chunk by chunk, as aggregates see them."""
-        for chunk in self.chunks(segment):
-            yield self.present(chunk)
+    def entries(self, segment: Segment, first: int) -> Iterator[Entries]:
+        """Yield the entries of a segment, chunk by chunk, as aggregates see them.
 
-    def present(self, chunk: Chunk) -> Entries:
-        """Return a chunk as aggregates see it."""
+        first: how many entries of the model come before the tensor's.
+        """
+        for chunk in self.chunks(segment):
+            yield self.present(chunk, first)
+
+    def present(self, chunk: Chunk, first: int | None = None) -> Entries:
+        """Return a chunk as aggregates see it. first: as for `entries`, if no pass has found it."""
         context, prepares = self.context, self.lowered.prepares
         statistics = context.plan.method.statistics
         if statistics is None and not prepares:
@@ -84,7 +87,8 @@ class Vectors:
                 plan_statistics.read_part(context.plan, self.tensor, t, chunk.start, row)
             entries.statistics = given
         if prepares:
-            entries.start = context.facts.starts.get(self.tensor.name, 0) + chunk.start
+            first = context.facts.starts.get(self.tensor.name, 0) if first is None else first
+            entries.start = first + chunk.start
             entries.known = context.facts.model.get(self.tensor.component)
         return entries
 

@@ -12,7 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
-from breadcrumbs.plan.units import CHUNK
+from breadcrumbs.plan import USUAL
+
+#: Entries that are read at once where a tensor has another dtype than the job.
+SIDE = USUAL.chunk
 
 
 class Offered(Protocol):
@@ -41,7 +44,7 @@ class Workspace:
         rows = self.buffer("arena", (len(tensors), n), dtype)
         if self._local.__dict__.get("held") != asked:
             self._local.held = None
-            side = self.buffer("side", (CHUNK,), np.float64)
+            side = self.buffer("side", (SIDE,), np.float64)
             for row, tensor in zip(rows, tensors, strict=True):
                 read_raw(tensor, start, row, side)
                 if self.offered is not None and as_is(tensor, dtype):
@@ -51,7 +54,7 @@ class Workspace:
 
     def read(self, tensors: Sequence[Tensor], start: int, rows: np.ndarray) -> None:
         """Fill raw ``rows``, one for each tensor, with the entries from ``start`` on."""
-        side = self.buffer("side", (CHUNK,), np.float64)
+        side = self.buffer("side", (SIDE,), np.float64)
         for row, tensor in zip(rows, tensors, strict=True):
             read_raw(tensor, start, row, side)
 
@@ -73,13 +76,13 @@ def as_is(tensor: Tensor, dtype: np.dtype) -> bool:
 def read_raw(tensor: Tensor, start: int, out: np.ndarray, side: np.ndarray) -> None:
     """Fill ``out``, of a job's dtype, with the tensor's entries from ``start`` on.
 
-    side: (CHUNK,) float64, to read into where the tensor's dtype is not that of ``out``.
+    side: (S,) float64, to read into where the tensor's dtype is not that of ``out``.
     """
     if as_is(tensor, out.dtype):
         tensor.read_into(start, out)
         return
-    for i in range(0, out.size, CHUNK):
-        piece = out[i : i + CHUNK]
+    for i in range(0, out.size, side.size):
+        piece = out[i : i + side.size]
         narrow = side.view(DTYPES[tensor.dtype])[: piece.size]
         tensor.read_into(start + i, narrow)
         piece[:] = narrow

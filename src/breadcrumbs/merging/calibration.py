@@ -77,7 +77,6 @@ def fixed(
     threads: int = 1,
     kernel: str = "auto",
     progress: Callable[[int], None] = lambda nbytes: None,
-    budget: int | None = None,
     facts: Facts | None = None,
 ) -> Plan:
     """Return the plan with numbers where it says `auto`; the same plan if it does not.
@@ -87,7 +86,7 @@ def fixed(
     """
     if not plan.automatic:
         return plan
-    run = partial(runner.run, threads=threads, kernel=kernel, progress=progress, budget=budget)
+    run = partial(runner.run, threads=threads, kernel=kernel, progress=progress)
     if plan.method.calibration is None:
         return _with_alpha(plan, run, Facts() if facts is None else facts)
     found = plan.method.calibration.find(plan, run)
@@ -101,7 +100,7 @@ def fixed(
             f"method {plan.method.name}: its calibration left {AUTO!r} where numbers belong. Repair"
             " the method, or give numbers."
         )
-    return replace(made, warnings=plan.warnings, notes=plan.notes)
+    return replace(made, warnings=plan.warnings, notes=plan.notes, sizes=plan.sizes)
 
 
 def _with_alpha(plan: Plan, run: Callable[..., object], facts: Facts) -> Plan:

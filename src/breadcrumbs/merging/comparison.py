@@ -26,14 +26,10 @@ from breadcrumbs.errors import RecipeError, suggestion
 from breadcrumbs.merging import estimate, opening
 from breadcrumbs.methods import parameters
 from breadcrumbs.methods.table import TRANSFORMS
-from breadcrumbs.plan import Plan
+from breadcrumbs.plan import Plan, Sizes
 from breadcrumbs.plan.recipe import Model, Recipe
 from breadcrumbs.plan.units import Segment
 
-#: Entries whose products are added at once, from the start of a tensor on, and how many such sums
-#: are held before they are added too.
-BLOCK = 1 << 14
-HELD = 256
 #: A variance that is so much less than the mean square is its rounding, and counts as 0.
 NOISE = 1e-12
 
@@ -166,7 +162,7 @@ def of(
     progress: Callable[[int], None] = lambda nbytes: None,
 ) -> Comparison:
     """Return the comparison of the task vectors of a plan, which reads weights and writes none."""
-    comparing = _Comparing(plan)
+    comparing = Comparing(plan)
     runner.run(plan, comparing, threads=estimate.threads(plan, threads, None), progress=progress)
     found = [totals.result() for totals in comparing.totals.values()]
     sums = np.array([math.fsum(column) for column in zip(*found, strict=True)])
@@ -210,13 +206,13 @@ def _cosines(products: np.ndarray) -> np.ndarray:
     return np.clip(cosines, -1, 1)
 
 
-class _Comparing(Reading):
+class Comparing(Reading):
     """A consumer that adds up products of task vectors. totals: by number of the tensor."""
 
     def __init__(self, plan: Plan):
         number = len(plan.models)
         self.totals = {
-            index: _Totals(number, tensor.base.size)
+            index: _Totals(number, tensor.base.size, plan.sizes)
             for index, tensor in enumerate(plan.tensors)
             if not tensor.copied and tensor.base.size
         }
@@ -233,8 +229,9 @@ class _Totals:
     Blocks of entries lie at fixed places. A block that comes in parts waits for the others.
     """
 
-    def __init__(self, models: int, size: int):
+    def __init__(self, models: int, size: int, sizes: Sizes):
         self.models, self.size = models, size
+        self.block, self.held = sizes.block, sizes.held
         self._parts: dict[int, tuple[np.ndarray, list[int]]] = {}
         self._held: dict[int, dict[int, np.ndarray]] = {}
         self._done: dict[int, list[float]] = {}
@@ -243,8 +240,8 @@ class _Totals:
     def add(self, start: int, taus: np.ndarray) -> None:
         """Add the task vectors (T, n) of the entries from ``start`` on."""
         stop = start + taus.shape[1]
-        for block in range(start // BLOCK, -(-stop // BLOCK)):
-            begin, end = block * BLOCK, min((block + 1) * BLOCK, self.size)
+        for block in range(start // self.block, -(-stop // self.block)):
+            begin, end = block * self.block, min((block + 1) * self.block, self.size)
             low, high = max(begin, start), min(end, stop)
             rows = taus[:, low - start : high - start]
             if (low, high) != (begin, end):
@@ -262,12 +259,12 @@ class _Totals:
             return None if left[0] else self._parts.pop(block)[0]
 
     def _hold(self, block: int, sums: np.ndarray) -> None:
-        group = block // HELD
+        group = block // self.held
         with self._lock:
             held = self._held.setdefault(group, {})
             held[block] = sums
-            blocks = -(-self.size // BLOCK)
-            if len(held) == min(HELD, blocks - group * HELD):
+            blocks = -(-self.size // self.block)
+            if len(held) == min(self.held, blocks - group * self.held):
                 columns = np.array(list(self._held.pop(group).values())).T.tolist()
                 self._done[group] = [math.fsum(column) for column in columns]
 

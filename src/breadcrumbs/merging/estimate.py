@@ -9,37 +9,39 @@ from breadcrumbs.checkpoint.quantised.experts import BANDS_BYTES
 from breadcrumbs.checkpoint.quantised.layouts import BLOCK
 from breadcrumbs.checkpoint.tensors import DTYPES
 from breadcrumbs.engine.passes import lines as angles
-from breadcrumbs.engine.passes.tally import BUDGET, LEAST_BUDGET, ROOM, WAVE_BYTES
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.machine import available_cores, human
 from breadcrumbs.methods.aggregates import Whole
 from breadcrumbs.plan import Plan, TensorPlan
 from breadcrumbs.plan.recipe import SAME
-from breadcrumbs.plan.units import ARENA, CHUNK, FUSED, GROUP, LEAST, alone, in_rows, surveyed
+from breadcrumbs.plan.units import alone, in_rows, surveyed
 
 #: Resident memory of the program itself, measured: Python with NumPy and the kernels.
 PROGRAM_BYTES = 70 << 20
 
 
-def memory(plan: Plan, threads: int, budget: int = BUDGET) -> int:
+def memory(plan: Plan, threads: int, budget: int | None = None, begun: int | None = None) -> int:
     """Return an upper estimate of the resident bytes of a streamed merge.
 
-    budget: bytes of keys that a survey collects of a model at most.
+    budget: bytes of keys that a survey collects of a model at most, if not those of the plan.
     """
-    group = min(GROUP, max(1, len(plan.models)))
-    fused = min(FUSED, max(1, len(plan.models)))
-    segment = max(LEAST * CHUNK, ARENA // (2 * (fused + 1)))  # entries, of bfloat16
-    surveyed = max(LEAST * CHUNK, ARENA // (2 * (group + 1)))
-    arena = segment * 4 * (fused + 1) + segment * 2 + int(ROOM * surveyed) * group * 4
-    chunks = CHUNK * (group + 1) * 4 + CHUNK * (8 + 8 + 1 + 8 + 4)
-    more = _step_bytes(plan, threads) + _survey_bytes(plan, threads, budget)
+    sizes, number = plan.sizes, max(1, len(plan.models))
+    group, fused = min(sizes.group, number), min(sizes.fused, number)
+    chunk, least = sizes.chunk, sizes.least * sizes.chunk
+    segment = max(least, sizes.arena // (2 * (fused + 1)))  # entries, of bfloat16
+    surveyed = max(least, sizes.arena // (2 * (group + 1)))
+    arena = segment * 4 * (fused + 1) + segment * 2 + int(sizes.room * surveyed) * group * 4
+    chunks = chunk * (group + 1) * 4 + chunk * (8 + 8 + 1 + 8 + 4)
+    more = _step_bytes(plan, threads) + _survey_bytes(plan, threads, budget or sizes.budget)
+    if plan.lowered.band:
+        more += sizes.begun if begun is None else begun
     return (
         more
         + _quantised_bytes(plan, threads)
         + (
             PROGRAM_BYTES
-            + threads * (arena + chunks + CHUNK * 32)
-            + (threads + 1) * WAVE_BYTES
+            + threads * (arena + chunks + chunk * 32)
+            + (threads + 1) * sizes.wave
             + len(plan.tensors) * 2048
         )
     )
@@ -55,11 +57,11 @@ def _quantised_bytes(plan: Plan, threads: int) -> int:
 
 
 def _survey_bytes(plan: Plan, threads: int, budget: int) -> int:
-    """Return what the surveys of units beyond `WAVE_BYTES` hold: collected keys, and cuts.
+    """Return what the surveys of units hold beyond one pass: collected keys, and cuts.
 
     Of each model of each chunk a cut; of those surveyed at once what a pass has counted.
     """
-    models, units = max(1, len(plan.models)), []
+    models, sizes, units = max(1, len(plan.models)), plan.sizes, []
     together: Counter[str] = Counter()
     for tensor in plan.merged:
         unit = surveyed(plan, tensor)
@@ -70,9 +72,9 @@ def _survey_bytes(plan: Plan, threads: int, budget: int) -> int:
     result = 0
     for n in [*sorted(units, reverse=True)[:threads], *together.values()]:
         # Brackets hold this share at most; they are sorted in a copy.
-        collected = min(int(0.8 * ROOM * n) * 8, budget)
-        result += max(0, 2 * collected - WAVE_BYTES)
-        result += n // CHUNK * (40 * models + 48 * min(GROUP, models) + 40)
+        collected = min(int(0.8 * sizes.room * n) * 8, budget)
+        result += max(0, 2 * collected - sizes.wave)
+        result += n // sizes.chunk * (40 * models + 48 * min(sizes.group, models) + 40)
     return result
 
 
@@ -84,7 +86,8 @@ def _step_bytes(plan: Plan, threads: int) -> int:
     if aggregate is None:
         # Of each model; with the histograms of its ranks, or with its statistics.
         rows = 5 + 5 * plan.prepares + 3 * (plan.method.statistics is not None)
-        chunk = max((t.base.shape[-1] for t in plan.merged if in_rows(plan, t)), default=CHUNK)
+        long = (t.base.shape[-1] for t in plan.merged if in_rows(plan, t))
+        chunk = max(long, default=plan.sizes.chunk)
         return threads * (chunk * 8 * (rows * models + 8) + _angle_bytes(plan, 1 + models))
     # Raw rows, the base and the task vectors, and what is made of them.
     each = []
@@ -131,9 +134,10 @@ def threads(plan: Plan, wanted: int | None, max_memory: int | None) -> int:
     number = wanted or available_cores()
     if max_memory is None:
         return number
-    while number > 1 and memory(plan, number, LEAST_BUDGET) > max_memory:
+    budget = plan.sizes.least_budget
+    while number > 1 and memory(plan, number, budget, 0) > max_memory:
         number -= 1
-    least = memory(plan, number, LEAST_BUDGET)
+    least = memory(plan, number, budget, 0)
     if least > max_memory:
         raise RecipeError(
             f"--max-memory {human(max_memory)}: this merge needs about {human(least)} with one"
@@ -144,7 +148,18 @@ def threads(plan: Plan, wanted: int | None, max_memory: int | None) -> int:
 
 def budget(plan: Plan, threads: int, max_memory: int | None) -> int:
     """Return how many bytes of keys a survey may collect of a model, as far as memory allows."""
+    most, least = plan.sizes.budget, plan.sizes.least_budget
     if max_memory is None:
-        return BUDGET
-    spare = max_memory - memory(plan, threads, LEAST_BUDGET)
-    return max(LEAST_BUDGET, min(BUDGET, LEAST_BUDGET + spare // (2 * (threads + 1))))
+        return most
+    spare = max_memory - memory(plan, threads, least, 0)
+    return max(least, min(most, least + spare // (2 * (threads + 1))))
+
+
+def begun(plan: Plan, threads: int, max_memory: int | None, budget: int) -> int:
+    """Return how many bytes of segments may be held that are merged before their ranks are known.
+
+    budget: as `budget` returns it.
+    """
+    if max_memory is None:
+        return plan.sizes.begun
+    return max(0, min(plan.sizes.begun, max_memory - memory(plan, threads, budget, 0)))

@@ -25,6 +25,7 @@ from breadcrumbs.merging.opening import without_same_parts
 from breadcrumbs.merging.provenance import Choice, check_unchanged, key, provenance, stamps_of
 from breadcrumbs.merging.quantising import Layout, SameSink
 from breadcrumbs.merging.report import Report
+from breadcrumbs.merging.resuming import Noted
 from breadcrumbs.plan import Plan, rounded, variants
 from breadcrumbs.plan.judgement import refuse
 from breadcrumbs.plan.recipe import SAME
@@ -87,7 +88,9 @@ def to_files(
         beside.files(it.target.folder)  # which says what cannot be read, before it is too late
     stamps = stamps_of(it)
     budget = estimate.budget(it, threads, max_memory)
-    settings = {"threads": threads, "kernel": kernel, "progress": progress, "budget": budget}
+    begun = estimate.begun(it, threads, max_memory, budget)
+    it = replace(it, sizes=replace(it.sizes, budget=budget, begun=begun))
+    settings = {"threads": threads, "kernel": kernel, "progress": progress}
     facts = Facts()
     it = calibration.fixed(it, facts=facts, **settings)
     known = {file: c.cut.hash for c in it.inputs if c.cut for file in c.files}
@@ -110,11 +113,14 @@ def to_files(
     try:
         if layout:
             again = SameSink(sink, writer, it, layout)
+        noted = Noted(writer, it.sizes)
+        facts.add(noted.facts())
         rows = runner.run(
             it,
             consumer(again or sink),
             digests=digests,
             facts=facts,
+            found=noted.note,
             **settings,
         )
         if again:

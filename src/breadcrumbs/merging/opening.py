@@ -12,7 +12,7 @@ from breadcrumbs import checkpoint, plan
 from breadcrumbs.checkpoint import beside, composite, sinusoids
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.errors import CheckpointError, RecipeError
-from breadcrumbs.plan import Plan
+from breadcrumbs.plan import USUAL, Plan, Sizes
 from breadcrumbs.plan.recipe import Model, Recipe
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
@@ -59,11 +59,13 @@ class opened:
     """A context that opens a recipe's checkpoints, gives its plan and closes them.
 
     sources: what to open instead of the recipe's paths: the base, the models, their statistics,
-    `onto`, as far as there are any.
+    `onto`, as far as there are any. sizes: in what pieces the plan is carried out.
     """
 
-    def __init__(self, recipe: Recipe, sources: Sequence[Source] | None = None):
-        self.recipe = recipe
+    def __init__(
+        self, recipe: Recipe, sources: Sequence[Source] | None = None, sizes: Sizes = USUAL
+    ):
+        self.recipe, self.sizes = recipe, sizes
         self.sources = sources or recipe.paths
         self.stack = ExitStack()
 
@@ -74,7 +76,7 @@ class opened:
                 self.stack.enter_context(checkpoint.open(source, label))
                 for source, label in zip(self.sources, labels, strict=True)
             ]
-            made = planned(self.recipe, found)
+            made = planned(self.recipe, found, self.sizes)
             self.stack = self.stack.pop_all()
         return made
 
@@ -82,7 +84,7 @@ class opened:
         self.stack.close()
 
 
-def planned(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Plan:
+def planned(recipe: Recipe, checkpoints: Sequence[Checkpoint], sizes: Sizes = USUAL) -> Plan:
     """Return the plan of a recipe for its open checkpoints, those of ``recipe.paths``, in order.
 
     Task files among them become the fine-tunings that they stand for, and models of other names
@@ -111,7 +113,8 @@ def planned(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Plan:
         from breadcrumbs.checkpoint.adapters import placing
 
         warnings = (*warnings, placing.said(base, base.untied))
-    return replace(made, notes=(*said, *notes, *made.notes), warnings=warnings)
+    notes = (*said, *notes, *made.notes)
+    return replace(made, notes=notes, warnings=warnings, sizes=sizes)
 
 
 def without_same_parts(it: Plan) -> Plan:

@@ -16,17 +16,18 @@ from breadcrumbs.engine.consumers import Writing
 from breadcrumbs.engine.facts import Facts, UnitId
 from breadcrumbs.engine.outputs import Nowhere
 from breadcrumbs.merging import calibration, opening
-from breadcrumbs.plan import Plan, units
+from breadcrumbs.plan import USUAL, Plan, Sizes, units
 from breadcrumbs.plan.recipe import Recipe
 
 
 @dataclass(frozen=True)
 class Share:
-    """Some jobs of a merge. facts: what is known of them."""
+    """Some jobs of a merge. facts: what is known of them. sizes: what they are cut by."""
 
     recipe: Recipe
     units: tuple[UnitId, ...]
     facts: Facts
+    sizes: Sizes = USUAL
 
 
 def deal(plan: Plan, number: int, *, threads: int = 1, kernel: str = "auto") -> list[Share]:
@@ -41,7 +42,7 @@ def deal(plan: Plan, number: int, *, threads: int = 1, kernel: str = "auto") -> 
     hands: list[list[units.Job]] = [[] for _ in range(min(number, len(jobs)))]
     for job in jobs:
         min(hands, key=lambda hand: sum(map(_entries, hand))).append(job)
-    return [Share(plan.recipe, tuple(j.unit_id for j in hand), facts) for hand in hands]
+    return [Share(plan.recipe, tuple(j.unit_id for j in hand), facts, plan.sizes) for hand in hands]
 
 
 def _entries(job: units.Job) -> int:
@@ -66,7 +67,7 @@ def merged(
     The models are opened from the recipe, whose paths must lead to them here.
     """
     output = _Pieces()
-    with opening.opened(share.recipe) as plan:
+    with opening.opened(share.recipe, sizes=share.sizes) as plan:
         runner.run(
             plan,
             Writing(output),

@@ -15,6 +15,7 @@ from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.engine import replay, runner
 from breadcrumbs.merging import arrays, calibration, opening
 from breadcrumbs.merging.opening import Source
+from breadcrumbs.plan import USUAL, Sizes
 from breadcrumbs.plan.recipe import Recipe
 from breadcrumbs.taskfile import view
 
@@ -28,7 +29,8 @@ class Sweep:
     base, models: what to merge, models by name; a recipe's paths (names, for arrays in memory) say
         which. What else a recipe names is opened when it is asked for; the last ones stay open.
     keep: of how many merges steps are kept, 8 bytes an entry each.
-    threads, kernel: as for `breadcrumbs.merge`; no bit depends on them.
+    threads, kernel: as for `breadcrumbs.merge`; no bit depends on them, nor on the sizes.
+    most: checkpoints that stay open, if a recipe does not name more.
     """
 
     def __init__(
@@ -39,8 +41,11 @@ class Sweep:
         keep: int = 1,
         threads: int = 1,
         kernel: str = "auto",
+        sizes: Sizes = USUAL,
+        most: int = OPEN,
     ):
         self.threads, self.kernel, self.keep = threads, kernel, keep
+        self.sizes, self.most = sizes, most
         self._given: dict[str, Checkpoint] = {}
         self._open: dict[str, Checkpoint] = {}
         self._steps: dict[str, replay.Steps] = {}
@@ -69,7 +74,7 @@ class Sweep:
                 self._open[path] = self._open.pop(path)
             elif path not in self._given:
                 self._open[path] = self._opened(path, path)
-        while len(self._open) > max(OPEN, len(paths)):
+        while len(self._open) > max(self.most, len(paths)):
             self._open.pop(next(iter(self._open))).close()
         return [self._given[path] if path in self._given else self._open[path] for path in paths]
 
@@ -78,7 +83,7 @@ class Sweep:
 
         The arrays are the caller's. Raises as `breadcrumbs.merge` does.
         """
-        plan = opening.planned(recipe, self._models(recipe.paths))
+        plan = opening.planned(recipe, self._models(recipe.paths), self.sizes)
         settings = {"threads": self.threads, "kernel": self.kernel}
         plan = calibration.fixed(plan, **settings)
         sink = arrays.ArraySink(plan)

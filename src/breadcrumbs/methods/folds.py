@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from breadcrumbs.methods.aggregates import Entries, Fold
+from breadcrumbs.methods.aggregates import Entries, Extent, Fold
 
-#: A pass tells so many more bits of a value, until no more than ROOM entries are left to look at.
+#: A pass tells so many more bits of a value, until few entries are left to look at.
 BITS = 16
-ROOM = 1 << 16
 #: Passes of `select` at most, without and with the place of a cut.
 VALUES, PLACES = 64 // BITS, 64 // BITS + 1
 
@@ -88,16 +87,17 @@ _Found = tuple[dict[tuple[int, int, int], _Probe], dict[tuple[int, int], list[tu
 
 def select(
     values: Callable[[Entries], np.ndarray],
-    number: int,
+    extent: Extent,
     ranks: Sequence[Sequence[int]],
     places: bool = True,
 ) -> Generator[Fold, Any, list[list[Cut]]]:
-    """Return the entries of ``ranks[row]`` of each row of ``number`` values, ranked from 0.
+    """Return the entries of ``ranks[row]`` of each row of values, ranked from 0.
 
-    values: entries -> their values (rows, n), float64 and no NaN; -0 is 0. Rank ``number`` gives
-    the end. places: whether positions are wanted; without them they are 0, and a pass may be
+    values: entries -> their values (rows, n), float64 and no NaN; -0 is 0. Rank ``extent.size``
+    gives the end. places: whether positions are wanted; without them they are 0, and a pass may be
     spared. To be used as ``cuts = yield from select(...)`` in `Elementwise.prepare`.
     """
+    number = extent.size
     searches = [[_Search(row, rank, number) for rank in mine] for row, mine in enumerate(ranks)]
     flat = [search for mine in searches for search in mine]
     for search in flat:
@@ -105,7 +105,7 @@ def select(
             search.cut = Cut(math.inf, number)
     while some := [search for search in flat if search.cut is None]:
         ties = [search for search in some if search.shift == 0]
-        few = {search.among: search.number <= ROOM for search in some if search.shift}
+        few = {search.among: search.number <= extent.few for search in some if search.shift}
         probes, equal = yield Fold(_scan(values, few, ties), _join, _nothing)
         for search in some:
             if search.shift:

@@ -3,6 +3,7 @@
 from breadcrumbs.checkpoint.tied import equal
 from breadcrumbs.plan.making import make
 from breadcrumbs.plan.plan import Plan, TensorPlan
+from breadcrumbs.plan.sizes import USUAL, Sizes
 from breadcrumbs.plan.ties import twin
 
-__all__ = ["Plan", "TensorPlan", "equal", "make", "twin"]
+__all__ = ["USUAL", "Plan", "Sizes", "TensorPlan", "equal", "make", "twin"]

@@ -14,6 +14,7 @@ from breadcrumbs.plan import lowering
 from breadcrumbs.plan.lowering import Lowered
 from breadcrumbs.plan.recipe import SAME, Recipe
 from breadcrumbs.plan.settings import Own
+from breadcrumbs.plan.sizes import USUAL, Sizes
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Plan:
     onto: the model that the step is added to instead of the base. statistics: a file for each
     model, if the method takes any. alphas: what `merging.calibration` has found from the weights:
     by component, or of "", the whole of a model that has none; task_length: the mean length of the
-    task vectors, where that found it too.
+    task vectors, where that found it too. sizes: in what pieces it is carried out.
     """
 
     recipe: Recipe
@@ -96,6 +97,7 @@ class Plan:
     statistics: tuple[Checkpoint, ...] = ()
     alphas: Mapping[str, float] = field(default_factory=dict)
     task_length: float | None = None
+    sizes: Sizes = USUAL
 
     @property
     def target(self) -> Checkpoint:

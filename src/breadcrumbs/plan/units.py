@@ -2,8 +2,8 @@
 
 A *chunk* is what is computed at once, small enough for the second-level cache. A *segment* is a run
 of chunks: what one thread reads and does in one go, and what is noted as done. A *job* is what must
-be known together: the tensors, or the part of one, whose entries are ranked together. None of the
-sizes depends on the machine, and no result depends on them.
+be known together: the tensors, or the part of one, whose entries are ranked together. How large
+they are is the plan's (`sizes`).
 """
 
 from __future__ import annotations
@@ -16,18 +16,7 @@ import numpy as np
 
 from breadcrumbs.checkpoint.sparse import BLOCK
 from breadcrumbs.methods.transforms import Band
-from breadcrumbs.plan import Plan, TensorPlan
-
-CHUNK = 1 << 16
-#: Bytes of raw weights of all models that one thread holds, those of a segment; but of many models
-#: at least so many chunks.
-ARENA = 4 << 20
-LEAST = 2
-#: Models that are read at once: by the survey, and by the fused kernels.
-GROUP = 4
-FUSED = 32
-#: Entries of a tied copy that are written at once.
-REPEAT = 1 << 20
+from breadcrumbs.plan import USUAL, Plan, Sizes, TensorPlan
 
 
 @dataclass(frozen=True)
@@ -62,7 +51,8 @@ class Job:
     survey: whether a unit is larger than a chunk, so that its cuts must be found first.
     together: whether its unit is the whole model, or a component of a pipeline. whole: whether
     each piece is one segment.
-    blocks: entries that segments to write are made of, 0 if there is no such limit.
+    blocks: entries that segments to write are made of, 0 if there is no such limit. sizes: those of
+    the plan.
     """
 
     pieces: tuple[Piece, ...]
@@ -74,6 +64,7 @@ class Job:
     together: bool = False
     whole: bool = False
     blocks: int = 0
+    sizes: Sizes = USUAL
 
     @property
     def unit_id(self) -> tuple[int, int]:
@@ -83,12 +74,13 @@ class Job:
     @property
     def chunk(self) -> int:
         """Entries of a chunk."""
-        return CHUNK if self.survey else max(1, CHUNK // self.unit) * self.unit
+        chunk = self.sizes.chunk
+        return chunk if self.survey else max(1, chunk // self.unit) * self.unit
 
     def segments(self, rows: int | None = None) -> Iterator[Segment]:
         """Yield the segments to write, or those to survey, of which only ``rows`` are read."""
-        chunk = self.chunk
-        step = max(LEAST, ARENA // ((rows or self.rows) * self.dtype.itemsize) // chunk) * chunk
+        chunk, each = self.chunk, (rows or self.rows) * self.dtype.itemsize
+        step = max(self.sizes.least, self.sizes.arena // each // chunk) * chunk
         if self.blocks:  # what is read from task files is unpacked block by block
             step = max(1, step // self.blocks) * self.blocks
         if self.whole and rows is None:
@@ -105,7 +97,7 @@ def jobs(plan: Plan) -> list[Job]:
     """Return the jobs of a plan, copies included, in the order of the base's tensors."""
     band, chances = plan.lowered.band, plan.lowered.chances
     whole = plan.lowered.whole is not None
-    rows = 1 + min(FUSED, len(plan.models))
+    rows = 1 + min(plan.sizes.fused, len(plan.models))
     blocks = BLOCK if any(model.cut for model in plan.models) else 0
     result: list[Job] = []
     components: dict[str, list[Piece]] = {}
@@ -118,7 +110,8 @@ def jobs(plan: Plan) -> list[Job]:
             mine, size = blocks if unit == 1 else 0, alone(plan, tensor)
             pieces = tuple(Piece(index, at, at + size) for at in range(0, n, size))
             dtype = _dtype([tensor])
-            result.append(Job(pieces, unit, (), dtype, rows, False, whole=whole, blocks=mine))
+            more = {"whole": whole, "blocks": mine, "sizes": plan.sizes}
+            result.append(Job(pieces, unit, (), dtype, rows, False, **more))
         elif _granularity(band, tensor) == "model":
             components.setdefault(tensor.component, []).append(Piece(index, 0, n))
         else:
@@ -130,7 +123,8 @@ def jobs(plan: Plan) -> list[Job]:
         ranks = _ranks(band, n, plan.tensors[together[0].index])
         dtype = _dtype([plan.tensors[piece.index] for piece in together])
         pieces = tuple(together)
-        result.append(Job(pieces, n, ranks, dtype, rows, True, together=True, whole=whole))
+        more = {"together": True, "whole": whole, "sizes": plan.sizes}
+        result.append(Job(pieces, n, ranks, dtype, rows, True, **more))
     return result
 
 
@@ -142,7 +136,7 @@ def repeats(plan: Plan) -> Iterator[tuple[int, Segment]]:
     numbers = {tensor.name: number for number, tensor in enumerate(plan.tensors)}
     for index, tensor in enumerate(plan.tensors):
         if tensor.tied:
-            size, step = tensor.base.size, REPEAT
+            size, step = tensor.base.size, plan.sizes.repeat
             for start in range(0, size, step):
                 segment = Segment(index, start, min(size, start + step), start // step)
                 yield numbers[tensor.tied], segment
@@ -161,25 +155,25 @@ def alone(plan: Plan, tensor: TensorPlan) -> int:
 def _tensor_jobs(
     plan: Plan, transform: Band, tensor: TensorPlan, index: int, rows: int
 ) -> Iterator[Job]:
-    whole = plan.lowered.whole is not None
+    more = {"whole": plan.lowered.whole is not None, "sizes": plan.sizes}
     n, shape = tensor.base.size, tensor.base.shape
     by_row = _granularity(transform, tensor) == "row"
     unit = shape[-1] if by_row and shape else n
     ranks = _ranks(transform, unit, tensor)
     dtype = _dtype([tensor])
-    if unit <= CHUNK or in_rows(plan, tensor):
-        yield Job((Piece(index, 0, n),), unit, ranks, dtype, rows, survey=False, whole=whole)
+    if unit <= plan.sizes.chunk or in_rows(plan, tensor):
+        yield Job((Piece(index, 0, n),), unit, ranks, dtype, rows, survey=False, **more)
         return
     for start in range(0, n, unit):
         piece = Piece(index, start, start + unit)
-        yield Job((piece,), unit, ranks, dtype, rows, survey=True, whole=whole)
+        yield Job((piece,), unit, ranks, dtype, rows, survey=True, **more)
 
 
 def in_rows(plan: Plan, tensor: TensorPlan) -> bool:
     """Return whether a chunk is a row, however long: ranked by itself, where all are looked at."""
     transform, shape = plan.lowered.band, tensor.base.shape
     looks = plan.lowered.looks_at_tensors or rescaled(tensor)
-    if not looks or transform is None or not shape or shape[-1] <= CHUNK:
+    if not looks or transform is None or not shape or shape[-1] <= plan.sizes.chunk:
         return False
     return tensor.base.size > shape[-1] and _granularity(transform, tensor) == "row"
 
@@ -192,7 +186,7 @@ def surveyed(plan: Plan, tensor: TensorPlan) -> str:
     unit = _granularity(transform, tensor)
     if unit == "row" and tensor.base.shape:
         n = tensor.base.shape[-1]
-    return unit if unit == "model" or n > CHUNK else ""
+    return unit if unit == "model" or n > plan.sizes.chunk else ""
 
 
 def rescaled(tensor: TensorPlan) -> bool:

@@ -27,7 +27,8 @@ from breadcrumbs.tasks import packing
 
 VERSION = 1
 HEAD = "store.json"
-_LARGEST = 256 << 20
+#: Bytes of the first entry of an archive at most.
+LARGEST = 256 << 20
 
 
 def export(store: Store, output: str | os.PathLike[str], *, force: bool = False) -> int:
@@ -107,7 +108,7 @@ def _head(opened: tarfile.TarFile, where: str) -> tuple[Settings, list[Task], li
     member = opened.next()
     named = member is not None and member.name == HEAD and member.isreg()
     file = opened.extractfile(member) if member and named else None
-    if member is None or file is None or member.size > _LARGEST:
+    if member is None or file is None or member.size > LARGEST:
         raise StoreError(f"{where}: is no export of a store. `breadcrumbs store export` makes one.")
     try:
         data = json.loads(file.read())

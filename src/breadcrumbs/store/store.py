@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -405,14 +405,16 @@ class Store:
 
     def _check_fits(self, name: str, path: Path) -> None:
         """Raise an error unless a task can be merged with those that are there."""
-        entries = self.entries()[:1]
-        made = self.recipe(entries)
-        models = (*made.models, Model(str(path), name=name))
-        given = {**made.__dict__, "models": models}
+        made = self.recipe(self.entries()[:1])
+        made = replace(made, models=(*made.models, Model(str(path), name=name)))
+        method = registry.get(made.method)
+        if _tells_models_apart(method, len(made.models)):
+            given = _packed_as(method, made.parameters)
+            made = packing.recipe(made.base, made.models, *given)
         with ExitStack() as stack:
-            paths = [model.path for model in models]
+            paths = [model.path for model in made.models]
             opened = [stack.enter_context(checkpoint.open(where)) for where in paths]
-            opening.planned(Recipe(**given), [self.base, *opened])
+            opening.planned(made, [self.base, *opened])
 
 
 def recipe(
@@ -464,6 +466,13 @@ def _packed_as(method: Method, given: Mapping[str, Any]) -> tuple[str, dict[str,
         if same(mine, transform):
             return name, {key: stated[key] for key in stated if key in transform.parameters}
     return "none", {}
+
+
+def _tells_models_apart(method: Method, number: int) -> bool:
+    """Return whether a method cannot be planned yet: it needs more models than so many, or has
+    parameters that say something of each, or name one."""
+    kinds = method.parameters.values()
+    return number < method.aggregate.models[0] or any(hasattr(kind, "resolve") for kind in kinds)
 
 
 def said_of(task: TaskFile) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def of(
     plan = replace(plan, tensors=tuple(tensors))
     try:
         with tempfile.TemporaryFile(dir=output.parent or ".") as spool:
-            packing = _Packing(plan, spool, made, found)
+            packing = Packing(plan, spool, made, found)
             runner.run(plan, packing, threads=threads, progress=progress)
             base = reference(plan.base, threads, base_name)
             return _write(packing, output, base, author, license, force)
@@ -224,7 +224,7 @@ class _Row:
     squares: tuple[float, float] | None
 
 
-class _Packing(Reading):
+class Packing(Reading):
     """A consumer that writes blocks where others merge.
 
     spool: where their bytes go. encoding: of the values. factors: of matrices that are packed as
@@ -350,7 +350,7 @@ class _Packing(Reading):
 
 
 def _write(
-    packing: _Packing, output: Path, base: BaseReference, author: str, license: str, force: bool
+    packing: Packing, output: Path, base: BaseReference, author: str, license: str, force: bool
 ) -> About:
     """Write the task file from the finished blocks."""
     plan = packing.plan

@@ -11,8 +11,8 @@ from breadcrumbs.checkpoint import composite, renaming, tied
 from breadcrumbs.checkpoint import names as naming
 from breadcrumbs.checkpoint.adapters import experts, lora_files
 from breadcrumbs.checkpoint.adapters.adapter import ADVICE, Adapter
-from breadcrumbs.checkpoint.heads import is_embedding
 from breadcrumbs.checkpoint.products import EXACT, Factors
+from breadcrumbs.checkpoint.tables import is_embedding
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, shown
 from breadcrumbs.checkpoint.ways import Way, kind
 from breadcrumbs.errors import MismatchError, RecipeError, listing

@@ -36,9 +36,11 @@ class _Band:
 
 
 class Bands:
-    """The bands that were asked for last."""
+    """The bands that were asked for last. size: entries of each, at least a group of every output;
+    held: how many stay."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = BAND, held: int = HELD) -> None:
+        self.size, self.held = size, held
         self._bands: OrderedDict[tuple[int, int, int], _Band] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -48,7 +50,7 @@ class Bands:
         with self._lock:
             found = self._bands.setdefault(key, _Band())
             self._bands.move_to_end(key)
-            while len(self._bands) > HELD:
+            while len(self._bands) > self.held:
                 self._bands.popitem(last=False)
         with found.lock:
             if found.bits is None:
@@ -82,7 +84,7 @@ class Experts(Dequantised):
     @property
     def groups(self) -> int:
         """Groups of a band."""
-        return max(1, BAND // (GROUP * max(1, self.blocks.shape[1])))
+        return max(1, self.bands.size // (GROUP * max(1, self.blocks.shape[1])))
 
     def fill(self, first: int, out: np.ndarray) -> None:
         _, inputs, outputs = self.shape

@@ -13,9 +13,6 @@ import numpy as np
 
 from breadcrumbs.kernels.exact import two_sum
 
-#: Entries whose inner products are found at once, about; of a longer row, they are added up.
-BLOCK = 1 << 14
-
 #: Inner products (lines, S, S) -> coefficients (lines, S), or (S,) if they are the same for all.
 Coefficients = Callable[[np.ndarray], np.ndarray]
 
@@ -36,22 +33,26 @@ def line_of(shape: tuple[int, ...], kind: str, start: int, n: int) -> np.ndarray
 
 
 def coefficients(
-    pieces: Iterable[np.ndarray], shape: tuple[int, ...], kind: str, find: Coefficients
+    pieces: Iterable[np.ndarray], shape: tuple[int, ...], kind: str, find: Coefficients, block: int
 ) -> np.ndarray:
-    """Return the coefficients (lines, S) of every line. pieces: the rows (S, n), in order."""
+    """Return the coefficients (lines, S) of every line.
+
+    pieces: the rows (S, n), in order. block: entries whose inner products are found at once, about;
+    of a longer row, they are added up.
+    """
     if len(shape) >= 2 and kind == "column":
-        return find(_column_products(pieces, shape))
+        return find(_column_products(pieces, shape, block))
     width = shape[-1] if shape else 1
     lines = number(shape, "row")
     found = []
-    if width > BLOCK:
-        sizes = [min(BLOCK, width - at) for at in range(0, width, BLOCK)]
+    if width > block:
+        sizes = [min(block, width - at) for at in range(0, width, block)]
         parts = [_products(rows, 1)[0] for rows in recut(pieces, sizes * lines)]
         for line in range(lines):
             mine = np.array(parts[line * len(sizes) : (line + 1) * len(sizes)])
             found.append(find(_added(mine)[None]))
     else:
-        step = max(1, BLOCK // max(width, 1))
+        step = max(1, block // max(width, 1))
         sizes = [min(step, lines - at) * width for at in range(0, lines, step)]
         for rows in recut(pieces, sizes):
             found.append(find(_products(rows, rows.shape[1] // width)))
@@ -78,10 +79,12 @@ def _products(rows: np.ndarray, lines: int) -> np.ndarray:
     return np.einsum("inc,jnc->nij", rows, rows)
 
 
-def _column_products(pieces: Iterable[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+def _column_products(
+    pieces: Iterable[np.ndarray], shape: tuple[int, ...], block: int
+) -> np.ndarray:
     """Return the inner products (columns, S, S), added up with the rounding errors beside them."""
     columns = number(shape, "column")
-    step = max(1, BLOCK // max(columns, 1))
+    step = max(1, block // max(columns, 1))
     sizes = [min(step, shape[0] - at) * columns for at in range(0, shape[0], step)]
     total = rest = np.zeros(())
     for rows in recut(pieces, sizes):

@@ -27,12 +27,15 @@ class Folding:
         self.segments = [(segment, job) for job in jobs for segment in job.segments()]
         self.segments.sort(key=lambda it: (self._tensor(it[0]).name, it[0].start))
         self.at: list[int] = []
+        #: How many entries come before each tensor's.
+        self.starts: dict[str, int] = {}
         start = 0
         for segment, _ in self.segments:
-            context.facts.starts.setdefault(self._tensor(segment).name, start)
+            self.starts.setdefault(self._tensor(segment).name, start)
             self.at.append(start)
             start += segment.stop - segment.start
-        self.extent = Extent(start, sum(it.weight != 0 for it in context.plan.recipe.models))
+        number = sum(it.weight != 0 for it in context.plan.recipe.models)
+        self.extent = Extent(start, number, context.plan.sizes.few)
 
     def _tensor(self, segment: Segment) -> TensorPlan:
         return self.context.plan.tensors[segment.index]
@@ -49,7 +52,7 @@ class Folding:
         try:
             self.fold: Fold = self._asked.send(found)
         except StopIteration as done:
-            return Facts(model={self.component: done.value})
+            return Facts(model={self.component: done.value}, starts=self.starts)
         self.known = self.fold.empty()
         return self
 
@@ -62,8 +65,9 @@ class Folding:
 
     def scan(self, item: int) -> Any:
         segment, job = self.segments[item]
-        fold, found = self.fold, self.fold.empty()
-        for entries in Vectors(Terms(self.context, job, self._tensor(segment))).entries(segment):
+        fold, found, tensor = self.fold, self.fold.empty(), self._tensor(segment)
+        it = Vectors(Terms(self.context, job, tensor))
+        for entries in it.entries(segment, self.starts[tensor.name]):
             if fold.at is None or fold.at == entries.start:
                 found = fold.join(found, fold.scan(entries))
         return found
@@ -81,9 +85,9 @@ class Folding:
         return self._next(self.known)
 
 
-def by_component(plan: Plan, jobs: Sequence[Job]) -> list[list[Job]]:
-    """Return the jobs of each component of a pipeline; of a single model, all in one list."""
+def by_component(plan: Plan, jobs: Sequence[Job]) -> dict[str, list[Job]]:
+    """Return the jobs of each component of a pipeline; of a single model, all of that of ""."""
     found: dict[str, list[Job]] = {}
     for job in jobs:
         found.setdefault(plan.tensors[job.pieces[0].index].component, []).append(job)
-    return list(found.values())
+    return found

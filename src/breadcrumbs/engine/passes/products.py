@@ -168,7 +168,11 @@ def line_coefficients(it: Vectors, segments: list[Segment]) -> np.ndarray:
     )
     kind = _gram(it.context).lines(it.values)
     return lines.coefficients(
-        pieces, it.tensor.base.shape, kind, lambda gram: find(gram, weights, it.values)
+        pieces,
+        it.tensor.base.shape,
+        kind,
+        lambda gram: find(gram, weights, it.values),
+        it.job.sizes.block,
     )
 
 

@@ -16,7 +16,7 @@ from breadcrumbs.engine.passes import tally
 from breadcrumbs.engine.passes.protocol import Looked, Pass
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.kernels.bounds import NO_EXTENT
-from breadcrumbs.plan.units import FUSED, GROUP, Job, Segment
+from breadcrumbs.plan.units import Job, Segment
 
 #: Bits that one pass of a bisection tells.
 BITS = 11
@@ -27,19 +27,15 @@ MOST_DOUBTS = 0.25
 
 
 class Unit:
-    """A job whose cuts are looked for: its segments, how they are read, and what is known of them.
+    """A job whose cuts are looked for: its segments, how they are read, what is known of them."""
 
-    budget: bytes of keys that are collected of a model at most. fresh: whether all of its segments
-    are to be merged, of which some may be begun.
-    """
-
-    def __init__(self, context: Context, job: Job, budget: int | None = None, fresh: bool = False):
-        self.context, self.job = context, job
-        self.budget = tally.BUDGET if budget is None else budget
+    def __init__(self, context: Context, job: Job, fresh: bool = False):
+        self.context, self.job, self.sizes = context, job, job.sizes
         tensors = context.plan.tensors
         self.parts = {p.index: Terms(context, job, tensors[p.index]) for p in job.pieces}
         self.begins = fresh and context.begins > 0 and all(map(_begins, self.parts.values()))
-        self.segments = list(job.segments(None if self.begins else min(job.rows, 1 + GROUP)))
+        rows = None if self.begins else min(job.rows, 1 + self.sizes.group)
+        self.segments = list(job.segments(rows))
         #: Whether one segment is all, also to write: then the rows of all models are read, once.
         self.once = len(self.segments) == len(list(job.segments())) == 1
         self.n = sum(piece.stop - piece.start for piece in job.pieces)
@@ -57,7 +53,7 @@ class Unit:
     def rows(self, segment: Segment, group: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """Return raw rows of a segment: the base's, and the models' of ``group`` (G, n)."""
         part, n = self.parts[segment.index], segment.stop - segment.start
-        read = part.who if self.once and len(part.who) <= FUSED else group
+        read = part.who if self.once and len(part.who) <= self.sizes.fused else group
         tensors = self._tensors(segment, read)
         rows = self.context.space.load(tensors, segment.start, n, self.job.dtype)
         if part.careful:
@@ -82,11 +78,11 @@ class Unit:
 
         All from a sample of runs. margin: standard errors that a bracket reaches.
         """
-        run = min(tally.RUN, self.n)
-        places = [self._locate(at, run) for at in tally.sample_starts(self.n)]
+        run, group_size = min(self.sizes.run, self.n), self.sizes.group
+        places = [self._locate(at, run) for at in tally.sample_starts(self.n, self.sizes.run)]
         result = {}
-        for first in range(0, len(models), GROUP):
-            group = models[first : first + GROUP]
+        for first in range(0, len(models), group_size):
+            group = models[first : first + group_size]
             shape = (1 + len(group), len(places), run)
             rows = self.context.space.buffer("raw", shape, self.job.dtype)
             self._read_runs(places, group, rows)
@@ -94,7 +90,8 @@ class Unit:
             near = (0, 0)
             for t, keys in zip(group, self.kernels.magnitudes(flat[0], flat[1:]), strict=True):
                 keys = keys.reshape(len(places), run)
-                found = tally.bracket(keys, *self.job.ranks[t], self.n, self.kernels, margin, near)
+                settings = self.kernels, margin, self.sizes.room, near
+                found = tally.bracket(keys, *self.job.ranks[t], self.n, *settings)
                 near = int(found[0]), int(found[2])
                 result[t] = Sampled(found, *tally.inside(keys, found, self.n))
         return result
@@ -154,20 +151,21 @@ class Search:
         if not self.waiting:
             return Facts(cuts={unit.job.unit_id: self.cuts}, begun=self.begun)
         self.tries = 0
-        some = self.waiting[: BEGUN if unit.begins else GROUP]
+        some = self.waiting[: BEGUN if unit.begins else unit.sizes.group]
         fresh = [t for t in some if t not in self.sampled]
         self.sampled |= unit.sampled(fresh, tally.MARGINS[0]) if fresh else {}
-        wide = [t for t in some if self.sampled[t].collected * unit.keys.itemsize > unit.budget / 2]
+        most = unit.sizes.budget / 2
+        wide = [t for t in some if self.sampled[t].collected * unit.keys.itemsize > most]
         if wide:  # more keys lie in these brackets than are collected
             unit.begins = False
             return Narrowing(self, wide)
-        number = tally.wave([self.sampled[t].collected for t in some])
+        number = tally.wave([self.sampled[t].collected for t in some], unit.sizes)
         doubts = sum(self.sampled[t].inside for t in some) / unit.n
         if unit.begins and number == len(self.waiting) and doubts <= MOST_DOUBTS:
             self.waiting.clear()
             return Beginning(self, {t: self.sampled.pop(t).bracket for t in some}, doubts)
         unit.begins = False
-        some = some[: min(number, GROUP)]
+        some = some[: min(number, unit.sizes.group)]
         del self.waiting[: len(some)]
         return Counting(self, {t: self.sampled.pop(t).bracket for t in some})
 
@@ -182,12 +180,12 @@ class Search:
         return Bisecting(self, models).begun()
 
 
-def search(context: Context, job: Job, budget: int | None, fresh: bool = False) -> Facts | Pass:
+def search(context: Context, job: Job, fresh: bool = False) -> Facts | Pass:
     """Return the first pass that finds the cuts of a job, or the cuts.
 
     fresh: whether all of its segments are to be merged, of which some may be begun.
     """
-    return Search(Unit(context, job, budget, fresh)).next()
+    return Search(Unit(context, job, fresh)).next()
 
 
 def _begins(terms: Terms) -> bool:
@@ -216,7 +214,8 @@ class _Looking:
         self.search, self.unit, self.models = search, search.unit, models
 
     def items(self) -> list[Item]:
-        groups = [tuple(self.models[i : i + GROUP]) for i in range(0, len(self.models), GROUP)]
+        size = self.unit.sizes.group
+        groups = [tuple(self.models[i : i + size]) for i in range(0, len(self.models), size)]
         return [Item(i, group) for i in range(len(self.unit.segments)) for group in groups]
 
     def looked(self, item: Item) -> Looked:
@@ -230,10 +229,8 @@ class Counting(_Looking):
     def __init__(self, search: Search, brackets: dict[int, np.ndarray]):
         super().__init__(search, list(brackets))
         unit = search.unit
-        chunks, n, budget = len(unit.entries), unit.n, unit.budget
-        self.tallies = {
-            t: tally.Tally.empty(bracket, chunks, n, budget) for t, bracket in brackets.items()
-        }
+        given = len(unit.entries), unit.n, unit.sizes
+        self.tallies = {t: tally.Tally.empty(bracket, *given) for t, bracket in brackets.items()}
 
     def scan(self, item: Item) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return counts (chunks, G, 4), sizes (chunks, G) and keys (G, room), as `Ranks.tally`."""
@@ -241,7 +238,7 @@ class Counting(_Looking):
         segment, chunk = unit.segments[item.number], unit.job.chunk
         part, n = unit.parts[segment.index], segment.stop - segment.start
         base, models = unit.rows(segment, group)
-        kept = unit.context.space.buffer("kept", (len(group), tally.room(n)), unit.keys)
+        kept = unit.context.space.buffer("kept", (len(group), unit.sizes.room_of(n)), unit.keys)
         brackets = np.stack([self.tallies[t].bracket for t in group])
         counts = np.zeros((-(-n // chunk), len(group), 4), np.int64)
         sizes = np.zeros(counts.shape[:2], np.int64)
@@ -292,7 +289,7 @@ class Beginning(Counting):
         unit = self.unit
         segment, chunk = unit.segments[item.number], unit.job.chunk
         terms, n = unit.parts[segment.index], segment.stop - segment.start
-        space = int(self.space * n) + tally.SPARE
+        space = int(self.space * n) + unit.sizes.spare
         size = n * terms.raw_buffer(0).itemsize + space * (4 + (1 + terms.number) * 2)
         if not unit.context.hold(size):
             return *super().scan(item), None
@@ -313,7 +310,7 @@ class Beginning(Counting):
             unit.context.hold(-size)
             return *super().scan(item), None
         where, columns = where[:doubtful].copy(), columns[:, :doubtful].copy()
-        kept = unit.context.space.buffer("kept", (number, tally.room(n)), unit.keys)
+        kept = unit.context.space.buffer("kept", (number, unit.sizes.room_of(n)), unit.keys)
         equal, sizes = np.zeros_like(counts), np.zeros(counts.shape[:2], np.int64)
         unit.kernels.tally(columns[0], columns[1:], doubts, self.brackets, equal, sizes, kept)
         counts[..., 1::2] += equal[..., 1::2]
@@ -340,7 +337,7 @@ class Narrowing(_Looking):
             for end in (0, 1):
                 low, stop = bracket[2 * end : 2 * end + 2]
                 if low < stop and 0 < self.unit.job.ranks[t][end] < self.unit.n:
-                    self.found[t, end] = tally.Histogram.empty(low, stop)
+                    self.found[t, end] = tally.Histogram.empty(low, stop, self.unit.sizes.bins)
 
     def scan(self, item: Item) -> dict[tuple[int, int], tuple[int, np.ndarray]]:
         """Return of each histogram how many keys are below, and how many in each bin."""

@@ -19,39 +19,21 @@ import numpy as np
 from breadcrumbs.engine.workspace import mapped
 from breadcrumbs.kernels.bounds import everything, nothing
 from breadcrumbs.kernels.protocol import Kernels
-from breadcrumbs.plan.units import GROUP
+from breadcrumbs.plan import Sizes
 
-#: Entries of a run of the sample.
-RUN = 2048
 #: Standard errors that a bracket reaches to each side, at the first try and at the second.
 MARGINS = (3.0, 12.0)
-#: Room for collected keys, as a fraction of the entries, and some more for few entries.
-ROOM = 0.06
-SPARE = 64
-#: Collected keys of all models of one pass over a unit, bytes, about; more models take more passes.
-WAVE_BYTES = 8 << 20
-#: Collected keys of one model, bytes: room for as many, and brackets are narrowed by histograms, in
-#: passes of their own, until they hold half of that. Where memory is short, down to the least.
-BUDGET = 64 << 20
-LEAST_BUDGET = WAVE_BYTES // 2
-#: Bins of such a histogram.
-BINS = 1 << 14
 #: The bracket of a rank that is not asked for.
 NOTHING = (1, 0)
 
 
-def room(n: int) -> int:
-    """Return how many keys are collected at most from ``n`` entries."""
-    return int(ROOM * n) + SPARE
-
-
-def wave(collected: Sequence[float]) -> int:
+def wave(collected: Sequence[float], sizes: Sizes) -> int:
     """Return how many of the models one pass takes that collect so many keys each, about.
 
     Never more than are read at once, so that memory does not grow with the number of models.
     """
-    upto = np.cumsum(collected[:GROUP]) * 4
-    return max(1, int(np.searchsorted(upto, WAVE_BYTES, side="right")))
+    upto = np.cumsum(collected[: sizes.group]) * 4
+    return max(1, int(np.searchsorted(upto, sizes.wave, side="right")))
 
 
 def inside(sample: np.ndarray, bracket: np.ndarray, n: int) -> tuple[float, float]:
@@ -67,15 +49,15 @@ def inside(sample: np.ndarray, bracket: np.ndarray, n: int) -> tuple[float, floa
     return open_ / sample.size * n, every / sample.size * n
 
 
-def sample_starts(n: int) -> list[int]:
-    """Return where runs of `RUN` entries are sampled of ``n``: one entry of 64, within bounds."""
-    if n <= RUN:
+def sample_starts(n: int, run: int) -> list[int]:
+    """Return where runs of ``run`` entries are sampled of ``n``: one entry of 64, within bounds."""
+    if n <= run:
         return [0]
-    number = max(1, min(max(n // 64, 1 << 15), 1 << 18, n) // RUN)
+    number = max(1, min(max(n // 64, 1 << 15), 1 << 18, n) // run)
     step = n // number
     # Jitter, so that no column of a matrix is favoured; from n alone, so that runs repeat.
-    jitter = np.random.Generator(np.random.Philox(key=n)).integers(0, max(1, step - RUN), number)
-    return [int(min(i * step + jitter[i], n - RUN)) for i in range(number)]
+    jitter = np.random.Generator(np.random.Philox(key=n)).integers(0, max(1, step - run), number)
+    return [int(min(i * step + jitter[i], n - run)) for i in range(number)]
 
 
 def bracket(
@@ -84,22 +66,25 @@ def bracket(
     last: int,
     n: int,
     kernels: Kernels,
-    margin: float = MARGINS[0],
+    margin: float,
+    room: float,
     near: Sequence[int] = (0, 0),
 ) -> np.ndarray:
     """Return keys ``low, low_end, high, high_end`` that ranks ``first`` and ``last`` lie between.
 
-    sample: (runs, RUN) keys, the runs spread over the n entries. The spread of a rank between the
+    sample: (runs, run) keys, the runs spread over the n entries. The spread of a rank between the
     runs gives its standard error, so weights whose rows differ get wider brackets. margin: standard
-    errors to each side. near: where the keys may be, to begin with.
+    errors to each side. room: for collected keys, as a fraction of the entries. near: where the
+    keys may be, to begin with.
     """
-    low = _around(sample, first / n, kernels, margin, near[0]) if first > 0 else NOTHING
-    high = _around(sample, last / n, kernels, margin, near[1]) if last < n else NOTHING
+    settings = kernels, margin, room
+    low = _around(sample, first / n, *settings, near[0]) if first > 0 else NOTHING
+    high = _around(sample, last / n, *settings, near[1]) if last < n else NOTHING
     return np.array([*low, *high], sample.dtype)
 
 
 def _around(
-    sample: np.ndarray, quantile: float, kernels: Kernels, margin: float, near: int
+    sample: np.ndarray, quantile: float, kernels: Kernels, margin: float, room: float, near: int
 ) -> tuple[int, int]:
     """Return keys on both sides of a quantile."""
     size, (runs, run) = sample.size, sample.shape
@@ -110,7 +95,7 @@ def _around(
     error = (below / run).std() / math.sqrt(runs) if runs > 1 else 0.05
     # Two brackets that reach further are too wide to collect; runs spread evenly misjudge less than
     # their spread says, where tensors differ much.
-    width = math.ceil(min(margin * error, ROOM / 5) * size) + 4
+    width = math.ceil(min(margin * error, room / 5) * size) + 4
     low = kernels.key_of_rank(sample, place - width, key) if place > width else 0
     if place + width > size:
         return low, largest(sample.itemsize)
@@ -135,11 +120,11 @@ class Tally:
     overflow: bool = False
 
     @staticmethod
-    def empty(bracket: np.ndarray, chunks: int, n: int, budget: int) -> Tally:
+    def empty(bracket: np.ndarray, chunks: int, n: int, sizes: Sizes) -> Tally:
         """Return a tally of nothing yet, for a unit of ``n`` entries in ``chunks``."""
         numbers = np.zeros((6, chunks), np.int64)
         collects = bracket[0] < bracket[1] or bracket[2] < bracket[3]
-        most = min(room(n), budget // bracket.itemsize)
+        most = min(sizes.room_of(n), sizes.budget // bracket.itemsize)
         kept = mapped(most if collects else 0, bracket.dtype)
         return Tally(bracket, numbers[:4].T, numbers[4], numbers[5], kept)
 
@@ -222,8 +207,9 @@ class Histogram:
     below: int = 0
 
     @staticmethod
-    def empty(low: int, end: int) -> Histogram:
-        shift = max(0, int(end - low).bit_length() - (BINS.bit_length() - 1))
+    def empty(low: int, end: int, bins: int) -> Histogram:
+        """Return the histogram of no keys yet, of so many bins (a power of 2) or up to twice."""
+        shift = max(0, int(end - low).bit_length() - (bins.bit_length() - 1))
         return Histogram(low, end, shift, np.zeros(((end - low) >> shift) + 1, np.int64))
 
     def count(self, keys: np.ndarray) -> tuple[int, np.ndarray]:

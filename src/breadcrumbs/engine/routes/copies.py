@@ -15,7 +15,7 @@ from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.rounding import rounded, widened
 from breadcrumbs.errors import MismatchError
 from breadcrumbs.plan import TensorPlan
-from breadcrumbs.plan.units import CHUNK, Segment
+from breadcrumbs.plan.units import Segment
 
 
 def merge(context: Context, tensor: TensorPlan, segment: Segment) -> Merged:
@@ -32,9 +32,9 @@ def merge(context: Context, tensor: TensorPlan, segment: Segment) -> Merged:
 def _copied(
     context: Context, tensor: TensorPlan, segment: Segment
 ) -> Iterator[tuple[int, np.ndarray]]:
-    dtype = DTYPES[tensor.target.dtype]
-    for start in range(segment.start, segment.stop, CHUNK):
-        number = items(tensor.target.dtype, min(CHUNK, segment.stop - start))
+    dtype, chunk = DTYPES[tensor.target.dtype], context.plan.sizes.chunk
+    for start in range(segment.start, segment.stop, chunk):
+        number = items(tensor.target.dtype, min(chunk, segment.stop - start))
         out = context.space.buffer("out", (number,), dtype)
         tensor.target.read_into(start, out)
         if tensor.dtype != tensor.target.dtype:
@@ -52,9 +52,9 @@ def _average(context: Context, tensor: TensorPlan, segment: Segment) -> Merged:
     given = [(model, weight) for model, weight in both if model is not None and weight]
     given += [(tensor.onto, 1.0)] if tensor.onto is not None else []
     report = SegmentReport([0] * len(context.plan.models))
-    pieces = []
-    for start in range(segment.start, segment.stop, CHUNK):
-        n = min(CHUNK, segment.stop - start)
+    pieces, chunk = [], context.plan.sizes.chunk
+    for start in range(segment.start, segment.stop, chunk):
+        n = min(chunk, segment.stop - start)
         rows = np.empty((len(given), n))
         for row, (model, _) in zip(rows, given, strict=True):
             own = np.empty(n, DTYPES[model.dtype])

@@ -15,10 +15,7 @@ from breadcrumbs.engine.vectors import Vectors
 from breadcrumbs.kernels.bounds import NO_EXTENT
 from breadcrumbs.kernels.constants import MEAN, SUBSETS
 from breadcrumbs.kernels.exact import shares as shares_of
-from breadcrumbs.plan.units import FUSED, Segment
-
-#: Room for undecided entries: one of so many, and some more. Segments with more are merged again.
-ROOM, LEAST = 8, 64
+from breadcrumbs.plan.units import Segment
 
 
 def _is_election(it: Vectors) -> bool:
@@ -91,7 +88,7 @@ def fused(terms: Terms, segment: Segment, majority: int | None) -> Merged | None
         found = np.empty(n if replay else 0)
         unit, mine = n, none
         if band and cuts is None:
-            unit, mine = terms.cuts_of(rows, slice(0, FUSED), None)
+            unit, mine = terms.cuts_of(rows, slice(None), None)
         elif band:
             unit, mine = job.chunk, terms.of_segment(segment)
         results = it.alpha, bits, out, found
@@ -119,7 +116,7 @@ def _elect(it: Vectors, part: _Part) -> tuple[float, bool | None]:
         how = part.kind, part.majority, *part.results, part.kept
         return it.terms.kernels.elect_drawn(*given, *part.drawn, *how), None
     out = part.results[2]
-    room = part.base.size // ROOM + LEAST if part.undecided else 0
+    room = it.context.plan.sizes.undecided_of(part.base.size) if part.undecided else 0
     where = it.context.space.buffer("where", (room,), np.uint32)
     other = it.context.space.buffer("other", (room,), out.dtype)
     how = part.kind, part.majority, *part.results, where, other

@@ -13,9 +13,6 @@ from breadcrumbs.engine.terms import Terms
 from breadcrumbs.kernels.bounds import NO_EXTENT
 from breadcrumbs.plan.units import Segment
 
-#: Entries kept of a block by all models that are held at once; beyond, models are read in groups.
-MOST = 8 << 20
-
 
 def merge(terms: Terms, segment: Segment) -> Merged | None:
     """Return the merged segment, which begins with a block, or None where it may not be exact.
@@ -80,7 +77,7 @@ def _block(
     sources = [model.source for model in terms.models]
     start = number * BLOCK
     sizes = [s.number(start, start + 1) if isinstance(s, Sparse) else 0 for s in sources]
-    groups = list(_groups(sizes))
+    groups = list(_groups(sizes, terms.context.plan.sizes.kept))
     carried = terms.context.space.buffer(
         "carried", (2, base.size if len(groups) > 1 else 0), np.float64
     )
@@ -115,11 +112,11 @@ def _block(
     return None if zeros else (squares, inexact)
 
 
-def _groups(sizes: Sequence[int]) -> Iterator[slice]:
-    """Yield runs of models that keep `MOST` entries together, or are one."""
+def _groups(sizes: Sequence[int], most: int) -> Iterator[slice]:
+    """Yield runs of models that keep so many entries together, or are one."""
     first = held = 0
     for t, size in enumerate(sizes):
-        if t > first and held + size > MOST:
+        if t > first and held + size > most:
             yield slice(first, t)
             first, held = t, 0
         held += size

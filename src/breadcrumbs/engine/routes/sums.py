@@ -19,7 +19,7 @@ from breadcrumbs.engine.rounding import rounded
 from breadcrumbs.engine.terms import ALL, NONE, Terms
 from breadcrumbs.kernels.bounds import NO_EXTENT
 from breadcrumbs.kernels.exact import two_sum
-from breadcrumbs.plan.units import FUSED, Segment
+from breadcrumbs.plan.units import Segment
 
 #: Entries of a unit, of which a whole segment is ranked at once: the cuts of smaller ones would
 #: take more memory than the weights.
@@ -119,7 +119,7 @@ def _ranked(
     at = start - segment.start  # the pieces of a segment have room beside each other
     raw = terms.raw_buffer(segment.stop - segment.start)[at : at + n]
     bits = np.array(NO_EXTENT, np.uint32)
-    unit, mine = terms.cuts_of(rows, slice(0, FUSED), cuts)
+    unit, mine = terms.cuts_of(rows, ALL, cuts)
     settings = terms.unequal, terms.factor, bits, raw
     squares, inexact = terms.kernels.merge_band(rows[0], rows[1:], unit, mine, *settings)
     return _accepted(terms, squares, inexact, bits, raw, report)

@@ -59,12 +59,18 @@ class Scorer:
     """Scores weights on the tasks of a suite.
 
     Holds one module, which weights are put into, and of each task the head and the batches, which
-    are made once, as long as they are no more than `KEPT`. cache: a folder of heads, made of the
-    base, that processes share.
+    are made once, as long as they are no more than ``kept`` bytes. cache: a folder of heads, made
+    of the base, that processes share.
     """
 
     def __init__(
-        self, suite: Suite, *, device: str = "cpu", precision: str = "auto", cache: Path | None
+        self,
+        suite: Suite,
+        *,
+        device: str = "cpu",
+        precision: str = "auto",
+        cache: Path | None,
+        kept: int = KEPT,
     ):
         from breadcrumbs.modules.slots import Slots
 
@@ -72,7 +78,7 @@ class Scorer:
         self.device = devices.device(device)
         self.batch = BATCH if self.device.type == "cpu" else LARGE_BATCH
         self.precision = devices.precision(precision, self.device)
-        self.cache = cache
+        self.cache, self.kept = cache, kept
         self.base: Mapping[str, Any] = checkpoint.open(suite.base)
         self.keys = Keys(suite, self.precision)
         module = self.foundation.load(suite.base)
@@ -154,7 +160,7 @@ class Scorer:
         if made is None:
             made = self.foundation.prepare(task, task.rows(split), self.batch)
             held = _nbytes(made)
-            while self._batches and held + sum(map(_nbytes, self._batches.values())) > KEPT:
+            while self._batches and held + sum(map(_nbytes, self._batches.values())) > self.kept:
                 del self._batches[next(iter(self._batches))]  # the one not used for longest
         self._batches[key] = made
         return made

@@ -19,7 +19,7 @@ from breadcrumbs.kernels.numpy import parts as numpy_parts
 
 def add_band(base, models, unit: int, cuts, weights, total, rest, inexact) -> None:
     """See `Sums.add_band`."""
-    if not (np.isscalar(unit) and takes(base, total, rest, inexact)):
+    if isinstance(unit, np.ndarray) or not takes(base, total, rest, inexact):
         return numpy_parts.add_band(base, models, unit, cuts, weights, total, rest, inexact)
     base, (models, stride) = flat(base), rows(models)
     cuts, weights = flat(cuts, np.int64), flat(weights, np.float64)

@@ -15,7 +15,7 @@ def tally(base, models, chunk, brackets, counts, sizes, kept) -> None:
     base, (models, stride) = flat(base), rows(models)
     brackets = flat(brackets, np.uint32)
     filled = np.zeros(len(models), np.int64)
-    runs = None if np.isscalar(chunk) else flat(chunk, np.int64)
+    each, runs = (0, flat(chunk, np.int64)) if isinstance(chunk, np.ndarray) else (chunk, None)
     function("tally", base.itemsize)(
         integer(len(counts)),
         integer(base.size),
@@ -23,7 +23,7 @@ def tally(base, models, chunk, brackets, counts, sizes, kept) -> None:
         at(base),
         at(models),
         stride,
-        integer(chunk if runs is None else 0),
+        integer(each),
         None if runs is None else at(runs),
         at(brackets),
         at(counts),

@@ -69,7 +69,7 @@ def merge_band(base, models, unit, cuts, weights, alpha: float, extent, out) -> 
         return numpy_sums.merge_band(base, models, unit, cuts, weights, alpha, extent, out)
     base, (models, stride) = flat(base), rows(models)
     cuts, weights = flat(cuts, np.int64), flat(weights, np.float64)
-    runs = None if np.isscalar(unit) else flat(unit, np.int64)
+    each, runs = (0, flat(unit, np.int64)) if isinstance(unit, np.ndarray) else (unit, None)
     ties, found = np.empty((len(models), 2), np.int64), ctypes.c_int32()
     squares = function("merge_band", base.itemsize, number)(
         integer(len(cuts)),
@@ -78,7 +78,7 @@ def merge_band(base, models, unit, cuts, weights, alpha: float, extent, out) -> 
         at(base),
         at(models),
         stride,
-        integer(unit if runs is None else 0),
+        integer(each),
         None if runs is None else at(runs),
         at(cuts),
         at(ties),

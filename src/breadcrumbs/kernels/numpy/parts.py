@@ -5,16 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from breadcrumbs.kernels.exact import two_sum
-from breadcrumbs.kernels.numpy.ranks import band, magnitudes
+from breadcrumbs.kernels.numpy.ranks import band, magnitudes, runs_of
 from breadcrumbs.kernels.numpy.raw import round_raw, sign_zeros, widen, widen_extent
 
 
 def add_band(base, models, unit, cuts, weights, total, rest, inexact) -> None:
     """See `Sums.add_band`."""
     for t, model in enumerate(models):
-        keys, stop = magnitudes(base, model), 0
-        for u in range(cuts.shape[0]):
-            run = slice(stop, stop := stop + int(unit if np.isscalar(unit) else unit[u]))
+        keys = magnitudes(base, model)
+        for u, run in enumerate(runs_of(base.size, unit)):
             keep = band(keys[run], cuts[u, t])
             add(base[run], model[run], keep, weights[t], total[run], rest[run], inexact[run])
 

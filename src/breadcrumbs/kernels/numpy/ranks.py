@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from breadcrumbs.kernels.bounds import everything, nothing
@@ -15,11 +17,18 @@ def magnitudes(base: np.ndarray, models: np.ndarray) -> np.ndarray:
     return tau.view(np.uint32 if tau.dtype == np.float32 else np.uint64)
 
 
+def runs_of(n: int, size) -> Iterator[slice]:
+    """Yield the runs of n entries: of ``size`` each, or of as many as an array of sizes says."""
+    sizes = size if isinstance(size, np.ndarray) else [size] * -(-n // size)
+    stop = 0
+    for one in sizes:
+        yield slice(stop, stop := stop + int(one))
+
+
 def tally(base, models, chunk, brackets, counts, sizes, kept) -> None:
     """See `Ranks.tally`."""
-    filled, stop = np.zeros(len(models), np.int64), 0
-    for i in range(len(counts)):
-        run = slice(stop, stop := stop + int(chunk if np.isscalar(chunk) else chunk[i]))
+    filled = np.zeros(len(models), np.int64)
+    for i, run in enumerate(runs_of(base.size, chunk)):
         for t, keys in enumerate(magnitudes(base[run], models[:, run])):
             inside = np.zeros(keys.size, np.bool_)
             for column in (0, 2):

@@ -52,13 +52,14 @@ class Statistics:
 class Linear:
     """``base + factor * sum(weight_t * tau_t)``.
 
-    factor: (values, weights) -> the factor; raises RecipeError where there is none. more: (values,
-    weights) -> how much of the base is added besides. place: (values of each tensor by name, number
+    factor: (values, weights) -> the factor, if it is not alpha, as for `Elementwise`; raises
+    RecipeError where there is none. more: (values, weights) -> how much of the base is added
+    besides. place: (values of each tensor by name, number
     of models) -> the same with what follows from the names, and a sentence for the user; raises
     RecipeError where the names do not tell.
     """
 
-    factor: Callable[[Values, Sequence[float]], float]
+    factor: Callable[[Values, Sequence[float]], float] = lambda values, _: values.get("alpha", 1.0)
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     models: Models = (0, None)
     more: Callable[[Values, Sequence[float]], float] = lambda values, weights: 0.0
@@ -108,10 +109,14 @@ class Entries:
 
 @dataclass(frozen=True)
 class Extent:
-    """How much of a model is merged: how many entries, and of how many models (rows)."""
+    """How much of a model is merged: how many entries, and of how many models (rows).
+
+    few: entries that a pass may hold.
+    """
 
     size: int
     models: int
+    few: int = 1 << 16
 
 
 @dataclass(frozen=True)

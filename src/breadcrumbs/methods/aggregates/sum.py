@@ -12,7 +12,6 @@ from breadcrumbs.methods.parameters import AUTO, Factor
 def scaled_sum(alpha: float | str, name: str = "") -> Linear:
     """Return the aggregate with that default of ``alpha``."""
     return Linear(
-        factor=lambda values, weights: values["alpha"],
         parameters={"alpha": Factor(alpha, "factor of the sum of task vectors")},
         name=name,
     )

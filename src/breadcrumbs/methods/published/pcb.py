@@ -74,15 +74,17 @@ def _prepare(extent: Extent, values: Values) -> Generator[Fold, Any, Range]:
         return np.array([[cut.value for cut in cuts] for cuts in part]).reshape(-1, 2, 1)
 
     both = [[first, last]] * extent.models
-    ends = found((yield from select(lambda it: np.abs(it.terms), n, both, places=False)))
+    ends = found((yield from select(lambda it: np.abs(it.terms), extent, both, places=False)))
     zero = np.zeros((extent.models, 1))
     known = Range(ends[:, 0], ends[:, 1], zero, zero)
 
     rank = min(count(difference(1, ratio), n), n - 1)
     both = [[rank, n - 1]] * extent.models
-    ends = found(
-        (yield from select(lambda it: known.products(it.terms, it.kernels), n, both, places=False))
-    )
+
+    def products(it: Entries) -> np.ndarray:
+        return known.products(it.terms, it.kernels)
+
+    ends = found((yield from select(products, extent, both, places=False)))
     return Range(known.low, known.high, ends[:, 0], ends[:, 1])
 
 

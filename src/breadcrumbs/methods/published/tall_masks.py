@@ -76,7 +76,7 @@ def prepare(extent: Extent, values: Values) -> Generator[Fold, Any, Trim | None]
     if not passes(values):
         return None
     first = extent.size - count(DENSITY, extent.size)
-    cuts = yield from select(lambda it: it.sizes, extent.size, [[first]] * extent.models)
+    cuts = yield from select(lambda it: it.sizes, extent, [[first]] * extent.models)
     trim = Trim([cut for (cut,) in cuts])
     votes = yield Fold(
         lambda entries: int(np.sign(entries.kernels.exact_sum(trim.terms(entries))).sum()),

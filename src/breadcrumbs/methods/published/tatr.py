@@ -44,7 +44,7 @@ def omega(entries: Entries) -> np.ndarray:
 
 def _prepare(extent: Extent, values: Values) -> Generator[Fold, Any, Cut]:
     ranks = [[count(values["quantile"], extent.size)]]
-    cuts = yield from select(lambda entries: omega(entries)[None], extent.size, ranks)
+    cuts = yield from select(lambda entries: omega(entries)[None], extent, ranks)
     return cuts[0][0]
 
 

@@ -22,7 +22,7 @@ from breadcrumbs.taskfile.view import KeptBytes
 if TYPE_CHECKING:
     import torch
 
-#: Weights that are changed at once; a multiple of 8.
+#: Weights that are changed at once.
 PIECE = 1 << 22
 #: As `PIECE`, on other devices, where masks are spread out.
 SPREAD = 1 << 24
@@ -100,17 +100,22 @@ class Read:
         self.task = task
 
 
-def masked(weights: torch.Tensor, value: Tensor, masks: Mapping[str, np.ndarray]) -> list[Masked]:
-    """Return the places of a tensor, which holds the base. masks: packed, by task."""
+def masked(
+    weights: torch.Tensor, value: Tensor, masks: Mapping[str, np.ndarray], piece: int = PIECE
+) -> list[Masked]:
+    """Return the places of a tensor, which holds the base. masks: packed, by task.
+
+    piece: weights that are changed at once; a multiple of 8.
+    """
     result = []
     flat = bits(weights)
-    for start in range(0, value.size, PIECE):
-        mine = flat[start : start + PIECE]
+    for start in range(0, value.size, piece):
+        mine = flat[start : start + piece]
         part = np.empty(mine.shape[0], DTYPES[value.dtype])
         value.read_into(start, part)
         flips = mine ^ like(mine, part, weights)
         packed = {
-            task: on_device(mask[start // 8 : (start + PIECE) // 8], weights)
+            task: on_device(mask[start // 8 : (start + piece) // 8], weights)
             for task, mask in masks.items()
         }
         result.append(Masked(mine, flips, packed))
@@ -163,19 +168,19 @@ def on_device(array: np.ndarray, weights: torch.Tensor) -> Any:
     return as_torch(array).to(weights.device)
 
 
-def flip_masked(weights: Any, flips: Any, packed: Any) -> None:
-    """Flip the weights whose bit is set."""
+def flip_masked(weights: Any, flips: Any, packed: Any, spread: int = SPREAD) -> None:
+    """Flip the weights whose bit is set. spread: those whose bits are spread out at once."""
     if is_array(weights):
         kernels().flip_masked(weights, flips, packed)
         return
     import torch
 
     shifts = torch.arange(7, -1, -1, device=packed.device, dtype=torch.uint8)
-    for start in range(0, weights.numel(), SPREAD):
-        mine = weights[start : start + SPREAD]
-        spread = packed[start // 8 : (start + SPREAD) // 8, None] >> shifts & 1
-        held = -spread.view(-1)[: mine.numel()].to(mine.dtype)  # all ones, or all zeros
-        mine ^= held & flips[start : start + SPREAD]
+    for start in range(0, weights.numel(), spread):
+        mine = weights[start : start + spread]
+        ones = packed[start // 8 : (start + spread) // 8, None] >> shifts & 1
+        held = -ones.view(-1)[: mine.numel()].to(mine.dtype)  # all ones, or all zeros
+        mine ^= held & flips[start : start + spread]
 
 
 def flip_at(weights: Any, places: Any, flips: Any) -> None:
