@@ -404,9 +404,8 @@ def test_kernels_and_threads_change_no_bit(method, dtypes):
         plain = breadcrumbs.merge(base, models, kernel="plain", threads=1, **arguments)
         assert_same(breadcrumbs.merge(base, models, kernel="compiled", **arguments), plain)
         arguments["sizes"] = Sizes(chunk=256, arena=512 * 12)
-        for kernel, threads in (("plain", 3), ("compiled", 3), ("plain", 1)):
-            found = merge(base, models, kernel=kernel, threads=threads, **arguments)
-            assert_same(found, plain)
+        for kernel in ("plain", "compiled"):
+            assert_same(merge(base, models, kernel=kernel, threads=3, **arguments), plain)
 
 
 NAMES = {dtype: name for name, dtype in breadcrumbs.checkpoint.tensors.DTYPES.items()}
