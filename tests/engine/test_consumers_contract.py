@@ -150,7 +150,7 @@ class TestConsumers:
         consumer, _ = taker.make(taker.plan)
         assert not any(consumer.done(s) for job in units.jobs(taker.plan) for s in job.segments())
 
-    @pytest.mark.parametrize("kernel", ["plain", "compiled"])
+    @pytest.mark.parametrize("kernel", ["numpy", "native"])
     def test_threads_sizes_and_kernels_change_nothing(self, taker: Taker, kernel: str) -> None:
         expected = ran(taker, taker.plan)
         assert expected

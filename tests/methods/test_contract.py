@@ -404,9 +404,8 @@ def test_kernels_and_threads_change_no_bit(method, dtypes):
         plain = breadcrumbs.merge(base, models, kernel="numpy", threads=1, **arguments)
         assert_same(breadcrumbs.merge(base, models, kernel="native", **arguments), plain)
         arguments["sizes"] = Sizes(chunk=256, arena=512 * 12)
-        for kernel, threads in (("numpy", 3), ("native", 3), ("numpy", 1)):
-            found = merge(base, models, kernel=kernel, threads=threads, **arguments)
-            assert_same(found, plain)
+        for kernel in ("numpy", "native"):
+            assert_same(merge(base, models, kernel=kernel, threads=3, **arguments), plain)
 
 
 NAMES = {dtype: name for name, dtype in breadcrumbs.checkpoint.tensors.DTYPES.items()}

@@ -131,15 +131,13 @@ def test_chunks_threads_kernels_and_files_change_no_bit(method, dtype, tmp_path)
         save_file(arrays, path)
     given = dict(method=method, weights=[1.0, 0.5, 2.0])
     expected = breadcrumbs.merge(base, models, statistics=statistics, **given)
-    for kernel, threads in (("numpy", 3), ("native", 2)):
-        sizes = Sizes(chunk=64, arena=128 * 16)
-        more = dict(given, kernel=kernel, threads=threads, sizes=sizes)
-        for found in (
-            merge(base, models, statistics=statistics, **more),
-            merge(paths[0], paths[1:], statistics=files, **more),
-        ):
-            for name, values in expected.items():
-                assert found[name].tobytes() == values.tobytes(), name
+    given["sizes"] = Sizes(chunk=64, arena=128 * 16)
+    for found in (
+        merge(base, models, statistics=statistics, kernel="numpy", threads=3, **given),
+        merge(paths[0], paths[1:], statistics=files, kernel="native", threads=2, **given),
+    ):
+        for name, values in expected.items():
+            assert found[name].tobytes() == values.tobytes(), name
 
 
 @methods
