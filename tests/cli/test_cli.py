@@ -203,12 +203,7 @@ def test_dry_run_reads_no_weights_and_writes_nothing() -> None:
 def test_kernels_by_name_give_the_same_bytes() -> None:
     for name in ("numpy", "native"):
         invoke("merge", "base", "ft1", "-o", f"{name}.safetensors", "--kernel", name)
-    assert Path("plain.safetensors").read_bytes() == Path("compiled.safetensors").read_bytes()
-    memory = [
-        json.loads(invoke("merge", "base", "ft1", "--dry-run", "--json", "--kernel", name).stdout)
-        for name in ("numpy", "native")
-    ]
-    assert memory[0]["memory"] < memory[1]["memory"]
+    assert Path("numpy.safetensors").read_bytes() == Path("native.safetensors").read_bytes()
 
 
 def test_single_file_and_shards() -> None:

@@ -30,9 +30,7 @@ def ruled(*columns: str, right: tuple[int, ...] = ()) -> Any:
 
 
 @contextmanager
-def progress(
-    plan: Plan, *, quiet: bool, doing: str = "merging", kernel: str = "auto"
-) -> Iterator[Callable[[int], None]]:
+def progress(plan: Plan, *, quiet: bool, doing: str = "merging") -> Iterator[Callable[[int], None]]:
     """Show a bar with bytes per second and time left on a terminal, and nothing elsewhere."""
     if quiet or not sys.stderr.isatty():
         yield lambda nbytes: None

@@ -83,7 +83,7 @@ from breadcrumbs.errors import printable, sentence
     default="auto",
     show_default=True,
     metavar="NAME",
-    help="plain, compiled, or others that are installed: the same bits.",
+    help="numpy, native, or others that are installed: the same bits.",
 )
 @click.option("--resume", is_flag=True, help="Go on with an interrupted merge.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
@@ -132,13 +132,13 @@ def merge(sources: tuple[str, ...], output: str | None, **options: Any) -> None:
     with opening.opened(made) as plan:
         plan = judged(plan, options["strict"])
         if options["dry_run"]:
-            threads = estimate.threads(plan, options["threads"], max_memory, kernel)
-            views_merging.plan(plan, threads, as_json=options["as_json"], kernel=kernel)
+            threads = estimate.threads(plan, options["threads"], max_memory)
+            views_merging.plan(plan, threads, as_json=options["as_json"])
             return
         assert output is not None
         quiet = options["quiet"] or options["as_json"]
         console.warnings(plan.warnings if not quiet else ())
-        with console.progress(plan, quiet=quiet, kernel=kernel) as progress:
+        with console.progress(plan, quiet=quiet) as progress:
             report = files.to_files(
                 plan,
                 output,

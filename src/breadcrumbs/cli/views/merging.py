@@ -14,7 +14,7 @@ from breadcrumbs.merging.report import Report, said_of_parts
 from breadcrumbs.plan import Plan
 
 
-def plan(plan: Plan, threads: int, *, as_json: bool, kernel: str = "auto") -> None:
+def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
     """Print what a merge would do."""
     copied = Counter(tensor.copied for tensor in plan.tensors if tensor.copied)
     quantised = {source.label: found for source in plan.sources if (found := source.quantised)}
@@ -31,7 +31,7 @@ def plan(plan: Plan, threads: int, *, as_json: bool, kernel: str = "auto") -> No
         "bytes_read": plan.bytes_read,
         "bytes_measured": plan.bytes_measured,
         "bytes_written": plan.bytes_written,
-        "memory": estimate.memory(plan, threads, kernel),
+        "memory": estimate.memory(plan, threads),
         "threads": threads,
         "excluded": [
             t.name for t in plan.tensors if t.copied.startswith(("excluded", "not among"))
