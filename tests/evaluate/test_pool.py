@@ -44,7 +44,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settings(folder: Path, **more) -> Settings:
     return Settings(
-        **{"results": str(folder / "r.sqlite"), "workers": 2, "cache": folder / "cache"} | more
+        **{"results": str(folder / "r.sqlite"), "workers": 1, "cache": folder / "cache"} | more
     )
 
 
@@ -136,20 +136,22 @@ def test_a_suite_that_is_tuned_on_has_no_test_rows_in_any_process(
 ) -> None:
     made = suite.load(family / "suite.yaml").tuning()
     with pytest.raises(SplitError, match="test rows were asked for"):
-        scores.of(made, [recipe(family, 0.3)], settings(tmp_path), split="test", alone=True)
-    assert scores.of(made, [], settings(tmp_path), split="validation")
+        scores.of(
+            made, [recipe(family, 0.3)], settings(tmp_path, workers=2), split="test", alone=True
+        )
+    assert scores.of(made, [], settings(tmp_path, workers=2), split="validation")
 
 
 def test_broken_heads_and_results_are_made_again(family: Path, tmp_path: Path) -> None:
     made = suite.load(family / "suite.yaml")
-    first = scores.of(made, [], settings(tmp_path))
+    first = scores.of(made, [], settings(tmp_path, workers=2))
     heads = sorted((tmp_path / "cache" / "heads").iterdir())
     assert len(heads) == 2
     whole = [path.read_bytes() for path in heads]
     for path, data in zip(heads, whole, strict=True):
         path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     (tmp_path / "r.sqlite").write_bytes(b"no database at all" * 100)
-    again = scores.of(made, [], settings(tmp_path))
+    again = scores.of(made, [], settings(tmp_path, workers=2))
     assert [row.value for row in again] == [row.value for row in first]
     assert [path.read_bytes() for path in heads] == whole
     assert Results(tmp_path / "r.sqlite").select(task="first")
@@ -171,7 +173,7 @@ def test_a_process_that_dies_is_one_line(family: Path, tmp_path: Path) -> None:
     (family / "dying.yaml").write_text(text)
     made = suite.load(family / "dying.yaml")
     with pytest.raises(ScoreError, match=r"ended by itself.*fewer --workers"):
-        scores.of(made, [], settings(tmp_path))
+        scores.of(made, [], settings(tmp_path, workers=2))
 
 
 def test_processes_end_with_the_program(family: Path, tmp_path: Path) -> None:
