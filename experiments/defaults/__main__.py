@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument(
         "--cache", type=Path, default=Path.home() / ".cache/breadcrumbs-experiments"
     )
-    parser.add_argument("--quick", action="store_true", help="fewer methods, sets and alphas, as of a large family")
+    parser.add_argument("--quick", action="store_true", help="as of a large family")
     given = parser.parse_args()
     torch.set_num_threads(2 if given.names and set(given.names) <= families.LARGE else 1)
     given.out.mkdir(parents=True, exist_ok=True)

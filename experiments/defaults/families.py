@@ -22,9 +22,9 @@ from torch import nn
 Weights = dict[str, np.ndarray]
 #: Tokens of a row, rows of a step, and rows of each task that are held out.
 LENGTH, BATCH, HELD_OUT = 64, 8, 64
-#: The share of the base's loss that a fine-tuning must gain on rows held out to be a test: on 64 rows
-#: a difference of losses has a standard error of .2 to .6 % of it, and of what has gained nothing
-#: there is no share to lose.
+#: The share of the base's loss that a fine-tuning must gain on rows held out to be a test. On 64
+#: rows a difference of losses has a standard error of .2 to .6 % of it, and where nothing was
+#: gained there is no share to lose.
 GAINED = 0.01
 #: Families of which one set is merged, by few methods.
 LARGE = frozenset({"smollm2"})

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from experiments.defaults import families, measure, rules
+from experiments.defaults import families, rules
 
 RESULTS = Path(__file__).parent.parent / "results" / "defaults.json"
 #: Methods whose masks are drawn.

@@ -29,8 +29,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="default: experiments/results/NAME.json")
     parser.add_argument("--figures", type=Path, default=HERE.parent / "docs" / "figures")
     parser.add_argument("--rows", type=int, help="score so many rows of each task; default: all")
-    parser.add_argument("--methods", nargs="+", help="of table1: these, beside what was measured")
-    parser.add_argument("--sizes", type=int, nargs="+", help="of alpha: so many tasks; default: all")
+    parser.add_argument("--methods", nargs="+", help="of table1, beside what was measured")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", help="of alpha: numbers of tasks; default: all"
+    )
     parser.add_argument("--workers", type=int, default=0, help="processes; default: all cores")
     parser.add_argument("--draw", action="store_true", help="only draw what was measured")
     options = parser.parse_args()
