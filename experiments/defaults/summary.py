@@ -1,7 +1,7 @@
 """What defaults gain on each family: `python -m experiments.defaults.summary FOLDER`.
 
-Writes experiments/results/defaults.json and prints the table of docs/choosing.md, and under it what
-ends below the base. A gain is the share of what fine-tuning gains in loss on the merged tasks, in
+Writes what was measured into experiments/results/defaults.json, beside other families, and prints
+the table of docs/choosing.md, and under it what ends below the base. A gain is the share of what fine-tuning gains in loss on the merged tasks, in
 percent: 0 is the base, 100 the fine-tunings.
 """
 
@@ -63,7 +63,8 @@ def main() -> None:
             found = json.loads(path.read_text())
             measured[name] = gains(found)
             without += [f"{name}: {task} ({100 * g:.1f})" for task, g in found["without"].items()]
-    RESULTS.write_text(json.dumps(measured, indent=1) + "\n")
+    before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    RESULTS.write_text(json.dumps(before | measured, indent=1) + "\n")
     print("| family | models | " + " | ".join(f"`{m}`" for m in SHOWN) + " | `tsv_m` |")
     print("|---|---|" + "---|" * (len(SHOWN) + 1))
     for name, rows in measured.items():
