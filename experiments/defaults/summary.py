@@ -1,8 +1,8 @@
 """What defaults gain on each family: `python -m experiments.defaults.summary FOLDER`.
 
 Writes what was measured into experiments/results/defaults.json, beside other families, and prints
-the table of docs/choosing.md, and under it what ends below the base. A gain is the share of what fine-tuning gains in loss on the merged tasks, in
-percent: 0 is the base, 100 the fine-tunings.
+the table of docs/choosing.md, and under it what ends below the base. A gain is the share of what
+fine-tuning gains in loss on the merged tasks, in percent: 0 is the base, 100 the fine-tunings.
 """
 
 from __future__ import annotations
