@@ -160,3 +160,14 @@ def test_the_model_in_numpy_is_the_one_that_was_trained() -> None:
     held = llama.read("heldout")
     found = llama.logits(llama.read("base"), held["sources"][:1])[0, -4:]
     assert np.allclose(found, held["logits"], atol=1e-4)
+
+
+@pytest.mark.parametrize("tasks", [("sources",), ("manual",), ("sources", "manual")])
+def test_star_is_warned_of_with_an_alpha_that_does_better(
+    tasks: tuple[str, ...],
+) -> None:
+    _, report = merged(language(), tasks, "star")
+    assert any(line.endswith("give a smaller alpha, such as 0.5") for line in report.warnings)
+    weights, report = merged(language(), tasks, "star", alpha=0.5)
+    assert not any("star makes" in line for line in report.warnings)
+    assert language().loss(weights, tasks) < base_loss("language", tasks)

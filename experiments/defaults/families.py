@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,29 @@ from experiments.defaults import texts
 from torch import nn
 
 Weights = dict[str, np.ndarray]
-LENGTH, BATCH, HELD_OUT = 64, 8, 12
+#: Tokens of a row, rows of a step, and rows of each task that are held out.
+LENGTH, BATCH, HELD_OUT = 64, 8, 64
+#: The share of the base's loss that a fine-tuning must gain on rows held out to be a test. On 64
+#: rows a difference of losses has a standard error of .2 to .6 % of it, and where nothing was
+#: gained there is no share to lose.
+GAINED = 0.01
+#: Families of which one set is merged, by few methods.
+LARGE = frozenset({"smollm2"})
 
 
 @dataclass(frozen=True)
 class Family:
-    """tasks: weights of the fine-tunings. loss: of weights, on held-out rows of a task."""
+    """tasks: weights of the fine-tunings. loss: of weights, on held-out rows of a task.
+
+    without: tasks that are left out, with the share of the base's loss that fine-tuning on them
+    gains: less than `GAINED`.
+    """
 
     name: str
     base: Weights
     tasks: dict[str, Weights]
     loss: Callable[[Mapping[str, np.ndarray], str], float]
+    without: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -113,20 +125,27 @@ def language(setting: Setting, cache: Path, log: Callable[[str], None]) -> Famil
 
     start = Setting("", rate=2e-3)
     model = tune(model, split["base"][0], start, setting.pretraining)
-    base = weights_of(model)
-    held = {task: split[task][1][:HELD_OUT] for task in texts.TASKS}
-    tasks = {}
-    for task in texts.TASKS[: setting.tasks]:
-        tuned = tune(copy.deepcopy(model), split[task][0], setting, setting.steps)
-        tasks[task] = weights_of(tuned)
-        log(f"{setting.name}: {task} fine-tuned")
+    base, scored = weights_of(model), copy.deepcopy(model)
+    held = {task: texts.some(split[task][1], HELD_OUT) for task in texts.TASKS}
 
     @torch.no_grad()
     def loss(weights: Mapping[str, np.ndarray], task: str) -> float:
-        load(model, weights)
-        return float(loss_of(model.eval(), held[task], seed=1))
+        load(scored, weights)
+        return float(loss_of(scored.eval(), held[task], seed=1))
 
-    return Family(setting.name, base, tasks, loss)
+    tasks: dict[str, Weights] = {}
+    without: dict[str, float] = {}
+    for task in texts.TASKS:
+        if len(tasks) == setting.tasks:
+            break
+        tuned = weights_of(tune(copy.deepcopy(model), split[task][0], setting, setting.steps))
+        gained = 1 - loss(tuned, task) / loss(base, task)
+        if gained >= GAINED:
+            tasks[task] = tuned
+        else:
+            without[task] = gained
+        log(f"{setting.name}: {task} fine-tuned, gains {gained:.1%} of the loss")
+    return Family(setting.name, base, tasks, loss, without)
 
 
 def _llama(setting: Setting) -> nn.Module:

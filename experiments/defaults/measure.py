@@ -10,10 +10,13 @@ import numpy as np
 from experiments.defaults.families import Family, Weights
 
 import breadcrumbs
+from breadcrumbs.merging import files, opening
+from breadcrumbs.methods import registry
+from breadcrumbs.plan.recipe import Model, Recipe
 
 #: Alphas at which losses are measured.
 ALPHAS = tuple(float(f"{0.06 * 1.6**i:.3g}") for i in range(11))
-#: Methods whose alpha is `auto`, with what is set besides.
+#: Methods that are followed along alpha, with what is set besides.
 METHODS: dict[str, dict[str, Any]] = {
     "task_arithmetic": {},
     "breadcrumbs": {},
@@ -26,41 +29,58 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 #: Those of families of fewer than eight fine-tunings.
 FEW = ("task_arithmetic", "breadcrumbs", "magnitude", "dare_linear", "ties")
-#: What a large model is measured with: methods, and alphas.
-QUICK, SOME = ("task_arithmetic", "breadcrumbs", "ties"), ALPHAS[1:10:2]
-#: What has no alpha to find.
-FIXED = ("average", "tsv_m")
+#: What a large model is measured with: methods, defaults, and alphas.
+QUICK, AS_THEY_COME = ("breadcrumbs", "ties"), ("average", "task_arithmetic", "breadcrumbs", "ties")
+SOME = ALPHAS[3:10:2]
+#: What takes data, or is nothing without a task.
+WITHOUT = [m.name for m in registry.METHODS.values() if m.statistics] + ["tall_mask"]
 
 
 def measured(
     family: Family, sizes: Sequence[int] = (1, 2, 4, 8), quick: bool = False
 ) -> dict[str, Any]:
-    """Return losses and sums by tensor: of the base, of each fine-tuning, along every step."""
+    """Return losses and sums by tensor: of the base, of each fine-tuning, of every method as it
+    comes, along steps."""
     alphas = SOME if quick else ALPHAS
     tasks = list(family.tasks)
     found: dict[str, Any] = {
         "base": {task: family.loss(family.base, task) for task in tasks},
         "own": {task: family.loss(family.tasks[task], task) for task in tasks},
+        "without": dict(family.without),
         "entries": {name: int(value.size) for name, value in family.base.items()},
         "alphas": alphas,
         "sets": [],
     }
-    few = len(tasks) < 8
+    followed = QUICK if quick else FEW if len(tasks) < 8 else tuple(METHODS)
+    names = AS_THEY_COME if quick else [name for name in registry.METHODS if name not in WITHOUT]
     for chosen in groups(tasks, sizes):
         models = [family.tasks[task] for task in chosen]
-        one: dict[str, Any] = {"tasks": chosen, "fixed": {}, "methods": {}}
-        for method in FIXED:
-            merged = breadcrumbs.merge(family.base, models, method=method, threads=1)
-            one["fixed"][method] = [family.loss(merged, task) for task in chosen]
-        for label, more in METHODS.items():
-            name = label.split()[0]
-            if few and label not in (QUICK if quick else FEW):
-                continue
-            wide = {"method": name, "threads": 1, **more}
+        one: dict[str, Any] = {"tasks": chosen, "defaults": {}, "methods": {}}
+        for name in names:
+            least, most = registry.get(name).aggregate.models
+            if least <= len(models) <= (most or len(models)):
+                one["defaults"][name] = default(family, chosen, name)
+        for label in followed:
+            wide = {"method": label.split()[0], "threads": 1, **METHODS[label]}
             merged = breadcrumbs.merge(family.base, models, alpha=1.0, **wide)
             one["methods"][label] = along(family, chosen, merged, alphas)
         found["sets"].append(one)
     return found
+
+
+def default(family: Family, chosen: Sequence[str], method: str) -> dict[str, Any]:
+    """Return the losses of the tasks under a method as it comes, how long its step is, and
+    whether the merge says that this may be worse than the base."""
+    recipe = Recipe("base", tuple(Model(task, name=task) for task in chosen), method, {})
+    sources = [family.base, *(family.tasks[task] for task in chosen)]
+    with opening.opened(recipe, sources) as plan:
+        merged, report = files.to_arrays(plan, threads=1)
+    return {
+        "losses": [family.loss(merged, task) for task in chosen],
+        "alpha": report.alpha,
+        "step": report.step,
+        "warned": any("worse than the base" in line for line in report.warnings),
+    }
 
 
 def groups(tasks: Sequence[str], sizes: Sequence[int]) -> list[list[str]]:

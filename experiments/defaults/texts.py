@@ -61,3 +61,9 @@ def split(every: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return rows to train on, and the last tenth, held out."""
     n = len(every) * 9 // 10
     return every[:n], every[n:]
+
+
+def some(every: torch.Tensor, most: int) -> torch.Tensor:
+    """Return ``most`` rows, or all, spread evenly: of many documents, not of the first."""
+    n = len(every)
+    return every[[i * n // most for i in range(most)]] if n > most else every

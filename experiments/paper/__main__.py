@@ -29,7 +29,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="default: experiments/results/NAME.json")
     parser.add_argument("--figures", type=Path, default=HERE.parent / "docs" / "figures")
     parser.add_argument("--rows", type=int, help="score so many rows of each task; default: all")
-    parser.add_argument("--methods", nargs="+", help="of table1: these, beside what was measured")
+    parser.add_argument(
+        "--methods", nargs="+", help="of table1, beside what was measured; of alpha"
+    )
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", help="of alpha: numbers of tasks; default: all"
+    )
     parser.add_argument("--workers", type=int, default=0, help="processes; default: all cores")
     parser.add_argument("--draw", action="store_true", help="only draw what was measured")
     options = parser.parse_args()
@@ -37,13 +42,16 @@ def main() -> None:
     path = options.out or RESULTS / f"{options.name}.json"
     if not options.draw and not options.family:
         parser.error("give --family, or --draw")
-    if options.methods and options.name != "table1":
-        parser.error("--methods goes with table1")
+    if options.methods and options.name not in ("table1", "alpha"):
+        parser.error("--methods goes with table1 and alpha")
+    if options.sizes and options.name != "alpha":
+        parser.error("--sizes goes with alpha")
     for seed in [] if options.draw else options.seeds or seeds(options.family):
         say(f"{options.name}: seed {seed}")
         began = time.monotonic()
         with Family(options.family, seed, options.workers, options.rows) as family:
-            measured = figure.measure(family, *filter(None, [options.methods]))
+            asked = {"methods": options.methods, "numbers": options.sizes}
+            measured = figure.measure(family, **{k: v for k, v in asked.items() if v})
         suite = getattr(figure, "SUITE", family.name)
         one = not hasattr(figure, "SUITE")  # of several families each has its own number
         rows = f" --rows {options.rows}" if options.rows and one else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -50,13 +50,16 @@ MORE_AT = 8
 THE_REST = "other methods"
 
 
-def measure(family: Family) -> dict[str, Any]:
+def measure(
+    family: Family, methods: Sequence[str] = (), numbers: Sequence[int] = ()
+) -> dict[str, Any]:
     """Return a row for each case and number of tasks: both alphas and what they score on test.
 
-    values: what every alpha scores on validation rows, by alpha and ``auto``.
+    methods, numbers (of tasks): these alone, all unless told. values: what every alpha scores on
+    validation rows, by alpha and ``auto``.
     """
     rows = []
-    for case in cases(family):
+    for case in cases(family, methods, numbers or sizes(family)):
         recipes = [case.recipe(family, alpha) for alpha in (*case.alphas, case.auto)]
         tasks = [case.tasks] * len(recipes)
         *tried, last = family.scores(recipes, "validation", tasks, case.method)
@@ -94,10 +97,12 @@ class Case:
         return family.recipe(self.method, self.tasks, **self.values, alpha=alpha)
 
 
-def cases(family: Family) -> Iterator[Case]:
-    """Yield every case for every number of tasks."""
-    for size in sizes(family):
+def cases(family: Family, methods: Sequence[str], numbers: Sequence[int]) -> Iterator[Case]:
+    """Yield every case of some methods, of all if there are none, for every number of tasks."""
+    for size in numbers:
         for method, values, alphas in CASES + (MORE if size == MORE_AT else []):
+            if methods and method not in methods:
+                continue
             if method == "consensus" and size < 4:
                 continue  # of few masks, few or none agree in an entry
             tasks = family.tasks[:size]

@@ -78,6 +78,16 @@ def test_a_long_step_is_warned_of_with_a_shorter_one(alpha: float, said: bool) -
         assert found[0].endswith(f"give a smaller alpha, such as {sign}1")
 
 
+@pytest.mark.parametrize(("name", "said"), [("lm_head.weight", True), ("w", False)])
+def test_where_embeddings_have_most_a_step_is_long_sooner(name: str, said: bool) -> None:
+    """And only there: 3 of the length is of the first tensor, 1 of the second, which is none."""
+    base = {name: np.zeros((3, 3)), "v": np.zeros(1)}
+    model = {name: np.ones((3, 3)), "v": np.ones(1)}
+    for alpha, long in ((1.0, False), (1.35, False), (1.4, said), (1.5, said), (1.6, True)):
+        assert bool(reported(base, [model], alpha=alpha).warnings) == long, alpha
+    assert not reported(base, [model | {"v": np.full(1, 3.1)}], alpha=1.5).warnings
+
+
 def test_methods_that_keep_tasks_apart_may_go_further() -> None:
     rng = np.random.default_rng(0)
     base = {"w": np.zeros((40, 40))}

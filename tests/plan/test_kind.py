@@ -163,7 +163,8 @@ def test_a_shift_of_a_tied_table_is_warned_of_where_it_is_ranked_as_a_whole(size
         ("average", {}),
     ):
         assert not said(base, models, method, **given), (method, given)
-    assert not said(base, models[:1], "ties")
+    assert said(base, models[:1], "ties")
+    assert not said(base, models[:1], "ties", granularity="row")
 
 
 def test_without_a_shift_or_with_a_head_of_its_own_nothing_is_said() -> None:

@@ -3,8 +3,8 @@
 A shift of all rows of a head alike changes no softmax over it, and Adam makes one in most
 fine-tunings: small in every entry, and most of the squared length. Entries ranked over the whole
 table or model keep it in some rows and cut it in others, where it shows. `breadcrumbs` and its like
-rank each row. `ties` ranks the model, as published: where an embedding is the head, too, and
-several models are merged, that may end below the base, and is warned of.
+rank each row. `ties` ranks the model, as published: where an embedding is the head, too, that may
+end below the base, and is warned of.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def warning(plan: Plan) -> str:
         return ""
     (table,) = tables
     together = {own.values.get("granularity") for own in table.own} - {"row"}
-    if not together or sum(own.weight != 0 for own in table.own) < 2:
+    if not together or not any(own.weight for own in table.own):
         return ""
     share = shared(table)
     if share < ALIKE:

@@ -43,6 +43,22 @@ def star(taus: np.ndarray, values: Values) -> np.ndarray:
     return total / len(taus)
 
 
+def caution(values: Values, models: int) -> str:
+    """Return a warning where what is kept is stepped along in full.
+
+    Measured on fine-tunings of language models: .5 of it ended above each base, all of it below
+    most. On encoders of images and sentences .7 was as good or better.
+    """
+    eta, alpha = float(values["eta"]), values["alpha"]
+    if abs(alpha) <= 0.7 or eta >= 1:
+        return ""
+    times = f"up to {1 / eta:.2g} times" if eta else "many times"
+    return (
+        f"star makes the directions that it keeps {times} as long, more than language models bear,"
+        " so the result may do worse than the base: give a smaller alpha, such as 0.5"
+    )
+
+
 STAR = Whole(
     combine=of_matrices(star),
     each=each,
@@ -65,4 +81,5 @@ METHOD = Method(
     "r least with |s_1..r|_1 >= eta |s|_1",
     "Lee et al., STAR, NAACL 2025, arXiv:2502.10339",
     OF_MATRICES,
+    caution,
 )
