@@ -182,8 +182,9 @@ def _check_wanted(
     leave = "" if names[0] in base.tensors else f"; --extra {names[0]!r} leaves it out"
     raise MismatchError(
         f"{model.label}: has untied {names[0]!r} from {names[1]!r} (they differ), which"
-        f" {base.label} ties. `untie: true` (--untie) writes them apart, with tie_word_embeddings"
-        f" false in the config{leave}."
+        f" {base.label} ties. `breadcrumbs merge --untie` (`untie: true`) writes them apart, with"
+        " tie_word_embeddings false in the config; task files, archives and stores need a base that"
+        f" is untied{leave}."
     )
 
 
