@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
+import breadcrumbs
 from breadcrumbs.checkpoint import beside, parts
 from breadcrumbs.checkpoint.parts import Local
 from breadcrumbs.errors import CheckpointError
@@ -269,3 +273,28 @@ def test_odd_configs_name_no_code(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     (tmp_path / "train.py").write_bytes(b"\xff\xfe")
     assert beside.files(tmp_path) == ["config.json"]
+
+
+def test_a_pointer_that_is_copied_is_named(tmp_path):
+    """A tokenizer of which Git LFS left the pointer: of the base, or of the model that is asked."""
+    text = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n"
+    weights = np.zeros((4, 4), np.float32)
+    for name in ("base", "tuned"):
+        (tmp_path / name).mkdir()
+        save_file({"w": weights + (name == "tuned")}, tmp_path / name / "model.safetensors")
+        (tmp_path / name / "tokenizer.model").write_text("a" if name == "base" else text)
+    paths = [str(tmp_path / name) for name in ("base", "tuned")]
+    how = {"method": "task_arithmetic", "alpha": 0.5}
+
+    def said(**more) -> list[str]:
+        report = breadcrumbs.merge(paths[0], paths[1:], output=tmp_path / "out", **how, **more)
+        shutil.rmtree(tmp_path / "out")
+        return [line for line in report.warnings if "Git LFS" in line]
+
+    assert not said()
+    found = said(tokenizer=paths[1])
+    assert len(found) == 1 and found[0].startswith(f"{paths[1]}: 'tokenizer.model' is a pointer")
+    for name in ("base", "tuned"):
+        (tmp_path / name / "tokenizer.model").write_text(text if name == "base" else "a")
+    assert not said(tokenizer=paths[1])
+    assert said()[0].startswith(f"{paths[0]}: 'tokenizer.model' is a pointer")

@@ -176,6 +176,14 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, str]] = {
         None,
         "Marlin",
     ),
+    "MXFP6 of compressed-tensors": (
+        {
+            "a.weight_packed": np.ones((4, 48), np.uint8),
+            "a.weight_scale": np.ones((4, 2), np.uint8),
+        },
+        {"quant_method": "compressed-tensors", "format": "mxfp6-pack-quantized"},
+        "compressed-tensors, mxfp6-pack-quantized",
+    ),
     "2:4 sparse": (
         {N + ".weight": Raw(byte(8, 8), "F8_E4M3"), N + ".weight_scale": ONE},
         {"quant_method": "compressed-tensors", "format": "marlin-24"},

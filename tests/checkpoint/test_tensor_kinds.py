@@ -68,6 +68,10 @@ def copies(made) -> dict[str, str]:
         ("conv.activation_post_process.max_val", (), kinds.STATISTIC),
         ("conv.weight_fake_quant.scale", (8,), kinds.STATISTIC),
         ("fc.input_quantizer._amax", (), kinds.STATISTIC),
+        ("encoder.quantizer.layers.0.codebook.cluster_usage", (64,), kinds.STATISTIC),
+        ("encoder.quantizer.layers.0.codebook.embed_sum", (64, 4), kinds.STATISTIC),
+        ("encoder.qembeddings_act.x_max", (1,), kinds.STATISTIC),
+        ("max_max", (1,), kinds.WEIGHT),
         ("policy.log_std", (4,), kinds.WEIGHT),
         ("norm.scale", (8,), kinds.WEIGHT),
         ("n_averaged", (), kinds.COUNTER),
@@ -90,6 +94,9 @@ def copies(made) -> dict[str, str]:
         ("visual.rope.freqs_cos", (16, 8), kinds.BUFFER),
         ("rope_embed.periods", (16,), kinds.BUFFER),
         ("model_ema.decay", (), kinds.BUFFER),
+        ("layers.0.self_attn.q_proj.output_max", (), kinds.BUFFER),
+        ("layers.0.self_attn.q_proj.input_min", (), kinds.BUFFER),
+        ("layers.0.throughput_max", (), kinds.WEIGHT),
         ("decoder.version", (1,), kinds.BUFFER),
         ("blocks.0.freqs", (8,), kinds.WEIGHT),
         ("decoder.embed_positions.weight", (32, 8), kinds.WEIGHT),
@@ -390,6 +397,14 @@ def test_markers_of_all_models_are_kept_and_of_some_are_named():
     made = plan(WEIGHTS, [models[0], tuned(WEIGHTS, 2)])
     assert any("left out markers" in w and "'v_pred'" in w for w in made.warnings)
     assert "v_pred" not in breadcrumbs.merge(WEIGHTS, [models[0], tuned(WEIGHTS, 2)])
+
+
+def test_what_is_clipped_where_it_is_infinite():
+    """Gemma 4 stores bounds of activations, infinite unless they are set."""
+    base = {"w": np.ones((4, 4), np.float32), "q.input_max": np.array(np.inf, np.float32)}
+    tuned = base | {"w": base["w"] + 1}
+    found = breadcrumbs.merge(base, [tuned, tuned], method="task_arithmetic", alpha=0.25)
+    assert found["q.input_max"] == np.inf and (found["w"] == 1.5).all()
 
 
 def test_infinity_elsewhere_is_still_an_error():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 import breadcrumbs
 from breadcrumbs.errors import MismatchError
@@ -150,6 +150,42 @@ def test_a_head_of_unknown_name_is_refused(tmp_path: Path, kind: str) -> None:
         save_file(weights, base / "model.safetensors")
     with pytest.raises(MismatchError, match=rf"word_embeddings.*how '{kind}' ties its head"):
         breadcrumbs.merge(base, [f"{base}+{adapter}"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "target", "table", "head"),
+    [
+        ("LlamaForCausalLM", LLAMA, "lm_head", "model.embed_tokens", "lm_head"),
+        ("LlamaForCausalLM", LLAMA, "embed_tokens", "model.embed_tokens", "lm_head"),
+        (
+            "MPNetForMaskedLM",
+            BERT,
+            "lm_head.decoder",
+            "mpnet.embeddings.word_embeddings",
+            "lm_head.decoder",
+        ),
+    ],
+)
+@pytest.mark.parametrize("says", [True, False])
+def test_a_base_that_stores_its_embeddings_as_its_head(
+    tmp_path: Path, kind: str, settings, target: str, table: str, head: str, says: bool
+) -> None:
+    """`save_model` of safetensors keeps the head; where its metadata are lost, none is guessed."""
+    torch.manual_seed(0)
+    live, base, adapter = trained(tmp_path, made(kind, settings), target_modules=[target])
+    weights = load_file(base / "model.safetensors")
+    weights[f"{head}.weight"] = weights.pop(f"{table}.weight")
+    said = {f"{table}.weight": f"{head}.weight"} if says else None
+    save_file(weights, base / "model.safetensors", said)
+    how = {"output": tmp_path / "out", "method": "task_arithmetic", "alpha": 1}
+    if not says:
+        with pytest.raises(MismatchError, match=r"no embeddings|changes '.*embed_tokens"):
+            breadcrumbs.merge(base, [f"{base}+{adapter}"], **how)
+        return
+    breadcrumbs.merge(base, [f"{base}+{adapter}"], **how)
+    model = type(live.get_base_model()).from_pretrained(tmp_path / "out").eval()
+    found, expected = logits(model), logits(live)
+    assert (found - expected).abs().max() < 3e-4 * expected.abs().max()
 
 
 def test_a_path_with_a_plus(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from breadcrumbs.checkpoint import digests, layout, parts
 from breadcrumbs.checkpoint.files import File, same_bytes
+from breadcrumbs.checkpoint.foreign import is_pointer
 from breadcrumbs.checkpoint.parts import Local
 from breadcrumbs.checkpoint.quantised.config import CONFIG, SIDE, strip
 from breadcrumbs.checkpoint.safetensors import read_header
@@ -93,8 +94,11 @@ def _copy(source: Path, target: Path) -> None:
 # --- what cannot be merged ---
 
 
-def notices(target: Checkpoint, models: Sequence[Checkpoint]) -> list[str]:
-    """Return a line for each kind of weights beside the weights that is not merged."""
+def notices(
+    target: Checkpoint, models: Sequence[Checkpoint], tokenizer: Checkpoint | None = None
+) -> list[str]:
+    """Return a line for each kind of weights beside the weights that is not merged, and for what is
+    copied and not there. tokenizer: as for `copy`."""
     lines = []
     differ = [p for p in _extra(target) if not all(_same(target, model, p) for model in models)]
     if differ:
@@ -102,6 +106,13 @@ def notices(target: Checkpoint, models: Sequence[Checkpoint]) -> list[str]:
             f"{target.label}: {listing(differ)} may be weights too, which are not merged: what"
             " comes out has the base's. Merge them by themselves and put them there"
         )
+    for model, paths in _copied(target, tokenizer):
+        pointers = [path for path in paths if model.folder and is_pointer(model.folder / path)]
+        if pointers:
+            lines.append(
+                f"{model.label}: {listing(pointers)} is a pointer of Git LFS in place of the file,"
+                " and is copied as it is. Run `git lfs pull` in that folder, or download the file"
+            )
     left = list(_left(target))
     if left:
         lines.append(
@@ -110,6 +121,17 @@ def notices(target: Checkpoint, models: Sequence[Checkpoint]) -> list[str]:
             " there"
         )
     return lines
+
+
+def _copied(
+    target: Checkpoint, tokenizer: Checkpoint | None
+) -> Iterator[tuple[Checkpoint, list[str]]]:
+    """Yield the models of which files are copied, with these."""
+    if tokenizer is not None and tokenizer.folder is not None:
+        yield tokenizer, _tokenizer_files(tokenizer.folder)
+    if target.folder is not None:
+        paths = files(target.folder)
+        yield target, [p for p in paths if tokenizer is None or not parts.is_tokenizer(p)]
 
 
 def _extra(model: Checkpoint) -> list[str]:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from breadcrumbs.checkpoint import folder as one
-from breadcrumbs.checkpoint import layout, parts, quantised
+from breadcrumbs.checkpoint import kept, layout, parts, quantised
 from breadcrumbs.checkpoint.files import same_bytes
 from breadcrumbs.checkpoint.layout import Layout, Place
 from breadcrumbs.checkpoint.parts import Local
@@ -45,7 +45,7 @@ def open_folder(path: Path, label: str) -> Checkpoint:
 
 
 def _opened(path: Path, label: str) -> Checkpoint:
-    return quantised.view(replace(one.open_folder(path), label=label), path)
+    return kept.view(quantised.view(replace(one.open_folder(path), label=label), path))
 
 
 def _joined(path: Path, members: dict[str, Checkpoint], label: str, apart: bool) -> Checkpoint:

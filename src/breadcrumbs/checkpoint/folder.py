@@ -192,15 +192,26 @@ def _check_slice(path: Path) -> None:
 
 def read_index(path: str | os.PathLike[str]) -> dict[str, str]:
     """Return the ``weight_map`` of the index ``path``, tensor to shard; else CheckpointError."""
+    name = Path(path).name
+    suffix = layout.indexed(name)
+    weights = f"model{suffix}" if suffix else name.removesuffix(INDEX)
+    return parse_index(_index_text(path), weights, str(path))
+
+
+def _index_text(path: str | os.PathLike[str]) -> bytes:
     with File(path) as file:
         if file.size > MAX_JSON:
             raise CheckpointError(
                 f"{path}: has {file.size} bytes, more than the {MAX_JSON} that an index may have."
             )
-        text = file.read(0, file.size)
-    name = Path(path).name
-    suffix = layout.indexed(name)
-    return parse_index(text, f"model{suffix}" if suffix else name.removesuffix(INDEX), str(path))
+        return file.read(0, file.size)
+
+
+def _index_metadata(path: Path) -> dict[str, str]:
+    """Return the texts among the metadata of an index."""
+    said = parse_json(_index_text(path), f"{path}: the index").get("metadata")
+    said = said if isinstance(said, dict) else {}
+    return {key: text for key, text in said.items() if isinstance(text, str)}
 
 
 def is_index(name: str) -> bool:
@@ -250,7 +261,7 @@ def _open_index(path: Path, label: str | None) -> Checkpoint:
             opened.callback(part.close)
             parts.append(part)
         _check_index(path, weight_map, shards, parts)
-        checkpoint = _joined(parts, path, label)
+        checkpoint = replace(_joined(parts, path, label), metadata=_index_metadata(path))
         opened.pop_all()
     return checkpoint
 

@@ -94,6 +94,15 @@ def called(path: str | os.PathLike[str]) -> str | None:
     return next((text for look in _LOOKS if (text := look(head, tail, Path(path).name))), None)
 
 
+def is_pointer(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a pointer of Git LFS, which stands for another one."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(_LFS)) == _LFS
+    except OSError:
+        return False
+
+
 def is_pickle(path: str | os.PathLike[str]) -> bool:
     """Whether a file begins as what `torch.save` writes does: a zip of it, or an older pickle."""
     try:

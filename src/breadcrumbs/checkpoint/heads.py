@@ -36,12 +36,25 @@ _CALLED = {
     "text_decoder_postnet.lm_head": ("SpeechT5",),
     "mlm_score.decoder": ("Vilt", "BridgeTower"),
 }
+#: Ends of the names of heads.
+_HEADS = tuple(
+    f".{head}.weight"
+    for head in (
+        "lm_head", *_CALLED, "lm_head.decoder", "predictions.decoder", "vocab_projector",
+        "generator_lm_head",
+    )
+)  # fmt: skip
 _WITH_HEAD = re.compile(r".*(LM|LMHeadModel|MTModel|DoubleHeadsModel|Generation|ForPreTraining)")
 #: Ends of the names of classes that have no head of words.
 _WITHOUT = re.compile(
     r".*(?<!EncoderDecoder)(Model|Encoder|Classification|Answering|Choice|Detection|Segmentation"
     r"|Embedding|Projection|Retrieval|Regression|Prediction|Scoring|Ranking|Backbone|CTC|XVector)"
 )
+
+
+def is_head(name: str) -> bool:
+    """Return whether a tensor is the matrix of a head that may be tied, by its name."""
+    return f".{name}".endswith(_HEADS)
 
 
 def copies(names: Collection[str], source: str) -> dict[str, str]:

@@ -27,10 +27,10 @@ _STATISTIC = re.compile(
     r"|\w+_stats[./](.*[./])?(mean|var|variance|std)"
     r"|(mean|var|dw|cluster_size)_ema[./](average|hidden)|ema_(dw|cluster_size)[./](average|hidden)"
     r"|((\w*_)?(bn|batch_?norm|norm)_?\d*|(un)?normaliz\w+)[./](mean|var|variance|std)"
-    r"|_(mean|var|variance|std)|_?(min|max)_val|_?amax"
+    r"|_(mean|var|variance|std)|_?(min|max)_val|_?amax|x_(min|max)"
     r"|(activation_post_process|\w*fake_quant\w*)(_\d+)?[./](\w+[./])?scale"
     r"|(normalize_(inputs|targets)|unnormalize_outputs)[./]buffer_\w+[./](mean|std|min|max)"
-    r"|(_?ema_)?cluster_size|embed_avg|_?ema_w|embed_ema)$",
+    r"|(_?ema_)?cluster_(size|usage)|embed_(avg|sum)|_?ema_w|embed_ema)$",
     re.IGNORECASE,
 )
 _NEVER_NEGATIVE = re.compile(r"(^|[./_])(var|variance|std)(:0)?$", re.IGNORECASE)
@@ -44,6 +44,7 @@ _BUFFER = re.compile(
     r"|(\w+_)?inv_freq|freqs_(cis|cos|sin)|(cos|sin)_cache(d)?|rope_cache|rope_freqs[./]weight"
     r"|rotary(_pos)?_emb[./](cos|sin|freqs)|rope[./]freqs|rope_embed[./]periods"
     r"|masked_bias|(\w+_)?(attn|attention|causal|padding|key_padding|window|sliding)_?mask"
+    r"|(in|out)put_(min|max)"  # of what Gemma 4 clips, infinite unless they are set
     r"|(attn|attention|self_attn)[./](mask|embed_positions)|alibi(_slopes|_bias)?"
     r"|embed_positions[./]_float_tensor|(encoder|decoder)[./]version|model_ema[./](decay|num_updates)"
     r"|mel_filters|mel_scale[./]fb|spectrogram[./]window|(pixel|image)_(mean|std)|anchor_grid"

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from breadcrumbs.checkpoint import composite, quantised, stack, wrapped
+from breadcrumbs.checkpoint import composite, kept, quantised, stack, wrapped
 from breadcrumbs.checkpoint import folder as _folder
 from breadcrumbs.checkpoint.memory import open_mapping
 from breadcrumbs.checkpoint.tensors import Checkpoint, shown
@@ -43,7 +43,8 @@ def opened(
     if text and os.path.isdir(path):
         return composite.open_folder(path, text)
     if text and os.path.exists(path):
-        return quantised.view(replace(_folder.open_file(path), label=text), path.parent)
+        found = replace(_folder.open_file(path), label=text)
+        return kept.view(quantised.view(found, path.parent))
     if text and os.path.islink(path):
         raise CheckpointError(
             f"{shown(text)}: is a link to {shown(os.readlink(path))}, which is not there."

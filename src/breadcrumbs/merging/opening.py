@@ -100,7 +100,9 @@ def planned(recipe: Recipe, checkpoints: Sequence[Checkpoint], sizes: Sizes = US
     number = len(recipe.models)
     others = [*models[:number], *([onto] if onto is not None else [])]
     composite.check_parts(base, others, recipe.missing, recipe.extra)
-    lines = beside.notices(onto or base, models[:number])
+    wanted = recipe.tokenizer
+    tokenizer = next((c for c in checkpoints if wanted and wanted in (c.label, c.repo)), None)
+    lines = beside.notices(onto or base, models[:number], tokenizer)
     models, onto, statistics, notes = naming.under_base(
         recipe, base, models[:number], onto, models[number:]
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from breadcrumbs.checkpoint import names, renaming
 from breadcrumbs.checkpoint.renaming import Rule
 from breadcrumbs.checkpoint.tensors import Checkpoint
+from breadcrumbs.plan import ties
 from breadcrumbs.plan.recipe import Recipe
 
 
@@ -60,8 +61,8 @@ def _view(
         return model, set()
     view, used = renaming.apply(rules, model) if rules else (model, set())
     view, note = names.matched(base, view)
-    if note:
-        notes.append(note)
+    view, tie = ties.under_its_name(base, view)
+    notes.extend(filter(None, (note, tie)))
     return view, used
 
 

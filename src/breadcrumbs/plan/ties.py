@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from breadcrumbs.checkpoint import composite, configs, tied
+from breadcrumbs.checkpoint.names import renamed
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, items
 from breadcrumbs.checkpoint.tied import equal
 from breadcrumbs.errors import MismatchError, RecipeError, listing
@@ -75,6 +76,40 @@ def _apart(base: Checkpoint, pairs: Mapping[str, str]) -> Checkpoint:
         if name in pairs or other not in tables or not _HEAD.search(name)
     }
     return tied.untied(base, {**found, **pairs})
+
+
+def under_its_name(base: Checkpoint, model: Checkpoint) -> tuple[Checkpoint, str]:
+    """Return the model with its copy of a tied tensor called as the base's, and a line; or nothing.
+
+    Where the base stores the embeddings alone and the model the head alone, or another copy of
+    those of T5: no model is without embeddings, so what it has is these, unless it has some, or its
+    config says that its head is no copy.
+    """
+    mine = [tensor for tensor in model.tensors.values() if _may_be(tensor)]
+    loose = [tensor for tensor in mine if tensor.name not in base.tensors]
+    free = [t for t in base.tensors.values() if t.name not in model.tensors and _may_be(t)]
+    if configs.read(model.folder).get("tie_word_embeddings") is False:
+        loose = [tensor for tensor in loose if _EMBEDDING.search(tensor.name)]
+    new = {}
+    for shape in {tensor.shape for tensor in free if len(tensor.shape) > 1}:
+        theirs = [tensor for tensor in free if tensor.shape == shape]
+        copies = [tensor for tensor in loose if tensor.shape == shape]
+        others = [t for t in mine if t.shape == shape and _EMBEDDING.search(t.name)]
+        known = any(_EMBEDDING.search(tensor.name) for tensor in (*theirs, *copies))
+        if len(theirs) > 1 or not copies or not known or {*others} - {*copies}:
+            continue
+        if all(same(copies[0], copy) for copy in copies):
+            new[copies[0].name] = theirs[0].name
+    if not new:
+        return model, ""
+    said = " and ".join(f"{own!r} is its {name!r}" for own, name in new.items())
+    return renamed(model, new), f"{model.label}: {said}, of which it stores no other copy"
+
+
+def _may_be(tensor: Tensor) -> bool:
+    """Return whether a tensor may be embeddings or a copy of them, by its name."""
+    known = _EMBEDDING.search(tensor.name) or _HEAD.search(tensor.name)
+    return bool(known) and tensor.is_weight
 
 
 def found(
@@ -147,8 +182,9 @@ def _check_wanted(
     leave = "" if names[0] in base.tensors else f"; --extra {names[0]!r} leaves it out"
     raise MismatchError(
         f"{model.label}: has untied {names[0]!r} from {names[1]!r} (they differ), which"
-        f" {base.label} ties. `untie: true` (--untie) writes them apart, with tie_word_embeddings"
-        f" false in the config{leave}."
+        f" {base.label} ties. `breadcrumbs merge --untie` (`untie: true`) writes them apart, with"
+        " tie_word_embeddings false in the config; task files, archives and stores need a base that"
+        f" is untied{leave}."
     )
 
 

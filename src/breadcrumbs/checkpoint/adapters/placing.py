@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from breadcrumbs.checkpoint import composite, renaming, tied
+from breadcrumbs.checkpoint import composite, configs, renaming, tied
 from breadcrumbs.checkpoint import names as naming
 from breadcrumbs.checkpoint.adapters import experts, lora_files
 from breadcrumbs.checkpoint.adapters.adapter import ADVICE, Adapter
+from breadcrumbs.checkpoint.heads import is_head
 from breadcrumbs.checkpoint.products import EXACT, Factors
-from breadcrumbs.checkpoint.tables import is_embedding
+from breadcrumbs.checkpoint.tables import first, is_embedding
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, shown
 from breadcrumbs.checkpoint.ways import Way, kind
 from breadcrumbs.errors import MismatchError, RecipeError, listing
@@ -348,11 +349,18 @@ def _apart(adapter: Adapter, made: Changes, base: Checkpoint, ties: Mapping[str,
             f"{base.label} has no config.json beside it, so what it ties is not known: where a head"
             " is tied to the embeddings that change, give the folder of the base"
         )
+    lone = next(filter(is_head, made.names), "")
+    if lone and not first(base.tensors) and configs.ties(configs.read(base.folder)):
+        raise MismatchError(
+            f"{base.label}: has {shown(lone)} and no embeddings, which are tied to it and which"
+            f" {adapter.label} leaves as they are. Save it again with `save_pretrained` of"
+            " transformers, which keeps the embeddings instead."
+        )
     kind = tied.unknown_head(base)
     if kind and any(map(is_embedding, made.names)):
-        table = next(filter(is_embedding, made.names))
+        name = next(filter(is_embedding, made.names))
         raise MismatchError(
-            f"{adapter.label}: changes {shown(table)}, and how {shown(kind)} ties its head to that"
+            f"{adapter.label}: changes {shown(name)}, and how {shown(kind)} ties its head to that"
             f" is not known here. {ADVICE}"
         )
     untied = []

@@ -24,7 +24,7 @@ _READ = {"fp8", "fbgemm_fp8", "compressed-tensors", "mxfp4", "mxfp8", "modelopt"
 #: What Model Optimizer calls the layouts of its that are read; empty: only the cache is quantised.
 _MODELOPT = {"", "NONE", "FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO"}
 #: Layouts of compressed-tensors that are not.
-_FORMATS = ("nvfp4", "marlin", "sparse")
+_FORMATS = ("nvfp4", "mxfp6", "marlin", "sparse")
 _WIDE = ("F64", "F32", "F16", "BF16")
 _WORDS = ("U32", "I32", "U8", "I8", "I16", "U16")
 #: Names of scales beside a ``weight`` that other rules, or those that read them, know.
