@@ -274,9 +274,11 @@ class TestTaskFilesThatLie:
         positions = rng.integers(0, 2**32, 500, np.uint32)
         positions[::3] = rng.integers(0, n, positions[::3].size)
         values = rng.integers(0, 1 << 15, 500).astype(np.uint16)
-        for start in (0, 1000, 5000):
+        for start in (9, 1000, 5000):
             out, whole = guarded(n, np.uint16)
             other.fill(out, start, positions, values)
+            falling = np.array([start, start + 1, start - 9], np.uint32)
+            other.fill(out, start, falling, values[:3])
             assert_untouched(whole)
         base, (out, whole) = np.zeros(n, np.uint16), guarded(n, np.uint16)
         extent, ends = np.array(bounds.NO_EXTENT, np.uint32), np.array([0, 200, 500])

@@ -121,11 +121,11 @@ def test_what_pairs_of_numbers_lose_still_counts(kernels):
 def test_an_entry_whose_draw_is_its_limit_goes(kernels):
     base, model, key = np.zeros(40, np.float32), np.arange(40, dtype=np.float32) + 1, stream(2)
     taus, kept = np.empty(40), np.empty(40, np.bool_)
-    for more in (0, 1):
+    for more, divide in np.ndindex(2, 2):
         chances = (draws(key, 3, 40) + float(more)) / 2.0**32
-        kernels.keep_by_rank(base, model, 40, key, 3, chances, False, taus, kept)
+        kernels.keep_by_rank(base, model, 40, key, 3, chances, bool(divide), taus, kept)
         assert kept.all() if more else not kept.any()
-        assert (taus == kept * model).all()
+        assert (taus == kept * (model / chances if divide else model)).all()
 
 
 @pytest.mark.parametrize("kernels", PACKAGES.values(), ids=PACKAGES)

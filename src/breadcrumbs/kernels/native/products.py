@@ -9,8 +9,8 @@ from breadcrumbs.kernels.native.library import at, flat, function, integer, rows
 from breadcrumbs.kernels.numpy.products import products as numpy_products
 from breadcrumbs.kernels.numpy.products import row_products as numpy_row_products
 
-#: Entries of a block.
-SIZE = 8 * LANES
+#: Numbers that C keeps of a row at once.
+ROOM = 8 * 64 + 8
 
 
 def products(base, models, out) -> None:
@@ -19,7 +19,7 @@ def products(base, models, out) -> None:
         return numpy_products(base, models, out)
     base, (models, stride) = flat(base), rows(models)
     number = 1 + len(models)
-    room, lanes = np.empty((number, SIZE)), np.empty((number, number, LANES))
+    room, lanes = np.empty((number, ROOM)), np.empty((number, number, LANES))
     function("products", base.itemsize)(
         integer(base.size),
         integer(len(models)),

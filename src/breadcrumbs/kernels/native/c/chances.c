@@ -6,8 +6,8 @@
 #include "steps.h"
 
 /* Bits that one pass of a sort looks at, at most and in small units: bins are cleared and added up.
- * Units of FEW entries and fewer are sorted by insertion. */
-enum { WIDEST = 11, NARROW = 8, MANY = 256, FEW = 16 };
+ * Units of FEW entries and fewer are sorted by insertion. A sort takes MOST passes at most. */
+enum { WIDEST = 11, NARROW = 8, MANY = 256, FEW = 16, MOST = 4 };
 
 /* --- steps: each one loop ------------------------------------------------------------------- */
 
@@ -42,9 +42,24 @@ static void words_of(int64_t n, const uint32_t *restrict keys, uint32_t smallest
     }
 }
 
-static void count_digits(int64_t n, const uint64_t *words, int shift, uint64_t mask,
-                         uint32_t *bins) {
-    for (int64_t i = 0; i < n; i++) bins[(words[i] >> shift) & mask]++;
+/* Digits of words: where each begins, which bits it has and its bins. */
+typedef struct {
+    int shift;
+    uint64_t mask;
+    uint32_t *bins;
+} Digit;
+
+static void count_one(int64_t n, const uint64_t *restrict words, Digit d) {
+    for (int64_t i = 0; i < n; i++) d.bins[(words[i] >> d.shift) & d.mask]++;
+}
+
+/* Count two digits at once: where many are alike, each waits for the one before. */
+static void count_two(int64_t n, const uint64_t *restrict words, Digit d, Digit e) {
+    for (int64_t i = 0; i < n; i++) {
+        uint64_t word = words[i];
+        d.bins[(word >> d.shift) & d.mask]++;
+        e.bins[(word >> e.shift) & e.mask]++;
+    }
 }
 
 /* Turn counts into how many entries come before each bin. */
@@ -57,21 +72,21 @@ static void starts_of(int64_t n, uint32_t *bins) {
     }
 }
 
-static void scatter(int64_t n, const uint64_t *restrict words, int shift, uint64_t mask,
-                    uint32_t *restrict bins, uint64_t *restrict out) {
+static void scatter(int64_t n, const uint64_t *restrict words, Digit d, uint64_t *restrict out) {
+    uint32_t *restrict bins = d.bins;
     for (int64_t i = 0; i < n; i++) {
         uint64_t word = words[i];
-        out[bins[(word >> shift) & mask]++] = word;
+        out[bins[(word >> d.shift) & d.mask]++] = word;
     }
 }
 
 /* Do the last pass: write at the position of each word the chance of its rank. */
-static void look_up(int64_t n, const uint64_t *restrict words, int shift, uint64_t mask,
-                    uint32_t *restrict bins, const double *restrict chances,
-                    double *restrict chance) {
+static void look_up(int64_t n, const uint64_t *restrict words, Digit d,
+                    const double *restrict chances, double *restrict chance) {
+    uint32_t *restrict bins = d.bins;
     for (int64_t i = 0; i < n; i++) {
         uint64_t word = words[i];
-        chance[word & UINT32_MAX] = chances[bins[(word >> shift) & mask]++];
+        chance[word & UINT32_MAX] = chances[bins[(word >> d.shift) & d.mask]++];
     }
 }
 
@@ -88,7 +103,7 @@ static void insert(int64_t n, const uint32_t *keys, uint64_t *words, const doubl
 }
 
 /* Write the chance of each entry of a unit by its rank, from 0, by (key, position). words, others:
- * room for n. */
+ * room for n; bins: for MOST digits. */
 static void rank_unit(int64_t n, const uint32_t *keys, uint64_t *words, uint64_t *others,
                       uint32_t *bins, const double *chances, double *chance) {
     Bits bits = bits_of(n, keys);
@@ -102,23 +117,30 @@ static void rank_unit(int64_t n, const uint32_t *keys, uint64_t *words, uint64_t
     for (uint64_t code = ((bits.largest - bits.smallest) >> shift) + (uint64_t)1; code >> left;)
         left++;
     const int widest = n >= MANY ? WIDEST : NARROW;
-    for (int passes = (left + widest - 1) / widest, at = 32; passes; passes--) {
-        int width = (left + passes - 1) / passes;
-        uint64_t mask = ((uint64_t)1 << width) - 1;
-        memset(bins, 0, sizeof *bins << width);
-        count_digits(n, words, at, mask, bins);
-        starts_of((int64_t)1 << width, bins);
-        if (passes == 1) {
-            look_up(n, words, at, mask, bins, chances, chance);
-            return;
-        }
-        scatter(n, words, at, mask, bins, others);
-        uint64_t *sorted = others;
-        others = words;
-        words = sorted;
+    const int passes = (left + widest - 1) / widest;
+    Digit digits[MOST];
+    for (int p = 0, at = 32; p < passes; p++) {
+        int width = (left + passes - p - 1) / (passes - p);
+        Digit d = {at, ((uint64_t)1 << width) - 1, bins + ((int64_t)p << WIDEST)};
+        memset(d.bins, 0, sizeof *bins << width);
+        digits[p] = d;
         at += width;
         left -= width;
     }
+    for (int p = 0; p < passes; p += 2) {
+        if (p + 1 < passes)
+            count_two(n, words, digits[p], digits[p + 1]);
+        else
+            count_one(n, words, digits[p]);
+    }
+    for (int p = 0; p < passes; p++) starts_of((int64_t)digits[p].mask + 1, digits[p].bins);
+    for (int p = 0; p + 1 < passes; p++) {
+        scatter(n, words, digits[p], others);
+        uint64_t *sorted = others;
+        others = words;
+        words = sorted;
+    }
+    look_up(n, words, digits[passes - 1], chances, chance);
 }
 
 /* Write what stays, divided by its chance or not. A draw stays if it is below floor(p * 2^32). */
@@ -159,7 +181,7 @@ void KERNEL(keep_by_rank)(int64_t n, const raw *base, const raw *model, int64_t 
                           double *taus, uint8_t *kept, uint32_t *keys, double *chance,
                           uint64_t *words, uint64_t *others) {
     float wide[BLOCK];
-    uint32_t bins[1 << WIDEST], room[DRAWS];
+    uint32_t bins[MOST << WIDEST], room[DRAWS];
     for (int64_t first = 0; first < n; first += step) {
         int64_t stop = least(n, first + step);
         for (int64_t at = first; at < stop; at += BLOCK) {

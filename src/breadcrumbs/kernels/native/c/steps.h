@@ -53,6 +53,12 @@ static inline uint64_t double_bits(double x) {
     return bits;
 }
 
+static inline double as_double(uint64_t bits) {
+    double x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
 static inline float number(raw x) {
 #if RAW == 16
     return as_float((uint32_t)x << 16);

@@ -19,6 +19,11 @@ typedef struct {
 
 /* --- steps: each one loop over one block ------------------------------------------------------ */
 
+/* Return x where all bits are set, y where none is. */
+static inline double pick(uint64_t bits, double x, double y) {
+    return as_double((double_bits(x) & bits) | (double_bits(y) & ~bits));
+}
+
 /* Add terms above 0 to one pair, and the magnitudes of those below to the other. */
 static inline void add_sides(int n, const double *restrict taus, double weight,
                              double *restrict up, double *restrict up_rest,
@@ -26,13 +31,14 @@ static inline void add_sides(int n, const double *restrict taus, double weight,
                              uint64_t *restrict wrong) {
     for (int i = 0; i < n; i++) {
         double term = weight * taus[i], error, again;
+        uint64_t above = 0 - (uint64_t)(term > 0.0); /* all bits, or none */
         double high = up[i], high_rest = up_rest[i], low = down[i], low_rest = down_rest[i];
-        double after = two_sum(term > 0.0 ? high : low, fabs(term), &error);
-        double rest = two_sum(term > 0.0 ? high_rest : low_rest, error, &again);
-        up[i] = term > 0.0 ? after : high;
-        up_rest[i] = term > 0.0 ? rest : high_rest;
-        down[i] = term > 0.0 ? low : after;
-        down_rest[i] = term > 0.0 ? low_rest : rest;
+        double after = two_sum(pick(above, high, low), fabs(term), &error);
+        double rest = two_sum(pick(above, high_rest, low_rest), error, &again);
+        up[i] = pick(above, after, high);
+        up_rest[i] = pick(above, rest, high_rest);
+        down[i] = pick(above, low, after);
+        down_rest[i] = pick(above, low_rest, rest);
         wrong[i] |= double_bits(again) & MAGNITUDE64;
     }
 }
