@@ -90,7 +90,7 @@ def flat(array: np.ndarray, dtype: Any = None) -> np.ndarray:
     flags = array.flags
     if flags.c_contiguous and flags.aligned and (dtype is None or array.dtype == dtype):
         return array
-    return np.require(array, dtype, "CA")
+    return np.require(array, dtype, ["C", "A"])
 
 
 def takes(raw: np.ndarray, *outputs: np.ndarray) -> bool:
@@ -104,5 +104,5 @@ def rows(models: np.ndarray) -> tuple[np.ndarray, ctypes.c_int64]:
     """Return rows whose entries lie one after the other, and how far apart these begin."""
     size, (apart, step) = models.itemsize, models.strides
     if (models.shape[1] > 1 and step != size) or apart % size or not models.flags.aligned:
-        models = np.require(models, None, "CA")
+        models = np.require(models, None, ["C", "A"])
     return models, integer(models.strides[0] // size)
