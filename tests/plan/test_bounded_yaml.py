@@ -56,6 +56,12 @@ def test_plain_aliases_are_what_they_stand_for() -> None:
     }
 
 
+@pytest.mark.parametrize("text", ["? [a, b]\n: 1\n", "? {a: b}\n: 1\n", "{[a]: 1}"])
+def test_keys_are_no_lists_or_mappings(text: str) -> None:
+    with pytest.raises(bounded_yaml.YAMLRefused, match="a key is a list or mapping"):
+        bounded_yaml.load(text)
+
+
 def test_values_are_counted_as_aliases_stand_for_them() -> None:
     bounded_yaml.load("a: &a [1, 2]\nb: [*a, *a]", most=13)
     with pytest.raises(bounded_yaml.YAMLRefused, match="more than 11 values"):
