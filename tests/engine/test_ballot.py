@@ -132,7 +132,7 @@ def test_every_input_is_read_twice(mended: Counter[str], monkeypatch: pytest.Mon
     monkeypatch.setattr(lengths, "_read", sampled)
     monkeypatch.setattr(Tensor, "read_into", counted)
     at = np.full(4, np.float32(0.25).view(np.uint32))  # what a sample, which reads too, would find
-    sample = lambda self, models, margin: dict.fromkeys(models, (at, 0.0))  # noqa: E731
+    sample = lambda self, models, margin: dict.fromkeys(models, ranks.Sampled(at, 0.0, 0.0))  # noqa: E731
     monkeypatch.setattr(ranks.Unit, "sampled", sample)
     arrays = family(1)
     merged(recipe(density=0.5), arrays)

@@ -28,7 +28,7 @@ from breadcrumbs.engine.context import Context
 from breadcrumbs.engine.majority import Ballot
 from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.terms import Terms
-from breadcrumbs.merging import comparison, opening
+from breadcrumbs.merging import calibration, comparison, opening
 from breadcrumbs.merging.arrays import ArraySink
 from breadcrumbs.plan import Plan, Sizes, TensorPlan, units
 from breadcrumbs.plan.recipe import Model, Recipe
@@ -107,12 +107,24 @@ def compared(stack: ExitStack, folder: Path) -> Taker:
     return Taker(plan, make)
 
 
+def measured(stack: ExitStack, folder: Path) -> Taker:
+    plan = writing(stack, folder).plan
+
+    def make(plan: Plan) -> tuple[Consumer, Callable]:
+        taking = calibration.Products(plan)
+        # Sums of parts are rounded, by chunks of other sizes in another way.
+        return taking, lambda: (taking.of(None).alpha, f"{taking.of(None).mean:.9g}")
+
+    return Taker(plan, make)
+
+
 CONSUMERS: dict[str, Callable[[ExitStack, Path], Taker]] = {
     "engine.consumers.Writing": writing,
     "store.summed.Summed": summed,
     "tasks.packing.Packing": packed("exact"),
     "tasks.packing.Packing, which loses": packed("int8"),
     "merging.comparison.Comparing": compared,
+    "merging.calibration.Products": measured,
 }
 #: What others are made from.
 BASES = {"engine.consumers.Reading"}

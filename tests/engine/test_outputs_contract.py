@@ -141,7 +141,7 @@ CLASSES = {
     "quantised again": "merging.quantising.SameSink",
 }
 #: Outputs from which nothing is read: they hold inner products, pieces to send, or nothing.
-NOWHERE = {"engine.outputs.Nowhere", "merging.calibration.Products", "merging.shares._Pieces"}
+NOWHERE = {"engine.outputs.Nowhere", "merging.shares._Pieces"}
 
 
 def test_every_output_is_here() -> None:

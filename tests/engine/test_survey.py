@@ -188,8 +188,8 @@ def test_many_models_take_several_passes(case, seen):
 def test_a_pass_takes_as_many_models_as_there_is_room_for():
     sample = np.repeat(np.arange(100, dtype=np.uint32), 8).reshape(4, 200)
     two = np.array([10, 19, 50, 89], np.uint32)
-    assert tally.collected(sample, two, 1000) == 500
-    assert tally.collected(sample, np.array([7, 7, *tally.NOTHING], np.uint32), 1000) == 0
+    assert tally.inside(sample, two, 1000) == (500, 500)
+    assert tally.inside(sample, np.array([7, 7, *tally.NOTHING], np.uint32), 1000) == (0, 10)
     full = USUAL.wave / 4
     assert tally.wave([0, 0, 0, 0, 0], USUAL) == SMALL.group
     assert tally.wave([full / 2, full / 2, 1], USUAL) == 2
@@ -230,7 +230,7 @@ def test_wrong_brackets_are_widened_and_narrowed_to_the_same_bits(case, wrong, m
     base, models = family("usual", 16, 2)
     right = expected(base, models, **case)
     monkeypatch.setattr(tally, "bracket", lambda *given: np.array(WRONG[wrong], np.uint32))
-    monkeypatch.setattr(tally, "collected", lambda *given: 1e9)
+    monkeypatch.setattr(tally, "inside", lambda *given: (1e9, 1e9))
     little = replace(SMALL, budget=256, bins=8)
     assert_as_expected(run(base, models, sizes=little, **case), right)
     assert seen["Narrowing"] and not seen["Bisecting"]
