@@ -31,6 +31,7 @@ from breadcrumbs.engine import exactness
 from breadcrumbs.engine.passes import tally as survey
 from breadcrumbs.kernels import bounds, constants, draws, exact, protocol
 from breadcrumbs.kernels import numpy as plain
+from breadcrumbs.plan.sizes import USUAL
 
 
 def tau32(base: np.ndarray, model: np.ndarray) -> list[float]:
@@ -605,7 +606,9 @@ def test_brackets_hold_magnitudes_only(keys, kind, runs, n, data):
     wide = np.float32 if keys == np.uint32 else np.float64
     sample = np.abs(raw_weights(kind, (runs, 64), np.float32, rng).astype(wide)).view(keys)
     first, last = sorted(data.draw(st.tuples(*[st.integers(0, n)] * 2)))
-    low, low_end, high, high_end = survey.bracket(sample, first, last, n).tolist()
+    low, low_end, high, high_end = survey.bracket(
+        sample, first, last, n, plain, 3.0, USUAL.room
+    ).tolist()
     # The kernels compare keys as numbers, so an end above infinity would be a NaN.
     infinity = int(np.array(np.inf, wide).view(keys))
     assert low <= low_end <= infinity if first else (low, low_end) == survey.NOTHING
@@ -614,5 +617,5 @@ def test_brackets_hold_magnitudes_only(keys, kind, runs, n, data):
 
 @given(st.integers(1, 10**9))
 def test_samples_lie_within_the_unit(n):
-    starts = survey.sample_starts(n)
-    assert starts and starts[0] >= 0 and starts[-1] + min(survey.RUN, n) <= n
+    starts = survey.sample_starts(n, USUAL.run)
+    assert starts and starts[0] >= 0 and starts[-1] + min(USUAL.run, n) <= n

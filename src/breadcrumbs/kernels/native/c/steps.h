@@ -143,7 +143,8 @@ static inline Range range_of(Bounds bounds, const int64_t *ties) {
 /* --- brackets of keys ----------------------------------------------------------------------- */
 
 /* What two brackets of keys say: magnitudes from low to low_end and from high to high_end may stay,
- * those between do. The low one of nothing lies below all magnitudes, the high one above. */
+ * those between do. Where none is asked for, low lies below all magnitudes, and high is NaN: the
+ * difference of two numbers may be infinite, and what is not at least NaN is all. */
 typedef struct {
     float low, low_end, high, high_end;
     int asks_low, asks_high, opens_low, opens_high;
@@ -151,7 +152,7 @@ typedef struct {
 
 static inline Doubt doubt_of(const uint32_t *b) {
     const float none = as_float(INFINITE + 1);
-    Doubt d = {-1.0f, -1.0f, as_float(INFINITE), none,
+    Doubt d = {-1.0f, -1.0f, none, none,
                b[0] <= b[1], b[2] <= b[3], b[0] < b[1], b[2] < b[3]};
     if (d.asks_low) d.low = as_float(b[0]), d.low_end = as_float(b[1]);
     if (d.asks_high) d.high = as_float(b[2]), d.high_end = as_float(b[3]);

@@ -101,7 +101,7 @@ static Counts add_certain(int n, const raw *restrict model, const float *restric
         float x = number(model[i]), y = base[i], magnitude = fabsf(x - y);
         int32_t in_low = -((magnitude >= low) & (magnitude <= low_end));
         int32_t in_high = -((magnitude >= high) & (magnitude <= high_end));
-        float kept = (magnitude > low_end) & (magnitude < high) ? x : y;
+        float kept = (magnitude > low_end) & !(magnitude >= high) ? x : y;
         total[i] += (double)kept - (double)y;
         marks[i] |= in_low | in_high;
         below_low += magnitude < low;
@@ -128,7 +128,7 @@ static void add_all_certain(int n, int64_t models, const raw *rows, int64_t stri
             __m512 magnitude = _mm512_abs_ps(_mm512_sub_ps(x, y));
             __mmask16 below = _mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(d->low), _CMP_LT_OQ);
             __mmask16 upto = _mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(d->low_end), _CMP_LE_OQ);
-            __mmask16 under = _mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(d->high), _CMP_LT_OQ);
+            __mmask16 under = _mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(d->high), _CMP_NGE_UQ);
             __mmask16 most =
                 _mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(d->high_end), _CMP_LE_OQ);
             doubtful |= (upto & (__mmask16)~below) | (most & (__mmask16)~under);
@@ -151,7 +151,7 @@ static void keep_certain(int n, const raw *restrict model, const float *restrict
                          float low_end, float high, float *restrict kept) {
     for (int i = 0; i < n; i++) {
         float x = number(model[i]), y = base[i], magnitude = fabsf(x - y);
-        kept[i] = (magnitude > low_end) & (magnitude < high) ? x : y;
+        kept[i] = (magnitude > low_end) & !(magnitude >= high) ? x : y;
     }
 }
 
