@@ -159,13 +159,14 @@ class Search:
         if wide:  # more keys lie in these brackets than are collected
             unit.begins = False
             return Narrowing(self, wide)
-        number = tally.wave([self.sampled[t].collected for t in some], unit.sizes)
+        collected = [self.sampled[t].collected for t in some]
         doubts = sum(self.sampled[t].inside for t in some) / unit.n
-        if unit.begins and number == len(self.waiting) and doubts <= MOST_DOUBTS:
+        fits = sum(collected) * unit.keys.itemsize <= unit.sizes.wave
+        if unit.begins and fits and doubts <= MOST_DOUBTS:
             self.waiting.clear()
             return Beginning(self, {t: self.sampled.pop(t).bracket for t in some}, doubts)
         unit.begins = False
-        some = some[: min(number, unit.sizes.group)]
+        some = some[: tally.wave(collected, unit.sizes)]
         del self.waiting[: len(some)]
         return Counting(self, {t: self.sampled.pop(t).bracket for t in some})
 
