@@ -232,7 +232,7 @@ def test_single_file_and_shards() -> None:
         (["--max-memory", "1MB"], "needs about"),
         (["--max-memory", ""], "not a size"),
         (["--shard-size", "0"], "not a size"),
-        (["--kernel", "complied"], "no kernels 'complied'.*Did you mean 'compiled'"),
+        (["--kernel", "natvie"], "no kernels 'natvie'.*Did you mean 'native'"),
     ],
 )
 def test_problems_are_one_line(flags: list[str], match: str) -> None:

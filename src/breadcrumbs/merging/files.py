@@ -114,12 +114,13 @@ def to_files(
         if layout:
             again = SameSink(sink, writer, it, layout)
         noted = Noted(writer, it.sizes)
-        facts.add(noted.facts())
+        told = noted.facts()
+        told.cuts |= facts.cuts
         rows = runner.run(
             it,
             consumer(again or sink),
             digests=digests,
-            facts=facts,
+            facts=told,
             found=noted.note,
             **settings,
         )
