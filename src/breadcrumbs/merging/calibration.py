@@ -162,13 +162,18 @@ class Products(Writing):
         row, found = np.zeros(3 + 2 * number), np.zeros(3 + len(who))
         reads = [tensor.base, *models]
         most = max(1, _READ // (len(reads) * terms.dtype.itemsize))
-        step = values.size if models == terms.models else most  # what was read is at hand
-        for at in range(0, values.size, min(step, values.size)):
+        space = terms.context.space
+        whole = models == terms.models and not terms.careful  # then what was read is at hand
+        step = values.size if whole else most
+        for at in range(0, values.size, step):
             part = values[at : at + step]
-            rows = terms.context.space.load(reads, start + at, part.size, terms.dtype)
-            if terms.careful:
-                rows, part = rows.copy(), part.copy()
+            if terms.careful:  # what is at hand has lost what is not finite
+                rows = space.buffer("measured", (len(reads), part.size), terms.dtype)
+                space.read(reads, start + at, rows)
+                part = part.copy()
                 part[terms.check(rows, slice(0, 0), start + at)[2]] = 0.0
+            else:
+                rows = space.load(reads, start + at, part.size, terms.dtype)
             by = weights, weights / np.sqrt(shares)
             terms.kernels.lengths(rows[0], rows[1:], *by, part, found)
         moved = bool(found[2]) or self._is_other(terms, start, values)
@@ -183,8 +188,10 @@ class Products(Writing):
     @staticmethod
     def _is_other(terms: Terms, start: int, values: np.ndarray) -> bool:
         """Return whether any entry is not the base's, however short the step."""
-        base, _ = terms.base(start, values.size)
-        return bool((terms.kernels.widen(base) != values).any())
+        base, untouched = terms.base(start, values.size)
+        other = terms.kernels.widen(base) != values
+        other[untouched] = False
+        return bool(other.any())
 
     def of(self, component: str | None) -> Measured:
         """Return what was found of a component, or of all."""
