@@ -14,6 +14,7 @@ from families import assert_same, merge, saved
 from reference import DTYPES
 
 from breadcrumbs.checkpoint.tensors import Tensor
+from breadcrumbs.engine.context import Context
 from breadcrumbs.engine.passes import ranks, tally
 from breadcrumbs.engine.routes import sums
 from breadcrumbs.plan import Sizes, lengths
@@ -46,6 +47,14 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counter["passes"] += 1
         made(self, *given)
 
+    holds = Context.hold
+
+    def hold(self: Any, size: int) -> bool:
+        held = holds(self, size)
+        counter["bytes"] += size if held else 0
+        return held
+
+    monkeypatch.setattr(Context, "hold", hold)
     monkeypatch.setattr(sums, "begun", counted)
     monkeypatch.setattr(ranks.Beginning, "__init__", beginning)
     return counter
@@ -158,6 +167,7 @@ def test_a_bracket_that_misleads_leaves_nothing_begun(wrong, monkeypatch, begun)
     monkeypatch.setattr(tally, "bracket", bracket)
     assert_same(merge(base, tuned, sizes=SMALL, **given), right)
     assert begun["passes"] and len(calls) > 4
+    assert begun["bytes"] == 0  # what is dropped is given back
 
 
 def test_a_sum_that_float64_does_not_hold_is_merged_again(begun):

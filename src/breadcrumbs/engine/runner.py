@@ -227,9 +227,6 @@ class _Runner:
         tensors = [self.plan.tensors[piece.index] for piece in job.pieces]
         names = [tensor.name for tensor in tensors]
         passes: list[tuple[dict[Any, Any], list[Any], Callable[[], Facts | Pass]]] = []
-        if job.survey:
-            alone = fresh and not self._needs_more(job)
-            passes.append((facts.cuts, [job.unit_id], lambda: ranks.search(context, job, alone)))
         if self.plan.lowered.fitted:
             passes.append((facts.fits, names, lambda: fits.Fits(context, job)))
         if any(map(units.rescaled, tensors)):
@@ -237,6 +234,10 @@ class _Runner:
             passes.append((facts.norms, mine, lambda: norms.Norms(context, job)))
         if self.plan.lowered.gram:
             passes.append((facts.coefficients, names, lambda: products.Products(context, job)))
+        if job.survey:  # the first; where others follow, it is too early to merge
+            alone = fresh and not passes and not self.plan.prepares
+            search = partial(ranks.search, context, job, alone)
+            passes.insert(0, (facts.cuts, [job.unit_id], search))
         begun: list[Callable[[], Facts | Pass]] = []
         for known, keys, begin in passes:
             if begun or not all(key in known for key in keys):
@@ -244,13 +245,6 @@ class _Runner:
                     known.pop(key, None)
                 begun.append(begin)
         return begun
-
-    def _needs_more(self, job: Job) -> bool:
-        """Return whether a job is merged by what passes find that follow from its ranks."""
-        tensors = [self.plan.tensors[piece.index] for piece in job.pieces]
-        lowered = self.plan.lowered
-        more = lowered.fitted or lowered.gram or self.plan.prepares
-        return bool(more) or any(map(units.rescaled, tensors))
 
     def _looked(self, begin: Callable[[], Facts | Pass], then: Then) -> list[Task]:
         """Return the tasks of a pass, and of those that follow from it, and then the others."""

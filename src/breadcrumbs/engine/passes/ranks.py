@@ -172,6 +172,7 @@ class Search:
 
     def again(self, models: list[int]) -> Pass:
         """Return the next pass for models whose brackets misled."""
+        self.unit.context.hold(-sum(begun.nbytes for begun in self.begun.values()))
         self.begun.clear()
         self.unit.begins = False
         self.tries += 1
@@ -291,7 +292,8 @@ class Beginning(Counting):
         segment, chunk = unit.segments[item.number], unit.job.chunk
         terms, n = unit.parts[segment.index], segment.stop - segment.start
         space = int(self.space * n) + unit.sizes.spare
-        size = n * terms.raw_buffer(0).itemsize + space * (4 + (1 + terms.number) * 2)
+        column = (1 + terms.number) * terms.dtype.itemsize
+        size = n * terms.raw_buffer(0).itemsize + space * (4 + column)
         if not unit.context.hold(size):
             return *super().scan(item), None
         base, models = unit.rows(segment, list(item.models))

@@ -85,12 +85,6 @@ static inline void magnitudes_of(int n, const raw *restrict model, const float *
     for (int i = 0; i < n; i++) out[i] = fabsf(number(model[i]) - base[i]);
 }
 
-static inline int count_equal(int n, const float *restrict magnitudes, float key) {
-    int found = 0;
-    for (int i = 0; i < n; i++) found += magnitudes[i] == key;
-    return found;
-}
-
 /* --- ties: where in a block they begin or end to count ------------------------------------- */
 
 /* Of a cut its keys as numbers: low, the key after it, the key before high, high. */

@@ -15,43 +15,6 @@ static inline __m512 numbers(const raw *from) {
 }
 #endif
 
-/* Add the models' weights between the bounds, and the base's where they are not. */
-static void add_between(int n, const raw *restrict model, const float *restrict base, float first,
-                        float last, double *restrict total) {
-    for (int i = 0; i < n; i++) {
-        float x = number(model[i]), y = base[i], magnitude = fabsf(x - y);
-        float kept = (magnitude >= first) & (magnitude <= last) ? x : y;
-        total[i] += (double)kept - (double)y;
-    }
-}
-
-/* Add what the bounds keep between both ends; mark what is equal to one. */
-static void add_inside(int n, const raw *restrict model, const float *restrict base, float low,
-                       float high, int32_t *restrict marks, double *restrict total) {
-    for (int i = 0; i < n; i++) {
-        float x = number(model[i]), y = base[i], magnitude = fabsf(x - y);
-        float kept = (magnitude > low) & (magnitude < high) ? x : y;
-        total[i] += (double)kept - (double)y;
-        marks[i] = -((magnitude == low) | (magnitude == high));
-    }
-}
-
-/* Add what a cut keeps of a model in a block; lower its ties by those that come. */
-static void add_cut(Block *b, int n, const raw *model, Bounds bounds, int64_t *ties) {
-    if (!is_parted(ties)) {
-        Range stays = range_of(bounds, ties);
-        add_between(n, model, b->wide, stays.first, stays.last, b->total);
-        return;
-    }
-    add_inside(n, model, b->wide, bounds.low, bounds.high, b->marks, b->total);
-    int many = places_of(n, b->marks, b->places);
-    for (int i = 0; i < many; i++) {
-        int at = b->places[i];
-        float x = number(model[at]), y = b->wide[at];
-        if (tie_stays(fabsf(x - y), bounds, ties)) b->total[at] += (double)x - (double)y;
-    }
-}
-
 /* Write what the cuts keep, merged. runs: how many entries each unit has, or null, and then `unit`.
  * Returns the squares of the sums; found: whether some are not exact. weights: null where all are
  * 1. ties: room for 2 * models. */
@@ -74,12 +37,11 @@ double KERNEL(merge_band)(int64_t units, int64_t n, int64_t models, const raw *b
             if (pair) memset(b.rest, 0, m * sizeof *b.rest);
             for (int64_t t = 0; t < models; t++) {
                 const raw *model = rows + t * stride + at;
-                if (pair) {
-                    choose_cut(m, model, b.wide, cuts + 4 * t, ties + 2 * t, b.kept);
+                choose_cut(m, model, b.wide, cuts + 4 * t, ties + 2 * t, b.kept);
+                if (pair)
                     add_marking(m, b.kept, b.wide, weights[t], b.total, b.rest, b.inexact);
-                } else {
-                    add_cut(&b, m, model, bounds_of(cuts + 4 * t), ties + 2 * t);
-                }
+                else
+                    add_kept(m, b.kept, b.wide, b.total);
             }
             finish(&b, m, base + at, rows + at, models, stride, pair, alpha, extent, narrow, out,
                    at);
