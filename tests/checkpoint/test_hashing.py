@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+import breadcrumbs
 from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint import hashing
 from breadcrumbs.checkpoint.files import File, FileRange
@@ -153,6 +155,55 @@ def test_what_was_written_just_now_is_not_kept(kept, tmp_path):
     assert hash_of(path, 60.0) == hash_of(path, 60.0)
     assert len(read) == 2
     assert not (tmp_path / "cache").exists()
+
+
+def test_hashes_of_files_are_kept_until_something_writes_to_them(kept):
+    path, _ = kept
+    first = hashing.FileHashes([path, path.with_name("gone")], 0.0)
+    assert not first.known
+    first.keep({path: "a" * 64})
+    assert hashing.FileHashes([path], 0.0).known == {path: "a" * 64}
+    said = path.stat()
+    with open(path, "r+b") as file:
+        file.write(path.read_bytes())
+    os.utime(path, ns=(said.st_atime_ns, said.st_mtime_ns))
+    assert not hashing.FileHashes([path], 0.0).known
+
+
+def test_the_hash_of_a_file_that_changed_meanwhile_is_not_kept(kept):
+    path, _ = kept
+    hashes = hashing.FileHashes([path], 0.0)
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    hashes.keep({path: "a" * 64})
+    assert not hashing.FileHashes([path], 0.0).known
+    lately = hashing.FileHashes([path])  # written just now
+    lately.keep({path: "a" * 64})
+    assert not hashing.FileHashes([path], 0.0).known
+
+
+def test_a_merge_does_not_hash_again_what_nothing_wrote_to(tmp_path, monkeypatch):
+    monkeypatch.setenv("BREADCRUMBS_CACHE", str(tmp_path / "cache"))
+    weights = np.random.default_rng(0).standard_normal((3, 300, 40), np.float32)
+    paths = [tmp_path / f"{name}.safetensors" for name in "abc"]
+    for path, values in zip(paths, weights, strict=True):
+        save_file({"w": values}, path)
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 60)  # as if it were a minute later
+    hashed = []
+    plain = of_files.FileDigests.tasks
+    monkeypatch.setattr(
+        of_files.FileDigests, "tasks", lambda it: hashed.append(len(plain(it))) or plain(it)
+    )
+    said = []
+    for name in ("one", "two"):
+        breadcrumbs.merge(paths[0], paths[1:], output=tmp_path / f"{name}.safetensors")
+        with checkpoint.open(tmp_path / f"{name}.safetensors") as model:
+            said.append(json.loads(model.metadata["breadcrumbs"])["inputs"])
+    assert hashed == [3, 0]
+    assert said[0] == said[1]
+    assert [one["files"][0]["blake3"] for one in said[0]] == [
+        blake3(path.read_bytes()).hexdigest() for path in paths
+    ]
 
 
 TOLD = ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns", "st_mtime", "st_ctime")

@@ -1,11 +1,11 @@
-"""BLAKE3 of models, kept as long as nothing writes to their files."""
+"""BLAKE3 of models and of files, kept as long as nothing writes to the files."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from breadcrumbs.checkpoint.tied import stored
 
 #: Bytes of a model that are read at once.
 MODEL_STEP = 8 << 20
-#: Where hashes of models are kept.
-KIND = "hashes"
+#: Where hashes of models are kept, and those of files.
+KIND, FILES = "hashes", "files"
 #: Seconds since the last write after which a later write bears a later time.
 SETTLED = 2.0
 
@@ -57,6 +57,28 @@ def model_hash(
         if whole is not source:
             whole.close()
     return found
+
+
+class FileHashes:
+    """BLAKE3 of whole files: what is known of them before they are read, and kept once they were.
+
+    files: looked at now. settled: as for `model_hash`. known: by path, the hash that was kept of a
+    file that nothing wrote to since.
+    """
+
+    def __init__(self, files: Iterable[Path], settled: float = SETTLED):
+        self._keys = {file: _file_key(file, settled) for file in files}
+        self.known: dict[Path, str] = {}
+        for file, key in self._keys.items():
+            kept = cache.read(cache.folder(), FILES, key) if key else None
+            if kept is not None:
+                self.known[file] = kept.decode()
+
+    def keep(self, hashes: Mapping[Path, str]) -> None:
+        """Keep hashes of bytes that were read since, of files that are still as they were."""
+        for file, key in self._keys.items():
+            if key and file in hashes and file not in self.known and _file_key(file, 0.0) == key:
+                cache.write(cache.folder(), FILES, key, hashes[file].encode())
 
 
 def stamp(path: str) -> tuple[tuple[str, int, int, int, int], ...]:
@@ -107,14 +129,28 @@ def _key(model: Checkpoint, settled: float = SETTLED) -> str | None:
             if not isinstance(source, FileRange):
                 return None
             if source.file not in files:
-                said = os.fstat(source.file.fileno())
-                if time.time() - max(said.st_mtime, said.st_ctime) < settled:
+                found = _written(os.fstat(source.file.fileno()), source.file.path, settled)
+                if found is None:
                     return None
-                times = [said.st_mtime_ns, said.st_ctime_ns]
-                place = os.path.realpath(source.file.path)
-                found = [len(files), place, said.st_dev, said.st_ino, said.st_size, *times]
-                files[source.file] = found
+                files[source.file] = [len(files), *found]
             number = files[source.file][0]
             tensors.append([name, tensor.dtype, tensor.shape, number, source.offset])
     written = json.dumps([list(files.values()), tensors])
     return blake3(written.encode()).hexdigest() if tensors else None
+
+
+def _file_key(file: Path, settled: float) -> str | None:
+    """Return a digest of where a file lies and when it was last written; None as `_key` does."""
+    try:
+        found = _written(file.stat(), file, settled)
+    except OSError:
+        return None
+    return blake3(json.dumps(found).encode()).hexdigest() if found else None
+
+
+def _written(said: os.stat_result, path: Path, settled: float) -> list[Any] | None:
+    """Return where a file lies and what tells that something wrote to it; None if just now."""
+    if time.time() - max(said.st_mtime, said.st_ctime) < settled:
+        return None
+    place, times = os.path.realpath(path), [said.st_mtime_ns, said.st_ctime_ns]
+    return [place, said.st_dev, said.st_ino, said.st_size, *times]

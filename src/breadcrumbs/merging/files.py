@@ -13,6 +13,7 @@ import numpy as np
 
 from breadcrumbs import plan
 from breadcrumbs.checkpoint import beside
+from breadcrumbs.checkpoint.hashing import FileHashes
 from breadcrumbs.checkpoint.writer import Entry, Writer
 from breadcrumbs.engine import runner
 from breadcrumbs.engine.consumers import Consumer, Writing
@@ -93,8 +94,10 @@ def to_files(
     settings = {"threads": threads, "kernel": kernel, "progress": progress}
     facts = Facts()
     it = calibration.fixed(it, facts=facts, **settings)
-    known = {file: c.cut.hash for c in it.inputs if c.cut for file in c.files}
-    digests = FileDigests(tuple(dict.fromkeys(f for c in it.inputs for f in c.files)), known)
+    cut = {file: c.cut.hash for c in it.inputs if c.cut for file in c.files}
+    files = tuple(dict.fromkeys(f for c in it.inputs for f in c.files))
+    hashes = FileHashes(file for file in files if file not in cut)
+    digests = FileDigests(files, hashes.known | cut)
     metadata = {"format": "pt", "breadcrumbs": provenance(it, digests, choice)}
     layout = Layout(it) if _is_quantised_again(it) else None
     writer = Writer(
@@ -127,6 +130,7 @@ def to_files(
         if again:
             again.complete()
         check_unchanged(stamps, stamps_of(it))
+        hashes.keep(digests.digests)
         if verify:
             writer.verify()
         seconds = time.perf_counter() - began
