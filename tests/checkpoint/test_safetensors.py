@@ -236,6 +236,11 @@ def test_files_without_preadv_read_the_same(tmp_path):
     for kind in (Seeking, Short, File):
         with kind(tmp_path / "x") as file:
             assert file.read(10, 50) == bytes(range(10, 60))
+            runs = np.zeros((3, 8), np.uint8)
+            file.read_runs([92, 0, 3], runs)
+            assert [bytes(run) for run in runs] == [bytes(range(at, at + 8)) for at in (92, 0, 3)]
+            with pytest.raises(CheckpointError, match="ends at byte 100, where byte 101"):
+                file.read_runs([0, 93, 1], runs)
             with pytest.raises(CheckpointError, match="ends at byte 100, where byte 101"):
                 file.read(10, 91)
 
@@ -250,6 +255,12 @@ def test_range_of_a_file_keeps_to_itself(tmp_path):
         for start in (-1, 16):
             with pytest.raises(ValueError):
                 part.read_into(start, memoryview(out))
+        runs = np.zeros((2, 5), np.uint8)
+        part.read_runs([15, 0], runs)
+        assert runs.tolist() == [list(range(25, 30)), list(range(10, 15))]
+        for starts in ([0, 16], [-1, 0]):
+            with pytest.raises(ValueError):
+                part.read_runs(starts, runs)
     with pytest.raises(ValueError, match="closed"):
         part.read_into(0, memoryview(out))
 

@@ -8,8 +8,11 @@ import io
 import os
 import stat
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from breadcrumbs.errors import CheckpointError
 
@@ -59,6 +62,20 @@ class File:
         self.read_into(offset, memoryview(out))
         return bytes(out)
 
+    def read_runs(self, offsets: Sequence[int], out: np.ndarray) -> None:
+        """Fill each row of ``out`` (runs, bytes) from one of the offsets on; as `read_into`.
+
+        Of many short runs each is read by one call, where that brings all of it.
+        """
+        size, read = out.shape[1], self._read_some
+        for offset, row in zip(offsets, out, strict=True):
+            try:
+                count = read(offset, row.data)
+            except OSError:
+                count = 0  # said below
+            if count != size:
+                self.read_into(offset, row.data)
+
     def fileno(self) -> int:
         """Return the descriptor, for kernels that read by themselves."""
         return self._raw.fileno()
@@ -100,6 +117,13 @@ class FileRange:
         if start < 0 or start + len(out) > self.nbytes:
             raise ValueError(f"bytes {start} to {start + len(out)} of a range of {self.nbytes}")
         self.file.read_into(self.offset + start, out)
+
+    def read_runs(self, starts: Sequence[int], out: np.ndarray) -> None:
+        """Fill each row of ``out`` (runs, bytes) from one of the ``starts`` on; as `read_into`."""
+        size = out.shape[1]
+        if not 0 <= min(starts, default=0) <= max(starts, default=0) <= self.nbytes - size:
+            raise ValueError(f"runs of {size} bytes that begin outside of a range of {self.nbytes}")
+        self.file.read_runs([self.offset + start for start in starts], out)
 
 
 def same_bytes(one: Path, other: Path) -> bool:

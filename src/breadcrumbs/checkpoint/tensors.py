@@ -10,7 +10,7 @@ import math
 import reprlib
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ import ml_dtypes
 import numpy as np
 
 from breadcrumbs.checkpoint import kinds
+from breadcrumbs.checkpoint.files import FileRange
 from breadcrumbs.checkpoint.layout import Layout
 from breadcrumbs.errors import CheckpointError
 
@@ -145,6 +146,16 @@ class Tensor:
         if not out.size:
             return
         self.source.read_into(start * bits(self.dtype) // 8, out.view(np.uint8).data.cast("B"))
+
+    def read_runs(self, starts: Sequence[int], out: np.ndarray) -> None:
+        """Fill each row of ``out`` with the entries from one of the ``starts`` on."""
+        source = self.source
+        if isinstance(source, FileRange) and out.size:
+            width = out.itemsize
+            source.read_runs([start * width for start in starts], out.view(np.uint8))
+            return
+        for start, row in zip(starts, out, strict=True):
+            self.read_into(start, row)
 
     def read(self) -> np.ndarray:
         """Return the whole tensor as a new array of its own dtype and `array_shape`."""

@@ -58,6 +58,16 @@ class Workspace:
         for row, tensor in zip(rows, tensors, strict=True):
             read_raw(tensor, start, row, side)
 
+    def read_runs(self, tensors: Sequence[Tensor], starts: Sequence[int], rows: np.ndarray) -> None:
+        """Fill raw ``rows`` (tensors, runs, entries) with the runs that begin at ``starts``."""
+        side = self.buffer("side", (SIDE,), np.float64)
+        for row, tensor in zip(rows, tensors, strict=True):
+            if as_is(tensor, row.dtype):
+                tensor.read_runs(starts, row)
+                continue
+            for start, run in zip(starts, row, strict=True):
+                read_raw(tensor, start, run, side)
+
     def buffer(self, name: str, shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
         """Return this thread's buffer of that name, grown if needed; its content is undefined."""
         dtype = np.dtype(dtype)

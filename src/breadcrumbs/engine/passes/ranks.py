@@ -106,13 +106,23 @@ class Unit:
                 at = slice(start - segment.start, start - segment.start + run)
                 rows[0, i], rows[1:, i] = base[at], models[:, at]
             return
+        whole: dict[int, list[int]] = {}  # by tensor; of each these lie side by side
         for i, (segment, start) in enumerate(places):
-            part, n = self.parts[segment.index], min(run, segment.stop - start)
+            n = min(run, segment.stop - start)
+            if n == run:
+                whole.setdefault(segment.index, []).append(i)
+                continue
             self.context.space.read(self._tensors(segment, group), start, rows[:, i, :n])
-            if part.careful:
-                part.check(rows[:, i, :n], slice(0, 0), start)
             # A piece shorter than a run counts several times; that only widens the bracket.
             rows[:, i, n:] = rows[:, i, np.arange(n, run) % n]
+        for numbers in whole.values():
+            tensors = self._tensors(places[numbers[0]][0], group)
+            starts = [places[i][1] for i in numbers]
+            self.context.space.read_runs(tensors, starts, rows[:, numbers[0] : numbers[-1] + 1])
+        for i, (segment, start) in enumerate(places):
+            if self.parts[segment.index].careful:
+                n = min(run, segment.stop - start)
+                self.parts[segment.index].check(rows[:, i, :n], slice(0, 0), start)
 
     def _locate(self, at: int, run: int) -> tuple[Segment, int]:
         """Return the segment and the entry of its tensor that entry ``at`` of the job is."""
