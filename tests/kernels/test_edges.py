@@ -237,6 +237,12 @@ def test_nothing_is_written_beyond_outputs(other, dtype, n):
         kernel.keep_by_rank(base, models[0], *given)
         assert_untouched(whole)
         assert_untouched(also)
+        drawn = np.arange(2, dtype=np.uint64), 1, np.full((2, n), 0.5)
+        how = np.ones(2, np.uint8), np.ones(2), constants.SUM, 1, False, 0.3, extent
+        (out, a), (steps, b) = guarded(n, dtype), guarded(n, np.float64)
+        kernel.merge_by_rank(base, models, n, drawn, *how, out, steps, np.zeros(2, np.int64))
+        assert_untouched(a)
+        assert_untouched(b)
     assert results[0] == results[1]
 
 

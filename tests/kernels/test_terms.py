@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_rows import PACKAGES, raw_weights, rows, same
 
-from breadcrumbs.kernels import constants
+from breadcrumbs.kernels import bounds, constants
 from breadcrumbs.kernels import numpy as plain
 from breadcrumbs.kernels.draws import draws, stream
 
@@ -148,3 +148,59 @@ def test_zeros_and_equal_keys_are_ranked_by_position():
                 kernels.keep_by_rank(base, model, 300, stream(1), 1, chances, True, taus, kept)
                 both.append((taus.tobytes(), kept.tobytes()))
             assert len(set(both)) == 1
+
+
+@pytest.mark.parametrize("kernels", PACKAGES.values(), ids=PACKAGES)
+@pytest.mark.parametrize("kind", [*KINDS, constants.TOTAL])
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+@pytest.mark.parametrize("unit", [1, 7, 300, 2500])
+def test_what_stays_by_rank_is_merged_as_step_by_step(kernels, kind, dtype, unit):
+    rng = np.random.default_rng(unit)
+    n, number = unit * 3, 4
+    base, models = (
+        raw_weights("ties", (n,), dtype, rng),
+        raw_weights("ties", (number, n), dtype, rng),
+    )
+    models[:, ::5] = base[::5]
+    keys = np.array([stream(t) for t in range(number)], np.uint64)
+    chances = np.sort(rng.uniform(0.1, 0.9, (number, unit)), axis=1)
+    for weights, divide in (np.ones(number), 1), (np.array([0.5, -1.0, 2.0, 0.3]), 0):
+        divides = np.array([divide] * 3 + [1 - divide], np.uint8)
+        taus, stays = np.empty((number, n)), np.empty((number, n), np.bool_)
+        for t in range(number):
+            given = unit, keys[t], 11, chances[t], bool(divides[t]), taus[t], stays[t]
+            plain.keep_by_rank(base, models[t], *given)
+        if kind == constants.TOTAL:
+            step = plain.exact_sum(taus, weights)
+        else:
+            step = plain.elected(taus, weights, kind, -1, True)
+        wide = plain.widen(base).astype(np.float64)
+        name = "BF16" if dtype == np.uint16 else "F32"
+        wanted = plain.round_to(plain.add_step(wide, 0.3 * step), name)
+        out, found, kept = np.empty(n, dtype), np.empty(n), np.ones(number, np.int64)
+        extent = np.array(bounds.NO_EXTENT, np.uint32)
+        drawn = keys, 11, chances
+        how = divides, weights, kind, -1, True, 0.3, extent, out, found, kept
+        squares = kernels.merge_by_rank(base, models, unit, drawn, *how)
+        assert same(out, wanted.view(dtype))
+        assert same(found + 0.0, step + 0.0)
+        assert kept.tolist() == (1 + stays.sum(axis=1)).tolist()
+        assert squares == pytest.approx(((0.3 * step) ** 2).sum(), rel=1e-12)
+        smallest, largest = plain.extent(np.concatenate([base[None], models]))
+        assert bounds.extent_of(extent, np.dtype(dtype)) == (smallest, largest)
+
+
+def test_what_no_pair_holds_is_merged_exactly_too():
+    base = np.zeros(3, np.float32)
+    models = np.array([[1.0] * 3, [2.0**-53] * 3, [2.0**-130] * 3], np.float32)
+    keys, chances = np.zeros(3, np.uint64), np.ones((3, 3))
+    both = []
+    for kernels in PACKAGES.values():
+        out, found, kept = np.empty(3, np.float32), np.empty(3), np.zeros(3, np.int64)
+        extent = np.array(bounds.NO_EXTENT, np.uint32)
+        how = np.zeros(3, np.uint8), np.ones(3), constants.TOTAL, 1, False, 1.0
+        kernels.merge_by_rank(base, models, 3, (keys, 0, chances), *how, extent, out, found, kept)
+        assert found.tolist() == [1 + 2.0**-52] * 3
+        assert kept.tolist() == [3] * 3
+        both.append((out.tobytes(), extent.tobytes()))
+    assert len(set(both)) == 1

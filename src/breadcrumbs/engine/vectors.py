@@ -9,7 +9,6 @@ import numpy as np
 
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.methods.aggregates import Entries
-from breadcrumbs.methods.transforms import Chances
 from breadcrumbs.plan import statistics as plan_statistics
 from breadcrumbs.plan.units import Segment
 
@@ -44,6 +43,8 @@ class Vectors:
         self.alpha: float = self.values.get("alpha", 1.0)
         self.scale = terms.scale
         self.scales = None if self.lowered.linear else terms.scales
+        #: By the identity of values.
+        self._chances: dict[int, tuple[np.ndarray, bool]] = {}
         if self.lowered.elementwise:
             self.alpha *= self.scale
         if self.lowered.elementwise or self.lowered.linear:  # the factor of which has it already
@@ -157,14 +158,18 @@ class Vectors:
                 kept[t] = terms.kernels.drawn(rows.shape[1], keys, start, limits, t)
             taus[~kept] = 0
         elif lowered.chances:
-            self._keep_by_rank(lowered.chances, rows, group, start, taus, kept)
+            self._keep_by_rank(rows, group, start, taus, kept)
 
-    def _keep_by_rank(self, transform: Chances, rows, group, start, taus, kept) -> None:
-        unit, known = self.job.unit, dict[int, tuple[np.ndarray, bool]]()
+    def chances(self, t: int) -> tuple[np.ndarray, bool]:
+        """Return the chances of the ranks of a unit of model t, and whether they divide."""
+        transform, values = self.lowered.chances, self.tensor.own[t].values
+        assert transform is not None
+        if id(values) not in self._chances:
+            found = np.asarray(transform.chances(self.job.unit, values), np.float64)
+            self._chances[id(values)] = found, bool(transform.divide(values))
+        return self._chances[id(values)]
+
+    def _keep_by_rank(self, rows, group, start, taus, kept) -> None:
         for row, t in enumerate(self.terms.who[group]):
-            values = self.tensor.own[t].values
-            if id(values) not in known:
-                chances = np.asarray(transform.chances(unit, values), np.float64)
-                known[id(values)] = chances, bool(transform.divide(values))
-            drawn = unit, self.terms.stream(t), start, *known[id(values)]
+            drawn = self.job.unit, self.terms.stream(t), start, *self.chances(t)
             self.terms.kernels.keep_by_rank(rows[0], rows[1 + row], *drawn, taus[row], kept[row])

@@ -7,6 +7,8 @@ ALL = 2**32 - 1
 
 #: The kinds of an election: what the step of an entry is of the task vectors of its elected sign.
 MEAN, SUM, LARGEST = 0, 1, 2
+#: No election: the sum of all.
+TOTAL = 3
 
 #: Models that an election with weights takes for a mean: their subsets are looked up.
 SUBSETS = 10

@@ -313,6 +313,33 @@ class Elections(Protocol):
         """
         ...
 
+    def merge_by_rank(
+        self,
+        base,
+        models,
+        unit: int,
+        drawn: tuple[Array, int, Array],
+        divide,
+        weights,
+        kind: int,
+        majority: int,
+        signed: bool,
+        factor: float,
+        extent,
+        out,
+        found,
+        kept,
+        /,
+    ) -> float:
+        """Write ``base + factor * step``, rounded to raw ``out``; return the squares of the change.
+
+        The step is what `Terms.elected`, or for `constants.TOTAL` `Terms.exact_sum`, makes of what
+        `Ranks.keep_by_rank` keeps of each model, in units of ``unit``. drawn: (keys (G,), start,
+        chances (G, unit)); divide: (G,) uint8. found: (n,), for the steps, or empty. To ``kept``
+        (G,) is added how many entries stay. Where nothing is added a zero keeps the base's sign.
+        """
+        ...
+
 
 class Products(Protocol):
     """Inner products of weights, in an order of addition that no processor changes."""

@@ -3,6 +3,7 @@
 sparse         sums of what task files keep, added to the base entry by entry
 sums           sums of task vectors: fused kernels, else exactly
 elections      elections by the fused kernels
+ranked         sums and elections of what stays by its rank, by the fused kernel
 combinations   combinations with known coefficients, by the fused kernels
 wholes         a tensor at a time in memory
 general        everything else, in float64
@@ -17,7 +18,16 @@ import numpy as np
 
 from breadcrumbs.engine.context import Context
 from breadcrumbs.engine.merged import Merged, Step
-from breadcrumbs.engine.routes import combinations, copies, elections, general, sparse, sums, wholes
+from breadcrumbs.engine.routes import (
+    combinations,
+    copies,
+    elections,
+    general,
+    ranked,
+    sparse,
+    sums,
+    wholes,
+)
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.plan import TensorPlan
 from breadcrumbs.plan.units import Segment
@@ -36,6 +46,7 @@ SUMS: Sequence[Route] = (
 OTHERS: Sequence[Route] = (
     lambda terms, segment, majority: wholes.merge(terms, segment),
     elections.fused,
+    ranked.fused,
     lambda terms, segment, majority: combinations.fused(terms, segment),
     general.merge,
 )

@@ -6,7 +6,7 @@ What NumPy does as well is NumPy's. Raw weights are ``uint16``, the bits of bflo
 
 from __future__ import annotations
 
-from breadcrumbs.kernels.native.chances import keep_by_rank
+from breadcrumbs.kernels.native.chances import keep_by_rank, merge_by_rank
 from breadcrumbs.kernels.native.combined import combine
 from breadcrumbs.kernels.native.drops import add_drawn, merge_drawn
 from breadcrumbs.kernels.native.elections import elect_band, elect_drawn
@@ -66,6 +66,7 @@ __all__ = [
     "magnitudes",
     "merge",
     "merge_band",
+    "merge_by_rank",
     "merge_drawn",
     "merge_kept",
     "product",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from breadcrumbs.kernels.numpy.chances import keep_by_rank
+from breadcrumbs.kernels.numpy.chances import keep_by_rank, merge_by_rank
 from breadcrumbs.kernels.numpy.combined import combine
 from breadcrumbs.kernels.numpy.drops import add_drawn, drawn, merge_drawn
 from breadcrumbs.kernels.numpy.elections import elect_band, elect_drawn
@@ -63,6 +63,7 @@ __all__ = [
     "magnitudes",
     "merge",
     "merge_band",
+    "merge_by_rank",
     "merge_drawn",
     "merge_kept",
     "product",

@@ -44,6 +44,16 @@ static inline void merge_pair(int n, const float *restrict base, const double *r
     }
 }
 
+/* Write what is added, and the whole; where nothing is added a zero keeps the base's sign. */
+static inline void add_step(int n, const float *restrict base, const double *restrict total,
+                            double factor, double *restrict step, double *restrict merged) {
+    for (int i = 0; i < n; i++) {
+        double more = factor * total[i], x = (double)base[i], sum = x + more;
+        step[i] = more;
+        merged[i] = more != 0.0 ? sum : x;
+    }
+}
+
 /* Round the sums of a block, and note the extent of its weights. */
 static inline void finish(Block *b, int n, const raw *base, const raw *rows, int64_t models,
                    int64_t stride, int pair, double alpha, uint32_t *extent, int narrow, void *out,

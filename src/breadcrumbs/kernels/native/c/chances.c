@@ -1,9 +1,9 @@
-/* What stays of a task vector by the ranks of its entries; `Ranks.keep_by_rank` of
- * kernels/protocol.py.
+/* What stays of task vectors by the ranks of their entries, and what that comes to;
+ * `Ranks.keep_by_rank` and `Elections.merge_by_rank` of kernels/protocol.py.
  *
  * The ranks of a unit are found by a radix sort of codes: its keys less the smallest that is not 0,
  * without the trailing zeros that all have, which in bfloat16 are many. */
-#include "steps.h"
+#include "terms.h"
 
 /* Bits that one pass of a sort looks at, at most and in small units: bins are cleared and added up.
  * Units of FEW entries and fewer are sorted by insertion. A sort takes MOST passes at most. */
@@ -172,7 +172,55 @@ static void mark_kept(int n, const uint32_t *restrict draws, const double *restr
     }
 }
 
-/* --- the kernel ------------------------------------------------------------------------------- */
+/* --- a run of whole units ---------------------------------------------------------------------- */
+
+/* Room for the keys and chances of a run, and to sort a unit. */
+typedef struct {
+    uint32_t *keys;
+    double *chance;
+    uint64_t *words, *others;
+} Room;
+
+/* Rank the entries of a run; write their chances to the room. */
+static void rank_run(int64_t n, const raw *base, const raw *model, int64_t unit,
+                     const double *chances, const Room *room) {
+    float wide[BLOCK];
+    uint32_t bins[MOST << WIDEST];
+    for (int64_t at = 0; at < n; at += BLOCK) {
+        int m = (int)least(BLOCK, n - at);
+        widen(m, base + at, wide);
+        keys_of(m, model + at, wide, room->keys + at);
+    }
+    for (int64_t u = 0; u < n; u += unit)
+        rank_unit(unit, room->keys + u, room->words, room->others, bins, chances,
+                  room->chance + u);
+}
+
+/* Write what stays of a run that is ranked, and to ``kept``, of bytes, what that is. start: of its
+ * draws. */
+static void keep_by_draws(int64_t n, const raw *base, const raw *model, uint64_t key, int64_t start,
+                     int divide, const double *chance, double *taus, uint8_t *kept) {
+    float wide[BLOCK];
+    uint32_t space[DRAWS];
+    for (int64_t at = 0; at < n; at += BLOCK) {
+        int m = (int)least(BLOCK, n - at);
+        const uint32_t *draws = draw(m, key, start + at, space);
+        widen(m, base + at, wide);
+        if (divide)
+            keep_divided(m, model + at, wide, draws, chance + at, taus + at);
+        else
+            keep_whole(m, model + at, wide, draws, chance + at, taus + at);
+        mark_kept(m, draws, chance + at, kept + at);
+    }
+}
+
+static int64_t count_marks(int64_t n, const uint8_t *marks) {
+    int64_t found = 0;
+    for (int64_t i = 0; i < n; i++) found += marks[i];
+    return found;
+}
+
+/* --- kernels ------------------------------------------------------------------------------------ */
 
 /* step: how many entries are ranked at once, whole units. keys, chance: room for these; words,
  * others: for a unit. */
@@ -180,28 +228,74 @@ void KERNEL(keep_by_rank)(int64_t n, const raw *base, const raw *model, int64_t 
                           uint64_t key, int64_t start, const double *chances, int divide,
                           double *taus, uint8_t *kept, uint32_t *keys, double *chance,
                           uint64_t *words, uint64_t *others) {
-    float wide[BLOCK];
-    uint32_t bins[MOST << WIDEST], room[DRAWS];
+    Room room = {keys, chance, words, others};
     for (int64_t first = 0; first < n; first += step) {
-        int64_t stop = least(n, first + step);
-        for (int64_t at = first; at < stop; at += BLOCK) {
-            int m = (int)least(BLOCK, stop - at);
-            widen(m, base + at, wide);
-            keys_of(m, model + at, wide, keys + (at - first));
+        int64_t m = least(n - first, step);
+        rank_run(m, base + first, model + first, unit, chances, &room);
+        keep_by_draws(m, base + first, model + first, key, start + first, divide, chance, taus + first,
+                 kept + first);
+    }
+}
+
+/* Write the totals or elected steps of a block of terms; return bits of what no pair holds. */
+static uint64_t decide(int64_t kind, int64_t majority, int n, int64_t models, const double *taus,
+                       int64_t stride, const double *weights, const double *shares, Terms *b,
+                       double *total) {
+    uint64_t wrong = 0;
+    begin_terms(kind, n, b);
+    for (int64_t t = 0; t < models; t++) {
+        const double *mine = taus + t * stride;
+        if (kind == TOTAL)
+            add_term(n, mine, weights[t], b->up, b->up_rest, b->wrong);
+        else
+            add_terms(kind, n, mine, weights[t], t, b);
+    }
+    if (kind == TOTAL) {
+        settle_all(n, b->up, b->up_rest);
+        memcpy(total, b->up, n * sizeof *total);
+    } else {
+        elect_terms(kind, majority, n, shares, b, total);
+    }
+    for (int i = 0; i < n; i++) wrong |= b->wrong[i];
+    return wrong;
+}
+
+/* Returns the squares of what is added; odd: whether there is a sum that no pair holds. taus:
+ * (models, step) room, marks: for step; the others as above. found: or null. */
+double KERNEL(merge_by_rank)(int64_t n, int64_t models, const raw *base, const raw *rows,
+                             int64_t stride, int64_t unit, int64_t step, const uint64_t *draws,
+                             int64_t start, const double *chances, const uint8_t *divide,
+                             const double *weights, int64_t kind, int64_t majority,
+                             const double *shares, double factor, uint32_t *extent, int narrow,
+                             void *out, double *found, int64_t *kept, double *taus, uint8_t *marks,
+                             uint32_t *keys, double *chance, uint64_t *words, uint64_t *others,
+                             int32_t *odd) {
+    Room room = {keys, chance, words, others};
+    Terms b;
+    float wide[TERMS], narrowed[TERMS];
+    double total[TERMS], added[TERMS], merged[TERMS], lanes[LANES] = {0};
+    uint64_t wrong = 0;
+    for (int64_t first = 0; first < n; first += step) {
+        int64_t run = least(n - first, step);
+        for (int64_t t = 0; t < models; t++) {
+            const raw *model = rows + t * stride + first;
+            rank_run(run, base + first, model, unit, chances + t * unit, &room);
+            keep_by_draws(run, base + first, model, draws[t], start + first, divide[t], chance,
+                     taus + t * step, marks);
+            kept[t] += count_marks(run, marks);
         }
-        for (int64_t u = first; u < stop; u += unit)
-            rank_unit(unit, keys + (u - first), words, others, bins, chances,
-                      chance + (u - first));
-        for (int64_t at = first; at < stop; at += BLOCK) {
-            int m = (int)least(BLOCK, stop - at);
-            const uint32_t *draws = draw(m, key, start + at, room);
-            const double *mine = chance + (at - first);
+        for (int64_t at = first; at < first + run; at += TERMS) {
+            int m = (int)least(TERMS, first + run - at);
+            wrong |= decide(kind, majority, m, models, taus + (at - first), step, weights, shares,
+                            &b, total);
+            if (found) memcpy(found + at, total, m * sizeof *found);
             widen(m, base + at, wide);
-            if (divide)
-                keep_divided(m, model + at, wide, draws, mine, taus + at);
-            else
-                keep_whole(m, model + at, wide, draws, mine, taus + at);
-            mark_kept(m, draws, mine, kept + at);
+            add_step(m, wide, total, factor, added, merged);
+            round_out(m, merged, narrowed, count_unusual(m, merged), narrow, out, at);
+            widen_extents(m, base + at, models, rows + at, stride, extent);
+            add_squares(m, added, lanes);
         }
     }
+    *odd = wrong != 0;
+    return add_lanes(lanes);
 }

@@ -2,16 +2,6 @@
  * kernels/protocol.py says what comes out. */
 #include "blocks.h"
 
-/* Write what is added, and the whole; where nothing is added a zero keeps the base's sign. */
-static void add_step(int n, const float *restrict base, const double *restrict total,
-                     double factor, double *restrict step, double *restrict merged) {
-    for (int i = 0; i < n; i++) {
-        double more = factor * total[i], x = (double)base[i], sum = x + more;
-        step[i] = more;
-        merged[i] = more != 0.0 ? sum : x;
-    }
-}
-
 /* Do as add_weighted, and also return bits of what a difference of two weights leaves out. */
 static uint64_t add_whole(int n, const raw *restrict model, const float *restrict base,
                           double weight, double *restrict total, double *restrict rest) {

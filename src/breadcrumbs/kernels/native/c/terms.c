@@ -4,16 +4,6 @@
 
 #if RAW == 32
 
-static void add_term(int n, const double *restrict taus, double weight, double *restrict total,
-                     double *restrict rest, uint64_t *restrict wrong) {
-    for (int i = 0; i < n; i++) {
-        double error, again;
-        total[i] = two_sum(total[i], weight * taus[i], &error);
-        rest[i] = two_sum(rest[i], error, &again);
-        wrong[i] |= double_bits(again) & MAGNITUDE64;
-    }
-}
-
 /* Write which are wrong; return whether any is. */
 static int64_t mark_wrong(int n, const uint64_t *restrict wrong, uint8_t *restrict inexact) {
     uint64_t found = 0;

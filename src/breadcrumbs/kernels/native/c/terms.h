@@ -24,6 +24,17 @@ static inline double pick(uint64_t bits, double x, double y) {
     return as_double((double_bits(x) & bits) | (double_bits(y) & ~bits));
 }
 
+static inline void add_term(int n, const double *restrict taus, double weight,
+                            double *restrict total, double *restrict rest,
+                            uint64_t *restrict wrong) {
+    for (int i = 0; i < n; i++) {
+        double error, again;
+        total[i] = two_sum(total[i], weight * taus[i], &error);
+        rest[i] = two_sum(rest[i], error, &again);
+        wrong[i] |= double_bits(again) & MAGNITUDE64;
+    }
+}
+
 /* Add terms above 0 to one pair, and the magnitudes of those below to the other. */
 static inline void add_sides(int n, const double *restrict taus, double weight,
                              double *restrict up, double *restrict up_rest,

@@ -4,8 +4,8 @@
 
 #include "blocks.h"
 
-/* What the step of an entry is of the task vectors of its elected sign. */
-enum { MEAN, SUM, LARGEST };
+/* What the step of an entry is of the task vectors of its elected sign; or the sum of all. */
+enum { MEAN, SUM, LARGEST, TOTAL };
 
 /* Return what a sum has to be over to be of the elected sign 1: any 0 if that is the majority's. */
 static inline double over(int64_t majority) { return majority < 0 ? 0.0 : -0x1p-1074; }
