@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from breadcrumbs import archives as compression
 from breadcrumbs.archives import archive as archives
 from breadcrumbs.archives import open_archive
+from breadcrumbs.checkpoint.outfile import Entry, header
 from breadcrumbs.checkpoint.safetensors import read_header
-from breadcrumbs.checkpoint.writer import Entry, header
 from breadcrumbs.errors import BreadcrumbsError, CheckpointError
 
 METHODS = ("tall", "emr", "tsv")

@@ -22,8 +22,9 @@ import quantised_files
 from families import family, saved
 
 from breadcrumbs import checkpoint
+from breadcrumbs.checkpoint.outfile import Entry
 from breadcrumbs.checkpoint.tensors import DTYPES
-from breadcrumbs.checkpoint.writer import Entry, Writer
+from breadcrumbs.checkpoint.writer import Writer
 from breadcrumbs.engine.outputs import Election, Nowhere, Output, SegmentReport
 from breadcrumbs.merging import opening
 from breadcrumbs.merging.arrays import ArraySink

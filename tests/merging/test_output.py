@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from breadcrumbs import checkpoint, plan
 from breadcrumbs.checkpoint import beside
-from breadcrumbs.checkpoint.writer import Entry, header, shards
+from breadcrumbs.checkpoint.outfile import Entry, header, shards
 from breadcrumbs.cli.inspection import inspect
 from breadcrumbs.errors import CheckpointError, OutputError
 from breadcrumbs.merging import card, opening

@@ -13,8 +13,9 @@ from breadcrumbs import checkpoint
 from breadcrumbs.archives.archive import open_archive
 from breadcrumbs.archives.rebuilding import rebuilt
 from breadcrumbs.checkpoint import beside, composite, durable
+from breadcrumbs.checkpoint.outfile import Entry
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, items
-from breadcrumbs.checkpoint.writer import Entry, Writer
+from breadcrumbs.checkpoint.writer import Writer
 from breadcrumbs.errors import CheckpointError
 from breadcrumbs.merging import card, opening
 from breadcrumbs.taskfile.about import BaseReference

@@ -25,8 +25,9 @@ from breadcrumbs.archives.archive import DIGESTS, HASH, KEY, METHODS, VERSION, V
 from breadcrumbs.archives.report import Report
 from breadcrumbs.archives.singular import rank, triplets
 from breadcrumbs.checkpoint import durable, hashing, quantised
+from breadcrumbs.checkpoint.outfile import Entry
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor, items
-from breadcrumbs.checkpoint.writer import Entry, Writer
+from breadcrumbs.checkpoint.writer import Writer
 from breadcrumbs.engine import runner
 from breadcrumbs.engine.context import Context
 from breadcrumbs.engine.rounding import rounded

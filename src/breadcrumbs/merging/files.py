@@ -14,7 +14,8 @@ import numpy as np
 from breadcrumbs import plan
 from breadcrumbs.checkpoint import beside
 from breadcrumbs.checkpoint.hashing import FileHashes
-from breadcrumbs.checkpoint.writer import Entry, Writer
+from breadcrumbs.checkpoint.outfile import Entry
+from breadcrumbs.checkpoint.writer import Writer
 from breadcrumbs.engine import runner
 from breadcrumbs.engine.consumers import Consumer, Writing
 from breadcrumbs.engine.digests import FileDigests

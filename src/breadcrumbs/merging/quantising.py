@@ -17,10 +17,11 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
+from breadcrumbs.checkpoint.outfile import Entry, OutFile
 from breadcrumbs.checkpoint.quantised.blocks import Blocks, is_like, requantised
 from breadcrumbs.checkpoint.quantised.sources import Scaled
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
-from breadcrumbs.checkpoint.writer import Entry, OutFile, Writer
+from breadcrumbs.checkpoint.writer import Writer
 from breadcrumbs.errors import OutputError
 
 if TYPE_CHECKING:

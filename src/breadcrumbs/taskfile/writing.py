@@ -11,9 +11,9 @@ import numpy as np
 from blake3 import blake3
 
 from breadcrumbs.checkpoint import whole
+from breadcrumbs.checkpoint.outfile import Entry, header
 from breadcrumbs.checkpoint.products import Factors
 from breadcrumbs.checkpoint.tensors import NAMES, WEIGHT_DTYPES
-from breadcrumbs.checkpoint.writer import Entry, header
 from breadcrumbs.errors import OutputError
 from breadcrumbs.taskfile import about, positions
 from breadcrumbs.taskfile.about import About, TaskTensor

@@ -15,9 +15,9 @@ import numpy as np
 from breadcrumbs import plan as plans
 from breadcrumbs.checkpoint import configs, durable, products, tied, whole
 from breadcrumbs.checkpoint.adapters import peft
+from breadcrumbs.checkpoint.outfile import Entry, header
 from breadcrumbs.checkpoint.sparse import BLOCK
 from breadcrumbs.checkpoint.tensors import DTYPES, NAMES, Tensor
-from breadcrumbs.checkpoint.writer import Entry, header
 from breadcrumbs.engine.workspace import one_blas_thread
 from breadcrumbs.errors import MismatchError, OutputError, RecipeError, listing
 from breadcrumbs.merging import files, opening

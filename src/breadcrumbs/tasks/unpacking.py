@@ -12,9 +12,10 @@ import numpy as np
 
 from breadcrumbs import checkpoint, machine
 from breadcrumbs.checkpoint import beside, composite, durable
+from breadcrumbs.checkpoint.outfile import Entry
 from breadcrumbs.checkpoint.sparse import BLOCK
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, items
-from breadcrumbs.checkpoint.writer import Entry, Writer
+from breadcrumbs.checkpoint.writer import Writer
 from breadcrumbs.errors import OutputError, RecipeError
 from breadcrumbs.merging import card, opening
 from breadcrumbs.taskfile import reader, view

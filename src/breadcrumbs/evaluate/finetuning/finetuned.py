@@ -22,8 +22,9 @@ import numpy as np
 from breadcrumbs.checkpoint import beside, composite
 from breadcrumbs.checkpoint.folder import is_plain
 from breadcrumbs.checkpoint.journal import JOURNAL, Journal
+from breadcrumbs.checkpoint.outfile import Entry
 from breadcrumbs.checkpoint.tensors import Checkpoint
-from breadcrumbs.checkpoint.writer import Entry, Writer
+from breadcrumbs.checkpoint.writer import Writer
 from breadcrumbs.errors import OutputError, SuiteError
 
 if TYPE_CHECKING:

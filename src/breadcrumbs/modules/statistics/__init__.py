@@ -57,7 +57,8 @@ class Gathered(dict[str, np.ndarray]):
 
         force: replace a file of that name. Raises OutputError.
         """
-        from breadcrumbs.checkpoint.writer import Entry, Writer
+        from breadcrumbs.checkpoint.outfile import Entry
+        from breadcrumbs.checkpoint.writer import Writer
 
         if Path(path).suffix != ".safetensors":
             raise OutputError(f"{path}: statistics are one file. Give a name in .safetensors.")
