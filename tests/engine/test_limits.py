@@ -147,6 +147,21 @@ def test_a_model_ranked_as_a_whole_says_what_it_takes():
     assert estimate.memory(small, 1) < 200e6
 
 
+@pytest.mark.parametrize("method", ["breadcrumbs", "ties", "task_arithmetic"])
+def test_sizes_and_threads_fit_into_memory(method):
+    plan = planned({"w": (20_000, 20_000)}, method, alpha=1)
+    usual = estimate.memory(plan, 4)
+    assert estimate.fitted(plan, 4, None) == (plan, 4)
+    found = []
+    for most in sorted((2 * usual, usual, usual * 3 // 4, usual // 2, 180 << 20), reverse=True):
+        fits, threads = estimate.fitted(plan, 4, most)
+        assert estimate.memory(fits, threads) <= most
+        found.append((threads, fits.sizes.arena))
+    assert found[0] == found[1] == (4, USUAL.arena)
+    assert found == sorted(found, reverse=True)
+    assert found[-1][1] == USUAL.least_arena
+
+
 WHOLE = [name for name, it in METHODS.items() if isinstance(it.aggregate, Whole)]
 
 

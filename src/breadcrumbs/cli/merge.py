@@ -132,7 +132,7 @@ def merge(sources: tuple[str, ...], output: str | None, **options: Any) -> None:
     with opening.opened(made) as plan:
         plan = judged(plan, options["strict"])
         if options["dry_run"]:
-            threads = estimate.threads(plan, options["threads"], max_memory)
+            plan, threads = estimate.fitted(plan, options["threads"], max_memory)
             views_merging.plan(plan, threads, as_json=options["as_json"])
             return
         assert output is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 from breadcrumbs.checkpoint.quantised.experts import BANDS_BYTES
 from breadcrumbs.checkpoint.quantised.layouts import BLOCK
@@ -28,8 +29,9 @@ def memory(plan: Plan, threads: int, budget: int | None = None, begun: int | Non
     sizes, number = plan.sizes, max(1, len(plan.models))
     group, fused = min(sizes.group, number), min(sizes.fused, number)
     chunk, least = sizes.chunk, sizes.least * sizes.chunk
-    segment = max(least, sizes.arena // (2 * (fused + 1)))  # entries, of bfloat16
-    surveyed = max(least, sizes.arena // (2 * (group + 1)))
+    most = max((tensor.base.size for tensor in plan.tensors), default=0)
+    segment = min(most, max(least, sizes.arena // (2 * (fused + 1))))  # entries, of bfloat16
+    surveyed = min(most, max(least, sizes.arena // (2 * (group + 1))))
     arena = segment * 4 * (fused + 1) + segment * 2 + int(sizes.room * surveyed) * group * 4
     chunks = chunk * (group + 1) * 4 + chunk * (8 + 8 + 1 + 8 + 4)
     more = _step_bytes(plan, threads) + _survey_bytes(plan, threads, budget or sizes.budget)
@@ -127,6 +129,22 @@ def _angle_bytes(plan: Plan, size: int) -> int:
             each = size if lines == "row" else 6 * size * size
             most = max(most, angles.number(tensor.base.shape, lines) * each * 8)
     return most
+
+
+def fitted(plan: Plan, wanted: int | None, max_memory: int | None) -> tuple[Plan, int]:
+    """Return the plan with sizes that fit into memory, and how many threads to use."""
+    if max_memory is None:
+        return plan, threads(plan, wanted, None)
+    small = _sized(plan, arena=plan.sizes.least_arena)
+    number = threads(small, wanted, max_memory)
+    if memory(plan, number, plan.sizes.least_budget, 0) > max_memory:
+        plan = small
+    plan = _sized(plan, budget=budget(plan, number, max_memory))
+    return _sized(plan, begun=begun(plan, number, max_memory, plan.sizes.budget)), number
+
+
+def _sized(plan: Plan, **sizes: int) -> Plan:
+    return replace(plan, sizes=replace(plan.sizes, **sizes))
 
 
 def threads(plan: Plan, wanted: int | None, max_memory: int | None) -> int:

@@ -82,16 +82,13 @@ def to_files(
     if strict:
         refuse(it.warnings)
     it = without_same_parts(it)
-    threads = estimate.threads(it, threads, max_memory)
+    it, threads = estimate.fitted(it, threads, max_memory)
     output = Path(output)
     check_not_input(it, output)
     card.tokenizer_of(it)
     if it.target.folder:
         beside.files(it.target.folder)  # which says what cannot be read, before it is too late
     stamps = stamps_of(it)
-    budget = estimate.budget(it, threads, max_memory)
-    begun = estimate.begun(it, threads, max_memory, budget)
-    it = replace(it, sizes=replace(it.sizes, budget=budget, begun=begun))
     settings = {"threads": threads, "kernel": kernel, "progress": progress}
     facts = Facts()
     it = calibration.fixed(it, facts=facts, **settings)

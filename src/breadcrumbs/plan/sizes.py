@@ -33,7 +33,7 @@ class Sizes:
     """
 
     chunk: int = 1 << 16
-    arena: int = 4 << 20
+    arena: int = 16 << 20
     least: int = 2
     group: int = 4
     fused: int = 32
@@ -50,6 +50,11 @@ class Sizes:
     bins: int = 1 << 14
     begun: int = 64 << 20
     undecided: int = 8
+
+    @property
+    def least_arena(self) -> int:
+        """The arena where memory is short."""
+        return min(self.arena, 4 << 20)
 
     @property
     def least_budget(self) -> int:
