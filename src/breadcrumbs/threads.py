@@ -73,6 +73,14 @@ def run_tasks(tasks: Sequence[Task], threads: int, stop: threading.Event | None 
         raise errors[0]
 
 
+def at_once(tasks: Sequence[Task]) -> list[Task]:
+    """Run small tasks, and all that they return, as one: in their order, on this thread."""
+    waiting = deque(tasks)
+    while waiting:
+        waiting.extendleft(reversed(waiting.popleft()()))
+    return []
+
+
 def after(work: Sequence[Callable[[], object]], then: Callable[[], list[Task]]) -> list[Task]:
     """Return tasks that each do one piece of ``work``; the last one to end returns ``then()``.
 

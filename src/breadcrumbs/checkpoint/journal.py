@@ -24,6 +24,7 @@ from breadcrumbs.checkpoint import durable, locks
 from breadcrumbs.errors import OutputError
 
 JOURNAL = ".breadcrumbs-journal"
+_PLAIN = json.JSONEncoder(separators=(",", ":"))
 
 
 class Journal:
@@ -82,7 +83,7 @@ class Journal:
 
     def note(self, line: dict[str, Any]) -> None:
         """Add a line."""
-        data = memoryview(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        data = memoryview(_PLAIN.encode(line).encode() + b"\n")
         while data:  # a disk that fills up takes a part
             data = data[self._file.write(data) or 0 :]
 

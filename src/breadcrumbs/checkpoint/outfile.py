@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,12 +28,9 @@ class Entry:
     def itemsize(self) -> int:
         return DTYPES[self.dtype].itemsize
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
-        size = 1
-        for length in self.shape:
-            size *= length
-        return self.bytes_of(size)
+        return self.bytes_of(math.prod(self.shape))
 
     def bytes_of(self, n: int) -> int:
         """Return the bytes of n entries, which end where a byte does."""

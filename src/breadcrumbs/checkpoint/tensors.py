@@ -104,10 +104,7 @@ class Tensor:
     @property
     def size(self) -> int:
         """Number of entries."""
-        size = 1
-        for length in self.shape:
-            size *= length
-        return size
+        return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:

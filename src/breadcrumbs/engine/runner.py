@@ -28,7 +28,7 @@ from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.workspace import Workspace, one_blas_thread
 from breadcrumbs.plan import Plan, units
 from breadcrumbs.plan.units import Job, Piece, Segment
-from breadcrumbs.threads import Task, after, run_tasks
+from breadcrumbs.threads import Task, after, at_once, run_tasks
 
 #: Hashing begins with one in EARLY of its tasks; the others come LATE (of all) after the merge.
 EARLY = 5
@@ -163,7 +163,12 @@ class _Runner:
         jobs = [job for job in every if only is None or job.unit_id in only]
         if self.plan.prepares and only is None:
             return self._prepared(jobs)
-        return [partial(self._start, job) for job in jobs]
+        return [
+            partial(at_once, [partial(self._start, job) for job in some])
+            if len(some) > 1
+            else partial(self._start, some[0])
+            for some in units.together(jobs)
+        ]
 
     def looks(self) -> list[Task]:
         """Return the first tasks of all passes, after which nothing is merged."""
@@ -178,8 +183,8 @@ class _Runner:
         if not segments:
             return []
         if self._is_copy(job):
-            return self._takes(job, segments, None)
-        fresh = len(segments) == len(list(job.segments()))
+            return self._copies(segments)
+        fresh = job.survey and len(segments) == len(list(job.segments()))
         return self._known(job, lambda: self._merges(job, segments, ballot), fresh)
 
     def _is_copy(self, job: Job) -> bool:
@@ -303,7 +308,7 @@ class _Runner:
     def _merges(self, job: Job, segments: list[Segment], ballot: Ballot | None) -> list[Task]:
         """Return the tasks that merge, and then those that mend what the majority was not known
         of; segments that an earlier run has done count too."""
-        terms_of = self._terms_of(job)
+        terms_of = functools.cache(partial(self._terms, job))
 
         def mend(segment: Segment) -> list[Task]:
             assert ballot is not None
@@ -324,20 +329,20 @@ class _Runner:
                 partial(mend, segment) for segment in job.segments() if ballot.is_wrong(segment)
             ]
 
-        return after(self._takes(job, segments, ballot), then)
+        def take(segment: Segment) -> None:
+            report = self.consumer.merge(terms_of(segment.index), segment, ballot)
+            self.consumer.finish(segment, report)
+            self._report(segment, report)
 
-    def _terms_of(self, job: Job) -> Callable[[int], Terms]:
-        return functools.cache(lambda i: Terms(self.context, job, self.plan.tensors[i]))
+        return after([partial(take, segment) for segment in segments], then)
 
-    def _takes(self, job: Job, segments: list[Segment], ballot: Ballot | None) -> list[Task]:
-        terms_of = self._terms_of(job)
+    def _terms(self, job: Job, index: int) -> Terms:
+        return Terms(self.context, job, self.plan.tensors[index])
 
+    def _copies(self, segments: list[Segment]) -> list[Task]:
         def take(segment: Segment) -> list[Task]:
             tensor = self.plan.tensors[segment.index]
-            if tensor.copied:
-                report = self.consumer.copy(self.context, tensor, segment)
-            else:
-                report = self.consumer.merge(terms_of(segment.index), segment, ballot)
+            report = self.consumer.copy(self.context, tensor, segment)
             self.consumer.finish(segment, report)
             self._report(segment, report)
             return []
@@ -364,6 +369,9 @@ class _Runner:
     def _advance(self, index: int, looked: float = 0.0, written: int = 0) -> None:
         """Tell how many more bytes are done, if each pass does its part of those of the tensor."""
         tensor = self.plan.tensors[index]
+        if written == tensor.base.size and index not in self._done:  # all of it, at once
+            self.progress(tensor.bytes_read)
+            return
         with self._lock:
             mine = self._done.setdefault(index, [0.0, 0, 0])
             mine[0] = min(mine[0] + looked, 1 - 1 / self.plan.method.passes)

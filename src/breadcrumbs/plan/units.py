@@ -18,6 +18,9 @@ from breadcrumbs.checkpoint.sparse import BLOCK
 from breadcrumbs.methods.transforms import Band
 from breadcrumbs.plan import USUAL, Plan, Sizes, TensorPlan
 
+#: Small tensors are one task up to this part of what a thread holds.
+SEVERAL = 16
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -126,6 +129,25 @@ def jobs(plan: Plan) -> list[Job]:
         more = {"together": True, "whole": whole, "sizes": plan.sizes}
         result.append(Job(pieces, n, ranks, dtype, rows, True, **more))
     return result
+
+
+def together(jobs: Sequence[Job]) -> Iterator[list[Job]]:
+    """Yield the jobs in their order, small ones several at a time: what a thread does at a go."""
+    some: list[Job] = []
+    room = 0
+    for job in jobs:
+        n = sum(piece.stop - piece.start for piece in job.pieces)
+        size, most = n * job.rows * job.dtype.itemsize, job.sizes.arena // SEVERAL
+        if some and (job.survey or size > room):
+            yield some
+            some = []
+        if job.survey or size > most:
+            yield [job]
+            continue
+        room = (room if some else most) - size
+        some.append(job)
+    if some:
+        yield some
 
 
 def repeats(plan: Plan) -> Iterator[tuple[int, Segment]]:
