@@ -21,8 +21,13 @@ def run_tasks(tasks: Sequence[Task], threads: int, stop: threading.Event | None 
 
     Tasks are begun in their order; what they return goes first, so that little is under way at
     once, and a single one at once on the same thread. An interrupt (Ctrl-C) lets running tasks end.
-    stop: set by an error or interrupt, for tasks so long that they look.
+    threads: 0: none, all is done on this one, where an interrupt ends a task, too. stop: set by an
+    error or interrupt, for tasks so long that they look.
     """
+    if threads < 1:
+        with np.errstate(over="ignore", invalid="ignore"):
+            at_once(tasks)
+        return
     stop = stop or threading.Event()
     waiting = deque(tasks)
     running = 0
@@ -55,7 +60,7 @@ def run_tasks(tasks: Sequence[Task], threads: int, stop: threading.Event | None 
                 waiting.extendleft(reversed(more))
                 changed.notify_all()
 
-    workers = [threading.Thread(target=work, name=f"merge-{i}") for i in range(max(1, threads))]
+    workers = [threading.Thread(target=work, name=f"merge-{i}") for i in range(threads)]
     for worker in workers:
         worker.start()
     try:

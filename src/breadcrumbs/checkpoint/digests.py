@@ -80,9 +80,10 @@ class Growing:
         A block is known if it was written at once, or piece by piece from its beginning on.
         """
         size = self._sizes[number]
-        if len(data) == size <= BLOCK:  # most tensors of many are small
+        if 0 < len(data) == size <= BLOCK:  # as of most tensors where they are many
+            whole = of_blocks(blake3(data).digest(SIZE))
             with self._lock:
-                self._whole[number] = of_blocks(blake3(data).digest(SIZE)) if size else of_blocks(b"")
+                self._whole[number] = whole
                 self._blocks.pop(number, None)
                 self._known.pop(number, None)
             return

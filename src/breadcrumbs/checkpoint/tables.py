@@ -29,12 +29,13 @@ _OTHERS = (
     *("embeddings", "embedding", "token_embeddings", "token_embedding"),
     *("embed_out", "lm_head", "lm_head.decoder", "predictions.decoder"),
 )
+#: What their names end in, with a part of the name.
+_ENDS = tuple(f".{end}" for end in (*EMBEDDINGS, *_OTHERS))
 
 
 def is_table(name: str) -> bool:
     """Return whether a tensor of that name is an embedding of tokens, or a head over them."""
-    inner = name.removesuffix(".weight")
-    return any(_ends(inner, end) for end in (*EMBEDDINGS, *_OTHERS))
+    return f".{name.removesuffix('.weight')}".endswith(_ENDS)
 
 
 def is_embedding(name: str) -> bool:

@@ -72,11 +72,17 @@ def run(
     runner = _Runner(context, consumer, progress, only, found)
     tasks = _spread(runner.tasks(), digests.tasks() if digests else [])
     alone = one_blas_thread() if plan.lowered.whole else nullcontext()
+    here = threads == 1 and is_small(plan)
     with alone, kernels.explained(kernel):
-        run_tasks(tasks, threads)
+        run_tasks(tasks, 0 if here else threads)
     if only is None:
         consumer.end(plan)
     return runner.reports
+
+
+def is_small(plan: Plan) -> bool:
+    """Return whether a plan is carried out sooner than threads are started for it."""
+    return plan.bytes_read <= plan.sizes.arena
 
 
 def known(
@@ -155,6 +161,7 @@ class _Runner:
         self.reports = [TensorReport([0] * models) for _ in self.plan.tensors]
         #: By tensor: the share of it that passes before writing have done, entries, bytes told.
         self._done: dict[int, list[float]] = {}
+        self._passes = self.plan.method.passes
         self._lock = threading.Lock()
 
     def tasks(self) -> list[Task]:
@@ -261,7 +268,7 @@ class _Runner:
 
         def told(item: object) -> None:
             index, share = pass_.looked(item)
-            self._advance(index, looked=share / self.plan.method.passes)
+            self._advance(index, looked=share / self._passes)
 
         ended = partial(self._looked, pass_.end, then)
         return _looks(self.context, pass_, told, ended)
@@ -374,7 +381,7 @@ class _Runner:
             return
         with self._lock:
             mine = self._done.setdefault(index, [0.0, 0, 0])
-            mine[0] = min(mine[0] + looked, 1 - 1 / self.plan.method.passes)
+            mine[0] = min(mine[0] + looked, 1 - 1 / self._passes)
             mine[1] += written
             share = mine[0] + (1 - mine[0]) * (mine[1] / tensor.base.size)
             more = max(0, int(share * tensor.bytes_read) - mine[2])

@@ -9,6 +9,7 @@ from dataclasses import replace
 from breadcrumbs.checkpoint.quantised.experts import BANDS_BYTES
 from breadcrumbs.checkpoint.quantised.layouts import BLOCK
 from breadcrumbs.checkpoint.tensors import DTYPES
+from breadcrumbs.engine import runner
 from breadcrumbs.engine.passes import lines as angles
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.machine import available_cores, human
@@ -148,8 +149,9 @@ def _sized(plan: Plan, **sizes: int) -> Plan:
 
 
 def threads(plan: Plan, wanted: int | None, max_memory: int | None) -> int:
-    """Return how many threads to use: ``wanted``, or all cores, as far as memory allows."""
-    number = wanted or available_cores()
+    """Return how many threads to use: ``wanted``, or all cores if it is worth it, as far as memory
+    allows."""
+    number = wanted or (1 if runner.is_small(plan) else available_cores())
     if max_memory is None:
         return number
     budget = plan.sizes.least_budget

@@ -80,4 +80,6 @@ def warning(plan: Plan, step: Step | None) -> str:
 def _is_of_tables(plan: Plan) -> bool:
     """Return whether embeddings and heads have most of the squares of the task vectors."""
     tables = tuple(tensor for tensor in plan.merged if is_table(tensor.name))
+    if not tables:
+        return False
     return 2 * lengths.of(replace(plan, tensors=tables)).mean ** 2 > lengths.of(plan).mean ** 2
