@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from queue import Empty
 from typing import TYPE_CHECKING, Any
@@ -152,10 +151,10 @@ def _write_manifest(suite: Suite, output: Path, seed: int) -> None:
 
 def _events(setup: _Setup, jobs: Sequence[Job], workers: int) -> Iterator[Event]:
     """Yield what the processes tell, until all jobs have ended."""
-    context = get_context("spawn")
+    context = processes.context()
     news = context.Queue()
     pool = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_begin, initargs=(setup, news)
+        workers, mp_context=context, initializer=_begin, initargs=(setup, news, dict(os.environ))
     )
     running: dict[Future[dict[str, Any]], Job] = {}
     try:
@@ -168,9 +167,9 @@ def _events(setup: _Setup, jobs: Sequence[Job], workers: int) -> Iterator[Event]
                 job = running.pop(future)
                 yield Event(job, _ended(future))
     finally:
-        processes = list((pool._processes or {}).values())
+        began = list((pool._processes or {}).values())
         if running:
-            for process in processes:
+            for process in began:
                 process.terminate()
         pool.shutdown(cancel_futures=True)
 
@@ -193,9 +192,9 @@ _tuner: Any = None
 _news: Any = None
 
 
-def _begin(setup: _Setup, news: Any) -> None:
+def _begin(setup: _Setup, news: Any, environment: Mapping[str, str]) -> None:
     global _tuner, _news
-    processes.begin()
+    processes.begin(environment)
     _tuner, _news = setup, news
 
 

@@ -8,11 +8,10 @@ them; no file is written.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 from breadcrumbs.errors import ScoreError
@@ -112,9 +111,9 @@ class Pool:
         if jobs and self._executor is None:
             self._executor = ProcessPoolExecutor(
                 self.workers,
-                mp_context=get_context("spawn"),
+                mp_context=processes.context(),
                 initializer=_begin,
-                initargs=(self.suite, self.settings),
+                initargs=(self.suite, self.settings, dict(os.environ)),
             )
         left, running = iter(jobs), set[Future[Any]]()
         while True:
@@ -142,9 +141,9 @@ class Pool:
 _state: Any = None
 
 
-def _begin(suite: Suite, settings: Settings) -> None:
+def _begin(suite: Suite, settings: Settings, environment: Mapping[str, str]) -> None:
     global _state
-    processes.begin()
+    processes.begin(environment)
     import torch
 
     from breadcrumbs.methods.registry import load_plugin
