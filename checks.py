@@ -11,7 +11,8 @@ from pathlib import Path
 STYLE = (["ruff", "check", "."], ["ruff", "format", "--check", "."])
 TYPES = ["pyright", "--pythonpath", sys.executable]
 KERNELS = [sys.executable, "-m", "breadcrumbs.kernels.native.build"]
-TESTS = [sys.executable, "-m", "pytest", "-n", "2"]
+#: A worker goes on with the tests that follow, of which many share what is made for a file.
+TESTS = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "worksteal"]
 FUZZ = [sys.executable, "fuzz/kernels.py", "60"]
 ALL = (*STYLE, TYPES, KERNELS, [sys.executable, "-m", "docs.generate", "--check"], TESTS, FUZZ)
 

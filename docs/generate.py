@@ -73,7 +73,9 @@ def cli_page() -> str:
 
 def _commands(group: click.Group, context: click.Context, parts: list[str]) -> None:
     """Add the help of the commands of a group, and of those in them."""
-    for name, command in sorted(group.commands.items()):
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
         mine = click.Context(command, info_name=name, parent=context)
         mine.max_content_width = 100
         parts.append(f"## {mine.command_path}\n")

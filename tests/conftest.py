@@ -25,6 +25,7 @@ os.environ["BREADCRUMBS_CACHE"] = _cache.name  # the user's is neither read nor 
 # On small matrices, threads of linear algebra wait for each other, and are busy at it.
 threadpool_limits(1, user_api="blas")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of processes that tests start
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of Torch, which is not loaded yet
 
 pytest.register_assert_rewrite("families", "foundation_tasks", "raw_rows")
 

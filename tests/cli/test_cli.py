@@ -417,7 +417,10 @@ def test_completion(shell: str) -> None:
 
 
 def commands() -> list[tuple[str, click.Command]]:
-    return [("", main), *main.commands.items()]
+    context = click.Context(main)
+    names = main.list_commands(context)
+    found = [(name, main.get_command(context, name)) for name in names]
+    return [("", main), *((name, command) for name, command in found if command is not None)]
 
 
 @pytest.mark.parametrize(("name", "command"), commands(), ids=lambda c: str(c))

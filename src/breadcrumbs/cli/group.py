@@ -4,25 +4,11 @@ from __future__ import annotations
 
 import atexit
 import gc
+import importlib
 import os
 
 import click
 
-from breadcrumbs.cli import (
-    compress,
-    demo,
-    evaluate,
-    extract,
-    finetune,
-    merge,
-    methods,
-    models,
-    results,
-    search,
-    soup,
-    store,
-    task,
-)
 from breadcrumbs.cli.shared import command
 from breadcrumbs.version import __version__
 
@@ -33,7 +19,27 @@ gc.set_threshold(200_000)
 atexit.register(gc.freeze)
 
 
+#: By name of a command, the module that it is in, which is imported when it is asked for.
+_HOMES = {"import": "merge", "compare": "models", "inspect": "models"}
+_HOMES |= {name: name for name in ("compress", "demo", "evaluate", "extract", "finetune", "merge")}
+_HOMES |= {name: name for name in ("methods", "results", "search", "soup", "store", "task")}
+
+
+class Commands(click.Group):
+    """The group of all commands, each of which is imported when it is asked for."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _HOMES and cmd_name not in self.commands:
+            home = importlib.import_module(f"breadcrumbs.cli.{_HOMES[cmd_name]}")
+            self.add_command(getattr(home, "import_" if cmd_name == "import" else cmd_name))
+        return super().get_command(ctx, cmd_name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*_HOMES, *self.commands})
+
+
 @click.group(
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done, 1 a problem with the input, 2 wrong usage. ",
 )
@@ -66,22 +72,4 @@ def completion(shell: str) -> None:
     click.echo(kind(main, {}, "breadcrumbs", "_BREADCRUMBS_COMPLETE").source())
 
 
-for one in (
-    merge.merge,
-    merge.import_,
-    methods.methods,
-    models.compare,
-    models.inspect,
-    search.search,
-    soup.soup,
-    compress.compress,
-    extract.extract,
-    store.store,
-    task.task,
-    finetune.finetune,
-    evaluate.evaluate,
-    results.results,
-    demo.demo,
-    completion,
-):
-    main.add_command(one)
+main.add_command(completion)

@@ -6,8 +6,6 @@ stream is a mix of ``key + (j + 1) * GOLDEN``, and gives draws 2 j (its lower ha
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -18,6 +16,8 @@ SECOND = np.uint64(0x94D049BB133111EB)
 def stream(*parts: object) -> np.uint64:
     """Return the key of the stream that is named by ``parts``."""
     text = "\0".join(str(part) for part in parts)
+    import hashlib
+
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return np.uint64(int.from_bytes(digest, "little"))
 

@@ -2,3 +2,6 @@
 
 Knows no engine; `breadcrumbs.tasks` makes the files.
 """
+
+#: What the metadata of a task file have.
+KEY = "breadcrumbs.task"

@@ -15,8 +15,8 @@ from breadcrumbs.checkpoint.safetensors import parse_json
 from breadcrumbs.checkpoint.sparse import BLOCK
 from breadcrumbs.checkpoint.tensors import DTYPES, WEIGHT_DTYPES, shown
 from breadcrumbs.errors import CheckpointError, suggestion
+from breadcrumbs.taskfile import KEY
 
-KEY = "breadcrumbs.task"
 HASH = "breadcrumbs.task.hash"
 VERSION = 1
 #: Columns of the table of blocks: entries kept, code and bytes of their positions, code and bytes

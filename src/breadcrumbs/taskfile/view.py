@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,8 +18,10 @@ from breadcrumbs.checkpoint.sparse import BLOCK, Kept, Sparse
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Cut, Tensor, shown
 from breadcrumbs.errors import MismatchError
 from breadcrumbs.kernels.protocol import Kernels
-from breadcrumbs.taskfile import reader
-from breadcrumbs.taskfile.reader import TaskFile
+from breadcrumbs.taskfile import KEY
+
+if TYPE_CHECKING:  # most merges have no task files, so what reads them is imported when one comes
+    from breadcrumbs.taskfile.reader import TaskFile
 
 #: Bytes of unpacked blocks that a thread holds at most: chunks of one come after each other.
 HELD = 32 << 20
@@ -115,6 +118,8 @@ def opened(base: Checkpoint, task: TaskFile | str | os.PathLike[str]) -> Checkpo
 
     MismatchError unless the base is the one that it was packed with.
     """
+    from breadcrumbs.taskfile.reader import TaskFile
+
     source = task.source if isinstance(task, TaskFile) else TaskFile.open(task).source
     return on_base(base, [source])[0]
 
@@ -123,7 +128,7 @@ def open_model(base: str, path: str) -> Checkpoint:
     """Return the open model at ``path``; of a task file, the fine-tuning of ``base``."""
     model = checkpoint.open(path)
     try:
-        if not reader.is_task(model):
+        if KEY not in model.metadata:
             return model
         under = checkpoint.open(base)
         try:
@@ -149,17 +154,17 @@ def on_base(base: Checkpoint, models: Sequence[Checkpoint]) -> list[Checkpoint]:
     all have it apart (`Checkpoint.untied`), the base too if it is among them. MismatchError if it
     is another one than theirs, or a task file itself.
     """
-    if reader.is_task(base):
+    if KEY in base.metadata:
         raise MismatchError(
             f"{base.label}: is a task file, which is no base. Give the model"
-            f" {shown(reader.of(base).base.name)} first, then the task files."
+            f" {shown(_read(base).base.name)} first, then the task files."
         )
     for model in (base, *models):
         reading.refuse(model)
     tasks = {
-        t: reader.of(model)
+        t: _read(model)
         for t, model in enumerate(models)
-        if reader.is_task(model) and model.cut is None
+        if KEY in model.metadata and model.cut is None
     }
     pairs: dict[str, str] = {}
     for model in (base, *models):
@@ -187,7 +192,15 @@ def on_base(base: Checkpoint, models: Sequence[Checkpoint]) -> list[Checkpoint]:
     return result
 
 
+def _read(source: Checkpoint) -> TaskFile:
+    from breadcrumbs.taskfile import reader
+
+    return reader.of(source)
+
+
 def _view(base: Checkpoint, model: Checkpoint, task: TaskFile) -> Checkpoint:
+    from breadcrumbs.taskfile import reader
+
     tensors = {}
     for name, tensor in base.tensors.items():
         mine = task.about.tied.get(name, name)
