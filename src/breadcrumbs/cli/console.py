@@ -17,7 +17,10 @@ _COLOURS = {"FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"}
 
 
 class Table:
-    """A table with a line below its head. right: columns of numbers."""
+    """A table with a line below its head. right: columns of numbers. unbroken: columns whose cells
+    stay on a line."""
+
+    unbroken: tuple[int, ...] = ()
 
     def __init__(self, columns: Sequence[str], right: tuple[int, ...] = ()):
         self.columns, self.right, self.rows = columns, right, []
@@ -38,7 +41,8 @@ class Table:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for i, column in enumerate(self.columns):
             justify = "right" if i in self.right else "left"
-            table.add_column(column, justify=justify, overflow="fold")
+            no_wrap = i in self.unbroken
+            table.add_column(column, justify=justify, overflow="fold", no_wrap=no_wrap)
         for i, cells in enumerate(self.rows):
             if i in self.sections:
                 table.add_section()

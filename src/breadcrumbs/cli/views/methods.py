@@ -11,7 +11,7 @@ from breadcrumbs.methods.registry import Method
 def methods(methods: list[Method]) -> None:
     """Print one line for each method."""
     table = ruled("method", "what it does", "models", "passes", right=(3,))
-    table.columns[0].no_wrap = True
+    table.unbroken = (0,)
     for method in methods:
         needs = method.statistics
         summary = f"{method.summary} (needs: {needs.kind} statistics)" if needs else method.summary
