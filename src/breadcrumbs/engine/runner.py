@@ -82,7 +82,7 @@ def run(
 
 def is_small(plan: Plan) -> bool:
     """Return whether a plan is carried out sooner than threads are started for it."""
-    return plan.bytes_read <= plan.sizes.arena and plan.lowered.whole is None
+    return plan.bytes_read <= plan.sizes.arena // 4 and plan.lowered.whole is None
 
 
 def known(

@@ -19,7 +19,7 @@ from breadcrumbs.methods.transforms import Band
 from breadcrumbs.plan import USUAL, Plan, Sizes, TensorPlan
 
 #: Small tensors are one task up to this part of what a thread holds.
-SEVERAL = 16
+SEVERAL = 64
 
 
 @dataclass(frozen=True)
