@@ -236,8 +236,10 @@ def merge(at=None, **options):
                 sys.setprofile(hook)
             if at and scenario == "file":
                 threading.setprofile(hook)
+            # The thread that asks does all, or what comes before and after the others.
             merging_files.to_files(
-                plan, out, threads=1, kernel="numpy", shard_size=20000, **options
+                plan, out, threads=1 if scenario == "file" else 2, kernel="numpy",
+                shard_size=20000, **options
             )
     except BreadcrumbsError as error:
         print(f"operation {at}: {error}", flush=True)
