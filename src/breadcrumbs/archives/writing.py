@@ -369,9 +369,8 @@ class _Compression:
         """Return the common task vector of some entries, and the masks (T, n)."""
         if self.method == "emr":
             return emr.elected(entries)
-        terms = entries.terms
-        total, rest = tall_masks.multi_task(entries, terms)
-        return total, tall_masks.masks(entries, terms, total, rest, tensor.values)
+        total, rest = tall_masks.multi_task(entries)
+        return total, tall_masks.masks(entries, total, rest, tensor.values)
 
     def _stream(self, job: Job, tensor: TensorPlan):
         it = Vectors(Terms(self.context, job, tensor))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from breadcrumbs.engine.terms import Terms
+from breadcrumbs.engine.terms import ALL, NONE, Terms
 from breadcrumbs.methods.aggregates import Entries
 from breadcrumbs.plan import statistics as plan_statistics
 from breadcrumbs.plan.units import Segment
@@ -38,6 +39,8 @@ class Vectors:
         weights = [own.weight for own in self.tensor.own]
         self.all = [t for t, weight in enumerate(weights) if weight != 0]
         self.weights = np.array([weights[t] for t in self.all], np.float64)
+        #: Whether products of thin matrices stand for themselves.
+        self.sharp = self.lowered.whole is not None
         #: Factor of the step, and of the task vectors. Entries are rescaled last, so that opposite
         #: task vectors cancel.
         self.alpha: float = self.values.get("alpha", 1.0)
@@ -70,8 +73,37 @@ class Vectors:
 
         first: how many entries of the model come before the tensor's.
         """
-        for chunk in self.chunks(segment):
+        for chunk in self.blocks(segment) if self.plain else self.chunks(segment):
             yield self.present(chunk, first)
+
+    @property
+    def plain(self) -> bool:
+        """Whether task vectors are what they are read as, so that any entries can be had."""
+        one = self.scales is None and self.scale == 1 and not self.sharp
+        few = len(self.terms.models) <= self.context.plan.sizes.fused
+        return self.lowered.keeps_all and one and few and not self.terms.careful
+
+    def blocks(self, segment: Segment) -> Iterator[Chunk]:
+        """Yield what `chunks` does, in smaller pieces, which share memory and stay in the cache.
+
+        The segment is read at once. For what is `plain`.
+        """
+        terms, sizes = self.terms, self.context.plan.sizes
+        rows, models = terms.load(segment), len(terms.models)
+        if not math.isfinite(terms.kernels.extent(rows)[1]):  # says so
+            for start, n, _ in terms.chunks(segment):
+                terms.check(terms.read(start, n), ALL, start)
+        size = min(self.job.chunk, max(1 << 10, sizes.terms // max(1, models)))
+        buffer = self.context.space.buffer
+        base, taus = buffer("base", (size,), np.float64), buffer("taus", (models, size), np.float64)
+        kept = buffer("kept", (models, size), np.bool_)
+        kept[:] = True
+        for start, whole, _ in terms.chunks(segment):
+            for at in range(start, start + whole, size):
+                n = min(size, start + whole - at)
+                part, mine = rows[:, at - segment.start :][:, :n], (base[:n], taus[:, :n])
+                terms.kernels.differences(part[0], part[1:], *mine)
+                yield Chunk(at, *mine, kept[:, :n], NONE)
 
     def present(self, chunk: Chunk, first: int | None = None) -> Entries:
         """Return a chunk as aggregates see it. first: as for `entries`, if no pass has found it."""
@@ -112,12 +144,11 @@ class Vectors:
         for group in terms.groups():
             rows = terms.read(start, n, group)
             _, _, untouched = terms.check(rows, group, start)
-            base = terms.kernels.widen(rows[0]).astype(np.float64)
             mine = taus[group]
-            if not self.lowered.chances:  # which writes them by itself
-                for row, tau in zip(rows[1:], mine, strict=True):  # fresh pages are few so
-                    np.subtract(terms.kernels.widen(row), base, out=tau)
-                self._sharpen(start, group, mine)
+            # Chances write task vectors by themselves.
+            models = rows[1:] if not self.lowered.chances else rows[:0]
+            terms.kernels.differences(rows[0], models, base, mine[: len(models)])
+            self._sharpen(start, group, mine[: len(models)])
             self.transformed(rows, group, start, cuts, mine, kept[group])
             if self.scales is not None:
                 mine *= self.scales[group, None]
@@ -135,9 +166,9 @@ class Vectors:
         For aggregates of whole tensors, which look at directions: the rounding of base + product
         to weights has all directions, and a product no more than its rank.
         """
-        if not self.lowered.whole:
+        if not self.sharp:
             return
-        for model, tau in zip(self.terms.models[group], taus, strict=True):
+        for model, tau in zip(self.terms.models[group], taus, strict=False):
             change = getattr(model.source, "change", None)
             if change is not None:
                 change(start, tau)

@@ -376,8 +376,8 @@ class Terms(Protocol):
         """
         ...
 
-    def exact_pair(self, terms, /) -> tuple[Array, Array]:
-        """Return (total, rest) of the sums over the first axis of float64 terms (T, n).
+    def exact_pair(self, terms, weights=None, /) -> tuple[Array, Array]:
+        """Return (total, rest) of the sums that `exact_sum` returns.
 
         total is the correctly rounded sum and rest what it leaves out, so neither depends on the
         order.
@@ -394,6 +394,65 @@ class Terms(Protocol):
 
     def add_step(self, base, step, /) -> Array:
         """Return ``base + step``, both float64 (n,); where the step is 0, the base's own zero."""
+        ...
+
+
+class Entrywise(Protocol):
+    """What methods ask that look at each entry of all models, mostly of float64 task vectors."""
+
+    def differences(self, base, models, wide, taus, /) -> None:
+        """Write the base to ``wide`` (n,), ``models - base`` to ``taus`` (G, n), both float64."""
+        ...
+
+    def sift(self, values, low: float, high: float, /) -> tuple[int, Array, Array]:
+        """Return how many float64 values are below ``low``; those from low to high, as they come,
+        and their positions, uint32. No value is a NaN.
+        """
+        ...
+
+    def conflicts(self, taus, weights, narrow: bool, /) -> Array:
+        """Return twice the sums (n,) of the products of all pairs of ``|weight * tau|``.
+
+        Each is added, from the smallest magnitude up, times the sum of those before it. narrow:
+        whether the magnitudes of task vectors (T, n) are rounded to float32 first.
+        """
+        ...
+
+    def claims(self, taus, weights, total, rest, ps, qs, /) -> tuple[Array, int, int]:
+        """Return how many models claim each entry, int32 (n,).
+
+        That is where ``q |term| > p |total + rest - term|``, with term the weight times the task
+        vector; ps, qs: (T,) float64. And at how many entries some task vector is not 0, and at how
+        many of these no model claims it.
+        """
+        ...
+
+    def contend(
+        self,
+        taus,
+        weight: float,
+        sums,
+        low: float,
+        high: float,
+        number: int,
+        bound: float,
+        /,
+    ) -> tuple[Array, Array, Array, Array]:
+        """Return positions (uint32), terms ``x = weight * tau``, exponents ``number * (s * s - 1)``
+        and balances ``x * sum``, of the entries that contend.
+
+        s is |x| between the ends low and high, of their difference. All entries contend but those
+        of which an upper bound, about 1.001 times exp(exponent) * min(balance, 1), is less than a
+        bound above 0. taus, sums: (n,).
+        """
+        ...
+
+    def add_units(self, values, units, /) -> None:
+        """Add finite float64 values to ``units`` (2100, 2) int64 by their exponent, exactly.
+
+        The integer mantissa m of ``m * 2**(place - 1126)``, with place the biased exponent, at
+        least 1, plus 51: ``m >> 26`` to column 0 of that row, the other 26 bits to column 1.
+        """
         ...
 
 
@@ -470,10 +529,10 @@ class Kept(Protocol):
         ...
 
 
-FAMILIES = (Raw, Ranks, Sums, Elections, Products, Terms, Kept)
+FAMILIES = (Raw, Ranks, Sums, Elections, Products, Terms, Entrywise, Kept)
 
 
-class Kernels(Raw, Ranks, Sums, Elections, Products, Terms, Kept, Protocol):
+class Kernels(Raw, Ranks, Sums, Elections, Products, Terms, Entrywise, Kept, Protocol):
     """All operations that a package of kernels offers."""
 
 

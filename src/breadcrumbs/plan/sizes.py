@@ -17,7 +17,8 @@ class Sizes:
     thread holds, those of a segment; but of many models at least ``least`` chunks. group, fused:
     models that are read at once, by the survey and by the fused kernels. repeat: entries of a tied
     copy that are written at once. kept: entries that task files keep which are merged at once.
-    few: entries that a rank over the whole model is among when they are held and sorted. block:
+    few: entries that ranks over the whole model are among when they are held and sorted. terms:
+    entries of all models whose task vectors are held at once where that is as good. block:
     entries whose inner products are found at once, about; of more, they are added up. held: blocks
     of a comparison that are added up at once.
 
@@ -39,7 +40,8 @@ class Sizes:
     fused: int = 32
     repeat: int = 1 << 20
     kept: int = 8 << 20
-    few: int = 1 << 16
+    few: int = 1 << 22
+    terms: int = 1 << 16
     block: int = 1 << 14
     held: int = 256
     run: int = 2048

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from breadcrumbs.engine.context import Context
@@ -67,10 +67,26 @@ class Folding:
         segment, job = self.segments[item]
         fold, found, tensor = self.fold, self.fold.empty(), self._tensor(segment)
         it = Vectors(Terms(self.context, job, tensor))
-        for entries in it.entries(segment, self.starts[tensor.name]):
-            if fold.at is None or fold.at == entries.start:
-                found = fold.join(found, fold.scan(entries))
+        for part in self._sampled(segment, job) if fold.some else (segment,):
+            for entries in it.entries(part, self.starts[tensor.name]):
+                if fold.at is None or fold.at == entries.start:
+                    found = fold.join(found, fold.scan(entries))
         return found
+
+    def _sampled(self, segment: Segment, job: Job) -> Iterator[Segment]:
+        """Yield the beginnings of chunks that are sampled of a segment: of all, or every so many.
+
+        They have whole units where these are smaller than a chunk.
+        """
+        some, chunk = self.fold.some or 1, job.chunk
+        every = max(1, some * self.context.plan.sizes.run // chunk)
+        begins = self.starts[self._tensor(segment).name]
+        unit = 1 if job.survey else job.unit
+        for i, start in enumerate(range(segment.start, segment.stop, chunk)):
+            if (begins + start) // chunk % every == 0:
+                n = -(-min(chunk, segment.stop - start) * every // some)
+                n = min(-(-n // unit) * unit, segment.stop - start)
+                yield Segment(segment.index, start, start + n, segment.first_chunk + i)
 
     def join(self, item: int, part: Any) -> None:
         self.known = self.fold.join(self.known, part)
@@ -79,7 +95,7 @@ class Folding:
         segment, _ = self.segments[item]
         size = self._tensor(segment).base.size
         share = (segment.stop - segment.start) / size
-        return segment.index, share if self.fold.at is None else 0.0
+        return segment.index, share if self.fold.at is None and self.fold.some is None else 0.0
 
     def end(self) -> Facts | Pass:
         return self._next(self.known)

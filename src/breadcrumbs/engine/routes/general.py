@@ -31,12 +31,35 @@ def merge(terms: Terms, segment: Segment, majority: int | None) -> Merged:
     undecided = None if majority is None else Undecided(majority)
     merged = Merged([], report, undecided=undecided)
     pieces = []
+    if it.plain and it.lowered.elementwise and undecided is None:
+        merged.pieces = _in_blocks(it, segment, merged)
+        return merged
     for chunk in it.chunks(segment, again=True):
         found = _found(it, chunk, undecided, segment, report)
         count_kept(it, chunk.kept, report)
         pieces.append((chunk.start, added(it, chunk, found, merged)))
     merged.pieces = pieces
     return merged
+
+
+def _in_blocks(it: Vectors, segment: Segment, merged: Merged) -> list[tuple[int, np.ndarray]]:
+    """Return the merged pieces, chunks as ever, of which blocks are combined that stay in the
+    cache."""
+    size = min(it.job.chunk, segment.stop - segment.start)
+    base, pieces = np.empty(size), []
+    found, start = np.empty(size), segment.start
+    for block in it.blocks(segment):
+        at, n = block.start - start, block.base.size
+        base[at : at + n] = block.base
+        found[at : at + n] = _found(it, block, None, segment, merged.report)
+        count_kept(it, block.kept, merged.report)
+        if at + n == size or block.start + n == segment.stop:
+            whole = Chunk(start, base[: at + n], block.taus, block.kept, block.untouched)
+            pieces.append((start, added(it, whole, found[: at + n], merged)))
+            start += size
+            if it.context.replay:  # which keeps it
+                found = np.empty(size)
+    return pieces
 
 
 def _found(

@@ -10,6 +10,14 @@ from breadcrumbs.kernels.native.chances import keep_by_rank, merge_by_rank
 from breadcrumbs.kernels.native.combined import combine
 from breadcrumbs.kernels.native.drops import add_drawn, merge_drawn
 from breadcrumbs.kernels.native.elections import elect_band, elect_drawn
+from breadcrumbs.kernels.native.entrywise import (
+    add_units,
+    claims,
+    conflicts,
+    contend,
+    differences,
+    sift,
+)
 from breadcrumbs.kernels.native.kept import (
     changed,
     fill,
@@ -41,12 +49,17 @@ __all__ = [
     "add_band",
     "add_drawn",
     "add_step",
+    "add_units",
     "band",
     "begin_band",
     "changed",
+    "claims",
     "combine",
+    "conflicts",
+    "contend",
     "count_runs",
     "cut_units",
+    "differences",
     "drawn",
     "elect_band",
     "elect_drawn",
@@ -75,6 +88,7 @@ __all__ = [
     "row_products",
     "select",
     "settle",
+    "sift",
     "sign_zeros",
     "tally",
     "widen",

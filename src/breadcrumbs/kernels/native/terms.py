@@ -14,11 +14,11 @@ from breadcrumbs.kernels.native.library import at, flat, function, integer, rows
 from breadcrumbs.kernels.numpy import terms as numpy_terms
 
 
-def exact_pair(terms) -> tuple[np.ndarray, np.ndarray]:
+def exact_pair(terms, weights=None) -> tuple[np.ndarray, np.ndarray]:
     """See `Terms.exact_pair`."""
     if terms.ndim != 2 or terms.dtype != np.float64:
-        return numpy_terms.exact_pair(terms)
-    return _pair(terms, None)
+        return numpy_terms.exact_pair(terms, weights)
+    return _pair(terms, weights)
 
 
 def exact_sum(terms, weights=None) -> np.ndarray:

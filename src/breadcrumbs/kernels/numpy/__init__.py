@@ -6,6 +6,14 @@ from breadcrumbs.kernels.numpy.chances import keep_by_rank, merge_by_rank
 from breadcrumbs.kernels.numpy.combined import combine
 from breadcrumbs.kernels.numpy.drops import add_drawn, drawn, merge_drawn
 from breadcrumbs.kernels.numpy.elections import elect_band, elect_drawn
+from breadcrumbs.kernels.numpy.entrywise import (
+    add_units,
+    claims,
+    conflicts,
+    contend,
+    differences,
+    sift,
+)
 from breadcrumbs.kernels.numpy.kept import (
     changed,
     fill,
@@ -38,12 +46,17 @@ __all__ = [
     "add_band",
     "add_drawn",
     "add_step",
+    "add_units",
     "band",
     "begin_band",
     "changed",
+    "claims",
     "combine",
+    "conflicts",
+    "contend",
     "count_runs",
     "cut_units",
+    "differences",
     "drawn",
     "elect_band",
     "elect_drawn",
@@ -72,6 +85,7 @@ __all__ = [
     "row_products",
     "select",
     "settle",
+    "sift",
     "sign_zeros",
     "tally",
     "widen",

@@ -10,8 +10,9 @@ from breadcrumbs.kernels.constants import LARGEST, MEAN
 from breadcrumbs.kernels.exact import two_sum
 
 
-def exact_pair(terms) -> tuple[np.ndarray, np.ndarray]:
+def exact_pair(terms, weights=None) -> tuple[np.ndarray, np.ndarray]:
     """See `Terms.exact_pair`."""
+    terms = terms if weights is None else weights[:, None] * terms
     total, rest = np.zeros(terms.shape[1:]), np.zeros(terms.shape[1:])
     inexact = np.zeros(terms.shape[1:], np.bool_)
     for term in terms:
@@ -32,7 +33,7 @@ def exact_pair(terms) -> tuple[np.ndarray, np.ndarray]:
 
 def exact_sum(terms, weights=None) -> np.ndarray:
     """See `Terms.exact_sum`."""
-    return exact_pair(terms if weights is None else weights[:, None] * terms)[0]
+    return exact_pair(terms, weights)[0]
 
 
 def elected(taus, weights, kind: int, majority: int, signed: bool) -> np.ndarray:

@@ -116,7 +116,7 @@ class Extent:
 
     size: int
     models: int
-    few: int = 1 << 16
+    few: int = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -127,13 +127,15 @@ class Fold:
     what is known then; it may change the first. empty: () -> what is known before. The result may
     depend neither on how the entries are cut nor on the order in which they come; their positions
     in the model count tensor after tensor in the order of names. at: if given, only the entries
-    that begin there are scanned, as they were cut in an earlier pass.
+    that begin there are scanned, as they were cut in an earlier pass. some: if given, one entry of
+    so many, about, in runs: the same ones in every run of the program, cut in another way.
     """
 
     scan: Callable[[Entries], Any]
     join: Callable[[Any, Any], Any]
     empty: Callable[[], Any]
     at: int | None = None
+    some: int | None = None
 
 
 @dataclass(frozen=True)

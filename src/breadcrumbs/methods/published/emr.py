@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from breadcrumbs.kernels.constants import LARGEST
 from breadcrumbs.methods import (
     Elementwise,
     Entries,
@@ -36,6 +37,16 @@ def elected(entries: Entries) -> tuple[np.ndarray, np.ndarray]:
     signs = np.where(entries.kernels.exact_sum(terms) > 0, 1.0, -1.0)
     agree = terms * signs > 0
     return signs * np.where(agree, np.abs(terms), 0.0).max(axis=0, initial=0.0), agree
+
+
+def unified(entries: Entries) -> np.ndarray:
+    """Return the unified vector (n,), whose zeros are positive here."""
+    return entries.kernels.elected(entries.taus, entries.weights, LARGEST, -1, False)
+
+
+def agrees(term: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """Return where a task agrees with the unified vector."""
+    return ((term > 0) & (vector > 0)) | ((term < 0) & (vector < 0))
 
 
 @dataclass
@@ -66,8 +77,8 @@ def _prepare(extent: Extent, values: Values) -> Generator[Fold, Any, float]:
 
     def scan(entries: Entries) -> Norms:
         norms, row = Norms(), list(entries.who).index(values["task"])
-        unified, agree = elected(entries)
-        norms.add(entries.terms[row], unified, agree[row])
+        term, vector = entries.weights[row] * entries.taus[row], unified(entries)
+        norms.add(term, vector, agrees(term, vector))
         return norms
 
     norms = yield Fold(scan, operator.iadd, Norms)
@@ -75,10 +86,12 @@ def _prepare(extent: Extent, values: Values) -> Generator[Fold, Any, float]:
 
 
 def _combine(entries: Entries, values: Values) -> np.ndarray:
-    unified, agree = elected(entries)
+    vector = unified(entries)
     if values["task"] is None:
-        return unified
-    return entries.known * np.where(agree[list(entries.who).index(values["task"])], unified, 0.0)
+        return vector
+    row = list(entries.who).index(values["task"])
+    term = entries.weights[row] * entries.taus[row]
+    return entries.known * np.where(agrees(term, vector), vector, 0.0)
 
 
 def caution(values: Values, models: int) -> str:

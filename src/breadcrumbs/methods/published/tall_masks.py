@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 
-from breadcrumbs.kernels.exact import two_sum
 from breadcrumbs.methods import (
     AUTO,
     PLACES,
@@ -86,43 +85,44 @@ def prepare(extent: Extent, values: Values) -> Generator[Fold, Any, Trim | None]
     return Trim(trim.cuts, 1 if votes > 0 else -1)
 
 
-def multi_task(entries: Entries, terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def multi_task(entries: Entries) -> tuple[np.ndarray, np.ndarray]:
     """Return the multi-task vector (n,), and what rounding left of it."""
     trim = entries.known
     if trim is None:
-        return entries.kernels.exact_pair(terms)
+        return entries.kernels.exact_pair(entries.taus, entries.weights)
     terms = trim.terms(entries)
     signs = np.sign(entries.kernels.exact_sum(terms))
     signs[signs == 0] = trim.majority
     return entries.kernels.exact_pair(np.where(terms * signs > 0, terms, 0.0))
 
 
-def mask(term: np.ndarray, total: np.ndarray, rest: np.ndarray, scale: Decimal) -> np.ndarray:
-    """Return where ``|term| > scale * |total - term|``; strict, so an entry of zeros is out."""
-    others = total - term
-    others += rest + two_sum(total, -term, others)
-    p, q = scale.as_integer_ratio()  # a decimal: 0.3 is 3 of 10, not a binary number
-    return q * np.abs(term) > p * np.abs(others)
+def _scales(entries: Entries, values: Values) -> tuple[np.ndarray, np.ndarray]:
+    """Return p and q of the scale of each model: a decimal, 0.3 is 3 of 10, no binary number."""
+    ratios = [values["scale"][t].as_integer_ratio() for t in entries.who]
+    ps, qs = zip(*ratios, strict=True) if ratios else ((), ())
+    return np.array(ps, np.float64), np.array(qs, np.float64)
 
 
-def masks(
-    entries: Entries, terms: np.ndarray, total: np.ndarray, rest: np.ndarray, values: Values
-) -> np.ndarray:
-    """Return the masks (T, n) of all models. terms: those of the entries."""
-    scales = [values["scale"][t] for t in entries.who]
-    found = np.empty(terms.shape, np.bool_)
-    for row, term, scale in zip(found, terms, scales, strict=True):
-        row[:] = mask(term, total, rest, scale)
+def masks(entries: Entries, total: np.ndarray, rest: np.ndarray, values: Values) -> np.ndarray:
+    """Return the masks (T, n) of all models: where ``|term| > scale * |total - term|``.
+
+    Strict, so an entry of zeros is out.
+    """
+    found = np.empty(entries.taus.shape, np.bool_)
+    ps, qs = _scales(entries, values)
+    for t, row in enumerate(found):
+        mine = slice(t, t + 1)
+        given = entries.taus[mine], entries.weights[mine], total, rest, ps[mine], qs[mine]
+        row[:] = entries.kernels.claims(*given)[0]
     return found
 
 
 def _agree(entries: Entries, values: Values) -> np.ndarray:
-    terms = entries.terms
-    total, rest = multi_task(entries, terms)
-    votes = np.count_nonzero(masks(entries, terms, total, rest, values), axis=0)
-    changed = entries.taus.any(axis=0)
-    entries.counts["changed"] += int(np.count_nonzero(changed))
-    entries.counts["catastrophic"] += int(np.count_nonzero(changed & (votes == 0)))
+    total, rest = multi_task(entries)
+    given = entries.taus, entries.weights, total, rest
+    votes, changed, unclaimed = entries.kernels.claims(*given, *_scales(entries, values))
+    entries.counts["changed"] += changed
+    entries.counts["catastrophic"] += unclaimed
     entries.counts["selfish"] += int(np.count_nonzero(votes == 1))
     return np.where(votes >= values["k"], total, 0.0)
 
@@ -142,10 +142,12 @@ CONSENSUS = Elementwise(
 
 
 def _rebuild(entries: Entries, values: Values) -> np.ndarray:
-    terms, task = entries.terms, values["task"]
-    total, rest = multi_task(entries, terms)
-    mine = terms[list(entries.who).index(task)]
-    return np.where(mask(mine, total, rest, values["scale"][task]), total, 0.0)
+    total, rest = multi_task(entries)
+    row = list(entries.who).index(values["task"])
+    mine = slice(row, row + 1)
+    ps, qs = _scales(entries, values)
+    given = entries.taus[mine], entries.weights[mine], total, rest, ps[mine], qs[mine]
+    return np.where(entries.kernels.claims(*given)[0], total, 0.0)
 
 
 TALL_MASK = Elementwise(

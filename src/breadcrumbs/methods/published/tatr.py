@@ -35,11 +35,7 @@ from breadcrumbs.methods import (
 
 def omega(entries: Entries) -> np.ndarray:
     """Return the conflict (n,) of the weighted task vectors."""
-    total, below = np.zeros(entries.taus.shape[1]), np.zeros(entries.taus.shape[1])
-    for size in np.sort(np.abs(entries.weights)[:, None] * entries.sizes, axis=0):
-        total += size * below
-        below += size
-    return 2 * total
+    return entries.kernels.conflicts(entries.taus, entries.weights, entries.narrow)
 
 
 def _prepare(extent: Extent, values: Values) -> Generator[Fold, Any, Cut]:
