@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -90,9 +89,6 @@ class Vectors:
         """
         terms, sizes = self.terms, self.context.plan.sizes
         rows, models = terms.load(segment), len(terms.models)
-        if not math.isfinite(terms.kernels.extent(rows)[1]):  # says so
-            for start, n, _ in terms.chunks(segment):
-                terms.check(terms.read(start, n), ALL, start)
         size = min(self.job.chunk, max(1 << 10, sizes.terms // max(1, models)))
         buffer = self.context.space.buffer
         base, taus = buffer("base", (size,), np.float64), buffer("taus", (models, size), np.float64)
@@ -102,7 +98,8 @@ class Vectors:
             for at in range(start, start + whole, size):
                 n = min(size, start + whole - at)
                 part, mine = rows[:, at - segment.start :][:, :n], (base[:n], taus[:, :n])
-                terms.kernels.differences(part[0], part[1:], *mine)
+                if not terms.kernels.differences(part[0], part[1:], *mine):
+                    terms.check(terms.read(start, whole), ALL, start)  # says where
                 yield Chunk(at, *mine, kept[:, :n], NONE)
 
     def present(self, chunk: Chunk, first: int | None = None) -> Entries:

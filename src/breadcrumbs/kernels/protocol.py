@@ -400,8 +400,11 @@ class Terms(Protocol):
 class Entrywise(Protocol):
     """What methods ask that look at each entry of all models, mostly of float64 task vectors."""
 
-    def differences(self, base, models, wide, taus, /) -> None:
-        """Write the base to ``wide`` (n,), ``models - base`` to ``taus`` (G, n), both float64."""
+    def differences(self, base, models, wide, taus, /) -> bool:
+        """Write the base to ``wide`` (n,), ``models - base`` to ``taus`` (G, n), both float64.
+
+        Returns whether all of the raw weights are finite.
+        """
         ...
 
     def sift(self, values, low: float, high: float, /) -> tuple[int, Array, Array]:
@@ -441,17 +444,31 @@ class Entrywise(Protocol):
         """Return positions (uint32), terms ``x = weight * tau``, exponents ``number * (s * s - 1)``
         and balances ``x * sum``, of the entries that contend.
 
-        s is |x| between the ends low and high, of their difference. All entries contend but those
-        of which an upper bound, about 1.001 times exp(exponent) * min(balance, 1), is less than a
-        bound above 0. taus, sums: (n,).
+        s is |x| between the ends low and high, of their difference. With a bound above 0, and up to
+        1000 models, entries do not contend of which an upper limit, 1.001 times exp(exponent) times
+        balance, computed in float32, is less than the bound. taus, sums: (n,).
         """
         ...
 
     def add_units(self, values, units, /) -> None:
-        """Add finite float64 values to ``units`` (2100, 2) int64 by their exponent, exactly.
+        """Add finite float64 values to ``units`` (2100, 2) int64, exactly.
 
-        The integer mantissa m of ``m * 2**(place - 1126)``, with place the biased exponent, at
-        least 1, plus 51: ``m >> 26`` to column 0 of that row, the other 26 bits to column 1.
+        Those of row r are worth ``2**(r - 1126)``, in column 0 ``2**26`` times that. Which ones a
+        package adds to is its own; what they come to is not.
+        """
+        ...
+
+    def exact_at(self, n: int, places, values, /) -> Array:
+        """Return `exact_sum` of terms (T, n) that are 0 but for ``values[t]`` at ``places[t]``.
+
+        places: of each model, uint32, none twice.
+        """
+        ...
+
+    def unify(self, taus, weights, row: int = -1, /) -> Array:
+        """Return of each entry the largest term of the sign of the sum, negative where that is 0.
+
+        row: if not negative, of a model; where its term has not that sign, the result is 0.
         """
         ...
 

@@ -355,15 +355,11 @@ class Total:
     """The exact sum of any number of finite float64, so that their order does not matter."""
 
     def __init__(self) -> None:
-        self._units = 0
+        self._units = np.zeros((_ROWS, 2), np.int64)
 
     def add(self, values: np.ndarray) -> None:
-        """Add all of some values, fewer than 2**26."""
-        found = np.zeros((_ROWS, 2), np.int64)
-        choose().add_units(values.reshape(-1), found)
-        for place in np.flatnonzero(found.any(axis=1)).tolist():
-            upper, lower = found[place].tolist()
-            self._units += ((upper << _HALF) + lower) << place
+        """Add all of some values; fewer than 2**35 in all."""
+        choose().add_units(values.reshape(-1), self._units)
 
     def __iadd__(self, other: Total) -> Total:
         self._units += other._units
@@ -371,4 +367,8 @@ class Total:
 
     def __float__(self) -> float:
         """Return the sum, rounded once."""
-        return self._units / (1 << _UNIT)
+        found = 0
+        for row in np.flatnonzero(self._units.any(axis=1)).tolist():
+            upper, lower = self._units[row].tolist()
+            found += ((upper << _HALF) + lower) << row
+        return found / (1 << _UNIT)

@@ -16,7 +16,9 @@ from breadcrumbs.kernels.native.entrywise import (
     conflicts,
     contend,
     differences,
+    exact_at,
     sift,
+    unify,
 )
 from breadcrumbs.kernels.native.kept import (
     changed,
@@ -65,6 +67,7 @@ __all__ = [
     "elect_drawn",
     "elect_weighted",
     "elected",
+    "exact_at",
     "exact_pair",
     "exact_sum",
     "extent",
@@ -91,6 +94,7 @@ __all__ = [
     "sift",
     "sign_zeros",
     "tally",
+    "unify",
     "widen",
     "zeros",
 ]

@@ -15,13 +15,12 @@ _BLOCK = 512
 _FEW = 32
 
 
-def differences(base, models, wide, taus) -> None:
+def differences(base, models, wide, taus) -> bool:
     """See `Entrywise.differences`."""
-    if not takes(base, wide) or taus.strides[1] != taus.itemsize:
-        numpy_entrywise.differences(base, models, wide, taus)
-        return
+    if not takes(base, wide) or (taus.shape[1] > 1 and taus.strides[1] != taus.itemsize):
+        return numpy_entrywise.differences(base, models, wide, taus)
     base, (models, stride) = flat(base), rows(models)
-    function("differences", base.itemsize)(
+    finite = function("differences", base.itemsize, ctypes.c_int)(
         integer(base.size),
         integer(len(models)),
         at(base),
@@ -31,6 +30,7 @@ def differences(base, models, wide, taus) -> None:
         at(taus),
         integer(taus.strides[0] // taus.itemsize),
     )
+    return bool(finite)
 
 
 def sift(values, low: float, high: float) -> tuple[int, np.ndarray, np.ndarray]:
@@ -119,3 +119,38 @@ def add_units(values, units) -> None:
     """See `Entrywise.add_units`."""
     values = flat(values, np.float64)
     function("add_units", 4)(integer(values.size), at(values), at(units))
+
+
+def exact_at(n: int, places, values) -> np.ndarray:
+    """See `Entrywise.exact_at`."""
+    total, rest, inexact = np.zeros(n), np.zeros(n), np.zeros(n, np.uint8)
+    add, wrong = function("add_at", 4, ctypes.c_int), False
+    for at_, mine in zip(places, values, strict=True):
+        where, mine = flat(at_, np.uint32), flat(mine, np.float64)
+        given = integer(where.size), at(where), at(mine), at(total), at(rest), at(inexact)
+        wrong |= bool(add(*given))
+    if wrong:
+        return numpy_entrywise.exact_at(n, places, values)
+    return total + rest
+
+
+def unify(taus, weights, row: int = -1) -> np.ndarray:
+    """See `Entrywise.unify`."""
+    if taus.dtype != np.float64:
+        return numpy_entrywise.unify(taus, weights, row)
+    (taus, stride), weights = rows(taus), flat(weights, np.float64)
+    found, inexact = np.empty(taus.shape[1]), np.empty(taus.shape[1], np.uint8)
+    wrong = function("unify", 4, ctypes.c_int)(
+        integer(found.size),
+        integer(len(taus)),
+        at(taus),
+        stride,
+        at(weights),
+        integer(row),
+        at(found),
+        at(inexact),
+    )
+    if wrong:
+        where = np.flatnonzero(inexact)
+        found[where] = numpy_entrywise.unify(taus[:, where], weights, row)
+    return found

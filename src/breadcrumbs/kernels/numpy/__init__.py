@@ -12,7 +12,9 @@ from breadcrumbs.kernels.numpy.entrywise import (
     conflicts,
     contend,
     differences,
+    exact_at,
     sift,
+    unify,
 )
 from breadcrumbs.kernels.numpy.kept import (
     changed,
@@ -62,6 +64,7 @@ __all__ = [
     "elect_drawn",
     "elect_weighted",
     "elected",
+    "exact_at",
     "exact_pair",
     "exact_sum",
     "extent",
@@ -88,6 +91,7 @@ __all__ = [
     "sift",
     "sign_zeros",
     "tally",
+    "unify",
     "widen",
     "zeros",
 ]

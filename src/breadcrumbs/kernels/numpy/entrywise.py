@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
+from breadcrumbs.kernels.constants import LARGEST
 from breadcrumbs.kernels.exact import two_sum
 from breadcrumbs.kernels.numpy.raw import widen
+from breadcrumbs.kernels.numpy.terms import elected, exact_sum
 
 
-def differences(base, models, wide, taus) -> None:
+def differences(base, models, wide, taus) -> bool:
     """See `Entrywise.differences`."""
     wide[:] = widen(base)
+    finite = bool(np.isfinite(wide).all())
     for model, tau in zip(models, taus, strict=True):  # fresh pages are few so
+        finite &= bool(np.isfinite(widen(model)).all())
         np.subtract(widen(model), wide, out=tau)
+    return finite
 
 
 def sift(values, low: float, high: float) -> tuple[int, np.ndarray, np.ndarray]:
@@ -54,10 +59,13 @@ def contend(
     first = min(low, high)
     spread = high - first
     sizes = np.clip(np.abs(terms), low, high) - first
-    if bound > 0:
-        shares = sizes * (1.0 / spread if spread > 0 else 0.0)
-        limits = 1.001 * (_power(number * (shares * shares - 1)) * np.minimum(balances, 1.0))
-        places = np.flatnonzero(~(limits + 1e-300 < bound))
+    if bound > 0 and number <= 1000:
+        shares = (sizes * (1.0 / spread if spread > 0 else 0.0)).astype(np.float32)
+        with np.errstate(all="ignore"):
+            rate = np.float64(1.0) / bound
+            multiples = (balances * rate).astype(np.float32)
+            limits = _limits(np.float32(number) * (shares * shares - 1), multiples)
+            places = np.flatnonzero(~(limits < 1))
         terms, balances, sizes = terms[places], balances[places], sizes[places]
     else:
         places = np.arange(terms.size)
@@ -65,14 +73,15 @@ def contend(
     return places.astype(np.uint32), terms, number * (shares * shares - 1), balances
 
 
-def _power(exponents: np.ndarray) -> np.ndarray:
-    """Return about the exponentials, but none below that of -693: right to 1e-4 of each."""
-    whole = 1.5 * 2.0**52
-    binary = np.maximum(exponents * float.fromhex("0x1.71547652b82fep+0"), -1000.0)
-    shifted = binary + whole
-    u = (binary - (shifted - whole)) * float.fromhex("0x1.62e42fefa39efp-1")
-    found = 1 + u * (1 + u * (0.5 + u * (1 / 6 + u * (1 / 24))))
-    return (found.view(np.uint64) + (shifted.view(np.uint64) << np.uint64(52))).view(np.float64)
+def _limits(exponents, factors) -> np.ndarray:
+    """Return about 1.001 times the exponentials times the factors, all float32."""
+    one = np.float32
+    binary = np.maximum(exponents * one(float.fromhex("0x1.715476p+0")), one(-120))
+    shifted = binary + one(1.5 * 2**23)
+    u = (binary - (shifted - one(1.5 * 2**23))) * one(float.fromhex("0x1.62e43p-1"))
+    found = 1 + u * (1 + u * (one(0.5) + u * (one(1 / 6) + u * one(1 / 24))))
+    power = (found.view(np.uint32) + (shifted.view(np.uint32) << 23)).view(np.float32)
+    return one(1.001) * power * factors
 
 
 def add_units(values, units) -> None:
@@ -86,3 +95,20 @@ def add_units(values, units) -> None:
     # Both halves of the mantissas add up exactly in float64.
     for half, column in ((whole >> 26, 0), (whole & ((1 << 26) - 1), 1)):
         units[:, column] += np.bincount(places, half, minlength=len(units)).astype(np.int64)
+
+
+def exact_at(n: int, places, values) -> np.ndarray:
+    """See `Entrywise.exact_at`."""
+    terms = np.zeros((len(places), n))
+    for term, at, mine in zip(terms, places, values, strict=True):
+        term[at] = mine
+    return exact_sum(terms)
+
+
+def unify(taus, weights, row: int = -1) -> np.ndarray:
+    """See `Entrywise.unify`."""
+    found = elected(taus, weights, LARGEST, -1, False)
+    if row < 0:
+        return found
+    term = weights[row] * taus[row]
+    return np.where(((term > 0) & (found > 0)) | ((term < 0) & (found < 0)), found, 0.0)

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from breadcrumbs.kernels.constants import LARGEST
 from breadcrumbs.methods import (
     Elementwise,
     Entries,
@@ -37,16 +36,6 @@ def elected(entries: Entries) -> tuple[np.ndarray, np.ndarray]:
     signs = np.where(entries.kernels.exact_sum(terms) > 0, 1.0, -1.0)
     agree = terms * signs > 0
     return signs * np.where(agree, np.abs(terms), 0.0).max(axis=0, initial=0.0), agree
-
-
-def unified(entries: Entries) -> np.ndarray:
-    """Return the unified vector (n,), whose zeros are positive here."""
-    return entries.kernels.elected(entries.taus, entries.weights, LARGEST, -1, False)
-
-
-def agrees(term: np.ndarray, vector: np.ndarray) -> np.ndarray:
-    """Return where a task agrees with the unified vector."""
-    return ((term > 0) & (vector > 0)) | ((term < 0) & (vector < 0))
 
 
 @dataclass
@@ -77,8 +66,8 @@ def _prepare(extent: Extent, values: Values) -> Generator[Fold, Any, float]:
 
     def scan(entries: Entries) -> Norms:
         norms, row = Norms(), list(entries.who).index(values["task"])
-        term, vector = entries.weights[row] * entries.taus[row], unified(entries)
-        norms.add(term, vector, agrees(term, vector))
+        norms.before.add(np.abs(entries.weights[row] * entries.taus[row]))
+        norms.after.add(np.abs(entries.kernels.unify(entries.taus, entries.weights, row)))
         return norms
 
     norms = yield Fold(scan, operator.iadd, Norms)
@@ -86,12 +75,10 @@ def _prepare(extent: Extent, values: Values) -> Generator[Fold, Any, float]:
 
 
 def _combine(entries: Entries, values: Values) -> np.ndarray:
-    vector = unified(entries)
+    given = entries.taus, entries.weights
     if values["task"] is None:
-        return vector
-    row = list(entries.who).index(values["task"])
-    term = entries.weights[row] * entries.taus[row]
-    return entries.known * np.where(agrees(term, vector), vector, 0.0)
+        return entries.kernels.unify(*given)
+    return entries.known * entries.kernels.unify(*given, list(entries.who).index(values["task"]))
 
 
 def caution(values: Values, models: int) -> str:

@@ -103,20 +103,24 @@ def _prepare(extent: Extent, values: Values) -> Generator[Fold, Any, Range]:
 
 
 def _sizes(entries: Entries) -> np.ndarray:
-    terms = entries.terms
-    return np.abs(terms, out=terms)
+    sizes = np.abs(entries.taus)
+    if (entries.weights != 1).any():
+        sizes *= np.abs(entries.weights)[:, None]
+    return sizes
 
 
 def _combine(entries: Entries, values: Values) -> np.ndarray:
-    known, kernels = entries.known, entries.kernels
+    known, kernels, n = entries.known, entries.kernels, entries.taus.shape[1]
     sums = kernels.exact_sum(entries.taus, entries.weights)
-    scores, parts = np.zeros(entries.taus.shape), np.zeros(entries.taus.shape)
-    for row in range(len(scores)):  # elsewhere the score is 0
+    where, scores, parts = [], [], []
+    for row in range(len(entries.taus)):  # elsewhere the score is 0
         places, terms, products = known.contenders(entries, row, sums, known.floor[row])
         mine = known.scores(row, products)
-        scores[row, places] = mine
-        parts[row, places] = np.sign(terms) * known.sizes(row, terms) * mine
-    return kernels.exact_sum(parts) / np.maximum(kernels.exact_sum(scores), 1e-12)
+        where.append(places)
+        scores.append(mine)
+        parts.append(np.sign(terms) * known.sizes(row, terms) * mine)
+    share = kernels.exact_at(n, where, scores)
+    return kernels.exact_at(n, where, parts) / np.maximum(share, 1e-12)
 
 
 PCB = Elementwise(

@@ -18,12 +18,20 @@ static int64_t mark_wrong(int n, const uint64_t *restrict wrong, uint8_t *restri
  * any is. */
 int64_t KERNEL(exact_pair)(int64_t n, int64_t terms, const double *taus, int64_t stride,
                            const double *weights, double *total, double *rest, uint8_t *inexact) {
-    uint64_t wrong[TERMS];
+    uint64_t wrong[TERMS], lost = 0;
     int64_t found = 0;
     for (int64_t at = 0; at < n; at += TERMS) {
         int m = (int)least(TERMS, n - at);
         memset(total + at, 0, m * sizeof *total);
         memset(rest + at, 0, m * sizeof *rest);
+        /* Most sums are exact in one number; where one was not, no more are tried. */
+        for (int64_t t = 0; t < terms && !lost; t++)
+            lost = add_quickly(m, taus + t * stride + at, weights ? weights[t] : 1.0, total + at);
+        if (!lost) {
+            memset(inexact + at, 0, m);
+            continue;
+        }
+        memset(total + at, 0, m * sizeof *total);
         memset(wrong, 0, m * sizeof *wrong);
         for (int64_t t = 0; t < terms; t++)
             add_term(m, taus + t * stride + at, weights ? weights[t] : 1.0, total + at, rest + at,

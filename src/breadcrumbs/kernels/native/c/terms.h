@@ -24,6 +24,19 @@ static inline double pick(uint64_t bits, double x, double y) {
     return as_double((double_bits(x) & bits) | (double_bits(y) & ~bits));
 }
 
+/* Add terms to sums; return bits of what rounding these leaves out. */
+static inline uint64_t add_quickly(int n, const double *restrict taus, double weight,
+                                   double *restrict total) {
+    uint64_t lost = 0;
+    for (int i = 0; i < n; i++) {
+        double error;
+        total[i] = two_sum(total[i], weight * taus[i], &error);
+        lost |= double_bits(error);
+    }
+    return lost & MAGNITUDE64;
+}
+
+/* Add terms to pairs of numbers; mark what no pair holds. */
 static inline void add_term(int n, const double *restrict taus, double weight,
                             double *restrict total, double *restrict rest,
                             uint64_t *restrict wrong) {
