@@ -41,7 +41,7 @@ class Sizes:
     repeat: int = 1 << 20
     kept: int = 8 << 20
     few: int = 1 << 22
-    terms: int = 1 << 16
+    terms: int = 1 << 17
     block: int = 1 << 14
     held: int = 256
     run: int = 2048
