@@ -110,6 +110,8 @@ def _whole_bytes(aggregate: Whole, tensor: TensorPlan, models: int, held: int) -
     held: entries of the tensor that are there at once.
     """
     shape = aggregate.each(tensor.name, tensor.base.shape, tensor.values)
+    if aggregate.run(tensor.values):
+        shape = (held,)
     size = math.prod(shape)
     raw = max(DTYPES[one.dtype].itemsize for one in (tensor.base, *filter(None, tensor.models)))
     # The step, and its sum with the base; of one matrix of several, a copy of the task vectors.

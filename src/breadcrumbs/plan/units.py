@@ -111,7 +111,7 @@ def jobs(plan: Plan) -> list[Job]:
         if tensor.copied or band is None:
             unit = shape[-1] if chances and shape else 1
             mine, size = blocks if unit == 1 else 0, alone(plan, tensor)
-            pieces = tuple(Piece(index, at, at + size) for at in range(0, n, size))
+            pieces = tuple(Piece(index, at, min(n, at + size)) for at in range(0, n, size))
             dtype = _dtype([tensor])
             more = {"whole": whole, "blocks": mine, "sizes": plan.sizes}
             result.append(Job(pieces, unit, (), dtype, rows, False, **more))
@@ -166,10 +166,13 @@ def repeats(plan: Plan) -> Iterator[tuple[int, Segment]]:
 
 def alone(plan: Plan, tensor: TensorPlan) -> int:
     """Return how many entries of a tensor are held at once where an aggregate looks at all of it:
-    those of one matrix of a stack, where nothing must be known of the others."""
+    those of one matrix of a stack, or some runs, where nothing must be known of the others."""
     aggregate, shape = plan.lowered.whole, tensor.base.shape
     if tensor.copied or aggregate is None or plan.lowered.band:
         return tensor.base.size
+    run = aggregate.run(tensor.values)
+    if run:
+        return min(max(1, plan.sizes.chunk // run) * run, tensor.base.size)
     each = aggregate.each(tensor.name, shape, tensor.values)
     return math.prod(each) if len(each) > 1 else tensor.base.size
 

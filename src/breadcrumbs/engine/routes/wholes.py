@@ -24,6 +24,8 @@ def merge(terms: Terms, segment: Segment) -> Merged | None:
     if aggregate is None:
         return None
     shape = aggregate.each(it.tensor.name, it.tensor.base.shape, it.values)
+    if aggregate.run(it.values):
+        shape = (segment.stop - segment.start,)
     base = np.empty(segment.stop - segment.start)
     taus = np.zeros((len(it.all), base.size))
     untouched = []

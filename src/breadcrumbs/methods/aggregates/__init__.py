@@ -191,8 +191,10 @@ class Whole:
 
     combine: base float64 of the tensor's shape, taus (T, *shape) that it may overwrite, weights
     (T,) -> step of the shape. each: (name, shape, values) -> the shape of what is combined by
-    itself: that of the tensor, or of its last dimensions, of one matrix of a stack. alpha: as for
-    `Elementwise`. svds: how many singular value decompositions a matrix takes, in words. ordered:
+    itself: that of the tensor, or of its last dimensions, of one matrix of a stack. run: values ->
+    how many entries in a row are combined by themselves, whatever the shape, the last ones of a
+    tensor too if they are fewer; 0 for none. Then ``combine`` gets some such runs, flat. alpha: as
+    for `Elementwise`. svds: how many singular value decompositions a matrix takes, in words. ordered:
     whether the order of the models matters. statistics: what it takes besides; then combine has one
     argument more, an iterator over the models of `Given`, or None where a model has no array for
     this tensor. memory: (shape of what is combined, number of models) -> how many float64 numbers
@@ -204,6 +206,7 @@ class Whole:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     models: Models = (1, None)
     each: Callable[[str, Shape, Values], Shape] = lambda name, shape, values: shape
+    run: Callable[[Values], int] = lambda values: 0
     memory: Callable[[Shape, int], float] = lambda shape, models: math.prod(shape) * (models + 6)
     svds: str = ""
     ordered: bool = False

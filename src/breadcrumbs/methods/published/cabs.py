@@ -46,8 +46,9 @@ def combine(
 
     Of each ``m`` entries in C order a model has the ``n`` of largest ``|tau|`` among those that no
     earlier model has, or what is left of them; of a last block of ``b < m`` entries
-    ``floor(n b / m)`` (the published program drops it). Tensors of any shape. A weight, as there,
-    multiplies the task vector; it changes no ranks.
+    ``floor(n b / m)`` (the published program drops it). Tensors of any shape, or their entries in
+    C order from the beginning of a block on. A weight, as there, multiplies the task vector; it
+    changes no ranks.
 
     Magnitudes are compared in float64. Of models in float32, two that are equal as float32
     differences rank here by what float32 loses.
@@ -90,6 +91,7 @@ CABS = Whole(
         "m": Integer(256, 1, "entries of a block"),
         "alpha": Real(1.0, "factor of the sum of the pruned task vectors"),
     },
+    run=lambda values: values["m"],
     svds="none",
     ordered=True,
     alone="cabs prunes by itself",
