@@ -14,7 +14,7 @@ from references import classical, spectral
 from references.common import wide
 
 from breadcrumbs.methods import parameters
-from breadcrumbs.methods.aggregates import Whole, matrices
+from breadcrumbs.methods.aggregates import Elementwise, Entries, Extent, Whole, matrices
 from breadcrumbs.methods.published import iso, star
 from breadcrumbs.methods.published.cabs import CABS
 from breadcrumbs.methods.published.iso import ISO_C, ISO_CTS
@@ -90,7 +90,7 @@ def family(kind: str, shape: tuple[int, ...], count: int) -> np.ndarray:
 
 
 def merged(
-    aggregate: Whole,
+    aggregate: Whole | Elementwise,
     base: np.ndarray,
     taus: np.ndarray,
     weights: Sequence[float] | None = None,
@@ -101,9 +101,43 @@ def merged(
     shares = [1.0] * len(taus) if weights is None else weights
     alpha = values.get("alpha", 1.0)
     values["alpha"] = 1.0 if alpha == "auto" else alpha
-    step = aggregate.combine(wide(base), np.array(taus, np.float64), shares, values)
+    if isinstance(aggregate, Elementwise):
+        step = looked_through(aggregate, np.array(taus, np.float64), shares, values)
+    else:
+        step = aggregate.combine(wide(base), np.array(taus, np.float64), shares, values)
     assert step.shape == base.shape and step.dtype == np.float64
     return base + values["alpha"] * step
+
+
+def looked_through(
+    aggregate: Elementwise, taus: np.ndarray, weights: Sequence[float], values: dict[str, Any]
+) -> np.ndarray:
+    """Return the step of an aggregate that looks at each tensor first, a few entries at a time."""
+    here = [t for t, weight in enumerate(weights) if weight]
+    size = int(np.prod(taus.shape[1:]))
+    flat, mine = taus.reshape(len(taus), size)[here], np.array(weights, np.float64)[here]
+
+    def entries(start: int, n: int, known: Any = None) -> Entries:
+        part = flat[:, start : start + n]
+        given = {"who": here, "start": start, "narrow": False, "known": known}
+        return Entries(part, np.ones(part.shape, bool), mine, **given)
+
+    assert aggregate.prepare is not None
+    asked, known = aggregate.prepare(Extent(size, len(here), few=6), values), None
+    try:
+        fold = next(asked)
+        while True:
+            found = fold.empty()
+            for start in range(0, size, 5):
+                n = min(5, size - start)
+                if fold.at in (None, start):
+                    part = entries(start, 1 if fold.some else n)
+                    found = fold.join(found, fold.scan(part))
+            fold = asked.send(found)
+    except StopIteration as done:
+        known = done.value
+    steps = [aggregate.combine(entries(start, 7, known), values) for start in range(0, size, 7)]
+    return np.concatenate([*steps, np.zeros(0)]).reshape(taus.shape[1:])
 
 
 def tolerance(name: str, taus: np.ndarray) -> float:

@@ -246,6 +246,10 @@ class _Runner:
             passes.append((facts.norms, mine, lambda: norms.Norms(context, job)))
         if self.plan.lowered.gram:
             passes.append((facts.coefficients, names, lambda: products.Products(context, job)))
+        if self.plan.lowered.prepares_tensors:
+            for piece, name in zip(job.pieces, names, strict=True):
+                folding = partial(model.Folding, context, [job], piece.index)
+                passes.append((facts.model, [name], lambda folding=folding: folding().begun()))
         if job.survey:  # the first; where others follow, it is too early to merge
             alone = fresh and not passes and not self.plan.prepares
             search = partial(ranks.search, context, job, alone)

@@ -39,7 +39,8 @@ class Vectors:
         self.all = [t for t, weight in enumerate(weights) if weight != 0]
         self.weights = np.array([weights[t] for t in self.all], np.float64)
         #: Whether products of thin matrices stand for themselves.
-        self.sharp = self.lowered.whole is not None
+        entrywise = self.lowered.elementwise
+        self.sharp = self.lowered.whole is not None or (entrywise is not None and entrywise.sharp)
         #: Factor of the step, and of the task vectors. Entries are rescaled last, so that opposite
         #: task vectors cancel.
         self.alpha: float = self.values.get("alpha", 1.0)
@@ -78,7 +79,8 @@ class Vectors:
     @property
     def plain(self) -> bool:
         """Whether task vectors are what they are read as, so that any entries can be had."""
-        one = self.scales is None and self.scale == 1 and not self.sharp
+        products = self.sharp and any(hasattr(m.source, "change") for m in self.terms.models)
+        one = self.scales is None and self.scale == 1 and not products
         few = len(self.terms.models) <= self.context.plan.sizes.fused
         return self.lowered.keeps_all and one and few and not self.terms.careful
 
@@ -119,7 +121,8 @@ class Vectors:
         if prepares:
             first = context.facts.starts.get(self.tensor.name, 0) if first is None else first
             entries.start = first + chunk.start
-            entries.known = context.facts.model.get(self.tensor.component)
+            mine = self.tensor.name if self.lowered.prepares_tensors else self.tensor.component
+            entries.known = context.facts.model.get(mine)
         return entries
 
     def chunks(self, segment: Segment, again: bool = False) -> Iterator[Chunk]:

@@ -421,6 +421,14 @@ class Entrywise(Protocol):
         """
         ...
 
+    def variances(self, taus, weights, /) -> Array:
+        """Return T squared times the variances (n,) of terms, weight times task vector (T, n).
+
+        T times the sum of squares less the square of the sum, of what terms are above the smallest,
+        added from that up: the same in any order of models, and 0 where all are equal.
+        """
+        ...
+
     def claims(self, taus, weights, total, rest, ps, qs, /) -> tuple[Array, int, int]:
         """Return how many models claim each entry, int32 (n,).
 

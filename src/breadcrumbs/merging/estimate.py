@@ -88,10 +88,13 @@ def _step_bytes(plan: Plan, threads: int) -> int:
         return 0
     if aggregate is None:
         # Of each model; with the histograms of its ranks, or with its statistics.
-        rows = 5 + 5 * plan.prepares + 3 * (plan.method.statistics is not None)
+        prepares = plan.lowered.prepares
+        rows = 5 + prepares + 3 * (plan.method.statistics is not None)
         long = (t.base.shape[-1] for t in plan.merged if in_rows(plan, t))
         chunk = max(long, default=plan.sizes.chunk)
-        return threads * (chunk * 8 * (rows * models + 8) + _angle_bytes(plan, 1 + models))
+        # The entries that ranks are among, with their positions, and a sample or a copy.
+        held = prepares * min(_most(plan), plan.sizes.few) * 24
+        return held + threads * (chunk * 8 * (rows * models + 8) + _angle_bytes(plan, 1 + models))
     # Raw rows, the base and the task vectors, and what is made of them.
     each = []
     for tensor in plan.merged:
@@ -102,6 +105,12 @@ def _step_bytes(plan: Plan, threads: int) -> int:
     arrays = [max((a.size for a in t.statistics if a), default=0) for t in plan.merged]
     given = sum(sorted(arrays, reverse=True)[:threads]) * 8 * 5
     return sum(sorted(each, reverse=True)[:threads]) + given
+
+
+def _most(plan: Plan) -> int:
+    """Return how many entries are looked at together before others merge."""
+    sizes = [tensor.base.size for tensor in plan.merged]
+    return max(sizes, default=0) if plan.lowered.prepares_tensors else sum(sizes)
 
 
 def _whole_bytes(aggregate: Whole, tensor: TensorPlan, models: int, held: int) -> int:

@@ -25,6 +25,8 @@ from breadcrumbs.methods.aggregates import Entries, Extent, Fold
 BITS = 16
 #: Passes of `select` at most, without and with the place of a cut: one more if the sample misled.
 VALUES, PLACES = 64 // BITS + 1, 64 // BITS + 2
+#: Of so many entries that may be held, one is not to be: a sample saves holding the others.
+SPARED = 16
 #: One entry of so many is sampled, of larger models no more than are held.
 SAMPLED = 32
 #: Standard errors of the sample that a bracket reaches to each side.
@@ -127,7 +129,7 @@ def select(
         if search.rank >= number:
             search.cut = Cut(math.inf, number)
     some = [search for search in flat if search.cut is None]
-    if len(some) * number > extent.few:
+    if len(some) * number > extent.few // SPARED:
         yield from _bracket(values, extent, some)
     while some := [search for search in flat if search.cut is None]:
         all_fit = sum(search.number for search in some) <= extent.few

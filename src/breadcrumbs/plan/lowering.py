@@ -45,13 +45,18 @@ class Lowered:
 
     @property
     def prepares(self) -> bool:
-        """Whether the aggregate may ask for passes over the whole model."""
+        """Whether the aggregate may ask for passes over the whole model, or each tensor."""
         return self.elementwise is not None and self.elementwise.prepare is not None
 
     @property
     def looks_at_tensors(self) -> bool:
         """Whether a tensor must be known as a whole, or its inner products, before it is merged."""
-        return self.gram is not None or self.whole is not None
+        return self.gram is not None or self.whole is not None or self.prepares_tensors
+
+    @property
+    def prepares_tensors(self) -> bool:
+        """Whether the aggregate may ask for passes over each tensor."""
+        return self.prepares and self.elementwise is not None and self.elementwise.by_tensor
 
 
 def of(method: Method) -> Lowered:

@@ -148,9 +148,9 @@ class Plan:
     def prepares(self) -> bool:
         """Whether the aggregate looks at the whole model before anything is written."""
         aggregate = self.lowered.elementwise
-        return aggregate is not None and any(
-            aggregate.passes(tensor.values) for tensor in self.merged if tensor.base.size
-        )
+        if aggregate is None or aggregate.by_tensor:
+            return False
+        return any(aggregate.passes(tensor.values) for tensor in self.merged if tensor.base.size)
 
     @property
     def bytes_read(self) -> int:

@@ -1,4 +1,4 @@
-"""The passes over the whole model that `Elementwise.prepare` asks for before others merge."""
+"""The passes over the whole model, or each tensor, that `Elementwise.prepare` asks for first."""
 
 from __future__ import annotations
 
@@ -18,13 +18,20 @@ from breadcrumbs.plan.units import Job, Segment
 class Folding:
     """One pass after the other, as the aggregate asks; the cuts of all jobs are known.
 
-    jobs: all of the model, or of a component of a pipeline.
+    jobs: all of the model, or of a component of a pipeline. only: the number of the one tensor that
+    is looked at, where each is by itself.
     """
 
-    def __init__(self, context: Context, jobs: Sequence[Job]):
+    def __init__(self, context: Context, jobs: Sequence[Job], only: int | None = None):
         self.context = context
-        self.component = context.plan.tensors[jobs[0].pieces[0].index].component
-        self.segments = [(segment, job) for job in jobs for segment in job.segments()]
+        first = context.plan.tensors[jobs[0].pieces[0].index if only is None else only]
+        self.name = first.component if only is None else first.name
+        self.segments = [
+            (segment, job)
+            for job in jobs
+            for segment in job.segments()
+            if only is None or segment.index == only
+        ]
         self.segments.sort(key=lambda it: (self._tensor(it[0]).name, it[0].start))
         self.at: list[int] = []
         #: How many entries come before each tensor's.
@@ -34,7 +41,8 @@ class Folding:
             self.starts.setdefault(self._tensor(segment).name, start)
             self.at.append(start)
             start += segment.stop - segment.start
-        number = sum(it.weight != 0 for it in context.plan.recipe.models)
+        weights = context.plan.recipe.models if only is None else first.own
+        number = sum(it.weight != 0 for it in weights)
         self.extent = Extent(start, number, context.plan.sizes.few)
 
     def _tensor(self, segment: Segment) -> TensorPlan:
@@ -52,7 +60,7 @@ class Folding:
         try:
             self.fold: Fold = self._asked.send(found)
         except StopIteration as done:
-            return Facts(model={self.component: done.value}, starts=self.starts)
+            return Facts(model={self.name: done.value}, starts=self.starts)
         self.known = self.fold.empty()
         return self
 

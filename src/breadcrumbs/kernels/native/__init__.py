@@ -19,6 +19,7 @@ from breadcrumbs.kernels.native.entrywise import (
     exact_at,
     sift,
     unify,
+    variances,
 )
 from breadcrumbs.kernels.native.kept import (
     changed,
@@ -95,6 +96,7 @@ __all__ = [
     "sign_zeros",
     "tally",
     "unify",
+    "variances",
     "widen",
     "zeros",
 ]

@@ -69,6 +69,24 @@ def conflicts(taus, weights, narrow: bool) -> np.ndarray:
     return found
 
 
+def variances(taus, weights) -> np.ndarray:
+    """See `Entrywise.variances`."""
+    if not 0 < len(taus) <= _FEW or taus.dtype != np.float64:
+        return numpy_entrywise.variances(taus, weights)
+    (taus, stride), weights = rows(taus), flat(weights, np.float64)
+    room, found = np.empty((len(taus), _BLOCK)), np.empty(taus.shape[1])
+    function("variances", 4)(
+        integer(found.size),
+        integer(len(taus)),
+        at(taus),
+        stride,
+        at(weights),
+        at(room),
+        at(found),
+    )
+    return found
+
+
 def claims(taus, weights, total, rest, ps, qs) -> tuple[np.ndarray, int, int]:
     """See `Entrywise.claims`."""
     if taus.dtype != np.float64:

@@ -15,6 +15,7 @@ from breadcrumbs.kernels.numpy.entrywise import (
     exact_at,
     sift,
     unify,
+    variances,
 )
 from breadcrumbs.kernels.numpy.kept import (
     changed,
@@ -92,6 +93,7 @@ __all__ = [
     "sign_zeros",
     "tally",
     "unify",
+    "variances",
     "widen",
     "zeros",
 ]

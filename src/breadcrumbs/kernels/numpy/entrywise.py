@@ -38,6 +38,17 @@ def conflicts(taus, weights, narrow: bool) -> np.ndarray:
     return 2 * total
 
 
+def variances(taus, weights) -> np.ndarray:
+    """See `Entrywise.variances`."""
+    ordered = np.sort(weights[:, None] * taus, axis=0)
+    sums, squares = np.zeros(taus.shape[1]), np.zeros(taus.shape[1])
+    for row in ordered:
+        above = row - ordered[0]
+        sums += above
+        squares += above * above
+    return len(taus) * squares - sums * sums
+
+
 def claims(taus, weights, total, rest, ps, qs) -> tuple[np.ndarray, int, int]:
     """See `Entrywise.claims`."""
     votes = np.zeros(taus.shape[1], np.int32)

@@ -153,7 +153,9 @@ class Elementwise:
     prepare: (extent, values) -> what ``combine`` is to know of the whole model, found before
     anything is written, and given as ``entries.known``: a generator, which yields each pass that it
     asks for as a `Fold`, is sent what that found, and returns what is known. passes: values -> how
-    many passes it makes at most; 0 asks for none.
+    many passes it makes at most; 0 asks for none. by_tensor: whether it looks at each tensor by
+    itself instead, each known for itself. sharp: whether task vectors that are known as products of
+    thin matrices are taken as these, not as what adding them to the base is rounded to.
     """
 
     combine: Callable[[Entries, Values], np.ndarray]
@@ -164,6 +166,8 @@ class Elementwise:
     statistics: Statistics | None = None
     prepare: Callable[[Extent, Values], Generator[Fold, Any, Any]] | None = None
     passes: Callable[[Values], int] = lambda values: 0
+    by_tensor: bool = False
+    sharp: bool = False
     name: str = ""
     alone: str = ""
 
@@ -194,12 +198,13 @@ class Whole:
     itself: that of the tensor, or of its last dimensions, of one matrix of a stack. run: values ->
     how many entries in a row are combined by themselves, whatever the shape, the last ones of a
     tensor too if they are fewer; 0 for none. Then ``combine`` gets some such runs, flat. alpha: as
-    for `Elementwise`. svds: how many singular value decompositions a matrix takes, in words. ordered:
-    whether the order of the models matters. statistics: what it takes besides; then combine has one
-    argument more, an iterator over the models of `Given`, or None where a model has no array for
-    this tensor. memory: (shape of what is combined, number of models) -> how many float64 numbers
-    combine holds at most besides the base and the task vectors. apart: whether tasks are kept
-    apart, so that T of them make a step of sqrt(T) task vectors at a published factor.
+    for `Elementwise`. svds: how many singular value decompositions a matrix takes, in words.
+    ordered: whether the order of the models matters. statistics: what it takes besides; then
+    combine has one argument more, an iterator over the models of `Given`, or None where a model has
+    no array for this tensor. memory: (shape of what is combined, number of models) -> how many
+    float64 numbers combine holds at most besides the base and the task vectors. apart: whether
+    tasks are kept apart, so that T of them make a step of sqrt(T) task vectors at a published
+    factor.
     """
 
     combine: Callable[..., np.ndarray]

@@ -146,6 +146,40 @@ void KERNEL(conflicts)(int64_t n, int64_t models, const double *taus, int64_t st
     }
 }
 
+/* --- variance over models ----------------------------------------------------------------------- */
+
+/* Add a row, less the least, and its squares. */
+static void add_spread(int n, const double *restrict row, const double *restrict lowest,
+                       double *restrict sums, double *restrict squares) {
+    for (int i = 0; i < n; i++) {
+        double x = row[i] - lowest[i];
+        sums[i] += x;
+        squares[i] += x * x;
+    }
+}
+
+/* Write the squares of the number of models times the variances of terms, added from the smallest
+ * term up. room: for models * TERMS. */
+void KERNEL(variances)(int64_t n, int64_t models, const double *taus, int64_t stride,
+                       const double *weights, double *room, double *found) {
+    double sums[TERMS], squares[TERMS];
+    for (int64_t at = 0; at < n; at += TERMS) {
+        int m = (int)least(TERMS, n - at);
+        for (int64_t t = 0; t < models; t++) {
+            const double *tau = taus + t * stride + at;
+            double *restrict row = room + t * TERMS;
+            for (int i = 0; i < m; i++) row[i] = weights[t] * tau[i];
+            for (int64_t s = t; s > 0; s--) order(m, room + (s - 1) * TERMS, room + s * TERMS);
+        }
+        memset(sums, 0, m * sizeof *sums);
+        memset(squares, 0, m * sizeof *squares);
+        for (int64_t t = 0; t < models; t++)
+            add_spread(m, room + t * TERMS, room, sums, squares);
+        for (int i = 0; i < m; i++)
+            found[at + i] = (double)models * squares[i] - sums[i] * sums[i];
+    }
+}
+
 /* --- claims of tasks to entries of their sum -------------------------------------------------- */
 
 static void add_claims(int n, const double *restrict taus, double weight,
