@@ -15,6 +15,7 @@ from breadcrumbs.checkpoint.outfile import Entry, header
 from breadcrumbs.checkpoint.products import Factors
 from breadcrumbs.checkpoint.tensors import NAMES, WEIGHT_DTYPES
 from breadcrumbs.errors import OutputError
+from breadcrumbs.kernels import choose
 from breadcrumbs.taskfile import about, positions
 from breadcrumbs.taskfile.about import About, TaskTensor
 from breadcrumbs.taskfile.encodings import Encoding
@@ -40,10 +41,19 @@ class Loss:
 
 def loss(values: np.ndarray, decoded: np.ndarray, base: np.ndarray) -> Loss:
     """Return what is lost of fine-tuned weights that come back as others."""
-    wide = values.astype(np.float64)
-    lost = wide - decoded.astype(np.float64)
-    wide -= base.astype(np.float64)
-    return Loss(_square(lost), _square(wide), float(np.abs(lost).max(initial=0)))
+    lost, whole = _less(values, decoded), _square(_less(values, base))
+    square = _square(lost)
+    return Loss(square, whole, float(np.abs(lost, out=lost).max(initial=0)))
+
+
+def _less(values: np.ndarray, base: np.ndarray) -> np.ndarray:
+    """Return the differences of weights in float64."""
+    if values.dtype != base.dtype or NAMES[values.dtype] not in ("F32", "BF16"):
+        return values.astype(np.float64) - base.astype(np.float64)
+    raw = np.uint16 if values.itemsize == 2 else np.float32
+    wide, found = np.empty(values.size), np.empty((1, values.size))
+    choose().differences(base.view(raw), values.view(raw)[None], wide, found)
+    return found[0]
 
 
 def _square(values: np.ndarray) -> float:
@@ -67,10 +77,12 @@ def squares(values: np.ndarray, base: np.ndarray, keep: np.ndarray) -> tuple[flo
     kept = whole = 0.0
     for start in range(0, values.size, _PART):
         part = slice(start, start + _PART)
-        tau = values[part].astype(np.float64)
-        tau -= base[part].astype(np.float64)
-        tau[~np.isfinite(tau)] = 0
-        whole += _square(tau)
+        tau = _less(values[part], base[part])
+        whole_part = _square(tau)
+        if not math.isfinite(whole_part):
+            tau[~np.isfinite(tau)] = 0
+            whole_part = _square(tau)
+        whole += whole_part
         tau *= keep[part]
         kept += _square(tau)
     return kept, whole

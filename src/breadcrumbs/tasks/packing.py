@@ -26,6 +26,7 @@ from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.workspace import one_blas_thread
 from breadcrumbs.errors import MismatchError, OutputError, RecipeError
+from breadcrumbs.kernels import choose
 from breadcrumbs.merging import comparison, estimate, files, opening
 from breadcrumbs.methods import parameters, registry
 from breadcrumbs.plan import Plan, TensorPlan, lowering
@@ -317,7 +318,7 @@ class Packing(Reading):
 
     def _write_block(self, index: int, number: int, keep, values, base) -> None:
         """Write a whole block to the spool. base: its weights; None: they are read if needed."""
-        at = np.flatnonzero(keep.view(np.bool_)).astype(np.uint32)
+        at = self._places(keep)
         whole = self.plan.tensors[index].copied == _WHOLE
         coder = EXACT if whole or self.encoding.rank else self.encoding
         cut = not whole and not self.plan.lowered.keeps_all
@@ -326,20 +327,27 @@ class Packing(Reading):
         if cut or lossy:
             base = self._base(index, number) if base is None else base
             squares = writing.squares(values, base, keep) if cut else None
-            weights = base[at] if lossy else None
+            weights = _at(base, at) if lossy else None
+        kept = _at(values, at)
         if weights is not None and not coder.lossless:  # zeros of another sign: nothing to code
-            moved = values[at] != weights
-            at, weights = at[moved], weights[moved]
-        row, data = writing.block(at, keep.size, values[at], weights, coder)
+            moved = np.flatnonzero(kept != weights)
+            at, weights, kept = _at(at, moved), _at(weights, moved), _at(kept, moved)
+        row, data = writing.block(at.astype(np.uint32), keep.size, kept, weights, coder)
         if weights is not None and at.size:
             second = memoryview(data)[row[2] :]
             back = coder.decode(row[3], second, at.size, values.dtype, weights)
-            loss = writing.loss(values[at], back, weights)
+            loss = writing.loss(kept, back, weights)
         with self._turn:
             where, self._end = self._end, self._end + len(data)
             self.spool.seek(where)
             self.spool.write(data)
         self.rows[index, number] = _Row(row, where, len(data), loss, squares)
+
+    def _places(self, keep: np.ndarray) -> np.ndarray:
+        """Return where entries are kept; by way of a bitmap, which is faster than NumPy's."""
+        found = np.empty(np.count_nonzero(keep), np.uint32)
+        choose().from_bitmap(np.packbits(keep, bitorder="little"), keep.size, found)
+        return found.astype(np.intp)
 
     def _base(self, index: int, number: int) -> np.ndarray:
         tensor = self.plan.tensors[index].base
@@ -347,6 +355,11 @@ class Packing(Reading):
         weights = np.empty(n, DTYPES[tensor.dtype])
         tensor.read_into(number * BLOCK, weights)
         return weights
+
+
+def _at(values: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Return the values at ascending places, which may be all."""
+    return values if places.size == values.size else values[places]
 
 
 def _write(

@@ -38,6 +38,16 @@ def _packed(codes: np.ndarray, bits: int) -> bytes:
     """Return codes side by side, the lowest bit of the first code first."""
     if bits == 8:
         return codes.tobytes()
+    if bits == 1:
+        return np.packbits(codes, bitorder="little").tobytes()
+    if 8 % bits == 0:  # whole codes make up a byte
+        each = 8 // bits
+        padded = np.zeros(-(-codes.size // each) * each, np.uint8)
+        padded[: codes.size] = codes
+        packed = padded[::each].copy()
+        for i in range(1, each):
+            packed |= padded[i::each] << np.uint8(i * bits)
+        return packed.tobytes()
     ones = np.unpackbits(codes[:, None], axis=1, bitorder="little", count=bits)
     return np.packbits(ones, bitorder="little").tobytes()
 
@@ -45,6 +55,12 @@ def _packed(codes: np.ndarray, bits: int) -> bytes:
 def _unpacked(data: np.ndarray, number: int, bits: int) -> np.ndarray:
     if bits == 8:
         return data
+    if 8 % bits == 0:
+        each, mask = 8 // bits, np.uint8((1 << bits) - 1)
+        found = np.empty((data.size, each), np.uint8)
+        for i in range(each):
+            np.bitwise_and(data >> np.uint8(i * bits), mask, out=found[:, i])
+        return found.reshape(-1)[:number]
     ones = np.unpackbits(data, count=number * bits, bitorder="little").reshape(number, bits)
     codes = ones[:, 0].copy()
     for bit in range(1, bits):
