@@ -21,7 +21,8 @@ VALUES = st.one_of(
 def selected(values: np.ndarray, chunk: int, seen: list[int], *asked, **more):
     """Return what `select` finds in values whose columns come in chunks, last ones first.
 
-    seen: gets an entry for each pass over all of them.
+    The sample is the first of them alone, so it misleads. seen: gets an entry for each pass over
+    all of them.
     """
     search = select(lambda entries: entries.taus, *asked, **more)
     found = None
@@ -30,11 +31,11 @@ def selected(values: np.ndarray, chunk: int, seen: list[int], *asked, **more):
             fold = search.send(found)
         except StopIteration as done:
             return done.value
-        seen += [0] if fold.at is None else []
+        seen += [0] if fold.at is None and fold.some is None else []
         found = fold.empty()
         for start in reversed(range(0, values.shape[1], chunk)):
             rows = values[:, start : start + chunk]
-            if fold.at in (None, start):
+            if fold.at in (None, start) and not (fold.some and start):
                 entries = Entries(rows, rows != 0, np.ones(len(rows)), start=start)
                 found = fold.join(found, fold.scan(entries))
 
@@ -62,10 +63,39 @@ def test_a_rank_is_that_of_sorted_values(values, chunk, few):
 
 def test_values_alone_take_no_pass_for_places():
     values, seen, extent = np.zeros((1, 50)), [], Extent(50, 1, few=3)
+    values[0, :2] = -1, 1  # so that a histogram follows
     assert selected(values, 7, seen, extent, [[20]], places=False) == [[Cut(0.0, 0)]]
-    assert len(seen) == folds.VALUES
-    assert selected(values, 7, seen, extent, [[20]]) == [[Cut(0.0, 20)]]
-    assert len(seen) == folds.VALUES + folds.PLACES
+    assert len(seen) == folds.VALUES - 1
+    assert selected(values, 7, seen, extent, [[20]]) == [[Cut(0.0, 21)]]
+    assert len(seen) == folds.VALUES - 1 + folds.PLACES - 1
+
+
+def test_a_sample_that_is_right_spares_passes_and_one_that_misleads_costs_one():
+    rng = np.random.default_rng(0)
+    values, seen = rng.standard_normal((2, 3000)), []
+    extent = Extent(3000, 2, few=1500)
+    expected = [sorted(row.tolist())[1000] for row in values]
+    found = selected(values, 1000, seen, extent, [[1000], [1000]])
+    assert [cuts[0].value for cuts in found] == expected and len(seen) == 1
+    values[:, :1000] += 9
+    expected = [sorted(row.tolist())[1000] for row in values]
+    found = selected(values, 1000, seen, extent, [[1000], [1000]])
+    assert [cuts[0].value for cuts in found] == expected and 2 < len(seen) <= 1 + folds.PLACES
+
+
+def test_values_that_may_be_left_out_change_no_rank():
+    rng = np.random.default_rng(1)
+    values = rng.standard_normal((2, 2000))
+
+    def above(entries, bounds):
+        rows = [np.flatnonzero(row >= at) for row, at in zip(entries.taus, bounds, strict=True)]
+        more = [np.union1d(row, [0]).astype(np.uint32) for row in rows]
+        return [(at, row[at]) for at, row in zip(more, entries.taus, strict=True)]
+
+    for few in (1, 100, 9000):
+        asked = Extent(2000, 2, few), [[1800, 1999], [1700]]
+        expected = selected(values, 300, [], *asked)
+        assert selected(values, 300, [], *asked, above=above) == expected
 
 
 def test_few_entries_take_one_pass():

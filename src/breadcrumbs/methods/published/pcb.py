@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -84,8 +84,8 @@ def _prepare(extent: Extent, values: Values) -> Generator[Fold, Any, Range]:
         return [[mine[i].value for mine in part] for i in range(2)]
 
     both = [[first, last]] * extent.models
-    ends = found((yield from select(_sizes, extent, both, places=False)))
-    known = Range(*ends, [], [])
+    low, high = found((yield from select(_sizes, extent, both, places=False)))
+    known = Range(low, high, [], [])
 
     rank = min(count(difference(1, ratio), n), n - 1)
     both = [[rank, n - 1]] * extent.models
@@ -98,8 +98,8 @@ def _prepare(extent: Extent, values: Values) -> Generator[Fold, Any, Range]:
     def products(entries: Entries) -> np.ndarray:
         return np.array([row for _, row in above(entries, [-math.inf] * extent.models)])
 
-    ends = found((yield from select(products, extent, both, places=False, above=above)))
-    return Range(known.low, known.high, *ends)
+    low, high = found((yield from select(products, extent, both, places=False, above=above)))
+    return replace(known, floor=low, ceiling=high)
 
 
 def _sizes(entries: Entries) -> np.ndarray:
