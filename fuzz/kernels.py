@@ -65,7 +65,16 @@ def main() -> int:
         again = [sys.executable, __file__, *sys.argv[1:]]
         return int(subprocess.run(again, env=checked(), cwd=ROOT).returncode != 0)
     budget = Budget(seconds)
-    options = ["-q", "-x", "-k", "native", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    options = [
+        "-q",
+        "-x",
+        "-k",
+        "native or terms or entrywise",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+    ]
     failed = pytest.main(
         [*options, "--hypothesis-profile", "fuzz", str(ROOT / "tests" / "kernels")],
         plugins=[budget],
