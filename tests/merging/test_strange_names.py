@@ -35,3 +35,15 @@ def test_a_tensor_of_any_name_comes_back(tmp_path: Path, name: str) -> None:
     archives.extract(packed, "one", back, base=base, force=True)
     found = dict(breadcrumbs.open(back))
     assert found.keys() == tuned.keys() and np.array_equal(found[name], tuned[name])
+
+
+def test_a_name_with_brackets_is_itself(tmp_path: Path) -> None:
+    name = "layers[0].weight"
+    base, tuned = ({name: np.eye(4) * n, "layers.0": np.eye(4) * -n} for n in (1, 2))
+    for how in ({"exclude": [name]}, {"overrides": [{"tensors": name, "alpha": 0.0}]}):
+        found = breadcrumbs.merge(base, [tuned], method="task_arithmetic", alpha=1.0, **how)
+        assert np.array_equal(found[name], base[name])
+        assert np.array_equal(found["layers.0"], tuned["layers.0"])
+    del tuned[name]
+    found = breadcrumbs.merge(base, [tuned], method="task_arithmetic", alpha=1.0, missing=[name])
+    assert np.array_equal(found[name], base[name])
