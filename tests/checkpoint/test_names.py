@@ -176,6 +176,36 @@ def test_a_tower_alone_goes_to_the_tower():
     assert view.tensors.keys() == TOWER.keys()
 
 
+BODY = {f"encoder.layer.{i}.query.weight": (8, 8) for i in range(3)} | {"embeddings.cls": (1, 8)}
+POOLED = BODY | {"pooler.dense.weight": (8, 8), "pooler.dense.bias": (8,)}
+CLASSIFIES = {"vit." + k: s for k, s in BODY.items()} | {"classifier.weight": (2, 8)}
+
+
+def test_a_tower_that_is_all_of_the_body_has_its_prefix_found():
+    for base, model in ((POOLED, CLASSIFIES), (CLASSIFIES, POOLED)):
+        view, note = names.matched(checkpoint(base), checkpoint(model, "ft"))
+        assert len(view.tensors.keys() & base.keys()) == len(BODY) and "'vit.'" in note
+        decorated = checkpoint({"module." + k: s for k, s in model.items()}, "ft")
+        view, _ = names.matched(checkpoint(base), decorated)
+        assert len(view.tensors.keys() & base.keys()) == len(BODY)
+
+
+@pytest.mark.parametrize(
+    ("base", "model"),
+    [
+        (CLASSIFIES | {f"language.layers.{i}.w": (8, 8) for i in range(9)}, POOLED),
+        (CLASSIFIES, POOLED | {"encoder.layer.3.query.weight": (8, 8)}),
+        (CLASSIFIES | {"vit.encoder.layer.3.query.weight": (8, 8)}, POOLED),
+        (CLASSIFIES, POOLED | {"embed_tokens.weight": (30, 8)}),
+        (CLASSIFIES | {"vit.pooler.dense.bias": (9,)}, POOLED),
+    ],
+)
+def test_a_tower_that_is_not_is_none(base, model):
+    for one, other in ((base, model), (model, base)):
+        theirs = checkpoint(other, "ft")
+        assert names.matched(checkpoint(one), theirs) == (theirs, "")
+
+
 @given(
     st.lists(st.text("ab_X9", min_size=1, max_size=6), min_size=1, max_size=3),
     st.lists(st.text("ab_X9", min_size=1, max_size=6), max_size=3),

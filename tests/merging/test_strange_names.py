@@ -12,7 +12,9 @@ import breadcrumbs
 from breadcrumbs import archives, tasks
 
 
-@pytest.mark.parametrize("name", ["", "..", "a\nb", "a/b", "/a", "a\x00b", "mask/0/w", "[0]*?", "名前"])
+@pytest.mark.parametrize(
+    "name", ["", "..", "a\nb", "a/b", "/a", "a\x00b", "mask/0/w", "[0]*?", "名前"]
+)
 def test_a_tensor_of_any_name_comes_back(tmp_path: Path, name: str) -> None:
     draw = np.random.default_rng(0)
     other = draw.normal(size=(8, 8)).astype(np.float32)

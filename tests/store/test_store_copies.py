@@ -66,7 +66,9 @@ def test_an_adapter_has_untied_the_head(tmp_path: Path) -> None:
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     said = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj"]}
-    (adapter / "adapter_config.json").write_text(json.dumps(said | {"modules_to_save": ["lm_head"]}))
+    (adapter / "adapter_config.json").write_text(
+        json.dumps(said | {"modules_to_save": ["lm_head"]})
+    )
     at = "base_model.model." + QUERY.removesuffix(".weight")
     held = {f"{at}.lora_A.weight": drawn(3, 2), f"{at}.lora_B.weight": drawn(4, 2).T.copy()}
     head = table + drawn(2)

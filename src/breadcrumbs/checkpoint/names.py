@@ -116,11 +116,33 @@ def _prefix(base: Checkpoint, model: Checkpoint) -> Fit | None:
     if len(best) == 1:
         # Names that say nothing of images are of a tower for images only if they are all of it.
         fit = best[0]
-        whole = not fit.way.replaces and fit.whole and len(fit.pairs) == len(loose)
-        return fit if whole or not fit.way.crosses else None
+        whole = fit.whole and len(fit.pairs) == len(loose)
+        one = not (_unwrapped(fit.way.gone) and _unwrapped(fit.way.added))
+        tower = one and (whole or _is_the_body(fit, base, model))
+        return fit if tower or not fit.way.crosses else None
     if any(meet(best[0], other) for other in best[1:]):
         raise _undecided(base, model, best)
     return None
+
+
+def _unwrapped(prefix: str) -> str:
+    """Return a prefix without the wrappers of whole models that it begins with."""
+    while prefix.startswith(tuple(f"{word}." for word in ("module", *_WRAPPERS))):
+        prefix = prefix.partition(".")[2]
+    return prefix
+
+
+def _is_the_body(fit: Fit, base: Checkpoint, model: Checkpoint) -> bool:
+    """Return whether a prefix that one of the models has is of all its layers, and these fit.
+
+    As in a ViT with a head, beside one with a pooler instead. The embeddings must fit too.
+    """
+    mine = bool(_unwrapped(fit.way.gone))
+    prefix, owner = (fit.way.gone, model) if mine else (fit.way.added, base)
+    beside = [name for name in owner.tensors if not name.startswith(prefix)]
+    met = fit.pairs.keys() | set(fit.pairs.values()) | (model.tensors.keys() & base.tensors.keys())
+    body = (n for n in (*model.tensors, *base.tensors) if LAYER.search(n) or "embed" in n)
+    return not (fit.misfits or any(map(LAYER.search, beside))) and met.issuperset(body)
 
 
 def _collides(way: Way, loose: list[str], model: Checkpoint, base: Checkpoint) -> bool:
