@@ -178,7 +178,7 @@ def test_a_tower_alone_goes_to_the_tower():
 
 BODY = {f"encoder.layer.{i}.query.weight": (8, 8) for i in range(3)} | {"embeddings.cls": (1, 8)}
 POOLED = BODY | {"pooler.dense.weight": (8, 8), "pooler.dense.bias": (8,)}
-CLASSIFIES = {"vit." + k: s for k, s in BODY.items()} | {"classifier.weight": (2, 8)}
+CLASSIFIES = {"vit." + k: s for k, s in BODY.items()} | {"classifier.layers.0.weight": (2, 8)}
 
 
 def test_a_tower_that_is_all_of_the_body_has_its_prefix_found():
@@ -193,7 +193,7 @@ def test_a_tower_that_is_all_of_the_body_has_its_prefix_found():
 @pytest.mark.parametrize(
     ("base", "model"),
     [
-        (CLASSIFIES | {f"language.layers.{i}.w": (8, 8) for i in range(9)}, POOLED),
+        (CLASSIFIES | {f"language.{k}": (9, *s) for k, s in BODY.items()}, POOLED),
         (CLASSIFIES, POOLED | {"encoder.layer.3.query.weight": (8, 8)}),
         (CLASSIFIES | {"vit.encoder.layer.3.query.weight": (8, 8)}, POOLED),
         (CLASSIFIES, POOLED | {"embed_tokens.weight": (30, 8)}),

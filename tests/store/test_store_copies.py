@@ -1,4 +1,4 @@
-"""Stores of models whose head is a copy of their embeddings, and of tasks that tell the two apart."""
+"""Stores of models whose head is a copy of their embeddings, and tasks that tell them apart."""
 
 from __future__ import annotations
 

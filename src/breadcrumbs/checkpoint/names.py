@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from breadcrumbs.checkpoint.stack import LAYER
 from breadcrumbs.checkpoint.tensors import Checkpoint
-from breadcrumbs.checkpoint.ways import Fit, Way, kind, ways, weighed
+from breadcrumbs.checkpoint.ways import Fit, Way, kind, tails, ways, weighed
 from breadcrumbs.errors import MismatchError
 
 Shape = tuple[int, ...]
@@ -133,16 +133,22 @@ def _unwrapped(prefix: str) -> str:
 
 
 def _is_the_body(fit: Fit, base: Checkpoint, model: Checkpoint) -> bool:
-    """Return whether a prefix that one of the models has is of all its layers, and these fit.
+    """Return whether the layers and embeddings under a prefix are those of the other model.
 
-    As in a ViT with a head, beside one with a pooler instead. The embeddings must fit too.
+    As in a ViT with a head, and one with a pooler instead. What lies beside the prefix may not be
+    called alike, as a tower for words would be.
     """
-    mine = bool(_unwrapped(fit.way.gone))
-    prefix, owner = (fit.way.gone, model) if mine else (fit.way.added, base)
-    beside = [name for name in owner.tensors if not name.startswith(prefix)]
+    gone, added = fit.way.gone, fit.way.added
+    mine = bool(_unwrapped(gone))
+    prefix, inside, other = (gone, model, base) if mine else (added, base, model)
+    under = [name for name in inside.tensors if name.startswith(prefix)]
     met = fit.pairs.keys() | set(fit.pairs.values()) | (model.tensors.keys() & base.tensors.keys())
-    body = (n for n in (*model.tensors, *base.tensors) if LAYER.search(n) or "embed" in n)
-    return not (fit.misfits or any(map(LAYER.search, beside))) and met.issuperset(body)
+    body = (name for name in (*under, *other.tensors) if LAYER.search(name) or "embed" in name)
+    if fit.misfits or not met.issuperset(body):
+        return False
+    ends = {name[len(gone) :] for name in fit.pairs}
+    beside = (name for name in inside.tensors if not name.startswith(prefix))
+    return ends.isdisjoint(end for name in beside for end in tails(name))
 
 
 def _collides(way: Way, loose: list[str], model: Checkpoint, base: Checkpoint) -> bool:
