@@ -148,5 +148,5 @@ def test_a_head_that_is_untied_is_refused(tmp_path):
         (tmp_path / name / "config.json").write_text('{"tie_word_embeddings": true}')
         more = {head: SECOND["w"]} if name == "tuned" else {}
         save_file({**tensors, **more}, tmp_path / name / "model.safetensors")
-    with pytest.raises(MismatchError, match="has untied 'lm_head.weight'"):
+    with pytest.raises(MismatchError, match="has untied 'lm_head"):
         TaskVector(tmp_path / "base", tmp_path / "tuned")
