@@ -190,6 +190,15 @@ def test_a_tower_that_is_all_of_the_body_has_its_prefix_found():
         assert len(view.tensors.keys() & base.keys()) == len(BODY)
 
 
+@pytest.mark.parametrize("wrapper", ["", "module.", "_orig_mod.", "_orig_mod.module."])
+def test_a_head_beside_a_part_is_in_the_same_wrapper(wrapper):
+    text = BASE | {"lm_head.weight": (40, 8)}
+    base = {k.replace("model.", "model.language_model."): s for k, s in text.items()} | TOWER
+    ft = checkpoint({wrapper + k: s for k, s in text.items()}, "ft")
+    view, _ = names.matched(checkpoint(base), ft)
+    assert view.tensors.keys() == base.keys() - TOWER.keys()
+
+
 @pytest.mark.parametrize(
     ("base", "model"),
     [

@@ -214,6 +214,14 @@ def _all(base: Checkpoint, model: Checkpoint, fit: Fit) -> dict[str, str]:
         if not fit.way.added or name[start:].partition(".")[0] in parts:
             new[name] = other
             taken.add(other)
+    # What lies beside the part, such as a head, is in the same wrapper of the whole model.
+    wrapper = fit.way.gone.removesuffix(_unwrapped(fit.way.gone))
+    for name in model.tensors if wrapper else ():
+        other = name.removeprefix(wrapper)
+        free = name not in new and name not in base.tensors and other not in taken
+        if free and name.startswith(wrapper) and other in base.tensors:
+            new[name] = other
+            taken.add(other)
     return new
 
 
