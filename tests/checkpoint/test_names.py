@@ -413,3 +413,44 @@ def test_heads_of_an_adapter_are_not_moved_to_other_heads():
     known = under("model.") | {"lm_head.weight": (3, 8)}
     (found,) = names.places(known, under("bert.") | {"classifier.weight": (3, 8)})
     assert found == {f"bert.{k}": f"model.{k}" for k in TEXT}
+
+
+#: A layer of a tower for images in a file, and what transformers 5 calls it in memory.
+LAYERS = {
+    "attention.attention.query": "attention.q_proj",
+    "attention.attention.key": "attention.k_proj",
+    "attention.attention.value": "attention.v_proj",
+    "attention.output.dense": "attention.o_proj",
+    "intermediate.dense": "mlp.fc1",
+    "output.dense": "mlp.fc2",
+    "layernorm_before": "layernorm_before",
+}
+
+
+@pytest.mark.parametrize("wrapper", ["", "module."])
+@pytest.mark.parametrize("prefix", ["vit.", ""])
+@pytest.mark.parametrize("deeper", [True, False])
+def test_what_a_tower_for_images_is_called_in_memory(wrapper, prefix, deeper):
+    shapes = {end: (8, 8) for end in LAYERS} | {"intermediate.dense": (16, 8)}
+    start = "encoder.layer" if deeper else "layers"
+    beside = {f"{prefix}embeddings.cls_token": (1, 8), "classifier.weight": (3, 8)}
+    files = beside | {
+        f"{prefix}encoder.layer.{i}.{end}.{kind}": shape if kind == "weight" else shape[:1]
+        for i in range(2)
+        for end, shape in shapes.items()
+        for kind in ("weight", "bias")
+    }
+    called = {f"encoder.layer.{i}.{old}.": f"{start}.{i}.{new}." for old, new in LAYERS.items()
+              for i in range(2)}  # fmt: skip
+    memory = {}
+    for name in files:
+        old = next((old for old in called if name.startswith(prefix + old)), "")
+        memory[name] = name.replace(old, called[old]) if old else name
+    there = {memory[name]: shape for name, shape in files.items()}
+    back = {new: old for old, new in memory.items()}
+    for one, other, means in ((files, there, memory), (there, files, back)):
+        base, ft = checkpoint(one), checkpoint({wrapper + k: s for k, s in other.items()}, "ft")
+        found = re.findall('--rename "(.+?)"', renames.suggestion(base, ft))
+        view, _ = names.matched(base, renaming.apply(list(map(renaming.parse, found)), ft)[0])
+        assert view.tensors.keys() == one.keys()
+        assert all(view.called.get(name, name) == wrapper + means[name] for name in one)

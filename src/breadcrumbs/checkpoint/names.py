@@ -117,7 +117,7 @@ def _prefix(base: Checkpoint, model: Checkpoint) -> Fit | None:
         # Names that say nothing of images are of a tower for images only if they are all of it.
         fit = best[0]
         whole = fit.whole and len(fit.pairs) == len(loose)
-        one = not (_unwrapped(fit.way.gone) and _unwrapped(fit.way.added))
+        one = not (unwrapped(fit.way.gone) and unwrapped(fit.way.added))
         tower = one and (whole or _is_the_body(fit, base, model))
         return fit if tower or not fit.way.crosses else None
     if any(meet(best[0], other) for other in best[1:]):
@@ -125,8 +125,8 @@ def _prefix(base: Checkpoint, model: Checkpoint) -> Fit | None:
     return None
 
 
-def _unwrapped(prefix: str) -> str:
-    """Return a prefix without the wrappers of whole models that it begins with."""
+def unwrapped(prefix: str) -> str:
+    """Return a name or prefix without the wrappers of whole models that it begins with."""
     while prefix.startswith(tuple(f"{word}." for word in ("module", *_WRAPPERS))):
         prefix = prefix.partition(".")[2]
     return prefix
@@ -139,7 +139,7 @@ def _is_the_body(fit: Fit, base: Checkpoint, model: Checkpoint) -> bool:
     called alike, as a tower for words would be.
     """
     gone, added = fit.way.gone, fit.way.added
-    mine = bool(_unwrapped(gone))
+    mine = bool(unwrapped(gone))
     prefix, inside, other = (gone, model, base) if mine else (added, base, model)
     under = [name for name in inside.tensors if name.startswith(prefix)]
     met = fit.pairs.keys() | set(fit.pairs.values()) | (model.tensors.keys() & base.tensors.keys())
@@ -215,7 +215,7 @@ def _all(base: Checkpoint, model: Checkpoint, fit: Fit) -> dict[str, str]:
             new[name] = other
             taken.add(other)
     # What lies beside the part, such as a head, is in the same wrapper of the whole model.
-    wrapper = fit.way.gone.removesuffix(_unwrapped(fit.way.gone))
+    wrapper = fit.way.gone.removesuffix(unwrapped(fit.way.gone))
     for name in model.tensors if wrapper else ():
         other = name.removeprefix(wrapper)
         free = name not in new and name not in base.tensors and other not in taken
