@@ -44,6 +44,8 @@ IN_FILES = (
     ("*.attention.self.key.*", "*.attention.k_proj.*"),
     ("*.attention.self.value.*", "*.attention.v_proj.*"),
     ("*.attention.output.dense.*", "*.attention.o_proj.*"),
+    ("*.attention.q_bias", "*.attention.query.bias"),
+    ("*.attention.v_bias", "*.attention.value.bias"),
     ("*.intermediate.dense.*", "*.mlp.fc1.*"),
     ("*.output.dense.*", "*.mlp.fc2.*"),
 )
@@ -60,12 +62,17 @@ def suggestion(base: Checkpoint, model: Checkpoint) -> str:
 
     It begins with a space, as it stands in an error about tensors that are missing or too many.
     """
-    model = _without_wrapper(base, model)
-    found = _verified(base, model, _rules(base, model))
+    found = rules(base, model)
     if not found:
         return ""
     options = " ".join(f'--rename "{rule}"' for rule in found)
     return f" They seem to be called differently: {options} gives them the base's names."
+
+
+def rules(base: Checkpoint, model: Checkpoint) -> list[Rule]:
+    """Return the rules that would make a model fit, or fit better; none if they are in doubt."""
+    model = _without_wrapper(base, model)
+    return _verified(base, model, _rules(base, model))
 
 
 def _without_wrapper(base: Checkpoint, model: Checkpoint) -> Checkpoint:
