@@ -176,6 +176,45 @@ def test_a_tower_alone_goes_to_the_tower():
     assert view.tensors.keys() == TOWER.keys()
 
 
+BODY = {f"encoder.layer.{i}.query.weight": (8, 8) for i in range(3)} | {"embeddings.cls": (1, 8)}
+POOLED = BODY | {"pooler.dense.weight": (8, 8), "pooler.dense.bias": (8,)}
+CLASSIFIES = {"vit." + k: s for k, s in BODY.items()} | {"classifier.layers.0.weight": (2, 8)}
+
+
+def test_a_tower_that_is_all_of_the_body_has_its_prefix_found():
+    for base, model in ((POOLED, CLASSIFIES), (CLASSIFIES, POOLED)):
+        view, note = names.matched(checkpoint(base), checkpoint(model, "ft"))
+        assert len(view.tensors.keys() & base.keys()) == len(BODY) and "'vit.'" in note
+        decorated = checkpoint({"module." + k: s for k, s in model.items()}, "ft")
+        view, _ = names.matched(checkpoint(base), decorated)
+        assert len(view.tensors.keys() & base.keys()) == len(BODY)
+
+
+@pytest.mark.parametrize("wrapper", ["", "module.", "_orig_mod.", "_orig_mod.module."])
+def test_a_head_beside_a_part_is_in_the_same_wrapper(wrapper):
+    text = BASE | {"lm_head.weight": (40, 8)}
+    base = {k.replace("model.", "model.language_model."): s for k, s in text.items()} | TOWER
+    ft = checkpoint({wrapper + k: s for k, s in text.items()}, "ft")
+    view, _ = names.matched(checkpoint(base), ft)
+    assert view.tensors.keys() == base.keys() - TOWER.keys()
+
+
+@pytest.mark.parametrize(
+    ("base", "model"),
+    [
+        (CLASSIFIES | {f"language.{k}": (9, *s) for k, s in BODY.items()}, POOLED),
+        (CLASSIFIES, POOLED | {"encoder.layer.3.query.weight": (8, 8)}),
+        (CLASSIFIES | {"vit.encoder.layer.3.query.weight": (8, 8)}, POOLED),
+        (CLASSIFIES, POOLED | {"embed_tokens.weight": (30, 8)}),
+        (CLASSIFIES | {"vit.pooler.dense.bias": (9,)}, POOLED),
+    ],
+)
+def test_a_tower_that_is_not_is_none(base, model):
+    for one, other in ((base, model), (model, base)):
+        theirs = checkpoint(other, "ft")
+        assert names.matched(checkpoint(one), theirs) == (theirs, "")
+
+
 @given(
     st.lists(st.text("ab_X9", min_size=1, max_size=6), min_size=1, max_size=3),
     st.lists(st.text("ab_X9", min_size=1, max_size=6), max_size=3),
@@ -374,3 +413,44 @@ def test_heads_of_an_adapter_are_not_moved_to_other_heads():
     known = under("model.") | {"lm_head.weight": (3, 8)}
     (found,) = names.places(known, under("bert.") | {"classifier.weight": (3, 8)})
     assert found == {f"bert.{k}": f"model.{k}" for k in TEXT}
+
+
+#: A layer of a tower for images in a file, and what transformers 5 calls it in memory.
+LAYERS = {
+    "attention.attention.query": "attention.q_proj",
+    "attention.attention.key": "attention.k_proj",
+    "attention.attention.value": "attention.v_proj",
+    "attention.output.dense": "attention.o_proj",
+    "intermediate.dense": "mlp.fc1",
+    "output.dense": "mlp.fc2",
+    "layernorm_before": "layernorm_before",
+}
+
+
+@pytest.mark.parametrize("wrapper", ["", "module."])
+@pytest.mark.parametrize("prefix", ["vit.", ""])
+@pytest.mark.parametrize("deeper", [True, False])
+def test_what_a_tower_for_images_is_called_in_memory(wrapper, prefix, deeper):
+    shapes = {end: (8, 8) for end in LAYERS} | {"intermediate.dense": (16, 8)}
+    start = "encoder.layer" if deeper else "layers"
+    beside = {f"{prefix}embeddings.cls_token": (1, 8), "classifier.weight": (3, 8)}
+    files = beside | {
+        f"{prefix}encoder.layer.{i}.{end}.{kind}": shape if kind == "weight" else shape[:1]
+        for i in range(2)
+        for end, shape in shapes.items()
+        for kind in ("weight", "bias")
+    }
+    called = {f"encoder.layer.{i}.{old}.": f"{start}.{i}.{new}." for old, new in LAYERS.items()
+              for i in range(2)}  # fmt: skip
+    memory = {}
+    for name in files:
+        old = next((old for old in called if name.startswith(prefix + old)), "")
+        memory[name] = name.replace(old, called[old]) if old else name
+    there = {memory[name]: shape for name, shape in files.items()}
+    back = {new: old for old, new in memory.items()}
+    for one, other, means in ((files, there, memory), (there, files, back)):
+        base, ft = checkpoint(one), checkpoint({wrapper + k: s for k, s in other.items()}, "ft")
+        found = re.findall('--rename "(.+?)"', renames.suggestion(base, ft))
+        view, _ = names.matched(base, renaming.apply(list(map(renaming.parse, found)), ft)[0])
+        assert view.tensors.keys() == one.keys()
+        assert all(view.called.get(name, name) == wrapper + means[name] for name in one)

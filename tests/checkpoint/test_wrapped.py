@@ -57,6 +57,10 @@ TRAINING = {
 WRAPPED = {
     "Lightning": (lambda s: {"state_dict": s, **TRAINING}, ("state_dict",)),
     "timm": (lambda s: {"epoch": 1, "state_dict": s, "metric": 0.5}, ("state_dict",)),
+    "fairseq": (
+        lambda s: {"model": s, "extra_state": {"epoch": 2, "val_loss": torch.tensor(0.5)}},
+        ("model",),
+    ),
     "nanoGPT": (lambda s: {"model": s, "optimizer": adam(), "iter_num": 1}, ("model",)),
     "DeepSpeed": (lambda s: {"module": s, "optimizer": None, "dp_size": 1}, ("module",)),
     "Megatron": (lambda s: {"iteration": 5, "model": {"language": s}}, ("model", "language")),

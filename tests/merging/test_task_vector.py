@@ -8,6 +8,7 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import DTYPES
+from safetensors.numpy import save_file
 
 import breadcrumbs
 from breadcrumbs import TaskVector
@@ -128,3 +129,24 @@ def test_scalars_stay_arrays(dtype):
     base, model = state(5, dtype), state(6, dtype)
     found = TaskVector(base, model).apply_to(base)["scale"]
     assert isinstance(found, np.ndarray) and found.shape == () and found.dtype == DTYPES[dtype]
+
+
+def test_a_model_may_store_one_of_two_tied_copies():
+    table, head = "model.embed_tokens.weight", "lm_head.weight"
+    base = {table: BASE["w"], "model.norm.weight": BASE["b"], head: BASE["w"]}
+    tuned = {table: FIRST["w"], "model.norm.weight": FIRST["b"]}
+    both = {**tuned, head: FIRST["w"]}
+    for model in (tuned, {name: both[name] for name in base if name != table}, both):
+        assert_same(TaskVector(base, model).apply_to(base), both)
+    assert_same(TaskVector(tuned, both).apply_to(tuned), tuned)
+
+
+def test_a_head_that_is_untied_is_refused(tmp_path):
+    table, head = "model.embed_tokens.weight", "lm_head.weight"
+    for name, tensors in (("base", {table: BASE["w"]}), ("tuned", {table: FIRST["w"]})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text('{"tie_word_embeddings": true}')
+        more = {head: SECOND["w"]} if name == "tuned" else {}
+        save_file({**tensors, **more}, tmp_path / name / "model.safetensors")
+    with pytest.raises(MismatchError, match="has untied 'lm_head"):
+        TaskVector(tmp_path / "base", tmp_path / "tuned")

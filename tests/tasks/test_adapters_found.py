@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -313,3 +314,23 @@ def test_an_adapter_of_another_layer_has_no_place(tmp_path: Path) -> None:
     right = adapter_of(tmp_path / "b", layers("transformer.layers", 1))
     tasks.from_adapter(base, right, tmp_path / "b.safetensors")
     assert (tmp_path / "b.safetensors").is_file()
+
+
+def test_the_rules_for_a_tower_that_is_called_otherwise_may_be_pasted(tmp_path):
+    ends = ("query", "key", "value")
+    names = [f"vit.encoder.layer.{i}.attention.attention.{end}" for i in (0, 1) for end in ends]
+    base = base_of(tmp_path / "base", weights(names))
+    live = [f"vit.layers.{i}.attention.{x}_proj" for i in (0, 1) for x in "qv"]
+    adapter = adapter_of(tmp_path / "adapter", live)
+    output = tmp_path / "task.safetensors"
+    with pytest.raises(MismatchError) as caught:
+        tasks.from_adapter(str(base), adapter, output)
+    rules = re.findall('--rename "(.+?)"', str(caught.value))
+    assert len(rules) == 2
+    tasks.from_adapter(str(base), adapter, output, rename=rules)
+    found = breadcrumbs.merge(str(base), [output], method="task_arithmetic", alpha=1)
+    own = load_file(base / "model.safetensors")
+    changed = [name for name in names if name.endswith(("query", "value"))]
+    for t, name in enumerate(changed):
+        expected = own[f"{name}.weight"] + 2 * product(t)
+        assert np.allclose(found[f"{name}.weight"], expected, atol=1e-6)

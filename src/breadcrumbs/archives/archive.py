@@ -29,7 +29,7 @@ KEY, HASH, VERSION = "breadcrumbs.archive", "breadcrumbs.archive.hash", 1
 VOTES, DIGESTS = "votes", "digests"
 METHODS = ("tall", "emr", "tsv")
 STEP = 1 << 20
-_ARRAY = re.compile(r"(value)/(.+)|(mask|left|right|whole)/(0|[1-9]\d{0,5})/(.+)", re.DOTALL)
+_ARRAY = re.compile(r"(value)/(.*)|(mask|left|right|whole)/(0|[1-9]\d{0,5})/(.*)", re.DOTALL)
 _MOST_TASKS = 100_000
 
 

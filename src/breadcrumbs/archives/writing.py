@@ -239,7 +239,7 @@ class _Compression:
         base = self.plan.base
         name, _, revision = (base.repo or "").partition("@")
         changed = {self.plan.tensors[i].name for i in self.changed}
-        tied = {t.name: t.tied for t in self.plan.tensors if t.tied in changed}
+        tied = {t.name: t.tied for t in self.plan.tensors if t.tied and t.tied in changed}
         return json.dumps(
             {
                 "version": VERSION,

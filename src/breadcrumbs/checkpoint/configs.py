@@ -30,10 +30,10 @@ def read(folder: Path | None, name: str = CONFIG) -> dict[str, Any]:
 def ties(config: dict[str, Any]) -> bool:
     """Return whether the model that a transformers config is of ties its head to its embedding.
 
-    Their default is that it does; a config says where it does not. False without a config.
+    Their default is that it does; a config says where it does not. A config of another kind ties
+    where it says so. False without a config.
     """
-    if "model_type" not in config:
-        return False
     text = config.get("text_config")
     inner = text.get("tie_word_embeddings") if isinstance(text, dict) else None
-    return config.get("tie_word_embeddings", inner if inner is not None else True) is not False
+    said = config.get("tie_word_embeddings", inner)
+    return said is not False if "model_type" in config else said is True

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from breadcrumbs.checkpoint.stack import LAYER
 from breadcrumbs.checkpoint.tensors import Checkpoint
-from breadcrumbs.checkpoint.ways import Fit, Way, kind, ways, weighed
+from breadcrumbs.checkpoint.ways import Fit, Way, kind, tails, ways, weighed
 from breadcrumbs.errors import MismatchError
 
 Shape = tuple[int, ...]
@@ -116,11 +116,39 @@ def _prefix(base: Checkpoint, model: Checkpoint) -> Fit | None:
     if len(best) == 1:
         # Names that say nothing of images are of a tower for images only if they are all of it.
         fit = best[0]
-        whole = not fit.way.replaces and fit.whole and len(fit.pairs) == len(loose)
-        return fit if whole or not fit.way.crosses else None
+        whole = fit.whole and len(fit.pairs) == len(loose)
+        one = not (unwrapped(fit.way.gone) and unwrapped(fit.way.added))
+        tower = one and (whole or _is_the_body(fit, base, model))
+        return fit if tower or not fit.way.crosses else None
     if any(meet(best[0], other) for other in best[1:]):
         raise _undecided(base, model, best)
     return None
+
+
+def unwrapped(prefix: str) -> str:
+    """Return a name or prefix without the wrappers of whole models that it begins with."""
+    while prefix.startswith(tuple(f"{word}." for word in ("module", *_WRAPPERS))):
+        prefix = prefix.partition(".")[2]
+    return prefix
+
+
+def _is_the_body(fit: Fit, base: Checkpoint, model: Checkpoint) -> bool:
+    """Return whether the layers and embeddings under a prefix are those of the other model.
+
+    As in a ViT with a head, and one with a pooler instead. What lies beside the prefix may not be
+    called alike, as a tower for words would be.
+    """
+    gone, added = fit.way.gone, fit.way.added
+    mine = bool(unwrapped(gone))
+    prefix, inside, other = (gone, model, base) if mine else (added, base, model)
+    under = [name for name in inside.tensors if name.startswith(prefix)]
+    met = fit.pairs.keys() | set(fit.pairs.values()) | (model.tensors.keys() & base.tensors.keys())
+    body = (name for name in (*under, *other.tensors) if LAYER.search(name) or "embed" in name)
+    if fit.misfits or not met.issuperset(body):
+        return False
+    ends = {name[len(gone) :] for name in fit.pairs}
+    beside = (name for name in inside.tensors if not name.startswith(prefix))
+    return ends.isdisjoint(end for name in beside for end in tails(name))
 
 
 def _collides(way: Way, loose: list[str], model: Checkpoint, base: Checkpoint) -> bool:
@@ -184,6 +212,14 @@ def _all(base: Checkpoint, model: Checkpoint, fit: Fit) -> dict[str, str]:
         if not other or other in taken:
             continue
         if not fit.way.added or name[start:].partition(".")[0] in parts:
+            new[name] = other
+            taken.add(other)
+    # What lies beside the part, such as a head, is in the same wrapper of the whole model.
+    wrapper = fit.way.gone.removesuffix(unwrapped(fit.way.gone))
+    for name in model.tensors if wrapper else ():
+        other = name.removeprefix(wrapper)
+        free = name not in new and name not in base.tensors and other not in taken
+        if free and name.startswith(wrapper) and other in base.tensors:
             new[name] = other
             taken.add(other)
     return new

@@ -1,11 +1,12 @@
 """Which rules would rename a model's tensors to the base's, as advice that may be pasted.
 
 What is known of programs and their versions comes first: old LayerNorms of BERT have gamma and beta
-(transformers), weight norms are kept under two names (PyTorch 2.0's parametrizations). The rest is
-found from the names: prefixes that only a part of the names has, as those of models for images and
-text moved in transformers 4.52 and 5, and words in the middle. A rule is advised only if every
-tensor that it matches becomes one of the base's that is not there yet, of the same shape, and if no
-other rule would do as well.
+(transformers), weight norms are kept under two names (PyTorch 2.0's parametrizations), towers for
+images have other names in memory than in files (transformers 5). The rest is found from the names:
+prefixes that only a part of the names has, as those of models for images and text moved in
+transformers 4.52 and 5, and words in the middle. A rule is advised only if every tensor that it
+matches becomes one of the base's that is not there yet, of the same shape, and if no other rule
+would do as well.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from breadcrumbs.checkpoint.names import matched, meet, renamed
+from breadcrumbs.checkpoint.names import matched, meet, renamed, unwrapped
 from breadcrumbs.checkpoint.renaming import Rule, apply
 from breadcrumbs.checkpoint.stack import LAYER
 from breadcrumbs.checkpoint.tensors import Checkpoint
@@ -26,6 +27,27 @@ KNOWN = (
     ("beta", "bias"),
     ("weight_g", "parametrizations.weight.original0"),
     ("weight_v", "parametrizations.weight.original1"),
+)
+#: The layers of towers for images, as files have them, and as transformers 5 has them in memory.
+IN_FILES = (
+    ("encoder.layer.*.attention.attention.query.*", "layers.*.attention.q_proj.*"),
+    ("encoder.layer.*.attention.attention.key.*", "layers.*.attention.k_proj.*"),
+    ("encoder.layer.*.attention.attention.value.*", "layers.*.attention.v_proj.*"),
+    ("encoder.layer.*.attention.output.dense.*", "layers.*.attention.o_proj.*"),
+    ("encoder.layer.*.intermediate.dense.*", "layers.*.mlp.fc1.*"),
+    ("encoder.layer.*.output.dense.*", "layers.*.mlp.fc2.*"),
+    ("encoder.layer.*", "layers.*"),
+    ("*.attention.attention.query.*", "*.attention.q_proj.*"),
+    ("*.attention.attention.key.*", "*.attention.k_proj.*"),
+    ("*.attention.attention.value.*", "*.attention.v_proj.*"),
+    ("*.attention.self.query.*", "*.attention.q_proj.*"),
+    ("*.attention.self.key.*", "*.attention.k_proj.*"),
+    ("*.attention.self.value.*", "*.attention.v_proj.*"),
+    ("*.attention.output.dense.*", "*.attention.o_proj.*"),
+    ("*.attention.q_bias", "*.attention.query.bias"),
+    ("*.attention.v_bias", "*.attention.value.bias"),
+    ("*.intermediate.dense.*", "*.mlp.fc1.*"),
+    ("*.output.dense.*", "*.mlp.fc2.*"),
 )
 #: Rules that are advised; kinds of names that are looked at.
 MOST, KINDS = 8, 16
@@ -40,11 +62,27 @@ def suggestion(base: Checkpoint, model: Checkpoint) -> str:
 
     It begins with a space, as it stands in an error about tensors that are missing or too many.
     """
-    found = _verified(base, model, _rules(base, model))
+    found = rules(base, model)
     if not found:
         return ""
     options = " ".join(f'--rename "{rule}"' for rule in found)
     return f" They seem to be called differently: {options} gives them the base's names."
+
+
+def rules(base: Checkpoint, model: Checkpoint) -> list[Rule]:
+    """Return the rules that would make a model fit, or fit better; none if they are in doubt."""
+    model = _without_wrapper(base, model)
+    return _verified(base, model, _rules(base, model))
+
+
+def _without_wrapper(base: Checkpoint, model: Checkpoint) -> Checkpoint:
+    """Return the model without a wrapper around all of it, such as ``module.``, that is not around
+    the base; where rules make its names fit, that prefix is found."""
+    new = {name: unwrapped(name) for name in model.tensors}
+    plain = any(name == bare for name, bare in new.items())
+    if plain or any(name != unwrapped(name) for name in base.tensors):
+        return model
+    return renamed(model, new)
 
 
 def _rules(base: Checkpoint, model: Checkpoint) -> list[Rule]:
@@ -72,7 +110,11 @@ class _Search:
 
     def step(self) -> bool:
         """Find one more rule; return whether there was one."""
-        for rules, lax in ((_known(self.loose, self.free), True), (self._prefixes(), False)):
+        for rules, lax in (
+            (_known(self.loose, self.free), True),
+            (_in_files(self.loose), False),
+            (self._prefixes(), False),
+        ):
             for rule in rules:
                 if self._take(rule, lax):
                     return True
@@ -158,6 +200,17 @@ def _known(loose: Iterable[str], free: Iterable[str]) -> Iterator[Rule]:
         for module in sorted(modules):
             yield Rule(f"*.{module}.{old}", f"*.{module}.{new}")
             yield Rule(f"{module}.{old}", f"{module}.{new}")
+
+
+def _in_files(loose: Iterable[str]) -> Iterator[Rule]:
+    """Yield rules from what transformers 5 calls towers for images to their files, and back."""
+    begins = {name.partition(".")[0] for name in loose}
+    for pair in IN_FILES:
+        for old, new in (pair, pair[::-1]):
+            if old[0] == "*" or old.partition(".")[0] in begins:
+                yield Rule(old, new)
+            else:
+                yield Rule(f"*.{old}", f"*.{new}")
 
 
 def _modules(names: Iterable[str], end: str) -> set[str]:

@@ -103,15 +103,15 @@ def ways(names: Sequence[str], known: Collection[str]) -> list[Way]:
     """
     step = max(1, len(names) // SAMPLES)
     picked = names[::step]
-    ends: dict[str, list[str]] = {tail: [] for name in picked for tail in _tails(name)}
+    ends: dict[str, list[str]] = {tail: [] for name in picked for tail in tails(name)}
     for name in known:
-        for tail in _tails(name):
+        for tail in tails(name):
             found = ends.get(tail)
             if found is not None and len(found) <= ALIKE:
                 found.append(name)
     votes: Counter[Way] = Counter()
     for name in picked:
-        tail = next((tail for tail in _tails(name) if ends[tail]), None)
+        tail = next((tail for tail in tails(name) if ends[tail]), None)
         if tail is None or len(ends[tail]) > ALIKE:
             continue
         gone = name[: len(name) - len(tail)]
@@ -120,7 +120,7 @@ def ways(names: Sequence[str], known: Collection[str]) -> list[Way]:
     return [way for way in found if way.gone != way.added][:WEIGHED]
 
 
-def _tails(name: str) -> Iterable[str]:
+def tails(name: str) -> Iterable[str]:
     """Yield the ends of a name at its dots, the longest, itself, first."""
     yield name
     for match in _PARTS.finditer(name):

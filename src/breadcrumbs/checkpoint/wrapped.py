@@ -61,7 +61,7 @@ def find(content: Mapping[Any, Any], where: str, pick: tuple[str, ...] = ()) -> 
         mine = {key: value for key, value in inside.items() if _is_tensor(value)}
         found = [Found((OWN,), mine)] if mine else []
     else:
-        found = _distinct(_states(inside))
+        found = _without_numbers(_distinct(_states(inside)))
     if not found:
         raise CheckpointError(_nothing(inside, where))
     keys = [(*(pick[:-1] if own else pick), *(it.keys or ())) for it in found]
@@ -126,6 +126,16 @@ def _distinct(found: Iterator[Found]) -> list[Found]:
         if not any(_same(it.tensors, other.tensors) for other in result):
             result.append(it)
     return result
+
+
+def _without_numbers(found: list[Found]) -> list[Found]:
+    """Return state dicts without mappings of single numbers, such as losses, beside others."""
+
+    def holds_more(it: Found) -> bool:
+        sizes = (tuple(x.shape) for x in it.tensors.values() if _is_tensor(x))
+        return not it.keys or any(size not in ((), (1,)) for size in sizes)
+
+    return [it for it in found if holds_more(it)] or found
 
 
 def _same(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:

@@ -15,17 +15,22 @@ from breadcrumbs.checkpoint import like, renames
 from breadcrumbs.checkpoint.tensors import WEIGHT_DTYPES, Checkpoint
 from breadcrumbs.errors import MismatchError, listing
 from breadcrumbs.kernels import choose
-from breadcrumbs.plan import naming
+from breadcrumbs.plan import naming, ties
+from breadcrumbs.plan.partners import Remarks, partners
+from breadcrumbs.plan.recipe import Model, Recipe
 from breadcrumbs.taskfile import view
 
 _FLOATS = set(WEIGHT_DTYPES.values())
+#: What is left out where the base lacks it, and found out here where the model does.
+_ALL = Recipe("base", (Model("a model"),), missing="base", extra="ignore")
 
 
 class TaskVector(Mapping[str, np.ndarray]):
     """The difference of a fine-tuned model and its base, in float64, tensor by tensor.
 
     base, finetuned: what `breadcrumbs.open` takes. rename: as for `breadcrumbs.merge`.
-    Integer tensors are left out, since they are copied from the base.
+    Integer tensors are left out, since they are copied from the base. Of tied copies a model may
+    store one, as in a merge; MismatchError for a head that it has untied.
     ``tau1 + 0.5 * tau2 - tau3`` and ``sum([tau1, tau2])`` are task vectors
     again; ``base + tau`` and ``tau.apply_to(base, scale)`` are models. float64 holds such sums with
     no rounding that a weight of 32 bits or fewer would show.
@@ -37,7 +42,9 @@ class TaskVector(Mapping[str, np.ndarray]):
         rules = [rename] if isinstance(rename, str) else list(rename)
         second = naming.of_one(first, second, rules)
         names = [name for name, tensor in first.tensors.items() if tensor.is_weight]
-        absent = [name for name in names if name not in second.tensors]
+        ties.untied(_ALL, first, [second])  # raises for a head that is no copy any more
+        mine = partners(_ALL, first, second, {}, Remarks())
+        absent = [name for name in names if name not in mine]
         if absent:
             raise MismatchError(
                 f"{second.label}: lacks tensors of {first.label}: {listing(absent)}."
@@ -45,13 +52,13 @@ class TaskVector(Mapping[str, np.ndarray]):
             )
         self._tensors: dict[str, np.ndarray] = {}
         for name in names:
-            if first.tensors[name].shape != second.tensors[name].shape:
+            if first.tensors[name].shape != mine[name].shape:
                 raise MismatchError(
-                    f"{second.label}: tensor {name!r} has shape {second.tensors[name].shape},"
+                    f"{second.label}: tensor {name!r} has shape {mine[name].shape},"
                     f" {first.label} has {first.tensors[name].shape}. Give a fine-tuning of this"
                     " base."
                 )
-            tuned, own = second[name].astype(np.float64), first[name].astype(np.float64)
+            tuned, own = mine[name].read().astype(np.float64), first[name].astype(np.float64)
             self._tensors[name] = np.subtract(tuned, own, out=np.empty(own.shape))
 
     @classmethod

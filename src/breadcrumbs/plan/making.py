@@ -5,7 +5,6 @@ Everything that does not fit is an error here.
 
 from __future__ import annotations
 
-import fnmatch
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -192,7 +191,7 @@ def _check_globs(recipe: Recipe, base: Checkpoint) -> None:
     if not isinstance(recipe.allow_nonfinite, bool):
         globs += [("allow_nonfinite", glob) for glob in recipe.allow_nonfinite]
     for key, glob in globs:
-        if not any(fnmatch.fnmatchcase(name, glob) for name in base.tensors):
+        if not any(matches([glob], name) for name in base.tensors):
             raise RecipeError(
                 f"recipe: {key}: {glob!r} matches no tensor of {base.label}."
                 f"{suggestion(glob, base.tensors)} `breadcrumbs inspect` lists the names."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -175,7 +174,7 @@ def check_globs(recipe: Recipe, models: Sequence[Checkpoint], base: Checkpoint) 
         ("extra", "ignore", recipe.extra, names),
     ):
         for glob in () if isinstance(allowed, str) else allowed:
-            if not any(fnmatch.fnmatchcase(name, glob) for name in among):
+            if not any(matches([glob], name) for name in among):
                 whose = base.label if key == "missing" else "the models"
                 raise RecipeError(
                     f"recipe: {key}: {glob!r} matches no tensor of {whose}, and is none of error,"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from breadcrumbs.methods.parameters import Values
 from breadcrumbs.methods.transforms import unit_of
 from breadcrumbs.plan import lowering
 from breadcrumbs.plan.recipe import Override, Recipe
+from breadcrumbs.plan.ties import matches
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Settings:
     def of(self, name: str) -> tuple[Values, tuple[Own, ...]]:
         """Return the parameters of the tensor of that name, and what each model has of its own."""
         overrides = self.recipe.overrides
-        match = tuple(i for i, o in enumerate(overrides) if fnmatch.fnmatchcase(name, o.tensors))
+        match = tuple(i for i, o in enumerate(overrides) if matches([o.tensors], name))
         key = is_table(name), match
         if key not in self._known:
             self._known[key] = self._find(key[0], [overrides[i] for i in match])

@@ -219,8 +219,8 @@ def _globs(recipe: Recipe) -> dict[str, list[str]]:
 
 
 def matches(globs: Sequence[str], name: str) -> bool:
-    """Return whether one of the globs matches a name."""
-    return bool(globs) and any(fnmatch.fnmatchcase(name, glob) for glob in globs)
+    """Return whether one of the globs matches a name, or is that name, brackets and all."""
+    return any(name == glob or fnmatch.fnmatchcase(name, glob) for glob in globs)
 
 
 def _allowed(globs: str | Sequence[str], name: str) -> bool:

@@ -45,6 +45,8 @@ class Summed(Writing):
         both = zip(it.who, it.weights.tolist(), strict=True)
         wanted: State = Counter((self.hashes[t], weight) for t, weight in both)
         report = SegmentReport([0] * it.number)
+        if not self.sums.knows(it.tensor.base, wanted):
+            return None
         n = segment.stop - segment.start
         (base,) = it.context.space.load([it.tensor.base], segment.start, n, it.dtype)
         pieces = []

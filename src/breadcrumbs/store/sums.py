@@ -110,6 +110,16 @@ class Sums:
 
     # --- reading ---
 
+    def knows(self, tensor: Tensor, wanted: State) -> bool:
+        """Return whether there are sums of the ``wanted`` tasks for a tensor.
+
+        Not of a head that the base does not store, and that a task has untied; nor of a copy that a
+        task holds under another name, where other tasks tell the two apart.
+        """
+        return tensor.name in self._places and not any(
+            tensor.name in self.task(task).about.tied for task, _ in wanted
+        )
+
     def at(self, tensor: Tensor, number: int, wanted: State) -> Sum:
         """Return the sum of the ``wanted`` tasks in block ``number`` of a tensor of the base."""
         held, header = self._held(tensor, number)

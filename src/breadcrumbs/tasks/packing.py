@@ -418,7 +418,7 @@ def _write(
         license,
         MADE_BY,
         None if packing.encoding.lossless else writing.error(losses),
-        tied={t.name: t.tied for t in plan.tensors if t.tied in tensors},
+        tied={t.name: t.tied for t in plan.tensors if t.tied and t.tied in tensors},
     )
     writing.write(output, said, tables, parts, force)
     return said

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from breadcrumbs.checkpoint import composite, configs, renaming, tied
+from breadcrumbs.checkpoint import composite, configs, renames, renaming, tied
 from breadcrumbs.checkpoint import names as naming
 from breadcrumbs.checkpoint.adapters import experts, lora_files
 from breadcrumbs.checkpoint.adapters.adapter import ADVICE, Adapter
@@ -199,11 +199,23 @@ def _check_found(adapter: Adapter, base: Checkpoint, found: Mapping[str, str]) -
             " that it was trained on, such as the folder unet, as the base."
         )
     said = f" Is it an adapter of {shown(adapter.trained_on)}?" if adapter.trained_on else ""
+    advice = _advice(adapter, base, missing) or "--rename 'OLD*=NEW*'"
     missing = missing or list(adapter.whole) or list(adapter.rows) or asked
     raise MismatchError(
         f"{adapter.label}: changes {listing(missing, 3)}, which {base.label} lacks.{said} If it"
-        " is called otherwise there, say so: --rename 'OLD*=NEW*'."
+        f" is called otherwise there, say so: {advice}."
     )
+
+
+def _advice(adapter: Adapter, base: Checkpoint, missing: Sequence[str]) -> str:
+    """Return the rules under which all products that have no place have one; empty if in doubt."""
+    made = {  # as if they were weights, of which only names and shapes are looked at
+        name: Tensor(name, "F32", _shape(adapter, name), adapter.products[name][0].source)
+        for name in missing
+    }
+    rules = renames.rules(base, Checkpoint(adapter.label, made, ()))
+    placed = all(any(rule.of(name) in base.tensors for rule in rules) for name in missing)
+    return " ".join(f'--rename "{rule}"' for rule in rules) if placed else ""
 
 
 def _shape(adapter: Adapter, name: str) -> tuple[int, ...]:
