@@ -9,14 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from breadcrumbs.methods import Everything, Fraction, Method, Real, Values, Whole
-from breadcrumbs.methods.aggregates.matrices import (
-    OF_MATRICES,
-    STACK,
-    each,
-    of_matrices,
-    of_svd,
-    triplets,
-)
+from breadcrumbs.methods.aggregates.matrices import OF_MATRICES, STACK, each, of_matrices, of_svd
+from breadcrumbs.methods.aggregates.singular import triplets
 
 
 def cut(tau: np.ndarray, eta: float) -> np.ndarray:
