@@ -356,6 +356,10 @@ def test_triplets_by_products_are_as_exact_as_those_of_an_svd(kind, shape, monke
     n = min(len(s), len(exact))
     # Measured: 1.2e-15, 2.0e-15 and 1.1e-14; of an SVD 2.4e-15, 3.7e-15 and 3.7e-15.
     assert np.abs(s[:n] - exact[:n]).max() <= 4e-15 * exact[0]
+    x_alone, s_alone = singular.left(matrix if shape[0] <= shape[1] else matrix.T)
+    assert len(s_alone) in (len(s) - 1, len(s), len(s) + 1)
+    assert np.abs(s_alone[:n] - exact[:n]).max() <= 4e-15 * exact[0]
+    assert np.abs(x_alone.T @ x_alone - np.eye(len(s_alone))).max() <= 2e-14
     lost = 2 * singular.EPS * max(shape) if kind == "steep" else 0  # what counts as 0
     assert np.linalg.norm((u * s) @ v - matrix) <= (5e-15 + lost) * np.linalg.norm(matrix)
     for vectors in (u.T, v):

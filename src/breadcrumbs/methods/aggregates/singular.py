@@ -52,12 +52,28 @@ def split(matrix: np.ndarray, count: int, least: float = 0.0) -> tuple[Triplets,
 
     The latter ``(m, m - k)``: orthonormal columns, orthogonal to the k left vectors.
     """
-    size = np.abs(matrix).max(initial=0)
-    by_products = min(matrix.shape) >= FEW and (size == 0 or 1e-100 < size < 1e100)  # squares
-    u, s, v = (_by_products if by_products else _svd)(matrix, count)
+    u, s, v = (_by_products if _may_square(matrix) else _svd)(matrix, count)
     zero = EPS * max(matrix.shape) * s.max(initial=0)
     rank = int(np.count_nonzero(s[:count] > max(least, zero)))
     return (u[:, :rank], s[:rank], v[:rank]), u[:, rank:]
+
+
+def left(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the left vectors ``(m, k)`` and the singular values of `triplets`, for m <= n.
+
+    In three quarters of the time.
+    """
+    if not _may_square(matrix):
+        return triplets(matrix)[:2]
+    u, s, _ = _by_products(matrix, len(matrix), rows=False)
+    rank = int(np.count_nonzero(s > EPS * max(matrix.shape) * s.max(initial=0)))
+    return u[:, :rank], s[:rank]
+
+
+def _may_square(matrix: np.ndarray) -> bool:
+    """Return whether to use products: they neither overflow nor vanish, and save time."""
+    size = np.abs(matrix).max(initial=0)
+    return min(matrix.shape) >= FEW and bool(size == 0 or 1e-100 < size < 1e100)
 
 
 def _svd(matrix: np.ndarray, count: int) -> Triplets:
@@ -66,31 +82,35 @@ def _svd(matrix: np.ndarray, count: int) -> Triplets:
     return v.T, s, u.T
 
 
-def _by_products(matrix: np.ndarray, count: int) -> Triplets:
-    """Return all left vectors ``(m, m)``, and of ``count`` or fewer the rest of the triplets."""
+def _by_products(matrix: np.ndarray, count: int, rows: bool = True) -> Triplets:
+    """Return all left vectors ``(m, m)``, and of ``count`` or fewer the rest of the triplets.
+
+    rows: whether right vectors are wanted too; without them, what rounding left of the first ones
+    is not taken from what follows: it adds to a value by its square.
+    """
     zero, found = EPS * max(matrix.shape), 0
-    values, right, left = np.zeros(count), np.empty((count, matrix.shape[1])), []
-    space, rest = np.eye(len(matrix)), matrix
+    values, right = np.zeros(count), np.empty((count if rows else 0, matrix.shape[1]))
+    space, rest, spaces = np.eye(len(matrix)), matrix, []
     while found < count:
         squares, vectors = np.linalg.eigh(rest @ rest.T)
         squares, vectors = squares[::-1], vectors[:, ::-1]
-        space = space @ vectors if left else vectors
+        space = space @ vectors if spaces else vectors
         if squares[0] <= (zero * values[:1].max(initial=0)) ** 2:
             break
-        more = int(np.count_nonzero(squares > SHARE**2 * squares[0]))
-        stop = min(count, found + more)
-        more = stop - found
-        rows = right[found:stop]
-        np.matmul(vectors[:, :more].T, rest, out=rows)
-        values[found:stop] = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-        rows /= values[found:stop, None]
-        left.append(space[:, :more])
+        stop = min(count, found + int(np.count_nonzero(squares > SHARE**2 * squares[0])))
+        more, mine = stop - found, slice(found, stop)
+        values[mine] = np.sqrt(squares[:more])
+        if rows:
+            np.matmul(vectors[:, :more].T, rest, out=right[mine])
+            values[mine] = np.sqrt(np.einsum("ij,ij->i", right[mine], right[mine]))
+            right[mine] /= values[mine, None]
+        spaces.append(space[:, :more])
         space, found = space[:, more:], stop
         if found < count:
             rest = vectors[:, more:].T @ rest
+        if found < count and rows:
             rest -= (rest @ right[:found].T) @ right[:found]
-    left.append(space)
-    return np.hstack(left), values[:found], right[:found]
+    return np.hstack([*spaces, space]), values[:found], right[:found]
 
 
 def isometry(matrix: np.ndarray, least: float = 0.0) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from breadcrumbs.methods import Everything, Fraction, Method, Real, Values, Whole
 from breadcrumbs.methods.aggregates.matrices import OF_MATRICES, STACK, each, of_matrices, of_svd
-from breadcrumbs.methods.aggregates.singular import triplets
+from breadcrumbs.methods.aggregates.singular import left
 
 
 def cut(tau: np.ndarray, eta: float) -> np.ndarray:
@@ -18,12 +18,14 @@ def cut(tau: np.ndarray, eta: float) -> np.ndarray:
 
     Their singular values are scaled up to the whole nuclear norm. eta 0: one triplet.
     """
-    u, s, v = triplets(tau)
+    if tau.shape[0] > tau.shape[1]:
+        return cut(tau.T, eta).T
+    u, s = left(tau)
     if not s.size:
         return np.zeros(tau.shape)
     held = np.cumsum(s)
     rank = min(int(np.count_nonzero(held < eta * held[-1])) + 1, s.size)
-    return (u[:, :rank] * (s[:rank] * (held[-1] / held[rank - 1]))) @ v[:rank]
+    return (u[:, :rank] * (held[-1] / held[rank - 1])) @ (u[:, :rank].T @ tau)
 
 
 def star(taus: np.ndarray, values: Values) -> np.ndarray:
