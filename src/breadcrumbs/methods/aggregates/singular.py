@@ -55,7 +55,8 @@ def split(matrix: np.ndarray, count: int, least: float = 0.0) -> tuple[Triplets,
     u, s, v = (_by_products if _may_square(matrix) else _svd)(matrix, count)
     zero = EPS * max(matrix.shape) * s.max(initial=0)
     rank = int(np.count_nonzero(s[:count] > max(least, zero)))
-    return (u[:, :rank], s[:rank], v[:rank]), u[:, rank:]
+    first = np.ascontiguousarray(u[:, :rank])  # else all of u lives as long
+    return (first, s[:rank], v[:rank]), u[:, rank:]
 
 
 def left(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -94,7 +94,7 @@ ISO_C = Whole(
         "alpha": Real(1.0, "factor of the merged task vector"),
     },
     svds="1",
-    memory=of_svd(4.5, 5.5),
+    memory=of_svd(4, 5.5),
     name="iso_c",
 )
 ISO_CTS = Whole(
@@ -106,7 +106,7 @@ ISO_CTS = Whole(
         "alpha": Real(1.0, "factor of the merged task vector"),
     },
     svds="T + 3",
-    memory=of_svd(6, 8),
+    memory=of_svd(7, 7.2),
     name="iso_cts",
 )
 

@@ -37,7 +37,7 @@ def _memory(shape: tuple[int, ...], models: int) -> float:
         return 2.0 * math.prod(shape)
     m, n = shape[-2:]
     sides = max(min(m, n), models) * (m + n)
-    return math.prod(shape) + 5.0 * sides + 3.0 * min(m, n) ** 2
+    return math.prod(shape) + 3.2 * sides + 4.5 * min(m, n) ** 2
 
 
 TSV_M = Whole(
