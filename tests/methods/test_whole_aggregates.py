@@ -349,7 +349,7 @@ def test_triplets_by_products_are_as_exact_as_those_of_an_svd(kind, shape, monke
     matrix = spectrum(kind, shape)
     svds = []
     monkeypatch.setattr(singular, "_svd", lambda *args: svds.append(args))
-    monkeypatch.setattr(singular, "MOST", 100)
+    monkeypatch.setattr(singular, "_takes", lambda *args: 0.0)
     u, s, v = singular.triplets(matrix)
     x, exact, y = spectral.triplets(matrix)
     assert not svds and len(s) in (len(exact) - 1, len(exact), len(exact) + 1)
