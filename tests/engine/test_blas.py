@@ -9,6 +9,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 import breadcrumbs
 from breadcrumbs.methods import registry
 from breadcrumbs.methods.aggregates import Whole
+from breadcrumbs.methods.aggregates.matrices import each
 from breadcrumbs.methods.method import Method
 from breadcrumbs.methods.parameters import Real
 from breadcrumbs.methods.transforms import Everything
@@ -45,3 +46,21 @@ def test_a_whole_aggregate_computes_in_the_merges_own_threads(monkeypatch):
     with pytest.raises(ZeroDivisionError):
         breadcrumbs.merge(base, [model], method="watched", power=3)
     assert numbers() == {2}
+
+
+def test_matrices_that_take_long_come_first(monkeypatch):
+    seen = []
+
+    def combine(base, taus, weights, values):
+        seen.append(base.shape)
+        return taus.sum(axis=0)
+
+    whole = Whole(combine, {"alpha": Real(1.0, "factor")}, each=each)
+    method = Method("watched", Everything(), whole, "sum", "sum", "2026")
+    monkeypatch.setitem(registry.METHODS, "watched", method)
+    shapes = [(3,), (9, 2), (4, 7), (90,), (6, 5), (2, 8, 8), (6, 6)]
+    names = [f"{i}.weight" for i in range(4)] + ["experts.weight", "moe.input.weight", "z"]
+    base = {name: np.zeros(shape, np.float32) for name, shape in zip(names, shapes, strict=True)}
+    model = {name: array + 1 for name, array in base.items()}
+    breadcrumbs.merge(base, [model], method="watched", threads=1)
+    assert seen == [(8, 8), (8, 8), (6, 6), (6, 5), (4, 7), (9, 2), (3,), (90,)]

@@ -14,7 +14,7 @@ from references import classical, spectral
 from references.common import wide
 
 from breadcrumbs.methods import parameters
-from breadcrumbs.methods.aggregates import Elementwise, Entries, Extent, Whole, matrices
+from breadcrumbs.methods.aggregates import Elementwise, Entries, Extent, Whole, singular
 from breadcrumbs.methods.published import iso, star
 from breadcrumbs.methods.published.cabs import CABS
 from breadcrumbs.methods.published.iso import ISO_C, ISO_CTS
@@ -310,10 +310,10 @@ def test_leading_triplets_are_those_of_an_svd(shape, decay):
     s = np.exp(-decay * np.arange(d)) * np.linspace(1, 0.5, d)
     matrix = (u[:, :d] * s) @ v[:d]
     for count in (0, 1, 7, d // 2, d):
-        a, b, c = matrices.leading(matrix, count)
+        a, b, c = singular.leading(matrix, count)
         found = (a * b) @ c
         rank = len(b)
-        assert rank == min(count, np.count_nonzero(s > matrices.EPS * max(shape)), count)
+        assert rank == min(count, np.count_nonzero(s > singular.EPS * max(shape)), count)
         assert b == pytest.approx(s[:rank], abs=1e-14)
         assert np.abs(a.T @ a - np.eye(rank)).max(initial=0) < 1e-14
         assert np.abs(c @ c.T - np.eye(rank)).max(initial=0) < 1e-14
@@ -321,24 +321,106 @@ def test_leading_triplets_are_those_of_an_svd(shape, decay):
         assert np.abs(found - (u[:, :rank] * s[:rank]) @ v[:rank]).max() < 1e-14 / min(gap, 1)
 
 
-def test_squares_are_used_only_where_they_are_exact_enough(monkeypatch):
-    used = []
-    few = matrices._few
-    monkeypatch.setattr(matrices, "_few", lambda *a: used.append(few(*a) is not None) or few(*a))
-    rng = np.random.default_rng(2)
-    matrix = rng.standard_normal((40, 50))
-    for tau, count, expected in (
-        (matrix, 10, [True]),
-        (matrix, 30, []),
-        (matrix, 0, [False]),
-        (matrix * np.exp(-np.arange(50)), 10, [False]),
-        (matrix * 1e-200, 10, [False]),
-        (matrix * 1e200, 10, [False]),
-        (0 * matrix, 10, [False]),
-    ):
-        used.clear()
-        u, s, v = matrices.leading(tau, count)
-        assert used == expected and u.shape[1] == len(s) == len(v) <= count
+def spectrum(kind: str, shape: tuple[int, int], number: int = 0) -> np.ndarray:
+    """Return a matrix that products of rows would lose digits of, or may."""
+    rng = np.random.default_rng([KINDS_OF_ONE.index(kind), *shape, number])
+    d = min(shape)
+    if kind == "normal":
+        return rng.standard_normal(shape)
+    if kind == "low rank":
+        return rng.standard_normal((shape[0], 9)) @ rng.standard_normal((9, shape[1]))
+    left, right = (np.linalg.qr(rng.standard_normal((n, d)))[0] for n in shape)
+    values = {
+        "decay": np.logspace(0, -5, d),
+        "steep": np.logspace(0, -20, d),
+        "one": np.r_[1.0, np.linspace(2e-6, 1e-6, d - 1)],
+        "equal": np.r_[np.full(d // 2, 1.0), np.full(d - d // 2, 1e-3)],
+        "flat": np.ones(d),
+    }
+    return (left * values[kind]) @ right.T
+
+
+KINDS_OF_ONE = ("normal", "low rank", "decay", "steep", "one", "equal", "flat")
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (90, 150), (150, 90)], ids=str)
+@pytest.mark.parametrize("kind", KINDS_OF_ONE)
+def test_triplets_by_products_are_as_exact_as_those_of_an_svd(kind, shape, monkeypatch):
+    matrix = spectrum(kind, shape)
+    svds = []
+    monkeypatch.setattr(singular, "_svd", lambda *args: svds.append(args))
+    monkeypatch.setattr(singular, "_takes", lambda *args: 0.0)
+    u, s, v = singular.triplets(matrix)
+    x, exact, y = spectral.triplets(matrix)
+    assert not svds and len(s) in (len(exact) - 1, len(exact), len(exact) + 1)
+    assert len(s) == len(exact) or kind == "steep"  # whose values go through the smallest
+    n = min(len(s), len(exact))
+    # Measured: 1.2e-15, 2.0e-15 and 1.1e-14; of an SVD 2.4e-15, 3.7e-15 and 3.7e-15.
+    assert np.abs(s[:n] - exact[:n]).max() <= 4e-15 * exact[0]
+    x_alone, s_alone = singular.left(matrix if shape[0] <= shape[1] else matrix.T)
+    assert len(s_alone) in (len(s) - 1, len(s), len(s) + 1)
+    assert np.abs(s_alone[:n] - exact[:n]).max() <= 2e-14 * exact[0]
+    assert np.abs(x_alone.T @ x_alone - np.eye(len(s_alone))).max() <= 2e-14
+    lost = 2 * singular.EPS * max(shape) if kind == "steep" else 0  # what counts as 0
+    assert np.linalg.norm((u * s) @ v - matrix) <= (5e-15 + lost) * np.linalg.norm(matrix)
+    for vectors in (u.T, v):
+        assert np.abs(vectors @ vectors.T - np.eye(len(s))).max() <= 2e-14
+    if kind != "steep":
+        off = 8 * singular.EPS * exact[0] / exact[-1]
+        assert np.abs(u @ v - x @ y).max() <= max(off, 1e-14)
+
+
+@pytest.mark.parametrize(
+    ("kind", "svd"),
+    [("normal", False), ("low rank", False), ("equal", False), ("flat", False), ("steep", True)],
+)
+def test_where_values_fall_fast_an_svd_is_taken(kind, svd, monkeypatch):
+    taken, usual = [], singular._svd
+    monkeypatch.setattr(singular, "_svd", lambda matrix: taken.append(1) or usual(matrix))
+    matrix = spectrum(kind, (90, 150))
+    u, s, v = singular.triplets(matrix)
+    assert bool(taken) == svd
+    assert np.abs((u * s) @ v - matrix).max() <= 1e-13 * np.abs(matrix).max()
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_ONE)
+def test_what_is_split_off_is_the_rest_of_the_space(kind):
+    matrix = spectrum(kind, (70, 100))
+    for count in (0, 1, 9, 40, 70):
+        (u, s, v), others = singular.split(matrix, count)
+        space = np.hstack([u, others])
+        assert len(s) <= count and space.shape == (70, 70)
+        assert np.abs(space.T @ space - np.eye(70)).max() <= 2e-14
+        assert np.abs(u.T @ matrix - s[:, None] * v).max(initial=0) <= 1e-14 * np.abs(matrix).sum()
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-200, 1e200])
+def test_squares_that_would_overflow_or_vanish_are_not_taken(scale):
+    matrix = scale * spectrum("normal", (70, 80))
+    u, s, v = singular.triplets(matrix)
+    assert len(s) == (70 if scale else 0)
+    assert np.abs((u * s) @ v - matrix).max() <= 1e-13 * scale
+
+
+@pytest.mark.parametrize("shape", [(70, 100), (100, 70), (80, 80)], ids=str)
+@pytest.mark.parametrize("kind", [*KINDS, "low rank", "decay"])
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [case for case in CASES if case[0] in SPECTRAL],
+    ids=[f"{n}-{g}" for n, g in CASES if n in SPECTRAL],
+)
+def test_larger_matrices_give_what_the_reference_does(name, given, kind, shape):
+    assert min(shape) >= singular.FEW
+    aggregate, reference = WHOLE[name]
+    readable = {k: float(v) if isinstance(v, Decimal) else v for k, v in given.items()}
+    for count in (1, 5):
+        if kind in KINDS:
+            taus = family(kind, shape, count)
+        else:
+            taus = np.array([spectrum(kind, shape, number) for number in range(count)])
+        found = merged(aggregate, np.zeros(shape), taus, **given)
+        expected = reference(np.zeros(shape), list(taus), **readable)
+        assert np.abs(found - expected).max() <= tolerance(name, taus), count
 
 
 def test_star_takes_the_fewest_singular_values():

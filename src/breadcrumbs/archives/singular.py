@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from breadcrumbs.errors import MismatchError
-from breadcrumbs.methods.aggregates.matrices import leading
+from breadcrumbs.methods.aggregates.singular import leading
 from breadcrumbs.plan import Plan, TensorPlan
 
 

@@ -165,9 +165,15 @@ class _Runner:
         self._lock = threading.Lock()
 
     def tasks(self) -> list[Task]:
-        """Return the first task of every job, in order, or the one that prepares for all."""
+        """Return the first task of every job, or the one that prepares for all.
+
+        In order; but where matrices are decomposed those that take long come first, so that no
+        thread is left alone with one at the end.
+        """
         every, only = units.jobs(self.plan), self.only
         jobs = [job for job in every if only is None or job.unit_id in only]
+        if self.plan.lowered.whole is not None:
+            jobs.sort(key=self._work, reverse=True)
         if self.plan.prepares and only is None:
             return self._prepared(jobs)
         return [
@@ -193,6 +199,13 @@ class _Runner:
             return self._copies(segments)
         fresh = job.survey and len(segments) == len(list(job.segments()))
         return self._known(job, lambda: self._merges(job, segments, ballot), fresh)
+
+    def _work(self, job: Job) -> int:
+        """Return what a decomposition of the largest piece takes, in no unit."""
+        tensor, size = self.plan.tensors[job.pieces[0].index], 0
+        if not tensor.copied and len(tensor.base.shape) > 1:
+            size = max(piece.stop - piece.start for piece in job.pieces)
+        return size * min(tensor.base.shape[-2:], default=0)
 
     def _is_copy(self, job: Job) -> bool:
         return bool(self.plan.tensors[job.pieces[0].index].copied)

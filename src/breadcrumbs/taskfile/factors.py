@@ -16,7 +16,7 @@ from breadcrumbs.checkpoint.products import EXACT, Factors, _product, digest, pa
 from breadcrumbs.checkpoint.sparse import BLOCK
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
 from breadcrumbs.errors import CheckpointError, MismatchError
-from breadcrumbs.methods.aggregates.matrices import leading, triplets
+from breadcrumbs.methods.aggregates.singular import leading, triplets
 from breadcrumbs.taskfile.about import TaskTensor
 from breadcrumbs.taskfile.encodings import Encoding
 

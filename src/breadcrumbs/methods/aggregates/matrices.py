@@ -1,9 +1,4 @@
-"""What the aggregates by singular values share: triplets, polar factors, and what is no matrix.
-
-A singular value below ``EPS * max(shape) * largest`` counts as 0, and its vectors, which are then
-arbitrary, are never used: so equal, zero and low-rank task vectors have one result on all machines,
-where the published programs return what their LAPACK happens to put there.
-"""
+"""What the aggregates of matrices share: which tensors are matrices, and what all others get."""
 
 from __future__ import annotations
 
@@ -32,21 +27,6 @@ OF_MATRICES = (
     "Holds a matrix of every model. Tensors that are no matrices get the mean; of experts stacked"
     " in one tensor (E, m, n), each matrix is one."
 )
-
-EPS = float(np.finfo(np.float64).eps)
-
-#: `leading` uses the products of rows where the last wanted one of their eigenvalues is more than
-#: this share of the first: the singular value more than 1/32. Errors are then at most 16 times
-#: those of an SVD.
-SHARE = 2.0**-10
-
-#: `leading` uses them for up to this share of the triplets. In one thread the SVD of 2816 x 1024
-#: takes 1.0 s; products and eigenvectors take 0.3 s, and then an eighth of the triplets 0.1 s, half
-#: of them 0.5 s. Of random matrices the results differ by 2e-14 of their norm.
-MOST = 0.4
-
-#: ``U (m, k), s (k,), V^T (k, n)``, the largest first.
-Triplets = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def each(name: str, shape: Shape, values: Values) -> Shape:
@@ -113,67 +93,3 @@ def of_svd(products: float, square: float) -> Callable[[tuple[int, ...], int], f
         return products * math.prod(shape) + square * min(shape[-2:]) ** 2
 
     return memory
-
-
-def svd(matrix: np.ndarray) -> Triplets:
-    """Return all ``min(m, n)`` triplets.
-
-    Of a wide matrix through its transpose: 1024 x 2816 takes 1.3 s, 2816 x 1024 takes 1.0 s.
-    """
-    if matrix.shape[0] >= matrix.shape[1]:
-        u, s, v = np.linalg.svd(matrix, full_matrices=False)
-        return u, s, v
-    u, s, v = np.linalg.svd(matrix.T, full_matrices=False)
-    return v.T, s, u.T
-
-
-def triplets(matrix: np.ndarray, least: float = 0.0) -> Triplets:
-    """Return the triplets of all singular values that are not 0 and > least."""
-    u, s, v = svd(matrix)
-    rank = int(np.count_nonzero(s > max(least, EPS * max(matrix.shape) * s.max(initial=0))))
-    return u[:, :rank], s[:rank], v[:rank]
-
-
-def leading(matrix: np.ndarray, count: int, least: float = 0.0) -> Triplets:
-    """Return the first ``count`` triplets, or fewer, of `triplets` with singular values > least."""
-    few = _few(matrix, count) if count <= MOST * min(matrix.shape) else None
-    u, s, v = triplets(matrix) if few is None else few
-    rank = int(np.count_nonzero(s[:count] > least))
-    return u[:, :rank], s[:rank], v[:rank]
-
-
-def _few(matrix: np.ndarray, count: int) -> Triplets | None:
-    """Return ``count`` leading triplets; None where only an SVD is exact enough.
-
-    The eigenvectors of the products of rows (columns, if those are fewer) span the left
-    singular vectors; the SVD of the matrix in that space makes triplets of them.
-    """
-    rows = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    size = np.abs(rows).max()
-    if count == 0 or not 1e-100 < size < 1e100:  # squares
-        return None
-    squares, vectors = np.linalg.eigh(rows @ rows.T)
-    if squares[-count] <= SHARE * squares[-1]:
-        return None
-    space = vectors[:, -count:]
-    x, s, v = svd(space.T @ rows)
-    u = space @ x
-    return (u, s, v) if rows is matrix else (v.T, s, u.T)
-
-
-def polar(matrix: np.ndarray, least: float = 0.0) -> np.ndarray:
-    """Return the polar factor ``U V^T``: the nearest matrix with orthonormal columns or rows.
-
-    Of a matrix without full rank: the nearest partial isometry. least: as for `triplets`. Through
-    an SVD: from the products of columns it would lose as many digits again as the condition number
-    has; Newton's iteration is as exact, but its inverses take longer (0.12 s each of 1024 x 1024,
-    eight of them; the SVD 0.54 s).
-    """
-    u, _, v = triplets(matrix, least)
-    return u @ v
-
-
-def together(parts: Sequence[Triplets]) -> Triplets:
-    """Return triplets side by side."""
-    u, s, v = zip(*parts, strict=True)
-    return np.hstack(u), np.concatenate(s), np.vstack(v)

@@ -15,15 +15,12 @@ from fractions import Fraction as Ratio
 import numpy as np
 
 from breadcrumbs.methods import Everything, Fraction, Method, Real, Values, Whole, count
-from breadcrumbs.methods.aggregates.matrices import (
+from breadcrumbs.methods.aggregates.matrices import OF_MATRICES, STACK, each, of_matrices, of_svd
+from breadcrumbs.methods.aggregates.singular import (
     EPS,
-    OF_MATRICES,
-    STACK,
-    each,
+    isometry,
     leading,
-    of_matrices,
-    of_svd,
-    polar,
+    split,
     together,
     triplets,
 )
@@ -65,15 +62,28 @@ def iso_cts(taus: np.ndarray, values: Values) -> np.ndarray:
     """
     shape = taus.shape[1:]
     shared, own = ranks(min(shape), len(taus), values["common"])
-    main = leading(taus.sum(axis=0), shared)
+    total = taus.sum(axis=0)
     least = EPS * max(shape) * sum(float(np.linalg.norm(tau)) for tau in taus)
     parts = []
-    for tau in taus if own else ():
-        tau -= main[0] @ (main[0].T @ tau)
-        parts.append(leading(tau, own, least))
+    if shape[0] <= shape[1]:  # what the common directions leave has a small basis
+        main, others = split(total, shared)
+        for tau in taus if own else ():
+            u, s, v = leading(others.T @ tau, own, least)
+            parts.append((others @ u, s, v))
+    else:
+        main = leading(total, shared)
+        for tau in taus if own else ():
+            tau -= main[0] @ (main[0].T @ tau)
+            u, s, v = leading(tau, own, least)
+            parts.append((u - main[0] @ (main[0].T @ u), s, v))
     u, s, v = together([*parts, main])
+    if not s.size:
+        return np.zeros(shape)
     off = least / min((part[1].min(initial=np.inf) for part in parts), default=np.inf)
-    return (s.sum() / min(shape) * polar(u, off)) @ polar(v, off) if s.size else np.zeros(shape)
+    # The common left vectors are orthonormal, and orthogonal to all others.
+    a, b = isometry(u[:, : s.size - main[1].size], off)
+    c, d = isometry(v, off)
+    return np.linalg.multi_dot([np.hstack([a @ b, main[0]]), s.sum() / min(shape) * c, d])
 
 
 ISO_C = Whole(
@@ -84,7 +94,7 @@ ISO_C = Whole(
         "alpha": Real(1.0, "factor of the merged task vector"),
     },
     svds="1",
-    memory=of_svd(4.5, 5.5),
+    memory=of_svd(4, 5.5),
     name="iso_c",
 )
 ISO_CTS = Whole(
@@ -96,7 +106,7 @@ ISO_CTS = Whole(
         "alpha": Real(1.0, "factor of the merged task vector"),
     },
     svds="T + 3",
-    memory=of_svd(6, 8),
+    memory=of_svd(7, 7.2),
     name="iso_cts",
 )
 

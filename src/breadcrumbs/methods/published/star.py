@@ -9,14 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from breadcrumbs.methods import Everything, Fraction, Method, Real, Values, Whole
-from breadcrumbs.methods.aggregates.matrices import (
-    OF_MATRICES,
-    STACK,
-    each,
-    of_matrices,
-    of_svd,
-    triplets,
-)
+from breadcrumbs.methods.aggregates.matrices import OF_MATRICES, STACK, each, of_matrices, of_svd
+from breadcrumbs.methods.aggregates.singular import left
 
 
 def cut(tau: np.ndarray, eta: float) -> np.ndarray:
@@ -24,12 +18,14 @@ def cut(tau: np.ndarray, eta: float) -> np.ndarray:
 
     Their singular values are scaled up to the whole nuclear norm. eta 0: one triplet.
     """
-    u, s, v = triplets(tau)
+    if tau.shape[0] > tau.shape[1]:
+        return cut(tau.T, eta).T
+    u, s = left(tau)
     if not s.size:
         return np.zeros(tau.shape)
     held = np.cumsum(s)
     rank = min(int(np.count_nonzero(held < eta * held[-1])) + 1, s.size)
-    return (u[:, :rank] * (s[:rank] * (held[-1] / held[rank - 1]))) @ v[:rank]
+    return (u[:, :rank] * (held[-1] / held[rank - 1])) @ (u[:, :rank].T @ tau)
 
 
 def star(taus: np.ndarray, values: Values) -> np.ndarray:
@@ -68,7 +64,7 @@ STAR = Whole(
         "alpha": Real(1.0, "factor of the merged task vector"),
     },
     svds="T",
-    memory=of_svd(4.5, 5.5),
+    memory=of_svd(3, 5.5),
     name="star",
 )
 

@@ -11,15 +11,8 @@ import math
 import numpy as np
 
 from breadcrumbs.methods import Everything, Method, Real, Values, Whole
-from breadcrumbs.methods.aggregates.matrices import (
-    OF_MATRICES,
-    STACK,
-    each,
-    leading,
-    of_matrices,
-    polar,
-    together,
-)
+from breadcrumbs.methods.aggregates.matrices import OF_MATRICES, STACK, each, of_matrices
+from breadcrumbs.methods.aggregates.singular import isometry, leading, together
 
 
 def tsv_m(taus: np.ndarray, values: Values) -> np.ndarray:
@@ -32,7 +25,10 @@ def tsv_m(taus: np.ndarray, values: Values) -> np.ndarray:
     """
     count = max(1, min(taus.shape[1:]) // len(taus))
     u, s, v = together([leading(tau, count) for tau in taus])
-    return (polar(u) * s) @ polar(v) if s.size else np.zeros(taus.shape[1:])
+    if not s.size:
+        return np.zeros(taus.shape[1:])
+    (a, b), (c, d) = isometry(u), isometry(v)
+    return np.linalg.multi_dot([a, b * s, c, d])
 
 
 def _memory(shape: tuple[int, ...], models: int) -> float:
@@ -41,7 +37,7 @@ def _memory(shape: tuple[int, ...], models: int) -> float:
         return 2.0 * math.prod(shape)
     m, n = shape[-2:]
     sides = max(min(m, n), models) * (m + n)
-    return math.prod(shape) + 5.0 * sides + 3.0 * min(m, n) ** 2
+    return math.prod(shape) + 3.2 * sides + 4.5 * min(m, n) ** 2
 
 
 TSV_M = Whole(
