@@ -202,7 +202,8 @@ class Whole:
     ordered: whether the order of the models matters. statistics: what it takes besides; then
     combine has one argument more, an iterator over the models of `Given`, or None where a model has
     no array for this tensor. memory: (shape of what is combined, number of models) -> how many
-    float64 numbers combine holds at most besides the base and the task vectors. apart: whether
+    float64 numbers combine holds at most besides the base and the task vectors. directions: whether
+    it takes apart or evens out directions of matrices, so that those of noise count. apart: whether
     tasks are kept apart, so that T of them make a step of sqrt(T) task vectors at a published
     factor.
     """
@@ -216,6 +217,7 @@ class Whole:
     svds: str = ""
     ordered: bool = False
     statistics: Statistics | None = None
+    directions: bool = False
     apart: bool = False
     name: str = ""
     alone: str = ""

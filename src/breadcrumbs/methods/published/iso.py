@@ -94,6 +94,7 @@ ISO_C = Whole(
         "alpha": Real(1.0, "factor of the merged task vector"),
     },
     svds="1",
+    directions=True,
     memory=of_svd(4, 5.5),
     name="iso_c",
 )
@@ -106,6 +107,7 @@ ISO_CTS = Whole(
         "alpha": Real(1.0, "factor of the merged task vector"),
     },
     svds="T + 3",
+    directions=True,
     memory=of_svd(7, 7.2),
     name="iso_cts",
 )

@@ -64,6 +64,7 @@ STAR = Whole(
         "alpha": Real(1.0, "factor of the merged task vector"),
     },
     svds="T",
+    directions=True,
     memory=of_svd(3, 5.5),
     name="star",
 )

@@ -48,6 +48,7 @@ TSV_M = Whole(
         "alpha": Real(1.0, "factor of the merged task vector"),
     },
     svds="T + 2",
+    directions=True,
     memory=_memory,
     apart=True,
     name="tsv_m",

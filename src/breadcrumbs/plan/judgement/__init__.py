@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from breadcrumbs.errors import MismatchError, sentence
-from breadcrumbs.plan.judgement import configs, schedulers, tokenizers, weights
+from breadcrumbs.plan.judgement import configs, directions, schedulers, tokenizers, weights
 from breadcrumbs.plan.plan import Plan
 
 
@@ -22,6 +22,7 @@ def judged(plan: Plan, strict: bool = False) -> Plan:
         *schedulers.warnings(plan),
         *tokenizers.warnings(plan),
         *weights.warnings(plan),
+        *directions.warnings(plan),
     ]
     plan = replace(plan, warnings=tuple(dict.fromkeys((*plan.warnings, *found))))
     if strict:

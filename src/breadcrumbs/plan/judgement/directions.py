@@ -1,0 +1,94 @@
+"""Adapters that were merged into their models, where a method looks at directions.
+
+What rounding the weights added to such a task vector has all directions, small and of like length,
+and methods that even out or count directions take them for some.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import ml_dtypes
+import numpy as np
+
+from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
+from breadcrumbs.plan.plan import Plan, TensorPlan
+
+#: Matrices of each model that are looked at: of so many rows and columns at least, of so many
+#: entries at most, the smallest ones.
+MATRICES = 3
+LEAST = 32
+MOST = 1 << 24
+#: A model is named where at most one of so many directions is above what rounding makes, in most of
+#: its matrices that are looked at.
+FEW = 4
+#: How far above the length of rounding that is.
+MARGIN = 1.5
+
+
+def warnings(plan: Plan) -> list[str]:
+    """Return a line for each model whose task vectors are few directions and rounding."""
+    whole = plan.lowered.whole
+    if whole is None or not whole.directions:
+        return []
+    matrices = [t for t in plan.merged if _fits(t.base.shape)]
+    matrices.sort(key=lambda tensor: tensor.base.size)
+    return [
+        f"{model.label}: in {tensor.name} {above} of {min(tensor.base.shape)} directions of its"
+        f" task vector are above the rounding of {_name(tensor, number)} weights, as if an adapter"
+        f" had been merged into them; {plan.method.name} takes what rounding added for directions,"
+        " too. Give the adapter itself, as BASE+ADAPTER or a task file"
+        for number, model in enumerate(plan.models)
+        if not model.cut
+        for tensor, above in _rounded(matrices, number)
+    ]
+
+
+def _fits(shape: Sequence[int]) -> bool:
+    return len(shape) == 2 and min(shape) >= LEAST and math.prod(shape) <= MOST
+
+
+def _rounded(matrices: Sequence[TensorPlan], number: int) -> list[tuple[TensorPlan, int]]:
+    """Return the first matrix of a model, and its directions above rounding, if these are few."""
+    looked, few = 0, []
+    for tensor in matrices:
+        model = tensor.models[number]
+        if model is None or hasattr(model.source, "change"):
+            continue
+        found = _directions(tensor.base, model)
+        if found is None:
+            continue
+        above, rest = found
+        looked += 1
+        if rest and 0 < above <= min(tensor.base.shape) // FEW:
+            few.append((tensor, above))
+        if looked == MATRICES:
+            break
+    return few[:1] if 2 * len(few) > looked else []
+
+
+def _directions(base: Tensor, model: Tensor) -> tuple[int, int] | None:
+    """Return how many directions of a task vector are above rounding and how many below, not 0.
+
+    None where nothing changed, or not all is finite.
+    """
+    old, new = (np.asarray(one.read(), np.float64) for one in (base, model))
+    tau = new - old
+    if not np.isfinite(tau).all() or not tau.any():
+        return None
+    gram = tau @ tau.T if tau.shape[0] <= tau.shape[1] else tau.T @ tau
+    lengths = np.sqrt(np.maximum(np.linalg.eigvalsh(gram), 0.0))
+    # An entry is off by up to half a step, evenly; so long is the longest direction of such noise.
+    step = max(float(ml_dtypes.finfo(DTYPES[one.dtype]).eps) for one in (base, model))
+    noise = step * math.sqrt(np.square(new).mean() / 12) * sum(map(math.sqrt, tau.shape))
+    lost = lengths[-1] * 1e-7  # what the products cannot tell from 0
+    return int((lengths > MARGIN * noise).sum()), int(
+        ((lengths <= MARGIN * noise) & (lengths > max(lost, noise * 1e-3))).sum()
+    )
+
+
+def _name(tensor: TensorPlan, number: int) -> str:
+    model = tensor.models[number]
+    assert model is not None
+    return max((tensor.base, model), key=lambda one: ml_dtypes.finfo(DTYPES[one.dtype]).eps).dtype
