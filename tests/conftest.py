@@ -15,6 +15,7 @@ from tiny_models import clip, llama, minilm, one_thread, t5, tiny_bert  # noqa: 
 
 from breadcrumbs.checkpoint import durable
 from breadcrumbs.kernels.native import built
+from breadcrumbs.methods import registry
 
 if built.problem():  # other kernels than those that are meant would be tested
     pytest.exit(built.problem(), returncode=1)
@@ -46,3 +47,10 @@ def unsynced(request: pytest.FixtureRequest) -> Iterator[None]:
     """Do not wait for the disk, but where that is the subject: thousands of small outputs do."""
     with durable.syncing("power_cuts" in request.module.__name__):
         yield
+
+
+@pytest.fixture
+def tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget afterwards what plugins added to the tables of methods."""
+    for name in ("METHODS", "TRANSFORMS", "AGGREGATES"):
+        monkeypatch.setattr(registry, name, dict(getattr(registry, name)))

@@ -103,18 +103,17 @@ def test_a_search_by_the_command_line(folder, monkeypatch):
     assert "is of another search" in third.output and third.output.count("\n") == 1
 
 
-def test_a_search_over_a_method_of_ones_own(folder, monkeypatch, tmp_path):
+def test_a_search_over_a_method_of_ones_own(folder, monkeypatch, tmp_path, tables):
     monkeypatch.setenv("BREADCRUMBS_CACHE", str(folder / "cache"))
     plugin = tmp_path / "mine.py"
     text = (
         "from dataclasses import replace\n"
         "from breadcrumbs.methods.table import METHODS as KNOWN\n"
-        "METHODS = [replace(KNOWN['task_arithmetic'], name='mine_{}')]\n"
+        "METHODS = [replace(KNOWN['task_arithmetic'], name='mine')]\n"
     )
-    name = tmp_path.name.replace("-", "_")
-    plugin.write_text(text.format(name))
+    plugin.write_text(text)
     storage = ("--storage", str(tmp_path / "search.log"), "--plugin", str(plugin))
-    flags = ("-m", f"mine_{name}", "-p", "alpha=0.2,0.4", "--sampler", "grid")
+    flags = ("-m", "mine", "-p", "alpha=0.2,0.4", "--sampler", "grid")
     found = search(folder, *flags, *storage)
     assert found.exit_code == 0, found.output
     assert "the best of 2 trials" in found.output

@@ -300,12 +300,6 @@ METHODS = [Method("median", Everything(), MEDIAN, "median", "base + median tau_t
 """
 
 
-@pytest.fixture
-def tables(monkeypatch):
-    for name in ("METHODS", "TRANSFORMS", "AGGREGATES"):
-        monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
-
-
 def test_a_plugin_adds_methods_and_aggregates(tables, tmp_path):
     path = tmp_path / "my.py"
     path.write_text(PLUGIN)

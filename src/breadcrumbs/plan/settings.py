@@ -119,7 +119,7 @@ def check_granularity(method: Method, values: Found) -> None:
     """Raise RecipeError unless what is ranked or looked at together has the same parameters."""
     transform, aggregate = lowering.of(method).band, lowering.of(method).elementwise
     every = [common for common, _ in values.values()]
-    if aggregate and any(map(aggregate.passes, every)):
+    if aggregate and not aggregate.by_tensor and any(map(aggregate.passes, every)):
         keys = set(aggregate.parameters) - {"alpha"}
         if any(common.get(key) != every[0].get(key) for common in every for key in keys):
             raise RecipeError(
