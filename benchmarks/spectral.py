@@ -25,6 +25,7 @@ if "--work" in sys.argv:  # before NumPy is imported
 
 import argparse
 import contextlib
+import importlib
 import io
 import json
 import statistics
@@ -115,18 +116,15 @@ def breadcrumbs(method, taus):
 
 
 def fusionbench(method, taus):
-    from fusion_bench.method.isotropic_merging.iso_utils import iso_c, iso_cts
-    from fusion_bench.method.task_singular_vector.utils.TSVM_utils import (
-        compute_and_sum_svd_mem_reduction,
-    )
-
+    iso = importlib.import_module("fusion_bench.method.isotropic_merging.iso_utils")
+    tsv = importlib.import_module("fusion_bench.method.task_singular_vector.utils.TSVM_utils")
     given = [{"w": tau} for tau in taus]
     with contextlib.redirect_stdout(io.StringIO()):
         if method == "iso_c":
-            return iso_c(given, accelerator="cpu")["w"]
+            return iso.iso_c(given, accelerator="cpu")["w"]
         if method == "iso_cts":
-            return iso_cts(given, float(COMMON), accelerator="cpu")["w"]
-        return compute_and_sum_svd_mem_reduction(given, accelerator="cpu")["w"]
+            return iso.iso_cts(given, float(COMMON), accelerator="cpu")["w"]
+        return tsv.compute_and_sum_svd_mem_reduction(given, accelerator="cpu")["w"]
 
 
 def work(program: str, folder: Path) -> None:
@@ -169,7 +167,7 @@ def main() -> None:
     if options.work:
         work(options.work[0], Path(options.work[1]))
         return
-    pythons = dict.fromkeys(("breadcrumbs", "svds", "torch"), sys.executable)
+    pythons: dict[str, str] = dict.fromkeys(("breadcrumbs", "svds", "torch"), sys.executable)
     if options.peer:
         pythons["fusionbench"] = options.peer
     rows = []
