@@ -15,9 +15,11 @@ from breadcrumbs.plan.units import Segment
 
 def fused(terms: Terms, segment: Segment, majority: int | None) -> Merged | None:
     """Return the merged segment, or None where the fused kernel may not do it."""
+    if not terms.lowered.chances or majority is not None:
+        return None
     it = Vectors(terms)
     how = _how(it)
-    if how is None or majority is not None:
+    if how is None:
         return None
     n, replay = segment.stop - segment.start, terms.context.replay
     rows, out = terms.load(segment), terms.raw_buffer(n)
@@ -48,7 +50,7 @@ def _how(it: Vectors) -> tuple[np.ndarray, int, int, bool, float] | None:
     """
     terms, lowered = it.terms, it.lowered
     plain = terms.fused and not terms.careful and it.tensor.onto is None and terms.models
-    if not plain or not lowered.chances or it.scales is not None or it.scale != 1:
+    if not plain or it.scales is not None or it.scale != 1:
         return None
     if lowered.linear:
         return None if terms.more else (terms.weights, TOTAL, 1, False, terms.factor)
