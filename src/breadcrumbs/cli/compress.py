@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from breadcrumbs.cli.shared import command, json_option, pairs, rename_option, scoring, sync_option
+from breadcrumbs.cli.shared import (
+    command,
+    json_option,
+    pairs,
+    quiet_option,
+    rename_option,
+    scoring,
+    sync_option,
+)
 
 if TYPE_CHECKING:
     from breadcrumbs.plan.recipe import Recipe
@@ -50,7 +58,7 @@ if TYPE_CHECKING:
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @click.option("--strict", is_flag=True, help="Make every warning an error; write nothing then.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@quiet_option
 @sync_option
 @json_option
 def compress(sources: tuple[str, ...], output: str, **options: Any) -> None:

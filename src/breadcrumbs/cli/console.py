@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from breadcrumbs.cli import silence
 from breadcrumbs.errors import printable, sentence
 from breadcrumbs.plan import Plan
 
+#: As wide as nothing is.
+WHOLE = 1 << 16
 #: Variables by which rich takes what is no terminal for one.
 _COLOURS = {"FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"}
 
@@ -49,15 +51,16 @@ class Table:
             table.add_row(*cells)
         return table
 
-    def plain(self, width: int) -> str | None:
-        """Return the text that rich makes of it; None where that is not so simple."""
+    def plain(self) -> str | None:
+        """Return the text that rich makes of it where nothing is too wide; None where that is not
+        so simple."""
         rows = [self.columns, *self.rows]
         if self.sections or not all(isinstance(c, str) and _simple(c) for row in rows for c in row):
             return None
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        within = sum(widths) + 3 * (len(widths) - 1)
-        if within + 2 > width or not min(widths):
+        if not min(widths):
             return None
+        within = sum(widths) + 3 * (len(widths) - 1)
         lines = [" " * within, "\u2500" * within]
         for row in rows:
             cells = zip(row, widths, strict=True)
@@ -66,12 +69,35 @@ class Table:
         blank, rule, head, *body = lines
         return "".join(f" {line} \n" for line in (blank, head, rule, *body, blank))
 
+    def breaks(self, width: int) -> bool:
+        """Return whether words must be broken to show it in so many columns."""
+        least = 2 + 3 * (len(self.columns) - 1)
+        for i, column in enumerate(zip(self.columns, *self.rows, strict=True)):
+            whole = i in self.unbroken or i in self.right
+            parts = (
+                part for cell in column for part in ([cell] if whole else cell.split() or [""])
+            )
+            least += max(len(str(part)) for part in parts)
+        return least > width
+
+    def stacked(self) -> str:
+        """Return each row as lines of a heading and a cell, for narrow screens."""
+        blocks = []
+        for row in self.rows:
+            first, *more = row
+            lines = [first] if first else []
+            named = zip(self.columns[1:], more, strict=True)
+            lines += [f"  {name}: {cell}" if name else f"  {cell}" for name, cell in named if cell]
+            blocks.append("\n".join(lines))
+        return "\n".join(blocks)
+
 
 class Screen:
-    """What prints text and tables as they are, as wide as the screen.
+    """What prints text and tables as they are: on a terminal as wide as that is, elsewhere whole.
 
-    By rich, which takes longer to import than a small merge does, where there is a terminal with
-    its colours, or where text is not simple.
+    By rich, which takes longer to import than a small merge does, where there is a terminal, or
+    where text is not simple. Where a terminal is so narrow that words of a table would be broken,
+    its rows are printed one below the other.
     """
 
     def __init__(self, stderr: bool):
@@ -81,10 +107,11 @@ class Screen:
         stream = sys.stderr if self.stderr else sys.stdout
         text = None
         if not stream.isatty() and not _COLOURS & os.environ.keys() and _is_utf8(stream):
-            width = _width()
-            text = what.plain(width) if isinstance(what, Table) else wrapped(what, width)
+            text = what.plain() if isinstance(what, Table) else f"{what}\n"
         if text is None:
-            with_rich(self.stderr).print(what)
+            console = with_rich(self.stderr)
+            narrow = isinstance(what, Table) and what.breaks(console.width)
+            console.print(what.stacked() if narrow else what)
         else:
             stream.write(text)
             stream.flush()
@@ -96,34 +123,17 @@ def terminal(stderr: bool = False) -> Screen:
 
 
 def with_rich(stderr: bool) -> Any:
-    """Return a console of rich that prints what it is given as it is."""
+    """Return a console of rich that prints what it is given as it is, whole but on a terminal."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else WHOLE
+    return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
 
 
 def ruled(*columns: str, right: tuple[int, ...] = ()) -> Table:
     """Return a table with a line below its head. right: columns of numbers."""
     return Table(columns, right)
-
-
-def wrapped(text: str, width: int) -> str | None:
-    """Return text in lines of that width, as rich breaks them; None where that is not so simple."""
-    lines = []
-    for line in text.split("\n"):
-        if not _simple(line):
-            return None
-        at = start = 0
-        for word in re.finditer(r"\s*\S+\s*", line):
-            n = len(word[0].rstrip())
-            if n > width:
-                return None
-            if at + n > width:
-                lines.append(line[start : word.start()])
-                start, at = word.start(), 0
-            at += len(word[0])
-        lines.append(line[start:])
-    return "".join(f"{line[:width]}\n" for line in lines)  # blanks hang over
 
 
 def _simple(text: str) -> bool:
@@ -135,23 +145,10 @@ def _is_utf8(stream: TextIO) -> bool:
     return (stream.encoding or "").lower().startswith("utf")
 
 
-def _width() -> int:
-    """Return how wide the screen is, as rich finds it."""
-    columns = os.environ.get("COLUMNS", "")
-    if columns.isdigit():
-        return int(columns)
-    for fd in (0, 1, 2):
-        try:
-            return os.get_terminal_size(fd).columns or 80
-        except (AttributeError, ValueError, OSError):
-            continue
-    return 80
-
-
 @contextmanager
 def progress(plan: Plan, *, quiet: bool, doing: str = "merging") -> Iterator[Callable[[int], None]]:
     """Show a bar with bytes per second and time left on a terminal, and nothing elsewhere."""
-    if quiet or not sys.stderr.isatty():
+    if quiet or silence.is_on() or not sys.stderr.isatty():
         yield lambda nbytes: None
         return
     from rich.progress import (
@@ -180,7 +177,7 @@ def progress(plan: Plan, *, quiet: bool, doing: str = "merging") -> Iterator[Cal
 @contextmanager
 def status(*, quiet: bool) -> Iterator[Callable[[str], None]]:
     """Say on a terminal what is being done, in one line that is replaced."""
-    if quiet or not sys.stderr.isatty():
+    if quiet or silence.is_on() or not sys.stderr.isatty():
         yield lambda what: None
         return
     console = with_rich(stderr=True)
@@ -191,7 +188,7 @@ def status(*, quiet: bool) -> Iterator[Callable[[str], None]]:
 @contextmanager
 def counted(*, quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
     """Show a bar of things done on a terminal, with the time left, and nothing elsewhere."""
-    if quiet or not sys.stderr.isatty():
+    if quiet or silence.is_on() or not sys.stderr.isatty():
         yield lambda done, total, what: None
         return
     from rich.progress import (
@@ -219,13 +216,13 @@ def counted(*, quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
 
 def note(notes: Any) -> None:
     """Print what is right, but should be known."""
-    for note in notes:
+    for note in () if silence.is_on() else notes:
         print(f"note: {sentence(printable(note))}", file=sys.stderr)
 
 
 def warnings(warnings: Sequence[str]) -> None:
     """Print warnings, a line each."""
-    for warning in warnings:
+    for warning in () if silence.is_on() else warnings:
         print(f"warning: {sentence(printable(warning))}", file=sys.stderr)
 
 
@@ -247,7 +244,7 @@ def grid(grid: Any, title: str, notes: Sequence[str] = (), out: TextIO | None = 
     from rich.text import Text
 
     stream: TextIO = out or sys.stdout
-    width = None if stream.isatty() else 1 << 16
+    width = None if stream.isatty() else WHOLE
     console = Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
     columns = list(zip(grid.header, *grid.body, strict=True))
     widths = [max(cell_len(printable(cell)) for cell in column) + 3 for column in columns]

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from breadcrumbs.cli.shared import command, json_option, scoring
+from breadcrumbs.cli.shared import command, json_option, quiet_option, scoring
 
 
 @command()
@@ -32,7 +32,7 @@ from breadcrumbs.cli.shared import command, json_option, scoring
 @click.option("--precision", default="auto", help="float32, bfloat16, or auto: what is fast here.")
 @click.option("--device", default="auto", help="cpu, cuda, or auto.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes. Default: all cores.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@quiet_option
 @json_option
 def evaluate(suite: str, models: tuple[str, ...], **options: Any) -> None:
     """Score models on the tasks of a suite.

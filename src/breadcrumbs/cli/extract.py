@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from breadcrumbs.cli.shared import command, json_option, sync_option
+from breadcrumbs.cli.shared import command, json_option, quiet_option, sync_option
 
 
 @command()
@@ -17,7 +17,7 @@ from breadcrumbs.cli.shared import command, json_option, sync_option
 @click.option("--base", help="The base that the file was made with. Default: where it was then.")
 @click.option("--shard-size", default="5GB", show_default=True, help="Largest file of a folder.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@quiet_option
 @sync_option
 @json_option
 def extract(archive: str, task: str, output: str, **options: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from breadcrumbs.cli.shared import command, json_option, sync_option
+from breadcrumbs.cli.shared import command, json_option, quiet_option, sync_option
 
 
 @command()
@@ -35,7 +35,7 @@ from breadcrumbs.cli.shared import command, json_option, sync_option
     "--save-every", type=click.FloatRange(0), default=60.0, help="Seconds between saved states."
 )
 @click.option("--force", is_flag=True, help="Begin again what was made or begun.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@quiet_option
 @sync_option
 @json_option
 def finetune(suite: str, output: str, **options: Any) -> None:

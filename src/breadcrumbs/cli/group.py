@@ -6,10 +6,10 @@ import atexit
 import gc
 import importlib
 import os
+from collections.abc import Mapping
 
 import click
 
-from breadcrumbs.cli.shared import command
 from breadcrumbs.version import __version__
 
 # NumPy is not loaded yet. The threads of its linear algebra would only cost their start, and what
@@ -18,30 +18,82 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 gc.set_threshold(200_000)
 atexit.register(gc.freeze)
 
+#: In the order of the help: the heads, and below each the commands, each with the module that it
+#: is in, which is imported when the command is asked for.
+GROUPS: Mapping[str, Mapping[str, str]] = {
+    "Merge": {
+        "merge": "merge",
+        "from-mergekit": "merge",
+        "soup": "soup",
+        "demo": "demo",
+    },
+    "Look": {
+        "inspect": "models",
+        "compare": "models",
+        "methods": "methods",
+    },
+    "Measure": {
+        "evaluate": "evaluate",
+        "results": "results",
+        "search": "search",
+        "finetune": "finetune",
+    },
+    "Keep": {
+        "store": "store",
+        "task": "task",
+        "compress": "compress",
+        "extract": "extract",
+    },
+    "Set up": {
+        "completion": "completion",
+    },
+}
+_HOMES = {name: home for commands in GROUPS.values() for name, home in commands.items()}
 
-#: By name of a command, the module that it is in, which is imported when it is asked for.
-_HOMES = {"import": "merge", "compare": "models", "inspect": "models"}
-_HOMES |= {name: name for name in ("compress", "demo", "evaluate", "extract", "finetune", "merge")}
-_HOMES |= {name: name for name in ("methods", "results", "search", "soup", "store", "task")}
+
+class Grouped(click.Group):
+    """A group that lists its commands under heads, with whole summaries.
+
+    heads: head -> names, in the order of the help.
+    """
+
+    heads: Mapping[str, Mapping[str, str] | tuple[str, ...]] = {}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        named = [name for names in self.heads.values() for name in names]
+        return [*named, *sorted(set(self.commands) - set(named))]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        names = self.list_commands(ctx)
+        width = max(map(len, names))
+        others = [name for name in names if not any(name in head for head in self.heads.values())]
+        for head, mine in {**self.heads, "Commands": others}.items():
+            rows = []
+            for name in mine:
+                found = self.get_command(ctx, name)
+                if found is not None and not found.hidden:
+                    rows.append((name.ljust(width), found.get_short_help_str(1000)))
+            if rows:
+                with formatter.section(head):
+                    formatter.write_dl(rows)
 
 
-class Commands(click.Group):
+class Commands(Grouped):
     """The group of all commands, each of which is imported when it is asked for."""
+
+    heads = GROUPS
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in _HOMES and cmd_name not in self.commands:
             home = importlib.import_module(f"breadcrumbs.cli.{_HOMES[cmd_name]}")
-            self.add_command(getattr(home, "import_" if cmd_name == "import" else cmd_name))
+            self.add_command(getattr(home, cmd_name.replace("-", "_")))
         return super().get_command(ctx, cmd_name)
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*_HOMES, *self.commands})
 
 
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 done, 1 a problem with the input, 2 wrong usage. ",
+    epilog="Exit codes: 0 done, 1 a problem with the input, 2 wrong usage, 130 interrupted.",
 )
 @click.version_option(__version__, prog_name="breadcrumbs")
 def main() -> None:
@@ -51,25 +103,8 @@ def main() -> None:
     training, no data, a few hundred MB of memory.
 
     \b
-    breadcrumbs demo                                   see it work, in under a minute
-    breadcrumbs merge BASE FT1 FT2 -o merged           merge with Model Breadcrumbs
-    breadcrumbs merge recipe.yaml -o merged            the same from a recipe file
+    breadcrumbs demo                             see it work, in under a minute
+    breadcrumbs merge BASE FT1 FT2 -o merged     merge with Model Breadcrumbs
+    breadcrumbs merge recipe.yaml -o merged      the same from a recipe file
+    breadcrumbs merge --help                     what else a merge can do
     """
-
-
-@command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
-    """Print a script that completes commands and options in SHELL.
-
-    \b
-    breadcrumbs completion bash >> ~/.bashrc
-    """
-    from click.shell_completion import get_completion_class
-
-    kind = get_completion_class(shell)
-    assert kind is not None
-    click.echo(kind(main, {}, "breadcrumbs", "_BREADCRUMBS_COMPLETE").source())
-
-
-main.add_command(completion)

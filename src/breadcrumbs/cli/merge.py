@@ -1,4 +1,4 @@
-"""`breadcrumbs merge` and `breadcrumbs import`."""
+"""`breadcrumbs merge` and `breadcrumbs from-mergekit`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from breadcrumbs.cli.shared import (
     nonfinite_option,
     pair,
     pairs,
+    quiet_option,
     rename_option,
     sync_option,
 )
@@ -92,7 +93,7 @@ from breadcrumbs.errors import printable, sentence
 @click.option("--strict", is_flag=True, help="Make every warning an error; write nothing then.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and its warnings; write nothing.")
 @click.option("--print-recipe", is_flag=True, help="Print the recipe of these flags, and stop.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@quiet_option
 @click.option("-v", "--verbose", is_flag=True, help="Print a line for each tensor.")
 @json_option
 def merge(sources: tuple[str, ...], output: str | None, **options: Any) -> None:
@@ -216,22 +217,28 @@ def _load(path: str, *, quiet: bool) -> Any:
     return found.recipe
 
 
-@command("import")
+@command("from-mergekit")
 @click.argument("config", metavar="CONFIG.yml")
+@click.option("-o", "--output", metavar="RECIPE.yaml", help="File to write. Default: stdout.")
+@click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @json_option
-def import_(config: str, as_json: bool) -> None:
-    """Print the recipe that a mergekit configuration means.
+def from_mergekit(config: str, output: str | None, force: bool, as_json: bool) -> None:
+    """Translate a mergekit configuration into a recipe.
 
-    `breadcrumbs merge CONFIG.yml -o OUT` runs it as it is. What there is no way to say here is
-    refused with its line; what changes no weight is named on stderr.
+    `breadcrumbs merge CONFIG.yml -o OUT` runs a configuration as it is; no translation is needed.
+    What Breadcrumbs cannot do is an error that names the line. Settings that change no weight are
+    named on stderr.
 
     \b
-    breadcrumbs import config.yml > recipe.yaml
+    breadcrumbs from-mergekit config.yml
+    breadcrumbs from-mergekit config.yml -o recipe.yaml
     """
+    from breadcrumbs.cli import files, silence
     from breadcrumbs.plan import recipe
 
-    made = _load(config, quiet=False)
-    if as_json:
-        click.echo(json.dumps(recipe.to_mapping(made), indent=2))
+    made = _load(config, quiet=silence.is_on())
+    text = json.dumps(recipe.to_mapping(made), indent=2) + "\n" if as_json else recipe.to_yaml(made)
+    if output is None:
+        click.echo(text, nl=False)
     else:
-        click.echo(recipe.to_yaml(made), nl=False)
+        files.write(output, text, force=force)

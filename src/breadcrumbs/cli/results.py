@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,6 +82,7 @@ def results(file: str, **options: Any) -> None:
     breadcrumbs results --over seeds --best-first
     breadcrumbs results --format latex -o table.tex
     """
+    from breadcrumbs.cli import files
     from breadcrumbs.evaluate.results import comparison, seeds, tables
     from breadcrumbs.evaluate.results.results import Results
 
@@ -112,7 +112,7 @@ def results(file: str, **options: Any) -> None:
         shown = seeds.over(table) if options["over"] else table
         text = _table(shown.best_first() if options["best_first"] else shown, kind, output)
     if output:
-        _write(output, text, force=options["force"])
+        files.write(output, text, force=options["force"])
     else:
         click.echo(text, nl=False)
 
@@ -158,16 +158,3 @@ def _grid(grid: Any, kind: str, title: str, notes: Sequence[str], output: str | 
     out = io.StringIO() if output else None
     console.grid(grid, title, notes, out)
     return out.getvalue() if out else ""
-
-
-def _write(output: str, text: str, *, force: bool) -> None:
-    """Write a file; OutputError if it exists and may not be replaced, or cannot be written."""
-    from breadcrumbs.checkpoint import whole
-    from breadcrumbs.errors import OutputError
-
-    try:
-        if not force and os.path.lexists(output):
-            raise OutputError(f"{output}: exists. Give --force to replace it.")
-        whole.write_text(Path(output), text, force=force)
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be written: {error.strerror}.") from None

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from breadcrumbs.cli.shared import command, json_option, pair, scoring, sync_option
+from breadcrumbs.cli.shared import command, json_option, pair, quiet_option, scoring, sync_option
 from breadcrumbs.errors import OutputError, SuiteError
 
 
@@ -64,7 +64,7 @@ from breadcrumbs.errors import OutputError, SuiteError
 @click.option("--device", default="auto", help="cpu, cuda, or auto.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes. Default: all cores.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@quiet_option
 @sync_option
 @json_option
 def search(suite: str, **options: Any) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from breadcrumbs.cli import completing, interrupts, silence
 from breadcrumbs.errors import BreadcrumbsError, printable
 
 if TYPE_CHECKING:
@@ -25,21 +26,26 @@ _GO_ON = {
 
 
 def command(name: str | None = None) -> Callable[[Callable[..., None]], click.Command]:
-    """Make a command whose errors are one line on stderr and exit code 1."""
+    """Make a command whose errors are one line on stderr and exit code 1.
+
+    It takes `--quiet`, which its function is given if it has the option itself (`quiet_option`).
+    """
 
     def wrap(function: Callable[..., None]) -> click.Command:
         @functools.wraps(function)
         def run(*args: Any, **kwargs: Any) -> None:
+            quiet = kwargs["quiet"] if told else kwargs.pop("quiet")
             try:
-                function(*args, **kwargs)
-                _say_what_is_slow()
+                with silence.silent(quiet), interrupts.heeded():
+                    function(*args, **kwargs)
+                    _say_what_is_slow()
             except BreadcrumbsError as error:
                 click.echo(f"breadcrumbs: {printable(str(error))}", err=True)
                 sys.exit(1)
             except KeyboardInterrupt:
                 advice = _GO_ON.get(function.__name__, "")
                 click.echo(f"breadcrumbs: interrupted.{advice}", err=True)
-                sys.exit(130)
+                sys.exit(interrupts.CODE)
             except OSError as error:  # stdout is full or closed; files raise errors of ours
                 sys.stdout = open(os.devnull, "w")  # noqa: SIM115
                 if not isinstance(error, BrokenPipeError):
@@ -47,22 +53,41 @@ def command(name: str | None = None) -> Callable[[Callable[..., None]], click.Co
                     click.echo(f"breadcrumbs: {what}: {error.strerror}.", err=True)
                 sys.exit(1)
 
-        return click.command(name)(run)
+        made = click.command(name)(run)
+        told = any(parameter.name == "quiet" for parameter in made.params)
+        if not told:
+            help = "Print no progress, notes or warnings, only the result and errors."
+            click.option("-q", "--quiet", is_flag=True, help=help)(made)
+        made.params.sort(key=lambda parameter: _LAST.get(parameter.name or "", 0))
+        completing.complete(made)
+        return made
 
     return wrap
 
 
+#: Options that all commands, or many, have: after all others, in this order.
+_LAST = {"force": 1, "strict": 2, "no_sync": 3, "verbose": 4, "quiet": 5, "as_json": 6}
+
+
 def _say_what_is_slow() -> None:
+    if silence.is_on():
+        return
     kernels: Any = sys.modules.get("breadcrumbs.kernels")  # not loaded for what needs none
     for line in kernels.unsaid() if kernels else ():
         click.echo(f"note: {printable(line)}", err=True)
 
 
+def quiet_option(function: Callable[..., None]) -> Callable[..., None]:
+    """Add `--quiet` of a command that writes files, given to the function as ``quiet``."""
+    help = "Print errors only: no progress, notes, warnings or report."
+    return click.option("-q", "--quiet", is_flag=True, help=help)(function)
+
+
 def json_option(function: Callable[..., None]) -> Callable[..., None]:
     """Add `--json`, given to the function as ``as_json``."""
-    return click.option("--json", "as_json", is_flag=True, help="Print machine output to stdout.")(
-        function
-    )
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print JSON to stdout, for programs."
+    )(function)
 
 
 def fit_options(

@@ -7,7 +7,14 @@ from typing import Any
 
 import click
 
-from breadcrumbs.cli.shared import command, fit_options, json_option, rename_option, sync_option
+from breadcrumbs.cli.shared import (
+    command,
+    fit_options,
+    json_option,
+    quiet_option,
+    rename_option,
+    sync_option,
+)
 
 
 @command()
@@ -34,7 +41,7 @@ from breadcrumbs.cli.shared import command, fit_options, json_option, rename_opt
 @rename_option
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@quiet_option
 @sync_option
 @json_option
 def soup(base: str, models: tuple[str, ...], **options: Any) -> None:

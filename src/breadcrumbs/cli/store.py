@@ -15,6 +15,7 @@ from breadcrumbs.cli.shared import (
     json_option,
     pair,
     pairs,
+    quiet_option,
     rename_option,
     sync_option,
 )
@@ -39,7 +40,6 @@ _base = click.option("--base", help="Where the base is, if it has moved.")
 _threads = click.option(
     "--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores."
 )
-_quiet = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 _strict = click.option(
     "--strict", is_flag=True, help="Make every warning an error; change nothing then."
 )
@@ -54,7 +54,7 @@ _at = click.option("--at", type=click.IntRange(0), metavar="REVISION", help="Def
 @click.option("--base", required=True, help="The model that all tasks were fine-tuned from.")
 @click.option("-m", "--method", default="breadcrumbs", show_default=True, help="How to merge.")
 @_param
-@_quiet
+@quiet_option
 @sync_option
 @json_option
 def init(folder: str, base: str, method: str, params: tuple[str, ...], **options: Any) -> None:
@@ -91,7 +91,7 @@ def init(folder: str, base: str, method: str, params: tuple[str, ...], **options
 @_strict
 @_base
 @_threads
-@_quiet
+@quiet_option
 @sync_option
 @json_option
 def add(folder: str, name: str, source: str, **options: Any) -> None:
@@ -118,7 +118,7 @@ def add(folder: str, name: str, source: str, **options: Any) -> None:
 @click.argument("name")
 @_base
 @_threads
-@_quiet
+@quiet_option
 @sync_option
 @json_option
 def remove(folder: str, name: str, **options: Any) -> None:
@@ -139,7 +139,7 @@ def remove(folder: str, name: str, **options: Any) -> None:
 @click.argument("change", metavar="weight=VALUE")
 @_base
 @_threads
-@_quiet
+@quiet_option
 @sync_option
 @json_option
 def set_(folder: str, name: str, change: str, **options: Any) -> None:
@@ -274,7 +274,7 @@ def diff(folder: str, first: int, second: int, as_json: bool) -> None:
 @_strict
 @_base
 @_threads
-@_quiet
+@quiet_option
 @sync_option
 @json_option
 def merge(folder: str, output: str, params: tuple[str, ...], **options: Any) -> None:
@@ -311,7 +311,7 @@ def merge(folder: str, output: str, params: tuple[str, ...], **options: Any) -> 
 @_at
 @_base
 @_threads
-@_quiet
+@quiet_option
 @json_option
 def verify(folder: str, at: int | None, **options: Any) -> None:
     """Prove a store: hash all task files, and merge a revision from scratch.
@@ -339,7 +339,7 @@ def verify(folder: str, at: int | None, **options: Any) -> None:
 @_folder
 @click.option("-o", "--output", required=True, metavar="FILE.tar", help="Archive to write.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
-@_quiet
+@quiet_option
 @sync_option
 @json_option
 def export(folder: str, output: str, force: bool, **options: Any) -> None:
@@ -364,7 +364,7 @@ def export(folder: str, output: str, force: bool, **options: Any) -> None:
 @click.argument("archive", metavar="FILE.tar")
 @_folder
 @_base
-@_quiet
+@quiet_option
 @sync_option
 @json_option
 def import_(archive: str, folder: str, base: str | None, **options: Any) -> None:

@@ -13,6 +13,7 @@ from breadcrumbs.cli.shared import (
     fit_options,
     json_option,
     pairs,
+    quiet_option,
     rename_option,
     sync_option,
 )
@@ -62,7 +63,7 @@ def task() -> None:
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @click.option("--strict", is_flag=True, help="Make every warning an error; write nothing then.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@quiet_option
 @sync_option
 @json_option
 def pack(base: str, finetuned: str, output: str, **options: Any) -> None:
@@ -135,7 +136,7 @@ def pack(base: str, finetuned: str, output: str, **options: Any) -> None:
 @click.option("--shard-size", default="5GB", show_default=True, help="Largest file of a folder.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@quiet_option
 @sync_option
 @json_option
 def unpack(base: str, files: tuple[str, ...], output: str, **options: Any) -> None:
@@ -178,7 +179,7 @@ def unpack(base: str, files: tuple[str, ...], output: str, **options: Any) -> No
 )
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Tensors to leave as in the base.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@quiet_option
 @sync_option
 @json_option
 def export(base: str, task: str, output: str, **options: Any) -> None:
@@ -220,7 +221,7 @@ def export(base: str, task: str, output: str, **options: Any) -> None:
     help="What names of the adapter are in BASE; a * in both is what is kept.",
 )
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@quiet_option
 @sync_option
 @json_option
 def import_(base: str, adapter: str, output: str, **options: Any) -> None:
