@@ -111,7 +111,7 @@ def _of_store(ctx: click.Context) -> str | None:
     """Return the method of the store that the command line names."""
     from breadcrumbs.store import Store
 
-    with suppress(Exception), Store.open(ctx.params["folder"]) as opened:
+    with suppress(Exception), Store.open(_first(ctx, "folder")) as opened:
         return opened.settings.method
     return None
 
@@ -130,7 +130,7 @@ def _tasks(ctx: click.Context) -> Mapping[str, str]:
     """Return the tasks of a suite."""
     from breadcrumbs.evaluate import suite
 
-    return dict.fromkeys((task.name for task in suite.load(ctx.params["suite"]).tasks), "")
+    return dict.fromkeys((task.name for task in suite.load(_first(ctx, "suite")).tasks), "")
 
 
 def _held(ctx: click.Context) -> Mapping[str, str]:
@@ -138,7 +138,7 @@ def _held(ctx: click.Context) -> Mapping[str, str]:
     if "folder" in ctx.params:
         from breadcrumbs.store import Store
 
-        with Store.open(ctx.params["folder"]) as opened:
+        with Store.open(_first(ctx, "folder")) as opened:
             return {entry.name: f"weight {entry.weight:g}" for entry in opened.entries()}
     return _methods(ctx)
 
@@ -148,8 +148,13 @@ def _archived(ctx: click.Context) -> Mapping[str, str]:
     from breadcrumbs.archives.archive import KEY
     from breadcrumbs.checkpoint.safetensors import read_header
 
-    said = read_header(Path(ctx.params["archive"])).metadata[KEY]
+    said = read_header(Path(_first(ctx, "archive"))).metadata[KEY]
     return dict.fromkeys(json.loads(said)["tasks"], "")
+
+
+def _first(ctx: click.Context, name: str) -> str:
+    """Return the first argument, which click has not told apart where an option is open."""
+    return ctx.params.get(name) or ctx.args[0]
 
 
 def _among(*values: str) -> Choices:
@@ -179,6 +184,10 @@ _FILES = {"output", "base", "results", "storage", "plugins", "statistics", "toke
 _FILES |= {"suite", "vocabulary", "html", "png", "svg"}
 
 
+#: A blank that the script of click reads as an escaped one.
+_BLANK = "\\\\ "
+
+
 @add_completion_class
 class Bash(BashComplete):
     """bash takes ``key=value`` for three words, and looks for what comes after the last ``=``."""
@@ -191,12 +200,10 @@ class Bash(BashComplete):
                 words[-1] += word
             else:
                 words.append(word)
-        self._typed = words[-1]
+        whole = len(words) > len(args)
+        self._before = "" if whole else words[-1].rpartition("=")[0] + "="
         return words[:-1], words[-1]
 
     def format_completion(self, item: CompletionItem[Any]) -> str:
-        value = str(item.value)
-        before, equals, after = value.partition("=")
-        if equals and self._typed.startswith(f"{before}="):
-            value = after
-        return f"{item.type},{value.replace(' ', chr(92) + ' ')}"
+        value = str(item.value).removeprefix(self._before)
+        return f"{item.type},{value.replace(' ', _BLANK)}"

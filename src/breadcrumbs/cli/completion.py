@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import click
 
-from breadcrumbs.cli.shared import command
+from breadcrumbs.cli.shared import COMPLETE, command
 
 
 @command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print a script with which SHELL completes commands, options and their values.
+    """Print a script for completion in your shell.
 
-    Values are methods, their parameters, dtypes, transforms, tasks of stores and suites, and files.
-    Open a new shell afterwards.
+    With it, the Tab key completes commands, options and their values: methods, parameters of the
+    chosen method, dtypes, transforms, tasks of a store or suite, and files. Open a new shell
+    afterwards.
 
     \b
     breadcrumbs completion bash >> ~/.bashrc
@@ -26,4 +27,4 @@ def completion(shell: str) -> None:
 
     kind = get_completion_class(shell)
     assert kind is not None
-    click.echo(kind(main, {}, "breadcrumbs", "_BREADCRUMBS_COMPLETE").source())
+    click.echo(kind(main, {}, "breadcrumbs", COMPLETE).source())

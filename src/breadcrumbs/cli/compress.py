@@ -31,26 +31,28 @@ if TYPE_CHECKING:
     "params",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Of tall: scale (lambda, .4; one, or one for each task: .2,.4) and on (sum or ties).",
+    help="For tall: scale (lambda, default 0.4; one, or one per task: 0.2,0.4), on (sum or ties).",
 )
-@click.option("--name", "names", multiple=True, help="Of a task; once for each model, in order.")
+@click.option(
+    "--name", "names", multiple=True, help="Name of a task: give it once per model, in order."
+)
 @click.option(
     "--whole",
     multiple=True,
     metavar="GLOB",
-    help="Tensors to store as each model has them, such as heads.",
+    help="Tensors to store whole for each model, such as heads.",
 )
 @rename_option
 @click.option(
     "--suite",
     metavar="SUITE.yaml",
-    help="Choose the scale of each task on its validation rows. Without BASE: its models.",
+    help="Choose the scale of each task on validation rows; without BASE, take its models.",
 )
 @click.option(
     "--results",
     default="results.sqlite",
     show_default=True,
-    help="With --suite: file of rows, where scores are kept.",
+    help="With --suite: database that keeps scores.",
 )
 @click.option("--precision", default="auto", help="float32, bfloat16, or auto: what is fast here.")
 @click.option("--device", default="auto", help="cpu, cuda, or auto.")
@@ -62,12 +64,13 @@ if TYPE_CHECKING:
 @sync_option
 @json_option
 def compress(sources: tuple[str, ...], output: str, **options: Any) -> None:
-    """Compress fine-tunings into one file, from which each is rebuilt beside the base.
+    """Compress fine-tunings into one file.
 
-    tall keeps one multi-task model and a bit of each weight for each task (TALL-masks), emr one
-    unified model, bits, and a factor for each task, tsv the leading singular triplets of each task.
-    Tensors that no model changed are not stored. The scale of a task's mask is given, searched on
-    validation rows with --suite, or .4.
+    With the base beside it, `breadcrumbs extract` rebuilds each of them. tall keeps one multi-task
+    model and one bit per weight and task (TALL-masks); emr one unified model, one bit per weight
+    and task, and a factor for each task; tsv the leading singular vectors of each task. Tensors
+    that no model changed are not stored. The scale of a mask is the one given, the best on
+    validation rows with --suite, or 0.4.
 
     \b
     breadcrumbs compress base cats dogs birds -o tasks.safetensors

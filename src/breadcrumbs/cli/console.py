@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -74,22 +75,21 @@ class Table:
         least = 2 + 3 * (len(self.columns) - 1)
         for i, column in enumerate(zip(self.columns, *self.rows, strict=True)):
             whole = i in self.unbroken or i in self.right
-            parts = (
-                part for cell in column for part in ([cell] if whole else cell.split() or [""])
-            )
-            least += max(len(str(part)) for part in parts)
+            parts = (part for cell in column for part in ([cell] if whole else cell.split()))
+            least += max((len(str(part)) for part in parts), default=0)
         return least > width
 
-    def stacked(self) -> str:
+    def stacked(self, width: int) -> str:
         """Return each row as lines of a heading and a cell, for narrow screens."""
-        blocks = []
-        for row in self.rows:
-            first, *more = row
-            lines = [first] if first else []
+        import textwrap
+
+        lines = []
+        for first, *more in self.rows:
+            lines += [str(first)] if first else []
             named = zip(self.columns[1:], more, strict=True)
             lines += [f"  {name}: {cell}" if name else f"  {cell}" for name, cell in named if cell]
-            blocks.append("\n".join(lines))
-        return "\n".join(blocks)
+        fill = functools.partial(textwrap.fill, width=max(10, width), subsequent_indent="    ")
+        return "\n".join(map(fill, lines))
 
 
 class Screen:
@@ -111,7 +111,7 @@ class Screen:
         if text is None:
             console = with_rich(self.stderr)
             narrow = isinstance(what, Table) and what.breaks(console.width)
-            console.print(what.stacked() if narrow else what)
+            console.print(what.stacked(console.width) if narrow else what)
         else:
             stream.write(text)
             stream.flush()

@@ -13,11 +13,11 @@ from breadcrumbs.cli.shared import command, json_option
 @click.option("--keep", metavar="FOLDER", help="Keep the merged models in this folder.")
 @json_option
 def demo(keep: str | None, as_json: bool) -> None:
-    """Merge a small real model family and measure what comes out. Offline, under a minute.
+    """Merge a small family of real models and measure the result.
 
-    A foundation model and its fine-tunings lie inside the package. They are merged by Task
-    Arithmetic and by Model Breadcrumbs, the factor alpha is chosen on validation data, and accuracy
-    is measured once on test data.
+    Offline, in under a minute. A foundation model and its fine-tunings lie inside the package. They
+    are merged by Task Arithmetic and by Model Breadcrumbs, the factor alpha is chosen on validation
+    data, and accuracy is measured once on test data.
 
     \b
     breadcrumbs demo

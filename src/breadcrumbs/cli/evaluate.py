@@ -26,9 +26,11 @@ from breadcrumbs.cli.shared import command, json_option, quiet_option, scoring
     "--results",
     default="results.sqlite",
     show_default=True,
-    help="File of rows: what it has is not computed again.",
+    help="Database of scores; known scores are not computed again.",
 )
-@click.option("--alone", is_flag=True, help="Leave out the base and the fine-tuned models.")
+@click.option(
+    "--alone", is_flag=True, help="Score only MODEL, not the base and the fine-tuned models."
+)
 @click.option("--precision", default="auto", help="float32, bfloat16, or auto: what is fast here.")
 @click.option("--device", default="auto", help="cpu, cuda, or auto.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes. Default: all cores.")
@@ -37,10 +39,10 @@ from breadcrumbs.cli.shared import command, json_option, quiet_option, scoring
 def evaluate(suite: str, models: tuple[str, ...], **options: Any) -> None:
     """Score models on the tasks of a suite.
 
-    A suite names a base, the tasks, and what was fine-tuned on them (docs/suite.md). The base and
-    the fine-tuned models are scored too, each of these on its own task: normalised accuracy is the
-    mean over tasks of a model's accuracy divided by that of the fine-tuned one. A RECIPE.yaml is
-    merged in memory. Scores are kept by the hash of the weights, and not computed twice.
+    A suite names a base, tasks, and the models fine-tuned on them (docs/suite.md). The base is
+    scored too, and each fine-tuned model on its own task: normalised accuracy is a model's accuracy
+    divided by that of the fine-tuned model, averaged over tasks. A RECIPE.yaml is merged in memory.
+    Scores are stored by the hash of the weights and never computed twice.
 
     \b
     breadcrumbs evaluate suite.yaml merged

@@ -14,16 +14,19 @@ from breadcrumbs.cli.shared import command, json_option, quiet_option, sync_opti
 @click.argument("archive", metavar="FILE.safetensors")
 @click.argument("task")
 @click.option("-o", "--output", required=True, help="Folder, or FILE.safetensors, to write.")
-@click.option("--base", help="The base that the file was made with. Default: where it was then.")
+@click.option(
+    "--base", help="The base that the file was made with. Default: its path at that time."
+)
 @click.option("--shard-size", default="5GB", show_default=True, help="Largest file of a folder.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @quiet_option
 @sync_option
 @json_option
 def extract(archive: str, task: str, output: str, **options: Any) -> None:
-    """Rebuild the model of one TASK from the base and what `breadcrumbs compress` wrote.
+    """Rebuild one model from a compressed file.
 
-    The base is checked by its hash, and what is read of the file by digests.
+    `breadcrumbs compress` wrote the file. The base must be the one that the file was made with,
+    which its hash tells. What is read of the file is checked, too.
 
     \b
     breadcrumbs extract tasks.safetensors dogs -o dogs-again

@@ -15,36 +15,44 @@ from breadcrumbs.cli.shared import command, json_option, quiet_option, sync_opti
 @click.option("-o", "--output", required=True, metavar="DIR", help="Folder to write to.")
 @click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only these tasks.")
 @click.option(
-    "--seed", "seeds", multiple=True, type=click.IntRange(0), help="A family for each. Default: 0."
+    "--seed",
+    "seeds",
+    multiple=True,
+    type=click.IntRange(0),
+    help="One family of models per seed. Default: 0.",
 )
 @click.option("--base", help="The base model, instead of the suite's.")
 @click.option("--epochs", type=int, default=3, show_default=True, help="Passes over the rows.")
 @click.option("--rate", type=float, default=1e-4, show_default=True, help="Learning rate.")
-@click.option("--batch", type=int, default=32, show_default=True, help="Rows of a step.")
+@click.option("--batch", type=int, default=32, show_default=True, help="Rows per step.")
 @click.option("--decay", type=float, default=0.01, show_default=True, help="Weight decay.")
 @click.option(
-    "--warmup", type=float, default=0.1, show_default=True, help="Part in which the rate rises."
+    "--warmup",
+    type=float,
+    default=0.1,
+    show_default=True,
+    help="Share of the steps in which the rate rises.",
 )
 @click.option("--schedule", default="cosine", show_default=True, help="cosine or linear.")
-@click.option("--freeze", multiple=True, metavar="GLOB", help="Tensors that are not trained.")
+@click.option("--freeze", multiple=True, metavar="GLOB", help="Tensors not to train.")
 @click.option("--rows", type=int, help="Training rows at most. Default: all.")
 @click.option("--precision", default="auto", help="float32, bfloat16, or auto: what is fast here.")
 @click.option("--device", default="auto", help="cpu, cuda, or auto.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes. Default: all cores.")
 @click.option(
-    "--save-every", type=click.FloatRange(0), default=60.0, help="Seconds between saved states."
+    "--save-every", type=click.FloatRange(0), default=60.0, help="Seconds between checkpoints."
 )
-@click.option("--force", is_flag=True, help="Begin again what was made or begun.")
+@click.option("--force", is_flag=True, help="Start over, replacing what is there.")
 @quiet_option
 @sync_option
 @json_option
 def finetune(suite: str, output: str, **options: Any) -> None:
-    """Fine-tune the base of a suite on each of its tasks: DIR/seed-S/TASK.
+    """Fine-tune the base of a suite on each of its tasks.
 
-    AdamW with frozen heads made of the base, in several processes of one thread.
-    DIR/seed-S/suite.yaml is the suite with the models in it, for `breadcrumbs evaluate`. Run it
-    again after an interruption: what is finished is kept, the rest goes on from its last state, to
-    the same bits.
+    Models go to DIR/seed-S/TASK. AdamW; heads are made from the base and frozen; several processes
+    of one thread each. DIR/seed-S/suite.yaml is the suite with these models, for `breadcrumbs
+    evaluate`. After an interruption, run the same command again: finished models are kept, the
+    others resume from their last checkpoint and end with the same bits.
 
     \b
     breadcrumbs finetune suite.yaml -o family

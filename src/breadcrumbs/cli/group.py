@@ -10,6 +10,8 @@ from collections.abc import Mapping
 
 import click
 
+from breadcrumbs.cli.grouped import Grouped
+from breadcrumbs.cli.shared import COMPLETE
 from breadcrumbs.version import __version__
 
 # NumPy is not loaded yet. The threads of its linear algebra would only cost their start, and what
@@ -17,6 +19,8 @@ from breadcrumbs.version import __version__
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 gc.set_threshold(200_000)
 atexit.register(gc.freeze)
+if COMPLETE in os.environ:
+    importlib.import_module("breadcrumbs.cli.completing")  # which knows bash better than click does
 
 #: In the order of the help: the heads, and below each the commands, each with the module that it
 #: is in, which is imported when the command is asked for.
@@ -49,33 +53,6 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     },
 }
 _HOMES = {name: home for commands in GROUPS.values() for name, home in commands.items()}
-
-
-class Grouped(click.Group):
-    """A group that lists its commands under heads, with whole summaries.
-
-    heads: head -> names, in the order of the help.
-    """
-
-    heads: Mapping[str, Mapping[str, str] | tuple[str, ...]] = {}
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        named = [name for names in self.heads.values() for name in names]
-        return [*named, *sorted(set(self.commands) - set(named))]
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        names = self.list_commands(ctx)
-        width = max(map(len, names))
-        others = [name for name in names if not any(name in head for head in self.heads.values())]
-        for head, mine in {**self.heads, "Commands": others}.items():
-            rows = []
-            for name in mine:
-                found = self.get_command(ctx, name)
-                if found is not None and not found.hidden:
-                    rows.append((name.ljust(width), found.get_short_help_str(1000)))
-            if rows:
-                with formatter.section(head):
-                    formatter.write_dl(rows)
 
 
 class Commands(Grouped):

@@ -14,7 +14,9 @@ from breadcrumbs.cli.shared import command, json_option
 @click.option("--plugin", "plugins", multiple=True, metavar="FILE.py", help="Methods of one's own.")
 @json_option
 def methods(name: str | None, plugins: tuple[str, ...], as_json: bool) -> None:
-    """List the methods, or explain the method NAME: formula, parameters, paper.
+    """List the methods, or explain one.
+
+    With NAME: its formula, parameters and paper.
 
     \b
     breadcrumbs methods

@@ -20,8 +20,17 @@ from breadcrumbs.cli.shared import (
 @command()
 @click.argument("base")
 @click.argument("models", nargs=-1, required=True, metavar="FINETUNED...")
-@click.option("--transform", default="none", help="Cut task vectors first, such as breadcrumbs.")
-@click.option("-p", "--param", "params", multiple=True, help="KEY=VALUE of the transform.")
+@click.option(
+    "--transform", default="none", help="Transform task vectors first, such as breadcrumbs."
+)
+@click.option(
+    "-p",
+    "--param",
+    "params",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A parameter of the transform. Repeatable.",
+)
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Tensors to leave out.")
 @click.option("--only", multiple=True, metavar="GLOB", help="The only tensors to compare.")
 @click.option("--only-changed", is_flag=True, help="Leave out tensors that no model changed.")
@@ -32,9 +41,9 @@ from breadcrumbs.cli.shared import (
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
 @json_option
 def compare(base: str, models: tuple[str, ...], as_json: bool, **options: Any) -> None:
-    """Show how alike fine-tunings are: cosines, distances and sign conflicts of their task vectors.
+    """Show how alike fine-tunings are.
 
-    The means over all pairs are the kinship of the models. Nothing is written.
+    Cosines, distances and sign conflicts of their task vectors, pair by pair and on average.
 
     \b
     breadcrumbs compare base ft1 ft2 ft3
@@ -67,15 +76,17 @@ def compare(base: str, models: tuple[str, ...], as_json: bool, **options: Any) -
 @command()
 @click.argument("path")
 @click.option("--tensors", is_flag=True, help="List every tensor.")
-@click.option("--hash", "with_hash", is_flag=True, help="Compute the BLAKE3 of every file.")
-@click.option("--verify", is_flag=True, help="Read all, and compare with the digests in it.")
+@click.option("--hash", "with_hash", is_flag=True, help="Print the BLAKE3 hash of every file.")
+@click.option(
+    "--verify", is_flag=True, help="Read all tensors and compare them with the digests in the file."
+)
 @json_option
 def inspect(path: str, tensors: bool, with_hash: bool, verify: bool, as_json: bool) -> None:
-    """Show what a checkpoint, a merged model or a task file holds; read headers only.
+    """Show what a checkpoint, task file, archive or store holds.
 
-    With --hash all is read, and every block of a task file is checked. With --verify all is read
-    and compared with the digests that merged models, task files and archives carry; the first
-    tensor that is not what was written is an error, and so is a model without digests.
+    Only headers are read. With --hash every file is read. With --verify every tensor is read and
+    compared with the digests that merged models, task files, archives and stores carry; the first
+    difference is an error, and so is a model without digests.
 
     \b
     breadcrumbs inspect merged

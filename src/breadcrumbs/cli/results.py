@@ -25,14 +25,14 @@ _FORMATS = ["table", "csv", "wide", "markdown", "latex", "json"]
 
 @command()
 @click.argument("file", default="results.sqlite")
-@click.option("--suite", help="Rows of this suite. Default: the latest.")
+@click.option("--suite", help="Results of this suite. Default: the latest.")
 @click.option("--task", "tasks", multiple=True, metavar="NAME|GLOB", help="Only these tasks.")
 @click.option(
     "--model",
     "models",
     multiple=True,
     metavar="NAME|GLOB|HASH",
-    help="Only these models; a hash by its first digits, 4 or more.",
+    help="Only these models; for a hash, its first 4 or more digits.",
 )
 @click.option(
     "--split",
@@ -46,34 +46,34 @@ _FORMATS = ["table", "csv", "wide", "markdown", "latex", "json"]
 @click.option(
     "--over",
     type=click.Choice(["seeds"]),
-    help="One line for all seeds of a model: the mean, and its standard error over seeds.",
+    help="One line per model: the mean over its seeds, with its standard error.",
 )
 @click.option("--best-first", is_flag=True, help="Sort models by their mean.")
 @click.option(
     "--compare",
     nargs=2,
     metavar="A B",
-    help="By how much A is better than B, with standard errors.",
+    help="How much better A is than B, with standard errors.",
 )
 @click.option(
     "--format",
     "kind",
     type=click.Choice(_FORMATS),
-    help="Default: table, or what the name of the output ends in. csv: all fields of each row;"
-    " wide: a line for each model.",
+    help="Default: by the ending of the output, or table. csv: all fields of each row;"
+    " wide: one line per model.",
 )
 @click.option("-o", "--output", metavar="FILE", help="Write to a file instead of stdout.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @sync_option
 @json_option
 def results(file: str, **options: Any) -> None:
-    """Show, compare and export rows of results: models in rows, tasks in columns.
+    """Show, compare and export results.
 
-    FILE is what `breadcrumbs evaluate` wrote (results.sqlite unless told). Accuracies are in
-    percent. `normalised` is the mean over tasks of a model's accuracy divided by that of the task's
-    own fine-tuned model; after ± stands one standard error, of the draw of rows or, with --over
-    seeds, over seeds (docs/evaluation.md). The best of a column is bold. Hash and fields of every
-    row: --format csv, or --json.
+    FILE is what `breadcrumbs evaluate` wrote (default: results.sqlite). Models are rows, tasks are
+    columns, accuracies are in percent. `normalised` is a model's accuracy divided by that of the
+    task's own fine-tuned model, averaged over tasks. After ± stands one standard error: over rows
+    or, with --over seeds, over seeds (docs/evaluation.md). The best of each column is bold. For
+    all fields of all rows use --format csv or --json.
 
     \b
     breadcrumbs results

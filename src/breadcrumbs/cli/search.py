@@ -23,7 +23,7 @@ from breadcrumbs.errors import OutputError, SuiteError
     "params",
     multiple=True,
     metavar="KEY=VALUES",
-    help="LOW:HIGH, LOW:HIGH:STEP, LOW:HIGH:log, values with commas, or one. Repeatable.",
+    help="LOW:HIGH, LOW:HIGH:STEP, LOW:HIGH:log, a list such as 0.2,0.4, or one. Repeatable.",
 )
 @click.option(
     "--sampler",
@@ -32,34 +32,40 @@ from breadcrumbs.errors import OutputError, SuiteError
     help="grid, random, tpe, cmaes, qmc or nsga2.",
 )
 @click.option("--trials", type=click.IntRange(1), help="Default: 50, or the whole grid.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="Of the sampler (default 0).")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the sampler (default 0).")
 @click.option(
     "--objective",
     default="mean",
     show_default=True,
     metavar="NAME",
-    help="mean: of normalised scores; raw: of scores; min: the worst normalised one;"
-    " FILE.py:FUNCTION of a dict of scores.",
+    help="mean: mean normalised score; raw: mean score; min: worst normalised score;"
+    " FILE.py:FUNCTION: your own, of a dict of scores.",
 )
 @click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only these tasks.")
-@click.option("--few", type=click.IntRange(1), help="Tune on the first FEW tasks alone.")
-@click.option("--few-tasks", metavar="NAME,NAME", help="Tune on these tasks alone.")
+@click.option("--few", type=click.IntRange(1), help="Search on the first FEW tasks only.")
+@click.option("--few-tasks", metavar="NAME,NAME", help="Search on these tasks only.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Tensors to copy from the base.")
 @click.option("--only", multiple=True, metavar="GLOB", help="The only tensors to merge.")
 @click.option("--plugin", "plugins", multiple=True, metavar="FILE.py", help="Methods of one's own.")
 @click.option("--base", help="The base model, instead of the suite's.")
 @click.option(
-    "--storage", metavar="FILE", help="Keeps the trials; the same search goes on from there."
+    "--storage", metavar="FILE", help="Keeps the trials; the same search resumes from them."
 )
-@click.option("--batch", type=click.IntRange(1), help="Points asked at once. Default: --workers.")
+@click.option(
+    "--batch", type=click.IntRange(1), help="Trials proposed at once. Default: --workers."
+)
 @click.option(
     "--results",
     default="results.sqlite",
     show_default=True,
-    help="File of rows: what it has is not computed again.",
+    help="Database of scores; known scores are not computed again.",
 )
-@click.option("--pareto", is_flag=True, help="Print the trials that none beats on all tasks.")
-@click.option("--test", is_flag=True, help="Score the best point on test rows, once, at the end.")
+@click.option(
+    "--pareto",
+    is_flag=True,
+    help="Print the Pareto front: trials that no other beats on all tasks.",
+)
+@click.option("--test", is_flag=True, help="Score the best trial on test rows, once, at the end.")
 @click.option("--precision", default="auto", help="float32, bfloat16, or auto: what is fast here.")
 @click.option("--device", default="auto", help="cpu, cuda, or auto.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes. Default: all cores.")
@@ -68,12 +74,12 @@ from breadcrumbs.errors import OutputError, SuiteError
 @sync_option
 @json_option
 def search(suite: str, **options: Any) -> None:
-    """Search for the method and parameters that merge a suite's fine-tunings best.
+    """Search for the best method and parameters on a suite.
 
-    Trials are scored on validation rows; test rows are shut until the end. The best point becomes a
-    recipe for `breadcrumbs merge`. -p alpha=... is for all methods that have it, -p ties.alpha=...
-    for one, -p weight.NAME=... for a model. With --few the point is found on some tasks alone,
-    without validation rows of the others, and the recipe merges all.
+    Trials are scored on validation rows; test rows stay closed until the end. The best trial
+    becomes a recipe for `breadcrumbs merge`. -p alpha=... applies to all methods that have it,
+    -p ties.alpha=... to one, -p weight.NAME=... to a model. With --few, the search uses the
+    validation rows of those tasks only, and the recipe merges all models.
 
     \b
     breadcrumbs search suite.yaml -o best.yaml -p alpha=0.1:1.5 -p beta=0.8:0.95

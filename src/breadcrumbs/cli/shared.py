@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from breadcrumbs.cli import completing, interrupts, silence
+from breadcrumbs.cli import interrupts, silence
 from breadcrumbs.errors import BreadcrumbsError, printable
 
 if TYPE_CHECKING:
@@ -59,12 +59,17 @@ def command(name: str | None = None) -> Callable[[Callable[..., None]], click.Co
             help = "Print no progress, notes or warnings, only the result and errors."
             click.option("-q", "--quiet", is_flag=True, help=help)(made)
         made.params.sort(key=lambda parameter: _LAST.get(parameter.name or "", 0))
-        completing.complete(made)
+        if COMPLETE in os.environ:
+            from breadcrumbs.cli import completing
+
+            completing.complete(made)
         return made
 
     return wrap
 
 
+#: Set by the shell when it asks how a command goes on.
+COMPLETE = "_BREADCRUMBS_COMPLETE"
 #: Options that all commands, or many, have: after all others, in this order.
 _LAST = {"force": 1, "strict": 2, "no_sync": 3, "verbose": 4, "quiet": 5, "as_json": 6}
 

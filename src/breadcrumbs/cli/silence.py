@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -33,6 +32,8 @@ def silent(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
+    import logging
+
     global _on
     outer, before, disabled = _on, dict(os.environ), logging.root.manager.disable
     os.environ.update(_ENVIRONMENT)

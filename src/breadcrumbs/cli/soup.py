@@ -25,14 +25,14 @@ from breadcrumbs.cli.shared import (
     "--score",
     required=True,
     metavar="COMMAND",
-    help="Prints the score of the model at {}, higher is better, as its last line.",
+    help="Prints the score of the model at {} as its last line; higher is better.",
 )
 @click.option(
     "--known-score",
     "scores",
     multiple=True,
     type=float,
-    help="Score of a model alone, if known; once for each model, in order.",
+    help="Score of each model alone, if known: give it once per model, in order.",
 )
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Tensors to copy from the base.")
 @click.option("--only", multiple=True, metavar="GLOB", help="The only tensors to merge.")
@@ -45,11 +45,12 @@ from breadcrumbs.cli.shared import (
 @sync_option
 @json_option
 def soup(base: str, models: tuple[str, ...], **options: Any) -> None:
-    """Average the fine-tunings of one task that help: a greedy soup.
+    """Average the fine-tunings that help: a greedy soup.
 
-    By falling score, a model joins the mean if the score of the mean does not fall. The command is
-    run with the path of one candidate after the other, merged into a temporary folder beside the
-    output. Score on validation data, never on test data; of a loss, print the negative.
+    All are fine-tunings for one task. They are tried from the best score down; each joins the mean
+    if the score of the mean does not fall. COMMAND is run with the path of each candidate, which is
+    merged into a temporary folder beside the output. Score on validation data, never on test data.
+    For a loss, print its negative.
 
     \b
     breadcrumbs soup base ft1 ft2 ft3 -o merged --score "python evaluate.py {}"

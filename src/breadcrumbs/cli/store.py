@@ -23,7 +23,7 @@ from breadcrumbs.cli.shared import (
 
 @click.group()
 def store() -> None:
-    """Keep a merged model up to date: put tasks in, take them out, go back.
+    """Keep a merged model up to date, task by task.
 
     A store is a folder with task files, a history, and the running sum of all tasks. Adding or
     removing one costs that one, not all; a task that is taken out leaves no bit behind.

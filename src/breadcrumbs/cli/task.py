@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
+from breadcrumbs.cli.grouped import Grouped
 from breadcrumbs.cli.shared import (
     command,
     fit_options,
@@ -19,12 +20,18 @@ from breadcrumbs.cli.shared import (
 )
 
 
-@click.group()
-def task() -> None:
-    """Pack fine-tunings into small files, and unpack them.
+class Tasks(Grouped):
+    """The commands of `breadcrumbs task` in the order of their help."""
 
-    A task file holds the weights that a fine-tuning changed, or those that a transform keeps of
-    them. Wherever a fine-tuned model is named, a task file can be.
+    heads: ClassVar = {"Pack": ("pack", "unpack"), "Exchange": ("import", "export")}
+
+
+@click.group(cls=Tasks)
+def task() -> None:
+    """Pack fine-tunings into small task files, and unpack them.
+
+    A task file holds the weights that a fine-tuning changed, or those of them that a transform
+    keeps. You can give a task file wherever a fine-tuned model is expected.
 
     \b
     breadcrumbs task pack base ft1 -o t1.safetensors
