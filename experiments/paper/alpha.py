@@ -32,7 +32,7 @@ CASES: list[tuple[str, dict[str, Any], tuple[float, ...]]] = [
     ("dare_linear", {"p": 0.9}, ALPHAS),
 ]
 #: The other methods whose default alpha is auto, and two more that take it; at one size. (Not cabs,
-#: where what the rule finds, 1.01, is 2.1 points worse than .5 to .7: it does not take auto.)
+#: where what the rule finds, 1.01, is 2.1 points worse than 0.5 to 0.7: it does not take auto.)
 MORE: list[tuple[str, dict[str, Any], tuple[float, ...]]] = [
     ("bottom_masking", {"density": 0.2}, LARGE),
     ("top_masking", {"outliers": 0.01}, ALPHAS),

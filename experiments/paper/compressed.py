@@ -17,7 +17,7 @@ from breadcrumbs.tune import scales
 
 #: Ways to compress: method and parameters of `breadcrumbs.compress`.
 WAYS: dict[str, tuple[str, dict[str, Any]]] = {
-    "tall, scale .4": ("tall", {}),
+    "tall, scale 0.4": ("tall", {}),
     "tall, scale chosen": ("tall", {"scale": None}),
     "tall on TIES": ("tall", {"on": "ties"}),
     "emr": ("emr", {}),

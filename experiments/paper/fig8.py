@@ -20,7 +20,7 @@ MASKS: dict[str, dict[str, Any]] = {
 
 
 def measure(family: Family) -> dict[str, Any]:
-    """Return the cosines of all pairs: whole task vectors, and masked at .90/.99."""
+    """Return the cosines of all pairs: whole task vectors, and masked at 0.90/0.99."""
     models = [family.model(task) for task in family.tasks]
     whole = breadcrumbs.compare(family.suite.base, models, names=family.tasks)
     result = {"tasks": family.tasks, "whole": _cosines(whole)}
@@ -74,5 +74,5 @@ def draw(found: dict[str, Any], folder: Path) -> None:
             axis.set_xticks(range(len(seed["tasks"])), seed["tasks"], rotation=60, ha="right")
             axis.set_yticks(range(len(seed["tasks"])), seed["tasks"])
             axis.grid(False)
-            axis.set_title("task vectors" if kind == "whole" else "masked at .90/.99")
+            axis.set_title("task vectors" if kind == "whole" else "masked at 0.90/0.99")
         figure.colorbar(image, ax=axes, label="cosine")

@@ -16,7 +16,7 @@ GAMMA, ALPHA = 0.99, 0.5
 
 
 def measure(family: Family) -> dict[str, Any]:
-    """Return validation scores: alpha by beta at gamma .99, beta by gamma at alpha .5."""
+    """Return validation scores: alpha by beta at gamma 0.99, beta by gamma at alpha 0.5."""
     first = [
         family.recipe("breadcrumbs", beta=beta, gamma=GAMMA, alpha=alpha)
         for alpha in ALPHAS

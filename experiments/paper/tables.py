@@ -30,7 +30,7 @@ def by_seed(found: dict[str, Any]) -> list[Any]:
 
 
 def parameters(every: Sequence[Mapping[str, Any]]) -> str:
-    """Return the parameters that seeds chose: ``alpha .2, .3``."""
+    """Return the parameters that seeds chose: ``alpha 0.2, 0.3``."""
     names = list(dict.fromkeys(name for one in every for name in one))
     parts = []
     for name in names:

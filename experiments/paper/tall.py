@@ -58,7 +58,7 @@ def rebuilt(family: Family, tasks: list[str]) -> dict[str, Any]:
     return {
         "scales": {task: float(scale) for task, scale in chosen.items()},
         "normalised": round(mean(_own(family.scores(best, "test", each))), 5),
-        "normalised at .4": round(mean(_own(family.scores(fixed, "test", each))), 5),
+        "normalised at 0.4": round(mean(_own(family.scores(fixed, "test", each))), 5),
     }
 
 
@@ -92,11 +92,11 @@ def table(found: dict[str, Any]) -> str:
                 size,
                 f"{full:.2f} → {packed:.2f}",
                 percent([one["rebuilt"]["normalised"] for one in mine]),
-                percent([one["rebuilt"]["normalised at .4"] for one in mine]),
+                percent([one["rebuilt"]["normalised at 0.4"] for one in mine]),
                 *map(percent, merged),
             ]
         )
-    head = ["tasks", "gigabits", "rebuilt, %", "at lambda .4", "k = 0", "k = 1", "k = 2", "k = 3"]
+    head = ["tasks", "gigabits", "rebuilt, %", "at lambda 0.4", "k = 0", "k = 1", "k = 2", "k = 3"]
     return markdown(head, rows)
 
 

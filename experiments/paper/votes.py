@@ -17,7 +17,7 @@ from breadcrumbs.archives import votes
 
 
 def measure(family: Family) -> dict[str, Any]:
-    """Return the number of weights that 0, 1, 2, ... masks have, by number of tasks; scale .4."""
+    """Return the number of weights that 0, 1, 2, ... masks have, by number of tasks; scale 0.4."""
     result = {}
     for size in [size for size in tall.SIZES if size <= len(family.tasks)]:
         tasks = family.tasks[:size]

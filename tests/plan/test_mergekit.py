@@ -74,7 +74,7 @@ def test_a_merge_is_mergekits(folder, name):
 def test_the_recipe_that_is_printed_makes_the_same_bits(folder, name):
     runner = CliRunner()
     (folder / f"{name}.yml").write_text((CONFIGS / f"{name}.yml").read_text())
-    printed = runner.invoke(main, ["import", str(folder / f"{name}.yml")])
+    printed = runner.invoke(main, ["from-mergekit", str(folder / f"{name}.yml")])
     assert printed.exit_code == 0, printed.output
     again = folder / f"{name}-recipe.yaml"
     again.write_text(printed.stdout)

@@ -56,7 +56,8 @@ def task() -> None:
     "--encoding",
     default="exact",
     show_default=True,
-    help="Of the weights kept: exact, int8, int4, ternary, tvq:bits=3, tsv:rank=16, tsv:energy=.8.",
+    help="How kept weights are stored: exact, int8, int4, ternary, tvq:bits=3, tsv:rank=16, or"
+    " tsv:energy=0.8.",
 )
 @click.option("--name", default="", help="Of the task. Default: the last part of the path.")
 @click.option("--base-name", default="", help="What the base is called, such as a hub id.")

@@ -4,7 +4,7 @@ With D the sum of the task vectors and S the step at alpha 1::
 
     alpha = c ** 1.25 / p,   p = <S, D> / |D|^2,   c = mean of |task vector| / |D|
 
-p is the share of the task vectors that the method's step still has: 1 for their plain sum, .5 for
+p is the share of the task vectors that the method's step still has: 1 for their plain sum, 0.5 for
 one that masks leave half of. c tells how much they are in each other's way: of T task vectors
 that are orthogonal, 1 / sqrt(T). The mean of the models has the share 1 / T, c squared, of each of
 them, and a step as long as a task vector has the share c; what is best on validation rows lies
@@ -17,7 +17,7 @@ p is theirs alone, and says little of the rest: most of a task vector of theirs 
 of all rows, which no output shows. What restores p there goes several times as far as any model did
 (as far as masks ranked by row went in most families, but not in all). There the
 step is made as long as that of the plain sum instead, alpha = c ** 1.25 * |D| / |S|, which is
-c ** .25 task vectors; and masks that are drawn keep to 1.5 times the mean task vector too.
+c ** 0.25 task vectors; and masks that are drawn keep to 1.5 times the mean task vector too.
 
 The exponent was set once, on eight fine-tunings of a sentence encoder, whose embeddings were
 frozen; what holds where embeddings move was found on small language models. docs/choosing.md has

@@ -162,7 +162,7 @@ class Fractions:
 
     @property
     def range(self) -> str:
-        return "0 to 1, or one for each model: .2,.4"
+        return "0 to 1, or one for each model: 0.2,0.4"
 
     def parse(self, value: Any) -> Decimal | tuple[Decimal, ...]:
         one = Fraction(None, "")

@@ -18,7 +18,7 @@ from breadcrumbs.plan.plan import Plan, TensorPlan
 #: Rows that are read of a table, spread evenly.
 ROWS = 256
 #: Share of the squared change that a shift has, above which the rows moved alike. Fine-tunings
-#: by Adam had .4 to .8, those by SGD .00, and embeddings that are no head .00.
+#: by Adam had 0.4 to 0.8, those by SGD 0.00, and embeddings that are no head 0.00.
 ALIKE = 0.3
 
 

@@ -1,6 +1,6 @@
 """The lambda of each task's TALL mask, chosen on validation rows.
 
-As in the paper: of .2 to .6, the one whose mask rebuilds the model that scores best on the task's
+As in the paper: of 0.2 to 0.6, the one whose mask rebuilds the model that scores best on the task's
 own validation rows; the lowest wins ties. Models are merged in memory by `tall_mask`, whose bits
 those of an archive are.
 """

@@ -105,8 +105,8 @@ def complete(given: Mapping[Split, Part], names: Sequence[str]) -> dict[Split, P
     """Return a part for every split, each ``of`` a split that the source has.
 
     names: of the source's splits; `REST` alone where it has none. What is not given is taken from
-    the source's splits of that name; where there is but one split, .15 and .25 of it are drawn for
-    validation and test; where there is no validation split, .1 of the training split is drawn.
+    the source's splits of that name; where there is but one split, 0.15 and 0.25 of it are drawn
+    for validation and test; where there is no validation split, 0.1 of the training split is drawn.
     """
     one = names[0] if len(names) == 1 else None
     parts: dict[Split, Part] = {

@@ -8,7 +8,7 @@ ECCV 2024, arXiv:2312.06795, Eq. 1 and 2.
 unless ``granularity: tensor`` is given. The authors' released program, which made the printed
 numbers, works differently (``variant: authors``): it ranks each row of c entries along the
 last axis, removes the ``floor((1 - gamma) c)`` largest, keeps the next ``floor((1 - beta) c)``, and
-leaves 0-dimensional tensors unmasked. So at .90/.99 the paper keeps 9 % and the program 10 %.
+leaves 0-dimensional tensors unmasked. So at 0.90/0.99 the paper keeps 9 % and the program 10 %.
 
 ``density`` (the fraction kept) and ``outliers`` (the fraction of largest removed) say the same in
 the words of other programs: ``gamma = 1 - outliers``; ``beta = gamma - density`` for the paper,
@@ -165,8 +165,8 @@ METHOD = Method(
     "base + alpha * sum_t weight_t * m_t * tau_t, "
     "m_t = [floor(beta n) < rank |tau_t| <= n - floor((1 - gamma) n)]",
     PAPER,
-    "Published settings: ViT-B/32 beta .90 gamma .99; B/16 .90/.992; L/14 .85/.99;"
-    " 200 tasks .85/.993. alpha is not printed (a remark of the authors: 1 at .90/.99):"
+    "Published settings: ViT-B/32 beta 0.90 gamma 0.99; B/16 0.90/0.992; L/14 0.85/0.99;"
+    " 200 tasks 0.85/0.993. alpha is not printed (a remark of the authors: 1 at 0.90/0.99):"
     " it is found from the weights."
     " Embeddings and heads are ranked row by row, unless `granularity: tensor` is given."
     " Entries rank by (magnitude, position), so the number kept is exact."

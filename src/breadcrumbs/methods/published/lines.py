@@ -62,6 +62,6 @@ METHOD = Method(
     "add the task vectors, scaled up with the depth of their layer",
     "base + (alpha + beta l / (L - 1)) * sum_t weight_t * tau_t, l the layer of L",
     "Wang et al., LiNeS, ICLR 2025, arXiv:2410.17146",
-    "beta is searched on validation data in the paper; .5 is not published. Layers of all"
+    "beta is searched on validation data in the paper; 0.5 is not published. Layers of all"
     " stacks of a model count from one L, the largest number found and one.",
 )

@@ -93,6 +93,6 @@ METHOD = Method(
     "(sum_t weight_t W_t G_t) (sum_t weight_t G_t + ridge)^-1, "
     "G_t = X_t^T X_t of its inputs, off the diagonal times off_diagonal",
     "Jin et al., Dataless Knowledge Fusion (RegMean), ICLR 2023, arXiv:2212.09849",
-    "What has no Gram matrix gets the weighted mean. The paper has off_diagonal .9, and no"
+    "What has no Gram matrix gets the weighted mean. The paper has off_diagonal 0.9, and no"
     " ridge. Of training or validation data, never of test data.",
 )

@@ -4,7 +4,7 @@ Shoemake, "Animating Rotation with Quaternion Curves", SIGGRAPH 1985, doi:10.114
 tensors taken flat as mergekit does: ``sin((1 - t) w) / sin w * base + sin(t w) / sin w * model``
 with the angle ``w`` between them, lengths left as they are.
 
-Where ``|cos w| > .9995`` the line is straight, as in mergekit: most fine-tunings are that close to
+Where ``|cos w| > 0.9995`` the line is straight, as in mergekit: most fine-tunings are that close to
 their base. A tensor of zeros is at a right angle to any.
 """
 
@@ -42,7 +42,7 @@ METHOD = Method(
     SLERP,
     "the arc from the base to one model, whole weights",
     "sin((1 - t) w) / sin w * base + sin(t w) / sin w * model, w = angle(base, model); "
-    "(1 - t) base + t model where |cos w| > .9995",
+    "(1 - t) base + t model where |cos w| > 0.9995",
     "Shoemake, Animating Rotation with Quaternion Curves, SIGGRAPH 1985; of weights as"
     " mergekit documents it",
 )

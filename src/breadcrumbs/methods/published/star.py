@@ -42,8 +42,8 @@ def star(taus: np.ndarray, values: Values) -> np.ndarray:
 def caution(values: Values, models: int) -> str:
     """Return a warning where what is kept is stepped along in full.
 
-    Measured on fine-tunings of language models: .5 of it ended above each base, all of it below
-    most. On encoders of images and sentences .7 was as good or better.
+    Measured on fine-tunings of language models: 0.5 of it ended above each base, all of it below
+    most. On encoders of images and sentences 0.7 was as good or better.
     """
     eta, alpha = float(values["eta"]), values["alpha"]
     if abs(alpha) <= 0.7 or eta >= 1:

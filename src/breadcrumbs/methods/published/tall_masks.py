@@ -47,7 +47,7 @@ PAPER = "Wang et al., Localizing Task Information (TALL-masks), ICML 2024, arXiv
 
 DENSITY = Decimal("0.2")
 
-ON = OneOf("sum", ("sum", "ties"), "the multi-task vector: the sum, or TIES (.2, disjoint sum)")
+ON = OneOf("sum", ("sum", "ties"), "the multi-task vector: the sum, or TIES (0.2, disjoint sum)")
 SCALE = Fractions("0.4", "how large a task vector must be against the rest; also one for each")
 
 
@@ -175,7 +175,7 @@ METHODS = (
         "keep of the sum of task vectors the entries that at least k tasks use",
         "base + alpha * [#{t: |tau_t| > scale_t |S - tau_t|} >= k] * S, S = sum_t w_t tau_t",
         PAPER,
-        "scale is searched from .2 to .6 for each task on validation data in the paper, .4"
+        "scale is searched from 0.2 to 0.6 for each task on validation data in the paper, 0.4"
         " without. k 1 removes catastrophic entries, k 2 also selfish ones; the report counts"
         " both." + _ON_TIES,
     ),

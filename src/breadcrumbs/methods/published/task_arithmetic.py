@@ -14,6 +14,6 @@ METHOD = Method(
     "add the task vectors",
     "base + alpha * sum_t weight_t * tau_t",
     "Ilharco et al., Editing Models with Task Arithmetic, ICLR 2023, arXiv:2212.04089",
-    "alpha .3 is the value published for use without validation data."
+    "alpha 0.3 is the value published for use without validation data."
     " A negative alpha takes tasks away.",
 )
