@@ -299,7 +299,7 @@ def test_export_and_import(tmp_path: Path) -> None:
 def test_what_is_refused(tmp_path: Path) -> None:
     store, (base, *models) = filled(tmp_path, models=2)
     with store:
-        with pytest.raises(StoreError, match="there is a task 't1' already"):
+        with pytest.raises(StoreError, match="task 't1' exists already"):
             store.add("t1", models[0])
         with pytest.raises(StoreError, match="Did you mean 't1'"):
             store.remove("t11")
@@ -319,7 +319,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
         assert store.set("t1", 1.0) is None
     with pytest.raises(StoreError, match="not empty"):
         Store.create(tmp_path / "store", base)
-    with pytest.raises(StoreError, match="is no store"):
+    with pytest.raises(StoreError, match="is not a store"):
         Store.open(tmp_path)
     with Store.open(tmp_path / "store", other[0]) as moved, pytest.raises(MismatchError):
         moved.remove("t1")
@@ -366,7 +366,7 @@ def test_parts_in_the_card(tmp_path: Path) -> None:
     Path(base, "README.md").write_text("---\nlicense: apache-2.0\n---\n# Base\n")
     Path(models[0], "README.md").write_text("---\nlicense: [mit, cc0-1.0]\n---\n")
     with Store.create(tmp_path / "store", base) as store:
-        store.add("one", models[0], author="A | B")
+        store.add("one", models[0], task_author="A | B")
         store.add("two", models[1], license="gpl-3.0", weight=0.5)
         store.add("three", models[2])
         store.merge(tmp_path / "out")

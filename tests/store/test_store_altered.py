@@ -44,7 +44,7 @@ def refused(error: pytest.ExceptionInfo[BreadcrumbsError]) -> str:
 # --- the ledger ---------------------------------------------------------------------------------
 
 LEDGERS = {
-    "another program's": (["PRAGMA application_id = 7"], "is no ledger of a store"),
+    "another program's": (["PRAGMA application_id = 7"], "is not the ledger of a store"),
     "a later version": (["PRAGMA user_version = 9"], "version 9; .* Update Breadcrumbs"),
     "no version": (["PRAGMA user_version = 0"], "version 0; .* It is damaged"),
     "another table": (["CREATE TABLE more (x)"], "tables are not those of a ledger"),
@@ -78,7 +78,7 @@ LEDGERS = {
     "a lost setting": (["DELETE FROM settings WHERE key = 'base'"], "cannot be read"),
     "a gap": (["UPDATE revisions SET number = 9 WHERE number = 3"], "does not follow"),
     "an unknown action": (
-        ["UPDATE revisions SET action = 'replace' WHERE number = 3"],
+        ["UPDATE revisions SET action = 'rename' WHERE number = 3"],
         "does not follow",
     ),
     "a name added twice": (
@@ -185,7 +185,7 @@ def _swap(head: Head, members: Members) -> None:
 
 
 EXPORTS: dict[str, tuple[Callable[[Head, Members], Any], str]] = {
-    "a later version": (lambda h, m: h.update(version=2), "version 2; .* Update"),
+    "a later version": (lambda h, m: h.update(version=9), "version 2; .* Update"),
     "no version": (lambda h, m: h.pop("version"), "cannot be read: 'version'"),
     "bytes that are a text": (
         lambda h, m: h["tasks"][0].update(bytes="9"), "cannot be read: bytes"
@@ -288,7 +288,7 @@ def test_tasks_that_store_add_refuses_are_refused(
 def test_archives_that_are_no_exports(made: Path, tmp_path: Path) -> None:
     head, members = _read(made / "store.tar")
     _write(tmp_path / "named.tar", head, members, first="other.json")
-    with pytest.raises(BreadcrumbsError, match="is no export of a store"):
+    with pytest.raises(BreadcrumbsError, match="is not an export of a store"):
         import_(tmp_path / "named.tar", tmp_path / "new")
     with tarfile.open(tmp_path / "link.tar", "w") as out:
         link = tarfile.TarInfo("store.json")
@@ -300,7 +300,7 @@ def test_archives_that_are_no_exports(made: Path, tmp_path: Path) -> None:
         said = tarfile.TarInfo("store.json")
         said.size = archive.LARGEST + 1
         out.addfile(said)  # the rest is left out
-    with pytest.raises(BreadcrumbsError, match="is no export of a store"):
+    with pytest.raises(BreadcrumbsError, match="is not an export of a store"):
         import_(tmp_path / "large.tar", tmp_path / "new")
     assert not (tmp_path / "new").exists()
 

@@ -14,6 +14,7 @@ from breadcrumbs.checkpoint.tensors import WEIGHT_DTYPES, Checkpoint
 from breadcrumbs.engine.digests import FileDigests
 from breadcrumbs.errors import CheckpointError
 from breadcrumbs.plan.statistics import KEY
+from breadcrumbs.store import Store, files, info
 from breadcrumbs.taskfile import reader
 from breadcrumbs.taskfile.factors import LEFT, RIGHT
 from breadcrumbs.taskfile.reader import TaskFile
@@ -26,9 +27,11 @@ def inspect(path: str, *, with_hash: bool = False) -> dict[str, Any]:
     quantised: how many tensors are, and how, None where none is; bytes are those in the files.
     merged_from: where a merged model came from. statistics: what the arrays are, if they are any.
     task: what a task file says, None for others; its tensors are those that it keeps entries of.
-    archive: what an archive of tasks says. with_hash: of every file; and all that task files and
-    archives hold is read and checked.
+    archive: what an archive of tasks says. store: what a store is, None for others. with_hash: of
+    every file; and all that task files and archives hold is read and checked.
     """
+    if files.is_store(path):
+        return _store(path)
     with checkpoint.open(path) as opened:
         digests = _digests(opened.files) if with_hash else {}
         task = reader.of(opened) if reader.is_task(opened) else None
@@ -39,7 +42,7 @@ def inspect(path: str, *, with_hash: bool = False) -> dict[str, Any]:
         dtypes = Counter[str]()
         for tensor in tensors:
             dtypes[tensor["dtype"]] += tensor["kept"] if task else tensor["entries"]
-        files = [
+        listed = [
             {
                 "file": opened.shown_file(file),
                 "bytes": file.stat().st_size,
@@ -49,7 +52,7 @@ def inspect(path: str, *, with_hash: bool = False) -> dict[str, Any]:
         ]
         return {
             "path": opened.repo or opened.label,
-            "files": files,
+            "files": listed,
             "parameters": sum(dtypes[dtype] for dtype in dtypes if dtype in WEIGHT_DTYPES),
             "bytes": sum(t.stored for t in opened.tensors.values()),
             "quantised": opened.quantised or None,
@@ -59,8 +62,36 @@ def inspect(path: str, *, with_hash: bool = False) -> dict[str, Any]:
             "statistics": _parsed(opened.metadata.get(KEY)),
             "task": _task(task) if task else None,
             "archive": archive.to_mapping() if archive else None,
+            "store": None,
             "tensors": tensors,
         }
+
+
+def _store(path: str) -> dict[str, Any]:
+    """Return what there is to say of a store, with the keys of a checkpoint."""
+    with Store.open(path) as opened:
+        said = info(opened)
+        tasks = opened.ledger.tasks()
+    used = [tasks[entry["task"]] for entry in said["tasks"]]
+    listed = [
+        {"file": str(files.place(Path(path), task.hash)), "bytes": task.bytes, "blake3": task.hash}
+        for task in used
+    ]
+    return {
+        "path": path,
+        "files": listed,
+        "parameters": 0,
+        "bytes": said["bytes"]["tasks"],
+        "quantised": None,
+        "entries_by_dtype": {},
+        "kinds": {},
+        "merged_from": None,
+        "statistics": None,
+        "task": None,
+        "archive": None,
+        "store": said,
+        "tensors": [],
+    }
 
 
 def _tensors(opened: Checkpoint, task: TaskFile | None) -> list[dict[str, Any]]:

@@ -11,15 +11,20 @@ from breadcrumbs.archives import archive as archives
 from breadcrumbs.checkpoint import digests
 from breadcrumbs.checkpoint.safetensors import open_safetensors, read_header
 from breadcrumbs.errors import CheckpointError
+from breadcrumbs.store import Store, files
 from breadcrumbs.taskfile import reader
 
 
 def verify(path: str) -> int:
-    """Read all weights of a checkpoint, a task file or an archive; return how many tensors it has.
+    """Read all weights of a checkpoint, task file, archive or store; return the number of tensors.
 
     CheckpointError names the first tensor or file that is not what was written, or says that there
     is no digest to verify.
     """
+    if files.is_store(path):
+        with Store.open(path) as store:
+            store.check_files()
+            return sum(len(store.task(task).tensors) for task in store.ledger.history().tasks())
     with checkpoint.open(path) as opened:
         if reader.is_task(opened):
             reader.of(opened).verify()

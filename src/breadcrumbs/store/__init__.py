@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from breadcrumbs.store.archive import export, import_
+    from breadcrumbs.store.keeping import collect, info
     from breadcrumbs.store.store import Store
 
-__all__ = ["Store", "export", "import_"]
+__all__ = ["Store", "collect", "export", "import_", "info"]
 
 _HOMES = {"Store": "store", "export": "archive", "import_": "archive"}
+_HOMES |= {"collect": "keeping", "info": "keeping"}
 
 
 def __getattr__(name: str) -> Any:

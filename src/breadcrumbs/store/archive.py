@@ -15,17 +15,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint import whole
 from breadcrumbs.errors import BreadcrumbsError, MismatchError, OutputError, StoreError
 from breadcrumbs.merging import opening
-from breadcrumbs.store import files
-from breadcrumbs.store.ledger import Entry, Ledger, Revision, Settings, Task, checked, replay
-from breadcrumbs.store.store import Store, check, recipe, said_of
+from breadcrumbs.store import authors, files
+from breadcrumbs.store.history import Entry, History, Revision
+from breadcrumbs.store.ledger import Ledger, Settings, Task, checked
+from breadcrumbs.store.store import Store, check, located, recipe, said_of
 from breadcrumbs.taskfile.reader import TaskFile
-from breadcrumbs.tasks import packing
 
-VERSION = 1
+VERSION = 2
 HEAD = "store.json"
 #: Bytes of the first entry of an archive at most.
 LARGEST = 256 << 20
@@ -36,14 +35,18 @@ def export(store: Store, output: str | os.PathLike[str], *, force: bool = False)
     path = Path(output)
     if path.exists() and not force:
         raise OutputError(f"{path}: exists. Give another output, or --force to replace it.")
-    log = store.log()
-    used = {revision.task for revision in log}
+    history = store.ledger.history()
+    used = history.tasks()
     tasks = [task for digest, task in store.ledger.tasks().items() if digest in used]
     head = {
         "version": VERSION,
         "settings": asdict(store.settings),
         "tasks": [asdict(task) for task in tasks],
-        "log": [asdict(revision) for revision in log],
+        "log": [asdict(revision) for revision in history.log],
+        "whole": [
+            {"revision": number, "tasks": [asdict(entry) for entry in entries]}
+            for number, entries in history.whole.items()
+        ],
     }
     text = json.dumps(head, indent=1).encode()
     try:
@@ -73,17 +76,17 @@ def import_(
     path = Path(folder)
     try:
         with tarfile.open(archive, "r:") as opened:
-            settings, tasks, log = _head(opened, str(archive))
+            settings, tasks, history = _head(opened, str(archive))
             where = settings.base if base is None else os.fspath(base)
-            settings = replace(settings, base=_checked(where, settings))
+            settings = replace(settings, base=located(where, settings))
             with files.fresh(path) as making:
                 wanted = {task.hash: task for task in tasks}
                 _extract(opened, making, settings, wanted, str(archive))
-                _check_fits(settings, log, making, str(archive))
+                _check_fits(settings, history, making, str(archive))
                 Ledger.create(making / files.LEDGER, settings)
                 ledger = Ledger(making / files.LEDGER)
                 try:
-                    ledger.restore(tasks, log)
+                    ledger.restore(tasks, history)
                 finally:
                     ledger.close()
     except (OSError, tarfile.TarError) as error:
@@ -103,60 +106,65 @@ def _member(name: str, size: int) -> tarfile.TarInfo:
     return member
 
 
-def _head(opened: tarfile.TarFile, where: str) -> tuple[Settings, list[Task], list[Revision]]:
+def _head(opened: tarfile.TarFile, where: str) -> tuple[Settings, list[Task], History]:
     """Return what the first member says; StoreError if that is not all it must."""
     member = opened.next()
     named = member is not None and member.name == HEAD and member.isreg()
     file = opened.extractfile(member) if member and named else None
     if member is None or file is None or member.size > LARGEST:
-        raise StoreError(f"{where}: is no export of a store. `breadcrumbs store export` makes one.")
+        raise StoreError(
+            f"{where}: is not an export of a store. `breadcrumbs store export` makes one."
+        )
     try:
         data = json.loads(file.read())
-        if data["version"] != VERSION:
+        if data["version"] not in (1, VERSION):
             raise StoreError(
                 f"{where}: is an export of version {data['version']!r}; this program knows"
                 f" {VERSION}. Update Breadcrumbs."
             )
-        for key in ("tasks", "log"):
+        data.setdefault("whole", [])  # version 1 has none
+        for key in ("tasks", "log", "whole"):
             if not isinstance(data[key], list):
                 raise TypeError(key)
         settings = Settings(**data["settings"])
         tasks = [Task(**task) for task in data["tasks"]]
         log = [Revision(**revision) for revision in data["log"]]
+        history = History(log, dict(map(_written_out, data["whole"])))
         for task in tasks:
             files.place(Path(where), task.hash)
             _expect(task, {"hash": str, "bytes": int, "said": Mapping})
         for revision in log:
             kinds = {"number": int, "time": str, "action": str, "name": str, "task": str}
-            _expect(revision, {**kinds, "weight": float})
+            kinds |= {"weight": float, "author": str, "message": str, "target": int | None}
+            _expect(revision, kinds)
         checked(settings)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StoreError(f"{where}: its {HEAD} cannot be read: {error}. It is damaged.") from None
     known = {task.hash for task in tasks}
-    if any(revision.task not in known for revision in log):
+    if not history.tasks().keys() <= known:
         raise StoreError(f"{where}: its log names a task that it does not hold. It is damaged.")
     for revision in log:
-        check(revision.name, revision.weight)
-    list(replay(log))
-    return settings, tasks, log
+        authors.by(Path(where), revision.author, revision.message)
+    for _, entries in history.states():
+        for entry in entries:
+            check(entry.name, entry.weight)
+    return settings, tasks, history
+
+
+def _written_out(said: Mapping[str, Any]) -> tuple[int, list[Entry]]:
+    """Return the number of a revision, and its tasks that are written out."""
+    entries = [Entry(**entry) for entry in said["tasks"]]
+    for entry in entries:
+        _expect(entry, {"name": str, "task": str, "weight": float})
+    if type(said["revision"]) is not int:
+        raise TypeError("revision")
+    return said["revision"], entries
 
 
 def _expect(record: Any, kinds: Mapping[str, Any]) -> None:
     for key, kind in kinds.items():
         if not isinstance(getattr(record, key), kind) or isinstance(getattr(record, key), bool):
             raise TypeError(key)
-
-
-def _checked(base: str, settings: Settings) -> str:
-    """Return where the base is, as a store has it; MismatchError if it is another one."""
-    with checkpoint.open(base) as opened:
-        found = packing.reference(opened)
-        if found.hash != settings.base_hash:
-            raise MismatchError(
-                f"{base}: its hash is {found.hash[:16]}..., not {settings.base_hash[:16]}..., that"
-                f" of {settings.base_name!r}, the base of this store. Give that with --base."
-            )
-        return opened.repo or (str(Path(base).absolute()) if opened.files else base)
 
 
 def _check_task(path: Path, noted: Task, settings: Settings, where: str) -> None:
@@ -171,22 +179,20 @@ def _check_task(path: Path, noted: Task, settings: Settings, where: str) -> None
             raise StoreError(f"{where}: says something else of itself than {HEAD}. It is damaged.")
 
 
-def _check_fits(settings: Settings, log: list[Revision], making: Path, where: str) -> None:
+def _check_fits(settings: Settings, history: History, making: Path, where: str) -> None:
     """Raise an error unless the tasks can be merged by the store's method, as those added can."""
-    held: dict[str, Entry] = {}
-    for revision in log:
-        entry = Entry(revision.name, revision.task, revision.weight)
-        if revision.action == "add":
-            made = recipe(settings, [*list(held.values())[:1], entry], making)
+    seen: set[str] = set()
+    for _, entries in history.states():
+        for entry in entries:
+            if entry.task in seen:
+                continue
+            seen.add(entry.task)
+            others = [other for other in entries if other is not entry]
             try:
-                with opening.opened(made):
+                with opening.opened(recipe(settings, [*others[:1], entry], making)):
                     pass
             except BreadcrumbsError as error:  # of a place that is gone by then
                 raise type(error)(str(error).replace(f"{making}{os.sep}", f"{where}: ")) from None
-        if revision.action == "remove":
-            del held[revision.name]
-        else:
-            held[revision.name] = entry
 
 
 def _extract(

@@ -25,6 +25,11 @@ def place(folder: Path, digest: str) -> Path:
     return folder / TASKS / f"{digest}.safetensors"
 
 
+def is_store(folder: str | Path) -> bool:
+    """Return whether a path is a store's."""
+    return (Path(folder) / LEDGER).is_file()
+
+
 def digest_of(path: Path) -> str:
     """Return the BLAKE3 of a file."""
     hasher = blake3(max_threads=blake3.AUTO)

@@ -1,35 +1,24 @@
 """The ledger of a store: every change as one row of an SQLite database, in order.
 
-A revision is a number; what it holds is found by going through the rows up to it. Rows are only
-ever added, each in a transaction that is on the disk before it counts: a process that is killed, or
-a machine that loses power, leaves the rows before.
+Rows are added, each in a transaction that is on the disk before it counts: a process that is
+killed, or a machine that loses power, leaves the rows before. `drop` alone takes rows away, in one
+transaction, too. What a revision holds is for `history` to say.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from breadcrumbs.errors import StoreError, suggestion
-
-VERSION = 1
-APPLICATION = int.from_bytes(b"crms", "big")
-#: Seconds to wait while another process writes.
-WAIT = 600.0
-_SCHEMA = (
-    "CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
-    "CREATE TABLE tasks (hash TEXT PRIMARY KEY, bytes INTEGER NOT NULL, said TEXT NOT NULL) STRICT",
-    "CREATE TABLE revisions (number INTEGER PRIMARY KEY, time TEXT NOT NULL, action TEXT NOT NULL,"
-    " name TEXT NOT NULL, task TEXT NOT NULL REFERENCES tasks, weight REAL NOT NULL) STRICT",
-)
-ACTIONS = ("add", "remove", "set")
+from breadcrumbs.errors import StoreError, listing, suggestion
+from breadcrumbs.store import tables
+from breadcrumbs.store.history import Entry, History, Revision
 
 
 @dataclass(frozen=True)
@@ -59,24 +48,11 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Revision:
-    """A change. action: add, remove or set. task, weight: those that it adds, sets or removes."""
+class By:
+    """Who changes a store, and why."""
 
-    number: int
-    time: str
-    action: str
-    name: str
-    task: str
-    weight: float
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A task that takes part in a revision."""
-
-    name: str
-    task: str
-    weight: float
+    author: str = ""
+    message: str = ""
 
 
 class Ledger:
@@ -85,9 +61,9 @@ class Ledger:
     def __init__(self, path: Path):
         self.path = path
         self._lock = threading.RLock()
-        self._connection = _connect(path)
+        self._connection = tables.connect(path)
         try:
-            self._check()
+            tables.check(path, self._connection)
         except BaseException:
             self.close()
             raise
@@ -95,14 +71,8 @@ class Ledger:
     @staticmethod
     def create(path: Path, settings: Settings) -> None:
         """Write an empty ledger; the file must not exist."""
-        connection = sqlite3.connect(path, isolation_level=None)
+        connection = tables.create(path)
         try:
-            connection.execute(f"PRAGMA application_id = {APPLICATION}")
-            connection.execute(f"PRAGMA user_version = {VERSION}")
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("BEGIN")
-            for statement in _SCHEMA:
-                connection.execute(statement)
             rows = [(key, json.dumps(value)) for key, value in asdict(settings).items()]
             connection.executemany("INSERT INTO settings VALUES (?, ?)", rows)
             connection.execute("COMMIT")
@@ -111,25 +81,6 @@ class Ledger:
 
     def close(self) -> None:
         self._connection.close()
-
-    def _check(self) -> None:
-        with _explained(self.path):
-            (owner,) = self._connection.execute("PRAGMA application_id").fetchone()
-            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-            if owner != APPLICATION:
-                raise StoreError(f"{self.path}: is no ledger of a store. Give another folder.")
-            if version != VERSION:
-                advice = "Update Breadcrumbs." if version > VERSION else "It is damaged."
-                raise StoreError(
-                    f"{self.path}: is a ledger of version {version}; this program knows {VERSION}."
-                    f" {advice}"
-                )
-            found = self._connection.execute("SELECT sql FROM sqlite_master").fetchall()
-            if {sql for (sql,) in found if sql} != set(_SCHEMA):
-                raise StoreError(
-                    f"{self.path}: its tables are not those of a ledger. It was altered or is"
-                    " damaged; go back to a copy of it, or import an export."
-                )
 
     def settings(self) -> Settings:
         """Return what the store was made with."""
@@ -143,12 +94,29 @@ class Ledger:
         with self._reading():
             return {hash_: Task(hash_, size, dict(json.loads(said))) for hash_, size, said in rows}
 
+    def history(self) -> History:
+        """Return all changes that are kept."""
+        with self._lock, tables.explained(self.path), self._moment():
+            log = self._ask(
+                "SELECT number, time, action, name, coalesce(task, ''), weight, author, message,"
+                " target FROM revisions ORDER BY number"
+            )
+            rows = self._ask(
+                "SELECT revision, name, task, weight FROM entries ORDER BY revision, position"
+            )
+        revisions = [Revision(*row) for row in log]
+        whole: dict[int, list[Entry]] = {
+            one.number: []
+            for one in revisions
+            if one.action == "revert" or one.number == revisions[0].number > 1
+        }
+        for number, *entry in rows:
+            whole.setdefault(number, []).append(Entry(*entry))
+        return History(revisions, whole)
+
     def log(self) -> list[Revision]:
-        """Return all revisions, the first one first."""
-        rows = self._ask(
-            "SELECT number, time, action, name, task, weight FROM revisions ORDER BY number"
-        )
-        return [Revision(*row) for row in rows]
+        """Return all revisions that are kept, the first one first."""
+        return list(self.history().log)
 
     def latest(self) -> int:
         """Return the number of the latest revision, 0 before the first."""
@@ -157,78 +125,143 @@ class Ledger:
 
     def at(self, number: int | None = None) -> list[Entry]:
         """Return what a revision holds, in the order of adding; the latest unless told."""
-        log = self.log()
-        if number is not None and not 0 <= number <= len(log):
-            raise StoreError(
-                f"{self.path.parent}: there is no revision {number}; the latest is {len(log)}."
-            )
-        return list(replay(log[:number]))
+        return self.history().at(number, self.path.parent)
 
-    def add(self, name: str, task: Task, weight: float) -> Revision:
-        """Note that a task was added; its file must be in its place by now."""
+    def add(
+        self, name: str, task: Task, weight: float, by: By, put: Callable[[], object] = list
+    ) -> Revision:
+        """Note that a task was added. put: gives its file its place, while nobody else writes."""
         with self._writing() as entries:
             if name in entries:
-                raise StoreError(
-                    f"{self.path.parent}: there is a task {name!r} already. Remove it first, or"
-                    " give another name."
-                )
-            said = json.dumps(dict(task.said))
-            self._connection.execute(
-                "INSERT OR IGNORE INTO tasks VALUES (?, ?, ?)", (task.hash, task.bytes, said)
-            )
-            return self._append("add", Entry(name, task.hash, weight))
+                raise StoreError(already(self.path.parent, name))
+            self._keep(task, put)
+            return self._append("add", Entry(name, task.hash, weight), by)
 
-    def remove(self, name: str) -> Revision:
+    def replace(
+        self, name: str, task: Task, weight: float | None, by: By, put: Callable[[], object] = list
+    ) -> Revision | None:
+        """Note another file of a task, which then is the last one; None if nothing changes.
+
+        weight: None for the one that it has. put: as in `add`.
+        """
+        with self._writing() as entries:
+            before = self._entry(entries, name)
+            after = Entry(name, task.hash, before.weight if weight is None else weight)
+            if after == before:
+                return None
+            self._keep(task, put)
+            return self._append("replace", after, by)
+
+    def remove(self, name: str, by: By) -> Revision:
         """Note that a task was taken out."""
         with self._writing() as entries:
-            return self._append("remove", self._entry(entries, name))
+            return self._append("remove", self._entry(entries, name), by)
 
-    def set(self, name: str, weight: float) -> Revision | None:
+    def set(self, name: str, weight: float, by: By) -> Revision | None:
         """Note another weight of a task; None if it is the weight that it has."""
         with self._writing() as entries:
             entry = self._entry(entries, name)
             if entry.weight == weight:
                 return None
-            return self._append("set", Entry(name, entry.task, weight))
+            return self._append("set", Entry(name, entry.task, weight), by)
 
-    def restore(self, tasks: Sequence[Task], log: Sequence[Revision]) -> None:
+    def revert(self, number: int, by: By) -> Revision | None:
+        """Note that the tasks are those of an earlier revision; None if they are already."""
+        with self._writing() as entries:
+            target = self.at(number)
+            if list(entries.values()) == target:
+                return None
+            revision = self._append("revert", None, by, number)
+            self._write_out(revision.number, target)
+            return revision
+
+    def drop(self, number: int, files: Callable[[Collection[str]], object]) -> None:
+        """Forget the revisions before one, and the task files that no other has.
+
+        files: told the hashes that are still needed, while nobody else writes.
+        """
+        with self._writing():
+            kept = self.history().since(number)
+            tell = self._connection.execute
+            tell("DELETE FROM entries")
+            tell("DELETE FROM revisions WHERE number < ?", (number,))
+            for at, entries in kept.whole.items():
+                self._write_out(at, entries)
+            needed = kept.tasks()
+            for digest in self.tasks().keys() - needed.keys():
+                tell("DELETE FROM tasks WHERE hash = ?", (digest,))
+        with self._writing():
+            files(self.tasks().keys())
+
+    def move(self, base: str) -> None:
+        """Note where the base is now."""
+        with self._writing():
+            self._connection.execute(
+                "UPDATE settings SET value = ? WHERE key = 'base'", (json.dumps(base),)
+            )
+
+    def restore(self, tasks: Sequence[Task], history: History) -> None:
         """Write a whole history into an empty ledger, times included."""
-        list(replay(log))
+        for _ in history.states():
+            pass
         with self._writing():
             rows = [(t.hash, t.bytes, json.dumps(dict(t.said))) for t in tasks]
             self._connection.executemany("INSERT INTO tasks VALUES (?, ?, ?)", rows)
-            rows = [(r.number, r.time, r.action, r.name, r.task, r.weight) for r in log]
-            self._connection.executemany("INSERT INTO revisions VALUES (?, ?, ?, ?, ?, ?)", rows)
+            for revision in history.log:
+                self._insert(revision)
+            for number, entries in history.whole.items():
+                self._write_out(number, entries)
+
+    def _keep(self, task: Task, put: Callable[[], object]) -> None:
+        put()
+        said = json.dumps(dict(task.said))
+        self._connection.execute(
+            "INSERT OR IGNORE INTO tasks VALUES (?, ?, ?)", (task.hash, task.bytes, said)
+        )
+
+    def _write_out(self, number: int, entries: Sequence[Entry]) -> None:
+        rows = [(number, i, one.name, one.task, one.weight) for i, one in enumerate(entries)]
+        self._connection.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", rows)
+
+    def _insert(self, revision: Revision) -> None:
+        self._connection.execute(
+            "INSERT INTO revisions VALUES (?, ?, ?, ?, nullif(?, ''), ?, ?, ?, ?)",
+            astuple(revision),
+        )
 
     def _entry(self, entries: Mapping[str, Entry], name: str) -> Entry:
         if name not in entries:
             raise StoreError(
                 f"{self.path.parent}: there is no task {name!r}.{suggestion(name, entries)}"
-                " `breadcrumbs store list` lists them."
+                f" It has {listing(entries)}."
+                if entries
+                else f"{self.path.parent}: there is no task {name!r}; the store is empty."
             )
         return entries[name]
 
-    def _append(self, action: str, entry: Entry) -> Revision:
+    def _append(
+        self, action: str, entry: Entry | None, by: By, target: int | None = None
+    ) -> Revision:
         ((number,),) = self._connection.execute(
             "SELECT coalesce(max(number), 0) + 1 FROM revisions"
         ).fetchall()
         time = datetime.now(UTC).isoformat(timespec="seconds")
-        row = (number, time, action, entry.name, entry.task, entry.weight)
-        self._connection.execute("INSERT INTO revisions VALUES (?, ?, ?, ?, ?, ?)", row)
-        return Revision(*row)
+        name, task, weight = astuple(entry) if entry else ("", "", 0.0)
+        made = Revision(number, time, action, name, task, weight, by.author, by.message, target)
+        self._insert(made)
+        return made
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[dict[str, Entry]]:
         """A transaction that no other process writes in; yields the latest revision's tasks."""
-        with self._lock, _explained(self.path):
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield {entry.name: entry for entry in self.at()}
-                self._connection.execute("COMMIT")
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    self._connection.execute("ROLLBACK")
-                raise
+        with self._lock, tables.explained(self.path), tables.transaction(self._connection):
+            yield {entry.name: entry for entry in self.at()}
+
+    def _moment(self) -> contextlib.AbstractContextManager[None]:
+        """What is read inside is of one moment; also where this thread is writing."""
+        if self._connection.in_transaction:
+            return contextlib.nullcontext()
+        return tables.transaction(self._connection, "DEFERRED")
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
@@ -237,12 +270,12 @@ class Ledger:
             yield
         except (ValueError, TypeError, RecursionError) as error:
             raise StoreError(
-                f"{self.path}: what it says cannot be read: {error}. It was altered or is damaged;"
-                " go back to a copy of it, or import an export."
+                f"{self.path}: cannot be read: {error}. It was altered or is damaged;"
+                " restore a backup, or import an export."
             ) from None
 
     def _ask(self, sql: str) -> list[Any]:
-        with self._lock, _explained(self.path):
+        with self._lock, tables.explained(self.path):
             return self._connection.execute(sql).fetchall()
 
 
@@ -255,49 +288,6 @@ def checked(settings: Settings) -> Settings:
     return settings
 
 
-def replay(log: Sequence[Revision]) -> Iterator[Entry]:
-    """Yield what revisions come to; StoreError where they contradict each other."""
-    entries: dict[str, Entry] = {}
-    for expected, revision in enumerate(log, 1):
-        held = entries.get(revision.name)
-        fits = revision.number == expected and revision.action in ACTIONS
-        if revision.action == "add":
-            fits = fits and held is None
-        else:
-            fits = fits and held is not None and held.task == revision.task
-        if not fits:
-            raise StoreError(
-                f"revision {revision.number}: {revision.action} {revision.name!r} does not follow"
-                " from what is before it. The ledger was altered; go back to a copy of it."
-            )
-        if revision.action == "remove":
-            del entries[revision.name]
-        else:
-            entries[revision.name] = Entry(revision.name, revision.task, revision.weight)
-    yield from entries.values()
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    if not path.is_file():
-        raise StoreError(
-            f"{path.parent}: is no store. Make one with `breadcrumbs store init DIR --base BASE`."
-        )
-    with _explained(path):
-        where = f"{path.absolute().as_uri()}?mode=rw"
-        connection = sqlite3.connect(
-            where, uri=True, timeout=WAIT, isolation_level=None, check_same_thread=False
-        )
-        for setting in ("trusted_schema = OFF", "foreign_keys = ON", "synchronous = FULL"):
-            connection.execute(f"PRAGMA {setting}")
-        return connection
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn what SQLite says into an error of ours."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise StoreError(
-            f"{path}: the ledger cannot be used: {error}. Is the disk full, or the file damaged?"
-        ) from None
+def already(folder: Path, name: str) -> str:
+    """Return the message about a name that is taken."""
+    return f"{folder}: task {name!r} exists already. Give --replace to replace it, or another name."

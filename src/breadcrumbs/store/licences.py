@@ -9,7 +9,8 @@ from typing import Any
 
 from breadcrumbs.merging.card import cell
 from breadcrumbs.plan import bounded_yaml
-from breadcrumbs.store.ledger import Entry, Settings, Task
+from breadcrumbs.store.history import Entry
+from breadcrumbs.store.ledger import Settings, Task
 
 #: Bytes of a card that are read, values in its front matter, characters of a licence.
 _LARGEST, _MOST, _LONGEST = 1 << 20, 100_000, 1000

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 import math
 import os
+import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,13 @@ from breadcrumbs.checkpoint import durable, hashing
 from breadcrumbs.checkpoint.tensors import Checkpoint, shown
 from breadcrumbs.engine.consumers import Consumer, Writing
 from breadcrumbs.engine.outputs import Output
-from breadcrumbs.errors import BreadcrumbsError, MismatchError, RecipeError, StoreError
+from breadcrumbs.errors import (
+    BreadcrumbsError,
+    CheckpointError,
+    MismatchError,
+    RecipeError,
+    StoreError,
+)
 from breadcrumbs.merging import files as merging_files
 from breadcrumbs.merging import opening
 from breadcrumbs.merging.report import Report
@@ -29,8 +38,9 @@ from breadcrumbs.plan import Plan, lowering
 from breadcrumbs.plan.cut import needs_whole, same
 from breadcrumbs.plan.judgement import judged
 from breadcrumbs.plan.recipe import Model, Recipe
-from breadcrumbs.store import files, licences
-from breadcrumbs.store.ledger import Entry, Ledger, Revision, Settings, Task, replay
+from breadcrumbs.store import authors, files, licences
+from breadcrumbs.store.history import Entry, Revision
+from breadcrumbs.store.ledger import Ledger, Settings, Task, already
 from breadcrumbs.store.summed import Summed
 from breadcrumbs.store.sums import State, Sums, counted
 from breadcrumbs.taskfile import reader
@@ -39,6 +49,8 @@ from breadcrumbs.taskfile.reader import TaskFile
 from breadcrumbs.tasks import packing
 
 _LONGEST = 200
+#: The path of a task file in a message.
+_FILE = re.compile(r"[^\s'\"]*tasks[\\/](?P<hash>[0-9a-f]{64})\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -114,8 +126,13 @@ class Store:
         return self.ledger.at(at)
 
     def log(self) -> list[Revision]:
-        """Return all changes, the first one first."""
+        """Return all changes that are kept, the first one first."""
         return self.ledger.log()
+
+    def packed_as(self) -> tuple[str, dict[str, Any]]:
+        """Return the transform, and its parameters, by which added fine-tunings are cut; ``none``
+        if they keep all that changed."""
+        return _packed_as(registry.get(self.settings.method), self.settings.parameters)
 
     def diff(self, first: int, second: int) -> list[dict[str, Any]]:
         """Return what differs between two revisions, task by task: before, after (or None)."""
@@ -130,7 +147,13 @@ class Store:
     @functools.cached_property
     def base(self) -> Checkpoint:
         """The open base; which one it is `_check_base` tells."""
-        found = checkpoint.open(self.settings.base)
+        try:
+            found = checkpoint.open(self.settings.base)
+        except CheckpointError as error:
+            raise StoreError(
+                f"{error} It is the base of {self.folder}: give --base if it has moved, or note its"
+                " place once with `breadcrumbs store set DIR --base BASE`."
+            ) from None
         self._stack.callback(found.close)
         return found
 
@@ -140,10 +163,30 @@ class Store:
             if digest not in self._open:
                 path = files.place(self.folder, digest)
                 if not path.exists():
-                    raise StoreError(f"{path}: is gone. Put it back, or import an export.")
+                    raise StoreError(
+                        self.named(f"{path}: is gone. Put it back, or import an export.")
+                    )
                 self._open[digest] = TaskFile.open(path)
                 self._stack.callback(self._open[digest].close)
             return self._open[digest]
+
+    def named(self, text: str) -> str:
+        """Return a message with the names of the tasks whose files it speaks of."""
+        names = self.ledger.history().tasks()
+
+        def name(found: re.Match[str]) -> str:
+            known = names.get(found["hash"])
+            return f"task {shown(known)} ({found[0]})" if known else found[0]
+
+        return _FILE.sub(name, text)
+
+    @contextlib.contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Name tasks in errors that name their files."""
+        try:
+            yield
+        except BreadcrumbsError as error:
+            raise type(error)(self.named(str(error))) from None
 
     # --- changing it ---
 
@@ -152,8 +195,11 @@ class Store:
         name: str,
         source: str | os.PathLike[str],
         *,
-        weight: float = 1.0,
-        author: str = "",
+        replace: bool = False,
+        weight: float | None = None,
+        author: str | None = None,
+        message: str = "",
+        task_author: str = "",
         license: str = "",
         exclude: Any = (),
         only: Any = (),
@@ -165,28 +211,35 @@ class Store:
         warn: Callable[[Sequence[str]], None] = lambda warnings: None,
         progress: Callable[[int], None] = lambda nbytes: None,
         note: Callable[[str], None] = lambda line: None,
-    ) -> Revision:
+    ) -> Revision | None:
         """Add a task: a task file, or a fine-tuning, which is packed first.
 
-        author, license, exclude, only, missing, extra, rename: of a fine-tuning, as for
-        `tasks.pack`. A fine-tuning's licence is that of its model card unless given. strict:
+        replace: whether it takes the place of the task of that name, as removing and adding would;
+        None is returned if that changes nothing. weight: 1 unless given, or that of the task that
+        is replaced. author, message: of the revision; the author is by default git's user, or the
+        login name. task_author, license, exclude, only, missing, extra, rename: of a fine-tuning,
+        as for `tasks.pack`. A fine-tuning's licence is that of its model card unless given. strict:
         whether warnings are errors. warn: called with the warnings of a fine-tuning before it is
         packed. note: called with lines on what is right, but should be known.
         """
-        check(name, weight)
+        check(name, 1.0 if weight is None else weight)
+        by = authors.by(self.folder, author, message)
         self._check_base()
-        if any(entry.name == name for entry in self.entries()):
+        held = any(entry.name == name for entry in self.entries())
+        if held and not replace:
+            raise StoreError(already(self.folder, name))
+        if replace and not held:
             raise StoreError(
-                f"{self.folder}: there is a task {name!r} already. Remove it first, or give another"
-                " name."
+                f"{self.folder}: there is no task {name!r} to replace. Leave out --replace to add"
+                " it."
             )
         with files.spare(self.folder) as spare:
             path = spare / "task.safetensors"
             with checkpoint.open(source) as opened:
                 if reader.is_task(opened):
-                    if author or license or exclude or only or rename:
+                    if task_author or license or exclude or only or rename:
                         raise StoreError(
-                            f"{opened.label}: is a task file, which says its author, licence and"
+                            f"{opened.label}: is a task file, which states its author, licence and"
                             " tensors itself. Leave these options out."
                         )
                     with open(opened.files[0], "rb") as file:
@@ -196,7 +249,7 @@ class Store:
                         opened,
                         name,
                         path,
-                        author=author,
+                        author=task_author,
                         license=license or licences.of_folder(opened.folder, note),
                         threads=threads,
                         progress=progress,
@@ -216,36 +269,92 @@ class Store:
             digest = files.digest_of(path)
             nbytes = path.stat().st_size
             self._check_fits(name, path)
-            files.keep(self.folder, path, digest)
-        return self._counts(self.ledger.add(name, Task(digest, nbytes, said), weight), threads)
+            made = Task(digest, nbytes, said)
+            put = partial(files.keep, self.folder, path, digest)
+            if replace:
+                revision = self.ledger.replace(name, made, weight, by, put)
+            else:
+                revision = self.ledger.add(name, made, 1.0 if weight is None else weight, by, put)
+        return self._counts(revision, threads)
 
-    def remove(self, name: str, threads: int | None = None) -> Revision:
+    def remove(
+        self,
+        name: str,
+        threads: int | None = None,
+        *,
+        author: str | None = None,
+        message: str = "",
+    ) -> Revision:
         """Take a task out of the merged model; its file stays, for the revisions that have it."""
+        by = authors.by(self.folder, author, message)
         self._check_base()
-        return self._counts(self.ledger.remove(name), threads)
+        revision = self.ledger.remove(name, by)
+        self._counts(revision, threads)
+        return revision
 
-    def set(self, name: str, weight: float, threads: int | None = None) -> Revision | None:
+    def set(
+        self,
+        name: str,
+        weight: float,
+        threads: int | None = None,
+        *,
+        author: str | None = None,
+        message: str = "",
+    ) -> Revision | None:
         """Give a task another weight; None if it is the one that it has."""
         check(name, weight)
+        by = authors.by(self.folder, author, message)
         self._check_base()
-        revision = self.ledger.set(name, weight)
-        return None if revision is None else self._counts(revision, threads)
+        return self._counts(self.ledger.set(name, weight, by), threads)
 
-    def _counts(self, revision: Revision, threads: int | None) -> Revision:
+    def revert(
+        self,
+        number: int,
+        threads: int | None = None,
+        *,
+        author: str | None = None,
+        message: str = "",
+    ) -> Revision | None:
+        """Make a revision with the tasks of an earlier one; None if they are those of the latest.
+
+        The revisions in between stay.
+        """
+        by = authors.by(self.folder, author, message)
+        self._check_base()
+        for entry in self.entries(number):
+            self.task(entry.task)  # which is there
+        return self._counts(self.ledger.revert(number, by), threads)
+
+    def move_base(self, base: str | os.PathLike[str]) -> None:
+        """Note where the base is now; MismatchError if it is another one."""
+        where = located(os.fspath(base), self.settings)
+        self.ledger.move(where)
+        self.settings = dataclasses.replace(self.settings, base=where)
+
+    def forget(self) -> None:
+        """Forget what is known of revisions, some of which may be gone."""
+        with self._lock:
+            self._states.clear()
+
+    def _counts(self, revision: Revision | None, threads: int | None) -> Revision | None:
         """Bring the running sum to a revision that is noted, and so counts whatever happens now."""
+        if revision is None:
+            return None
         try:
             self.update(threads)
         except BreadcrumbsError as error:
+            what = repr(revision.name) if revision.name else f"to {revision.target}"
             raise StoreError(
-                f"{error} Revision {revision.number} ({revision.action} {revision.name!r}) counts;"
-                " only the running sum is behind, and the next command brings it up."
+                f"{error} Revision {revision.number} ({revision.action} {what}) counts; only the"
+                " running sum is out of date, and the next command updates it."
             ) from None
         return revision
 
     def update(self, threads: int | None = None) -> None:
         """Bring the running sum to the latest revision."""
         self._check_base()
-        self.sums.update(self.ledger.latest, threads or machine.available_cores())
+        with self._naming():
+            self.sums.update(self.ledger.latest, threads or machine.available_cores())
 
     # --- merging ---
 
@@ -277,10 +386,10 @@ class Store:
             hashes = [entry.task for entry in entries]
             consumer = partial(Summed, sums=self.sums, hashes=hashes)
         tasks = self.ledger.tasks()
-        with opening.opened(recipe) as plan:
+        with self._naming(), opening.opened(recipe) as plan:
             self._sure = True  # what opens task files has compared the hash
             license = licences.of_folder(self.base.folder)
-            return merging_files.to_files(
+            report = merging_files.to_files(
                 judged(plan, strict),
                 output,
                 threads=threads,
@@ -291,6 +400,8 @@ class Store:
                 choice=licences.Parts(self.settings, number, entries, tasks, license),
                 consumer=consumer,
             )
+            report.warnings = [self.named(line) for line in report.warnings]
+            return report
 
     def recipe(
         self,
@@ -308,15 +419,7 @@ class Store:
         StoreError if a task file is damaged or gone, or if the merge from scratch is not bit for
         bit the one from the running sum. Blocks of the sum that are damaged are made again.
         """
-        used = {revision.task for revision in self.log()}
-        for digest in sorted(used):
-            path = files.place(self.folder, digest)
-            found = files.digest_of(path)
-            if found != digest:
-                raise StoreError(
-                    f"{path}: its hash is {found[:16]}..., not that of its name. It is damaged; put"
-                    " back a copy, or import an export."
-                )
+        used = self.check_files()
         self._check_base(fresh=True)
         cores = threads or machine.available_cores()
         repaired = self.sums.repair(self.ledger.latest, cores)
@@ -335,7 +438,24 @@ class Store:
                 f" {hashes[0][:16]}..., from the running sum {hashes[1][:16]}.... Delete the folder"
                 f" {files.SUMS!r} in it, and report this."
             )
-        return Verified(number, len(used), self.sums.blocks, repaired, hashes[0])
+        return Verified(number, used, self.sums.blocks, repaired, hashes[0])
+
+    def check_files(self) -> int:
+        """Compare all task files with their hashes, and return how many there are.
+
+        StoreError for the first that is damaged or gone.
+        """
+        used = self.ledger.history().tasks()
+        with self._naming():
+            for digest in sorted(used):
+                path = files.place(self.folder, digest)
+                found = files.digest_of(path)
+                if found != digest:
+                    raise StoreError(
+                        f"{path}: its hash is {found[:16]}..., not that of its name. It is damaged;"
+                        " restore a copy, or import an export."
+                    )
+        return len(used)
 
     # --- how ---
 
@@ -358,10 +478,7 @@ class Store:
         """Return what is summed for a revision."""
         with self._lock:
             if number not in self._states:
-                log = self.ledger.log()
-                if number > len(log):
-                    raise StoreError(f"{self.folder}: there is no revision {number}.")
-                self._states[number] = counted(list(replay(log[:number])))
+                self._states[number] = counted(self.ledger.at(number))
             return self._states[number]
 
     def _check_base(self, fresh: bool = False) -> None:
@@ -387,7 +504,7 @@ class Store:
         judge: Callable[[Plan], Plan],
         **options: Any,
     ) -> About:
-        transform, given = _packed_as(registry.get(self.settings.method), self.settings.parameters)
+        transform, given = self.packed_as()
         models = (Model(source.label, name=name),)
         made = packing.recipe(self.settings.base, models, transform, given, **recipe)
         plan = judge(opening.planned(made, [self.base, source]))
@@ -406,7 +523,7 @@ class Store:
     def _check_fits(self, name: str, path: Path) -> None:
         """Raise an error unless a task can be merged with those that are there."""
         made = self.recipe(self.entries()[:1])
-        made = replace(made, models=(*made.models, Model(str(path), name=name)))
+        made = dataclasses.replace(made, models=(*made.models, Model(str(path), name=name)))
         method = registry.get(made.method)
         if _tells_models_apart(method, len(made.models)):
             given = _packed_as(method, made.parameters)
@@ -439,6 +556,18 @@ def _judge(plan: Plan, strict: bool, warn: Callable[[Sequence[str]], None]) -> P
     plan = judged(plan, strict)
     warn(plan.warnings)
     return plan
+
+
+def located(base: str, settings: Settings) -> str:
+    """Return where the base is, as a store notes it; MismatchError if it is another one."""
+    with checkpoint.open(base) as opened:
+        found = packing.reference(opened)
+        if found.hash != settings.base_hash:
+            raise MismatchError(
+                f"{base}: its hash is {found.hash[:16]}..., not {settings.base_hash[:16]}..., that"
+                f" of {settings.base_name!r}, the base of this store. Give that one with --base."
+            )
+        return opened.repo or (str(Path(base).absolute()) if opened.files else base)
 
 
 def _settings(base: str, recipe: Recipe) -> Settings:

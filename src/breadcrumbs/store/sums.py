@@ -32,7 +32,8 @@ from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
 from breadcrumbs.errors import StoreError
 from breadcrumbs.kernels.protocol import Kernels
 from breadcrumbs.store import pairs
-from breadcrumbs.store.ledger import WAIT, Entry
+from breadcrumbs.store.history import Entry
+from breadcrumbs.store.tables import WAIT
 from breadcrumbs.taskfile.reader import TaskFile
 from breadcrumbs.threads import Task, run_tasks
 

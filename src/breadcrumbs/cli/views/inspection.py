@@ -7,12 +7,16 @@ from typing import Any
 
 from breadcrumbs import machine
 from breadcrumbs.cli.console import ruled, terminal
+from breadcrumbs.cli.views import store
 from breadcrumbs.errors import printable
 
 
 def inspection(found: dict[str, Any], *, tensors: bool) -> None:
     """Print what `breadcrumbs.cli.inspection.inspect` found."""
     console = terminal()
+    if found["store"]:
+        store.info(found["store"])
+        return
     table = ruled("file", "bytes", "BLAKE3", right=(1,))
     for file in found["files"]:
         table.add_row(printable(file["file"]), f"{file['bytes']:,}", file.get("blake3", ""))
@@ -45,25 +49,38 @@ def inspection(found: dict[str, Any], *, tensors: bool) -> None:
         facts = ", ".join(f"{key} {said[key]}" for key in ("examples", "labels") if key in said)
         console.print(printable(f"statistics of the kind {said.get('kind')}  {facts}".rstrip()))
     merged = found["merged_from"]
-    if merged and "choice" in merged:
-        choice = merged["choice"]
-        for c in choice["candidates"]:
-            console.print(
-                f"{choice['by']}: {printable(c['name'])} scores {c['score']:.6g},"
-                f" {'in' if c['kept'] else 'not in'} the mean"
-            )
+    if merged and isinstance(merged.get("choice"), dict):
+        _choice(console, merged["choice"])
     if merged:
         recipe = merged.get("recipe", {})
         console.print(
             f"merged by breadcrumbs {merged.get('version')} ({recipe.get('method')}) from"
         )
+        tasks = (merged.get("choice") or {}).get("store", {}).get("tasks", [])
+        names = {f"{task['blake3']}.safetensors": f"task {task['name']}" for task in tasks}
         for source in merged.get("inputs", []):
             name = printable(source.get("model") or source["statistics"])
             for file in source["files"]:
+                name = names.get(file["file"], name)
                 console.print(
                     f"  {name}  {printable(file['file'])}  {file['bytes']:,} bytes"
                     f"  {file.get('blake3', file.get('task', ''))[:16]}...",
                 )
+
+
+def _choice(console: Any, choice: dict[str, Any]) -> None:
+    """Print what chose the models of a merge: a greedy soup, or a revision of a store."""
+    for c in choice.get("candidates", ()):
+        console.print(
+            f"{choice['by']}: {printable(c['name'])} scores {c['score']:.6g},"
+            f" {'in' if c['kept'] else 'not in'} the mean"
+        )
+    if "store" in choice:
+        said = choice["store"]
+        console.print(f"revision {said['revision']} of a store, with these tasks:")
+        for task in said["tasks"]:
+            facts = (f"weight {task['weight']:g}", task["license"], task["author"])
+            console.print(printable(f"  {task['name']}: {', '.join(filter(None, facts))}"))
 
 
 def _archive(console: Any, archive: dict[str, Any]) -> None:
