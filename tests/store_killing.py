@@ -22,7 +22,7 @@ from pathlib import Path
 import breadcrumbs.store.store as module
 from breadcrumbs.checkpoint import hashing
 from breadcrumbs.errors import StoreError
-from breadcrumbs.store import Store
+from breadcrumbs.store import Store, collect
 from breadcrumbs.store.sums import Sums
 
 CODE = str(Path(module.__file__).parent)
@@ -30,6 +30,9 @@ CHANGES: dict[str, Callable[[Store, str], object]] = {
     "add": lambda store, source: store.add("new", source, weight=0.3),
     "remove": lambda store, source: store.remove("t1"),
     "set": lambda store, source: store.set("t2", -0.7),
+    "replace": lambda store, source: store.add("t1", source, replace=True),
+    "revert": lambda store, source: store.revert(1),
+    "gc": lambda store, source: collect(store, delete=True),
 }
 
 
@@ -93,6 +96,24 @@ def kill(folder: Path, source: str, change: str, points: list[int]) -> None:
             with Store.open(copy) as store:
                 CHANGES[change](store, source)
 
+        def look_at_gc() -> None:
+            with Store.open(plain) as store:
+                before, number = merged(store, output), store.ledger.latest()
+            with Store.open(copy) as store:
+                log = [revision.number for revision in store.log()]
+                assert log in ([*range(1, number + 1)], [number]), log
+                assert merged(store, output) == before == merged(store, output, scratch=True)
+                if len(log) > 1:
+                    merged(store, output, at=1)
+                assert store.verify().hash == before
+                CHANGES[change](store, source)
+                assert merged(store, output) == before == store.verify().hash
+                used = {entry.task for entry in store.entries()}
+                assert {path.stem for path in (copy / "tasks").iterdir()} == used
+                assert store.ledger.tasks().keys() == used
+                assert store.verify().repaired == 0
+            notes.write_text("after" if len(log) == 1 else "before")
+
         def look() -> None:
             with Store.open(plain) as store:
                 before, number = merged(store, output), store.ledger.latest()
@@ -114,7 +135,9 @@ def kill(folder: Path, source: str, change: str, points: list[int]) -> None:
 
         code = forked(lambda point=point: killed_after(point, work))
         assert code in (0, -signal.SIGKILL), code
-        assert forked(look) == 0, f"{change} killed after {point} lines"
+        assert forked(look_at_gc if change == "gc" else look) == 0, (
+            f"{change} killed after {point} lines"
+        )
         ends["killed"] += code != 0
         ends[notes.read_text()] += 1
     print(ends)

@@ -185,7 +185,7 @@ def _swap(head: Head, members: Members) -> None:
 
 
 EXPORTS: dict[str, tuple[Callable[[Head, Members], Any], str]] = {
-    "a later version": (lambda h, m: h.update(version=9), "version 2; .* Update"),
+    "a later version": (lambda h, m: h.update(version=9), "version 9; .* Update"),
     "no version": (lambda h, m: h.pop("version"), "cannot be read: 'version'"),
     "bytes that are a text": (
         lambda h, m: h["tasks"][0].update(bytes="9"), "cannot be read: bytes"

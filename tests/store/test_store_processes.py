@@ -27,13 +27,23 @@ def run(*arguments: object) -> str:
 
 @pytest.mark.parametrize(
     ("change", "points"),
-    [("add", (150, 268, 333, 345, 700)), ("remove", (90, 118, 500)), ("set", (90, 131, 600))],
+    [
+        ("add", (150, 508, 529, 534, 700)),
+        ("remove", (90, 155, 500)),
+        ("set", (90, 160, 600)),
+        ("replace", (513, 532, 540)),
+        ("revert", (373, 377, 900)),
+        ("gc", (1040, 1072, 1186)),
+    ],
 )
 def test_killed_at_any_line(tmp_path: Path, change: str, points: tuple[int, ...]) -> None:
     base, *models = checkpoints(tmp_path, models=3)
     with Store.create(tmp_path / "store", base) as store:
         store.add("t1", models[0])
         store.add("t2", models[1], weight=0.5)
+        if change == "gc":
+            store.add("t3", models[2])
+            store.remove("t3")
     numbers = ",".join(map(str, points))
     told = ast.literal_eval(run("kill", tmp_path, base, models[2], change, numbers))
     assert told["killed"] == len(points) and told["before"] and told["after"], told

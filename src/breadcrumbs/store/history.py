@@ -8,7 +8,7 @@ where earlier ones were dropped.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from breadcrumbs.errors import StoreError
 
@@ -18,8 +18,8 @@ ACTIONS = ("add", "replace", "remove", "set", "revert")
 @dataclass(frozen=True)
 class Revision:
     """A change. action: one of `ACTIONS`. name, task, weight: the task that it adds, replaces, sets
-    or removes, the hash of its file, and its weight; '', '', 0 of a revert. target: the revision
-    that a revert goes back to."""
+    or removes, the hash of its file (empty where that was dropped), and its weight; '', '', 0 of a
+    revert. target: the revision that a revert goes back to."""
 
     number: int
     time: str
@@ -119,9 +119,12 @@ class History:
         """Return the history without what is before a revision."""
         if number <= self.first:
             return self
-        log = [revision for revision in self.log if revision.number >= number]
+        first, *log = (revision for revision in self.log if revision.number >= number)
         whole = {n: entries for n, entries in self.whole.items() if n >= number}
-        return History(log, {**whole, number: self.at(number)})
+        whole[number] = self.at(number)
+        if first.task not in {entry.task for entry in whole[number]}:
+            first = replace(first, task="")  # removed by it: no revision has that file any more
+        return History([first, *log], whole)
 
 
 def _fits(
@@ -139,10 +142,10 @@ def _fits(
     if revision.action == "revert":
         target = revision.target
         return target is not None and 0 <= target < revision.number and not revision.task
+    if starts:
+        return revision.target is None
     if revision.target is not None or not revision.task:
         return False
-    if starts:
-        return True
     held = entries.get(revision.name)
     if revision.action == "add":
         return held is None

@@ -185,6 +185,11 @@ class Ledger:
             tell = self._connection.execute
             tell("DELETE FROM entries")
             tell("DELETE FROM revisions WHERE number < ?", (number,))
+            for one in kept.log[:1]:
+                tell(
+                    "UPDATE revisions SET task = nullif(?, '') WHERE number = ?",
+                    (one.task, one.number),
+                )
             for at, entries in kept.whole.items():
                 self._write_out(at, entries)
             needed = kept.tasks()

@@ -49,8 +49,6 @@ from breadcrumbs.taskfile.reader import TaskFile
 from breadcrumbs.tasks import packing
 
 _LONGEST = 200
-#: The path of a task file in a message.
-_FILE = re.compile(r"[^\s'\"]*tasks[\\/](?P<hash>[0-9a-f]{64})\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -173,12 +171,13 @@ class Store:
     def named(self, text: str) -> str:
         """Return a message with the names of the tasks whose files it speaks of."""
         names = self.ledger.history().tasks()
+        folders = "|".join(re.escape(str(path)) for path in (self.folder.absolute(), self.folder))
+        file = rf"'?((?:{folders})[\\/]{files.TASKS}[\\/](\w{{64}})\.safetensors)'?"
 
         def name(found: re.Match[str]) -> str:
-            known = names.get(found["hash"])
-            return f"task {shown(known)} ({found[0]})" if known else found[0]
+            return f"task {shown(names[found[2]])} ({found[1]})" if found[2] in names else found[0]
 
-        return _FILE.sub(name, text)
+        return re.sub(file, name, text)
 
     @contextlib.contextmanager
     def _naming(self) -> Iterator[None]:
