@@ -13,7 +13,7 @@ from breadcrumbs.cli.shared import command, json_option, quiet_option, sync_opti
 @command()
 @click.argument("archive", metavar="FILE.safetensors")
 @click.argument("task")
-@click.option("-o", "--output", required=True, help="Folder, or FILE.safetensors, to write.")
+@click.option("-o", "--output", required=True, metavar="PATH", help=OUTPUT)
 @click.option(
     "--base", help="The base that the file was made with. Default: its path at that time."
 )

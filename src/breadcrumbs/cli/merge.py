@@ -25,7 +25,7 @@ from breadcrumbs.errors import printable, sentence
 
 @command()
 @click.argument("sources", nargs=-1, required=True, metavar="BASE FINETUNED... | RECIPE.yaml")
-@click.option("-o", "--output", help="Folder, or FILE.safetensors, to write.")
+@click.option("-o", "--output", metavar="PATH", help=OUTPUT)
 @click.option("-m", "--method", help="How to merge; `breadcrumbs methods` lists them.")
 @click.option("--transform", help="With --aggregate: a pair of one's own instead of a method.")
 @click.option("--aggregate", help="How the transformed task vectors are combined.")

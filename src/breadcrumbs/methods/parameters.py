@@ -162,7 +162,7 @@ class Fractions:
 
     @property
     def range(self) -> str:
-        return "0 to 1, or one for each model: 0.2,0.4"
+        return "0 to 1; or one per model, such as 0.2,0.4"
 
     def parse(self, value: Any) -> Decimal | tuple[Decimal, ...]:
         one = Fraction(None, "")
@@ -176,7 +176,7 @@ class Fractions:
         if not isinstance(value, tuple):
             return (value,) * len(models)
         if len(value) != len(models):
-            raise RecipeError(f"{len(value)} are given for {len(models)} models.")
+            raise RecipeError(f"{len(value)} values are given for {len(models)} models.")
         return value
 
 
@@ -190,7 +190,7 @@ class WhichModel:
 
     @property
     def range(self) -> str:
-        return "a model's name, or its number from 1 on"
+        return "a model's name, or its number, counted from 1"
 
     def parse(self, value: Any) -> str:
         if isinstance(value, bool) or not isinstance(value, str | int) or not str(value):

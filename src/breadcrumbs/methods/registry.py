@@ -51,14 +51,14 @@ def pair(transform: str, aggregate: str) -> Method:
             " which is meant. Choose another pair."
         )
     if transform == "none" and aggregate == "stitch":
-        raise RecipeError(f"method {name}: without masks all own all entries. Use method average.")
+        raise RecipeError(f"method {name}: without masks every model owns every entry. Use method average.")
     return Method(
         name,
         first,
         second,
         f"the task vectors, each through {transform}, combined by {aggregate}",
         f"base + {aggregate}({transform}(tau_1), ..., {transform}(tau_T))",
-        "A pair chosen here, 2026; no paper",
+        "A combination chosen by the user; no paper",
     )
 
 
@@ -88,7 +88,7 @@ def load_plugin(path: str | Path) -> None:
         found = runpy.run_path(str(path))
     except Exception as error:  # whatever the user's code raises
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise RecipeError(f"{path}: this plugin cannot be loaded: {reason}") from error
+        raise RecipeError(f"{path}: the plugin cannot be loaded: {reason}") from error
     _add(found, str(path))
 
 
@@ -118,7 +118,7 @@ def _add(found: Mapping[str, Any], where: str) -> None:
         {**aggregates, **found.get("AGGREGATES", {})},
     ]
     if not any(new):
-        raise RecipeError(f"{where}: names no METHOD, METHODS, TRANSFORMS or AGGREGATES to add.")
+        raise RecipeError(f"{where}: defines no METHOD, METHODS, TRANSFORMS or AGGREGATES.")
     for (key, table, kind), mine in zip(known, new, strict=True):
         for name, value in mine.items():
             if not isinstance(value, kind):

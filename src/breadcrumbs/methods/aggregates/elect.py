@@ -32,7 +32,7 @@ def election(merge: str, alpha: float | str, name: str = "") -> Elementwise:
     return Elementwise(
         combine=_combine,
         parameters={
-            "merge": OneOf(merge, MERGES, "what is made of the entries of the elected sign"),
+            "merge": OneOf(merge, MERGES, "how the entries with the elected sign are combined"),
             "shares": OneOf(
                 "magnitudes",
                 ("magnitudes", "signed"),

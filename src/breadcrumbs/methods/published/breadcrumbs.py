@@ -82,7 +82,7 @@ def _check(given: Values) -> Values:
     if quantiles:
         raise RecipeError(
             f"breadcrumbs: {quantiles[0]} and {'outliers' if density is None else 'density'}"
-            " are two ways to say one thing. Give beta with gamma, or density with outliers."
+            " are two ways to say the same thing. Give beta with gamma, or density with outliers."
         )
     if density is None or outliers is None:
         raise RecipeError(
@@ -123,12 +123,12 @@ def _unit(values: Values) -> str:
 
 
 DECLARED: dict[str, Parameter] = {
-    "beta": Fraction("0.90", "quantile of |task vector| up to which entries are cut"),
-    "gamma": Fraction("0.99", "quantile of |task vector| above which entries are cut"),
+    "beta": Fraction("0.90", "entries of |task vector| below this quantile are cut"),
+    "gamma": Fraction("0.99", "entries of |task vector| above this quantile are cut"),
     "variant": OneOf("paper", ("paper", "authors"), "Eq. 2, or the authors' released program"),
     "granularity": GRANULARITY,
-    "density": Fraction(None, "fraction kept; with outliers, instead of beta and gamma"),
-    "outliers": Fraction(None, "fraction of largest entries cut; with density"),
+    "density": Fraction(None, "fraction kept; give it with outliers, instead of beta and gamma"),
+    "outliers": Fraction(None, "fraction of entries cut at the top; give it with density"),
     "counts": COUNTS,
     "rescale": RESCALE,
 }
@@ -145,7 +145,7 @@ BREADCRUMBS = Band(
 TOP_MASKING = Band(
     ranks=lambda n, values: (0, n - count(values["outliers"], n)),
     parameters={
-        "outliers": Fraction("0.01", "fraction of largest entries cut"),
+        "outliers": Fraction("0.01", "fraction of entries cut at the top"),
         "granularity": GRANULARITY,
     },
     keep_scalars=lambda values: values.get("granularity") == "row",
@@ -167,7 +167,7 @@ METHOD = Method(
     PAPER,
     "Published settings: ViT-B/32 beta 0.90 gamma 0.99; B/16 0.90/0.992; L/14 0.85/0.99;"
     " 200 tasks 0.85/0.993. alpha is not printed (a remark of the authors: 1 at 0.90/0.99):"
-    " it is found from the weights."
+    " it is chosen automatically from the weights."
     " Embeddings and heads are ranked row by row, unless `granularity: tensor` is given."
     " Entries rank by (magnitude, position), so the number kept is exact."
     " mergekit names the fraction of largest entries cut `gamma`: 0.01 there is 0.99 here.",
@@ -178,7 +178,7 @@ ABLATIONS = (
         "bottom_masking",
         largest("0.10"),
         SUM,
-        "keep the largest entries of each task vector, outliers included (ablation)",
+        "keep the largest entries of each task vector, outliers too (ablation)",
         "base + alpha * sum_t weight_t * m_t * tau_t, m_t = [rank |tau_t| > n - floor(density n)]",
         PAPER + ", Fig. 7",
         "alpha is not published.",
@@ -209,9 +209,9 @@ ELECTED = Method(
     "breadcrumbs_ties",
     BREADCRUMBS,
     election("sum", AUTO),
-    "cut both tails of each task vector, elect a sign, add the entries that have it",
+    "cut both tails of each task vector, elect a sign, add the entries with that sign",
     "base + alpha * sum over {t: sign(w_t m_t tau_t) = s} of w_t m_t tau_t, "
     "s = sign(sum_t w_t m_t tau_t), m_t as in breadcrumbs",
     PAPER + "; the election of " + ties.PAPER,
-    "A pair that mergekit offers; no paper.",
+    "A combination that mergekit offers; no paper.",
 )

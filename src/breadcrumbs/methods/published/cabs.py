@@ -87,7 +87,7 @@ def caution(values: Values, models: int) -> str:
 CABS = Whole(
     combine=combine,
     parameters={
-        "n": Integer(64, 0, "entries that a model keeps of each block"),
+        "n": Integer(64, 0, "entries that each model keeps per block"),
         "m": Integer(256, 1, "entries of a block"),
         "alpha": Real(1.0, "factor of the sum of the pruned task vectors"),
     },
@@ -101,7 +101,7 @@ METHOD = Method(
     "cabs",
     Everything(),
     CABS,
-    "n:m pruning of one task vector after the other, none over another (order matters)",
+    "prune task vectors n:m one after the other, without overlap (order matters)",
     "base + alpha * sum_t m_t weight_t tau_t, "
     "m_t = the n largest |tau_t| of each m entries that no earlier model has",
     "Yang et al., CABS, ICML 2025, arXiv:2503.01874",

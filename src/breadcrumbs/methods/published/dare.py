@@ -39,7 +39,7 @@ DROP = Draw(
         "rescale": OneOf(
             "expected",
             ("expected", "none", "l1"),
-            "what stays is divided by 1 - p, or not, or multiplied by " + L1,
+            "whether kept entries are divided by 1 - p, left as they are, or multiplied by " + L1,
         ),
     },
     scale=_scale,
@@ -61,10 +61,10 @@ METHODS = (
         "dare_ties",
         DROP,
         election("sum", AUTO),
-        "drop at random, rescale, elect a sign for each entry, add those that have it",
+        "drop at random, rescale, elect a sign per entry, add the entries with that sign",
         "base + alpha * sum over {t: sign(w_t d_t) = s} of w_t d_t, s = sign(sum_t w_t d_t), "
         "d_t = m_t tau_t / (1 - p), m_t iid Bernoulli(1 - p)",
         PAPER,
-        "Nothing is trimmed besides. `merge: mean` takes TIES's mean.",
+        "Nothing else is trimmed. `merge: mean` takes the mean of TIES.",
     ),
 )

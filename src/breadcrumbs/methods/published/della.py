@@ -29,11 +29,11 @@ PAPER = "Deep et al., DELLA-Merging, 2024, arXiv:2406.11617"
 
 DECLARED = {
     "density": Fraction("0.5", "mean probability that an entry is kept"),
-    "epsilon": Fraction("0.15", "how much that rises and falls with the rank"),
+    "epsilon": Fraction("0.15", "how much that probability varies with the rank"),
     "rescale": OneOf(
         "expected",
         ("expected", "none", "l1"),
-        "what stays is divided by its probability, or not, or multiplied by " + L1,
+        "whether kept entries are divided by their probability, left as they are, or multiplied by " + L1,
     ),
 }
 
@@ -79,7 +79,7 @@ METHODS = (
         "della",
         MAGPRUNE,
         election("sum", AUTO),
-        "drop small entries more often, rescale, elect a sign, add those that have it",
+        "drop small entries more often, rescale, elect a sign, add the entries with that sign",
         "base + alpha * sum over {t: sign(w_t d_t) = s} of w_t d_t, s = sign(sum_t w_t d_t), "
         "d_t = m_t tau_t / p_t as in della_linear",
         PAPER,

@@ -86,7 +86,7 @@ def caution(values: Values, models: int) -> str:
     if values.get("task") is not None or models < 2:
         return ""
     return (
-        "emr without a task is the elected vector alone, which may do worse than the base: the"
+        "emr without a task gives only the elected vector, which may do worse than the base: the"
         " paper masks and rescales it for one task. Give task, a model's name, or another method"
     )
 
@@ -107,6 +107,6 @@ METHOD = Method(
     " task, base + r_t * m_t * U, m_t = [sign(tau_t) = s], r_t = |tau_t|_1 / |m_t U|_1",
     "Huang et al., EMR-Merging, NeurIPS 2024, arXiv:2405.17461",
     "A sum of 0 is negative. The rescaler is of the whole model; the authors' program adds"
-    " up the means of the tensors instead. A task takes a pass more.",
+    " up the means of the tensors instead. Giving a task takes one more pass.",
     caution,
 )

@@ -48,9 +48,9 @@ METHOD = Method(
     "fisher",
     Everything(),
     FISHER,
-    "the mean of the models, each entry weighted by how much it matters to each",
+    "the mean of the models, each entry weighted by its Fisher information",
     "sum_t weight_t F_t model_t / sum_t weight_t F_t, F_t the diagonal Fisher information",
     "Matena and Raffel, Fisher-Weighted Averaging, NeurIPS 2022, arXiv:2111.09832",
-    "The weighted mean where no F_t is above 0. Of training or validation data, never of"
+    "Where every F_t is 0, the weighted mean. Measure F on training or validation data, never of"
     " test data.",
 )

@@ -117,7 +117,7 @@ METHODS = (
         "iso_c",
         Everything(),
         ISO_C,
-        "the sum of the task vectors with all singular values equal",
+        "the sum of the task vectors, all singular values made equal",
         "base + alpha * mean(s) U V^T, U diag(s) V^T = sum_t weight_t tau_t",
         PAPER,
         OF_MATRICES,
@@ -126,7 +126,7 @@ METHODS = (
         "iso_cts",
         Everything(),
         ISO_CTS,
-        "common directions and each task's own, all with one singular value",
+        "shared directions and each task's own, all with one singular value",
         "base + alpha * mean(s) polar(U) polar(V)^T; U, s, V: "
         "k = round((d - floor(common d)) / T) leading triplets of each "
         "(I - C C^T) weight_t tau_t, then d - T k of their sum"

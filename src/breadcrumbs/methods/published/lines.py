@@ -46,10 +46,10 @@ LINES = Linear(
     factor=_factor,
     parameters={
         "alpha": Real(
-            None, "factor of the first layer and outside layers; 1 / models if not given"
+            None, "factor of the first layer and of tensors outside layers; default 1 / models"
         ),
-        "beta": Real(0.5, "how much more the last layer has"),
-        "pattern": Pattern(PATTERN, "where the number of the layer stands in a tensor's name"),
+        "beta": Real(0.5, "what the last layer gets on top"),
+        "pattern": Pattern(PATTERN, "finds the layer number in a tensor's name"),
     },
     place=_place,
     name="lines",

@@ -27,9 +27,9 @@ METHOD = Method(
     "localize_and_stitch",
     largest("0.10", unit="model"),
     STITCH,
-    "keep the largest entries of each task vector; where they overlap, average",
+    "keep the largest entries of each task vector; average where they overlap",
     "base + alpha * sum_t m_t tau_t / max(1, sum_t m_t), "
     "m_t = [rank |tau_t| > N - floor(density N)] of the model",
     "He et al., Localize-and-Stitch, TMLR 2025, arXiv:2408.13656",
-    "The variant without data. The authors' program keeps one entry less.",
+    "The variant without data. The authors' program keeps one entry fewer.",
 )

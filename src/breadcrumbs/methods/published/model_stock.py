@@ -47,7 +47,7 @@ def _coefficients(gram: np.ndarray, weights: Sequence[float], values: Values) ->
 MODEL_STOCK = Gram(
     coefficients=_coefficients,
     parameters={
-        "ratio": OneOf("clamped", ("clamped", "free"), "whether the ratio t is kept in [0, 1]"),
+        "ratio": OneOf("clamped", ("clamped", "free"), "whether the ratio t is clipped to [0, 1]"),
         "angles": OneOf(
             "tensor", ("tensor", "row"), "what has a ratio of its own: rows lie along the last axis"
         ),
@@ -61,7 +61,7 @@ METHOD = Method(
     "model_stock",
     Everything(),
     MODEL_STOCK,
-    "from the base towards the mean of the models, as far as their angle tells",
+    "from the base towards the mean of the models, by a ratio from their angles",
     "base + r * mean_t tau_t, r = min(1, T c / (1 + (T - 1) c)) if c > 0 else 0, "
     "c = mean over pairs of cos(tau_s, tau_t)",
     "Jang, Yun and Han, Model Stock, ECCV 2024, arXiv:2403.19522",

@@ -69,7 +69,7 @@ def _combine(
         return middle + np.linalg.solve(total.T, right.T).T
     except np.linalg.LinAlgError:
         raise RecipeError(
-            "regmean: some inputs say nothing, so that without a ridge there is no solution. Give"
+            "regmean: some inputs carry no information, so there is no solution without a ridge. Give"
             " `ridge: 1e-6`."
         ) from None
 
@@ -89,10 +89,10 @@ METHOD = Method(
     "regmean",
     Everything(),
     REGMEAN,
-    "linear layers whose outputs are nearest to all models', on the inputs of each",
+    "linear layers whose outputs are closest to those of all models",
     "(sum_t weight_t W_t G_t) (sum_t weight_t G_t + ridge)^-1, "
     "G_t = X_t^T X_t of its inputs, off the diagonal times off_diagonal",
     "Jin et al., Dataless Knowledge Fusion (RegMean), ICLR 2023, arXiv:2212.09849",
-    "What has no Gram matrix gets the weighted mean. The paper has off_diagonal 0.9, and no"
-    " ridge. Of training or validation data, never of test data.",
+    "Tensors without a Gram matrix get the weighted mean. The paper has off_diagonal 0.9, and no"
+    " ridge. Measure on training or validation data, never on test data.",
 )

@@ -144,7 +144,7 @@ def _combine(entries: Entries, values: Values) -> np.ndarray:
 SCE = Elementwise(
     combine=_combine,
     parameters={
-        "density": Fraction("1", "fraction of entries kept, those of largest variance"),
+        "density": Fraction("1", "fraction of entries kept, those with the largest variance"),
         "counts": COUNTS,
         "guard": Real(0.0, "mean energy below which models count alike; 1e-6 in mergekit"),
     },
@@ -160,7 +160,7 @@ METHOD = Method(
     "sce",
     Everything(),
     SCE,
-    "select entries by variance, weight by energy, erase the minority's sign",
+    "select entries by variance, weight them by energy, drop minority signs",
     "base + sum_t e_t a_t tau_t / sum_t e_t a_t, e_t = |tau_t|^2 after selection, "
     "a_t = [tau_t has the sign of sum tau]",
     "Wan et al., FuseChat, 2024, arXiv:2408.07990",

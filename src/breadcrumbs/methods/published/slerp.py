@@ -22,7 +22,7 @@ STRAIGHT = 0.9995
 
 
 def _coefficients(gram: np.ndarray, weights: Sequence[float], values: Values) -> np.ndarray:
-    unweighted("slerp", weights, "Give t, the place between the base (0) and the model (1).")
+    unweighted("slerp", weights, "Give t, the position between the base (0) and the model (1).")
     if not weights:
         return np.zeros(1)
     base, model = np.array([1.0, 0.0]), np.array([1.0, 1.0])
@@ -31,7 +31,7 @@ def _coefficients(gram: np.ndarray, weights: Sequence[float], values: Values) ->
 
 SLERP = Gram(
     coefficients=_coefficients,
-    parameters={"t": Fraction("0.5", "place on the arc: 0 is the base, 1 is the model")},
+    parameters={"t": Fraction("0.5", "position on the arc: 0 is the base, 1 the model")},
     models=(1, 1),
     alone="slerp turns whole weights, not task vectors",
 )

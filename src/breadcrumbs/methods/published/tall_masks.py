@@ -48,7 +48,7 @@ PAPER = "Wang et al., Localizing Task Information (TALL-masks), ICML 2024, arXiv
 DENSITY = Decimal("0.2")
 
 ON = OneOf("sum", ("sum", "ties"), "the multi-task vector: the sum, or TIES (0.2, disjoint sum)")
-SCALE = Fractions("0.4", "how large a task vector must be against the rest; also one for each")
+SCALE = Fractions("0.4", "how large a task vector must be compared with the rest; or one per model")
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,8 @@ CONSENSUS = Elementwise(
     parameters={
         "on": ON,
         "scale": SCALE,
-        "k": Integer(2, 0, "tasks that must use an entry for it to stay"),
-        "alpha": Factor(AUTO, "factor of what stays of the multi-task vector"),
+        "k": Integer(2, 0, "number of tasks that must use an entry"),
+        "alpha": Factor(AUTO, "factor of the masked multi-task vector"),
     },
     prepare=prepare,
     passes=passes,
@@ -172,7 +172,7 @@ METHODS = (
         "consensus",
         Everything(),
         CONSENSUS,
-        "keep of the sum of task vectors the entries that at least k tasks use",
+        "keep the entries of the summed task vectors that at least k tasks use",
         "base + alpha * [#{t: |tau_t| > scale_t |S - tau_t|} >= k] * S, S = sum_t w_t tau_t",
         PAPER,
         "scale is searched from 0.2 to 0.6 for each task on validation data in the paper, 0.4"
@@ -183,7 +183,7 @@ METHODS = (
         "tall_mask",
         Everything(),
         TALL_MASK,
-        "rebuild one model from its mask over the sum of the task vectors",
+        "rebuild one model by its mask on the summed task vectors",
         "base + [|tau_t| > scale_t |S - tau_t|] * S, S = sum_t w_t tau_t",
         PAPER,
         "scale as in consensus. `breadcrumbs compress` writes all tasks to one file." + _ON_TIES,

@@ -15,5 +15,5 @@ METHOD = Method(
     "base + alpha * sum_t weight_t * tau_t",
     "Ilharco et al., Editing Models with Task Arithmetic, ICLR 2023, arXiv:2212.04089",
     "alpha 0.3 is the value published for use without validation data."
-    " A negative alpha takes tasks away.",
+    " A negative alpha removes tasks.",
 )

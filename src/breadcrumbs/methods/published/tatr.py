@@ -53,8 +53,8 @@ def _combine(entries: Entries, values: Values) -> np.ndarray:
 TATR = Elementwise(
     combine=_combine,
     parameters={
-        "quantile": Fraction("0.99", "fraction of entries that stay, those of least conflict"),
-        "alpha": Factor(AUTO, "factor of what stays of the sum"),
+        "quantile": Fraction("0.99", "fraction of entries kept, those with the least conflict"),
+        "alpha": Factor(AUTO, "factor of the masked sum"),
     },
     prepare=_prepare,
     passes=lambda values: PLACES,
@@ -65,7 +65,7 @@ METHOD = Method(
     "tatr",
     Everything(),
     TATR,
-    "add the task vectors but for the entries where they conflict most",
+    "add the task vectors, except for the entries where they conflict most",
     "base + alpha * [Omega has rank <= floor(quantile N)] * sum_t w_t tau_t, "
     "Omega = (sum_t |w_t tau_t|)^2 - sum_t |w_t tau_t|^2",
     "Sun et al., Task Arithmetic in Trust Region, ICLR 2025, arXiv:2501.15065",

@@ -1,4 +1,4 @@
-"""TIES: trim each task vector, elect a sign for each entry, average those that have it.
+"""TIES: trim each task vector, elect a sign per entry, average the entries with that sign.
 
 Yadav et al., "TIES-Merging: Resolving Interference When Merging Models", NeurIPS 2023,
 arXiv:2306.01708. `largest` trims, over the whole model or, without the election, tensor by tensor;

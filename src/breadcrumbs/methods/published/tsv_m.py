@@ -58,7 +58,7 @@ METHOD = Method(
     "tsv_m",
     Everything(),
     TSV_M,
-    "put the leading singular triplets of all task vectors side by side and make them orthogonal",
+    "orthogonalise the leading singular vectors of all task vectors, then combine them",
     "base + alpha * polar([U_1..U_T]) diag(S_1..S_T) polar([V_1..V_T])^T, "
     "max(1, floor(min(m, n) / T)) triplets of each weight_t tau_t",
     "Gargiulo et al., Task Singular Vectors, CVPR 2025, arXiv:2412.00081",

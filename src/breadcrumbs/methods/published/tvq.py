@@ -110,7 +110,7 @@ def _change_residual(
 TVQ = Fitted(
     fit=lambda begin, values, kernels: _range(begin()),
     change=lambda taus, known, values, kernels: _restore(taus, known, values["bits"]),
-    parameters={"bits": Integer(4, 1, "bits of an entry of a task vector", 16)},
+    parameters={"bits": Integer(4, 1, "bits per entry of a task vector", 16)},
     passes=1,
     name="tvq",
 )
@@ -118,8 +118,8 @@ RTVQ = Fitted(
     fit=_fit_residual,
     change=_change_residual,
     parameters={
-        "base_bits": Integer(3, 1, "bits of an entry of the mean task vector", 16),
-        "offset_bits": Integer(2, 1, "bits of an entry of what it leaves of each", 16),
+        "base_bits": Integer(3, 1, "bits per entry of the mean task vector", 16),
+        "offset_bits": Integer(2, 1, "bits per entry of the offsets from it", 16),
     },
     passes=2,
     absent=True,
@@ -131,7 +131,7 @@ METHODS = (
         "tvq",
         TVQ,
         scaled_sum(0.3),
-        "add the task vectors as they come back from a few bits an entry",
+        "quantise each task vector to a few bits per weight, then add them",
         "base + alpha * sum_t weight_t * Q(tau_t), Q: `bits` bits, min to max of the tensor",
         PAPER,
         "alpha as in task_arithmetic. A tensor of equal entries comes back as it is.",
@@ -140,7 +140,7 @@ METHODS = (
         "rtvq",
         RTVQ,
         scaled_sum(0.3),
-        "add the task vectors as they come back from a shared base and offsets of a few bits",
+        "the same with a shared mean task vector and offsets of a few bits",
         "base + alpha * sum_t weight_t * (B + Q(tau_t - B)), B = Q(mean_t tau_t)",
         PAPER,
         "alpha as in task_arithmetic. A model that lacks a tensor counts with zeros.",

@@ -27,17 +27,17 @@ from breadcrumbs.methods.parameters import OneOf, Parameter, Values
 GRANULARITY = OneOf(
     None,
     ("kind", "tensor", "row", "model"),
-    "unit whose entries are ranked together: each tensor, each row along the last axis, all; or by"
-    " kind, of embeddings and heads each row, else each tensor",
+    "what is ranked together: each tensor, each row (last axis), or the model; kind: each row of"
+    " embeddings and heads, and each other tensor",
 )
 
 COUNTS = OneOf(
     "decimal",
     ("decimal", "mergekit"),
-    "how fractions are counted: floors of decimals, or as mergekit does",
+    "how fractions are rounded to counts: down, or as mergekit does",
 )
-L1 = "the norm lost in a tensor, if it was 1e-7 at least before and after"
-RESCALE = OneOf("none", ("none", "l1"), "whether what stays is multiplied; l1: by " + L1)
+L1 = "the L1 norm lost in a tensor (unless it is below 1e-7)"
+RESCALE = OneOf("none", ("none", "l1"), "whether kept entries are rescaled; l1: by " + L1)
 
 
 def floored(fraction: Decimal, n: int) -> int:
