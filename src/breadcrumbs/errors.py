@@ -8,8 +8,8 @@
     |-- TrainingError         a fine-tuning cannot go on as it was asked for
     |-- SuiteError            a suite, task or foundation that cannot be what it says
     |   `-- SplitError        rows were asked for that may not be seen, or there are none
-    |-- ResultsError          a file is no file of results, or has no such rows
-    |-- StoreError            a folder is no store of tasks, or does not hold what was asked for
+    |-- ResultsError          a file is not a file of results, or has no such rows
+    |-- StoreError            a folder is not a store of tasks, or does not hold what was asked for
     |-- OutputError           the output exists, cannot be written, or does not fit
     `-- MissingExtraError     an optional package is needed and is not installed
 
@@ -54,11 +54,11 @@ class SplitError(SuiteError):
 
 
 class ResultsError(BreadcrumbsError):
-    """A file is no file of results, or does not have the rows that were asked for."""
+    """A file is not a file of results, or does not have the rows that were asked for."""
 
 
 class StoreError(BreadcrumbsError):
-    """A folder is no store of tasks, is damaged, or does not hold what was asked for."""
+    """A folder is not a store of tasks, is damaged, or does not hold what was asked for."""
 
 
 class OutputError(BreadcrumbsError):

@@ -1,4 +1,4 @@
-"""Files that are no weights to read here are called what they are, whatever their names say.
+"""Files that are not weights to read here are called what they are, whatever their names say.
 
 The binary ones begin as files do that h5py 3.16, onnx 1.23, flax 0.12 and gguf 0.19 wrote.
 """

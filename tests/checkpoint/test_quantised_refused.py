@@ -154,12 +154,12 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, str]] = {
     "a scale of another name": (
         {N + ".weight": ints(8, 8, dtype=np.int8), N + ".dequant_scale": np.ones(1, np.float32)},
         None,
-        "in a layout that is not known",
+        "in an unknown layout",
     ),
     "the scale of activations alone": (
         {N + ".weight": ints(8, 8, dtype=np.int8), N + ".input_scale": np.ones(1, np.float32)},
         None,
-        "in a layout that is not known",
+        "in an unknown layout",
     ),
     "VPTQ by its names": (
         {N + ".indices": ints(1, 4, 8), N + ".centroids.weight": np.ones((1, 64), np.float32)},
@@ -202,7 +202,7 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, str]] = {
     "bytes with a scale": (
         {N + ".weight": byte(2, 8), N + ".weight_scale": np.ones(2, np.float32)},
         None,
-        "in a layout that is not known",
+        "in an unknown layout",
     ),
     "integers with a scale and a zero point": (
         {
@@ -211,12 +211,12 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, str]] = {
             N + ".zero_point": ints(4),
         },
         None,
-        "in a layout that is not known",
+        "in an unknown layout",
     ),
     "words with a scale": (
         {N + ".weight": ints(4, 8), N + ".weight_scale": np.ones(4, np.float32)},
         None,
-        "in a layout that is not known",
+        "in an unknown layout",
     ),
     "FP8 beside a scale of another name": (
         {N + ".weight": Raw(codes(0, 8, 8), "F8_E4M3"), N + ".weight_scaler": ONE},
@@ -226,32 +226,32 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, str]] = {
     "FP8 beside a scale below it": (
         {N + ".weight": Raw(codes(0, 8, 8), "F8_E5M2"), N + ".weight.amax": ONE},
         None,
-        "in a layout that is not known",
+        "in an unknown layout",
     ),
     "FP8 beside a scale of its module": (
         {N + ".weight": Raw(codes(0, 8, 8), "F8_E4M3"), N + "_scale": ONE},
         None,
-        "in a layout that is not known",
+        "in an unknown layout",
     ),
     "FP8 beside the scale of activations alone": (
         {N + ".weight": Raw(codes(0, 8, 8), "F8_E4M3"), N + ".input_scale": ONE},
         None,
-        "in a layout that is not known",
+        "in an unknown layout",
     ),
     "integers beside anything that is no bias": (
         {N + ".weight": ints(8, 8, dtype=np.int8), N + ".delta": np.ones(8, np.float32)},
         None,
-        "in a layout that is not known",
+        "in an unknown layout",
     ),
     "experts of integers": (
         {N + ".experts": byte(2, 8, 8), N + ".experts_scales": np.ones((2, 8), np.float32)},
         None,
-        "in a layout that is not known",
+        "in an unknown layout",
     ),
     "blocks with scales that are no exponents": (
         {N + "_blocks": byte(2, 3, 1, 16), N + "_scales": np.ones((2, 3, 1), np.float32)},
         None,
-        "in a layout that is not known",
+        "in an unknown layout",
     ),
     "codes with scales of the same stem": (
         {
@@ -259,7 +259,7 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, str]] = {
             N + ".kernel_scale": np.ones(8, np.float32),
         },
         None,
-        "in a layout that is not known",
+        "in an unknown layout",
     ),
     "FP6 with exponents": (
         {
@@ -267,12 +267,12 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, str]] = {
             N + ".weight_scale": bf16(np.ones((2, 1))),
         },
         None,
-        "in a layout that is not known",
+        "in an unknown layout",
     ),
     "MXFP4 that is no experts": (
         {N + "_blocks": byte(8, 2, 16), N + "_scales": byte(8, 2)},
         {"quant_method": "mxfp4"},
-        "MXFP4 in a layout that is not known",
+        "MXFP4 in an unknown layout",
     ),
     "packed zero points": (
         {
@@ -443,7 +443,7 @@ def test_integers_that_differ_and_are_called_weights_are_codes() -> None:
     base = {N + ".weight": ints(8, 8, dtype=np.int8), "norm.weight": normal(0, 8)}
     models = [base | {"norm.weight": normal(1, 8)}, base | {N + ".weight": base[N + ".weight"] + 1}]
     assert (breadcrumbs.merge(base, models[:1])[N + ".weight"] == base[N + ".weight"]).all()
-    with pytest.raises(MismatchError, match="quantised weights, in a layout that is not known"):
+    with pytest.raises(MismatchError, match="quantised weights, in an unknown layout"):
         breadcrumbs.merge(base, models)
     kept = breadcrumbs.merge(base, models, exclude=[N + ".weight"])
     assert (kept[N + ".weight"] == base[N + ".weight"]).all()

@@ -204,7 +204,7 @@ def test_every_spelling_of_a_path(tmp_path, monkeypatch):
         for given in (tuned, "in/ft"):
             found = merged(base, given, tmp_path / f"out{number}{given == tuned}", way)
             assert found == {"vocab.txt": "ft"}
-    with pytest.raises(RecipeError, match=r"'in' is none of the models"):
+    with pytest.raises(RecipeError, match=r"'in' is not one of the models"):
         merged(base, tuned, tmp_path / "no", "in")
 
 

@@ -194,7 +194,7 @@ def test_dry_run_reads_no_weights_and_writes_nothing() -> None:
     assert plan["merged"] == 3 and plan["models"] == 1
     assert plan["bytes_written"] == 4 * (240 + 40 + 5) + 8
     assert 0 < plan["bytes_measured"] < plan["bytes_read"]  # what is copied tells no alpha
-    assert "before that, to find alpha" in result.stdout
+    assert "before that, to choose alpha" in result.stdout
     plain = invoke("merge", "base", "ft1", "--dry-run", "-p", "alpha=1").stdout
     assert "alpha" in plain and "before that" not in plain
     assert sorted(os.listdir()) == ["base", "ft1", "ft2"]

@@ -199,9 +199,12 @@ def test_one_split_is_for_the_test_unless_the_suite_says_more(tmp_path):
     ("how", "message"),
     [
         ({"splits": {"valid": "train"}}, r"no 'valid'. There are train|Did you mean 'validation'"),
-        ({"splits": {"validation": 3}}, "validation: 3 is no text like"),
-        ({"splits": {"validation": "tset"}}, r"'tset' is no part of its data. Did you mean 'test'"),
-        ({"splits": {"validation": "train[a:]"}}, "is no part of its data"),
+        ({"splits": {"validation": 3}}, "validation: 3 is not a text like"),
+        (
+            {"splits": {"validation": "tset"}},
+            r"'tset' is not a part of its data. Did you mean 'test'",
+        ),
+        ({"splits": {"validation": "train[a:]"}}, "is not a part of its data"),
         ({"splits": {"validation": "train"}}, r"train rows \(train\) and validation rows.*overlap"),
         ({"splits": {"validation": "test[5:]"}}, r"validation rows \(test\[5:\]\) and test rows"),
         ({"metric": "acc_nrom"}, r"no 'acc_nrom'. Did you mean 'acc_norm'\?"),
@@ -244,7 +247,7 @@ def test_a_metric_that_is_no_count(llama, tmp_path):
         {"metric": "f1", "aggregation": "f1", "higher_is_better": True}
     ], doc_to_choice=["red", "blue"], doc_to_target="{{[0, 1, 1][gold]}}")  # fmt: skip
     task = lm_eval.task("mine", yaml)
-    with pytest.raises(SuiteError, match=r"metric 'f1' is no count of right answers\. Give"):
+    with pytest.raises(SuiteError, match=r"metric 'f1' is not a count of right answers\. Give"):
         foundation.hits(module, task, "test", 8)
 
 

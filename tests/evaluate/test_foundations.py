@@ -387,7 +387,7 @@ def test_a_foundation_of_a_python_file(tmp_path):
         ("class A: pass\nFOUNDATION = A", r"is a class. Give FOUNDATION = A\(\)"),
         ("FOUNDATION = 3", "has no 'load', 'prepare', 'head', 'logits', 'loss' and 2 more"),
         (WRITTEN.replace("def loss", "def lost"), "has no 'loss'. It needs"),
-        (WRITTEN.replace('{"letters": 26}', "3"), "settings is no mapping"),
+        (WRITTEN.replace('{"letters": 26}', "3"), "settings is not a mapping"),
     ],
 )
 def test_python_files_that_are_no_foundations(tmp_path, code, message):

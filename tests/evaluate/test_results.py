@@ -94,7 +94,7 @@ def test_numbers_of_numpy_are_plain_numbers(path):
     ("wrong", "says"),
     [
         ({"value": float("nan")}, "scores nan"),
-        ({"stderr": float("inf")}, "is no number"),
+        ({"stderr": float("inf")}, "is not a number"),
         ({"correct": 11}, "11 of 10"),
         ({"correct": 0, "items": 0, "hits": b""}, "0 of 0"),
         ({"correct": 6}, "hits of 2 bytes with 7 right do not fit 6 of 10"),
@@ -451,7 +451,7 @@ def test_garbage_is_set_aside(tmp_path, name, content, capsys):
         err = capsys.readouterr().err
         assert err.startswith(f"warning: {path}: is damaged") and err.count("\n") == 1
     path.write_bytes(content)
-    with pytest.raises(ResultsError, match="is no file of results"):
+    with pytest.raises(ResultsError, match="is not a file of results"):
         Results(path, readonly=True).select()
     assert path.read_bytes() == content
 
@@ -470,7 +470,7 @@ def test_a_file_of_another_kind_stays_as_it_is(tmp_path):
         plain.execute(f"PRAGMA user_version = {VERSION + 1}")
     plain.close()
     for path, says in [
-        (suite, "suite.yaml: is no file of results"),
+        (suite, "suite.yaml: is not a file of results"),
         (foreign, "is a database of another program"),
         (later, "by a later breadcrumbs .version 2 of the table; this one knows 1"),
     ]:

@@ -61,7 +61,7 @@ def test_cells_may_hold_line_breaks_and_errors_name_the_line(tmp_path: Path):
         ("a.jsonl", '{"text": 3.5, "label": 1}', "column 'text' holds 3.5 where a text"),
         ("a.jsonl", '{"text": "a", "label": 0.5}', "column 'label' holds 0.5"),
         ("a.jsonl", '{"text": "a"}', "a.jsonl, line 1: there is no column 'label'"),
-        ("a.json", '{"text": "a"}', "is no list of objects"),
+        ("a.json", '{"text": "a"}', "is not a list of objects"),
         ("a.json", "[" * 100000, "not JSON"),
         ("a.parquet", "PAR1", "cannot be read as parquet"),
         ("a.npz", "PK", "cannot be read as .npz"),
@@ -87,7 +87,7 @@ def test_a_table_that_is_not_utf_8_is_refused(tmp_path: Path):
 
 def test_folders_and_arrays_have_no_columns(tmp_path: Path):
     np.savez(tmp_path / "a.npz", images=np.zeros((2, 3, 3), np.uint8), labels=[0, 1])
-    with pytest.raises(SuiteError, match=r"text: names a column, and a.npz is no table"):
+    with pytest.raises(SuiteError, match=r"text: names a column, and a.npz is not a table"):
         task(tmp_path, data="a.npz", text="text")
 
 

@@ -233,7 +233,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "three texts": ({"text": ["a", "b", "c"]}, "found 3 columns"),
     "a truth value": ({"labels": [False, True]}, r"labels\[0\]: found False.*in quotes"),
     "one label": ({"labels": ["x"]}, "there is one label"),
-    "a label twice": ({"labels": ["x", "y", "x"]}, "'x' stands twice"),
+    "a label twice": ({"labels": ["x", "y", "x"]}, "'x' appears twice"),
     "a metric": ({"metric": "acuracy"}, "Did you mean 'accuracy'"),
     "a seed": ({"seed": -1}, "seed: -1 is not a whole number"),
     "a head": ({"head": "x"}, "head: found 'x' where `key: value` lines belong"),
@@ -271,9 +271,9 @@ def test_what_is_wrong_with_a_task_is_said_with_its_place(
         ("words.py", "word.py", "foundation: word.py: no such file"),
         ("words.py", "sentense", "foundation: .*'sentense'"),
         ("others/spam.yaml", "others/spm.yaml", r"tasks\[1\]: others/spm.yaml: no such file"),
-        ("task: movies", "task: Spam", "stands twice"),
+        ("task: movies", "task: Spam", "appears twice"),
         ("tasks:", "tasks: [", "line 6: not YAML"),
-        ("    text: review", "    text: review\n    text: x", "line 9: not YAML: .*stands twice"),
+        ("    text: review", "    text: review\n    text: x", "line 9: not YAML: .*appears twice"),
     ],
 )
 def test_what_is_wrong_with_a_suite_is_said_with_its_place(

@@ -424,7 +424,7 @@ def test_files_that_hold_no_rows(here):
         assert results.select() == []
     assert "empty.sqlite: holds no rows yet" in invoke("empty.sqlite", code=1).stderr
     Path("notes.txt").write_text("x" * 200)
-    assert "notes.txt: is no file of results" in invoke("notes.txt", code=1).stderr
+    assert "notes.txt: is not a file of results" in invoke("notes.txt", code=1).stderr
     assert sorted(os.listdir()) == ["empty.sqlite", "notes.txt", "results.sqlite"]
 
 

@@ -39,7 +39,7 @@ def another(tmp_path, monkeypatch):
 def test_a_library_that_is_cut_off_is_not_loaded(another, kept):
     data = WHOLE[: int(kept * len(WHOLE))] if isinstance(kept, float) else WHOLE[:kept]
     said = another(data)
-    assert said.endswith(f"is no whole library. Run: {built.COMMAND}") and "\n" not in said
+    assert said.endswith(f"is not a whole library. Run: {built.COMMAND}") and "\n" not in said
 
 
 def test_what_is_wrong_is_one_line(another, monkeypatch):

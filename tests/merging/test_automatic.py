@@ -222,7 +222,7 @@ def test_files_tell_the_number_and_make_the_same_bits_again(tmp_path: Path) -> N
     done = CliRunner().invoke(group.main, arguments)
     alpha = found(base, models)
     assert done.exit_code == 0, done.output
-    assert f"alpha {alpha:g}, found from the weights" in " ".join(done.output.split())
+    assert f"alpha {alpha:g}, chosen automatically" in " ".join(done.output.split())
     made = recipe.load(tmp_path / "out" / "breadcrumbs.yaml")
     assert made.parameters["alpha"] == alpha
     merged = breadcrumbs.open(tmp_path / "out")

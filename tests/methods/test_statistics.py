@@ -257,7 +257,7 @@ def test_what_does_not_belong_together_is_refused(method):
     statistics = TABLE[method].make(18)
     with pytest.raises(RecipeError, match="statistics: 2 are given for 3 models"):
         breadcrumbs.merge(base, models, method=method, statistics=statistics[:2])
-    with pytest.raises(RecipeError, match="statistics: found one where a list belongs"):
+    with pytest.raises(RecipeError, match="statistics: found one value where a list is expected"):
         breadcrumbs.merge(base, models, method=method, statistics=statistics[0])
     for wrong_kind in (5, "", ["a"]):
         with pytest.raises(RecipeError, match=r"models\[0\]: statistics: found"):
@@ -324,7 +324,7 @@ def test_statistics_are_no_model_to_take_a_tokenizer_of():
     for known in ("b", "m"):
         assert recipe.from_mapping({**data, "tokenizer": known}).tokenizer == known
     assert recipe.from_mapping({**data, "onto": "o", "tokenizer": "o"}).tokenizer == "o"
-    with pytest.raises(RecipeError, match=r"'f' is none of the models\. Give one of b, m\."):
+    with pytest.raises(RecipeError, match=r"'f' is not one of the models\. Give one of b, m\."):
         recipe.from_mapping({**data, "tokenizer": "f"})
 
 

@@ -303,7 +303,7 @@ BAD: dict[str, tuple[Any, str]] = {
         lambda: statistics.fisher(made(Tagger), [], loss=lambda o, b: o, samples=1),
         "no loss of given labels",
     ),
-    "a loss that is no number": (
+    "a loss that is not a number": (
         lambda: statistics.fisher(made(Classifier), [inputs()], loss=lambda o, b: o),
         "is not a number",
     ),

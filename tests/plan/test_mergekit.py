@@ -161,7 +161,7 @@ REFUSED: list[tuple[str, str]] = [
     ("merge_method: ties", "exactly one of models, slices and modules"),
     (TIES.replace("base_model: base\n", ""), "line 2: ties needs a base_model"),
     (TIES + "parameters: {densty: 0.3}", "line 8: ties has no parameter 'densty'.*'density'"),
-    (TIES + "parameters: {density: much}", "line 8: 'much' is no number"),
+    (TIES + "parameters: {density: much}", "line 8: 'much' is not a number"),
     (TIES + "parameters:\n  density:\n    - [1, 2]", "line 9: a gradient is a list of values"),
     (TIES + "parameters:\n  density: {filter: mlp}", "line 9: there is no value"),
     (
@@ -170,16 +170,16 @@ REFUSED: list[tuple[str, str]] = [
     ),
     (TIES + "parameters: {normalize: 3}", "line 8: 3 is neither true nor false"),
     (TIES.replace("{weight: 1}", "{density: 1}"), "line 4: there is no weight of "),
-    (TIES.replace("ft2", "ft1"), "line 6: ft1 stands twice"),
+    (TIES.replace("ft2", "ft1"), "line 6: ft1 appears twice"),
     (TIES.replace("ft2", "ft2+lora"), "line 6: .*there is no adapter .*lora"),
     (TIES + "dtype: int64", "line 8: dtype 'int64' is not possible"),
-    (TIES + "tokenizer_source: ft3", "line 8: .*ft3 is none of the models"),
-    (TIES + "tokenizer:\n  source: ft3", "line 9: .*ft3 is none of the models"),
+    (TIES + "tokenizer_source: ft3", "line 8: .*ft3 is not one of the models"),
+    (TIES + "tokenizer:\n  source: ft3", "line 9: .*ft3 is not one of the models"),
     (TIES + "tokenizer:\n  source: base\n  tokens: {}", "line 8: a tokenizer section"),
     (TIES + "tokenizer: base", "line 8: a tokenizer section"),
-    (TIES + "dtype: float32\ndtype: float32", "line 9: the key 'dtype' stands twice"),
+    (TIES + "dtype: float32\ndtype: float32", "line 9: the key 'dtype' appears twice"),
     (TIES + "parameters: [", "line [89]: not YAML"),
-    ("merge_method: linear\nmodels: {model: ft1}", "line 2: models is no list"),
+    ("merge_method: linear\nmodels: {model: ft1}", "line 2: models is not a list"),
     ("merge_method: linear\nmodels: [{parameters: {weight: 1}}]", "line 2: there is no model"),
     (
         "merge_method: linear\nmodels:\n- {model: ft1, parameters: {weight: 1}}\n"
@@ -208,7 +208,7 @@ REFUSED: list[tuple[str, str]] = [
     (
         "merge_method: breadcrumbs\nbase_model: base\nmodels: [{model: ft1}]\n"
         "parameters:\n  weight: 1\n  gamma: 1.5",
-        "line 6: gamma 1.5 is no fraction",
+        "line 6: gamma 1.5 is not a fraction",
     ),
     (
         "merge_method: passthrough\nslices:\n- sources:\n  - {model: ft1, layer_range: [0, 9]}",
@@ -317,7 +317,7 @@ def test_other_vocabularies_are_refused(tmp_path, change, kind):
 
 
 def test_a_recipe_names_a_tokenizer_among_its_models():
-    with pytest.raises(RecipeError, match=r"tokenizer: 'c' is none of the models.*a, b"):
+    with pytest.raises(RecipeError, match=r"tokenizer: 'c' is not one of the models.*a, b"):
         recipe.Recipe("a", (recipe.Model("b"),), tokenizer="c")
 
 

@@ -167,7 +167,7 @@ GOOD = "base: b\nmodels: [m]\n"
         ("3", "found 3 where `key: value`"),
         ("just text", "found 'just text' where"),
         ("- a\n- b", r"found \['a', 'b'\] where"),
-        ("1: 2", "the key 1 is no text. Put it in quotes"),
+        ("1: 2", "the key 1 is not a text. Put it in quotes"),
         ("base: b", "there is no 'models'. A recipe names a base and models"),
         ("models: [m]", "there is no 'base'"),
         ("base:\nmodels: [m]", "base: found nothing where a text belongs"),
@@ -217,9 +217,9 @@ def test_errors_of_yaml_name_file_and_line(tmp_path):
     path = str(tmp_path / "recipe.yaml")
     message = refused(tmp_path, GOOD + "parameters: {beta: 0.9\n", "not YAML")
     assert message.startswith(f"{path}, line ")
-    message = refused(tmp_path, GOOD + "base: c\n", "the key 'base' stands twice")
+    message = refused(tmp_path, GOOD + "base: c\n", "the key 'base' appears twice")
     assert message.startswith(f"{path}, line 3: ")
-    message = refused(tmp_path, GOOD + "parameters:\n  beta: 0.5\n  beta: 0.6\n", "stands twice")
+    message = refused(tmp_path, GOOD + "parameters:\n  beta: 0.5\n  beta: 0.6\n", "appears twice")
     assert message.startswith(f"{path}, line 5: ")
     message = refused(tmp_path, GOOD + "\tseed: 1\n", "not YAML")
     assert ", line " in message

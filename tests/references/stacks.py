@@ -18,5 +18,5 @@ def each(
 
 
 def rows(base: np.ndarray, models: Sequence[np.ndarray], *, alpha: float = 1.0) -> np.ndarray:
-    """Return what stacked biases (E, n) get, which are no matrices: the mean."""
+    """Return what stacked biases (E, n) get, which are not matrices: the mean."""
     return wide(base) + alpha * mean_step(base, models)

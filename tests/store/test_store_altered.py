@@ -197,7 +197,7 @@ EXPORTS: dict[str, tuple[Callable[[Head, Members], Any], str]] = {
         lambda h, m: h["tasks"][0].update(said=[]), "cannot be read: said"
     ),
     "a hash that is a path": (
-        lambda h, m: h["tasks"][0].update(hash="../../x"), "is no hash of a task file"
+        lambda h, m: h["tasks"][0].update(hash="../../x"), "is not a hash of a task file"
     ),
     "a weight that is a text": (
         lambda h, m: h["log"][0].update(weight="1"), "cannot be read: weight"
@@ -213,11 +213,11 @@ EXPORTS: dict[str, tuple[Callable[[Head, Members], Any], str]] = {
         lambda h, m: h["settings"].update(parameters=[1]), "cannot be read: parameters"
     ),
     "an unknown setting": (lambda h, m: h["settings"].update(more=1), "cannot be read"),
-    "a log that is no list": (lambda h, m: h.update(log={}), "cannot be read: log"),
+    "a log that is not a list": (lambda h, m: h.update(log={}), "cannot be read: log"),
     "a task that is not there": (
         lambda h, m: h["log"][0].update(task="0" * 64), "names a task that it does not hold"
     ),
-    "a weight that is no number": (
+    "a weight that is not a number": (
         lambda h, m: h["log"][2].update(weight=float("nan")), "not a finite number"
     ),
     "a name of two lines": (
@@ -229,7 +229,7 @@ EXPORTS: dict[str, tuple[Callable[[Head, Members], Any], str]] = {
         lambda h, m: h["log"][2].update(action="remove", name="t9"), "does not follow"
     ),
     "a log of the second alone": (lambda h, m: h["log"].pop(0), "does not follow"),
-    "another byte": (_flip, "has other bytes than its hash says"),
+    "another byte": (_flip, "does not match its hash"),
     "two tasks in each other's place": (_swap, "does not name|other bytes"),
     "a longer file": (
         lambda h, m: m.update({_task(h, m): m[_task(h, m)] + b" "}), "does not name"

@@ -119,7 +119,7 @@ def test_another_base_is_refused(tmp_path: Path) -> None:
     (file,) = packed(tmp_path, base, [model])
     with pytest.raises(MismatchError, match=r"another base than .*Give 'base', hash [0-9a-f]{16}"):
         breadcrumbs.merge(other, [file])
-    with pytest.raises(MismatchError, match=r"which is no base. Give the model 'base' first"):
+    with pytest.raises(MismatchError, match=r"which is not a base. Give the model 'base' first"):
         breadcrumbs.merge(file, [model])
 
 

@@ -206,7 +206,7 @@ def test_a_bomb_takes_no_memory(tmp_path: Path) -> None:
 def test_strangers_are_refused(tmp_path: Path) -> None:
     assert "'other'" in refused(forged(tmp_path, extra={"other": np.zeros(2)}))
     save_file({"w": np.zeros(2)}, tmp_path / "w.safetensors")
-    assert "is no task file. Make one with" in refused(tmp_path / "w.safetensors")
+    assert "is not a task file. Make one with" in refused(tmp_path / "w.safetensors")
 
 
 def test_damage_is_found_while_merging(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_damage_is_found_while_merging(tmp_path: Path) -> None:
     data[-1] ^= 1
     path.write_bytes(data)
     for method in ("magnitude", "task_arithmetic", "tsv_m"):
-        with pytest.raises(CheckpointError, match="block 0 has other bytes than its hash says"):
+        with pytest.raises(CheckpointError, match="block 0 does not match its hash"):
             breadcrumbs.merge(base, [path], method=method)
 
 

@@ -1,4 +1,4 @@
-"""Spectral methods on adapters: what is no direction of theirs is none of the step."""
+"""Spectral methods on adapters: what is no direction of theirs is not one of the step."""
 
 from __future__ import annotations
 

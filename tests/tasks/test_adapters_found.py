@@ -204,7 +204,7 @@ def test_an_adapter_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert hub.fetch_adapter("org/adapter", commit)[1] == commit
     with breadcrumbs.open(f"{base}+org/adapter") as model:
         assert set(model) == set(said.tensors)
-    with pytest.raises(CheckpointError, match="in the local cache, so it is no adapter"):
+    with pytest.raises(CheckpointError, match="in the local cache, so it is not an adapter"):
         tasks.from_adapter(base, "org/model", tmp_path / "u.safetensors")
     with pytest.raises(CheckpointError, match="not in the local cache"):
         tasks.from_adapter(base, "org/other", tmp_path / "u.safetensors")

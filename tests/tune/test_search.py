@@ -159,7 +159,7 @@ WRONG = {
     "alpha=": "-p alpha: '' is not a number",
     "beta=0.5:1.5": r"-p beta=0.5:1.5: '1.5' is not possible. Give 0 to 1",
     "variant=paper,author": r"'author' is not possible. Give paper, authors",
-    "ties.density=0.1": r"'ties' is none of the methods that are searched: breadcrumbs",
+    "ties.density=0.1": r"'ties' is not one of the methods that are searched: breadcrumbs",
     "breadcrumbs.k=1": "have no parameter 'k'",
     "weight.turn=1": r"there is no model 'turn'. Did you mean 'turns'\?",
     "weight.turns=nan": "'nan' is not a number",

@@ -154,7 +154,7 @@ def test_errors_come_before_anything_is_scored(files, tmp_path):
     with pytest.raises(BreadcrumbsError, match="a list belongs"):
         breadcrumbs.greedy_soup(files[0], files[1], never, output=out)
     for value in (None, "much", float("nan")):
-        with pytest.raises(ScoreError, match=r"of ft1 is .*, which is no number"):
+        with pytest.raises(ScoreError, match=r"of ft1 is .*, which is not a number"):
             breadcrumbs.greedy_soup(files[0], files[1:3], lambda path, v=value: v, output=out)
     assert not out.exists() and not list(tmp_path.glob(".breadcrumbs-soup-*"))
 

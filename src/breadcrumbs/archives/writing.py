@@ -109,7 +109,7 @@ def recipe(
     if method not in METHODS:
         raise RecipeError(
             f"--method {method}: there is no such way to compress.{suggestion(method, METHODS)}"
-            f" There are {', '.join(METHODS)}."
+            f" Choose from {', '.join(METHODS)}."
         )
     merge, known, fixed = _MERGES[method]
     for key in parameters:

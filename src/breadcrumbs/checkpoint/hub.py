@@ -126,7 +126,8 @@ def fetch_adapter(repo: str, revision: str | None = None) -> tuple[Path, str]:
     if not any((found / name).exists() for name in (_ADAPTER[0], _ADAPTER[-1])):
         place = "in the local cache" if offline else f"at {constants.ENDPOINT}"
         raise CheckpointError(
-            f"{where}: has no {_ADAPTER[0]} {place}, so it is no adapter. Give the hub id of one,"
+            f"{where}: has no {_ADAPTER[0]} {place}, so it is not an adapter. Give the hub id"
+            f" of one,"
             " or a folder."
         )
     return found, found.name
@@ -150,7 +151,7 @@ def _explained(error: Exception, where: str, offline: bool) -> CheckpointError:
     elif isinstance(error, errors.HFValidationError):
         text = "is neither a file or folder here nor a possible hub id. Ids are like org/name"
     elif status in (401, 403):
-        text = f"is not open to you at {endpoint}. Set HF_TOKEN to a token that may read it"
+        text = f"is not accessible to you at {endpoint}. Set HF_TOKEN to a token that may read it"
     else:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         text = f"could not be downloaded from {endpoint} ({reason}). Check the connection and run "

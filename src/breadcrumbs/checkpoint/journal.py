@@ -67,8 +67,8 @@ class Journal:
             return False
         if begun != key:
             raise OutputError(
-                f"{self.path.parent}: was begun with another recipe, other inputs or another"
-                " version. Give --force to begin again."
+                f"{self.path.parent}: was started with another recipe, other inputs or another"
+                " version. Give --force to start over."
             )
         self._key = key
         self._file.seek(-1, os.SEEK_END)

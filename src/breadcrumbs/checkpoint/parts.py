@@ -339,7 +339,7 @@ def _list(tree: Tree, path: str) -> Any:
     try:
         if (tree.size(path) or 0) > _LARGEST_LIST:
             raise CheckpointError(
-                f"{where}: has more than {_LARGEST_LIST} bytes, so it is no list."
+                f"{where}: has more than {_LARGEST_LIST} bytes, so it is not a list."
             )
         return json.loads(tree.read(path))
     except OSError as error:
@@ -347,7 +347,7 @@ def _list(tree: Tree, path: str) -> Any:
     except (ValueError, RecursionError) as error:
         what = str(error) or type(error).__name__
     raise CheckpointError(
-        f"{where}: cannot be read ({what}), so the folders that it names would be lost. Mend it, or"
+        f"{where}: cannot be read ({what}), so the folders that it names would be lost. Fix it, or"
         " remove it if the model has none."
     )
 

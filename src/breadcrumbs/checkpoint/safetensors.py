@@ -210,7 +210,7 @@ def _fault(info: object) -> str:
     entry_bits = bits(dtype)
     nbytes, rest = divmod(math.prod(shape) * entry_bits, 8)
     if rest:
-        return f"shape {shown(shape)} of {dtype}, which is no whole number of bytes."
+        return f"shape {shown(shape)} of {dtype}, which is not a whole number of bytes."
     if nbytes != end - begin:
         return (
             f"shape {shown(shape)} of {dtype}, {shown(nbytes)} bytes, but its data_offsets span"

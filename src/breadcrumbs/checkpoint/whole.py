@@ -186,7 +186,7 @@ def _take_name(place: Path, path: Path) -> None:
 
 def _taken(path: Path) -> OutputError:
     return OutputError(
-        f"{path}: exists since a moment ago. Give another output, or --force to replace it."
+        f"{path}: was created in the meantime. Give another output, or --force to replace it."
     )
 
 

@@ -26,7 +26,7 @@ DEPTH = 5
 #: The last of the keys that mean the tensors of a mapping itself, not those deeper in it.
 OWN = "."
 
-#: Keys under which tensors are no weights, at any depth.
+#: Keys under which tensors are not weights, at any depth.
 _PASSED_OVER = re.compile(
     r"optim|(^|_)opt(_|$)|sched|scaler|(^|_)amp(_|$)|(^|_)rng|random|callback|loops|hparams"
     r"|hyper_?param|(^|_)args?(_|$)|config|(^|_)cfg|metrics?(_|$)|history|(^|_)grads?(_|$)|sampler"

@@ -89,9 +89,9 @@ class Writer:
         self._early = durable.Early()
         self._digested = digested
         self._digests = digests.Growing([entry.nbytes for entry in self.entries])
-        advice = "Give --resume to go on with it, or --force to begin again."
+        advice = "Give --resume to go on with it, or --force to start over."
         if not key:
-            advice = "Give another output, or --force to begin again."
+            advice = "Give another output, or --force to start over."
         with self.errors():
             self._check_output()
             self._check_room()
@@ -135,7 +135,9 @@ class Writer:
         partial = self.partial
         ours = (partial / JOURNAL).is_file() or (partial.is_dir() and not any(partial.iterdir()))
         if partial.exists() and not ours:
-            raise OutputError(f"{partial}: is in the way and not ours. Remove or rename it.")
+            raise OutputError(
+                f"{partial}: is in the way and was not made by Breadcrumbs. Remove or rename it."
+            )
 
     def _finish_replacing(self) -> None:
         """Delete the old output in a new one, if the process was killed that should have."""
@@ -344,7 +346,8 @@ class Writer:
                 durable.tree(self.partial, leave=(JOURNAL, REPLACED))
             if self.output.exists() and not self.force:
                 raise OutputError(
-                    f"{self.shown}: exists since a moment ago. Give --resume --force to replace it."
+                    f"{self.shown}: was created in the meantime. Give --resume --force to"
+                    f" replace it."
                 )
             self._journal.let_rename()
             self._rename()
@@ -432,7 +435,7 @@ class Writer:
         try:
             yield
         except OSError as error:
-            advice = _ADVICE.get(error.errno or 0, "Give another output, or look at the disk.")
+            advice = _ADVICE.get(error.errno or 0, "Give another output, or check the disk.")
             advice = advice.format(again=self.again)
             raise OutputError(f"{self.shown}: {error.strerror or error}. {advice}") from None
 

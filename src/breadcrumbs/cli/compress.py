@@ -54,12 +54,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="With --suite: database that keeps scores.",
 )
-@click.option("--precision", default="auto", help="float32, bfloat16, or auto: what is fast here.")
+@click.option("--precision", default="auto", help="float32, bfloat16, or auto (the fastest here).")
 @click.option("--device", default="auto", help="cpu, cuda, or auto.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes. Default: all cores.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
-@click.option("--strict", is_flag=True, help="Make every warning an error; write nothing then.")
+@click.option("--strict", is_flag=True, help="Treat warnings as errors, and then write nothing.")
 @quiet_option
 @sync_option
 @json_option

@@ -31,7 +31,7 @@ from breadcrumbs.cli.shared import command, json_option, quiet_option, scoring
 @click.option(
     "--alone", is_flag=True, help="Score only MODEL, not the base and the fine-tuned models."
 )
-@click.option("--precision", default="auto", help="float32, bfloat16, or auto: what is fast here.")
+@click.option("--precision", default="auto", help="float32, bfloat16, or auto (the fastest here).")
 @click.option("--device", default="auto", help="cpu, cuda, or auto.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes. Default: all cores.")
 @quiet_option

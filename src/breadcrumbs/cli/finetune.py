@@ -36,7 +36,7 @@ from breadcrumbs.cli.shared import command, json_option, quiet_option, sync_opti
 @click.option("--schedule", default="cosine", show_default=True, help="cosine or linear.")
 @click.option("--freeze", multiple=True, metavar="GLOB", help="Tensors not to train.")
 @click.option("--rows", type=int, help="Training rows at most. Default: all.")
-@click.option("--precision", default="auto", help="float32, bfloat16, or auto: what is fast here.")
+@click.option("--precision", default="auto", help="float32, bfloat16, or auto (the fastest here).")
 @click.option("--device", default="auto", help="cpu, cuda, or auto.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes. Default: all cores.")
 @click.option(

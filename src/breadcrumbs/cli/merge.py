@@ -26,10 +26,16 @@ from breadcrumbs.errors import printable, sentence
 @command()
 @click.argument("sources", nargs=-1, required=True, metavar="BASE FINETUNED... | RECIPE.yaml")
 @click.option("-o", "--output", metavar="PATH", help=OUTPUT)
-@click.option("-m", "--method", help="How to merge; `breadcrumbs methods` lists them.")
-@click.option("--transform", help="With --aggregate: a pair of one's own instead of a method.")
+@click.option("-m", "--method", help="Merging method; `breadcrumbs methods` lists them.")
+@click.option("--transform", help="With --aggregate: your own pair instead of a method.")
 @click.option("--aggregate", help="How the transformed task vectors are combined.")
-@click.option("--plugin", "plugins", multiple=True, metavar="FILE.py", help="Methods of one's own.")
+@click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="FILE.py",
+    help="A Python file with your own methods.",
+)
 @click.option(
     "-p",
     "--param",
@@ -44,14 +50,14 @@ from breadcrumbs.errors import printable, sentence
     "weights",
     multiple=True,
     type=float,
-    help="Factor of a task vector; once for each model, in order.",
+    help="Factor of each task vector: give it once per model, in order.",
 )
 @click.option(
     "--override",
     "overrides",
     multiple=True,
     metavar="GLOB:KEY=VALUE",
-    help="A parameter for the tensors whose names match. Repeatable.",
+    help="A parameter for tensors whose names match. Repeatable.",
 )
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Tensors to copy from the base.")
 @click.option("--only", multiple=True, metavar="GLOB", help="The only tensors to merge.")
@@ -65,32 +71,38 @@ from breadcrumbs.errors import printable, sentence
 @nonfinite_option
 @rename_option
 @click.option(
-    "--untie", is_flag=True, help="Write a head apart from the embedding where models differ."
+    "--untie",
+    is_flag=True,
+    help="Write the output head and the embedding separately where models differ.",
 )
-@click.option("--onto", metavar="MODEL", help="Add to this model instead of the base: improve it.")
+@click.option(
+    "--onto", metavar="MODEL", help="Add the task vectors to this model instead of the base."
+)
 @click.option(
     "--statistics",
     multiple=True,
     metavar="FILE",
-    help="What fisher or regmean needs of a model; once for each model, in order.",
+    help="Statistics for fisher or regmean: give it once per model, in order.",
 )
-@click.option("--tokenizer", metavar="MODEL", help="Copy this model's tokenizer, not the base's.")
-@click.option("--seed", type=click.IntRange(0), help="Seed of random methods (default 0).")
+@click.option(
+    "--tokenizer", metavar="MODEL", help="Copy the tokenizer of this model, not the base's."
+)
+@click.option("--seed", type=click.IntRange(0), help="Seed of random methods. Default: 0.")
 @click.option("--shard-size", default="5GB", show_default=True, help="Largest file of a folder.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
-@click.option("--max-memory", metavar="SIZE", help="Resident memory not to exceed, such as 500MB.")
+@click.option("--max-memory", metavar="SIZE", help="Memory limit, such as 500MB.")
 @click.option(
     "--kernel",
     default="auto",
     show_default=True,
     metavar="NAME",
-    help="numpy, native, or others that are installed: the same bits.",
+    help="auto, native, numpy or an installed one; all give the same bits.",
 )
-@click.option("--resume", is_flag=True, help="Go on with an interrupted merge.")
+@click.option("--resume", is_flag=True, help="Resume an interrupted merge.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @sync_option
 @click.option("--verify", is_flag=True, help="Read the result again and compare digests.")
-@click.option("--strict", is_flag=True, help="Make every warning an error; write nothing then.")
+@click.option("--strict", is_flag=True, help="Treat warnings as errors, and then write nothing.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and its warnings; write nothing.")
 @click.option("--print-recipe", is_flag=True, help="Print the recipe of these flags, and stop.")
 @quiet_option

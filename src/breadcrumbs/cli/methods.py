@@ -11,7 +11,13 @@ from breadcrumbs.cli.shared import command, json_option
 
 @command()
 @click.argument("name", required=False)
-@click.option("--plugin", "plugins", multiple=True, metavar="FILE.py", help="Methods of one's own.")
+@click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="FILE.py",
+    help="A Python file with your own methods.",
+)
 @json_option
 def methods(name: str | None, plugins: tuple[str, ...], as_json: bool) -> None:
     """List the methods, or explain one.

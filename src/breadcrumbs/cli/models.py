@@ -102,7 +102,7 @@ def inspect(path: str, tensors: bool, with_hash: bool, verify: bool, as_json: bo
         if as_json:
             click.echo(json.dumps({"path": path, "verified": True, "tensors": number}, indent=2))
         else:
-            click.echo(f"{path}: {number} tensors are what was written")
+            click.echo(f"{path}: all {number} tensors match their digests")
         return
     found = inspection.inspect(path, with_hash=with_hash)
     if as_json:

@@ -32,7 +32,7 @@ from breadcrumbs.errors import OutputError, SuiteError
     help="grid, random, tpe, cmaes, qmc or nsga2.",
 )
 @click.option("--trials", type=click.IntRange(1), help="Default: 50, or the whole grid.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the sampler (default 0).")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the sampler. Default: 0.")
 @click.option(
     "--objective",
     default="mean",
@@ -46,7 +46,13 @@ from breadcrumbs.errors import OutputError, SuiteError
 @click.option("--few-tasks", metavar="NAME,NAME", help="Search on these tasks only.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Tensors to copy from the base.")
 @click.option("--only", multiple=True, metavar="GLOB", help="The only tensors to merge.")
-@click.option("--plugin", "plugins", multiple=True, metavar="FILE.py", help="Methods of one's own.")
+@click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="FILE.py",
+    help="A Python file with your own methods.",
+)
 @click.option("--base", help="The base model, instead of the suite's.")
 @click.option(
     "--storage", metavar="FILE", help="Keeps the trials; the same search resumes from them."
@@ -66,7 +72,7 @@ from breadcrumbs.errors import OutputError, SuiteError
     help="Print the Pareto front: trials that no other beats on all tasks.",
 )
 @click.option("--test", is_flag=True, help="Score the best trial on test rows, once, at the end.")
-@click.option("--precision", default="auto", help="float32, bfloat16, or auto: what is fast here.")
+@click.option("--precision", default="auto", help="float32, bfloat16, or auto (the fastest here).")
 @click.option("--device", default="auto", help="cpu, cuda, or auto.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes. Default: all cores.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
@@ -158,7 +164,7 @@ def _check_output(options: dict[str, Any]) -> None:
     """Refuse, before hours of scoring, what would be refused after them."""
     output = Path(options["output"])
     if output.suffix not in (".yaml", ".yml"):
-        raise click.UsageError(f"-o {output}: is a recipe to write, so let it end with .yaml")
+        raise click.UsageError(f"-o {output}: is a recipe, so its name must end in .yaml")
     if output.exists() and not options["force"]:
         raise OutputError(f"{output}: exists. Give another output, or --force to replace it.")
     if not output.absolute().parent.is_dir():

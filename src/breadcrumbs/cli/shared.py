@@ -107,12 +107,12 @@ def fit_options(
         return given or default
 
     def add(function: Callable[..., None]) -> Callable[..., None]:
-        for name, word, what in (
-            ("--extra", "ignore", f"{base} lacks: error (default), ignore"),
-            ("--missing", "base", f"{model} lacks: error (default), base: unchanged"),
+        for name, word, who, what in (
+            ("--extra", "ignore", base, "ignore them"),
+            ("--missing", "base", model, "base: count them as unchanged"),
         ):
             help = (
-                f"Tensors that {what}; or GLOB of those to {word if word != 'base' else 'allow'}."
+                f"Tensors that {who} lacks: error (default), {what}, or do so where GLOB matches."
             )
             metavar = f"{word}|GLOB"
             option = click.option(name, multiple=True, callback=chosen, metavar=metavar, help=help)
@@ -141,7 +141,7 @@ def rename_option(function: Callable[..., None]) -> Callable[..., None]:
         "--rename",
         multiple=True,
         metavar="OLD=NEW",
-        help='Give tensors of models the base\'s names, such as "model.*=*". Repeatable.',
+        help='Rename tensors of models to the base\'s names, such as "model.*=*". Repeatable.',
     )(function)
 
 
@@ -151,7 +151,7 @@ def sync_option(function: Callable[..., None]) -> Callable[..., None]:
     @click.option(
         "--no-sync",
         is_flag=True,
-        help="Do not wait for the disk: a power cut may lose it.",
+        help="Do not wait until the output is on the disk: a power cut may lose it.",
     )
     @functools.wraps(function)
     def run(*args: Any, no_sync: bool, **kwargs: Any) -> None:

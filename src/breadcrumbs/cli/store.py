@@ -53,7 +53,7 @@ _threads = click.option(
     "--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores."
 )
 _strict = click.option(
-    "--strict", is_flag=True, help="Make every warning an error; change nothing then."
+    "--strict", is_flag=True, help="Treat warnings as errors, and then change nothing."
 )
 _message = click.option("-m", "--message", default="", help="What the change is about, one line.")
 _author = click.option(

@@ -59,10 +59,10 @@ def task() -> None:
     help="How kept weights are stored: exact, int8, int4, ternary, tvq:bits=3, tsv:rank=16, or"
     " tsv:energy=0.8.",
 )
-@click.option("--name", default="", help="Of the task. Default: the last part of the path.")
-@click.option("--base-name", default="", help="What the base is called, such as a hub id.")
+@click.option("--name", default="", help="Name of the task. Default: the last part of the path.")
+@click.option("--base-name", default="", help="Name of the base, such as its hub id.")
 @click.option("--author", default="", help="Who made the fine-tuning.")
-@click.option("--license", default="", help="Under which licence it may be used.")
+@click.option("--license", default="", help="Licence of the fine-tuning.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Tensors to leave as in the base.")
 @click.option("--only", multiple=True, metavar="GLOB", help="The only tensors to pack.")
 @fit_options("FINETUNED", "BASE")
@@ -70,7 +70,7 @@ def task() -> None:
 @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of random transforms.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
-@click.option("--strict", is_flag=True, help="Make every warning an error; write nothing then.")
+@click.option("--strict", is_flag=True, help="Treat warnings as errors, and then write nothing.")
 @quiet_option
 @sync_option
 @json_option
@@ -218,15 +218,15 @@ def export(base: str, task: str, output: str, **options: Any) -> None:
 @click.argument("base")
 @click.argument("adapter")
 @click.option("-o", "--output", required=True, metavar="FILE.safetensors", help="File to write.")
-@click.option("--name", default="", help="Of the task. Default: the last part of the path.")
+@click.option("--name", default="", help="Name of the task. Default: the last part of the path.")
 @click.option("--author", default="", help="Who made the fine-tuning.")
-@click.option("--license", default="", help="Under which licence it may be used.")
+@click.option("--license", default="", help="Licence of the fine-tuning.")
 @click.option("--extra", default="error", help="Tensors that BASE lacks: error or ignore.")
 @click.option(
     "--rename",
     multiple=True,
     metavar="OLD=NEW",
-    help="What names of the adapter are in BASE; a * in both is what is kept.",
+    help="Rename tensors of the adapter to the names in BASE, such as OLD.*=NEW.*.",
 )
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @quiet_option

@@ -56,7 +56,7 @@ def _check_index(files: tuple[Path, ...]) -> None:
             digest = said.get(file.name)
             if digest is not None and read_header(file).metadata.get(digests.DIGEST) != digest:
                 raise CheckpointError(
-                    f"{file}: is whole, but not the file that {index.name} was written with. Parts"
+                    f"{file}: is intact, but not the file that {index.name} was written with. Parts"
                     " of two models are mixed; copy, download or merge it again."
                 )
 

@@ -157,7 +157,7 @@ def _check_names(names: list[str], path: Path) -> None:
     for name in names:
         if folded.count(name.casefold()) > 1:
             raise SuiteError(
-                f"{path}: tasks: the name {name!r} stands twice (upper and lower case count as"
+                f"{path}: tasks: the name {name!r} appears twice (upper and lower case count as"
                 " equal). Rename one."
             )
 

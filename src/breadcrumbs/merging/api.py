@@ -82,7 +82,9 @@ def merge(
     models = listed(models)
     mine = named(models, names)
     if isinstance(statistics, str | os.PathLike | Mapping):
-        raise RecipeError("statistics: found one where a list belongs. Give one for each model.")
+        raise RecipeError(
+            "statistics: found one value where a list is expected. Give one for each model."
+        )
     for key, given in (("weights", weights), ("statistics", statistics)):
         check_length(key, given, models)
     recipe = Recipe(

@@ -177,7 +177,7 @@ def _check_added(it: Plan, rows: Sequence[TensorReport]) -> None:
     same = not it.merged and any(tensor.copied == "unchanged" for tensor in others)
     if taken or not (asked or same) or any(row.squares for row in rows):
         return
-    why = "nothing is kept of the task vectors; are the parameters as meant?"
+    why = "no weight of the task vectors is kept; are the parameters what you intended?"
     if all(m is None or plan.equal(t.base, m) for t in it.merged for m in t.models):
         models = ", ".join(model.label for model in it.models)
         why = f"{models} and the base have the same weights. Give fine-tunings of it."

@@ -31,7 +31,7 @@ def named(models: Sequence[Source], names: Sequence[str] | None = None) -> tuple
 def listed(models: Iterable[Source]) -> list[Source]:
     """Return models as a list; RecipeError for one alone, which would be taken for a list."""
     if isinstance(models, str | os.PathLike | Mapping) or hasattr(models, "state_dict"):
-        raise RecipeError("models: found one model where a list belongs. Give [model].")
+        raise RecipeError("models: found one model where a list is expected. Give [model].")
     return list(models)
 
 

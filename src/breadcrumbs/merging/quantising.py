@@ -151,7 +151,7 @@ class SameSink:
             del self._open[index]
             if mine.left:  # a journal of other segments
                 raise OutputError(
-                    f"{self.writer.shown}: cannot be gone on with. Give --force to begin again."
+                    f"{self.writer.shown}: cannot be resumed. Give --force to begin again."
                 )
             self._quantise(index, mine)
         for number, tensor in self.layout.companions.items():

@@ -102,7 +102,9 @@ class Report:
         norm = math.sqrt(math.fsum(row.squares for _, row in merged))
         if plan.models and not any(row.squares for row in rows):
             what = "no tensor is merged" if not merged else "nothing is added"
-            warnings.append(f"{what}, so the result is the base: are the parameters as meant?")
+            warnings.append(
+                f"{what}, so the result is the base: are the parameters what you intended?"
+            )
         length = step.of(plan, norm)
         values = plan.method.complete(plan.recipe.parameters)
         warnings += filter(
@@ -145,8 +147,8 @@ class Report:
             each = ", ".join(
                 f"{alpha:g} of {component}" for component, alpha in self.alphas.items()
             )
-            return f"alpha {each}, found from the weights"
-        return "" if self.alpha is None else f"alpha {self.alpha:g}, found from the weights"
+            return f"alpha {each}, chosen automatically"
+        return "" if self.alpha is None else f"alpha {self.alpha:g}, chosen automatically"
 
     @property
     def length(self) -> str:

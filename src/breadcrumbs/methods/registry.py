@@ -51,7 +51,9 @@ def pair(transform: str, aggregate: str) -> Method:
             " which is meant. Choose another pair."
         )
     if transform == "none" and aggregate == "stitch":
-        raise RecipeError(f"method {name}: without masks every model owns every entry. Use method average.")
+        raise RecipeError(
+            f"method {name}: without masks every model owns every entry. Use method average."
+        )
     return Method(
         name,
         first,
@@ -70,7 +72,7 @@ def _known(kind: str, name: str, known: Mapping[str, Any]) -> Any:
                 f" Use method {name}, or another {kind}: {', '.join(known)}."
             )
         raise RecipeError(
-            f"there is no {kind} {name!r}.{suggestion(name, known)} There are {', '.join(known)}."
+            f"there is no {kind} {name!r}.{suggestion(name, known)} Choose from {', '.join(known)}."
         )
     return known[name]
 

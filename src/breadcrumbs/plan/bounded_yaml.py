@@ -138,7 +138,7 @@ def _loader() -> type:
             if isinstance(key, list | dict | set):
                 refuse("a key is a list or mapping", key_node)
             if key in result:
-                refuse(f"the key {key!r} stands twice", key_node)
+                refuse(f"the key {key!r} appears twice", key_node)
             result[key] = loader.construct_object(value_node, deep=True)
         return result
 

@@ -36,7 +36,7 @@ def settled(recipe: Recipe, models: Sequence[Checkpoint]) -> tuple[Recipe, Metho
     assert first is not None
     if first.transform not in TRANSFORMS:
         raise RecipeError(
-            f"{cut[0].label}: was cut by {first.transform!r}, which is not known here."
+            f"{cut[0].label}: was cut by {first.transform!r}, which is not supported."
         )
     if not same(method.transform, TRANSFORMS[first.transform]):
         ways = [m.name for m in METHODS.values() if same(m.transform, TRANSFORMS[first.transform])]

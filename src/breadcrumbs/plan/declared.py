@@ -38,11 +38,11 @@ class Declared:
     def mapping(self, value: Any, where: str, known: Iterable[str] | None = None) -> dict[str, Any]:
         """Return a mapping with text keys, all of them ``known``."""
         if not isinstance(value, Mapping):
-            raise self.error(f"{where}: found {kind(value)} where `key: value` lines belong.")
+            raise self.error(f"{where}: found {kind(value)} where `key: value` lines are expected.")
         known = None if known is None else list(known)
         for key in value:
             if not isinstance(key, str):
-                raise self.error(f"{where}: the key {kind(key)} is no text. Put it in quotes.")
+                raise self.error(f"{where}: the key {kind(key)} is not a text. Put it in quotes.")
             if known is not None and key not in known:
                 raise self.error(
                     f"{where}: unknown key {key!r}. Known are {', '.join(known)}."
@@ -54,14 +54,14 @@ class Declared:
         """Return a list with as many entries as there must be."""
         if not isinstance(value, list | tuple) or len(value) < least:
             entries = " with entries" if least else ""
-            raise self.error(f"{where}: found {kind(value)} where a list{entries} belongs.")
+            raise self.error(f"{where}: found {kind(value)} where a list{entries} is expected.")
         return list(value)
 
     def text(self, value: Any, where: str) -> str:
         """Return a text that is not empty."""
         if not isinstance(value, str) or not value:
             advice = " Put it in quotes." if isinstance(value, bool | int | float) else ""
-            raise self.error(f"{where}: found {kind(value)} where a text belongs.{advice}")
+            raise self.error(f"{where}: found {kind(value)} where a text is expected.{advice}")
         return value
 
     def line(self, value: Any, where: str) -> str:
@@ -82,9 +82,9 @@ class Declared:
         return value
 
     def whole(self, value: Any, where: str) -> int:
-        """Return a whole number from 0 on."""
+        """Return a whole number of 0 or more."""
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise self.error(f"{where}: {kind(value)} is not a whole number from 0 on.")
+            raise self.error(f"{where}: {kind(value)} is not a whole number of 0 or more.")
         return value
 
 

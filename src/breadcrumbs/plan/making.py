@@ -202,7 +202,7 @@ def _check_number(method: Method, models: Sequence[Checkpoint]) -> None:
     least, most = method.aggregate.models
     if least <= len(models) <= (most or len(models)):
         return
-    given = "given is 1 model" if len(models) == 1 else f"given are {len(models)} models"
+    given = "given is 1 model" if len(models) == 1 else f"{len(models)} models were given"
     raise RecipeError(f"method {method.name}: needs {method.needs}; {given}.")
 
 

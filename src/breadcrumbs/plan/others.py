@@ -41,13 +41,13 @@ def check_codes(tensor: Tensor) -> None:
     if are_called_codes(tensor.name, tensor):
         raise MismatchError(
             f"tensor {tensor.name!r} is a matrix of {tensor.dtype} that differs between the models:"
-            " quantised weights, in a layout that is not known, which cannot be merged. Give the"
+            " quantised weights, in an unknown layout, which cannot be merged. Give the"
             f" models they were made from, or `exclude: {tensor.name}` to keep the base's."
         )
 
 
 def remark(tensors: Sequence[tuple[Tensor, bool]], remarks: Remarks) -> None:
-    """Say which tensors that are no weights differ. tensors: and whether the models' was taken."""
+    """Say which tensors that are not weights differ. tensors: and whether the models' was taken."""
     for taken, what in (
         (True, "differ from the base and are taken as all models have them"),
         (False, "differ between the models, so the base's are kept"),
@@ -56,7 +56,7 @@ def remark(tensors: Sequence[tuple[Tensor, bool]], remarks: Remarks) -> None:
         buffers = [t.name for t in mine if t.kind not in (kinds.OTHER, kinds.COUNTER)]
         others = [t.name for t in mine if t.kind == kinds.OTHER]
         if others:
-            remarks.warnings.append(f"tensors that are no weights {what}: {listing(others)}")
+            remarks.warnings.append(f"tensors that are not weights {what}: {listing(others)}")
         if buffers:
             lines = remarks.notes if taken else remarks.warnings
             lines.append(f"buffers {what}: {listing(buffers)}")

@@ -201,7 +201,7 @@ def _globs(names: Sequence[str]) -> list[str]:
 
 
 def _kinds(model: Checkpoint, names: Iterable[str]) -> str:
-    """Return what some tensors that are no weights are, in words."""
+    """Return what some tensors that are not weights are, in words."""
     found = sorted({model.tensors[name].kind for name in names})
     return " and ".join(_PLURALS.get(kind, "tensors") for kind in found)
 
@@ -211,7 +211,7 @@ _PLURALS = {
     kinds.STATISTIC: "statistics",
     kinds.COUNTER: "counters",
     kinds.MARKER: "markers",
-    kinds.OTHER: "tensors that are no weights",
+    kinds.OTHER: "tensors that are not weights",
 }
 
 
@@ -224,7 +224,7 @@ def copied(recipe: Recipe, tensor: Tensor) -> str:
     return COPIED.get(tensor.kind, "")
 
 
-#: Why tensors that are no weights are copied.
+#: Why tensors that are not weights are copied.
 COPIED = {
     kinds.STATISTIC: "statistic",
     kinds.COUNTER: "not a weight",

@@ -125,7 +125,7 @@ class Recipe:
             object.__setattr__(self, "tokenizer", same[0])
         if self.tokenizer is not None and self.tokenizer not in known:
             raise RecipeError(
-                f"recipe: tokenizer: {self.tokenizer!r} is none of the models. Give one of"
+                f"recipe: tokenizer: {self.tokenizer!r} is not one of the models. Give one of"
                 f" {', '.join(dict.fromkeys(known))}."
             )
         for model in self.models:

@@ -153,5 +153,5 @@ def _check_numbers(file: Checkpoint, array: Tensor, values: np.ndarray) -> None:
 
 def _impossible(file: Checkpoint, array: Tensor, what: str) -> MismatchError:
     return MismatchError(
-        f"{file.label}: {array.name!r} {what}, so these are no statistics. Make them again."
+        f"{file.label}: {array.name!r} {what}, so these are not statistics. Make them again."
     )

@@ -206,7 +206,7 @@ def _extract(
             raise StoreError(f"{where}: holds {member.name!r}, which its {HEAD} does not name.")
         place = files.place(making, digest)
         if files.copy(file, place) != digest:
-            raise StoreError(f"{where}: {member.name} has other bytes than its hash says.")
+            raise StoreError(f"{where}: {member.name} does not match its hash.")
         _check_task(place, left[digest], settings, f"{where}: {member.name}")
         del left[digest]
     if left:

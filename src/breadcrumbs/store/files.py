@@ -21,7 +21,7 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 def place(folder: Path, digest: str) -> Path:
     """Return where the task file of that hash is."""
     if not _HASH.fullmatch(digest):
-        raise StoreError(f"{folder}: {digest!r} is no hash of a task file.")
+        raise StoreError(f"{folder}: {digest!r} is not a hash of a task file.")
     return folder / TASKS / f"{digest}.safetensors"
 
 
@@ -91,4 +91,4 @@ def fresh(folder: Path) -> Iterator[Path]:
     except OSError as error:
         raise StoreError(f"{folder}: cannot be made: {error.strerror or error}.") from None
     except OutputError:
-        raise StoreError(f"{folder}: exists since a moment ago. Give another folder.") from None
+        raise StoreError(f"{folder}: was created in the meantime. Give another folder.") from None

@@ -221,7 +221,9 @@ def _check_kinds(
             )
     for key, kind in kinds.items():
         if key not in data:
-            raise CheckpointError(f"{where}: does not say its {key!r}. It is no whole task file.")
+            raise CheckpointError(
+                f"{where}: does not say its {key!r}. It is not a whole task file."
+            )
         if not isinstance(data[key], kind) or isinstance(data[key], bool):
             raise CheckpointError(f"{where}: says {shown(data[key])} for {key!r}.")
 

@@ -34,7 +34,7 @@ class Stored:
     def check(self) -> None:
         """Read all; CheckpointError if the bytes are not those that were written."""
         if digest(self.left.read(), self.right.read()) != self.tensor.digest:
-            raise CheckpointError("has other bytes than its hash says")
+            raise CheckpointError("does not match its hash")
 
     def weights(self, block: int, base: np.ndarray) -> np.ndarray:
         """Return the fine-tuned weights of a block."""

@@ -60,7 +60,7 @@ class TaskFile:
         try:
             if not is_task(source):
                 raise CheckpointError(
-                    f"{source.label}: is no task file. Make one with `breadcrumbs task pack`."
+                    f"{source.label}: is not a task file. Make one with `breadcrumbs task pack`."
                 )
             return of(source)
         except BaseException:
@@ -120,7 +120,7 @@ class TaskFile:
             if len(data):
                 self.source.tensors[DATA + name].source.read_into(row.start, data)
             if blake3(data).digest(16) != row.digest:
-                raise CheckpointError("has other bytes than its hash says")
+                raise CheckpointError("does not match its hash")
             if not row.kept:
                 return Kept(at, np.empty(0, DTYPES[tensor.dtype]))
             first, second = data[: row.sizes[0]], data[row.sizes[0] :]

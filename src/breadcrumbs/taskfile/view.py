@@ -156,7 +156,7 @@ def on_base(base: Checkpoint, models: Sequence[Checkpoint]) -> list[Checkpoint]:
     """
     if KEY in base.metadata:
         raise MismatchError(
-            f"{base.label}: is a task file, which is no base. Give the model"
+            f"{base.label}: is a task file, which is not a base. Give the model"
             f" {shown(_read(base).base.name)} first, then the task files."
         )
     for model in (base, *models):

@@ -57,7 +57,7 @@ def export(
         raise RecipeError(f"task export: there is no {to!r}. Give --to {', '.join(KINDS)}.")
     if to == "dense":
         if exclude:
-            raise RecipeError("task export: --exclude does not go with --to dense.")
+            raise RecipeError("task export: --exclude cannot be combined with --to dense.")
         unpacking.unpack(base, [task], output, force=force, sync=sync)  # pyright: ignore[reportArgumentType]
         return None
     if rank < 1:
@@ -86,7 +86,7 @@ def of(
             return _adapter(plan, output, rank, force)
         except OSError as error:
             raise OutputError(
-                f"{output}: {error.strerror or error}. Give another output, or look at the disk."
+                f"{output}: {error.strerror or error}. Give another output, or check the disk."
             ) from None
 
 
@@ -168,11 +168,11 @@ def _adapter(plan: Plan, output: Path, rank: int, force: bool) -> dict[str, floa
 
 
 def _check_replaceable(output: Path) -> None:
-    """Raise OutputError for what is no folder, or holds more than an adapter."""
+    """Raise OutputError for what is not a folder, or holds more than an adapter."""
     if not output.exists():
         return
     if not output.is_dir():
-        raise OutputError(f"{output}: is no folder, so it is not replaced by one. Remove it.")
+        raise OutputError(f"{output}: is not a folder, so it is not replaced by one. Remove it.")
     mine = {f"{peft.WEIGHTS}.safetensors", peft.CONFIG}
     for entry in output.iterdir():
         if entry.name not in mine:

@@ -53,7 +53,7 @@ def from_adapter(
     opened = reading.open_adapter(adapter)
     with opened.source, checkpoint.open(base, "base") as under:
         if reader.is_task(under):
-            raise MismatchError(f"{under.label}: is a task file, which is no base.")
+            raise MismatchError(f"{under.label}: is a task file, which is not a base.")
         made = placing.changes(opened, under, rename)
         for text in made.notes:
             note(text)
@@ -114,7 +114,7 @@ def _write(
         writing.write(output, said, tables, parts, force)
     except OSError as error:
         raise OutputError(
-            f"{output}: {error.strerror or error}. Give another output, or look at the disk."
+            f"{output}: {error.strerror or error}. Give another output, or check the disk."
         ) from None
     return said
 

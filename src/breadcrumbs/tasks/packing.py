@@ -155,7 +155,7 @@ def of(
             return _write(packing, output, base, author, license, force)
     except OSError as error:
         raise OutputError(
-            f"{output}: {error.strerror or error}. Give another output, or look at the disk."
+            f"{output}: {error.strerror or error}. Give another output, or check the disk."
         ) from None
 
 

@@ -220,7 +220,7 @@ def _number(value: Any, what: str) -> float:
         number = math.nan
     if math.isnan(number):
         of = f" of {what}" if what else ""
-        raise ScoreError(f"the score{of} is {value!r}, which is no number. Let it be one.")
+        raise ScoreError(f"the score{of} is {value!r}, which is not a number. It must be one.")
     return number
 
 
@@ -257,7 +257,7 @@ def command(text: str) -> Callable[[Any], float]:
         except ValueError:
             raise ScoreError(
                 f"--score: the last line of {shlex.join(mine)} is {printable(lines[-1][:80])!r}."
-                " Let it be a number."
+                " It must be a number."
             ) from None
 
     return score

@@ -49,7 +49,7 @@ def _view(checkpoint: Checkpoint, folder: Path | None) -> Checkpoint:
     pair = unknown.found(tensors, [*found.found, *found.scales, *found.beside])
     if pair is not None:
         names = " with ".join(map(shown, pair))
-        raise refusing.refused(checkpoint.label, f"in a layout that is not known: {names}")
+        raise refusing.refused(checkpoint.label, f"in an unknown layout: {names}")
     if not found.found:
         return checkpoint
     companions = tuple(tensors[name] for name in tensors if name in found.beside)

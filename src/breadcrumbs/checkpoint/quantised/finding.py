@@ -78,7 +78,7 @@ class Finding:
             return self._experts(name, tensor)
         elif tensor.dtype in _INTEGERS and name.endswith("weight") and len(tensor.shape) > 1:
             if name + "_scale" in self.tensors:
-                raise refused(self.label, "in a layout that is not known")
+                raise refused(self.label, "in an unknown layout")
             return None
         return None
 
@@ -160,7 +160,7 @@ class Finding:
         if scales.dtype != "U8":
             return None
         if len(blocks.shape) != 4 or blocks.shape[3] != 16 or blocks.shape[:3] != scales.shape:
-            raise refused(self.label, "MXFP4 in a layout that is not known")
+            raise refused(self.label, "MXFP4 in an unknown layout")
         source = Experts(blocks, scales, self._bands)
         return self._noted(logical, source.shape, source, (scales,))
 

@@ -40,7 +40,7 @@ def of(
     if halves:
         return _of_halves(label, code, scale)
     if scale.dtype == "U8" and code.dtype == "I8":
-        raise refused(label, "in a layout that is not known")
+        raise refused(label, "in an unknown layout")
     grid = _grid(label, code, code.shape, scale, said)
     coding = one_byte(code.dtype, grid.columns)
     called = _called(_NAMES[code.dtype], grid, code.shape)
@@ -54,7 +54,8 @@ def of_words(
     where = f"{label}: {shown(code.name)}"
     if held.dtype not in ("I64", "I32") or held.size != len(code.shape) or held.size < 2:
         raise CheckpointError(
-            f"{where} is quantised, but {shown(held.name)} is no shape of it. Download or copy the"
+            f"{where} is quantised, but {shown(held.name)} is not a shape of it. Download or"
+            f" copy the"
             " model again."
         )
     shape = tuple(int(length) for length in held.read().reshape(-1))
@@ -98,7 +99,7 @@ def _of_halves(label: str, code: Tensor, scale: Tensor) -> tuple[Scaled, tuple[i
     columns = last if code.dtype == "F4" else 2 * last
     shape = (*rest, columns)
     if scale.dtype not in _POWERS or scale.shape != (*rest, -(-columns // GROUP)) or columns % 2:
-        raise refused(label, "4 bits, in a layout that is not known")
+        raise refused(label, "4 bits, in an unknown layout")
     rows = rest[-1] if rest else 1
     grid = Grid(rows, columns, (1, GROUP))
     coding = two_in_a_byte(E2M1, columns // 2)

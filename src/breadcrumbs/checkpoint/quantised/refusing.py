@@ -32,7 +32,7 @@ _SCALES = (
     "scale", "scales", "weight_scale", "weight_scales", "weight_scale_inv", "weight_scale_2",
     "scale_weight", "qscale_weight",
 )  # fmt: skip
-_UNKNOWN = "in a layout that is not known"
+_UNKNOWN = "in an unknown layout"
 
 
 def refused(label: str, what: str) -> CheckpointError:

@@ -137,7 +137,7 @@ class Dequantised:
             self._fill(first, np.frombuffer(out, np.float32))
 
     def _fill(self, first: int, out: np.ndarray) -> None:
-        with np.errstate(over="ignore", invalid="ignore"):  # what is no number is found later
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not a number is found later
             self.fill(first, out)
 
 

@@ -61,7 +61,7 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
         table.add_row("", printable(name))
     table.add_row("to read", machine.human(plan.bytes_read))
     if plan.bytes_measured:
-        table.add_row("", f"{machine.human(plan.bytes_measured)} before that, to find alpha")
+        table.add_row("", f"{machine.human(plan.bytes_measured)} before that, to choose alpha")
     table.add_row("to write", machine.human(plan.bytes_written))
     table.add_row("memory", f"about {machine.human(facts['memory'])} with {threads} threads")
     terminal().print(table)
@@ -84,7 +84,7 @@ def report(report: Report, output: str | None, *, verbose: bool) -> None:
     if report.models:
         console.print(table)
     copied = ", ".join(f"{number} {reason}" for reason, number in report.copied.items())
-    peak = f", {machine.human(report.peak)} of memory at most" if report.peak else ""
+    peak = f", peak memory {machine.human(report.peak)}" if report.peak else ""
     alpha = f"; {report.found}" if report.found else ""
     console.print(
         f"{report.method}: {report.merged} of {report.tensors} tensors merged"

@@ -20,10 +20,11 @@ def methods(methods: list[Method]) -> None:
     console.print(table)
     ordered = ", ".join(method.name for method in methods if method.order == "matters")
     console.print(
-        "All need a base, and no data but where statistics are named. Passes are how often each"
-        f" weight is read. The order of the models matters to {ordered or 'none'} alone."
+        "All methods need a base; only those with statistics need data. Passes: how often"
+        " each weight"
+        f" is read. The order of the models matters only for {ordered or 'none'}."
         " `breadcrumbs methods NAME` explains one: formula, parameters, paper.\n"
-        "Pairs of one's own: --transform and --aggregate, or TRANSFORM+AGGREGATE."
+        "Your own pairs: --transform and --aggregate, or TRANSFORM+AGGREGATE."
     )
 
 

@@ -35,9 +35,13 @@ def show(found: Found, output: str, *, pareto: bool, tested: Any = None) -> None
     ranked = sorted(found.trials, key=lambda trial: (-trial.score, trial.number))
     out.print(_trials(ranked[:SHOWN], found.objective))
     if pareto:
-        out.print("not beaten on all tasks at once:")
+        out.print("Pareto front (no other trial is better on all tasks):")
         out.print(_trials(found.pareto, found.objective, tasks=True))
-    left = f"; {found.left_out} points of the grid are impossible" if found.left_out else ""
+    left = (
+        f"; {found.left_out} points of the grid were impossible and skipped"
+        if found.left_out
+        else ""
+    )
     out.print(
         f"the best of {len(found.trials)} trials on validation rows: {named(found.best.point)};"
         f" written to {printable(output)}{left}"

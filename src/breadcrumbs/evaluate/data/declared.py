@@ -139,13 +139,13 @@ def _source(
     if not source.has_columns:
         named = [key for key in ("text", "image", "label") if key in data]
         if named:
-            raise SuiteError(f"{task}: {named[0]}: names a column, and {text} is no table.")
+            raise SuiteError(f"{task}: {named[0]}: names a column, and {text} is not a table.")
     return source
 
 
 def _columns(data: Mapping[str, Any], where: str) -> Columns:
     if "text" in data and "image" in data:
-        raise SuiteError(f"{where}: has `text` and `image`. Give one of both.")
+        raise SuiteError(f"{where}: has `text` and `image`. Give one of them.")
     label = SUITE.line(data.get("label", "label"), f"{where}: label")
     if "image" in data:
         return Columns((), SUITE.line(data["image"], f"{where}: image"), label)
@@ -164,7 +164,7 @@ def _labels(value: Any, where: str) -> tuple[str, ...]:
         found.append(str(name) if whole else SUITE.line(name, f"{where}[{i}]"))
     twice = [name for name in found if found.count(name) > 1]
     if twice:
-        raise SuiteError(f"{where}: {twice[0]!r} stands twice.")
+        raise SuiteError(f"{where}: {twice[0]!r} appears twice.")
     if len(found) < 2:
         raise SuiteError(f"{where}: there is one label. A task has two or more.")
     return tuple(found)

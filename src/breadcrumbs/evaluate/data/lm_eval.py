@@ -231,7 +231,7 @@ def _parts(where: str, made: Any, given: Mapping[str, str]) -> dict[str, str]:
                 f" {', '.join(SPLITS)}."
             )
         if not isinstance(rows, str):
-            raise SuiteError(f"{where}: splits: {split}: {rows!r} is no text like train[:80%].")
+            raise SuiteError(f"{where}: splits: {split}: {rows!r} is not a text like train[:80%].")
         parts[split] = rows
     parts = {split: parts[split] for split in SPLITS if parts.get(split)}
     ranges = {split: _ranges(where, made.dataset, rows) for split, rows in parts.items()}
@@ -256,7 +256,8 @@ def _ranges(where: str, dataset: Any, rows: str) -> list[tuple[str, int, int]]:
     except (ValueError, AssertionError):
         name = rows.partition("[")[0]
         raise SuiteError(
-            f"{where}: splits: {rows!r} is no part of its data.{suggestion(name, sizes)} There are"
+            f"{where}: splits: {rows!r} is not a part of its data.{suggestion(name, sizes)}"
+            f" There are"
             f" {listing(sizes)}; a part is written like train[:80%] or train[-500:]."
         ) from None
     return [(part.splitname, part.from_ or 0, sizes[part.splitname] if part.to is None else part.to)

@@ -205,7 +205,7 @@ def _renamed(names: tuple[str, ...], declared: tuple[str, ...], table: Table) ->
     where = table.where(0).rpartition(",")[0]
     if len(strange) < len(declared):
         raise SuiteError(
-            f"{where}: `labels` has {strange[0]!r}, which is none of the source's labels"
+            f"{where}: `labels` has {strange[0]!r}, which is not one of the source's labels"
             f" ({listing(names)}).{suggestion(strange[0], names)}"
         )
     if len(declared) != len(names):

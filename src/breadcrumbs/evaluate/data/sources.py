@@ -177,14 +177,14 @@ def _json(file: Any, path: Path, shown: str) -> Iterable[tuple[int, dict[str, An
     except (ValueError, RecursionError) as error:
         raise SuiteError(f"{shown}: not JSON: {error}.") from None
     if not isinstance(data, list):
-        raise SuiteError(f"{shown}: is no list of objects, one for each row.")
+        raise SuiteError(f"{shown}: is not a list of objects, one for each row.")
     for number, entry in enumerate(data, 1):
         yield number, _object(entry, f"{shown}, entry {number}")
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise SuiteError(f'{where}: is no object of columns, such as {{"text": ...}}.')
+        raise SuiteError(f'{where}: is not an object with columns, such as {{"text": ...}}.')
     return value
 
 

@@ -59,7 +59,7 @@ def _part(value: Any, where: str) -> Part:
     if isinstance(value, Mapping):
         data = SUITE.mapping(value, where, ("of", "count", "fraction"))
         if ("count" in data) == ("fraction" in data):
-            raise SuiteError(f"{where}: give `count` or `fraction`, one of both.")
+            raise SuiteError(f"{where}: give `count` or `fraction`, one of them.")
         of = SUITE.line(data["of"], f"{where}: of") if "of" in data else None
         of = None if of == REST else of
         if "count" in data:
@@ -77,7 +77,7 @@ def _part(value: Any, where: str) -> Part:
 
 def _count(value: Any, where: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise SuiteError(f"{where}: {value!r} is not a whole number from 1 on.")
+        raise SuiteError(f"{where}: {value!r} is not a whole number of 1 or more.")
     return value
 
 

@@ -77,7 +77,7 @@ def input_of(record: Mapping[str, Any], columns: Columns, folder: Path, where: s
 
 
 def texts(cells: tuple[Any, ...], names: Sequence[str], where: str) -> str | tuple[str, ...]:
-    """Return a text or a pair of them; SuiteError for a cell that is no text."""
+    """Return a text or a pair of them; SuiteError for a cell that is not a text."""
     for name, cell in zip(names, cells, strict=True):
         if not isinstance(cell, str):
             raise _odd(name, cell, "a text", where)

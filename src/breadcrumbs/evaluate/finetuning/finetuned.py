@@ -67,7 +67,9 @@ def found(path: Path) -> dict[str, Any] | None:
             return record
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    raise OutputError(f"{path}: exists and is no fine-tuning of ours. Give another output folder.")
+    raise OutputError(
+        f"{path}: exists and is not a fine-tuning of ours. Give another output folder."
+    )
 
 
 def begun(path: Path) -> dict[str, Any] | None:
@@ -94,7 +96,7 @@ def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) ->
         more = f" (and {len(other) - 1} more differ)" if len(other) > 1 else ""
         raise OutputError(
             f"{path}: was made with {name} {_shown(before.get(name))}, and now it is"
-            f" {_shown(now[name])}{more}. Give another output folder, or --force to begin again."
+            f" {_shown(now[name])}{more}. Give another output folder, or --force to start over."
         )
 
 

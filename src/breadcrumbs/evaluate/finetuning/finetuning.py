@@ -179,7 +179,7 @@ def _ended(future: Future[dict[str, Any]]) -> dict[str, Any] | Exception:
         return future.result()
     except BrokenProcessPool:
         return TrainingError(
-            "a process was killed from outside, or for want of memory. Run this again to go on,"
+            "a process was killed from outside, or for lack of memory. Run this again to go on,"
             " with fewer --workers or a smaller --batch."
         )
     except Exception as error:  # of ours, or of a foundation in a Python file

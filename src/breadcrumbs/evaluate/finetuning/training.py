@@ -76,13 +76,13 @@ class Settings:
 
 
 _RANGES = {
-    "epochs": "Give a whole number from 1 on.",
+    "epochs": "Give a whole number of 1 or more.",
     "rate": "Give a learning rate above 0, such as 1e-4.",
-    "batch": "Give a whole number from 1 on.",
-    "decay": "Give a number from 0 on, such as 0.01.",
+    "batch": "Give a whole number of 1 or more.",
+    "decay": "Give a number of 0 or more, such as 0.01.",
     "warmup": "Give a fraction below 1, such as 0.1.",
     "schedule": f"Give one of {', '.join(SCHEDULES)}.",
-    "rows": "Give a whole number from 1 on.",
+    "rows": "Give a whole number of 1 or more.",
 }
 
 

@@ -39,7 +39,7 @@ def make(declared: str | Path | Mapping[str, Any], folder: Path | None = None) -
     elif isinstance(declared, str | Path):
         kind, given = str(declared), {}
     else:
-        raise SuiteError(f"foundation: {declared!r} is no kind. Give one of {', '.join(KINDS)}.")
+        raise SuiteError(f"foundation: {declared!r} is not a kind. Give one of {', '.join(KINDS)}.")
     if kind.endswith(".py"):
         if given:
             raise SuiteError(f"{kind}: a Python file takes no settings. Write them in the file.")
@@ -90,7 +90,7 @@ def _of_file(path: Path) -> Any:
     if lacks:
         raise SuiteError(f"{path}: FOUNDATION has no {listing(lacks)}. It needs {_wanted()}.")
     if not isinstance(inner.settings, Mapping):
-        raise SuiteError(f"{path}: FOUNDATION.settings is no mapping. Give {{}} for none.")
+        raise SuiteError(f"{path}: FOUNDATION.settings is not a mapping. Give {{}} for none.")
     return _OfFile(inner, source, path.absolute())
 
 

@@ -108,7 +108,8 @@ def _hits(task: Task, samples: Sequence[Mapping[str, Any]]) -> np.ndarray:
     each = [sample[metric] for sample in sorted(mine, key=lambda sample: sample["doc_id"])]
     if not all(np.isscalar(one) and one in (0, 1) for one in each):
         raise SuiteError(
-            f"task {task.name!r}: metric {metric!r} is no count of right answers. Give one that is,"
+            f"task {task.name!r}: metric {metric!r} is not a count of right answers. Give one"
+            f" that is,"
             " such as acc or exact_match."
         )
     return np.array(each, bool)

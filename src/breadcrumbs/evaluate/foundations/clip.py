@@ -207,7 +207,7 @@ def _templates(task: Task) -> tuple[str, ...]:
         raise SuiteError(f"{where}: give a text with {{}} in it, or a list of them.")
     for template in given:
         if not isinstance(template, str) or _fields(template) != [""]:
-            raise SuiteError(f"{where}: {template!r} is no text with one {{}} for the class.")
+            raise SuiteError(f"{where}: {template!r} is not a text with one {{}} for the class.")
     return tuple(given)
 
 

@@ -89,7 +89,9 @@ class Row(Key):
                 object.__setattr__(self, name, cast(value))
         where = f"{self.label} on {self.task}"
         if not (math.isfinite(self.value) and math.isfinite(self.stderr)):
-            raise ScoreError(f"{where}: scores {self.value} +- {self.stderr}, which is no number.")
+            raise ScoreError(
+                f"{where}: scores {self.value} +- {self.stderr}, which is not a number."
+            )
         if not 0 <= self.correct <= self.items or not self.items:
             raise ScoreError(f"{where}: {self.correct} of {self.items} answers cannot be right.")
         if self.hits is not None:

@@ -60,7 +60,8 @@ def recognised(path: Path, readonly: bool) -> bool:
     if not head.startswith(_MAGIC) or len(head) < 100:
         if readonly or path.suffix not in _SUFFIXES:
             raise ResultsError(
-                f"{path}: is no file of results. Give one that `breadcrumbs evaluate` wrote, or a"
+                f"{path}: is not a file of results. Give one that `breadcrumbs evaluate`"
+                f" wrote, or a"
                 " new name."
             )
         return False

@@ -130,7 +130,7 @@ class Pool:
                     found = future.result()
                 except BrokenProcessPool:
                     raise ScoreError(
-                        "a process that scores models ended by itself, perhaps for want of memory."
+                        "a process that scores models ended by itself, perhaps for lack of memory."
                         " Give fewer --workers; what was scored is kept."
                     ) from None
                 yield found

@@ -126,7 +126,7 @@ class Scorer:
     def _answers(self, task: Task, split: Split, head: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return the classes that the model answers, and the right ones, in the order of rows.
 
-        Where logits are no numbers the answer is a wrong one.
+        Where logits are not numbers the answer is a wrong one.
         """
         import torch
 

@@ -26,7 +26,7 @@ def problem() -> str:
             return f"the native kernels are not built. {again}"
         return "this install could not compile the native kernels. Install it again with a compiler"
     if not _is_whole(path):
-        return f"{path} is no whole library. {again}"
+        return f"{path} is not a whole library. {again}"
     try:
         found = library.library()
         found.breadcrumbs_identity.restype = ctypes.c_char_p

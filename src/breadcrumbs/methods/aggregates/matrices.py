@@ -24,7 +24,7 @@ STACK = OneOf(
 
 #: What methods of matrices say of all other tensors.
 OF_MATRICES = (
-    "Holds a matrix of every model. Tensors that are no matrices get the mean; of experts stacked"
+    "Holds a matrix of every model. Tensors that are not matrices get the mean; of experts stacked"
     " in one tensor (E, m, n), each matrix is one."
 )
 

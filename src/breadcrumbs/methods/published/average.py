@@ -36,7 +36,9 @@ MEAN = Linear(
     more=_more,
     parameters={
         "base_weight": Real(0.0, "weight of the base, to count it as a model"),
-        "normalize": OneOf("weights", ("weights", "none"), "whether weights are normalised to sum to 1"),
+        "normalize": OneOf(
+            "weights", ("weights", "none"), "whether weights are normalised to sum to 1"
+        ),
     },
     name="mean",
 )
@@ -48,5 +50,6 @@ METHOD = Method(
     "the (weighted) mean of the models",
     "sum_t weight_t * model_t / sum_t weight_t",
     "Wortsman et al., Model soups, ICML 2022, arXiv:2203.05482",
-    "The base is not part of the mean; it gives only layout, names and what is not merged. Weights are normalised.",
+    "The base is not part of the mean; it gives only layout, names and what is not merged."
+    " Weights are normalised.",
 )

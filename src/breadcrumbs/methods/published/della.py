@@ -33,7 +33,8 @@ DECLARED = {
     "rescale": OneOf(
         "expected",
         ("expected", "none", "l1"),
-        "whether kept entries are divided by their probability, left as they are, or multiplied by " + L1,
+        "whether kept entries are divided by their probability, left as they are, or multiplied by "
+        + L1,
     ),
 }
 

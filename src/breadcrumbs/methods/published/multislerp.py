@@ -53,7 +53,9 @@ MULTISLERP = Gram(
     coefficients=_coefficients,
     parameters={
         "of": OneOf("task_vectors", ("task_vectors", "models"), "what has directions"),
-        "normalize": OneOf("weights", ("weights", "none"), "whether weights are normalised to sum to 1"),
+        "normalize": OneOf(
+            "weights", ("weights", "none"), "whether weights are normalised to sum to 1"
+        ),
     },
     models=(2, None),
     name="multislerp",

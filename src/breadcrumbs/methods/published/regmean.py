@@ -69,7 +69,8 @@ def _combine(
         return middle + np.linalg.solve(total.T, right.T).T
     except np.linalg.LinAlgError:
         raise RecipeError(
-            "regmean: some inputs carry no information, so there is no solution without a ridge. Give"
+            "regmean: some inputs carry no information, so there is no solution without a"
+            " ridge. Give"
             " `ridge: 1e-6`."
         ) from None
 

@@ -50,7 +50,8 @@ def caution(values: Values, models: int) -> str:
         return ""
     times = f"up to {1 / eta:.2g} times" if eta else "many times"
     return (
-        f"star makes the directions that it keeps {times} as long, more than language models tolerate,"
+        f"star makes the directions that it keeps {times} as long, more than language models"
+        f" tolerate,"
         " so the result may do worse than the base: give a smaller alpha, such as 0.5"
     )
 

@@ -107,7 +107,9 @@ def fisher(
     """
     torch = torch_or_error()
     if samples is not None and (loss is not None or samples < 1):
-        raise RecipeError("fisher: samples: give a number from 1 on, and no loss of given labels.")
+        raise RecipeError(
+            "fisher: samples: give a number of 1 or more, and no loss of given labels."
+        )
     state = _state(model)
     parameters = {id(p): p for p in state.values() if isinstance(p, torch.nn.Parameter)}
     wide = torch.float64

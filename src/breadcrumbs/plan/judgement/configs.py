@@ -76,7 +76,7 @@ def _broken(label: str, folder: Path) -> list[str]:
     """Return a line about a config of which nothing can be told."""
     why = beside.trouble(folder / "config.json")
     return [
-        f"{label}: config.json {why}, so nothing that it says was looked at. Mend it, or look"
+        f"{label}: config.json {why}, so nothing in it was checked. Fix it, or look"
         " yourself whether this is a fine-tuning of the base"
     ] * bool(why)
 

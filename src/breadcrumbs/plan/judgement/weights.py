@@ -16,7 +16,7 @@ from breadcrumbs.errors import listing
 from breadcrumbs.plan import lengths
 from breadcrumbs.plan.plan import Plan, TensorPlan
 
-#: A task vector of this share of the base's length is no fine-tuning's: those are below 0.3,
+#: A task vector of this share of the base's length is not a fine-tuning's: those are below 0.3,
 #: another pretraining of the same size is at 1.4.
 FAR = 0.5
 #: Matrices with fewer entries in all tell too little.

@@ -24,9 +24,9 @@ class Node:
         raise RecipeError(f"{self.path}, line {self.line}: {why}")
 
     def mapping(self, what: str, known: Iterable[str] | None = None) -> dict[str, Node]:
-        """Return the nodes by key; RecipeError if it is no mapping or a key is not ``known``."""
+        """Return the nodes by key; RecipeError if it is not a mapping or a key is not ``known``."""
         if not isinstance(self.value, dict):
-            self.refuse(f"{what} is no mapping of `key: value` lines.")
+            self.refuse(f"{what} is not a mapping of `key: value` lines.")
         for key, node in self.value.items():
             if known is not None and key not in known:
                 known = list(known)
@@ -37,12 +37,12 @@ class Node:
     def items(self, what: str) -> list[Node]:
         """Return the nodes of a list that is not empty."""
         if not isinstance(self.value, list) or not self.value:
-            self.refuse(f"{what} is no list, or an empty one.")
+            self.refuse(f"{what} is not a list, or an empty one.")
         return self.value
 
     def text(self, what: str) -> str:
         if not isinstance(self.value, str) or not self.value:
-            self.refuse(f"{what} is no text.")
+            self.refuse(f"{what} is not a text.")
         return self.value
 
 
@@ -83,7 +83,7 @@ def _node(loader: Any, node: Any, path: Path, line: int, above: tuple[int, ...])
         for key_node, entry in node.value:
             key, at = str(key_node.value), key_node.start_mark.line + 1
             if key in found:
-                raise RecipeError(f"{path}, line {at}: the key {key!r} stands twice.")
+                raise RecipeError(f"{path}, line {at}: the key {key!r} appears twice.")
             found[key] = _node(loader, entry, path, at, above)
         return Node(found, path, line)
     return Node(loader.construct_object(node), path, line)

@@ -100,7 +100,7 @@ def _largest(given: Given, t: int) -> dict[str, Any]:
 def _breadcrumbs(given: Given, t: int) -> dict[str, Any]:
     gamma = given.models[t]["gamma"]
     if not 0 <= gamma <= 1:
-        given.refuse("gamma", f"gamma {gamma:g} is no fraction: it is the part cut at the top.")
+        given.refuse("gamma", f"gamma {gamma:g} is not a fraction: it is the part cut at the top.")
     return {
         "density": _clamped(given.models[t]["density"]),
         "outliers": gamma,

@@ -47,7 +47,9 @@ def convert(path: str | Path) -> Converted:
     if method not in PEERS:
         what = "is not offered" if method in MISSING else "is unknown"
         near = suggestion(method, PEERS)
-        config.method.refuse(f"merge_method {method!r} {what}.{near} There are {', '.join(PEERS)}.")
+        config.method.refuse(
+            f"merge_method {method!r} {what}.{near} Choose from {', '.join(PEERS)}."
+        )
     peer = PEERS[method]
     without = [piece for piece in config.slices if piece.base is None]
     if peer.base == "possible" and 0 < len(without) < len(config.slices):
@@ -88,7 +90,7 @@ def _columns(config: Config, peer: Peer, piece: Slice) -> list[int]:
     models = [source.model for source in piece.sources]
     for i, model in enumerate(models):
         if model in models[:i]:
-            piece.sources[i].node.refuse(f"{model} stands twice among the models of one slice.")
+            piece.sources[i].node.refuse(f"{model} appears twice among the models of one slice.")
     if piece.base is not None and piece.base not in models and peer.base != "one of all":
         piece.node.refuse(f"base_model {piece.base} is not among the sources of this slice.")
     base = models.index(piece.base) if piece.base in models else None
@@ -217,7 +219,7 @@ def _tokenizer(config: Config, path: Path, found: Sequence[Checkpoint]) -> str |
         node.refuse("there is no base_model to take the tokenizer of, or more than one.")
     wanted = beside(path, wanted)
     if wanted not in every:
-        node.refuse(f"{wanted} is none of the models. Copy its tokenizer's files by hand.")
+        node.refuse(f"{wanted} is not one of the models. Copy its tokenizer's files by hand.")
     known = vocabulary(every[wanted].folder)
     for label, other in every.items():
         mine = vocabulary(other.folder)

@@ -45,7 +45,7 @@ def get(text: object) -> Encoding:
     known = kinds()
     if name not in known:
         raise CheckpointError(
-            f"there is no encoding {text!r}. There are {', '.join(known)}; a newer version of"
+            f"there is no encoding {text!r}. Choose from {', '.join(known)}; a newer version of"
             " Breadcrumbs may know more."
         )
     try:

@@ -70,7 +70,7 @@ def get(text: str) -> Objective:
     path, colon, name = text.rpartition(":")
     if not colon or not path.endswith(".py"):
         raise ScoreError(
-            f"--objective {text}: is none of {', '.join(OBJECTIVES)}, nor FILE.py:FUNCTION."
+            f"--objective {text}: is not one of {', '.join(OBJECTIVES)}, nor FILE.py:FUNCTION."
             f"{suggestion(text, OBJECTIVES)}"
         )
     try:

@@ -157,7 +157,7 @@ def parse(names: Sequence[str], flags: Sequence[tuple[str, str]], models: Sequen
             common[key] = text
         elif method not in declared:
             raise RecipeError(
-                f"-p {key}: {method!r} is none of the methods that are searched:"
+                f"-p {key}: {method!r} is not one of the methods that are searched:"
                 f" {', '.join(declared)}.{suggestion(method, declared)}"
             )
         else:
@@ -242,7 +242,7 @@ def _steps(
         raise RecipeError(f"{where}={text}: has {number:,} steps, more than {MOST:,}.")
     values = [low + step * i for i in range(number)]
     if isinstance(parameter, Integer) and any(value != int(value) for value in values):
-        raise RecipeError(f"{where}={text}: has steps that are no whole numbers.")
+        raise RecipeError(f"{where}={text}: has steps that are not whole numbers.")
     return Values(tuple(_plain(value, parameter) for value in values), ordered=True)
 
 
