@@ -403,7 +403,7 @@ def test_objectives(tmp_path):
     for text in (f"{file}:none", f"{file}:name", "meen", f"{tmp_path}/no.py:f", "a.py"):
         with pytest.raises(ScoreError, match="--objective"):
             get(text)
-    with pytest.raises(ScoreError, match=r"of b no normalised value is known"):
+    with pytest.raises(ScoreError, match=r"b has no normalised value"):
         OBJECTIVES["mean"](values, {"a": 1.0, "b": None})
     worst = found("alpha=0.2:1:0.2", sampler="grid", objective=get(f"{file}:worst"))
     assert worst.best.score == max(min(trial.values.values()) for trial in worst.trials)

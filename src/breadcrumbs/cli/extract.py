@@ -13,7 +13,9 @@ from breadcrumbs.cli.shared import command, json_option, quiet_option, sync_opti
 @command()
 @click.argument("archive", metavar="FILE.safetensors")
 @click.argument("task")
-@click.option("-o", "--output", required=True, metavar="PATH", help=OUTPUT)
+@click.option(
+    "-o", "--output", required=True, metavar="PATH", help="Folder, or FILE.safetensors, to write."
+)
 @click.option(
     "--base", help="The base that the file was made with. Default: its path at that time."
 )

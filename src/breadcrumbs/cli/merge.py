@@ -25,7 +25,7 @@ from breadcrumbs.errors import printable, sentence
 
 @command()
 @click.argument("sources", nargs=-1, required=True, metavar="BASE FINETUNED... | RECIPE.yaml")
-@click.option("-o", "--output", metavar="PATH", help=OUTPUT)
+@click.option("-o", "--output", metavar="PATH", help="Folder, or FILE.safetensors, to write.")
 @click.option("-m", "--method", help="Merging method; `breadcrumbs methods` lists them.")
 @click.option("--transform", help="With --aggregate: your own pair instead of a method.")
 @click.option("--aggregate", help="How the transformed task vectors are combined.")

@@ -20,7 +20,9 @@ from breadcrumbs.cli.shared import (
 @command()
 @click.argument("base")
 @click.argument("models", nargs=-1, required=True, metavar="FINETUNED...")
-@click.option("-o", "--output", required=True, metavar="PATH", help=OUTPUT)
+@click.option(
+    "-o", "--output", required=True, metavar="PATH", help="Folder, or FILE.safetensors, to write."
+)
 @click.option(
     "--score",
     required=True,

@@ -364,7 +364,9 @@ def diff(folder: str, first: int, second: int, as_json: bool) -> None:
 
 @command()
 @_folder
-@click.option("-o", "--output", required=True, metavar="PATH", help=OUTPUT)
+@click.option(
+    "-o", "--output", required=True, metavar="PATH", help="Folder, or FILE.safetensors, to write."
+)
 @click.option(
     "-m", "--method", help="Another method than the store's, on what the store keeps of each task."
 )

@@ -140,7 +140,9 @@ def pack(base: str, finetuned: str, output: str, **options: Any) -> None:
 @command()
 @click.argument("base")
 @click.argument("files", nargs=-1, required=True, metavar="TASK.safetensors...")
-@click.option("-o", "--output", required=True, metavar="PATH", help=OUTPUT)
+@click.option(
+    "-o", "--output", required=True, metavar="PATH", help="Folder, or FILE.safetensors, to write."
+)
 @click.option("--shard-size", default="5GB", show_default=True, help="Largest file of a folder.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
@@ -178,7 +180,9 @@ def unpack(base: str, files: tuple[str, ...], output: str, **options: Any) -> No
 @command("export")
 @click.argument("base")
 @click.argument("task", metavar="TASK")
-@click.option("-o", "--output", required=True, metavar="PATH", help=OUTPUT)
+@click.option(
+    "-o", "--output", required=True, metavar="PATH", help="Folder, or FILE.safetensors, to write."
+)
 @click.option(
     "--to", required=True, type=click.Choice(("dense", "lora", "patch")), help="What to write."
 )

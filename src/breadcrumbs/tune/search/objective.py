@@ -34,9 +34,8 @@ class Objective:
             unknown = [task for task, value in normalised.items() if value is None]
             if unknown:
                 raise ScoreError(
-                    f"--objective {self.name}: of {', '.join(unknown)} no normalised value is"
-                    " known, for want of a fine-tuned model that scores above 0. Give"
-                    " --objective raw."
+                    f"--objective {self.name}: {', '.join(unknown)} has no normalised value, since"
+                    " its fine-tuned model does not score above 0. Give --objective raw."
                 )
             values = {task: value for task, value in normalised.items() if value is not None}
         try:
