@@ -400,7 +400,7 @@ BROKEN: dict[str, tuple[dict[str, Any], Any, str]] = {
         {"quant_method": "compressed-tensors", "format": "int-quantized"},
         N + ".weight_scale",
     ),
-    "a shape that is none": (PACKED | {N + ".weight_shape": np.array([8])}, None, "no shape"),
+    "a shape that is none": (PACKED | {N + ".weight_shape": np.array([8])}, None, "not a shape"),
     "a scale of another shape": (
         {N + ".weight": CODE, N + ".weight_scale_inv": np.ones((3, 5), np.float32)},
         None,

@@ -141,7 +141,7 @@ USAGE = {
     ("--few", "1", "-p", "weight.one=1,2"): (2, "--few cannot find them"),
     ("--objective", "meen"): (1, "Did you mean 'mean'?"),
     ("--sampler", "grit"): (1, "Did you mean 'grid'?"),
-    ("-o", "best.txt"): (2, "let it end with .yaml"),
+    ("-o", "best.txt"): (2, "its name must end in .yaml"),
     ("-o", "none/best.yaml"): (1, "there is no folder none"),
 }
 

@@ -219,7 +219,7 @@ def test_labels_of_a_hub_data_set_can_be_renamed_or_ordered_anew(hub: Path):
     assert pairs(renamed.rows("test"), renamed.labels)[1] == ("test 1", "small")
     turned = task(hub, **entry, labels=["ant", "zebra"])
     assert pairs(turned.rows("test"), turned.labels)[1] == ("test 1", "ant")
-    refused("`labels` has 'zebr', which is none.*Did", hub, **entry, labels=["ant", "zebr"])
+    refused("`labels` has 'zebr', which is not one.*Did", hub, **entry, labels=["ant", "zebr"])
     refused("has 3 names for 2", hub, **entry, labels=["a", "b", "c"])
 
 

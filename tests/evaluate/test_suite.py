@@ -236,7 +236,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a label twice": ({"labels": ["x", "y", "x"]}, "'x' appears twice"),
     "a metric": ({"metric": "acuracy"}, "Did you mean 'accuracy'"),
     "a seed": ({"seed": -1}, "seed: -1 is not a whole number"),
-    "a head": ({"head": "x"}, "head: found 'x' where `key: value` lines belong"),
+    "a head": ({"head": "x"}, "head: found 'x' where `key: value` lines are expected"),
     "config": ({"config": "x"}, "config: is for hub data sets"),
     "a name": ({"task": "a/b"}, "cannot be the name of a folder"),
     "a split": ({"splits": {"dev": 3}}, "splits: unknown key 'dev'"),

@@ -174,7 +174,7 @@ def test_what_cannot_be_compared_is_refused():
             breadcrumbs.compare(base, models, **given)
     with pytest.raises(BreadcrumbsError, match="no models are given"):
         breadcrumbs.compare(base, [])
-    with pytest.raises(BreadcrumbsError, match="a list belongs"):
+    with pytest.raises(BreadcrumbsError, match="a list is expected"):
         breadcrumbs.compare(base, models[0])
     with pytest.raises(BreadcrumbsError, match="has nan"):
         breadcrumbs.compare(base, [dict(models[0], v=np.full(31, np.nan, np.float32))])

@@ -373,7 +373,7 @@ def test_a_step_of_another_shape_is_refused(tables, kind, cut):
     "text, message",
     [
         ("1 / 0", "cannot be loaded: division by zero"),
-        ("", "names no METHOD, METHODS"),
+        ("", "defines no METHOD, METHODS"),
         ("METHODS = [3]", "METHODS: '3' is a int"),
         ("AGGREGATES = {'x': 3}", "AGGREGATES: 'x' is a int"),
         (PLUGIN.replace('"median"', '"ties"'), "the name 'ties' is taken"),

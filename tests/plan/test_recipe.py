@@ -163,24 +163,24 @@ GOOD = "base: b\nmodels: [m]\n"
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "found nothing where `key: value` lines belong"),
+        ("", "found nothing where `key: value` lines are expected"),
         ("3", "found 3 where `key: value`"),
         ("just text", "found 'just text' where"),
         ("- a\n- b", r"found \['a', 'b'\] where"),
         ("1: 2", "the key 1 is not a text. Put it in quotes"),
         ("base: b", "there is no 'models'. A recipe names a base and models"),
         ("models: [m]", "there is no 'base'"),
-        ("base:\nmodels: [m]", "base: found nothing where a text belongs"),
-        ("base: [b]\nmodels: [m]", "base: found .* where a text belongs"),
-        ("base: b\nmodels: m", "models: found 'm' where a list belongs"),
+        ("base:\nmodels: [m]", "base: found nothing where a text is expected"),
+        ("base: [b]\nmodels: [m]", "base: found .* where a text is expected"),
+        ("base: b\nmodels: m", "models: found 'm' where a list is expected"),
         ("base: b\nmodels: [3]", r"models\[0\]: found 3 where `key: value`"),
-        ("base: b\nmodels: [m, '']", r"models\[1\]: found '' where a text belongs"),
+        ("base: b\nmodels: [m, '']", r"models\[1\]: found '' where a text is expected"),
         ("base: b\nmodels: [{weight: 1}]", r"models\[0\]: there is no 'model'"),
         ("base: b\nmodels: [{model: m, wieght: 1}]", "unknown key 'wieght'.*mean 'weight'"),
         ("base: b\nmodels: [{model: m, weight: x}]", "weight: 'x' is not a number"),
         ("base: b\nmodels: [{model: m, weight: .nan}]", "weight: nan is not a number"),
         ("base: b\nmodels: [{model: m, weight: 1e400}]", "weight"),
-        ("base: b\nmodels: [{model: m, name: 3}]", "name: found 3 where a text belongs"),
+        ("base: b\nmodels: [{model: m, name: 3}]", "name: found 3 where a text is expected"),
         (GOOD + "metod: average", "unknown key 'metod'. Known are base, models.*mean 'method'"),
         (GOOD + "method: tie", "no method 'tie'"),
         (GOOD + "method: averag", "no method 'averag'. Did you mean 'average'"),
@@ -190,14 +190,14 @@ GOOD = "base: b\nmodels: [m]\n"
         (GOOD + "parameters: {bta: 0.2}", "no parameter 'bta'.*mean 'beta'"),
         (GOOD + "parameters: {gamma: 0.01}", "gamma 0.01 would remove the largest 99"),
         (GOOD + "parameters: {beta: 0.99, gamma: 0.9}", "beta 0.99 is not below gamma 0.9"),
-        (GOOD + "parameters: {beta: 0.9, density: 0.1}", "two ways to say one thing"),
+        (GOOD + "parameters: {beta: 0.9, density: 0.1}", "two ways to say the same thing"),
         (GOOD + "parameters: {density: 0.1}", "density and outliers belong together"),
-        (GOOD + "overrides: {a: 1}", "overrides: found .* where a list belongs"),
+        (GOOD + "overrides: {a: 1}", "overrides: found .* where a list is expected"),
         (GOOD + "overrides: [{alpha: 1}]", r"overrides\[0\]: there is no 'tensors'"),
         (GOOD + "overrides: [{tensors: a, alhpa: 1}]", "no parameter 'alhpa'.*mean 'alpha'"),
         (GOOD + "overrides: [{tensors: a, gamma: 0.5}]", "beta 0.90 is not below gamma 0.5"),
-        (GOOD + "exclude: 3", "exclude: found 3 where a list belongs"),
-        (GOOD + "only: [3]", "only: found 3 where a text belongs"),
+        (GOOD + "exclude: 3", "exclude: found 3 where a list is expected"),
+        (GOOD + "only: [3]", "only: found 3 where a text is expected"),
         (GOOD + "only_changed: 1", "only_changed: 1 is neither true nor false"),
         (GOOD + "allow_nonfinite: maybe", "allow_nonfinite: 'maybe' is neither true nor false"),
         (GOOD + "dtype: float23", "dtype: 'float23' is not possible.*mean 'float"),
@@ -328,7 +328,9 @@ def test_python_arguments(arguments, expected):
 
 def test_one_model_is_no_list_of_models():
     for one in ("path", Path("path"), {}):
-        with pytest.raises(RecipeError, match=r"one model where a list belongs. Give \[model\]"):
+        with pytest.raises(
+            RecipeError, match=r"one model where a list is expected. Give \[model\]"
+        ):
             breadcrumbs.merge("base", one)  # pyright: ignore[reportArgumentType]
 
 

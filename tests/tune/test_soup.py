@@ -151,7 +151,7 @@ def test_errors_come_before_anything_is_scored(files, tmp_path):
         breadcrumbs.greedy_soup(files[0], files[1:3], never, [1.0], output=out)
     with pytest.raises(BreadcrumbsError, match="no models"):
         breadcrumbs.greedy_soup(files[0], [], never, output=out)
-    with pytest.raises(BreadcrumbsError, match="a list belongs"):
+    with pytest.raises(BreadcrumbsError, match="a list is expected"):
         breadcrumbs.greedy_soup(files[0], files[1], never, output=out)
     for value in (None, "much", float("nan")):
         with pytest.raises(ScoreError, match=r"of ft1 is .*, which is not a number"):
