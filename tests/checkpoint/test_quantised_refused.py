@@ -221,7 +221,7 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, str]] = {
     "FP8 beside a scale of another name": (
         {N + ".weight": Raw(codes(0, 8, 8), "F8_E4M3"), N + ".weight_scaler": ONE},
         None,
-        f"not known: '{N}.weight' with '{N}.weight_scaler'",
+        f"unknown layout: '{N}.weight' with '{N}.weight_scaler'",
     ),
     "FP8 beside a scale below it": (
         {N + ".weight": Raw(codes(0, 8, 8), "F8_E5M2"), N + ".weight.amax": ONE},

@@ -58,7 +58,7 @@ def test_a_narrow_terminal_breaks_no_word() -> None:
     lines = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line) for line in shown.splitlines()]
     assert max(map(len, lines)) <= 40
     words = set(" ".join(lines).split())
-    assert {"granularity", "embeddings", "multiplied;"} <= words
+    assert {"granularity", "embeddings", "rescaled;"} <= words
     assert "beta" in lines and "  default: 0.90" in lines
     wide = on_terminal(200, "methods", "breadcrumbs")
     assert any(line.split()[:2] == ["beta", "0.90"] for line in wide.splitlines())

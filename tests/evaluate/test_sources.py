@@ -56,7 +56,7 @@ def test_cells_may_hold_line_breaks_and_errors_name_the_line(tmp_path: Path):
         ("a.csv", "", "the train split is empty"),
         ("a.csv", "text,label\n", "the train split is empty"),
         ("a.jsonl", '{"text": "a", "label": "x"}\n{"text": 3', "a.jsonl, line 2: not JSON"),
-        ("a.jsonl", "[1]", "a.jsonl, line 1: is no object"),
+        ("a.jsonl", "[1]", "a.jsonl, line 1: is not an object"),
         ("a.jsonl", '{"text": null, "label": 1}', "column 'text' holds nothing where a text"),
         ("a.jsonl", '{"text": 3.5, "label": 1}', "column 'text' holds 3.5 where a text"),
         ("a.jsonl", '{"text": "a", "label": 0.5}', "column 'label' holds 0.5"),

@@ -240,7 +240,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "config": ({"config": "x"}, "config: is for hub data sets"),
     "a name": ({"task": "a/b"}, "cannot be the name of a folder"),
     "a split": ({"splits": {"dev": 3}}, "splits: unknown key 'dev'"),
-    "no rows": ({"splits": {"test": 0}}, "splits: test: 0 is not a whole number from 1"),
+    "no rows": ({"splits": {"test": 0}}, "splits: test: 0 is not a whole number of 1 or more"),
     "a fraction": ({"splits": {"test": 1.5}}, "splits: test: 1.5 is not a fraction"),
     "count and fraction": (
         {"splits": {"test": {"count": 1, "fraction": 0.1}}},

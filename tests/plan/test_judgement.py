@@ -267,15 +267,15 @@ def test_rope_of_transformers_is_one_in_both_spellings():
 def test_broken_configs_do_no_harm(tmp_path, text):
     base = model(tmp_path / "base", weights(), LLAMA)
     odd = model(tmp_path / "odd", config=text, beside={"tokenizer.json": text, "vocab.json": text})
-    broken = "is no JSON" in " ".join(warned(base, odd))
-    assert broken == any("is no JSON" in line for line in warned(odd, base))
+    broken = "is not JSON" in " ".join(warned(base, odd))
+    assert broken == any("is not JSON" in line for line in warned(odd, base))
 
 
 BROKEN = [
-    ("{", "is no JSON,"),
-    ("", "is no JSON,"),
-    ("\x00" * 9, "is no JSON,"),
-    ("[1, 2]", "is no JSON object,"),
+    ("{", "is not JSON,"),
+    ("", "is not JSON,"),
+    ("\x00" * 9, "is not JSON,"),
+    ("[1, 2]", "is not a JSON object,"),
     (" " * (5 << 20) + "{}", "is larger than 4 MB,"),
     ('{"a_config":' * 50 + "1" + "}" * 50, "has more than 20 levels,"),
 ]

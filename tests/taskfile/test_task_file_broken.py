@@ -120,7 +120,7 @@ def put(*keys: Any) -> Callable[[dict[str, Any]], None]:
         (put("base", put), "does not say its 'base'"),
         (put("base", "hash", "ab"), "hash of its base"),
         (put("base", "revision", 3), "says 3 for 'revision'"),
-        (put("encoding", "int3"), "no encoding 'int3'. There are exact"),
+        (put("encoding", "int3"), "no encoding 'int3'. Choose from exact"),
         (put("weights", -1), "negative"),
         (put("parameters", []), "for 'parameters'"),
         (put("tensors", "w", "kept", N + 1), "keeps 2001 of 2000"),

@@ -214,7 +214,8 @@ def _by_split_column(table: Table, columns: Columns) -> Tables:
     for row, name in enumerate(table.splits):
         if not isinstance(name, str) or not name:
             raise SuiteError(
-                f"{table.where(row)}: column {columns.split!r} holds {name!r}, which is no split's"
+                f"{table.where(row)}: column {columns.split!r} holds {name!r}, which is not a"
+                f" split's"
                 " name."
             )
         rows.setdefault(name, []).append(row)

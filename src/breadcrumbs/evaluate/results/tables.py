@@ -172,7 +172,7 @@ def choose(
     if not fits:
         there = [f"{number} {its} rows of {one}" for one, its, number in contents]
         raise ResultsError(
-            f"{where}: no {split} rows. Choose from {', '.join(there[:12])}: choose with --split."
+            f"{where}: no {split} rows. There are {', '.join(there[:12])}: choose with --split."
         )
     suite = glob.escape(fits[0])
     rows = results.select(suite=suite, split=split)

@@ -66,9 +66,9 @@ def trouble(path: Path) -> str:
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     except (ValueError, RecursionError, MemoryError):
-        return "is no JSON"
+        return "is not JSON"
     if not isinstance(found, dict):
-        return "is no JSON object"
+        return "is not a JSON object"
     return "" if _is_shallow(found, _DEPTH) else f"has more than {_DEPTH} levels"
 
 

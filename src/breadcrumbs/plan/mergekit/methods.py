@@ -112,7 +112,7 @@ def _breadcrumbs(given: Given, t: int) -> dict[str, Any]:
 def _dare(given: Given, t: int) -> dict[str, Any]:
     density = given.models[t]["density"]
     if density < 0:
-        given.refuse("density", f"density {density:g} is no probability.")
+        given.refuse("density", f"density {density:g} is not a probability.")
     return {"p": round(1 - min(density, 1.0), 12), "rescale": _rescale(given)}
 
 

@@ -84,7 +84,7 @@ def scalar(node: Node, kind: type) -> Any:
         number = math.nan
     if not math.isfinite(number) or (kind is int and number != int(number)):
         what = "whole number" if kind is int else "number"
-        node.refuse(f"{given!r} is no {what}.")
+        node.refuse(f"{given!r} is not a {what}.")
     return kind(number)
 
 

@@ -216,7 +216,8 @@ def dimension(where: str, text: str, parameter: Parameter) -> Dimension:
         return Values(tuple(_plain(possible(x), parameter) for x in numbers), ordered=True)
     if len(parts) > 3 or "," in text:
         raise RecipeError(
-            f"{where}={text}: is no range. Give LOW:HIGH, LOW:HIGH:STEP or LOW:HIGH:log, or values"
+            f"{where}={text}: is not a range. Give LOW:HIGH, LOW:HIGH:STEP or LOW:HIGH:log,"
+            f" or values"
             " with commas."
         )
     low, high = (possible(_number(where, part)) for part in parts[:2])
