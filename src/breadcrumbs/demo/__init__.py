@@ -37,7 +37,7 @@ ONE_MODEL = ("average", "task_arithmetic", "breadcrumbs", "tsv_m")
 #: Merged at each of these besides, and measured on so many validation images of a task.
 SWEPT = ("task_arithmetic", "breadcrumbs")
 ALPHAS = (0.3, 0.6, 1.0, 1.5)
-SWEPT_ON = 100
+SWEPT_ON = 60
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Row:
     """One line of the table. accuracy: by task, on test images. mean and normalised: over tasks.
 
     normalised is the mean of the ratios to the fine-tuned models' accuracies. alpha: how far the
-    method steps, as published or chosen from the weights. size: bytes of what is kept, the base apart.
+    method steps, as published or chosen automatically. size: bytes of what is kept, the base apart.
     """
 
     name: str

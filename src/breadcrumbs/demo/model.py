@@ -157,7 +157,7 @@ def stem(weights: Mapping[str, Array], images: Array) -> Array:
 
 
 def trunk(weights: Mapping[str, Array], x: Array) -> Array:
-    """Return ``(n, 80)``: two transformer blocks on ``(n, 49, 80)``, and the mean over positions."""
+    """Return ``(n, 80)``: two transformer blocks on ``(n, 49, 80)``, then the mean."""
     for block in ("blocks.0", "blocks.1"):
         x = x + attend(normalise(x, weights, f"{block}.norm1"), weights, f"{block}.attention")
         hidden = silu(project(normalise(x, weights, f"{block}.norm2"), weights, f"{block}.mlp.up"))
@@ -207,8 +207,11 @@ def project(x: Array, weights: Mapping[str, Array], name: str) -> Array:
 def normalise(x: Array, weights: Mapping[str, Array], name: str) -> Array:
     """Return ``x`` with mean 0 and variance 1 over its channels, scaled and shifted."""
     centred = x - x.mean(axis=-1, keepdims=True)
-    deviation = np.sqrt(np.mean(centred * centred, axis=-1, keepdims=True) + EPSILON)
-    return centred / deviation * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+    variance = np.einsum("...i,...i->...", centred, centred)[..., None] / x.shape[-1]
+    centred /= np.sqrt(variance + EPSILON)
+    centred *= weights[f"{name}.weight"]
+    centred += weights[f"{name}.bias"]
+    return centred
 
 
 def normalise_image(x: Array, weights: Mapping[str, Array], name: str) -> Array:

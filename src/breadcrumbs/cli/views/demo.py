@@ -18,7 +18,7 @@ NEXT = (
 def show(result: Any) -> None:
     """Print it all; every number comes from the result."""
     console = terminal()
-    console.print("One base, a small vision model, and six fine-tunings of it, one for each task:\n")
+    console.print("One base, a small vision model, and six fine-tunings of it, one a task:\n")
     wide = max(map(len, result.tasks))
     for task, asked in result.tasks.items():
         console.print(f"  {task:{wide}}  {asked}")
