@@ -25,9 +25,9 @@ from breadcrumbs.cli.views import methods
 from breadcrumbs.methods.registry import METHODS
 
 HERE = Path(__file__).parent
-METHODS_INTRO = """Any `alpha`, weights of models and parameters by tensor go with each. [choosing.md](choosing.md)
-says which method when, [differences.md](differences.md) where results differ from other programs
-on purpose; `breadcrumbs methods NAME` explains one.
+METHODS_INTRO = """Any `alpha`, weights of models and parameters by tensor go with each.
+[choosing.md](choosing.md) says which method when, [differences.md](differences.md) where results
+differ from other programs on purpose; `breadcrumbs methods NAME` explains one.
 """
 MADE = "<!-- Made by `python -m docs.generate`; edit the declarations instead. -->\n"
 
@@ -57,12 +57,11 @@ def _cell(text: str) -> str:
 
 def methods_table() -> str:
     """Return a table of all methods."""
-    rows = [
-        f"| [`{method.name}`](#{method.name}) | {method.summary} | {method.paper.rpartition('arXiv')[2]} |".replace(
-            "| :", "| arXiv:"
-        )
-        for method in METHODS.values()
-    ]
+    rows = []
+    for method in METHODS.values():
+        paper = method.paper.rpartition("arXiv")[2]
+        paper = f"arXiv{paper}" if paper.startswith(":") else paper
+        rows.append(f"| [`{method.name}`](#{method.name}) | {method.summary} | {paper} |")
     return "\n".join(["| method | what it does | paper |", "|---|---|---|", *rows])
 
 

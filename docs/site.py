@@ -162,9 +162,7 @@ def build(output: Path) -> None:
         source.mkdir()
         stage(source)
         try:
-            app = Sphinx(
-                source, None, output, Path(name) / "trees", "html", settings, None, told
-            )
+            app = Sphinx(source, None, output, Path(name) / "trees", "html", settings, None, told)
             app.build(force_all=True)
         except SphinxError as error:
             raise SiteError(str(error)) from error
