@@ -117,7 +117,8 @@ def stage(folder: Path) -> None:
             text += _navigation(groups(text), set(known.values()) - {HOME})
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         (folder / place).write_text(text, encoding="utf-8")
-    shutil.copytree(HERE / "figures", folder / "figures")
+    others = shutil.ignore_patterns("*.md", "*.py", "__pycache__")
+    shutil.copytree(HERE, folder, ignore=others, dirs_exist_ok=True)
 
 
 def _navigation(found: dict[str, list[str]], places: set[str]) -> str:
