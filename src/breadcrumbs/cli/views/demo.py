@@ -26,7 +26,7 @@ def show(result: Any) -> None:
     console.print(_accuracies(result))
     console.print(_found(result) + "\n")
     console.print(
-        "How far to step is alpha. Mean accuracy by alpha, on"
+        "alpha says how far a merge steps from the base. Mean accuracy, %, on"
         f" {result.swept_images} validation images:"
     )
     console.print(_curves(result))
@@ -69,15 +69,14 @@ def _found(result: Any) -> str:
 
 def _steps(result: Any) -> str:
     """Say how the curves end, and what was taken without them."""
+    end = max(max(means) for means in result.curves.values())
     falls, taken = [], []
     for method, means in result.curves.items():
-        best, last = max(means.values()), list(means.values())[-1]
-        falls.append(f"{method} {_points(best - last)}")
-        taken += [f"{row.alpha:.2g}" for row in result.rows if row.name == method]
-    end = max(max(means) for means in result.curves.values())
+        falls.append(f"{method} is {_points(max(means.values()) - means[end])} below its best")
+        taken += [f"{row.alpha:.2g} of {method}" for row in result.rows if row.name == method]
     return (
-        f"From the best to alpha {end:g} {' and '.join(falls)} are lost."
-        f" In the table above it is {' and '.join(taken)}."
+        f"At alpha {end:g}, {' and '.join(falls)}. The first table has alpha"
+        f" {' and '.join(taken)}, as published or chosen automatically."
     )
 
 
