@@ -14,7 +14,8 @@ KERNELS = [sys.executable, "-m", "breadcrumbs.kernels.native.build"]
 #: A worker goes on with the tests that follow, of which many share what is made for a file.
 TESTS = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "worksteal"]
 FUZZ = [sys.executable, "fuzz/kernels.py", "60"]
-ALL = (*STYLE, TYPES, KERNELS, [sys.executable, "-m", "docs.generate", "--check"], TESTS, FUZZ)
+DOCS = ([sys.executable, "-m", "docs.generate", "--check"], [sys.executable, "-m", "docs.site"])
+ALL = (*STYLE, TYPES, KERNELS, *DOCS, TESTS, FUZZ)
 
 #: What pyright looks at, as in pyproject.toml.
 TYPED = ("src/", "benchmarks/", "docs/", "experiments/", "checks.py")

@@ -1,7 +1,7 @@
 """Write the pages that come from declarations: `python -m docs.generate` (`--check` in CI).
 
-docs/methods.md from the table of methods, docs/cli.md from the commands; between two marks each the
-table of methods in the README, the times of all methods in docs/performance.md, those of
+docs/methods.md from the table of methods, docs/cli.md from the commands, docs/api.md from the names
+for Python; between two marks each the times of all methods in docs/performance.md, those of
 docs/store.md, the example of docs/task-file.md, and what experiments/results hold in docs/paper.md.
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 import ml_dtypes
 import numpy as np
+from docs import names
 from experiments.paper import pages as figures
 from experiments.paper.tables import markdown
 
@@ -24,13 +25,16 @@ from breadcrumbs.cli.views import methods
 from breadcrumbs.methods.registry import METHODS
 
 HERE = Path(__file__).parent
-README = HERE.parent / "README.md"
+METHODS_INTRO = """Any `alpha`, weights of models and parameters by tensor go with each.
+[choosing.md](choosing.md) says which method when, [differences.md](differences.md) where results
+differ from other programs on purpose; `breadcrumbs methods NAME` explains one.
+"""
 MADE = "<!-- Made by `python -m docs.generate`; edit the declarations instead. -->\n"
 
 
 def methods_page() -> str:
     """Return docs/methods.md."""
-    parts = [MADE, "# Methods\n"]
+    parts = [MADE, "# Methods\n", METHODS_INTRO, methods_table() + "\n"]
     for method in METHODS.values():
         facts = methods.method_mapping(method)
         parts.append(f"## {method.name}\n\n{method.summary[0].upper()}{method.summary[1:]}.\n")
@@ -52,13 +56,12 @@ def _cell(text: str) -> str:
 
 
 def methods_table() -> str:
-    """Return the README's table of methods."""
-    rows = [
-        f"| `{method.name}` | {method.summary} | {method.paper.rpartition('arXiv')[2]} |".replace(
-            "| :", "| arXiv:"
-        )
-        for method in METHODS.values()
-    ]
+    """Return a table of all methods."""
+    rows = []
+    for method in METHODS.values():
+        paper = method.paper.rpartition("arXiv")[2]
+        paper = f"arXiv{paper}" if paper.startswith(":") else paper
+        rows.append(f"| [`{method.name}`](#{method.name}) | {method.summary} | {paper} |")
     return "\n".join(["| method | what it does | paper |", "|---|---|---|", *rows])
 
 
@@ -191,7 +194,7 @@ def main(arguments: list[str]) -> int:
         HERE / "methods.md": methods_page,
         HERE / "cli.md": cli_page,
         HERE / "paper.md": paper_page,
-        README: lambda: between(README, "methods", methods_table),
+        HERE / "api.md": lambda: f"{MADE}\n{names.page()}",
         performance: lambda: between(performance, "methods", times_table),
         store: lambda: between(store, "times", store_table),
         task_file: lambda: between(task_file, "example", task_example),

@@ -10,7 +10,7 @@ import pytest
 from test_architecture import FLOORS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 #: In texts, what looks like the name of a module and is a key of metadata, or a file.
 KEYS = ("task", "archive", "patch", "error", "tensors", "digest", "digests", "yaml")
@@ -50,7 +50,8 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path):
 def test_the_index_has_every_page():
     text = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
     linked = {link.partition("#")[0] for link in LINK.findall(text)}
-    assert {page.name for page in PAGES if page.parent.name == "docs"} <= linked | {"README.md"}
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in PAGES if "docs" in path.parts}
+    assert pages <= linked | {"README.md"}
 
 
 def test_the_table_of_floors_is_that_of_the_test():

@@ -7,8 +7,10 @@ import importlib
 import inspect
 import itertools
 import pkgutil
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -76,6 +78,21 @@ def _public(tree: ast.Module) -> list[ast.FunctionDef | ast.ClassDef]:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             found.append(node)
     return found
+
+
+def test_extras_that_errors_name_are_there() -> None:
+    """Nothing is released: what is missing is installed from a checkout, by an extra of it."""
+    project = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project["name"] == "breadcrumbs" and set(project["scripts"]) == {"breadcrumbs"}
+    named = set()
+    for path in SOURCE.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        named |= set(re.findall(r"""\binstall\(["'](\w+)["']""", text))
+        assert "breadcrumbs[" not in text, f"{path}: no index has it; say errors.install(EXTRA)"
+    assert {"torch", "evaluate"} <= named <= set(project["optional-dependencies"])
+    for page in [*SOURCE.parents[1].glob("*.md"), *SOURCE.parents[1].glob("docs/**/*.md")]:
+        extras = re.findall(r'pip install (?:-e )?"\.\[(\w+)\]"', page.read_text("utf-8"))
+        assert set(extras) <= set(project["optional-dependencies"]), page
 
 
 def test_modules_between_a_command_and_the_arithmetic() -> None:

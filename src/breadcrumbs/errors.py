@@ -69,6 +69,12 @@ class MissingExtraError(BreadcrumbsError):
     """An optional package is needed and is not installed."""
 
 
+def install(extra: str, *more: str) -> str:
+    """Return what to do where packages of an extra are missing, and others besides."""
+    others = "".join(f' "{package}"' for package in more)
+    return f'In a checkout of Breadcrumbs, run `pip install ".[{extra}]"{others}`.'
+
+
 def printable(text: str) -> str:
     """Return ``text`` on one line, with what a terminal would act on written as escapes."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -171,7 +171,7 @@ def test_a_compressed_zip_is_refused(tmp_path):
 def test_without_torch_the_message_says_what_to_install(tmp_path, monkeypatch):
     torch.save(state(), tmp_path / "x.pt")
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'breadcrumbs\[torch\]'"):
+    with pytest.raises(MissingExtraError, match=r'pip install "\.\[torch\]"'):
         checkpoints.open(tmp_path / "x.pt")
 
 

@@ -34,7 +34,7 @@ def test_without_lm_eval_it_says_what_to_install(monkeypatch):
         raise lm_eval.importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(lm_eval.importlib.metadata, "version", absent)
-    with pytest.raises(MissingExtraError, match=r'pip install "breadcrumbs\[evaluate\]" "lm-eval'):
+    with pytest.raises(MissingExtraError, match=r'pip install "\.\[evaluate\]" "lm-eval'):
         make("causal")
     monkeypatch.setattr(lm_eval.importlib.metadata, "version", lambda name: "0.4.2")
     with pytest.raises(MissingExtraError, match=r"lm-eval 0\.4\.2 is too old"):

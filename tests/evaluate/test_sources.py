@@ -235,7 +235,7 @@ def test_hub_data_sets_that_cannot_be_loaded_are_refused(hub: Path, monkeypatch:
 
 
 def test_a_missing_package_is_named_with_what_installs_it():
-    with pytest.raises(MissingExtraError, match=r'nosuch.*pip install "breadcrumbs\[evaluate\]"'):
+    with pytest.raises(MissingExtraError, match=r'nosuch.*pip install "\.\[evaluate\]"'):
         inputs.optional("nosuch.module", "pictures are read")
 
 

@@ -26,7 +26,7 @@ from breadcrumbs.checkpoint import foreign, wrapped
 from breadcrumbs.checkpoint.files import File
 from breadcrumbs.checkpoint.memory import open_mapping
 from breadcrumbs.checkpoint.tensors import Checkpoint, shown
-from breadcrumbs.errors import CheckpointError, MissingExtraError, printable
+from breadcrumbs.errors import CheckpointError, MissingExtraError, install, printable
 
 
 def open_pickle(path: str | os.PathLike[str], pick: tuple[str, ...] = ()) -> Checkpoint:
@@ -56,8 +56,8 @@ def _load(path: Path) -> object:
         import torch
     except ImportError:
         raise MissingExtraError(
-            f"{path}: reading a pickle needs Torch. Run `pip install 'breadcrumbs[torch]'`, or "
-            "convert the file to .safetensors."
+            f"{path}: reading a pickle needs Torch. {install('torch')} Or convert the file to"
+            " .safetensors."
         ) from None
     is_zip = zipfile.is_zipfile(path)
     try:

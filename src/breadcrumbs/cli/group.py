@@ -80,7 +80,7 @@ def main() -> None:
     training, no data, a few hundred MB of memory.
 
     \b
-    breadcrumbs demo                             see it work, in under a minute
+    breadcrumbs demo                             see it work, in seconds
     breadcrumbs merge BASE FT1 FT2 -o merged     merge with Model Breadcrumbs
     breadcrumbs merge recipe.yaml -o merged      the same from a recipe file
     breadcrumbs merge --help                     what else a merge can do

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from breadcrumbs.errors import MissingExtraError, SuiteError, suggestion
+from breadcrumbs.errors import MissingExtraError, SuiteError, install, suggestion
 
 if TYPE_CHECKING:
     import torch
@@ -20,8 +20,7 @@ def require_torch() -> None:
         import transformers  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(
-            f"evaluation needs {error.name}, which is not installed. Give"
-            ' `pip install "breadcrumbs[evaluate]"`.'
+            f"evaluation needs {error.name}, which is not installed. {install('evaluate')}"
         ) from None
 
 

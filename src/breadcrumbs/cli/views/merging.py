@@ -159,16 +159,3 @@ def comparison(found: Any) -> None:
         console.print(table)
     note(found.notes)
     warnings(found.warnings)
-
-
-def demo(result: Any) -> None:
-    """Print the table of the demo and what it shows."""
-    table = ruled("test accuracy", *(row.name for row in result.rows), right=(1, 2, 3, 4))
-    for task in result.tasks:
-        table.add_row(task, *(f"{row.accuracy[task]:.1%}" for row in result.rows))
-    table.add_section()
-    table.add_row("mean", *(f"{row.mean:.1%}" for row in result.rows))
-    table.add_row("normalised", *(f"{row.normalised:.1%}" for row in result.rows))
-    console = terminal()
-    console.print(table)
-    console.print(f"{result.lesson} ({result.seconds:.0f} s)")

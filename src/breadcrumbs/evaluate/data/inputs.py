@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from blake3 import blake3
 
-from breadcrumbs.errors import MissingExtraError, SuiteError
+from breadcrumbs.errors import MissingExtraError, SuiteError, install
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -91,6 +91,5 @@ def optional(module: str, what: str) -> Any:
     except ImportError:
         package = {"PIL": "Pillow"}.get(module.split(".")[0], module.split(".")[0])
         raise MissingExtraError(
-            f"{what} with {package}, which is not installed. Install"
-            ' `pip install "breadcrumbs[evaluate]"`.'
+            f"{what} with {package}, which is not installed. {install('evaluate')}"
         ) from None

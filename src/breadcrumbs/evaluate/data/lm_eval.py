@@ -23,6 +23,7 @@ from breadcrumbs.errors import (
     MissingExtraError,
     SplitError,
     SuiteError,
+    install,
     listing,
     suggestion,
 )
@@ -49,7 +50,7 @@ def lm_eval(module: str) -> Any:
 
 def version() -> str:
     """Return the version of lm-eval; MissingExtraError where it is not installed, or too old."""
-    advice = 'Install `pip install "breadcrumbs[evaluate]" "lm-eval[hf]>=0.4.13"`.'
+    advice = install("evaluate", "lm-eval[hf]>=0.4.13")
     try:
         found = importlib.metadata.version("lm-eval")
         importlib.metadata.version("accelerate")  # which lm-eval imports for models of transformers

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from breadcrumbs import checkpoint
-from breadcrumbs.errors import BreadcrumbsError, MissingExtraError, SuiteError, listing
+from breadcrumbs.errors import BreadcrumbsError, MissingExtraError, SuiteError, install, listing
 
 
 def transformers_or_error() -> Any:
@@ -18,8 +18,7 @@ def transformers_or_error() -> Any:
         import transformers
     except ImportError as error:
         raise MissingExtraError(
-            f"foundations need {error.name}, which is not installed. Install"
-            ' `pip install "breadcrumbs[evaluate]"`.'
+            f"foundations need {error.name}, which is not installed. {install('evaluate')}"
         ) from None
     return transformers
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from breadcrumbs.errors import MissingExtraError, RecipeError
+from breadcrumbs.errors import MissingExtraError, RecipeError, install
 
 Forward = Callable[[Any, Any], Any]
 
@@ -17,8 +17,7 @@ def torch_or_error() -> Any:
         import torch
     except ImportError:
         raise MissingExtraError(
-            "statistics are measured with Torch, which is not installed. Install"
-            ' `pip install "breadcrumbs[torch]"`.'
+            f"statistics are measured with Torch, which is not installed. {install('torch')}"
         ) from None
     return torch
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from breadcrumbs.errors import MissingExtraError, RecipeError, printable, suggestion
+from breadcrumbs.errors import MissingExtraError, RecipeError, install, printable, suggestion
 from breadcrumbs.tune.search.space import Dimension, Range
 
 #: Trials of one generation of nsga2.
@@ -54,7 +54,7 @@ def check(name: str) -> None:
     for package in ("optuna", *([_NEEDS[name]] if name in _NEEDS else [])):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(
-                f'a search by {name} needs {package}: pip install "breadcrumbs[evaluate]"'
+                f"a search by {name} needs {package}, which is not installed. {install('evaluate')}"
             )
 
 
