@@ -16,6 +16,8 @@ __all__ = ["AGGREGATES", "METHODS", "TRANSFORMS", "Method", "get", "load_plugin"
 
 #: The entry points of installed packages that offer methods.
 GROUP = "breadcrumbs.plugins"
+#: By name, the file that a method is from, if it is none of the table's.
+PLUGINS: dict[str, Path] = {}
 _loaded = False
 
 
@@ -89,7 +91,9 @@ def load_plugin(path: str | Path) -> None:
     except Exception as error:  # whatever the user's code raises
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RecipeError(f"{path}: this plugin cannot be loaded: {reason}") from error
+    known = set(METHODS)
     _add(found, str(path))
+    PLUGINS.update(dict.fromkeys(set(METHODS) - known, Path(path).absolute()))
 
 
 def _load_installed() -> None:
