@@ -28,20 +28,22 @@ def cached(path: str | os.PathLike[str] | None) -> str:
     return f"{repo}@{parts[-1]}" if _REPO.fullmatch(repo) else ""
 
 
-def repo(model: Checkpoint) -> str:
+def repos(model: Checkpoint) -> tuple[str, ...]:
     """Return the hub id of an open model, without a revision, where it is known; else nothing.
 
-    A config names the model that was loaded before it was saved, which of a fine-tuning is its
-    base. So it counts only where the folder has the name of that repository.
+    Of ``BASE+ADAPTER`` those of both. A config names the model that was loaded before it was saved,
+    which of a fine-tuning is its base. So it counts only where the folder has the name of that
+    repository.
     """
     known = model.repo or cached(model.folder)
     if known:
-        return known.partition("@")[0]
+        found = (one.partition("@")[0] for one in known.split("+"))
+        return tuple(one for one in found if is_repo(one))
     named = named_in_config(model)
     if model.folder is not None and named:
         own, called = Path(os.path.abspath(model.folder)).name, named.rpartition("/")[2]
-        return named if own.lower() == called.lower() else ""
-    return ""
+        return (named,) if own.lower() == called.lower() else ()
+    return ()
 
 
 def named_in_config(model: Checkpoint) -> str:

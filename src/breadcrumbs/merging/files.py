@@ -22,7 +22,7 @@ from breadcrumbs.engine.digests import FileDigests
 from breadcrumbs.engine.facts import Facts
 from breadcrumbs.engine.outputs import Output, SegmentReport, TensorReport
 from breadcrumbs.errors import MismatchError, RecipeError
-from breadcrumbs.merging import arrays, calibration, card, estimate, inputs
+from breadcrumbs.merging import arrays, calibration, card, estimate, inputs, licences, said
 from breadcrumbs.merging.opening import without_same_parts
 from breadcrumbs.merging.provenance import Choice, check_unchanged, key, provenance, stamps_of
 from breadcrumbs.merging.published import Names
@@ -80,6 +80,8 @@ def to_files(
     The output takes its name only when it is whole. Raises OutputError, MismatchError.
     """
     began = time.perf_counter()
+    cards = {source.label: said.of(source) for source in it.origins}
+    it = replace(it, warnings=(*it.warnings, *licences.warnings(cards)))
     if strict:
         refuse(it.warnings)
     it = without_same_parts(it)

@@ -37,9 +37,9 @@ _TASKS = {
 def matter(plan: Plan, said: Mapping[str, Card]) -> dict[str, Any]:
     """Return the front matter of a merge. said: by label, what each input says of itself."""
     front: dict[str, Any] = {}
-    repos = [repo for repo in hub_ids(plan, said).values() if repo]
+    repos = dict.fromkeys(repo for mine in hub_ids(plan, said).values() for repo in mine)
     if repos:
-        front["base_model"] = list(dict.fromkeys(repos))
+        front["base_model"] = list(repos)
         front["base_model_relation"] = "merge"
     languages = dict.fromkeys(one for card in said.values() for one in card.languages)
     if languages:
@@ -60,20 +60,21 @@ def matter(plan: Plan, said: Mapping[str, Card]) -> dict[str, Any]:
     return front
 
 
-def hub_ids(plan: Plan, said: Mapping[str, Card]) -> dict[str, str]:
-    """Return the hub id of each model by its label, empty where it is not known.
+def hub_ids(plan: Plan, said: Mapping[str, Card]) -> dict[str, tuple[str, ...]]:
+    """Return the hub ids of each model by its label: one, none if it is not known, or an adapter's
+    too.
 
     That of the base is known too where all fine-tunings name one and the same, as the model that
     they were loaded from or in their cards.
     """
-    found: dict[str, str] = {}
+    found: dict[str, tuple[str, ...]] = {}
     for source in plan.origins:
-        found[source.label] = origin.repo(source) if source.cut is None else ""
+        found[source.label] = origin.repos(source) if source.cut is None else ()
     base, others = plan.base.label, [s for s in plan.origins if s.label != plan.base.label]
     if not found.get(base):
         named = [_named(source, said.get(source.label, Card())) for source in others]
         if named and named[0] and len(set(named)) == 1:
-            found[base] = named[0]
+            found[base] = (named[0],)
     return found
 
 

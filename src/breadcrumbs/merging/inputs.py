@@ -90,7 +90,9 @@ def _check(source: Checkpoint, files: list[dict[str, Any]], digests: FileDigests
         now = digests.digests[path]
         if now == PENDING and file.get("bytes", digests.sizes[path]) != digests.sizes[path]:
             now = _hash(path)
-        _compare(f"{source.label}: {source.shown_file(path)}", path, file, now)
+        single = source.label.endswith(names[0]) and len(names) == 1
+        where = source.label if single else f"{source.label}: {source.shown_file(path)}"
+        _compare(where, path, file, now)
 
 
 def _compare(where: str, path: Path, file: Mapping[str, Any], now: str) -> None:

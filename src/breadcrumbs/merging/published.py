@@ -63,7 +63,8 @@ class Names:
 
     def _one(self, path: str) -> str:
         if path in self._known:
-            return self._known[path]
+            # Of a model of a hub with an adapter of this machine, the path of that is left.
+            return "+".join(map(self._piece, self._known[path].split("+")))
         if self._start is None or os.path.lexists(os.path.expanduser(path)):
             return path if self._start is None else self._place(path, self._start)
         head, found, keys = path.partition(wrapped.PICK)
@@ -75,6 +76,10 @@ class Names:
             if any(os.path.exists(os.path.expanduser(one)) for one in both):
                 return "+".join(map(self._one, both))
         return path
+
+    def _piece(self, name: str) -> str:
+        is_path = self._start is not None and os.path.isabs(os.path.expanduser(name))
+        return self._place(name, self._start or "") if is_path else name
 
     def _place(self, path: str, start: str) -> str:
         """Return the name of a file or folder."""
