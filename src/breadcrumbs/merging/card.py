@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from os.path import isabs
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,6 @@ from breadcrumbs.version import __version__
 #: What configs call the number of layers.
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _SHOWN = 50
-#: What may name the folder that a model was loaded from.
-_CONFIGS = ("config.json", "tokenizer_config.json", "model_index.json")
 
 
 def add(
@@ -55,8 +52,6 @@ def add(
         config = folder / place.folder / "config.json"
         if config.exists():
             _change(config, plan)
-        for name in _CONFIGS:
-            _without_paths(folder / place.folder / name)
     if other is not None and other.folder is not None:
         for place in ("", *layout.folders):
             token_ids.take(folder / place, other.folder / place)
@@ -124,26 +119,6 @@ def _untie(data: dict[str, Any]) -> bool:
     if data.get("scale_decoder_outputs"):  # of T5, which is true of a tied head alone
         data["scale_decoder_outputs"] = False
     return json.dumps(data) != before
-
-
-def _without_paths(config: Path) -> None:
-    """Leave out of a config from which folder of some disk it was loaded."""
-    with suppress(OSError, ValueError, RecursionError):
-        data = json.loads(config.read_text(encoding="utf-8"))
-        if _forget_paths(data):
-            config.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-
-
-def _forget_paths(data: Any) -> bool:
-    """Leave out what a config and those in it name as a path; return whether there was one."""
-    found = False
-    for key, value in list(data.items()) if isinstance(data, dict) else ():
-        if key in ("_name_or_path", "name_or_path") and isinstance(value, str) and isabs(value):
-            del data[key]
-            found = True
-        elif key.endswith("_config"):
-            found |= _forget_paths(value)
-    return found
 
 
 def _replace_dtypes(data: Any, dtype: str | None) -> bool:

@@ -25,21 +25,27 @@ _SAID = (
     "allows no commercial use",
     "allows no changed work",
 )
-#: Beginnings of ids on the hub, the first that fits; ids that are not here are not known.
+#: Beginnings of ids on the hub, the first that fits; of those that ask for the same, the stricter
+#: last. Ids that are not here are not known.
 _KINDS = (
-    (NO_CHANGE, ("cc-by-nc-nd", "cc-by-nd")),
-    (NO_SALE, ("cc-by-nc", "fair-noncommercial", "apple-amlr", "intel-research", "h-research")),
+    (NO_CHANGE, ("cc-by-nd", "cc-by-nc-nd")),
+    (NO_SALE, (
+        "intel-research", "h-research", "apple-amlr", "fair-noncommercial", "cc-by-nc-4",
+        "cc-by-nc-3", "cc-by-nc-2", "cc-by-nc",
+    )),
     (USE, (
-        "openrail", "bigscience-openrail", "bigscience-bloom-rail", "creativeml-openrail",
-        "bigcode-openrail", "llama", "gemma", "deepfloyd-if", "apple-ascl", "open-mdw-use",
+        "apple-ascl", "openrail", "bigscience", "bigcode-openrail", "creativeml-openrail",
+        "deepfloyd-if", "gemma", "llama",
     )),
-    (ALIKE, ("agpl", "gpl", "cc-by-sa", "osl-", "odbl", "gfdl", "cecill-2", "eupl", "ofl-")),
-    (FILES, ("lgpl", "mpl", "epl", "cddl", "cecill-c", "ecl-", "ms-pl")),
+    (ALIKE, (
+        "ofl-", "odbl", "gfdl", "cc-by-sa", "osl-", "eupl", "cecill-2", "gpl", "agpl",
+    )),
+    (FILES, ("ms-pl", "ecl-", "cddl", "epl", "cecill-c", "mpl", "lgpl")),
     (NAME, (
-        "apache", "mit", "bsd", "isc", "zlib", "cc-by-2", "cc-by-3", "cc-by-4", "afl", "artistic",
-        "bsl-1", "postgresql", "ncsa", "odc-by", "cdla-permissive", "openmdw", "etalab", "c-uda",
+        "mit", "isc", "zlib", "ncsa", "postgresql", "bsl-1", "bsd", "artistic", "afl", "openmdw",
+        "cdla-permissive", "c-uda", "odc-by", "etalab", "cc-by-2", "cc-by-3", "cc-by-4", "apache",
     )),
-    (NOTHING, ("cc0", "unlicense", "wtfpl", "pddl", "0bsd")),
+    (NOTHING, ("wtfpl", "0bsd", "unlicense", "pddl", "cc0")),
 )  # fmt: skip
 
 
@@ -59,16 +65,25 @@ class Licence:
 
 def kind(license: str) -> int | None:
     """Return what a licence asks for, as one of the numbers above; None if that is not known."""
+    found = _rank(license)
+    return found[0] if found else None
+
+
+def _rank(license: str) -> tuple[int, int] | None:
+    """Return how strict a licence is, to be compared; None if it is not known."""
     lower = license.lower()
-    return next((level for level, starts in _KINDS if lower.startswith(starts)), None)
+    for level, starts in _KINDS:
+        for place, start in enumerate(starts):
+            if lower.startswith(start):
+                return level, place
+    return None
 
 
 def of(parts: Mapping[str, Card]) -> Licence:
     """Return the licence of what is made of some parts. parts: by name, what each says."""
     stated = {name: card for name, card in parts.items() if card.license}
     known = {name: c for name, c in stated.items() if kind(c.license) is not None}
-    ranked = sorted(known.values(), key=lambda card: -(kind(card.license) or 0))
-    first = ranked[0] if ranked else Card()
+    first = max(known.values(), key=lambda card: _rank(card.license) or (0, 0), default=Card())
     conflicts = tuple(_conflicts({name: card.license for name, card in known.items()}))
     unknown = tuple(name for name in parts if name not in stated)
     others = {name: card for name, card in stated.items() if name not in known}

@@ -10,6 +10,8 @@ from breadcrumbs.plan.declared import RECIPE
 
 #: What an input is.
 KINDS = ("model", "statistics", "plugin")
+#: Those that are named by their path.
+PATHS = KINDS[:2]
 #: BLAKE3 of the whole file, or of a task file the hash in its header.
 HASHES = ("blake3", "task")
 _WIDE = 1 << 30

@@ -343,7 +343,7 @@ def with_paths(recipe: Recipe, of: Callable[[str], str]) -> Recipe:
             for m in recipe.models
         ),
         inputs=tuple(
-            {key: of(value) if key in inputs.KINDS else value for key, value in entry.items()}
+            {key: of(value) if key in inputs.PATHS else value for key, value in entry.items()}
             for entry in recipe.inputs
         ),
     )
