@@ -16,8 +16,8 @@ from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.engine.digests import FileDigests
 from breadcrumbs.errors import RecipeError, sentence
 from breadcrumbs.machine import human
+from breadcrumbs.merging import chat, inputs, licences, said
 from breadcrumbs.merging import front as front_matter
-from breadcrumbs.merging import inputs, licences, said
 from breadcrumbs.merging.published import Names, resolved
 from breadcrumbs.merging.report import Report, said_of_parts
 from breadcrumbs.plan import Plan
@@ -48,6 +48,7 @@ def add(
     (folder / "README.md").write_text(text, encoding="utf-8", errors="replace")
     beside.copy(plan.target, folder, other, quantised=plan.recipe.dtype == SAME)
     layout = composite.of(plan.target)
+    chat.write(folder, chat.chosen(plan))
     for place in layout.places:
         config = folder / place.folder / "config.json"
         if config.exists():

@@ -22,7 +22,7 @@ from breadcrumbs.engine.digests import FileDigests
 from breadcrumbs.engine.facts import Facts
 from breadcrumbs.engine.outputs import Output, SegmentReport, TensorReport
 from breadcrumbs.errors import MismatchError, RecipeError
-from breadcrumbs.merging import arrays, calibration, card, estimate, inputs, licences, said
+from breadcrumbs.merging import arrays, calibration, card, chat, estimate, inputs, licences, said
 from breadcrumbs.merging.opening import without_same_parts
 from breadcrumbs.merging.provenance import Choice, check_unchanged, key, provenance, stamps_of
 from breadcrumbs.merging.published import Names
@@ -89,6 +89,10 @@ def to_files(
     output = Path(output)
     check_not_input(it, output)
     card.tokenizer_of(it)
+    template = chat.chosen(it)
+    it = replace(it, warnings=(*it.warnings, *chat.said(it, template)))
+    if it.recipe.chat_template and not template:
+        it = replace(it, notes=(*it.notes, "chat_template: no model has one, so none is written"))
     if it.target.folder:
         beside.files(it.target.folder)  # which says what cannot be read, before it is too late
     stamps = stamps_of(it)

@@ -14,6 +14,7 @@ from pathlib import Path, PurePath
 
 from breadcrumbs.checkpoint import origin, stack, wrapped
 from breadcrumbs.errors import printable
+from breadcrumbs.merging import chat
 from breadcrumbs.plan import Plan
 from breadcrumbs.plan.recipe import Recipe
 
@@ -124,6 +125,7 @@ def resolved(plan: Plan, names: Names | None = None) -> Recipe:
         base=names.of(recipe.base),
         onto=of(recipe.onto),
         tokenizer=of(recipe.tokenizer),
+        chat_template=of(chat.recorded(plan)),
         models=tuple(
             replace(m, path=names.of(m.path), statistics=of(m.statistics)) for m in recipe.models
         ),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from breadcrumbs.errors import RecipeError, suggestion
+from breadcrumbs.methods import words
 from breadcrumbs.methods.aggregates import Aggregate
 from breadcrumbs.methods.method import Method, parts
 from breadcrumbs.methods.table import AGGREGATES, METHODS, TRANSFORMS
@@ -33,6 +34,8 @@ def get(name: str) -> Method:
     if isinstance(name, str) and "+" in name:
         transform, _, aggregate = name.partition("+")
         return pair(transform.strip(), aggregate.strip())
+    if isinstance(name, str) and (hint := words.method(name, METHODS)):
+        raise RecipeError(f"there is no method {name!r}. {hint}")
     raise RecipeError(
         f"there is no method {name!r}.{suggestion(str(name), METHODS)}"
         f" `breadcrumbs methods` lists them all: {', '.join(METHODS)}."

@@ -88,6 +88,8 @@ class Recipe:
     tokenizer: one of the models, whose tokenizer files are copied instead of the base's.
     allow_nonfinite: treat a NaN or infinity of a model as unchanged, copy one of the base; globs of
         tensors to do that in, or in all.
+    chat_template: ``auto``, a model, a name, a file or a text that the output's tokenizer gets
+        (`merging.chat`).
     inputs: the files that it was merged from once, as an output says of itself: a merge checks
         that they are the same (`merging.inputs`).
     made_by: the program that wrote it, with its version.
@@ -110,6 +112,7 @@ class Recipe:
     rename: tuple[str, ...] = ()
     onto: str | None = None
     tokenizer: str | None = None
+    chat_template: str | None = None
     inputs: tuple[Mapping[str, Any], ...] = ()
     made_by: str = ""
 
@@ -253,7 +256,7 @@ def from_mapping(data: Any, where: str = "recipe") -> Recipe:
             raise RecipeError(f"{where}: there is no {key!r}. A recipe names a base and models.")
     values = dict(data)
     values["base"] = RECIPE.text(data["base"], f"{where}: base")
-    for key in ("onto", "tokenizer"):
+    for key in ("onto", "tokenizer", "chat_template"):
         if data.get(key) is not None:
             values[key] = RECIPE.text(data[key], f"{where}: {key}")
     values["models"] = tuple(
@@ -328,16 +331,21 @@ def override(entry: Any, where: str) -> Override:
 def load(path: str | Path) -> Recipe:
     """Read a recipe file. Relative paths in it are relative to its folder; errors name the line."""
     path = Path(path)
-    return with_paths(from_mapping(RECIPE.read(path), str(path)), lambda name: beside(path, name))
+    read = from_mapping(RECIPE.read(path), str(path))
+    recipe = with_paths(read, lambda name: beside(path, name))
+    template = recipe.chat_template
+    return replace(recipe, chat_template=beside(path, template)) if template else recipe
 
 
 def with_paths(recipe: Recipe, of: Callable[[str], str]) -> Recipe:
     """Return a recipe whose models and files have other paths, each through ``of``."""
+    template = recipe.chat_template
     return replace(
         recipe,
         base=of(recipe.base),
         onto=of(recipe.onto) if recipe.onto else None,
         tokenizer=of(recipe.tokenizer) if recipe.tokenizer else None,
+        chat_template=of(template) if template in recipe.paths else template,
         models=tuple(
             replace(m, path=of(m.path), statistics=of(m.statistics) if m.statistics else None)
             for m in recipe.models
