@@ -22,7 +22,7 @@ atexit.register(gc.freeze)
 #: By name of a command, the module that it is in, which is imported when it is asked for.
 _HOMES = {"import": "merge", "compare": "models", "inspect": "models"}
 _HOMES |= {name: name for name in ("compress", "demo", "evaluate", "extract", "finetune", "merge")}
-_HOMES["reproduce"] = "reproduce"
+_HOMES |= {name: name for name in ("card", "reproduce")}
 _HOMES |= {name: name for name in ("methods", "results", "search", "soup", "store", "task")}
 
 
