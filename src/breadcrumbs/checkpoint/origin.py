@@ -49,4 +49,4 @@ def repos(model: Checkpoint) -> tuple[str, ...]:
 def named_in_config(model: Checkpoint) -> str:
     """Return the hub id that the config of a model names as what was loaded, else nothing."""
     named = configs.read(model.folder).get("_name_or_path")
-    return named if is_repo(named) else ""
+    return named if isinstance(named, str) and is_repo(named) else ""

@@ -47,15 +47,16 @@ def update(
         raise CheckpointError(
             f"{path}: its front matter cannot be read ({why}). Mend it."
         ) from None
+    data: Any = card.data  # whose attributes are what the front matter has
     for key, value in (said or {}).items():
         if value is not None:
-            setattr(card.data, key, value)
+            setattr(data, key, value)
     if (said or {}).get("base_model"):
-        card.data.base_model_relation = "merge"
+        data.base_model_relation = "merge"
     if rows:
-        tag = card.data.pipeline_tag or ""
-        card.data.model_name = card.data.model_name or folder.resolve().name
-        card.data.eval_results = [
+        tag = data.pipeline_tag or ""
+        data.model_name = data.model_name or folder.resolve().name
+        data.eval_results = [
             EvalResult(
                 task_type=tag if tag.endswith("classification") else "other",
                 dataset_type=row.task,
@@ -70,7 +71,7 @@ def update(
         ]
     if rows or any(value is not None for value in (said or {}).values()):
         card.save(path)
-    return card.data.to_dict()
+    return data.to_dict()
 
 
 def _listed(value: Any) -> list[Any]:
