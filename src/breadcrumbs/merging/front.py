@@ -71,7 +71,7 @@ def hub_ids(plan: Plan, said: Mapping[str, Card]) -> dict[str, tuple[str, ...]]:
     for source in plan.origins:
         found[source.label] = origin.repos(source) if source.cut is None else ()
     base, others = plan.base.label, [s for s in plan.origins if s.label != plan.base.label]
-    if not found.get(base):
+    if base in found and not found[base]:
         named = [_named(source, said.get(source.label, Card())) for source in others]
         if named and named[0] and len(set(named)) == 1:
             found[base] = (named[0],)

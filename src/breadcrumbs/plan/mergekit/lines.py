@@ -50,7 +50,9 @@ def read(path: Path) -> Node:
     """Return what a YAML file holds; RecipeError with the line where it is none."""
     found = read_all(path)
     if len(found) > 1:
-        found[1].refuse("a second document begins here, where one belongs.")
+        found[1].refuse(
+            "a second document begins here, where one belongs. `breadcrumbs merge` runs all."
+        )
     return found[0]
 
 
