@@ -146,7 +146,7 @@ def _merge(made: Any, output: str | None, options: dict[str, Any]) -> None:
         max_memory = machine.parse(options["max_memory"])
     shard_size = machine.parse(options["shard_size"])
     with opening.opened(made) as plan:
-        plan = judged(plan, options["strict"])
+        plan = judged(files.advised(plan), options["strict"])
         if options["dry_run"]:
             plan, threads = estimate.fitted(plan, options["threads"], max_memory)
             views_merging.plan(plan, threads, as_json=options["as_json"])

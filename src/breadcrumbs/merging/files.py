@@ -80,8 +80,7 @@ def to_files(
     The output takes its name only when it is whole. Raises OutputError, MismatchError.
     """
     began = time.perf_counter()
-    cards = {source.label: said.of(source) for source in it.origins}
-    it = replace(it, warnings=(*it.warnings, *licences.warnings(cards)))
+    it = advised(it)
     if strict:
         refuse(it.warnings)
     it = without_same_parts(it)
@@ -89,10 +88,6 @@ def to_files(
     output = Path(output)
     check_not_input(it, output)
     card.tokenizer_of(it)
-    template = chat.chosen(it)
-    it = replace(it, warnings=(*it.warnings, *chat.said(it, template)))
-    if it.recipe.chat_template and not template:
-        it = replace(it, notes=(*it.notes, "chat_template: no model has one, so none is written"))
     if it.target.folder:
         beside.files(it.target.folder)  # which says what cannot be read, before it is too late
     stamps = stamps_of(it)
@@ -168,6 +163,19 @@ def to_files(
         raise
     report.seconds = time.perf_counter() - began
     return report
+
+
+def advised(it: Plan) -> Plan:
+    """Return a plan with what is to be said of the files beside the weights: licences that do not
+    go together, the chat template. RecipeError where there is no such template."""
+    cards = {source.label: said.of(source) for source in it.origins}
+    template = chat.chosen(it)
+    warnings = (*it.warnings, *licences.warnings(cards), *chat.said(it, template))
+    notes = it.notes
+    if it.recipe.chat_template and not template:
+        notes = (*notes, "chat_template: no model has one, so none is written")
+    unique = {"warnings": warnings, "notes": notes}
+    return replace(it, **{key: tuple(dict.fromkeys(lines)) for key, lines in unique.items()})
 
 
 class Nothing(MismatchError):
