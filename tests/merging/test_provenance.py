@@ -118,6 +118,9 @@ def test_inputs_far_away_are_called_by_their_last_part(
     made = recipe.from_mapping(yaml.safe_load((home / "merged/breadcrumbs.yaml").read_text()))
     assert [made.base, *(one.path for one in made.models)] == ["base", "ft1", "ft1-2"]
     assert [one.name for one in made.models] == ["ft1", "ft1-2"], "which keys random masks"
+    run("merge", home / "merged" / "breadcrumbs.yaml", "-o", home / "again")  # as this user may
+    assert "all the same bits" in run("reproduce", home / "merged")
+    monkeypatch.setenv("BREADCRUMBS_CACHE", str(home / "of-another"))
     said = run("reproduce", home / "merged", code=1)
     assert "'base', 'ft1', 'ft1-2': not found" in said and "--input base=PATH" in said
     places = [f"base={home}/base", f"ft1={home}/ft1", f"ft1-2={home}/other/ft1"]

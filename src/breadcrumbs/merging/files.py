@@ -153,6 +153,7 @@ def to_files(
         metadata["breadcrumbs"] = provenance(it, digests, choice, names)
         story = choice.to_markdown() if choice else ""
         writer.close(lambda folder: card.add(folder, it, report, digests, names, story))
+        inputs.remember(it, digests, names)
     except (Nothing, inputs.Changed):
         writer.discard()
         raise

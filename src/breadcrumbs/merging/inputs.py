@@ -50,6 +50,12 @@ def described(it: Plan, digests: FileDigests, names: Names) -> list[dict[str, An
     return found
 
 
+def remember(it: Plan, digests: FileDigests, names: Names) -> None:
+    """Keep where the inputs of a merge lie, for whoever runs its recipe again on this machine."""
+    for entry, source in zip(described(it, digests, names), it.inputs, strict=False):
+        said.remember(entry, source.label)
+
+
 def _whole(path: Path) -> dict[str, Any]:
     return {"file": path.name, "bytes": path.stat().st_size, "blake3": _hash(path)}
 

@@ -153,6 +153,7 @@ def located(recipe: Recipe, folder: Path, places: Sequence[str] = ()) -> Recipe:
     and the cache of the hub.
     """
     named, folders = _places(places)
+    known = {said.name(dict(entry)): entry for entry in recipe.inputs}
     missing: list[str] = []
     used: set[str] = set()
 
@@ -173,6 +174,9 @@ def located(recipe: Recipe, folder: Path, places: Sequence[str] = ()) -> Recipe:
         found = beside(folder / RECIPE, name)
         if os.path.exists(os.path.expanduser(found)) or opening.is_hub_id(found):
             return _in_cache(found, recipe) or found
+        place = said.remembered(known.get(name), "")
+        if place:
+            return place
         missing.append(name)
         return name
 

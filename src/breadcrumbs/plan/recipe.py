@@ -332,7 +332,12 @@ def load(path: str | Path) -> Recipe:
     """Read a recipe file. Relative paths in it are relative to its folder; errors name the line."""
     path = Path(path)
     read = from_mapping(RECIPE.read(path), str(path))
-    recipe = with_paths(read, lambda name: beside(path, name))
+    known = {inputs.name(dict(entry)): entry for entry in read.inputs}
+
+    def of(name: str) -> str:
+        return inputs.remembered(known.get(name), beside(path, name))
+
+    recipe = with_paths(read, lambda text: stack.renamed(text, of))
     template = recipe.chat_template
     return replace(recipe, chat_template=beside(path, template)) if template else recipe
 
