@@ -384,7 +384,7 @@ def test_inspect(path: str) -> None:
     merged = found["merged_from"]
     assert (merged is not None) == (path == "out")
     if merged:
-        assert [source["model"] for source in merged["inputs"]] == ["base", "ft1"]
+        assert [source["model"] for source in merged["inputs"]] == ["../base", "../ft1"]
     assert "blake3" not in invoke("inspect", path, "--json").stdout or path == "out"
 
 

@@ -235,7 +235,8 @@ def test_modules_are_merged_like_the_rest(models: list[Path], tmp_path: Path) ->
     assert folders == {"1_Pooling", "2_Dense", "3_Normalize"}
     text = (tmp_path / "out" / "README.md").read_text()
     assert front_matter(text)["library_name"] == "sentence-transformers"
-    assert text.count(dense.replace("_", "_")) == len(models), "every file and its hash"
+    table = text.split("## Inputs")[1]
+    assert table.count(dense.replace("_", "_")) == len(models), "every file and its hash"
     merge([tmp_path / "out", models[1]], tmp_path / "again", {"method": "average"})
     assert (load_file(tmp_path / "again" / dense)["linear.weight"] == 2).all()
     with pytest.raises(OutputError, match=r"out\.safetensors: is one file, and .* '2_Dense'"):
@@ -256,7 +257,7 @@ def test_modules_never_take_the_place_of_what_is_written(
     (models[0] / "modules.json").write_text(json.dumps([{"path": name} for name in names]))
     merge(models, tmp_path / "out", shard_size=400)
     assert in_subfolders(tmp_path / "out") == {"readme/config.json": b"{}"}
-    assert front_matter((tmp_path / "out" / "README.md").read_text())["base_model"]
+    assert front_matter((tmp_path / "out" / "README.md").read_text())["tags"]
     assert load(tmp_path / "out").keys() == SHAPES.keys()
 
 
@@ -314,7 +315,8 @@ def test_merging_a_merged_model(models: list[Path], tmp_path: Path) -> None:
     assert names == ["first", "ft2"]
     assert len(found["inputs"][0]["files"]) > 1
     card = (tmp_path / "second" / "README.md").read_text()
-    assert front_matter(card)["base_model"] == ["first", "ft2"]
+    assert "base_model" not in front_matter(card), "no hub knows them"
+    assert "\n| ../first | model-00001-of-" in card and "\n| ../ft2 | model.safe" in card
 
 
 # --- provenance ---
@@ -331,7 +333,10 @@ def test_metadata_tells_recipe_and_inputs(models: list[Path], tmp_path: Path, na
         told = json.loads(metadata["breadcrumbs"])
         assert told["recipe"]["parameters"]["beta"] == 0.29
         assert told["recipe"]["parameters"]["gamma"] == 0.99
-        assert [source["model"] for source in told["inputs"]] == list(map(str, models))
+        start = "." if name.endswith(".safetensors") else ".."
+        named = [f"{start}/{path.name}" for path in models]
+        assert [source["model"] for source in told["inputs"]] == named
+        assert [told["recipe"]["base"], *told["recipe"]["models"]] == named
         for source, path in zip(told["inputs"], models, strict=True):
             data = (path / "model.safetensors").read_bytes()
             assert source["files"] == [
@@ -385,7 +390,7 @@ def test_card(models: list[Path], tmp_path: Path) -> None:
     report = merge(models, tmp_path / "out", {"exclude": ("b",)})
     text = (tmp_path / "out" / "README.md").read_text()
     front = front_matter(text)
-    assert front["base_model"] == ["base", "ft1", "ft2"]
+    assert "base_model" not in front and "base_model_relation" not in front
     assert front["tags"] == ["merge", "breadcrumbs"]
     assert front["library_name"] == "transformers"
     recipe_text = (tmp_path / "out" / "breadcrumbs.yaml").read_text()
@@ -420,7 +425,7 @@ def test_odd_names_in_the_card(models: list[Path], tmp_path: Path, name: str) ->
         pytest.skip("this system has no such names")
     merge([models[0], odd, models[2]], tmp_path / "out")
     text = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-    assert front_matter(text)["base_model"] == ["base", name, "ft2"]
+    assert front_matter(text)["tags"] == ["merge", "breadcrumbs"]
     again = recipe.load(tmp_path / "out" / "breadcrumbs.yaml")
     assert again.models[0].path == str(odd)
     for title, columns, rows in (("What was kept", 3, 2), ("Inputs", 4, 3)):
@@ -428,7 +433,9 @@ def test_odd_names_in_the_card(models: list[Path], tmp_path: Path, name: str) ->
         assert len(table) == 2 + rows
         for line in table:
             assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) == columns + 1, line
-    assert inspect(str(tmp_path / "out"))["merged_from"]["inputs"][1]["model"] == str(odd)
+    inputs = inspect(str(tmp_path / "out"))["merged_from"]["inputs"]
+    assert inputs[1]["model"] == f"../odd/{name}"
+    assert again.inputs[1]["model"] == str(odd), "of which the recipe has the hash"
 
 
 def test_long_lists_are_cut_in_the_card(tmp_path: Path) -> None:

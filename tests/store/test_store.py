@@ -371,7 +371,8 @@ def test_parts_in_the_card(tmp_path: Path) -> None:
         store.add("three", models[2])
         store.merge(tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "base_model:\n- base\n- one\n- two\n- three\n" in card
+    assert card.startswith("---\nlibrary_name: transformers\nlicense: unknown\ntags:\n")
+    assert "No licence is stated by ../store/tasks/" in card, "of the third"
     assert "| base | base | apache-2.0 |" in card
     assert "| one | 1 | mit, cc0-1.0 | A \\| B |" in card
     assert "| two | 0.5 | gpl-3.0 | not stated |" in card

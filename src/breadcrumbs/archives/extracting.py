@@ -18,6 +18,7 @@ from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, items
 from breadcrumbs.checkpoint.writer import Writer
 from breadcrumbs.errors import CheckpointError
 from breadcrumbs.merging import card, opening
+from breadcrumbs.plan.recipe import beside as beside_file
 from breadcrumbs.taskfile.about import BaseReference
 from breadcrumbs.version import __version__
 
@@ -63,7 +64,8 @@ def open_base(where: str, needed: BaseReference, base: opening.Source | None) ->
     if base is not None:
         return checkpoint.open(base, "base")
     try:
-        return checkpoint.open("@".join(filter(None, (needed.name, needed.revision))))
+        name = "@".join(filter(None, (needed.name, needed.revision)))
+        return checkpoint.open(beside_file(Path(where), name))
     except CheckpointError as error:
         raise CheckpointError(
             f"{where}: its base is not where it was: {error} Give it: --base, or `base=`."

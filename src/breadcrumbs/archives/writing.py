@@ -36,6 +36,7 @@ from breadcrumbs.engine.vectors import Vectors
 from breadcrumbs.engine.workspace import one_blas_thread
 from breadcrumbs.errors import OutputError, RecipeError, suggestion
 from breadcrumbs.merging import files, opening
+from breadcrumbs.merging.published import Names
 from breadcrumbs.methods.aggregates import Entries
 from breadcrumbs.methods.parameters import written
 from breadcrumbs.methods.published import emr, tall_masks
@@ -196,7 +197,7 @@ class _Compression:
         elif self.method == "emr":
             parameters = {"rescale": self._rescalers(jobs)}
         entries, tasks = self._layout(jobs)
-        text = self._about(parameters)
+        text = self._about(parameters, output)
         metadata = {KEY: text, HASH: "0" * 64}
         self.writer = Writer(
             output,
@@ -235,7 +236,7 @@ class _Compression:
         with one_blas_thread():  # the threads are those of the tasks
             run_tasks([task(do) for do in tasks], self.threads, self.stop)
 
-    def _about(self, parameters: dict[str, Any]) -> str:
+    def _about(self, parameters: dict[str, Any], output: Path) -> str:
         base = self.plan.base
         name, _, revision = (base.repo or "").partition("@")
         changed = {self.plan.tensors[i].name for i in self.changed}
@@ -247,7 +248,7 @@ class _Compression:
                 "tasks": self.tasks,
                 "parameters": {key: written(value) for key, value in parameters.items()},
                 "base": {
-                    "name": name or self.plan.recipe.base,
+                    "name": name or Names(self.plan, output).of(self.plan.recipe.base),
                     "revision": revision or None,
                     "hash": hashing.model_hash(base),
                 },

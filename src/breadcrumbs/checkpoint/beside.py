@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from breadcrumbs.checkpoint import digests, layout, parts
+from breadcrumbs.checkpoint import configs, digests, layout, parts
 from breadcrumbs.checkpoint.files import File, same_bytes
 from breadcrumbs.checkpoint.foreign import is_pointer
 from breadcrumbs.checkpoint.parts import Local
@@ -82,6 +82,8 @@ def _put(source: Path, output: Path, path: str) -> None:
     target = output / path
     if target.parent.is_dir():
         _copy(source / path, target)
+        if target.name in configs.PLACED:
+            configs.without_paths(target)
 
 
 def _copy(source: Path, target: Path) -> None:

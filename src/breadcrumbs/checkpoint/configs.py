@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 CONFIG = "config.json"
+#: Those that may name the folder that a model was loaded from.
+PLACED = (CONFIG, "tokenizer_config.json", "model_index.json")
 _LARGEST = 16 << 20
 
 
@@ -25,6 +29,27 @@ def read(folder: Path | None, name: str = CONFIG) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}
+
+
+def without_paths(path: Path) -> None:
+    """Leave out of a config that was copied from which folder of some disk it was loaded."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if _forget_paths(data):
+            path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def _forget_paths(data: Any) -> bool:
+    """Leave out what a config and those in it name as a path; return whether there was one."""
+    found = False
+    for key, value in list(data.items()) if isinstance(data, dict) else ():
+        is_place = key in ("_name_or_path", "name_or_path") and isinstance(value, str)
+        if is_place and os.path.isabs(value):
+            del data[key]
+            found = True
+        elif key.endswith("_config"):
+            found |= _forget_paths(value)
+    return found
 
 
 def ties(config: dict[str, Any]) -> bool:

@@ -104,6 +104,11 @@ def hub_id(text: str, what: str = "model") -> tuple[str, str | None]:
     return found["repo"], found["revision"]
 
 
+def is_hub_id(text: str) -> bool:
+    """Whether a text may be the hub id of a model, and is no name of a file."""
+    return bool(_HUB_ID.fullmatch(text)) and not text.lower().endswith(_SUFFIXES)
+
+
 def not_a_source(source: object) -> str:
     """Return why something is not what `open` takes, and what to give instead."""
     advice = " Give its `state_dict()`." if hasattr(source, "state_dict") else ""

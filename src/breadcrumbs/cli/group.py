@@ -29,12 +29,14 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "merge": "merge",
         "from-mergekit": "merge",
         "soup": "soup",
+        "reproduce": "reproduce",
         "demo": "demo",
     },
     "Look": {
         "inspect": "models",
         "compare": "models",
         "methods": "methods",
+        "card": "card",
     },
     "Measure": {
         "evaluate": "evaluate",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,11 @@ from breadcrumbs.errors import printable, sentence
 @click.option(
     "--tokenizer", metavar="MODEL", help="Copy the tokenizer of this model, not the base's."
 )
+@click.option(
+    "--chat-template",
+    metavar="auto|MODEL|FILE",
+    help="Write this chat template: that of most models, of one, of a file, or chatml, llama3...",
+)
 @click.option("--seed", type=click.IntRange(0), help="Seed of random methods. Default: 0.")
 @click.option("--shard-size", default="5GB", show_default=True, help="Largest file of a folder.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
@@ -121,17 +127,27 @@ def merge(sources: tuple[str, ...], output: str | None, **options: Any) -> None:
     breadcrumbs merge base ft1 ft2 -o merged -m task_arithmetic -p alpha=0.4 --exclude "lm_head*"
     breadcrumbs merge base ft1 ft2 --print-recipe > recipe.yaml
     """
+    from breadcrumbs.methods.registry import load_plugin
+
+    for plugin in options["plugins"]:
+        load_plugin(plugin)
+    several = _several(sources)
+    if len(several) > 1:
+        _merge_several(sources[0], several, output, options)
+    else:
+        _merge(_recipe(sources, options), output, options)
+
+
+def _merge(made: Any, output: str | None, options: dict[str, Any]) -> None:
+    """Carry out a recipe, or print it or its plan, as the options say."""
     from breadcrumbs import kernels, machine
     from breadcrumbs.cli import console
     from breadcrumbs.cli.views import merging as views_merging
     from breadcrumbs.merging import estimate, files, opening
-    from breadcrumbs.methods.registry import load_plugin
     from breadcrumbs.plan import recipe
     from breadcrumbs.plan.judgement import judged
 
-    for plugin in options["plugins"]:
-        load_plugin(plugin)
-    made, kernel = _recipe(sources, options), options["kernel"]
+    kernel = options["kernel"]
     kernels.check(kernel)
     if options["print_recipe"]:
         click.echo(recipe.to_yaml(made), nl=False)
@@ -143,7 +159,7 @@ def merge(sources: tuple[str, ...], output: str | None, **options: Any) -> None:
         max_memory = machine.parse(options["max_memory"])
     shard_size = machine.parse(options["shard_size"])
     with opening.opened(made) as plan:
-        plan = judged(plan, options["strict"])
+        plan = judged(files.advised(plan), options["strict"])
         if options["dry_run"]:
             plan, threads = estimate.fitted(plan, options["threads"], max_memory)
             views_merging.plan(plan, threads, as_json=options["as_json"])
@@ -171,18 +187,68 @@ def merge(sources: tuple[str, ...], output: str | None, **options: Any) -> None:
         views_merging.report(report, output, verbose=options["verbose"])
 
 
+def _is_file(sources: tuple[str, ...]) -> bool:
+    """Whether the arguments are one recipe, and not models."""
+    return len(sources) == 1 and Path(sources[0]).suffix in (".yaml", ".yml")
+
+
+def _several(sources: tuple[str, ...]) -> list[Any]:
+    """Return the merges of a file of mergekit's that holds several."""
+    from breadcrumbs.plan import mergekit
+
+    if not _is_file(sources) or not mergekit.is_config(Path(sources[0])):
+        return []
+    return mergekit.documents(Path(sources[0]))
+
+
+def _merge_several(
+    path: str, documents: list[Any], output: str | None, options: dict[str, Any]
+) -> None:
+    """Carry out merges of which one takes the result of another, each into a folder.
+
+    That without a name is the output, and the others lie beside it, in ``OUTPUT.parts``; where all
+    have names, all lie in the output.
+    """
+    from breadcrumbs.plan import mergekit
+
+    if output is None or options["dry_run"] or options["print_recipe"]:
+        raise click.UsageError(
+            f"{path} holds {len(documents)} merges, of which some begin with what others make: give"
+            " -o OUTPUT, and neither --dry-run nor --print-recipe"
+        )
+    folder = Path(output) if documents[-1].name else Path(output).with_suffix(".parts")
+    places = {one.name: str((folder / one.name).absolute()) for one in documents if one.name}
+    for one in documents:
+        place = str(folder / one.name) if one.name else output
+        if one.name and options["resume"] and Path(place).exists():
+            continue
+        found = mergekit.convert(path, one.at(places))
+        _note(path, found.notes, options["quiet"])
+        _merge(_changed(found.recipe, options), place, options)
+
+
 def _recipe(sources: tuple[str, ...], options: dict[str, Any]) -> Any:
     """Return the recipe that the arguments of ``merge`` describe."""
-    from breadcrumbs.merging import api
     from breadcrumbs.plan import recipe
 
-    if len(sources) == 1 and Path(sources[0]).suffix in (".yaml", ".yml"):
+    if _is_file(sources):
         made = _load(sources[0], quiet=options["quiet"])
     else:
         made = recipe.Recipe(sources[0], tuple(recipe.Model(path) for path in sources[1:]))
+    return _changed(made, options)
+
+
+def _changed(made: Any, options: dict[str, Any]) -> Any:
+    """Return a recipe with what the options say in its place."""
+    from breadcrumbs.merging import api
+    from breadcrumbs.plan import recipe
+
     changes: dict[str, Any] = {
         key: options[key]
-        for key in ("method", "dtype", "missing", "extra", "seed", "onto", "tokenizer")
+        for key in (
+            *("method", "dtype", "missing", "extra", "seed", "onto", "tokenizer"),
+            "chat_template",
+        )
     }
     if options["transform"] or options["aggregate"]:
         if options["method"]:
@@ -224,9 +290,13 @@ def _load(path: str, *, quiet: bool) -> Any:
     if not mergekit.is_config(Path(path)):
         return recipe.load(path)
     found = mergekit.convert(path)
-    for note in found.notes if not quiet else ():
-        click.echo(f"breadcrumbs: {path}: {sentence(printable(note))}", err=True)
+    _note(path, found.notes, quiet)
     return found.recipe
+
+
+def _note(path: str, notes: Sequence[str], quiet: bool) -> None:
+    for note in notes if not quiet else ():
+        click.echo(f"breadcrumbs: {path}: {sentence(printable(note))}", err=True)
 
 
 @command("from-mergekit")

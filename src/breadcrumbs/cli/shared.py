@@ -25,6 +25,22 @@ _GO_ON = {
 }
 
 
+class Command(click.Command):
+    """A command that says what an option of another program is called here."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if any(parameter.name == "params" for parameter in self.params):
+                from breadcrumbs.methods import registry, words
+
+                known = {key for method in registry.METHODS.values() for key in method.parameters}
+                if hint := words.option(error.option_name, known):
+                    raise click.UsageError(f"no option {error.option_name}. {hint}", ctx) from None
+            raise
+
+
 def command(name: str | None = None) -> Callable[[Callable[..., None]], click.Command]:
     """Make a command whose errors are one line on stderr and exit code 1.
 
@@ -53,7 +69,7 @@ def command(name: str | None = None) -> Callable[[Callable[..., None]], click.Co
                     click.echo(f"breadcrumbs: {what}: {error.strerror}.", err=True)
                 sys.exit(1)
 
-        made = click.command(name)(run)
+        made = click.command(name, cls=Command)(run)
         told = any(parameter.name == "quiet" for parameter in made.params)
         if not told:
             help = "Print no progress, notes or warnings, only the result and errors."

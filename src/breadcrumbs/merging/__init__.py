@@ -4,7 +4,10 @@ api          models and arguments in, files or arrays out
 opening      what users give, as open models and a plan
 files        a plan carried out, into files or memory (arrays)
 calibration  numbers that are found from the weights before a merge, such as `alpha: auto`
-provenance   what an output says of its inputs;  report, card: what it says of itself
+provenance   what an output says of its inputs;  published, inputs: their names there, their hashes
+report       what a merge did;  card: the model card, with front (what hubs read) and licences
+said         what the cards of inputs say;  chat: the chat template
+reproducing  a merged model made again, and compared
 estimate     how much memory a merge takes
 sweep        many merges of one family, each as fast as it can be
 comparison   how alike task vectors are;  task_vector: arithmetic on them

@@ -37,6 +37,7 @@ def merge(
     onto: Source | None = None,
     statistics: Sequence[Source] | None = None,
     tokenizer: str | os.PathLike[str] | None = None,
+    chat_template: str | None = None,
     threads: int | None = None,
     kernel: str = "auto",
     sync: bool = True,
@@ -63,6 +64,8 @@ def merge(
         makes, or paths of files of it.
     tokenizer: one of the paths, whose tokenizer files are copied instead of the base's, and its
         numbers of special tokens.
+    chat_template: what the output's tokenizer gets: ``auto`` (that of most models), one of the
+        paths, ``chatml``, ``llama3``, a file, or Jinja.
     threads: how many work at once (all cores unless told); the result does not depend on it.
     kernel: ``auto``, ``native``, ``numpy``, or the name of installed kernels; the same bits.
     sync: wait until the output is on the disk, so that it survives a power cut.
@@ -112,6 +115,7 @@ def merge(
         seed=seed,
         onto=None if onto is None else label(onto, "onto"),
         tokenizer=None if tokenizer is None else os.fspath(tokenizer),
+        chat_template=chat_template,
     )
     sources = [base, *models, *(statistics or []), *([] if onto is None else [onto])]
     with opened(recipe, sources) as it:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from breadcrumbs.checkpoint import beside, composite, parts, token_ids
+from breadcrumbs.checkpoint import beside, composite, token_ids
 from breadcrumbs.checkpoint.beside import RECIPE
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.engine.digests import FileDigests
 from breadcrumbs.errors import RecipeError, sentence
 from breadcrumbs.machine import human
+from breadcrumbs.merging import chat, inputs, licences, said
+from breadcrumbs.merging import front as front_matter
+from breadcrumbs.merging.published import Names, resolved
 from breadcrumbs.merging.report import Report, said_of_parts
 from breadcrumbs.plan import Plan
-from breadcrumbs.plan.recipe import SAME, Recipe, to_yaml
+from breadcrumbs.plan.recipe import SAME, to_yaml
 from breadcrumbs.version import __version__
 
 #: What configs call the number of layers.
@@ -27,17 +29,26 @@ _LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _SHOWN = 50
 
 
-def add(folder: Path, plan: Plan, report: Report, digests: FileDigests, choice: str = "") -> None:
+def add(
+    folder: Path,
+    plan: Plan,
+    report: Report,
+    digests: FileDigests,
+    names: Names,
+    choice: str = "",
+) -> None:
     """Write into ``folder`` what a merged model needs besides its weights.
 
-    choice: a section of the model card on how its models were chosen.
+    names: what its inputs are called there. choice: a section of the model card on how its models
+    were chosen.
     """
     other = tokenizer_of(plan)
-    (folder / RECIPE).write_text(to_yaml(resolved(plan), complete=True), encoding="utf-8")
-    text = card(plan, report, digests, choice)
+    (folder / RECIPE).write_text(recipe_text(plan, digests, names), encoding="utf-8")
+    text = card(plan, report, digests, names, choice)
     (folder / "README.md").write_text(text, encoding="utf-8", errors="replace")
     beside.copy(plan.target, folder, other, quantised=plan.recipe.dtype == SAME)
     layout = composite.of(plan.target)
+    chat.write(folder, chat.chosen(plan))
     for place in layout.places:
         config = folder / place.folder / "config.json"
         if config.exists():
@@ -122,60 +133,43 @@ def _replace_dtypes(data: Any, dtype: str | None) -> bool:
     return found
 
 
-def resolved(plan: Plan) -> Recipe:
-    """Return the recipe with hub ids at the commits that they meant, so that it stays the same."""
-    pairs = zip(plan.recipe.models, plan.models, strict=True)
-    given = dict(enumerate(plan.statistics))
-    repos = {found.label: found.repo for found in plan.inputs if found.repo}
-    tokenizer = plan.recipe.tokenizer
-    return replace(
-        plan.recipe,
-        base=plan.base.repo or plan.recipe.base,
-        onto=(plan.onto.repo if plan.onto else None) or plan.recipe.onto,
-        tokenizer=None if tokenizer is None else repos.get(tokenizer, tokenizer),
-        models=tuple(
-            replace(
-                model,
-                path=found.repo or model.path,
-                statistics=(given[i].repo if i in given else None) or model.statistics,
-            )
-            for i, (model, found) in enumerate(pairs)
-        ),
-    )
+def recipe_text(plan: Plan, digests: FileDigests, names: Names) -> str:
+    """Return the recipe that lies beside a model: its inputs by their names there, and hashes."""
+    found = tuple(inputs.described(plan, digests, names))
+    made = replace(resolved(plan, names), inputs=found, made_by=inputs.MADE_BY)
+    return to_yaml(made, complete=True)
 
 
-def card(plan: Plan, report: Report, digests: FileDigests, choice: str = "") -> str:
+def card(
+    plan: Plan,
+    report: Report,
+    digests: FileDigests,
+    names: Names,
+    choice: str = "",
+) -> str:
     """Return the model card: front matter for the hub, the recipe, and what was kept."""
     import yaml
 
-    front: dict[str, Any] = {"base_model": list(dict.fromkeys(_names(plan)))}
-    if base := plan.target.folder:
-        if parts.is_pipeline(parts.Local(base)):
-            front["library_name"] = "diffusers"
-        elif (base / parts.MODULES).exists() and parts.folders(parts.Local(base)):
-            front["library_name"] = "sentence-transformers"
-        elif (base / "config.json").exists():
-            front["library_name"] = "transformers"
-    front["tags"] = ["merge", "breadcrumbs"]
+    parts = {source.label: said.of(source) for source in plan.origins}
+    front = yaml.safe_dump(front_matter.matter(plan, parts), sort_keys=False, allow_unicode=True)
     rows = "\n".join(
         f"| {cell(row.name)} | {row.weight:g} | {row.fraction:.2%} |" for row in report.models
     )
     files = "\n".join(
-        f"| {cell(source.repo or source.label)} | {cell(source.shown_file(path))} |"
+        f"| {cell(names.of(source.label))} | {cell(source.shown_file(path))} |"
         f" {digests.sizes[path]} | `{digests.digests[path]}` |"
         for source in plan.inputs
         for path in source.files
     )
-    notes = "".join(f"\n* {cell(sentence(note))}" for note in report.notes) + "\n" * bool(
-        report.notes
-    )
+    notes = "".join(f"\n* {_line(note, names)}" for note in report.notes)
+    notes += "\n" * bool(report.notes)
     shares = ", ".join(f"{value:.2%} are {what}" for what, value in report.shares.items())
     copied = ", ".join(f"{number} {reason}" for reason, number in report.copied.items())
     emptied = ", ".join(cell(name) for name in report.emptied[:_SHOWN]) or "none"
     if len(report.emptied) > _SHOWN:
         emptied += f" and {len(report.emptied) - _SHOWN} more"
     return f"""---
-{yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip()}
+{front.strip()}
 ---
 
 # Merged model
@@ -201,12 +195,13 @@ Tensors of which a model kept nothing: {emptied}.\
 {f" By part: {cell(said_of_parts(report.parts))}." if report.parts else ""}\
 {"" if report.lost is None else f" Lost to FP8: {report.lost:.0%} of the step."}
 {notes}
-{_warnings(report)}{choice and choice + chr(10)}## Recipe
+{_warnings(report, names)}{choice and choice + chr(10)}{_sources(plan, parts, names)}## Recipe
 
-`{RECIPE}` beside this card reproduces the weights, bit for bit.
+`{RECIPE}` beside this card reproduces the weights, bit for bit: `breadcrumbs reproduce FOLDER`
+merges again and compares. It has the hashes of the inputs.
 
 ```yaml
-{to_yaml(resolved(plan), complete=True).strip()}
+{recipe_text(plan, digests, names).strip()}
 ```
 
 ## Inputs
@@ -219,21 +214,38 @@ Read {human(report.bytes_read)}, wrote {human(report.bytes_written)}.
 """
 
 
-def _warnings(report: Report) -> str:
+def _sources(plan: Plan, parts: dict[str, said.Card], names: Names) -> str:
+    """Return the section of a card on where the models come from and their licences.
+
+    Empty if nothing of it is known.
+    """
+    ids = front_matter.hub_ids(plan, parts)
+    if not any(ids.values()) and not any(card.license for card in parts.values()):
+        return ""
+    rows = "".join(
+        f"| {cell(names.of(label))} | {cell(' + '.join(ids.get(label, ())) or 'not known')} |"
+        f" {cell(card.license_name or card.license or licences.UNKNOWN)} |\n"
+        for label, card in parts.items()
+    )
+    shown = {names.of(label): card for label, card in parts.items()}
+    lines = licences.section(shown, licences.of(shown))
+    text = "".join(f"* {cell(line)}\n" for line in lines)
+    return f"""## Models and licences
+
+| model | on the hub | licence |
+|---|---|---|
+{rows}
+{text + chr(10) if text else ""}"""
+
+
+def _line(text: str, names: Names) -> str:
+    return cell(sentence(names.clean(text)))
+
+
+def _warnings(report: Report, names: Names) -> str:
     """Return the section of a card that says what was warned of; empty if nothing was."""
-    lines = [f"* {cell(sentence(warning))}\n" for warning in report.warnings]
+    lines = [f"* {_line(warning, names)}\n" for warning in report.warnings]
     return "".join(["## Warnings\n\n", *lines, "\n"]) if lines else ""
-
-
-def _names(plan: Plan) -> Iterator[str]:
-    """Yield the hub ids of the models, or the last part of a local path."""
-    for source in plan.origins:
-        if source.repo:
-            yield source.repo.partition("@")[0]
-        elif source.cut:
-            yield source.cut.name
-        else:
-            yield os.path.basename(os.path.abspath(source.label)) or source.label
 
 
 def cell(text: str) -> str:

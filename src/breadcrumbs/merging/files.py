@@ -22,9 +22,10 @@ from breadcrumbs.engine.digests import FileDigests
 from breadcrumbs.engine.facts import Facts
 from breadcrumbs.engine.outputs import Output, SegmentReport, TensorReport
 from breadcrumbs.errors import MismatchError, RecipeError
-from breadcrumbs.merging import arrays, calibration, card, estimate
+from breadcrumbs.merging import arrays, calibration, card, chat, estimate, inputs, licences, said
 from breadcrumbs.merging.opening import without_same_parts
 from breadcrumbs.merging.provenance import Choice, check_unchanged, key, provenance, stamps_of
+from breadcrumbs.merging.published import Names
 from breadcrumbs.merging.quantising import Layout, SameSink
 from breadcrumbs.merging.report import Report
 from breadcrumbs.merging.resuming import Noted
@@ -79,6 +80,7 @@ def to_files(
     The output takes its name only when it is whole. Raises OutputError, MismatchError.
     """
     began = time.perf_counter()
+    it = advised(it)
     if strict:
         refuse(it.warnings)
     it = without_same_parts(it)
@@ -90,13 +92,17 @@ def to_files(
         beside.files(it.target.folder)  # which says what cannot be read, before it is too late
     stamps = stamps_of(it)
     settings = {"threads": threads, "kernel": kernel, "progress": progress}
-    facts = Facts()
-    it = calibration.fixed(it, facts=facts, **settings)
     cut = {file: c.cut.hash for c in it.inputs if c.cut for file in c.files}
     files = tuple(dict.fromkeys(f for c in it.inputs for f in c.files))
     hashes = FileHashes(file for file in files if file not in cut)
     digests = FileDigests(files, hashes.known | cut)
-    metadata = {"format": "pt", "breadcrumbs": provenance(it, digests, choice)}
+    inputs.check(it, digests)  # what is known before anything is read; the rest at the end
+    facts = Facts()
+    it = calibration.fixed(it, facts=facts, **settings)
+    if note := inputs.other_version(it):
+        it = replace(it, notes=(*it.notes, note))
+    names = Names(it, output)
+    metadata = {"format": "pt", "breadcrumbs": provenance(it, digests, choice, names)}
     layout = Layout(it) if _is_quantised_again(it) else None
     writer = Writer(
         output,
@@ -128,6 +134,7 @@ def to_files(
         if again:
             again.complete()
         check_unchanged(stamps, stamps_of(it))
+        inputs.check(it, digests)
         hashes.keep(digests.digests)
         if verify:
             writer.verify()
@@ -143,10 +150,11 @@ def to_files(
             refuse(report.warnings)
         if again:
             report.lost = math.sqrt(again.lost) / report.norm if report.norm else 0.0
-        metadata["breadcrumbs"] = provenance(it, digests, choice)
+        metadata["breadcrumbs"] = provenance(it, digests, choice, names)
         story = choice.to_markdown() if choice else ""
-        writer.close(lambda folder: card.add(folder, it, report, digests, story))
-    except Nothing:
+        writer.close(lambda folder: card.add(folder, it, report, digests, names, story))
+        inputs.remember(it, digests, names)
+    except (Nothing, inputs.Changed):
         writer.discard()
         raise
     except BaseException:
@@ -156,6 +164,19 @@ def to_files(
         raise
     report.seconds = time.perf_counter() - began
     return report
+
+
+def advised(it: Plan) -> Plan:
+    """Return a plan with what is to be said of the files beside the weights: licences that do not
+    go together, the chat template. RecipeError where there is no such template."""
+    cards = {source.label: said.of(source) for source in it.origins}
+    template = chat.chosen(it)
+    warnings = (*it.warnings, *licences.warnings(cards), *chat.said(it, template))
+    notes = it.notes
+    if it.recipe.chat_template and not template:
+        notes = (*notes, "chat_template: no model has one, so none is written")
+    unique = {"warnings": warnings, "notes": notes}
+    return replace(it, **{key: tuple(dict.fromkeys(lines)) for key, lines in unique.items()})
 
 
 class Nothing(MismatchError):

@@ -10,7 +10,8 @@ from blake3 import blake3
 
 from breadcrumbs.engine.digests import FileDigests
 from breadcrumbs.errors import CheckpointError
-from breadcrumbs.merging import card
+from breadcrumbs.merging import inputs, published
+from breadcrumbs.merging.published import Names
 from breadcrumbs.plan import Plan, variants
 from breadcrumbs.plan.recipe import to_mapping
 from breadcrumbs.version import __version__
@@ -47,26 +48,13 @@ def check_unchanged(before: dict[str, Stamp], after: dict[str, Stamp]) -> None:
             )
 
 
-def provenance(it: Plan, digests: FileDigests, choice: Choice | None) -> str:
-    """Return the recipe and the size and hash of every input file, as JSON.
-
-    The hash of a task file is that which it has in its header, and which its blocks were compared
-    with as they were read.
-    """
-    inputs = []
-    for number, source in enumerate(it.inputs):
-        hash_ = "task" if source.cut else "blake3"
-        files = [
-            {"file": source.shown_file(f), "bytes": digests.sizes[f], hash_: digests.digests[f]}
-            for f in source.files
-        ]
-        what = "model" if number < len(it.origins) else "statistics"
-        inputs.append({what: source.repo or source.label, "files": files})
+def provenance(it: Plan, digests: FileDigests, choice: Choice | None, names: Names) -> str:
+    """Return the recipe and the size and hash of every input file, as JSON."""
     return json.dumps(
         {
             "version": __version__,
-            "recipe": to_mapping(card.resolved(it), complete=True),
-            "inputs": inputs,
+            "recipe": to_mapping(published.resolved(it, names), complete=True),
+            "inputs": inputs.described(it, digests, names),
             **({"choice": choice.to_mapping()} if choice else {}),
         },
     )

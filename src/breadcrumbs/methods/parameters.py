@@ -15,6 +15,7 @@ from numbers import Real as Real_
 from typing import Any
 
 from breadcrumbs.errors import RecipeError, suggestion
+from breadcrumbs.methods import words
 
 Values = dict[str, Any]
 
@@ -249,10 +250,9 @@ def parse(owner: str, declared: Mapping[str, Parameter], given: Mapping[str, Any
     for name, value in given.items():
         if name not in declared:
             known = ", ".join(declared) or "none"
-            raise RecipeError(
-                f"{owner} has no parameter {name!r} (it has: {known})."
-                f"{suggestion(str(name), declared)}"
-            )
+            hint = words.parameter(str(name), value, declared)
+            hint = f" {hint}" if hint else suggestion(str(name), declared)
+            raise RecipeError(f"{owner} has no parameter {name!r} (it has: {known}).{hint}")
         try:
             values[name] = declared[name].parse(value)
         except ValueError:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from breadcrumbs.errors import RecipeError, suggestion
+from breadcrumbs.methods import words
 from breadcrumbs.methods.aggregates import Aggregate
 from breadcrumbs.methods.method import Method, parts
 from breadcrumbs.methods.table import AGGREGATES, METHODS, TRANSFORMS
@@ -16,6 +17,8 @@ __all__ = ["AGGREGATES", "METHODS", "TRANSFORMS", "Method", "get", "load_plugin"
 
 #: The entry points of installed packages that offer methods.
 GROUP = "breadcrumbs.plugins"
+#: By name, the file that a method is from, if it is none of the table's.
+PLUGINS: dict[str, Path] = {}
 _loaded = False
 
 
@@ -31,6 +34,8 @@ def get(name: str) -> Method:
     if isinstance(name, str) and "+" in name:
         transform, _, aggregate = name.partition("+")
         return pair(transform.strip(), aggregate.strip())
+    if isinstance(name, str) and (hint := words.method(name, METHODS)):
+        raise RecipeError(f"there is no method {name!r}. {hint}")
     raise RecipeError(
         f"there is no method {name!r}.{suggestion(str(name), METHODS)}"
         f" `breadcrumbs methods` lists them all: {', '.join(METHODS)}."
@@ -91,7 +96,9 @@ def load_plugin(path: str | Path) -> None:
     except Exception as error:  # whatever the user's code raises
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RecipeError(f"{path}: the plugin cannot be loaded: {reason}") from error
+    known = set(METHODS)
     _add(found, str(path))
+    PLUGINS.update(dict.fromkeys(set(METHODS) - known, Path(path).absolute()))
 
 
 def _load_installed() -> None:

@@ -54,6 +54,18 @@ def compose(text: str, most: int = 500_000) -> tuple[Any, Any]:
     return _guarded(text, most, lambda loader: (loader.get_single_node(), loader))
 
 
+def compose_all(text: str, most: int = 500_000) -> tuple[list[Any], Any]:
+    """Return the nodes of all documents of a text, and a loader as `compose` does. YAMLRefused."""
+
+    def nodes(loader: Any) -> tuple[list[Any], Any]:
+        found = []
+        while loader.check_node():
+            found.append(loader.get_node())
+        return found, loader
+
+    return _guarded(text, most, nodes)
+
+
 def _guarded(text: str, most: int, then: Any) -> Any:
     import yaml
 

@@ -9,7 +9,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from breadcrumbs.methods.parameters import (
     decimal,
     written,
 )
+from breadcrumbs.plan import inputs
 from breadcrumbs.plan.declared import RECIPE, kind
 
 #: Output dtypes: the name in a recipe -> the name in a safetensors file.
@@ -87,6 +88,11 @@ class Recipe:
     tokenizer: one of the models, whose tokenizer files are copied instead of the base's.
     allow_nonfinite: treat a NaN or infinity of a model as unchanged, copy one of the base; globs of
         tensors to do that in, or in all.
+    chat_template: ``auto``, a model, a name, a file or a text that the output's tokenizer gets
+        (`merging.chat`).
+    inputs: the files that it was merged from once, as an output says of itself: a merge checks
+        that they are the same (`merging.inputs`).
+    made_by: the program that wrote it, with its version.
     """
 
     base: str
@@ -106,6 +112,9 @@ class Recipe:
     rename: tuple[str, ...] = ()
     onto: str | None = None
     tokenizer: str | None = None
+    chat_template: str | None = None
+    inputs: tuple[Mapping[str, Any], ...] = ()
+    made_by: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "models", _named(self.models))
@@ -247,7 +256,7 @@ def from_mapping(data: Any, where: str = "recipe") -> Recipe:
             raise RecipeError(f"{where}: there is no {key!r}. A recipe names a base and models.")
     values = dict(data)
     values["base"] = RECIPE.text(data["base"], f"{where}: base")
-    for key in ("onto", "tokenizer"):
+    for key in ("onto", "tokenizer", "chat_template"):
         if data.get(key) is not None:
             values[key] = RECIPE.text(data[key], f"{where}: {key}")
     values["models"] = tuple(
@@ -261,6 +270,12 @@ def from_mapping(data: Any, where: str = "recipe") -> Recipe:
     )
     for key in ("exclude", "only", "rename"):
         values[key] = _texts(data.get(key), f"{where}: {key}")
+    values["inputs"] = tuple(
+        inputs.parse(entry, f"{where}: inputs[{i}]")
+        for i, entry in enumerate(RECIPE.items(data.get("inputs") or [], f"{where}: inputs"))
+    )
+    if data.get("made_by"):
+        values["made_by"] = RECIPE.line(data["made_by"], f"{where}: made_by")
     for key in ("only_changed", "untie"):
         if not isinstance(data.get(key, False), bool):
             raise RecipeError(f"{where}: {key}: {data[key]!r} is neither true nor false.")
@@ -316,19 +331,33 @@ def override(entry: Any, where: str) -> Override:
 def load(path: str | Path) -> Recipe:
     """Read a recipe file. Relative paths in it are relative to its folder; errors name the line."""
     path = Path(path)
-    recipe = from_mapping(RECIPE.read(path), str(path))
+    read = from_mapping(RECIPE.read(path), str(path))
+    known = {inputs.name(dict(entry)): entry for entry in read.inputs}
+
+    def of(name: str) -> str:
+        return inputs.remembered(known.get(name), beside(path, name))
+
+    recipe = with_paths(read, lambda text: stack.renamed(text, of))
+    template = recipe.chat_template
+    return replace(recipe, chat_template=beside(path, template)) if template else recipe
+
+
+def with_paths(recipe: Recipe, of: Callable[[str], str]) -> Recipe:
+    """Return a recipe whose models and files have other paths, each through ``of``."""
+    template = recipe.chat_template
     return replace(
         recipe,
-        base=beside(path, recipe.base),
-        onto=beside(path, recipe.onto) if recipe.onto else None,
-        tokenizer=beside(path, recipe.tokenizer) if recipe.tokenizer else None,
+        base=of(recipe.base),
+        onto=of(recipe.onto) if recipe.onto else None,
+        tokenizer=of(recipe.tokenizer) if recipe.tokenizer else None,
+        chat_template=of(template) if template in recipe.paths else template,
         models=tuple(
-            replace(
-                m,
-                path=beside(path, m.path),
-                statistics=beside(path, m.statistics) if m.statistics else None,
-            )
+            replace(m, path=of(m.path), statistics=of(m.statistics) if m.statistics else None)
             for m in recipe.models
+        ),
+        inputs=tuple(
+            {key: of(value) if key in inputs.PATHS else value for key, value in entry.items()}
+            for entry in recipe.inputs
         ),
     )
 
@@ -340,7 +369,7 @@ def beside(recipe: Path, path: str) -> str:
         beside = recipe.parent / path
         try:
             if not Path(path).is_absolute() and beside.exists():
-                return str(beside)
+                return _plainly(str(beside))
             base, plus, adapter = path.rpartition("+")
             if plus and base and adapter and not Path(path).exists():
                 return f"{found(base)}+{found(adapter)}"
@@ -349,6 +378,14 @@ def beside(recipe: Path, path: str) -> str:
             return path
 
     return stack.renamed(path, found)
+
+
+def _plainly(path: str) -> str:
+    """Return a path without ``folder/..``, unless that would be another one, through a link."""
+    plain = os.path.normpath(path)
+    with contextlib.suppress(OSError):
+        return plain if os.path.samefile(plain, path) else path
+    return path
 
 
 def to_mapping(recipe: Recipe, *, complete: bool = False) -> dict[str, Any]:
@@ -418,4 +455,6 @@ def to_yaml(recipe: Recipe, *, complete: bool = False) -> str:
     data = to_mapping(recipe, complete=complete)
     # Some line breaks of Unicode would read back as spaces unless they are escaped.
     plain = not set("\x85\u2028\u2029\ufeff") & set(json.dumps(data, ensure_ascii=False))
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=plain, width=100)
+    found = data.pop("inputs", ())
+    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=plain, width=100)
+    return text + inputs.to_yaml(found) if found else text

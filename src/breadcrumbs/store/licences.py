@@ -2,58 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from breadcrumbs.merging.card import cell
-from breadcrumbs.plan import bounded_yaml
+from breadcrumbs.merging.licences import UNKNOWN
+from breadcrumbs.merging.said import of_folder
 from breadcrumbs.store.history import Entry
 from breadcrumbs.store.ledger import Settings, Task
 
-#: Bytes of a card that are read, values in its front matter, characters of a licence.
-_LARGEST, _MOST, _LONGEST = 1 << 20, 100_000, 1000
-UNKNOWN = "not stated"
-
-
-def of_folder(folder: Path | None, note: Callable[[str], None] = lambda line: None) -> str:
-    """Return the licence that the model card in a folder states, or nothing.
-
-    note: is told of a card that cannot be read.
-    """
-    if folder is None:
-        return ""
-    path = folder / "README.md"
-    try:
-        with open(path, "rb") as file:
-            text = file.read(_LARGEST).decode(errors="replace").replace("\r\n", "\n")
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        note(_unread(path, error.strerror or str(error)))
-        return ""
-    front, end, _ = text[4:].partition("\n---")
-    if not text.startswith("---\n"):
-        return ""
-    try:
-        if not end:
-            raise bounded_yaml.YAMLRefused("it has no end")
-        said = bounded_yaml.load(front, _MOST)
-    except bounded_yaml.YAMLRefused as error:
-        note(_unread(path, str(error)))
-        return ""
-    found = said.get("license") if isinstance(said, dict) else None
-    every = found if isinstance(found, list) else [found]
-    return ", ".join(one for one in every if isinstance(one, str))[:_LONGEST]
-
-
-def _unread(path: Path, why: str) -> str:
-    """Return the line about a card that says nothing."""
-    return (
-        f"{path}: its front matter cannot be read ({why}), so no licence is taken from it. Give"
-        " --license"
-    )
+__all__ = ["Parts", "of_folder"]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from breadcrumbs import plan as plans
-from breadcrumbs.checkpoint import configs, durable, products, tied, whole
+from breadcrumbs.checkpoint import configs, durable, origin, products, tied, whole
 from breadcrumbs.checkpoint.adapters import peft
 from breadcrumbs.checkpoint.outfile import Entry, header
 from breadcrumbs.checkpoint.sparse import BLOCK
@@ -271,7 +271,9 @@ def _add_whole(made: _Made, tensor: TensorPlan, key: str) -> None:
 
 
 def _config(plan: Plan, made: _Made, rank: int) -> dict[str, Any]:
-    repo, _, revision = (plan.base.repo or "").partition("@")
+    known = plan.base.repo or origin.cached(plan.base.folder)
+    repo, _, revision = known.partition("@")
+    repo = repo or next(iter(origin.repos(plan.base)), "")
     biased = any(t.name.removesuffix(".bias") not in made.modules for t in made.biases)
     return {
         "peft_type": "LORA",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,7 +113,7 @@ class Keys:
         facts = {"suite": self.suite.name, "finetuned": self.finetuned(task), "label": label(spec)}
         if not isinstance(spec, Recipe):
             return facts | {"recipe": None, "recipe_hash": None, "seed": seed}
-        made = to_mapping(spec, complete=True)
+        made = to_mapping(replace(spec, inputs=(), made_by=""), complete=True)
         seed = spec.seed if seed is None else seed
         return facts | {"recipe": json.dumps(made), "recipe_hash": digest(made), "seed": seed}
 

@@ -31,6 +31,16 @@ def _total(values: Values, weights: Sequence[float]) -> float:
     return math.fsum([values["base_weight"], *weights])
 
 
+def _caution(values: Values, models: int) -> str:
+    """Say that the base is no part of the mean, where somebody may think so."""
+    if models != 1 or values["base_weight"]:
+        return ""
+    return (
+        "average of one model is that model: the base does not count in it. Give -p base_weight=1"
+        " for the mean of both, or more models"
+    )
+
+
 MEAN = Linear(
     factor=_factor,
     more=_more,
@@ -52,4 +62,5 @@ METHOD = Method(
     "Wortsman et al., Model soups, ICML 2022, arXiv:2203.05482",
     "The base is not part of the mean; it gives only layout, names and what is not merged."
     " Weights are normalised.",
+    caution=_caution,
 )

@@ -52,6 +52,8 @@ def warnings(plan: Plan) -> list[str]:
         for part in modules.folders(folder) if path != folder else ():
             inner = differences(folder / part, path / part, read)
             what += [f"{part}: {text}" for text in inner]
+        if plan.recipe.chat_template is not None:
+            what = [text for text in what if "chat template" not in text]
         if what:
             advice = (
                 f"Give --tokenizer {source.label} if its texts are what the merged model is for"

@@ -58,22 +58,17 @@ class Config:
     scopes: tuple[Settings, ...]
     dtype: str | None
     tokenizer: Node | None
+    chat_template: str | None
     node: Node
     notes: tuple[str, ...]
 
 
-def is_config(path: Path) -> bool:
-    """Return whether a YAML file is a mergekit configuration, and no recipe."""
-    try:
-        root = read(path).value
-    except Exception:  # whatever it is, reading it as a recipe says what is wrong
-        return False
-    return isinstance(root, dict) and "merge_method" in root
+def load(path: Path, root: Node | None = None) -> Config:
+    """Return what the file says; RecipeError names the line of what is wrong or not offered.
 
-
-def load(path: Path) -> Config:
-    """Return what the file says; RecipeError names the line of what is wrong or not offered."""
-    root = read(path)
+    root: the one document of it that is meant.
+    """
+    root = root or read(path)
     top = root.mapping("a mergekit configuration", _KEYS)
     top = {key: node for key, node in top.items() if node.value is not None}
     if "merge_method" not in top:
@@ -108,6 +103,7 @@ def load(path: Path) -> Config:
         tuple(scopes),
         _dtype(top.get("out_dtype") or top.get("dtype")),
         tokenizer,
+        top["chat_template"].text("chat_template") if "chat_template" in top else None,
         root,
         tuple(_notes(top)),
     )
@@ -115,9 +111,6 @@ def load(path: Path) -> Config:
 
 def _notes(top: Mapping[str, Node]) -> list[str]:
     notes = []
-    if "chat_template" in top:
-        line = top["chat_template"].line
-        notes.append(f"line {line}: chat_template is not applied; the tokenizer stays as it is")
     if "dtype" in top and "out_dtype" in top:
         line = top["dtype"].line
         notes.append(f"line {line}: dtype is not used: sums are float64, rounded to out_dtype once")

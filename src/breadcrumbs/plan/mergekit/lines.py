@@ -48,13 +48,25 @@ class Node:
 
 def read(path: Path) -> Node:
     """Return what a YAML file holds; RecipeError with the line where it is none."""
+    found = read_all(path)
+    if len(found) > 1:
+        found[1].refuse(
+            "a second document begins here, where one belongs. `breadcrumbs merge` runs all."
+        )
+    return found[0]
+
+
+def read_all(path: Path) -> list[Node]:
+    """Return what each document of a YAML file holds; RecipeError as `read`."""
     import yaml
 
     try:
-        root, loader = bounded_yaml.compose(bounded_yaml.read_text(path))
-        if root is None:
+        roots, loader = bounded_yaml.compose_all(bounded_yaml.read_text(path))
+        if not roots:
             raise RecipeError(f"{path}: is empty. Give a mergekit configuration.")
-        return _node(loader, root, path, 1, ())
+        first = [1, *(root.start_mark.line + 1 for root in roots[1:])]
+        pairs = zip(roots, first, strict=True)
+        return [_node(loader, root, path, line, ()) for root, line in pairs]
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read as text ({error}).") from None
     except bounded_yaml.YAMLRefused as error:

@@ -19,6 +19,7 @@ from breadcrumbs.methods import registry
 from breadcrumbs.plan.mergekit import config as configs
 from breadcrumbs.plan.mergekit.config import Config, Slice
 from breadcrumbs.plan.mergekit.globs import cover
+from breadcrumbs.plan.mergekit.lines import Node
 from breadcrumbs.plan.mergekit.methods import MISSING, PEERS, WITHOUT_EFFECT, Given, Peer, Step
 from breadcrumbs.plan.mergekit.settings import Place, check_names, filters, resolve
 from breadcrumbs.plan.mergekit.vocabulary import vocabulary
@@ -36,13 +37,14 @@ class Converted:
     notes: tuple[str, ...]
 
 
-def convert(path: str | Path) -> Converted:
+def convert(path: str | Path, root: Node | None = None) -> Converted:
     """Return the recipe that a mergekit configuration means; RecipeError names line and reason.
 
-    The headers of its models are read, since gradients run over their layers.
+    The headers of its models are read, since gradients run over their layers. root: the one
+    document of the file that is meant, if there are several.
     """
     path = Path(path)
-    config = configs.load(path)
+    config = configs.load(path, root)
     method = config.method.text("merge_method")
     if method not in PEERS:
         what = "is not offered" if method in MISSING else "is unknown"
@@ -69,6 +71,8 @@ def convert(path: str | Path) -> Converted:
     recipe = _recipe(config, peer, refs, steps, dtype)
     if tokenizer is not None and tokenizer != (*stack.paths(recipe.base), recipe.base)[0]:
         recipe = replace(recipe, tokenizer=tokenizer)
+    if config.chat_template is not None:
+        recipe = replace(recipe, chat_template=beside(path, config.chat_template))
     if peer.random:
         notes.append(f"{method} draws at random: its draws are not mergekit's, their chances are")
     return Converted(recipe, tuple(notes))

@@ -1,0 +1,121 @@
+"""The files that a merge is made from, as its output names them, and the check of them.
+
+A recipe that lies beside a model says the hash of every file of its inputs. Merged again, it gives
+the same bits, or an error that names the file that is another one now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from breadcrumbs.checkpoint.tensors import Checkpoint
+from breadcrumbs.engine.digests import PENDING, FileDigests
+from breadcrumbs.errors import CheckpointError
+from breadcrumbs.merging.published import Names
+from breadcrumbs.methods import registry
+from breadcrumbs.plan import Plan
+from breadcrumbs.plan import inputs as said
+from breadcrumbs.version import __version__
+
+MADE_BY = f"breadcrumbs {__version__}"
+_SHOWN = 12
+
+
+class Changed(CheckpointError):
+    """An input is not what it was when the recipe was written."""
+
+
+def described(it: Plan, digests: FileDigests, names: Names) -> list[dict[str, Any]]:
+    """Return each input with its name in the output, and of each file its bytes and hash.
+
+    The hash of a task file is that which it has in its header, and which its blocks were compared
+    with as they were read. A plugin that the method is from is an input too.
+    """
+    found = []
+    for number, source in enumerate(it.inputs):
+        hash_ = "task" if source.cut else "blake3"
+        files = [
+            {"file": source.shown_file(f), "bytes": digests.sizes[f], hash_: digests.digests[f]}
+            for f in source.files
+        ]
+        what = "model" if number < len(it.origins) else "statistics"
+        found.append({what: names.of(source.label), "files": files})
+    plugin = registry.PLUGINS.get(it.recipe.method)
+    if plugin is not None:
+        found.append({"plugin": plugin.name, "files": [_whole(plugin)]})
+    return found
+
+
+def remember(it: Plan, digests: FileDigests, names: Names) -> None:
+    """Keep where the inputs of a merge lie, for whoever runs its recipe again on this machine."""
+    for entry, source in zip(described(it, digests, names), it.inputs, strict=False):
+        said.remember(entry, source.label)
+
+
+def _whole(path: Path) -> dict[str, Any]:
+    return {"file": path.name, "bytes": path.stat().st_size, "blake3": _hash(path)}
+
+
+def _hash(path: Path) -> str:
+    hasher = blake3()
+    hasher.update_mmap(path)
+    return hasher.hexdigest()
+
+
+def check(it: Plan, digests: FileDigests) -> None:
+    """Raise `Changed` for the first file that is not what the recipe says, as far as is known.
+
+    What the recipe says of models that it does not name any more is passed over.
+    """
+    now = {source.label: source for source in it.inputs}
+    for entry in it.recipe.inputs:
+        source = now.get(said.name(dict(entry)))
+        if source is not None and "plugin" not in entry:
+            _check(source, entry["files"], digests)
+        plugin = registry.PLUGINS.get(it.recipe.method)
+        if "plugin" in entry and plugin is not None:
+            _compare(plugin.name, plugin, entry["files"][0], _hash(plugin))
+
+
+def _check(source: Checkpoint, files: list[dict[str, Any]], digests: FileDigests) -> None:
+    names = [source.shown_file(path) for path in source.files]
+    known = [file["file"] for file in files]
+    if names != known:
+        lost = [name for name in known if name not in names] or known
+        new = [name for name in names if name not in known] or names
+        then = said.digest(files[known.index(lost[0])])[:_SHOWN]
+        raise Changed(
+            f"{source.label}: the recipe was made with {lost[0]}, whose hash began with {then}, and"
+            f" here is {new[0]}. {_ADVICE}"
+        )
+    for path, file in zip(source.files, files, strict=True):
+        now = digests.digests[path]
+        if now == PENDING and file.get("bytes", digests.sizes[path]) != digests.sizes[path]:
+            now = _hash(path)
+        single = source.label.endswith(names[0]) and len(names) == 1
+        where = source.label if single else f"{source.label}: {source.shown_file(path)}"
+        _compare(where, path, file, now)
+
+
+def _compare(where: str, path: Path, file: Mapping[str, Any], now: str) -> None:
+    then = said.digest(dict(file))
+    if now not in (PENDING, then):
+        raise Changed(
+            f"{where} has changed since the recipe was made: its hash began with {then[:_SHOWN]},"
+            f" and begins with {now[:_SHOWN]} now. {_ADVICE}"
+        )
+
+
+_ADVICE = "Give the file of then, or remove `inputs` from the recipe to merge what is there now."
+
+
+def other_version(it: Plan) -> str:
+    """Return a note if another version of the program wrote the recipe, else nothing."""
+    then = it.recipe.made_by
+    if not then or then == MADE_BY:
+        return ""
+    return f"the recipe was made by {then}, and this is {MADE_BY}: the bits may differ"
