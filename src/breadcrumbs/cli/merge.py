@@ -74,6 +74,17 @@ from breadcrumbs.errors import printable, sentence
     help="What fisher or regmean needs of a model; once for each model, in order.",
 )
 @click.option("--tokenizer", metavar="MODEL", help="Copy this model's tokenizer, not the base's.")
+@click.option(
+    "--vocabulary",
+    metavar="base|union|MODEL",
+    help="Tokens of the result. Default: the smallest vocabulary that loses none.",
+)
+@click.option(
+    "--pad-to",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Rows of the embedding are a multiple of N, such as 64.",
+)
 @click.option("--seed", type=click.IntRange(0), help="Seed of random methods (default 0).")
 @click.option("--shard-size", default="5GB", show_default=True, help="Largest file of a folder.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
@@ -129,7 +140,7 @@ def merge(sources: tuple[str, ...], output: str | None, **options: Any) -> None:
     if options["max_memory"] is not None:
         max_memory = machine.parse(options["max_memory"])
     shard_size = machine.parse(options["shard_size"])
-    with opening.opened(made) as plan:
+    with opening.opened(made, by_token=True) as plan:
         plan = judged(plan, options["strict"])
         if options["dry_run"]:
             plan, threads = estimate.fitted(plan, options["threads"], max_memory)
@@ -169,7 +180,10 @@ def _recipe(sources: tuple[str, ...], options: dict[str, Any]) -> Any:
         made = recipe.Recipe(sources[0], tuple(recipe.Model(path) for path in sources[1:]))
     changes: dict[str, Any] = {
         key: options[key]
-        for key in ("method", "dtype", "missing", "extra", "seed", "onto", "tokenizer")
+        for key in (
+            *("method", "dtype", "missing", "extra", "seed", "onto", "tokenizer"),
+            *("vocabulary", "pad_to"),
+        )
     }
     if options["transform"] or options["aggregate"]:
         if options["method"]:

@@ -37,6 +37,9 @@ def merge(
     onto: Source | None = None,
     statistics: Sequence[Source] | None = None,
     tokenizer: str | os.PathLike[str] | None = None,
+    vocabulary: str | os.PathLike[str] | None = None,
+    pad_to: int | None = None,
+    tokens: Mapping[str, Any] | None = None,
     threads: int | None = None,
     kernel: str = "auto",
     sync: bool = True,
@@ -63,6 +66,10 @@ def merge(
         makes, or paths of files of it.
     tokenizer: one of the paths, whose tokenizer files are copied instead of the base's, and its
         numbers of special tokens.
+    vocabulary: ``base``, ``union`` or one of the paths, whose tokens the result has; unless told,
+        the smallest that loses no token. Rows of embeddings are matched by token.
+    pad_to: rows of the embedding are a multiple of this.
+    tokens: which rows single tokens begin as, as in a recipe.
     threads: how many work at once (all cores unless told); the result does not depend on it.
     kernel: ``auto``, ``native``, ``numpy``, or the name of installed kernels; the same bits.
     sync: wait until the output is on the disk, so that it survives a power cut.
@@ -110,9 +117,12 @@ def merge(
         seed=seed,
         onto=None if onto is None else label(onto, "onto"),
         tokenizer=None if tokenizer is None else os.fspath(tokenizer),
+        vocabulary=None if vocabulary is None else os.fspath(vocabulary),
+        pad_to=pad_to,
+        tokens=tokens or {},
     )
     sources = [base, *models, *(statistics or []), *([] if onto is None else [onto])]
-    with opened(recipe, sources) as it:
+    with opened(recipe, sources, by_token=True) as it:
         if output is not None or strict:
             it = judged(it, strict)
         if output is not None:

@@ -11,19 +11,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from breadcrumbs.checkpoint import beside, composite, parts, token_ids
+from breadcrumbs.checkpoint import beside, composite, parts, token_ids, tokenizer_files
 from breadcrumbs.checkpoint.beside import RECIPE
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.engine.digests import FileDigests
 from breadcrumbs.errors import RecipeError, sentence
 from breadcrumbs.machine import human
 from breadcrumbs.merging.report import Report, said_of_parts
-from breadcrumbs.plan import Plan
+from breadcrumbs.plan import Plan, token_rows
 from breadcrumbs.plan.recipe import SAME, Recipe, to_yaml
 from breadcrumbs.version import __version__
 
 #: What configs call the number of layers.
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+#: Configs in a config that are of the model of the text.
+_OF_TEXT = ("text_config", "llm_config", "language_config", "decoder", "encoder")
 _SHOWN = 50
 
 
@@ -42,16 +44,28 @@ def add(folder: Path, plan: Plan, report: Report, digests: FileDigests, choice: 
         config = folder / place.folder / "config.json"
         if config.exists():
             _change(config, plan)
+    if plan.words is not None:
+        token_ids.move(folder, plan.words.moved)
     if other is not None and other.folder is not None:
         for place in ("", *layout.folders):
             token_ids.take(folder / place, other.folder / place)
+    words = plan.words
+    if words is not None and words.ids:
+        tokenizer_files.extend(folder, words.ids, words.added, words.pieces)
 
 
 def tokenizer_of(plan: Plan) -> Checkpoint | None:
-    """Return the model whose tokenizer is asked for; RecipeError if it has none."""
-    wanted = plan.recipe.tokenizer
+    """Return the model whose tokenizer is written and not the target's; None if that is.
+
+    RecipeError if it is asked for and has none, or cannot get the tokens that it lacks.
+    """
+    wanted, words = plan.recipe.tokenizer, plan.words
+    if words is not None and words.tokenizer.folder is not None:
+        tokenizer_files.check(words.tokenizer.folder, words.pieces, words.tokenizer.label)
+    if wanted is None:
+        return None if words is None or words.tokenizer is plan.target else words.tokenizer
     found = next((c for c in plan.origins if wanted in (c.label, c.repo)), None)
-    if wanted is not None and (found is None or not beside.has_tokenizer(found)):
+    if found is None or not beside.has_tokenizer(found):
         raise RecipeError(
             f"recipe: tokenizer: {wanted} has no tokenizer files beside its weights. Give a model"
             " that has them."
@@ -65,14 +79,27 @@ def _change(config: Path, plan: Plan) -> None:
         data = json.loads(config.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         return
-    dtype = plan.recipe.dtype
+    dtype, words = plan.recipe.dtype, plan.words
     changed = dtype not in (None, SAME) and _replace_dtypes(data, dtype)
     if plan.target.layers and isinstance(data, dict):
         changed |= _replace_layers(data, plan.target.layers)
     if plan.target.untied and isinstance(data, dict):
         changed |= _untie(data)
+    if words is not None and isinstance(data, dict):
+        changed |= _replace_rows(data, words.rows)
     if changed:
         config.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def _replace_rows(data: dict[str, Any], rows: int) -> bool:
+    """Set the number of tokens in a config and those in it; return whether it had it."""
+    found = False
+    for key, value in data.items():
+        if key == "vocab_size" and isinstance(value, int):
+            data[key], found = rows, True
+        elif key in _OF_TEXT and isinstance(value, dict):
+            found |= _replace_rows(value, rows)
+    return found
 
 
 def _replace_layers(data: dict[str, Any], layers: Sequence[int]) -> bool:
@@ -127,12 +154,14 @@ def resolved(plan: Plan) -> Recipe:
     pairs = zip(plan.recipe.models, plan.models, strict=True)
     given = dict(enumerate(plan.statistics))
     repos = {found.label: found.repo for found in plan.inputs if found.repo}
-    tokenizer = plan.recipe.tokenizer
+    tokenizer, vocabulary = plan.recipe.tokenizer, plan.recipe.vocabulary
     return replace(
         plan.recipe,
         base=plan.base.repo or plan.recipe.base,
         onto=(plan.onto.repo if plan.onto else None) or plan.recipe.onto,
         tokenizer=None if tokenizer is None else repos.get(tokenizer, tokenizer),
+        vocabulary=None if vocabulary is None else repos.get(vocabulary, vocabulary),
+        tokens=token_rows.renamed(plan.recipe.tokens, lambda model: repos.get(model, model)),
         models=tuple(
             replace(
                 model,

@@ -26,6 +26,7 @@ from breadcrumbs.methods.parameters import (
     decimal,
     written,
 )
+from breadcrumbs.plan import token_rows
 from breadcrumbs.plan.declared import RECIPE, kind
 
 #: Output dtypes: the name in a recipe -> the name in a safetensors file.
@@ -85,6 +86,10 @@ class Recipe:
         (`checkpoint.renaming`).
     onto: a model that the step is added to instead of the base, such as the fine-tuning to improve.
     tokenizer: one of the models, whose tokenizer files are copied instead of the base's.
+    vocabulary: ``base``, ``union`` or one of the models; None takes the smallest that loses no
+        token. Rows of embeddings and heads are matched by token.
+    pad_to: rows of the embedding are a multiple of this; None leaves the padding that there is.
+    tokens: which rows single tokens begin as (`token_rows`).
     allow_nonfinite: treat a NaN or infinity of a model as unchanged, copy one of the base; globs of
         tensors to do that in, or in all.
     """
@@ -106,6 +111,9 @@ class Recipe:
     rename: tuple[str, ...] = ()
     onto: str | None = None
     tokenizer: str | None = None
+    vocabulary: str | None = None
+    pad_to: int | None = None
+    tokens: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "models", _named(self.models))
@@ -120,14 +128,18 @@ class Recipe:
         onto = [self.onto] if self.onto is not None else []
         sources = [self.base, *(model.path for model in self.models), *onto]
         known = [part for path in sources for part in stack.paths(path) or (path,)]
-        same = [path for path in known if self.tokenizer and _is_same(path, self.tokenizer)]
-        if same and self.tokenizer not in known:
-            object.__setattr__(self, "tokenizer", same[0])
-        if self.tokenizer is not None and self.tokenizer not in known:
-            raise RecipeError(
-                f"recipe: tokenizer: {self.tokenizer!r} is none of the models. Give one of"
-                f" {', '.join(dict.fromkeys(known))}."
-            )
+        if self.tokenizer is not None:
+            object.__setattr__(self, "tokenizer", _known(self.tokenizer, "tokenizer", known))
+        if self.vocabulary not in (None, "base", "union"):
+            given = _known(self.vocabulary, "vocabulary", known, "base, union")
+            object.__setattr__(self, "vocabulary", given)
+        if self.pad_to is not None and RECIPE.whole(self.pad_to, "recipe: pad_to") == 0:
+            raise RecipeError("recipe: pad_to: 0 is no multiple. Give 64, or 1 for no padding.")
+        rows = token_rows.parsed(self.tokens, "recipe: tokens")
+        for token, row in rows.items():
+            if "model" in row:
+                row["model"] = _known(row["model"], f"tokens: {token!r}", known)
+        object.__setattr__(self, "tokens", rows)
         for model in self.models:
             _finite(model.weight, model.path)
         for override in self.overrides:
@@ -157,6 +169,19 @@ class Recipe:
                     )
                 given = {**own[override.model], **_of_one(method, given, override.model)}
             method.complete({**self.parameters, **given})
+
+
+def _known(path: str, key: str, known: Sequence[str], *more: str) -> str:
+    """Return a model's path as the recipe has it; RecipeError if it is none of the models."""
+    if path in known:
+        return path
+    for other in known:
+        if _is_same(other, path):
+            return other
+    raise RecipeError(
+        f"recipe: {key}: {path!r} is none of the models. Give one of"
+        f" {', '.join((*more, *dict.fromkeys(known)))}."
+    )
 
 
 def _is_same(path: str, other: str) -> bool:
@@ -247,9 +272,10 @@ def from_mapping(data: Any, where: str = "recipe") -> Recipe:
             raise RecipeError(f"{where}: there is no {key!r}. A recipe names a base and models.")
     values = dict(data)
     values["base"] = RECIPE.text(data["base"], f"{where}: base")
-    for key in ("onto", "tokenizer"):
+    for key in ("onto", "tokenizer", "vocabulary"):
         if data.get(key) is not None:
             values[key] = RECIPE.text(data[key], f"{where}: {key}")
+    values["tokens"] = token_rows.parsed(data.get("tokens") or {}, f"{where}: tokens")
     values["models"] = tuple(
         _model(entry, f"{where}: models[{i}]")
         for i, entry in enumerate(RECIPE.items(data["models"], f"{where}: models"))
@@ -322,6 +348,8 @@ def load(path: str | Path) -> Recipe:
         base=beside(path, recipe.base),
         onto=beside(path, recipe.onto) if recipe.onto else None,
         tokenizer=beside(path, recipe.tokenizer) if recipe.tokenizer else None,
+        vocabulary=recipe.vocabulary and _vocabulary_beside(path, recipe.vocabulary),
+        tokens=token_rows.renamed(recipe.tokens, lambda model: beside(path, model)),
         models=tuple(
             replace(
                 m,
@@ -331,6 +359,10 @@ def load(path: str | Path) -> Recipe:
             for m in recipe.models
         ),
     )
+
+
+def _vocabulary_beside(recipe: Path, given: str) -> str:
+    return given if given in ("base", "union") else beside(recipe, given)
 
 
 def beside(recipe: Path, path: str) -> str:
