@@ -136,10 +136,12 @@ def _files(folder: Path) -> list[str]:
 def _read(folders: Sequence[Path | None]) -> list[Vocabulary | None]:
     """Return the vocabularies in folders, each file that is the same bytes read once."""
     found: list[Vocabulary | None] = []
-    known: list[tuple[Path, Vocabulary | None]] = []
+    known: list[tuple[Path, Vocabulary]] = []
     for folder in folders:
-        same = next((v for other, v in known if folder and _are_alike([folder, other])), None)
-        mine = same or vocabulary.read(folder)
+        mine = None
+        if folder is not None and _files(folder):
+            same = (v for other, v in known if _are_alike([folder, other]))
+            mine = next(same, None) or vocabulary.read(folder)
         found.append(mine)
         if folder is not None and mine is not None:
             known.append((folder, mine))

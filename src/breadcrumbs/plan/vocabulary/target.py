@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from breadcrumbs.checkpoint.tensors import Checkpoint, shown
 from breadcrumbs.checkpoint.vocabulary import Vocabulary
@@ -69,21 +69,21 @@ def chosen(recipe: Recipe, home: Speaker, speakers: Sequence[Speaker]) -> Target
             _check_own(owner)
         if wanted is not None:
             _check_fits(wanted, owner)
-        return _padded(recipe, Target(owner.ids, owner.rows, owner, wanted or owner))
+        return _padded(recipe, _of_one(owner, wanted, speakers))
     every = {token for speaker in speakers for token in speaker.ids}
     for owner in [home, *speakers]:
         whole = len(owner.ids) == len(every) and (owner is home or not beyond(owner))
         if whole and (wanted is None or not _misfits(wanted, owner)):
-            return _padded(recipe, Target(owner.ids, owner.rows, owner, wanted or owner))
+            return _padded(recipe, _of_one(owner, wanted, speakers))
     made = _union(wanted or home, speakers)
     if made.pieces:
         start = made.tokenizer
         others = [s.label for s in speakers if any(t in made.pieces for t in s.ids)]
         raise MismatchError(
             f"{others[0]}: its tokenizer is another one than that of {start.label}:"
-            f" {_some(list(made.pieces))} are pieces of it alone, so no vocabulary of the models"
-            " has all tokens. Choose one: --vocabulary base, union, or a model's path"
-            " (`vocabulary` in a recipe)."
+            f" {_some([t for t in made.added if t in made.pieces])} are pieces of it alone, so no"
+            " vocabulary of the models has all tokens. Choose one: --vocabulary base, union, or a"
+            " model's path (`vocabulary` in a recipe)."
         )
     return _padded(recipe, made)
 
@@ -97,6 +97,17 @@ def _of(path: str, speakers: Sequence[Speaker]) -> Speaker:
     raise RecipeError(
         f"recipe: {path} has no embedding whose rows could be told by token. Give another model."
     )
+
+
+def _of_one(owner: Speaker, wanted: Speaker | None, speakers: Sequence[Speaker]) -> Target:
+    """Return the vocabulary of a model. wanted: whose tokenizer fits it; tokens that this lacks are
+    added, if they follow its own."""
+    found = Target(owner.ids, owner.rows, owner, wanted or owner)
+    if wanted is not None and len(wanted.vocabulary.ids) < len(owner.ids):
+        made = _union(wanted, speakers)
+        if made.ids == owner.ids and not made.pieces:
+            return replace(found, added=made.added)
+    return found
 
 
 def _union(start: Speaker, speakers: Sequence[Speaker]) -> Target:
@@ -122,9 +133,7 @@ def _padded(recipe: Recipe, target: Target) -> Target:
     if recipe.pad_to is not None:
         number = max(target.ids.values(), default=-1) + 1
         rows = -(-number // recipe.pad_to) * recipe.pad_to
-    return Target(
-        *(target.ids, rows, target.owner, target.tokenizer, target.added, target.pieces, called)
-    )
+    return replace(target, rows=rows, called=called)
 
 
 # --- a tokenizer and the rows ---
