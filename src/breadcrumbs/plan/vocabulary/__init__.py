@@ -155,8 +155,10 @@ def _check_tokenizer(
     read: Sequence[Vocabulary | None],
 ) -> None:
     """Raise RecipeError if a tokenizer that is asked for has tokens without rows of their own."""
+    wanted = recipe.tokenizer
     for source, number, mine in zip(sources, rows, read, strict=True):
-        if recipe.tokenizer in (source.label, source.repo) and mine is not None and number:
+        asked = wanted is not None and wanted in (source.label, source.repo)
+        if asked and mine is not None and number:
             targets.check_rows(source.label, mine, number)
 
 
