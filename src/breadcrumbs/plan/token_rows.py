@@ -7,7 +7,8 @@
       "<|im_end|>": {model: chat, force: true}      # for all models, also those that have their own
 
 The row takes the base's place, if that has none of its own, and stands for the model's in models
-that lack the token. With ``force`` it is what all have, so that it is in the output as it is.
+that lack the token; a token that no model has is added. With ``force`` it is what all have, so that
+it is in the output as it is.
 """
 
 from __future__ import annotations

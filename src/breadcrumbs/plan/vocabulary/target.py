@@ -127,8 +127,33 @@ def _union(start: Speaker, speakers: Sequence[Speaker]) -> Target:
     return Target(ids, rows, start, start, added, frozenset(pieces), "the union of all")
 
 
+def _with_asked(recipe: Recipe, target: Target) -> Target:
+    """Return the vocabulary with the tokens that a recipe speaks of and no model has.
+
+    RecipeError where they cannot follow those of the tokenizer.
+    """
+    more = [token for token in recipe.tokens if token not in target.ids]
+    number = max(target.ids.values(), default=-1) + 1
+    its = target.tokenizer.vocabulary.ids
+    last = max((*its.values(), *(target.ids[token] for token in target.added)), default=-1)
+    if more and last + 1 != number:
+        raise RecipeError(
+            f"recipe: tokens: {_some(more)} cannot be added to the tokenizer of"
+            f" {target.tokenizer.label}, since the vocabulary has other tokens where it would put"
+            " them. Give vocabulary: union, or leave --tokenizer out."
+        )
+    ids = {**target.ids, **{token: number + i for i, token in enumerate(more)}}
+    return replace(
+        target,
+        ids=ids,
+        rows=max(target.rows, number + len(more)),
+        added={**target.added, **{token: {} for token in more}},
+    )
+
+
 def _padded(recipe: Recipe, target: Target) -> Target:
     """Return the vocabulary with as many rows as a recipe says, and a name."""
+    target = _with_asked(recipe, target)
     rows, called = target.rows, target.called or f"that of {target.owner.label}"
     if recipe.pad_to is not None:
         number = max(target.ids.values(), default=-1) + 1

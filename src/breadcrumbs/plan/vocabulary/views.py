@@ -42,8 +42,6 @@ def numbers(target: Target, base: Speaker, speakers: Sequence[Speaker], tokens: 
     own = [_own(target, base, speaker) for speaker in speakers]
     asked = {}
     for token, said in tokens.items():
-        if token not in target.ids:
-            raise RecipeError(f"recipe: tokens: {token!r} is no token of {target.called}.")
         asked[target.ids[token]] = (*_asked(token, said, speakers), said.get("force", False))
     return Numbers(target, speakers, own, named, asked)
 
