@@ -6,6 +6,7 @@ so a merge streams it like any tensor.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -66,26 +67,49 @@ class Gathered:
             self._fill(first, np.frombuffer(out, np.uint8).view(dtype))
 
     def _fill(self, first: int, out: np.ndarray) -> None:
-        """Fill ``out`` with the entries from ``first`` on, as many rows at once as lie together."""
+        """Fill ``out`` with the entries from ``first`` on."""
         width, stop = self.width, first + out.size
-        part, row = self.rows.part, self.rows.row
         at = first
         while at < stop:
             index, column = divmod(at, width)
-            last = index + 1
-            number = int(part[index])
-            if number >= 0:
-                most = -(-stop // width)
-                near = part[index:most] == number
-                near &= row[index:most] - row[index] == np.arange(most - index)
-                last = index + (most - index if near.all() else int(near.argmin()))
-            end = min(stop, last * width)
-            here = out[at - first : end - first]
-            if number >= 0:
-                _read(self.parts[number], int(row[index]) * width + column, here)
-            else:
-                here[:] = self._row(index, number)[column : column + here.size]
+            number = 0 if column else (stop - at) // width
+            if number:
+                end = at + number * width
+                self._rows(index, out[at - first : end - first].reshape(number, width))
+            else:  # a part of a row
+                end = min(stop, (index + 1) * width)
+                here, table = out[at - first : end - first], int(self.rows.part[index])
+                if table >= 0:
+                    begin = int(self.rows.row[index]) * width + column
+                    _read(self.parts[table], begin, here)
+                else:
+                    here[:] = self._row(index, table)[column : column + here.size]
             at = end
+
+    def _rows(self, index: int, out: np.ndarray) -> None:
+        """Fill ``out`` (rows, width) with the rows from ``index`` on, those that lie together in a
+        table at once."""
+        part = self.rows.part[index : index + len(out)]
+        row = self.rows.row[index : index + len(out)]
+        for number in np.unique(part).tolist():
+            at = np.flatnonzero(part == number)
+            if number < 0:
+                for i in at.tolist():
+                    out[i] = self._row(index + i, number)
+                continue
+            table, mine = self.parts[number], row[at]
+            low, high = int(mine.min()), int(mine.max()) + 1
+            runs = np.flatnonzero((np.diff(at) != 1) | (np.diff(mine) != 1)) + 1
+            if runs.size and (high - low) * self.width <= _STEP:
+                near = np.empty((high - low, self.width), out.dtype)
+                _read(table, low * self.width, near.reshape(-1))
+                out[at] = near[mine - low]
+                continue
+            begins = [0, *runs.tolist()]
+            for begin, end in zip(begins, [*begins[1:], at.size], strict=True):
+                place = int(at[begin])
+                run = out[place : place + end - begin]
+                _read(table, int(mine[begin]) * self.width, run.reshape(-1))
 
     def _row(self, index: int, how: int) -> np.ndarray:
         """Return a row that is made, in the table's dtype."""
@@ -107,16 +131,16 @@ class Gathered:
 
     def _mean(self) -> np.ndarray:
         """Return the mean of all rows that are not `MEAN` themselves, some read at a time."""
-        taken = np.flatnonzero(self.rows.part != MEAN)
-        total = np.zeros(self.width)
-        step = max(1, _STEP // self.width)
-        for begin in range(0, taken.size, step):
-            mine = taken[begin : begin + step]
-            for one in np.split(mine, np.flatnonzero(np.diff(mine) != 1) + 1):
-                raw = np.empty(one.size * self.width, DTYPES[self.dtype])
-                self._fill(int(one[0]) * self.width, raw)
-                total += raw.astype(np.float64).reshape(one.size, -1).sum(axis=0)
-        return total / max(1, taken.size)
+        taken = self.rows.part != MEAN
+        ends = np.flatnonzero(np.diff(taken)) + 1
+        bounds = [0, *ends.tolist(), self.rows.number]
+        total, step = np.zeros(self.width), max(1, _STEP // self.width)
+        for low, high in itertools.pairwise(bounds):
+            for begin in range(low, high, step) if taken[low] else ():
+                raw = np.empty((min(step, high - begin), self.width), DTYPES[self.dtype])
+                self._rows(begin, raw)
+                total += raw.astype(np.float64).sum(axis=0)
+        return total / max(1, int(taken.sum()))
 
 
 def gathered(
