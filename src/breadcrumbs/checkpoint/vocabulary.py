@@ -65,12 +65,17 @@ def read(folder: Path | None) -> Vocabulary | None:
     for token, number in more.items() if isinstance(more, dict) else ():
         if _is_number(number) and token not in ids:
             ids[token], added[token] = number, {}
-    said = parsed(folder / CONFIG)
-    listed = said.get("added_tokens_decoder") if isinstance(said, dict) else None
-    for number, row in listed.items() if isinstance(listed, dict) else ():
+    for number, row in listed(folder).items():
         if number.isdecimal() and len(number) < 10:
             _take(ids, added, row, int(number))
     return Vocabulary(ids, added, whole) if ids else None
+
+
+def listed(folder: Path) -> dict[str, Any]:
+    """Return the added tokens that the config of a tokenizer lists, by number as a text."""
+    said = parsed(folder / CONFIG)
+    found = said.get("added_tokens_decoder") if isinstance(said, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def of_model(vocab: Any) -> dict[str, int]:

@@ -49,7 +49,7 @@ def matched(
     """
     as_it_is = Matched(base, list(models), onto, list(statistics))
     found = tables.by_token(base)
-    asked = recipe.vocabulary is not None or recipe.pad_to is not None or bool(recipe.tokens)
+    asked = _asks(recipe)
     if not found:
         if asked:
             raise RecipeError(
@@ -57,8 +57,8 @@ def matched(
                 " here, so leave vocabulary, pad_to and tokens out."
             )
         return as_it_is
-    if not asked and all(copied(recipe, base.tensors[name]) for name in found):
-        return as_it_is  # and the base's vocabulary is kept
+    if recipe.vocabulary is None and not asked and _keeps_tables(recipe, base, found):
+        return as_it_is
     sources = [base, *models, *([onto] if onto is not None else [])]
     rows = [_rows(source) for source in sources]
     with_rows = [(s, n) for s, n in zip(sources, rows, strict=True) if n]
@@ -71,12 +71,12 @@ def matched(
     speakers = _speakers(sources, rows, read, needed=asked or differ)
     if speakers is None:
         return as_it_is
-    _check_stacks(sources)
     home = speakers[-1 if onto is not None else 0]
     target = targets.chosen(recipe, home, speakers)
     numbers = views.numbers(target, speakers[0], speakers, recipe.tokens)
     if views.is_as_it_is(numbers) and not target.added and _keeps(recipe, target, home):
         return as_it_is
+    _check_stacks(sources)
     base = ties.untied(recipe, base, models)
     found = tables.by_token(base)
     speakers = [replace(speakers[0], model=base), *speakers[1:]]
@@ -91,10 +91,21 @@ def matched(
     return Matched(seen[0], seen[1 : len(models) + 1], last, told, words)
 
 
+def _asks(recipe: Recipe) -> bool:
+    """Return whether a recipe says more of the vocabulary than that it is the base's."""
+    more = recipe.vocabulary not in (None, targets.BASE)
+    return more or recipe.pad_to is not None or bool(recipe.tokens)
+
+
 def check(recipe: Recipe, base: Checkpoint, models: Sequence[Checkpoint]) -> None:
     """Raise MismatchError if embeddings differ in their rows, where these are not matched."""
+    if _asks(recipe):
+        raise RecipeError(
+            "recipe: vocabulary, pad_to and tokens are for `breadcrumbs merge` and `compare` alone,"
+            " which match rows by token. Leave them out here."
+        )
     rows = _rows(base)
-    if all(copied(recipe, base.tensors[name]) for name in tables.by_token(base)):
+    if _keeps_tables(recipe, base, tables.by_token(base)):
         return
     for model in models:
         its = _rows(model)
@@ -107,6 +118,11 @@ def check(recipe: Recipe, base: Checkpoint, models: Sequence[Checkpoint]) -> Non
             )
 
 
+def _keeps_tables(recipe: Recipe, base: Checkpoint, found: Mapping[str, int]) -> bool:
+    """Return whether a recipe copies all tables of the base, and so keeps its vocabulary."""
+    return all(copied(recipe, base.tensors[name]) for name in found)
+
+
 def _rows(model: Checkpoint) -> int:
     """Return how many rows the embedding of a model has; 0 if it has none."""
     found = tables.by_token(model)
@@ -117,15 +133,20 @@ def _rows(model: Checkpoint) -> int:
 def _are_alike(folders: Sequence[Path | None]) -> bool:
     """Return whether the tokenizers of all folders that have one are the same bytes."""
     having = [(folder, names) for folder in folders if folder and (names := _files(folder))]
+    if not having:
+        return True
+    first, known = having[0]
     return all(
-        names == having[0][1] and all(beside.same(folder / n, having[0][0] / n) for n in names)
+        names == known and all(beside.same(folder / n, first / n) for n in names)
+        and vocabulary.listed(folder) == vocabulary.listed(first)
         for folder, names in having[1:]
-    )
+    )  # fmt: skip
 
 
 def _files(folder: Path) -> list[str]:
-    """Return the names of the files that say which tokens a model has."""
-    about = ("special_tokens", "chat_template", "tokenization_")
+    """Return the names of the files that say which tokens a model has, but for the config, of
+    which a part alone does."""
+    about = ("special_tokens", "chat_template", "tokenization_", vocabulary.CONFIG)
     try:
         names = [path.name for path in folder.iterdir() if path.is_file()]
     except OSError:
@@ -195,7 +216,8 @@ def _speakers(
 def _check_stacks(sources: Sequence[Checkpoint]) -> None:
     """Raise MismatchError for layers of models of different vocabularies on each other."""
     for source in sources:
-        if not _are_alike([beside.folder_of(part) for part in source.parts]):
+        found = [vocabulary.read(beside.folder_of(part)) for part in source.parts]
+        if any(v is not None and found[0] is not None and v.ids != found[0].ids for v in found):
             raise MismatchError(
                 f"{source.label}: the models that it is made of have different tokenizers. Merge"
                 " each with the base under one vocabulary first (--vocabulary base)."
