@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import random
@@ -15,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 import breadcrumbs
 from breadcrumbs.checkpoint import vocabulary
 from breadcrumbs.errors import BreadcrumbsError, MismatchError, RecipeError
-from breadcrumbs.merging import files, opening
+from breadcrumbs.merging import files, opening, sweep
 from breadcrumbs.plan import recipe
 from breadcrumbs.plan.recipe import Model, Recipe
 from breadcrumbs.tasks import packing
@@ -298,6 +299,51 @@ def test_numbers_in_configs_follow_their_tokens(tmp_path):
     merged(tmp_path / "out", base, other)
     said = json.loads((tmp_path / "out" / "config.json").read_text())
     assert said["image_token_index"] == 1 and said["text_config"]["vocab_size"] == 4
+
+
+@pytest.mark.parametrize("who", ["chat", "both"])
+def test_a_head_that_one_model_unties_brings_its_own_rows(tmp_path, who):
+    """The base ties its head; what chat has apart goes out apart, rows of its tokens too."""
+    tie, added = {"tie_word_embeddings": True}, ("<s>", "</s>")
+    base = save(tmp_path / "base", THREE, 4, 0, config=tie)
+    chat = save(tmp_path / "chat", CHAT, 5, 1, added)
+    tied = save(tmp_path / "tied", {**THREE, "<x>": 3}, 4, 2, ("<x>",), config=tie)
+    for folder in (base, tied):
+        tensors = load_file(Path(folder) / "model.safetensors")
+        kept = {name: tensors[name] for name in (EMBED, NORM)}
+        save_file(kept, Path(folder) / "model.safetensors", {"format": "pt"})
+    tensors = load_file(Path(chat) / "model.safetensors")
+    del tensors[BIAS]
+    save_file(tensors, Path(chat) / "model.safetensors", {"format": "pt"})
+    models = [base, chat, tied] if who == "both" else [base, chat]
+    refused(MismatchError, "has untied 'lm_head.weight'", *models)
+    out = merged(tmp_path / "out", *models, untie=True)
+    old, its = (load_file(Path(f) / "model.safetensors")[EMBED] for f in (base, tied))
+    step = its - old if who == "both" else np.zeros_like(old)
+    for name in (EMBED, HEAD):
+        np.testing.assert_allclose(out[name][:3], tensors[name][:3] + step[:3], atol=1e-12)
+        assert out[name][3:5].tobytes() == tensors[name][3:5].tobytes()
+        assert who == "chat" or out[name][5].tobytes() == its[3].tobytes()
+    said = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert said["tie_word_embeddings"] is False
+
+
+def test_sweeps_and_statistics(tmp_path, family):
+    base, chat = family
+    asked = Recipe(base, (Model(chat),), "task_arithmetic", {"alpha": 0.5})
+    out = tmp_path / "out"
+    breadcrumbs.merge(base, [chat], method="task_arithmetic", alpha=0.5, output=out)
+    wanted = load_file(out / "model.safetensors")
+    with sweep.Sweep(base) as one:
+        found = one.merged(asked)
+        small = one.merged(dataclasses.replace(asked, vocabulary="base"))
+    assert all(found[name].tobytes() == array.tobytes() for name, array in wanted.items())
+    assert small[HEAD][:3].tobytes() == wanted[HEAD][:3].tobytes() and len(small[HEAD]) == 4
+    tensors = load_file(Path(chat) / "model.safetensors")
+    fisher = {name: np.abs(array) for name, array in tensors.items()}
+    given = dict(method="fisher", statistics=[fisher, fisher])
+    arrays = breadcrumbs.merge(base, [chat, chat], **given)
+    assert all(np.allclose(arrays[name], array) for name, array in tensors.items())
 
 
 # --- single tokens -------------------------------------------------------------------------------
