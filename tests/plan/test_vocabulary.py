@@ -341,8 +341,8 @@ def test_sweeps_and_statistics(tmp_path, family):
     assert small[HEAD][:3].tobytes() == wanted[HEAD][:3].tobytes() and len(small[HEAD]) == 4
     tensors = load_file(Path(chat) / "model.safetensors")
     fisher = {name: np.abs(array) for name, array in tensors.items()}
-    given = dict(method="fisher", statistics=[fisher, fisher])
-    arrays = breadcrumbs.merge(base, [chat, chat], **given)
+    both: list[Any] = [fisher, fisher]
+    arrays = breadcrumbs.merge(base, [chat, chat], method="fisher", statistics=both)
     assert all(np.allclose(arrays[name], array) for name, array in tensors.items())
 
 

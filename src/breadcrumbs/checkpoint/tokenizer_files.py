@@ -51,9 +51,9 @@ def extend(
         _write(folder / _ADDED, {**more, **{t: n for t, n in ids.items() if t not in pieces}})
 
 
-def check(folder: Path, pieces: Collection[str], label: str) -> None:
+def check(folder: Path | None, pieces: Collection[str], label: str) -> None:
     """Raise RecipeError if pieces of another tokenizer cannot be added to that in a folder."""
-    data = parsed(folder / TOKENIZER) if pieces else None
+    data = parsed(folder / TOKENIZER) if pieces and folder is not None else None
     model = data.get("model") if isinstance(data, dict) else None
     vocab = model.get("vocab") if isinstance(model, dict) else None
     if pieces and not isinstance(vocab, dict):

@@ -60,10 +60,11 @@ def tokenizer_of(plan: Plan) -> Checkpoint | None:
     RecipeError if it is asked for and has none, or cannot get the tokens that it lacks.
     """
     wanted, words = plan.recipe.tokenizer, plan.words
-    if words is not None and words.tokenizer.folder is not None:
-        tokenizer_files.check(words.tokenizer.folder, words.pieces, words.tokenizer.label)
+    if words is not None:
+        source = words.tokenizer or plan.target
+        tokenizer_files.check(source.folder, words.pieces, source.label)
     if wanted is None:
-        return None if words is None or words.tokenizer is plan.target else words.tokenizer
+        return words.tokenizer if words is not None else None
     found = next((c for c in plan.origins if wanted in (c.label, c.repo)), None)
     if found is None or not beside.has_tokenizer(found):
         raise RecipeError(

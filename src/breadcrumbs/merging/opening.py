@@ -114,9 +114,7 @@ def planned(
     number = len(recipe.models)
     others = [*models[:number], *([onto] if onto is not None else [])]
     composite.check_parts(base, others, recipe.missing, recipe.extra)
-    wanted = recipe.tokenizer
-    tokenizer = next((c for c in checkpoints if wanted and wanted in (c.label, c.repo)), None)
-    lines = beside.notices(onto or base, models[:number], tokenizer)
+    given = models[:number]
     models, onto, statistics, notes = naming.under_base(
         recipe, base, models[:number], onto, models[number:]
     )
@@ -129,6 +127,9 @@ def planned(
         words = it.words
     else:
         vocabulary.check(recipe, base, [*models, *([onto] if onto is not None else [])])
+    wanted = recipe.tokenizer
+    tokenizer = next((c for c in checkpoints if wanted and wanted in (c.label, c.repo)), None)
+    lines = beside.notices(onto or base, given, words.tokenizer if words else tokenizer)
     made = plan.make(recipe, base, models, onto, statistics)
     said = [f"{it.label}: {note}" for it in checkpoints for note in it.notes]
     warnings = (*made.warnings, *lines, *(line for it in checkpoints for line in it.warnings))

@@ -43,7 +43,7 @@ def warnings(plan: Plan) -> list[str]:
     labels = {source.label: source for source in plan.origins}
     target = labels.get(plan.recipe.tokenizer or "", plan.target)
     if plan.words is not None:
-        target = plan.words.tokenizer
+        target = plan.words.tokenizer or target
     folder = beside.folder_of(target)
     if folder is None:
         return []

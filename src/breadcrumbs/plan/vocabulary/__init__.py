@@ -87,7 +87,7 @@ def matched(
     if recipe.dtype == SAME:
         views.check_quantised([(last or seen[0]).tensors[name] for name in found], home.label)
     told = [views.statistics(numbers, k + 1, file, found) for k, file in enumerate(statistics)]
-    words = _words(target, home, speakers)
+    words = _words(recipe, target, home, speakers)
     return Matched(seen[0], seen[1 : len(models) + 1], last, told, words)
 
 
@@ -255,12 +255,13 @@ def _aliases(
     return aliases
 
 
-def _words(target: Target, home: Speaker, speakers: Sequence[Speaker]) -> Words:
+def _words(recipe: Recipe, target: Target, home: Speaker, speakers: Sequence[Speaker]) -> Words:
     moved = {
         number: target.ids[token]
         for token, number in home.ids.items()
         if target.ids.get(token, number) != number
     }
     ids = {token: target.ids[token] for token in target.added}
-    said = targets.said(target, speakers[0], speakers)
-    return Words(target.rows, target.tokenizer.model, ids, target.added, target.pieces, moved, said)
+    said = targets.said(target, speakers[0], speakers, recipe.tokens)
+    tokenizer = None if target.tokenizer.label == home.label else target.tokenizer.model
+    return Words(target.rows, tokenizer, ids, target.added, target.pieces, moved, said)

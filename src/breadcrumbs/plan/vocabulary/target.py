@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from breadcrumbs.checkpoint.tensors import Checkpoint, shown
@@ -210,23 +210,33 @@ def _some(tokens: Sequence[str]) -> str:
     return ", ".join(map(shown, tokens[:_SHOWN])) + more
 
 
-def said(target: Target, base: Speaker, speakers: Sequence[Speaker]) -> str:
-    """Return in a line which vocabulary it is, where rows are from and what is lost."""
+def said(
+    target: Target, base: Speaker, speakers: Sequence[Speaker], asked: Collection[str] = ()
+) -> str:
+    """Return in a line which vocabulary it is, where rows are from and what is lost.
+
+    asked: tokens of whose rows a recipe speaks.
+    """
     line = (
         f"the vocabulary is {target.called}: {len(target.ids):,} tokens in {target.rows:,} rows;"
         " rows are matched by token"
     )
+    owners: dict[str, list[str]] = {}
     for speaker in speakers:
-        mine = [t for t in speaker.ids if t in target.ids and t not in base.ids]
-        others = [s for s in speakers if s is not speaker]
-        shared = [t for t in mine if any(t in s.ids for s in others)]
-        alone = [t for t in mine if t not in shared]
-        if alone:
-            line += f"; {_some(alone)} taken from {speaker.label}"
-        if shared and not any(
-            t in s.ids for s in speakers[: speakers.index(speaker)] for t in shared
-        ):
-            line += f"; {_some(shared)} the mean of the models that have them"
+        for token in speaker.ids:
+            if token in target.ids and token not in base.ids and token not in asked:
+                owners.setdefault(token, []).append(speaker.label)
+    alone: dict[str, list[str]] = {}
+    for token, labels in owners.items():
+        if len(labels) == 1:
+            alone.setdefault(labels[0], []).append(token)
+    for label, tokens in alone.items():
+        line += f"; {_some(tokens)} taken from {label}"
+    shared = [token for token, labels in owners.items() if len(labels) > 1]
+    if shared:
+        line += f"; {_some(shared)} the mean of the models that have them"
+    if asked:
+        line += f"; {_some(list(asked))} as the recipe says"
     lost = {t: s.label for s in speakers for t in s.ids if t not in target.ids}
     if lost:
         line += f"; left out: {_some(list(lost))} of {', '.join(dict.fromkeys(lost.values()))}"
