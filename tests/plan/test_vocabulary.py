@@ -121,6 +121,7 @@ def slow(
 METHODS = {
     "task_arithmetic": ({}, None, False),
     "breadcrumbs": ({"beta": 0.4, "gamma": 0.8}, (0.4, 0.8), False),
+    "breadcrumbs of rows": ({"beta": 0.4, "gamma": 0.8, "granularity": "row"}, (0.4, 0.8), False),
     "breadcrumbs of tensors": (
         {"beta": 0.25, "gamma": 0.9, "granularity": "tensor"}, (0.25, 0.9), True,
     ),

@@ -37,7 +37,8 @@ _OTHERS = (
 _ENDS = tuple(f".{end}" for end in (*EMBEDDINGS, *_OTHERS))
 #: Biases of heads: beside a head's matrix, or alone where that is tied.
 _BIAS = re.compile(
-    r"(^|\.)(predictions|lm_head|(lm_head|predictions)\.decoder|vocab_projector)\.bias$"
+    r"(^|\.)(predictions|lm_head|(lm_head|predictions)\.decoder|decoder|vocab_projector"
+    r"|generator_lm_head|pred_layer\.proj|embed_out|output_projection)\.bias$"
 )
 #: Of BART and its like, (1, tokens).
 _FINAL = "final_logits_bias"

@@ -76,8 +76,8 @@ from breadcrumbs.errors import printable, sentence
 @click.option("--tokenizer", metavar="MODEL", help="Copy this model's tokenizer, not the base's.")
 @click.option(
     "--vocabulary",
-    metavar="base|union|MODEL",
-    help="Tokens of the result. Default: the smallest vocabulary that loses none.",
+    metavar="MODEL",
+    help="Tokens of the result: base, union, or a model's. Default: the smallest that loses none.",
 )
 @click.option(
     "--pad-to",

@@ -131,7 +131,7 @@ class Recipe:
         if self.tokenizer is not None:
             object.__setattr__(self, "tokenizer", _known(self.tokenizer, "tokenizer", known))
         if self.vocabulary not in (None, "base", "union"):
-            given = _known(self.vocabulary, "vocabulary", known, "base, union")
+            given = _known(self.vocabulary, "vocabulary", known, "base", "union")
             object.__setattr__(self, "vocabulary", given)
         if self.pad_to is not None and RECIPE.whole(self.pad_to, "recipe: pad_to") == 0:
             raise RecipeError("recipe: pad_to: 0 is no multiple. Give 64, or 1 for no padding.")
@@ -180,7 +180,7 @@ def _known(path: str, key: str, known: Sequence[str], *more: str) -> str:
             return other
     raise RecipeError(
         f"recipe: {key}: {path!r} is none of the models. Give one of"
-        f" {', '.join((*more, *dict.fromkeys(known)))}."
+        f" {', '.join(dict.fromkeys((*more, *known)))}."
     )
 
 

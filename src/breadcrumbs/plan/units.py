@@ -185,7 +185,7 @@ def _tensor_jobs(
     n, shape = tensor.base.size, tensor.base.shape
     by_row = _granularity(transform, tensor) == "row"
     unit = shape[-1] if by_row and shape else n
-    ranks = _ranks(transform, unit, tensor, () if by_row else _absent([tensor]))
+    ranks = _ranks(transform, unit, tensor, _absent([tensor]) if unit == n else ())
     dtype = _dtype([tensor])
     if unit <= plan.sizes.chunk or in_rows(plan, tensor):
         yield Job((Piece(index, 0, n),), unit, ranks, dtype, rows, survey=False, **more)
