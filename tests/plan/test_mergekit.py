@@ -175,7 +175,14 @@ REFUSED: list[tuple[str, str]] = [
     (TIES + "dtype: int64", "line 8: dtype 'int64' is not possible"),
     (TIES + "tokenizer_source: ft3", "line 8: .*ft3 is not one of the models"),
     (TIES + "tokenizer:\n  source: ft3", "line 9: .*ft3 is not one of the models"),
-    (TIES + "tokenizer:\n  source: base\n  tokens: {}", "line 8: a tokenizer section"),
+    (TIES + "tokenizer:\n  source: base\n  token: {}", "line 10: a tokenizer section has no"),
+    (TIES + "tokenizer:\n  pad_to_multiple_of: 0", "line 9: pad_to_multiple_of is a whole"),
+    (TIES + "tokenizer:\n  tokens: {w1: {}}", "line 9: the token 'w1' has no source"),
+    (TIES + "tokenizer:\n  tokens: {w1: {source: {kind: one}}}", "line 9: kind 'one' is not"),
+    (
+        TIES + "tokenizer:\n  tokens: {w1: {source: {kind: model_token, model: ft1}}}",
+        "line 9: a model_token has a model, and token or token_id",
+    ),
     (TIES + "tokenizer: base", "line 8: a tokenizer section"),
     (TIES + "dtype: float32\ndtype: float32", "line 9: the key 'dtype' appears twice"),
     (TIES + "parameters: [", "line [89]: not YAML"),
@@ -298,20 +305,33 @@ def test_the_union_of_equal_vocabularies_is_each_of_them(tmp_path, given, start)
     assert (found.tokenizer or found.base) == wanted
 
 
-@pytest.mark.parametrize("kind", ["union", "base"])
-@pytest.mark.parametrize("change", ["number", "added", "missing"])
-def test_other_vocabularies_are_refused(tmp_path, change, kind):
+@pytest.mark.parametrize("kind", ["union", "base", "ft1"])
+def test_rows_are_matched_where_vocabularies_differ(tmp_path, kind):
     models.save(tmp_path)
     path = tmp_path / "ft1" / "tokenizer.json"
     data = json.loads(path.read_text())
-    if change == "number":
-        data["model"]["vocab"] |= {"w1": 2, "w2": 1}
-    data["added_tokens"] = [{"content": "new", "id": 40}] if change == "added" else []
+    data["model"]["vocab"] |= {"w1": 2, "w2": 1}
     path.write_text(json.dumps(data))
-    if change == "missing":
-        path.unlink()
-    expected = "no tokenizer to compare" if change == "missing" else "has other tokens than"
-    with pytest.raises(RecipeError, match=f"line 8: .*{expected}"):
+    more = "tokenizer:\n  source: {}\n  pad_to_multiple_of: 64\n  tokens:\n"
+    tokens = "    w3: {source: {kind: model_token, model: ft2, token_id: 5}, force: true}\n"
+    tokens += "    new: {source: {kind: zero}}\n    w4: {source: ft1}\n"
+    found = converted(tmp_path, TIES + more.format(kind) + tokens).recipe
+    assert found.vocabulary == (str(tmp_path / "ft1") if kind == "ft1" else kind)
+    assert found.pad_to == 64 and found.tokens == {
+        "w3": {"force": True, "model": str(tmp_path / "ft2"), "id": 5},
+        "new": {"zero": True},
+        "w4": {"model": str(tmp_path / "ft1")},
+    }
+    assert recipe.from_mapping(recipe.to_mapping(found)) == found
+    plain = converted(tmp_path, TIES + f"tokenizer_source: {kind}").recipe
+    assert plain.vocabulary == found.vocabulary and not plain.tokens
+
+
+@pytest.mark.parametrize("kind", ["union", "base"])
+def test_a_vocabulary_that_is_not_there_is_refused(tmp_path, kind):
+    models.save(tmp_path)
+    (tmp_path / "ft1" / "tokenizer.json").unlink()
+    with pytest.raises(RecipeError, match=r"line 8: .*no tokenizer to compare"):
         converted(tmp_path, TIES + f"tokenizer_source: {kind}")
 
 

@@ -116,6 +116,11 @@ class Tensor:
         return getattr(self.source, "stored", None) or self.nbytes
 
     @property
+    def absent(self) -> int:
+        """How many entries are in rows that the model does not have: its task vector is 0 there."""
+        return getattr(self.source, "absent", 0)
+
+    @property
     def layout(self) -> str:
         """What a quantised tensor is in its file, as ``FP8, blocks of 128 x 128``; or empty."""
         return getattr(self.source, "layout", "")

@@ -8,11 +8,17 @@ An output with another model's tokenizer takes them from that model, or generati
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from breadcrumbs.checkpoint import vocabulary
+
 KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
 CONFIG, GENERATION = "config.json", "generation_config.json"
+#: All that configs call numbers of tokens, such as ``image_token_index``.
+_OF_TOKEN = re.compile(r"(^|_)token_(id|ids|index)$")
 
 
 def take(output: Path, source: Path) -> None:
@@ -40,40 +46,35 @@ def take(output: Path, source: Path) -> None:
             (output / name).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
+def move(output: Path, moved: Mapping[int, int]) -> None:
+    """Set the numbers of tokens in the configs of an output to new ones. moved: by the old ones."""
+    for name in (CONFIG, GENERATION) if moved else ():
+        found = _read(output / name)
+        if found is not None and (text := json.dumps(_moved(found, moved))) != json.dumps(found):
+            data = json.dumps(json.loads(text), indent=2)
+            (output / name).write_text(data + "\n", encoding="utf-8")
+
+
+def _moved(data: Any, moved: Mapping[int, int], of_token: bool = False) -> Any:
+    if isinstance(data, dict):
+        return {k: _moved(v, moved, bool(_OF_TOKEN.search(k))) for k, v in data.items()}
+    if isinstance(data, list) and of_token:
+        return [_moved(value, moved, True) for value in data]
+    return moved.get(data, data) if of_token and type(data) is int else data
+
+
 def of_tokenizer(folder: Path) -> dict[str, int]:
     """Return the numbers that a tokenizer's files say: of the tokens that its config names."""
     said = _read(folder / "tokenizer_config.json") or {}
     more = _read(folder / "special_tokens_map.json") or {}
-    numbers = _numbers(folder, said)
+    known = vocabulary.read(folder)
+    numbers = known.ids if known is not None else {}
     found = {}
     for key in KEYS:
         token = said.get(key[:-3], more.get(key[:-3]))
         token = token.get("content") if isinstance(token, dict) else token
         if isinstance(token, str) and token in numbers:
             found[key] = numbers[token]
-    return found
-
-
-def _numbers(folder: Path, said: dict[str, Any]) -> dict[str, int]:
-    """Return the numbers of the tokens, as far as JSON tells."""
-    found: dict[str, int] = {}
-    for data in (_read(folder / "vocab.json"), _read(folder / "added_tokens.json")):
-        found |= {k: v for k, v in (data or {}).items() if isinstance(v, int)}
-    data = _read(folder / "tokenizer.json") or {}
-    model = data.get("model")
-    vocab = model.get("vocab") if isinstance(model, dict) else None
-    if isinstance(vocab, dict):
-        found |= {k: v for k, v in vocab.items() if isinstance(v, int)}
-    elif isinstance(vocab, list):  # of unigrams: a token's number is its place
-        found |= {p[0]: i for i, p in enumerate(vocab) if isinstance(p, list) and p}
-    added = data.get("added_tokens")
-    for token in added if isinstance(added, list) else ():
-        if isinstance(token, dict) and isinstance(token.get("id"), int):
-            found[str(token.get("content"))] = token["id"]
-    listed = said.get("added_tokens_decoder")
-    for number, token in listed.items() if isinstance(listed, dict) else ():
-        if isinstance(token, dict) and number.isdecimal():
-            found[str(token.get("content"))] = int(number)
     return found
 
 

@@ -89,6 +89,17 @@ from breadcrumbs.errors import printable, sentence
     "--tokenizer", metavar="MODEL", help="Copy the tokenizer of this model, not the base's."
 )
 @click.option(
+    "--vocabulary",
+    metavar="MODEL",
+    help="Tokens of the result: base, union, or a model's. Default: the smallest that loses none.",
+)
+@click.option(
+    "--pad-to",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Rows of the embedding are a multiple of N, such as 64.",
+)
+@click.option(
     "--chat-template",
     metavar="auto|MODEL|FILE",
     help="Write this chat template: that of most models, of one, of a file, or chatml, llama3...",
@@ -158,7 +169,7 @@ def _merge(made: Any, output: str | None, options: dict[str, Any]) -> None:
     if options["max_memory"] is not None:
         max_memory = machine.parse(options["max_memory"])
     shard_size = machine.parse(options["shard_size"])
-    with opening.opened(made) as plan:
+    with opening.opened(made, by_token=True) as plan:
         plan = judged(files.advised(plan), options["strict"])
         if options["dry_run"]:
             plan, threads = estimate.fitted(plan, options["threads"], max_memory)
@@ -248,6 +259,7 @@ def _changed(made: Any, options: dict[str, Any]) -> Any:
         for key in (
             *("method", "dtype", "missing", "extra", "seed", "onto", "tokenizer"),
             "chat_template",
+            *("vocabulary", "pad_to"),
         )
     }
     if options["transform"] or options["aggregate"]:

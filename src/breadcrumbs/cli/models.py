@@ -63,7 +63,7 @@ def compare(base: str, models: tuple[str, ...], as_json: bool, **options: Any) -
         **{key: options[key] for key in (*given, "allow_nonfinite", "seed")},
     )
     with (
-        opening.opened(made) as plan,
+        opening.opened(made, by_token=True) as plan,
         console.progress(plan, quiet=as_json, doing="comparing") as progress,
     ):
         found = comparison.of(plan, threads=options["threads"], progress=progress)

@@ -38,6 +38,9 @@ def merge(
     statistics: Sequence[Source] | None = None,
     tokenizer: str | os.PathLike[str] | None = None,
     chat_template: str | None = None,
+    vocabulary: str | os.PathLike[str] | None = None,
+    pad_to: int | None = None,
+    tokens: Mapping[str, Any] | None = None,
     threads: int | None = None,
     kernel: str = "auto",
     sync: bool = True,
@@ -66,6 +69,10 @@ def merge(
         numbers of special tokens.
     chat_template: what the output's tokenizer gets: ``auto`` (that of most models), one of the
         paths, ``chatml``, ``llama3``, a file, or Jinja.
+    vocabulary: ``base``, ``union`` or one of the paths, whose tokens the result has; unless told,
+        the smallest that loses no token. Rows of embeddings are matched by token.
+    pad_to: rows of the embedding are a multiple of this.
+    tokens: which rows single tokens begin as, as in a recipe.
     threads: how many work at once (all cores unless told); the result does not depend on it.
     kernel: ``auto``, ``native``, ``numpy``, or the name of installed kernels; the same bits.
     sync: wait until the output is on the disk, so that it survives a power cut.
@@ -116,9 +123,12 @@ def merge(
         onto=None if onto is None else label(onto, "onto"),
         tokenizer=None if tokenizer is None else os.fspath(tokenizer),
         chat_template=chat_template,
+        vocabulary=None if vocabulary is None else os.fspath(vocabulary),
+        pad_to=pad_to,
+        tokens=tokens or {},
     )
     sources = [base, *models, *(statistics or []), *([] if onto is None else [onto])]
-    with opened(recipe, sources) as it:
+    with opened(recipe, sources, by_token=True) as it:
         if output is not None or strict:
             it = judged(it, strict)
         if output is not None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from breadcrumbs.checkpoint import beside, composite, token_ids
+from breadcrumbs.checkpoint import beside, composite, token_ids, tokenizer_files
 from breadcrumbs.checkpoint.beside import RECIPE
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.engine.digests import FileDigests
@@ -26,6 +26,8 @@ from breadcrumbs.version import __version__
 
 #: What configs call the number of layers.
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+#: Configs in a config that are of the model of the text.
+_OF_TEXT = ("text_config", "llm_config", "language_config", "decoder", "encoder")
 _SHOWN = 50
 
 
@@ -53,16 +55,29 @@ def add(
         config = folder / place.folder / "config.json"
         if config.exists():
             _change(config, plan)
+    if plan.words is not None:
+        token_ids.move(folder, plan.words.moved)
     if other is not None and other.folder is not None:
         for place in ("", *layout.folders):
             token_ids.take(folder / place, other.folder / place)
+    words = plan.words
+    if words is not None and words.ids:
+        tokenizer_files.extend(folder, words.ids, words.added, words.pieces)
 
 
 def tokenizer_of(plan: Plan) -> Checkpoint | None:
-    """Return the model whose tokenizer is asked for; RecipeError if it has none."""
-    wanted = plan.recipe.tokenizer
+    """Return the model whose tokenizer is written and not the target's; None if that is.
+
+    RecipeError if it is asked for and has none, or cannot get the tokens that it lacks.
+    """
+    wanted, words = plan.recipe.tokenizer, plan.words
+    if words is not None:
+        source = words.tokenizer or plan.target
+        tokenizer_files.check(source.folder, words.pieces, source.label)
+    if wanted is None:
+        return words.tokenizer if words is not None else None
     found = next((c for c in plan.origins if wanted in (c.label, c.repo)), None)
-    if wanted is not None and (found is None or not beside.has_tokenizer(found)):
+    if found is None or not beside.has_tokenizer(found):
         raise RecipeError(
             f"recipe: tokenizer: {wanted} has no tokenizer files beside its weights. Give a model"
             " that has them."
@@ -76,14 +91,27 @@ def _change(config: Path, plan: Plan) -> None:
         data = json.loads(config.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         return
-    dtype = plan.recipe.dtype
+    dtype, words = plan.recipe.dtype, plan.words
     changed = dtype not in (None, SAME) and _replace_dtypes(data, dtype)
     if plan.target.layers and isinstance(data, dict):
         changed |= _replace_layers(data, plan.target.layers)
     if plan.target.untied and isinstance(data, dict):
         changed |= _untie(data)
+    if words is not None and isinstance(data, dict):
+        changed |= _replace_rows(data, words.rows)
     if changed:
         config.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def _replace_rows(data: dict[str, Any], rows: int) -> bool:
+    """Set the number of tokens in a config and those in it; return whether it had it."""
+    found = False
+    for key, value in data.items():
+        if key == "vocab_size" and isinstance(value, int):
+            data[key], found = rows, True
+        elif key in _OF_TEXT and isinstance(value, dict):
+            found |= _replace_rows(value, rows)
+    return found
 
 
 def _replace_layers(data: dict[str, Any], layers: Sequence[int]) -> bool:

@@ -135,7 +135,7 @@ def compare(
         allow_nonfinite=allow_nonfinite,
         seed=seed,
     )
-    with opening.opened(made, [base, *models]) as plan:
+    with opening.opened(made, [base, *models], by_token=True) as plan:
         return of(plan, threads=threads)
 
 

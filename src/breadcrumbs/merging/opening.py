@@ -59,13 +59,19 @@ class opened:
     """A context that opens a recipe's checkpoints, gives its plan and closes them.
 
     sources: what to open instead of the recipe's paths: the base, the models, their statistics,
-    `onto`, as far as there are any. sizes: in what pieces the plan is carried out.
+    `onto`, as far as there are any. sizes: in what pieces the plan is carried out. by_token: as for
+    `planned`.
     """
 
     def __init__(
-        self, recipe: Recipe, sources: Sequence[Source] | None = None, sizes: Sizes = USUAL
+        self,
+        recipe: Recipe,
+        sources: Sequence[Source] | None = None,
+        sizes: Sizes = USUAL,
+        *,
+        by_token: bool = False,
     ):
-        self.recipe, self.sizes = recipe, sizes
+        self.recipe, self.sizes, self.by_token = recipe, sizes, by_token
         self.sources = sources or recipe.paths
         self.stack = ExitStack()
 
@@ -76,7 +82,7 @@ class opened:
                 self.stack.enter_context(checkpoint.open(source, label))
                 for source, label in zip(self.sources, labels, strict=True)
             ]
-            made = planned(self.recipe, found, self.sizes)
+            made = planned(self.recipe, found, self.sizes, by_token=self.by_token)
             self.stack = self.stack.pop_all()
         return made
 
@@ -84,14 +90,22 @@ class opened:
         self.stack.close()
 
 
-def planned(recipe: Recipe, checkpoints: Sequence[Checkpoint], sizes: Sizes = USUAL) -> Plan:
+def planned(
+    recipe: Recipe,
+    checkpoints: Sequence[Checkpoint],
+    sizes: Sizes = USUAL,
+    *,
+    by_token: bool = False,
+) -> Plan:
     """Return the plan of a recipe for its open checkpoints, those of ``recipe.paths``, in order.
 
     Task files among them become the fine-tunings that they stand for, and models of other names
-    those under the base's.
+    those under the base's. by_token: whether rows of embeddings are matched by token where the
+    vocabularies differ, so that the output may have other rows than the base; else that is an
+    error.
     """
     from breadcrumbs.checkpoint.adapters import inserted
-    from breadcrumbs.plan import naming
+    from breadcrumbs.plan import naming, vocabulary
     from breadcrumbs.taskfile import view
 
     first = inserted.narrow(checkpoints[0])
@@ -100,14 +114,22 @@ def planned(recipe: Recipe, checkpoints: Sequence[Checkpoint], sizes: Sizes = US
     number = len(recipe.models)
     others = [*models[:number], *([onto] if onto is not None else [])]
     composite.check_parts(base, others, recipe.missing, recipe.extra)
-    wanted = recipe.tokenizer
-    tokenizer = next((c for c in checkpoints if wanted and wanted in (c.label, c.repo)), None)
-    lines = beside.notices(onto or base, models[:number], tokenizer)
+    given = models[:number]
     models, onto, statistics, notes = naming.under_base(
         recipe, base, models[:number], onto, models[number:]
     )
     base, *found = sinusoids.told([base, *models, *([onto] if onto is not None else [])])
     models, onto = found[: len(models)], found[-1] if onto is not None else None
+    words = None
+    if by_token:
+        it = vocabulary.matched(recipe, base, models, onto, statistics)
+        base, models, onto, statistics = it.base, it.models, it.onto, it.statistics
+        words = it.words
+    else:
+        vocabulary.check(recipe, base, [*models, *([onto] if onto is not None else [])])
+    wanted = recipe.tokenizer
+    tokenizer = next((c for c in checkpoints if wanted and wanted in (c.label, c.repo)), None)
+    lines = beside.notices(onto or base, given, words.tokenizer if words else tokenizer)
     made = plan.make(recipe, base, models, onto, statistics)
     said = [f"{it.label}: {note}" for it in checkpoints for note in it.notes]
     warnings = (*made.warnings, *lines, *(line for it in checkpoints for line in it.warnings))
@@ -115,8 +137,8 @@ def planned(recipe: Recipe, checkpoints: Sequence[Checkpoint], sizes: Sizes = US
         from breadcrumbs.checkpoint.adapters import placing
 
         warnings = (*warnings, placing.said(base, base.untied))
-    notes = (*said, *notes, *made.notes)
-    return replace(made, notes=notes, warnings=warnings, sizes=sizes)
+    notes = (*said, *([words.said] if words else []), *notes, *made.notes)
+    return replace(made, notes=notes, warnings=warnings, sizes=sizes, words=words)
 
 
 def without_same_parts(it: Plan) -> Plan:

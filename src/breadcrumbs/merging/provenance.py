@@ -65,6 +65,7 @@ def key(it: Plan, shard_size: int, stamps: dict[str, Stamp]) -> str:
     places = variants.layout(it).places
     names = [(place.folder, place.stem, place.variant) for place in places]
     depends = [__version__, to_mapping(it.recipe, complete=True), stamps, shard_size, names]
+    depends += [it.words.said, list(it.words.ids)] if it.words is not None else []
     return blake3(json.dumps(depends).encode()).hexdigest()
 
 

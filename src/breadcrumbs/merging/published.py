@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 from breadcrumbs.checkpoint import origin, stack, wrapped
 from breadcrumbs.errors import printable
 from breadcrumbs.merging import chat
-from breadcrumbs.plan import Plan
+from breadcrumbs.plan import Plan, token_rows
 from breadcrumbs.plan.recipe import Recipe
 
 
@@ -119,12 +119,14 @@ def resolved(plan: Plan, names: Names | None = None) -> Recipe:
     def of(path: str | None) -> str | None:
         return None if path is None else names.of(path)
 
-    recipe = plan.recipe
+    recipe, words = plan.recipe, plan.recipe.vocabulary
     return replace(
         recipe,
         base=names.of(recipe.base),
         onto=of(recipe.onto),
         tokenizer=of(recipe.tokenizer),
+        vocabulary=words if words in (None, "base", "union") else names.of(words),
+        tokens=token_rows.renamed(recipe.tokens, names.of),
         chat_template=of(chat.recorded(plan)),
         models=tuple(
             replace(m, path=names.of(m.path), statistics=of(m.statistics)) for m in recipe.models

@@ -67,7 +67,7 @@ def merged(
     The models are opened from the recipe, whose paths must lead to them here.
     """
     output = _Pieces()
-    with opening.opened(share.recipe, sizes=share.sizes) as plan:
+    with opening.opened(share.recipe, sizes=share.sizes, by_token=True) as plan:
         runner.run(
             plan,
             Writing(output),

@@ -83,7 +83,7 @@ class Sweep:
 
         The arrays are the caller's. Raises as `breadcrumbs.merge` does.
         """
-        plan = opening.planned(recipe, self._models(recipe.paths), self.sizes)
+        plan = opening.planned(recipe, self._models(recipe.paths), self.sizes, by_token=True)
         settings = {"threads": self.threads, "kernel": self.kernel}
         plan = calibration.fixed(plan, **settings)
         sink = arrays.ArraySink(plan)

@@ -15,6 +15,7 @@ from breadcrumbs.plan.lowering import Lowered
 from breadcrumbs.plan.recipe import SAME, Recipe
 from breadcrumbs.plan.settings import Own
 from breadcrumbs.plan.sizes import USUAL, Sizes
+from breadcrumbs.plan.words import Words
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ class Plan:
     onto: the model that the step is added to instead of the base. statistics: a file for each
     model, if the method takes any. alphas: what `merging.calibration` has found from the weights:
     by component, or of "", the whole of a model that has none; task_length: the mean length of the
-    task vectors, where that found it too. sizes: in what pieces it is carried out.
+    task vectors, where that found it too. sizes: in what pieces it is carried out. words: the
+    vocabulary, where rows were matched by token.
     """
 
     recipe: Recipe
@@ -98,6 +100,7 @@ class Plan:
     alphas: Mapping[str, float] = field(default_factory=dict)
     task_length: float | None = None
     sizes: Sizes = USUAL
+    words: Words | None = None
 
     @property
     def target(self) -> Checkpoint:

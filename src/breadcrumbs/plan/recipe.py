@@ -26,7 +26,7 @@ from breadcrumbs.methods.parameters import (
     decimal,
     written,
 )
-from breadcrumbs.plan import inputs
+from breadcrumbs.plan import inputs, token_rows
 from breadcrumbs.plan.declared import RECIPE, kind
 
 #: Output dtypes: the name in a recipe -> the name in a safetensors file.
@@ -86,6 +86,10 @@ class Recipe:
         (`checkpoint.renaming`).
     onto: a model that the step is added to instead of the base, such as the fine-tuning to improve.
     tokenizer: one of the models, whose tokenizer files are copied instead of the base's.
+    vocabulary: ``base``, ``union`` or one of the models; None takes the smallest that loses no
+        token. Rows of embeddings and heads are matched by token.
+    pad_to: rows of the embedding are a multiple of this; None leaves the padding that there is.
+    tokens: which rows single tokens begin as (`token_rows`).
     allow_nonfinite: treat a NaN or infinity of a model as unchanged, copy one of the base; globs of
         tensors to do that in, or in all.
     chat_template: ``auto``, a model, a name, a file or a text that the output's tokenizer gets
@@ -115,6 +119,9 @@ class Recipe:
     chat_template: str | None = None
     inputs: tuple[Mapping[str, Any], ...] = ()
     made_by: str = ""
+    vocabulary: str | None = None
+    pad_to: int | None = None
+    tokens: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "models", _named(self.models))
@@ -129,14 +136,18 @@ class Recipe:
         onto = [self.onto] if self.onto is not None else []
         sources = [self.base, *(model.path for model in self.models), *onto]
         known = [part for path in sources for part in stack.paths(path) or (path,)]
-        same = [path for path in known if self.tokenizer and _is_same(path, self.tokenizer)]
-        if same and self.tokenizer not in known:
-            object.__setattr__(self, "tokenizer", same[0])
-        if self.tokenizer is not None and self.tokenizer not in known:
-            raise RecipeError(
-                f"recipe: tokenizer: {self.tokenizer!r} is not one of the models. Give one of"
-                f" {', '.join(dict.fromkeys(known))}."
-            )
+        if self.tokenizer is not None:
+            object.__setattr__(self, "tokenizer", _known(self.tokenizer, "tokenizer", known))
+        if self.vocabulary not in (None, "base", "union"):
+            given = _known(self.vocabulary, "vocabulary", known, "base", "union")
+            object.__setattr__(self, "vocabulary", given)
+        if self.pad_to is not None and RECIPE.whole(self.pad_to, "recipe: pad_to") == 0:
+            raise RecipeError("recipe: pad_to: 0 is no multiple. Give 64, or 1 for no padding.")
+        rows = token_rows.parsed(self.tokens, "recipe: tokens")
+        for token, row in rows.items():
+            if "model" in row:
+                row["model"] = _known(row["model"], f"tokens: {token!r}", known)
+        object.__setattr__(self, "tokens", rows)
         for model in self.models:
             _finite(model.weight, model.path)
         for override in self.overrides:
@@ -166,6 +177,19 @@ class Recipe:
                     )
                 given = {**own[override.model], **_of_one(method, given, override.model)}
             method.complete({**self.parameters, **given})
+
+
+def _known(path: str, key: str, known: Sequence[str], *more: str) -> str:
+    """Return a model's path as the recipe has it; RecipeError if it is not one of the models."""
+    if path in known:
+        return path
+    for other in known:
+        if _is_same(other, path):
+            return other
+    raise RecipeError(
+        f"recipe: {key}: {path!r} is not one of the models. Give one of"
+        f" {', '.join(dict.fromkeys((*more, *known)))}."
+    )
 
 
 def _is_same(path: str, other: str) -> bool:
@@ -256,9 +280,10 @@ def from_mapping(data: Any, where: str = "recipe") -> Recipe:
             raise RecipeError(f"{where}: there is no {key!r}. A recipe names a base and models.")
     values = dict(data)
     values["base"] = RECIPE.text(data["base"], f"{where}: base")
-    for key in ("onto", "tokenizer", "chat_template"):
+    for key in ("onto", "tokenizer", "vocabulary", "chat_template"):
         if data.get(key) is not None:
             values[key] = RECIPE.text(data[key], f"{where}: {key}")
+    values["tokens"] = token_rows.parsed(data.get("tokens") or {}, f"{where}: tokens")
     values["models"] = tuple(
         _model(entry, f"{where}: models[{i}]")
         for i, entry in enumerate(RECIPE.items(data["models"], f"{where}: models"))
@@ -344,12 +369,14 @@ def load(path: str | Path) -> Recipe:
 
 def with_paths(recipe: Recipe, of: Callable[[str], str]) -> Recipe:
     """Return a recipe whose models and files have other paths, each through ``of``."""
-    template = recipe.chat_template
+    template, words = recipe.chat_template, recipe.vocabulary
     return replace(
         recipe,
         base=of(recipe.base),
         onto=of(recipe.onto) if recipe.onto else None,
         tokenizer=of(recipe.tokenizer) if recipe.tokenizer else None,
+        vocabulary=words if words in (None, "base", "union") else of(words),
+        tokens=token_rows.renamed(recipe.tokens, of),
         chat_template=of(template) if template in recipe.paths else template,
         models=tuple(
             replace(m, path=of(m.path), statistics=of(m.statistics) if m.statistics else None)

@@ -123,8 +123,9 @@ def jobs(plan: Plan) -> list[Job]:
         assert band is not None
         together.sort(key=lambda piece: plan.tensors[piece.index].name)
         n = sum(piece.stop for piece in together)
-        ranks = _ranks(band, n, plan.tensors[together[0].index])
-        dtype = _dtype([plan.tensors[piece.index] for piece in together])
+        mine = [plan.tensors[piece.index] for piece in together]
+        ranks = _ranks(band, n, mine[0], _absent(mine))
+        dtype = _dtype(mine)
         pieces = tuple(together)
         more = {"together": True, "whole": whole, "sizes": plan.sizes}
         result.append(Job(pieces, n, ranks, dtype, rows, True, **more))
@@ -184,7 +185,7 @@ def _tensor_jobs(
     n, shape = tensor.base.size, tensor.base.shape
     by_row = _granularity(transform, tensor) == "row"
     unit = shape[-1] if by_row and shape else n
-    ranks = _ranks(transform, unit, tensor)
+    ranks = _ranks(transform, unit, tensor, _absent([tensor]) if unit == n else ())
     dtype = _dtype([tensor])
     if unit <= plan.sizes.chunk or in_rows(plan, tensor):
         yield Job((Piece(index, 0, n),), unit, ranks, dtype, rows, survey=False, **more)
@@ -224,14 +225,30 @@ def _granularity(transform: Band, tensor: TensorPlan) -> str:
     return transform.granularity(tensor.own[0].values if tensor.own else tensor.values)
 
 
-def _ranks(transform: Band, unit: int, tensor: TensorPlan) -> tuple[tuple[int, int], ...]:
-    """Return the first and last rank that stay of each model, in a unit of the tensor."""
-    known: dict[int, tuple[int, int]] = {}
-    for own in tensor.own:
-        if id(own.values) not in known:
+def _ranks(
+    transform: Band, unit: int, tensor: TensorPlan, absent: Sequence[int] = ()
+) -> tuple[tuple[int, int], ...]:
+    """Return the first and last rank that stay of each model, in a unit of the tensor.
+
+    absent: of each model, how many entries of the unit are of rows that it does not have. These are
+    0, the smallest there are, and count nowhere: the others are ranked as if they were alone.
+    """
+    known: dict[tuple[int, int], tuple[int, int]] = {}
+    lacks = absent or (0,) * len(tensor.own)
+    keys = [(id(own.values), n) for own, n in zip(tensor.own, lacks, strict=True)]
+    for own, key in zip(tensor.own, keys, strict=True):
+        if key not in known:
             scalar = not tensor.base.shape and transform.keep_scalars(own.values)
-            known[id(own.values)] = (0, 1) if scalar else transform.ranks(unit, own.values)
-    return tuple(known[id(own.values)] for own in tensor.own)
+            less = key[1]
+            first, last = (0, 1) if scalar else transform.ranks(unit - less, own.values)
+            known[key] = first + less, last + less
+    return tuple(known[key] for key in keys)
+
+
+def _absent(tensors: Sequence[TensorPlan]) -> tuple[int, ...]:
+    """Return how many entries each model lacks of some tensors, in rows that it does not have."""
+    each = [[0 if m is None else m.absent for m in tensor.models] for tensor in tensors]
+    return tuple(map(sum, zip(*each, strict=True)))
 
 
 def _dtype(tensors: Sequence[TensorPlan]) -> np.dtype:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,7 +57,9 @@ class Worker:
             return
         self._now = None
         if isinstance(spec, Recipe):
-            self._state = self._sweep.merged(spec)
+            # In the base's module, to which its tokenizer talks: of other tokens nothing is asked.
+            mine = replace(spec, vocabulary="base", pad_to=None, tokens={}, tokenizer=None)
+            self._state = self._sweep.merged(mine)
         else:
             if self._opened is not None:
                 self._opened.close()

@@ -5,7 +5,7 @@ Compared are the ids of tokens (`tokenizer.json`, else `vocab.json` or `vocab.tx
 of `tokenizer_config.json` that change which tokens a text becomes. Normal forms and the padding
 token are not.
 
-A tokenizer that is asked for may have tokens beyond the rows of the embedding that is merged.
+Where rows are matched by token (`plan.vocabulary`), which tokens differ is no matter any more.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from breadcrumbs.checkpoint.tables import is_table
 from breadcrumbs.checkpoint.tensors import shown
 from breadcrumbs.plan.judgement import beside, modules
 from breadcrumbs.plan.plan import Plan
@@ -43,12 +42,15 @@ def warnings(plan: Plan) -> list[str]:
     """Return a line for each model whose tokenizer is not that which the merged model gets."""
     labels = {source.label: source for source in plan.origins}
     target = labels.get(plan.recipe.tokenizer or "", plan.target)
+    if plan.words is not None:
+        target = plan.words.tokenizer or target
     folder = beside.folder_of(target)
     if folder is None:
         return []
-    found, read = _beyond(plan, target.label, folder), functools.cache(_said)  # of the base once
+    found: list[str] = []
+    read, tokens = functools.cache(_said), plan.words is None  # of the base once
     for source, path in beside.others(plan):
-        what = [] if path == folder else list(differences(folder, path, read))
+        what = [] if path == folder else list(differences(folder, path, read, tokens))
         for part in modules.folders(folder) if path != folder else ():
             inner = differences(folder / part, path / part, read)
             what += [f"{part}: {text}" for text in inner]
@@ -67,16 +69,19 @@ def warnings(plan: Plan) -> list[str]:
     return found
 
 
-def differences(base: Path, model: Path, read: Callable[[Path], Said]) -> Iterator[str]:
+def differences(
+    base: Path, model: Path, read: Callable[[Path], Said], tokens: bool = True
+) -> Iterator[str]:
     """Yield in words what differs between the tokenizers in two folders, as far as both have it.
 
-    read: the path of a tokenizer.json -> what it says.
+    read: the path of a tokenizer.json -> what it says. tokens: whether it matters which there are.
     """
     mine, its = base / _TOKENIZER, model / _TOKENIZER
     both = beside.size(mine) >= 0 and beside.size(its) >= 0
     if both and not beside.same(mine, its):
-        yield from _of_tokens(read(mine), read(its))
-    elif not both:
+        a, b = read(mine), read(its)
+        yield from _of_tokens(a, b) if tokens else _of_merges(a, b)
+    elif not both and tokens:
         yield from _of_files(base, model)
     if beside.size(its) >= 0 or beside.size(model / "tokenizer_config.json") >= 0:
         yield from _of_ends(base, model)
@@ -120,6 +125,11 @@ def _of_tokens(mine: Said, its: Said) -> Iterator[str]:
         if tokens:
             more = f" and {len(tokens) - _SHOWN} more" if len(tokens) > _SHOWN else ""
             yield f"{what}: {', '.join(map(shown, tokens[:_SHOWN]))}{more}"
+    yield from _of_merges(mine, its)
+
+
+def _of_merges(mine: Said, its: Said) -> Iterator[str]:
+    """Yield whether the merges differ."""
     if mine[1] is not None and its[1] is not None and mine[1] != its[1]:
         yield f"other merges ({len(its[1])}, not {len(mine[1])})"
 
@@ -202,40 +212,6 @@ def _chat(folder: Path, said: Mapping[str, Any]) -> str:
         if isinstance(found, str) and found:
             return found.strip()
     return ""
-
-
-def _beyond(plan: Plan, label: str, folder: Path) -> list[str]:
-    """Return a line if the tokenizer that is asked for has tokens that the embedding has not."""
-    if plan.recipe.tokenizer is None:
-        return []
-    tables = [t for t in plan.tensors if is_table(t.name) and len(t.base.shape) == 2]
-    if not tables:
-        return []
-    table = max(tables, key=lambda tensor: tensor.base.shape[0])
-    rows = table.base.shape[0]
-    more = {token: i for token, i in _all(folder).items() if isinstance(i, int) and i >= rows}
-    if not more:
-        return []
-    tokens = sorted(more, key=lambda token: more[token])
-    rest = f" and {len(tokens) - _SHOWN} more" if len(tokens) > _SHOWN else ""
-    return [
-        f"{label}: its tokenizer has tokens beyond the {rows} rows of {table.name}:"
-        f" {', '.join(map(shown, tokens[:_SHOWN]))}{rest} (number {more[tokens[-1]]} at most). A"
-        " text with one of them fails. Give a tokenizer of the base's tokens, or models whose"
-        " embeddings have rows for them"
-    ]
-
-
-def _all(folder: Path) -> dict[str, Any]:
-    """Return the ids of all tokens of the tokenizer in a folder, as far as JSON and text tell."""
-    ids = dict(_said(folder / _TOKENIZER)[0])
-    for name in _VOCABULARIES if not ids else ():
-        ids = ids or _vocabulary(folder / name)
-    listed = beside.mapping(folder / "tokenizer_config.json").get("added_tokens_decoder")
-    for number, token in listed.items() if isinstance(listed, dict) else ():
-        if isinstance(token, dict) and number.isdecimal() and len(number) < 10:
-            ids[str(token.get("content"))] = int(number)
-    return ids
 
 
 def _ends(folder: Path) -> dict[str, Any]:

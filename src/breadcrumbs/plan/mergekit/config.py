@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from breadcrumbs.plan.mergekit.lines import Node, read
@@ -47,6 +47,17 @@ class Slice:
 
 
 @dataclass(frozen=True)
+class Tokenizer:
+    """What a file says of the tokenizer. source: ``union``, ``base`` or a model; None for union.
+    pad_to: of how much the rows are a multiple. tokens: by token where its row is from."""
+
+    source: Node | None
+    node: Node
+    pad_to: int | None = None
+    tokens: Mapping[str, Node] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Config:
     """What a file says. scopes: settings that hold everywhere, those that win first.
 
@@ -57,7 +68,7 @@ class Config:
     slices: tuple[Slice, ...]
     scopes: tuple[Settings, ...]
     dtype: str | None
-    tokenizer: Node | None
+    tokenizer: Tokenizer | None
     chat_template: str | None
     node: Node
     notes: tuple[str, ...]
@@ -88,25 +99,32 @@ def load(path: Path, root: Node | None = None) -> Config:
         slices = [_whole(body["models"], base, top.get("base_model"))]
     else:
         slices = [_slice(node, base) for node in body["slices"].items("slices")]
-    tokenizer = top.get("tokenizer_source")
-    if "tokenizer" in top:
-        section = top["tokenizer"].value
-        if not isinstance(section, dict) or set(section) != {"source"} or tokenizer is not None:
-            top["tokenizer"].refuse(
-                "a tokenizer section that says more than its source builds new embeddings, which is"
-                " not offered. Give its source alone, or leave it out."
-            )
-        tokenizer = section["source"]
     return Config(
         top["merge_method"],
         tuple(slices),
         tuple(scopes),
         _dtype(top.get("out_dtype") or top.get("dtype")),
-        tokenizer,
+        _tokenizer(top),
         top["chat_template"].text("chat_template") if "chat_template" in top else None,
         root,
         tuple(_notes(top)),
     )
+
+
+def _tokenizer(top: Mapping[str, Node]) -> Tokenizer | None:
+    """Return what is said of the tokenizer, in either way."""
+    source, section = top.get("tokenizer_source"), top.get("tokenizer")
+    if section is None:
+        return None if source is None else Tokenizer(source, source)
+    if source is not None:
+        section.refuse("tokenizer and tokenizer_source are two ways to say one thing. Give one.")
+    body = section.mapping("a tokenizer section", ("source", "pad_to_multiple_of", "tokens"))
+    body = {key: node for key, node in body.items() if node.value is not None}
+    pad = body.get("pad_to_multiple_of")
+    if pad is not None and (type(pad.value) is not int or pad.value < 1):
+        pad.refuse("pad_to_multiple_of is a whole number from 1 on, such as 64.")
+    tokens = body["tokens"].mapping("tokens") if "tokens" in body else {}
+    return Tokenizer(body.get("source"), section, pad.value if pad else None, tokens)
 
 
 def _notes(top: Mapping[str, Node]) -> list[str]:

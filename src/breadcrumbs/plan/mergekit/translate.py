@@ -17,12 +17,12 @@ from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.errors import CheckpointError, MismatchError, suggestion
 from breadcrumbs.methods import registry
 from breadcrumbs.plan.mergekit import config as configs
+from breadcrumbs.plan.mergekit import vocabulary
 from breadcrumbs.plan.mergekit.config import Config, Slice
 from breadcrumbs.plan.mergekit.globs import cover
 from breadcrumbs.plan.mergekit.lines import Node
 from breadcrumbs.plan.mergekit.methods import MISSING, PEERS, WITHOUT_EFFECT, Given, Peer, Step
 from breadcrumbs.plan.mergekit.settings import Place, check_names, filters, resolve
-from breadcrumbs.plan.mergekit.vocabulary import vocabulary
 from breadcrumbs.plan.recipe import Model, Override, Recipe, beside
 
 #: What mergekit's promoted dtype is called in a recipe.
@@ -67,10 +67,11 @@ def convert(path: str | Path, root: Node | None = None) -> Converted:
         refs = [_whole(ref, source) for ref, source in zip(refs, found, strict=True)]
         steps = _steps(config, peer, columns, found[0])
         dtype = config.dtype or _promoted(config, found)
-        tokenizer = _tokenizer(config, path, found)
+        words = vocabulary.settings(config, path, found)
     recipe = _recipe(config, peer, refs, steps, dtype)
-    if tokenizer is not None and tokenizer != (*stack.paths(recipe.base), recipe.base)[0]:
-        recipe = replace(recipe, tokenizer=tokenizer)
+    if words.get("tokenizer") == (*stack.paths(recipe.base), recipe.base)[0]:
+        del words["tokenizer"]  # which is copied anyway
+    recipe = replace(recipe, **words)
     if config.chat_template is not None:
         recipe = replace(recipe, chat_template=beside(path, config.chat_template))
     if peer.random:
@@ -205,36 +206,6 @@ def _full(step: Step, number: int, usual: dict[str, Any]) -> Step:
     missing = number - len(step.own)
     own = [*step.own, *[dict(step.own[0] if step.own else usual)] * missing]
     return Step(step.values, [*step.weights, *[0.0] * missing], own)
-
-
-def _tokenizer(config: Config, path: Path, found: Sequence[Checkpoint]) -> str | None:
-    """Return the model whose tokenizer is asked for. RecipeError unless all have its vocabulary."""
-    node = config.tokenizer
-    if node is None:
-        return None
-    every = {part.label: part for source in found for part in source.parts or (source,)}
-    bases = {piece.base for piece in config.slices}
-    if node.value == "union":  # of equal ones is each of them
-        wanted = next(iter(bases)) if len(bases) == 1 else None
-        wanted = next(iter(every)) if wanted is None else wanted
-    else:
-        wanted = next(iter(bases)) if node.value == "base" else configs.model(node)
-    if wanted is None or (node.value == "base" and len(bases) > 1):
-        node.refuse("there is no base_model to take the tokenizer of, or more than one.")
-    wanted = beside(path, wanted)
-    if wanted not in every:
-        node.refuse(f"{wanted} is not one of the models. Copy its tokenizer's files by hand.")
-    known = vocabulary(every[wanted].folder)
-    for label, other in every.items():
-        mine = vocabulary(other.folder)
-        if known is None or mine is None:
-            node.refuse(f"{label if mine is None else wanted}: there is no tokenizer to compare.")
-        if mine != known:
-            node.refuse(
-                f"{label} has other tokens than {wanted}, or other numbers for them. mergekit moves"
-                " the rows of embeddings then, which is not offered."
-            )
-    return wanted
 
 
 def _promoted(config: Config, found: Sequence[Checkpoint]) -> str | None:
