@@ -176,6 +176,19 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class Inserted:
+    """An adapter that is in a model. names: of the tensors that it changes. identity: of the model
+    that it was put into, and ``under``: what is in that one. folder: where the adapter lies.
+    called: what the adapter calls its modules."""
+
+    names: frozenset[str]
+    identity: tuple[Any, ...]
+    under: Inserted | None = None
+    folder: Path | None = None
+    called: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Checkpoint(Mapping[str, np.ndarray]):
     """An open checkpoint: a mapping of name to array that reads a tensor when it is asked for.
 
@@ -195,6 +208,8 @@ class Checkpoint(Mapping[str, np.ndarray]):
     each.
     companions: of quantised weights, what lies beside codes and scales and says nothing without.
     changed: names of tensors that are not what the files hold, as those that an adapter changes.
+    adapter: the file of an adapter by itself, whose tensors these are, or were before it was put
+    into a base. inserted: what is known of the adapter in a model.
     """
 
     label: str
@@ -216,6 +231,31 @@ class Checkpoint(Mapping[str, np.ndarray]):
     warnings: tuple[str, ...] = field(default=(), compare=False)
     companions: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
     changed: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
+    adapter: Path | None = field(default=None, compare=False)
+    inserted: Inserted | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What two checkpoints have in common that are one; of arrays in memory, nothing."""
+        return self.files, self.layers, self.within
+
+    @property
+    def is_bare_adapter(self) -> bool:
+        """Whether these are the matrices of an adapter, and no model yet."""
+        return self.adapter is not None and self.inserted is None
+
+    def untouched(self, base: Checkpoint) -> frozenset[str] | None:
+        """Return the names of the tensors that are the base's for sure, as it has an adapter in it.
+
+        None where that is not known.
+        """
+        names, inside = frozenset[str](), self.inserted
+        while inside is not None:
+            names |= inside.names
+            if base.files and inside.identity == base.identity:
+                return self.tensors.keys() - names
+            inside = inside.under
+        return None
 
     @cached_property
     def quantised(self) -> str:

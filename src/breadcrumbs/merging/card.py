@@ -51,12 +51,13 @@ def tokenizer_of(plan: Plan) -> Checkpoint | None:
     """Return the model whose tokenizer is asked for; RecipeError if it has none."""
     wanted = plan.recipe.tokenizer
     found = next((c for c in plan.origins if wanted in (c.label, c.repo)), None)
-    if wanted is not None and (found is None or not beside.has_tokenizer(found)):
+    own = found and beside.with_own_folder(found)
+    if wanted is not None and (own is None or not beside.has_tokenizer(own)):
         raise RecipeError(
             f"recipe: tokenizer: {wanted} has no tokenizer files beside its weights. Give a model"
             " that has them."
         )
-    return found
+    return own
 
 
 def _change(config: Path, plan: Plan) -> None:

@@ -13,6 +13,7 @@ from breadcrumbs.checkpoint import beside, composite, sinusoids
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.errors import CheckpointError, RecipeError
 from breadcrumbs.plan import USUAL, Plan, Sizes
+from breadcrumbs.plan.partners import refused
 from breadcrumbs.plan.recipe import Model, Recipe
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
@@ -87,15 +88,23 @@ class opened:
 def planned(recipe: Recipe, checkpoints: Sequence[Checkpoint], sizes: Sizes = USUAL) -> Plan:
     """Return the plan of a recipe for its open checkpoints, those of ``recipe.paths``, in order.
 
-    Task files among them become the fine-tunings that they stand for, and models of other names
-    those under the base's.
+    Task files and adapters among them become the fine-tunings that they stand for, and models of
+    other names those under the base's.
     """
     from breadcrumbs.checkpoint.adapters import inserted
     from breadcrumbs.plan import naming
     from breadcrumbs.taskfile import view
 
     first = inserted.narrow(checkpoints[0])
-    base, *models = view.on_base(first, [first, *checkpoints[1:]])
+    names = [[*model.rename, *recipe.rename] for model in recipe.models]
+    rules = [(), *names, *[recipe.rename] * (len(checkpoints) - 1 - len(names))]
+    opened = view.on_base(
+        first,
+        [first, *checkpoints[1:]],
+        rules,
+        lambda lacking: refused(recipe.extra, "ignore", lacking),
+    )
+    base, *models = opened
     onto = models.pop() if recipe.onto is not None else None
     number = len(recipe.models)
     others = [*models[:number], *([onto] if onto is not None else [])]
@@ -109,8 +118,8 @@ def planned(recipe: Recipe, checkpoints: Sequence[Checkpoint], sizes: Sizes = US
     base, *found = sinusoids.told([base, *models, *([onto] if onto is not None else [])])
     models, onto = found[: len(models)], found[-1] if onto is not None else None
     made = plan.make(recipe, base, models, onto, statistics)
-    said = [f"{it.label}: {note}" for it in checkpoints for note in it.notes]
-    warnings = (*made.warnings, *lines, *(line for it in checkpoints for line in it.warnings))
+    said = [f"{it.label}: {note}" for it in opened for note in it.notes]
+    warnings = (*made.warnings, *lines, *(line for it in opened for line in it.warnings))
     if base.untied:
         from breadcrumbs.checkpoint.adapters import placing
 

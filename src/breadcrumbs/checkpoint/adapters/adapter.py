@@ -33,3 +33,8 @@ class Adapter:
     stacks: Mapping[str, list[Pair]] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     trained_on: str = ""
+
+    @property
+    def names(self) -> list[str]:
+        """What it changes, as it is called there."""
+        return [*self.products, *self.stacks, *self.whole, *self.rows]

@@ -1,4 +1,5 @@
-"""``BASE+ADAPTER``: a model with an adapter in it, read like any checkpoint.
+"""A model with an adapter in it, read like any checkpoint: ``BASE+ADAPTER``, or an adapter by itself
+in the base of a merge.
 
 Nothing is written: the weights are the base's plus the scaled product, in float32 (float64 on a
 base of float64), made as they are read. Of a base of a merge they are rounded to the dtype that the
@@ -7,7 +8,7 @@ base without the adapter has (`narrow`), so that the merged model has it too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,8 @@ import numpy as np
 
 from breadcrumbs.checkpoint.adapters import reading
 from breadcrumbs.checkpoint.products import Factors
-from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
+from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Inserted, Tensor, shown
+from breadcrumbs.errors import BreadcrumbsError, MismatchError, listing
 
 if TYPE_CHECKING:
     from breadcrumbs.checkpoint.adapters import placing
@@ -84,33 +86,86 @@ def opened(
 
     text: what the user called both. open_base: opens a model.
     """
-    from breadcrumbs.checkpoint.adapters import placing, trained_on
-
-    found = reading.open_adapter(adapter)
+    source = reading.alone(adapter)
     try:
         under = open_base(base)
         try:
-            made = placing.changes(found, under)
-            placing.check_whole(made, found)
-            told = trained_on.another(found, under, made.names)
+            refuse_base(under)
+            made = put_into(under, source)
         except BaseException:
             under.close()
             raise
     except BaseException:
-        found.source.close()
+        source.close()
         raise
 
     def close() -> None:
-        found.source.close()
+        source.close()
         under.close()
 
     return replace(
-        view(made),
+        made,
         label=text,
-        files=(*under.files, *found.source.files),
         repo=f"{under.repo}+{adapter}" if under.repo else None,
-        warnings=(*under.warnings, *told),
+        warnings=(*under.warnings, *made.warnings),
+        adapter=None,
         close=close,
+    )
+
+
+def put_into(
+    base: Checkpoint,
+    source: Checkpoint,
+    rename: Sequence[str] = (),
+    refused: Callable[[list[str]], list[str]] = list,
+) -> Checkpoint:
+    """Return an adapter by itself as the model that it makes of a base.
+
+    rename: rules, of which those count that match a name of the adapter. refused: which of the
+    names that the base lacks are an error; the others are left out.
+    """
+    from breadcrumbs.checkpoint import renaming
+    from breadcrumbs.checkpoint.adapters import placing, trained_on
+
+    found = reading.of(source)
+    mine = [r for r in rename if any(renaming.parse(r).of(name) for name in found.names)]
+    made = placing.changes(found, base, mine)
+    placing.check_whole(made, found, refused)
+    told = list(trained_on.another(found, base, made.names))
+    if made.lacking:
+        told.append(f"{source.label}: left out what the base lacks: {listing(made.lacking)}")
+    apart = placing.said(base, made.base.untied)
+    return replace(
+        view(made),
+        label=source.label,
+        files=(*base.files, *source.files),
+        repo=source.repo,
+        notes=(*source.notes, *(note for note in made.notes if note != apart)),
+        warnings=(*source.warnings, *told),
+        close=source.close,
+        adapter=source.adapter,
+        inserted=Inserted(
+            frozenset(made.names),
+            base.identity,
+            base.inserted,
+            source.folder,
+            tuple(found.names),
+        ),
+    )
+
+
+def refuse_base(model: Checkpoint) -> None:
+    """Raise MismatchError for an adapter by itself where a base belongs."""
+    if not model.is_bare_adapter:
+        return
+    try:
+        named = reading.of(model).trained_on
+    except BreadcrumbsError:  # of a kind that is not read
+        named = ""
+    first = f" {shown(named)}, which it was trained on," if named else " that it was trained on"
+    raise MismatchError(
+        f"{model.label}: is an adapter, which is no base. Give the model{first} first, then the"
+        " adapters."
     )
 
 

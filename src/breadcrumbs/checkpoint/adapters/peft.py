@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from breadcrumbs.checkpoint.adapters.adapter import ADVICE, Adapter, Pair
-from breadcrumbs.checkpoint.folder import open_file
 from breadcrumbs.checkpoint.safetensors import MAX_JSON, parse_json
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, shown
 from breadcrumbs.errors import CheckpointError, listing
@@ -47,19 +46,21 @@ _REFUSED = {
 _OTHER_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
-def open_folder(folder: Path, label: str) -> Adapter:
-    """Return the adapter in a folder; CheckpointError for what is none, or not understood."""
-    config = _config(folder, label)
+def weights(folder: Path, label: str) -> Path:
+    """Return the file with the matrices of the adapter in a folder; CheckpointError for none."""
+    _config(folder, label)
     files = [folder / (WEIGHTS + suffix) for suffix in (".safetensors", ".bin")]
     found = next((file for file in files if file.is_file()), None)
     if found is None:
         raise CheckpointError(f"{label}: has no {files[0].name}. Give the folder of an adapter.")
-    source = open_file(found, label=label)
-    try:
-        return _sorted(label, config, source)
-    except BaseException:
-        source.close()
-        raise
+    return found
+
+
+def of(folder: Path, source: Checkpoint) -> Adapter:
+    """Return the adapter whose config is in a folder; CheckpointError where it is not understood."""
+    label = Path(source.label)
+    where = label.parent if label.name.startswith(f"{WEIGHTS}.") else label
+    return _sorted(source.label, _config(folder, str(where)), source)
 
 
 def scale(config: Any, module: str, rank: int) -> float:

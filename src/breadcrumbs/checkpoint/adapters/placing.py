@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -70,11 +70,17 @@ def changes(adapter: Adapter, base: Checkpoint, rename: Sequence[str] = ()) -> C
     return _apart(adapter, made, base, ties)
 
 
-def check_whole(made: Changes, adapter: Adapter, extra: str = "error") -> None:
-    """Raise MismatchError where the base lacks what an adapter changes, unless that is left out."""
-    if made.lacking and extra == "error":
+def check_whole(
+    made: Changes, adapter: Adapter, refused: Callable[[list[str]], list[str]] = list
+) -> None:
+    """Raise MismatchError where the base lacks what an adapter changes.
+
+    refused: which of such names count; the others are left out.
+    """
+    wrong = refused(made.lacking)
+    if wrong:
         raise MismatchError(
-            f"{adapter.label}: holds {listing(made.lacking, 3)}, which {made.base.label} lacks."
+            f"{adapter.label}: holds {listing(wrong, 3)}, which {made.base.label} lacks."
             " Give --extra ignore to leave that out."
         )
 
