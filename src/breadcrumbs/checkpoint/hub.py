@@ -125,6 +125,11 @@ def fetch_adapter(repo: str, revision: str | None = None) -> tuple[Path, str]:
     found = Path(folder)
     if not any((found / name).exists() for name in (_ADAPTER[0], _ADAPTER[-1])):
         place = "in the local cache" if offline else f"at {constants.ENDPOINT}"
+        if any((found / name).exists() for name in _ADAPTER[1:3]):
+            raise CheckpointError(
+                f"{where}: is an adapter of PEFT without its {_ADAPTER[0]} {place}, so its scale is"
+                " not known. Give one with both."
+            )
         raise CheckpointError(
             f"{where}: has no {_ADAPTER[0]} {place}, so it is no adapter. Give the hub id of one,"
             " or a folder."

@@ -177,9 +177,12 @@ class Cut:
 
 @dataclass(frozen=True)
 class Inserted:
-    """An adapter that is in a model. names: of the tensors that it changes. identity: of the model
-    that it was put into, and ``under``: what is in that one. folder: where the adapter lies.
-    called: what the adapter calls its modules."""
+    """An adapter that is in a model, from its own files or as a task file has it.
+
+    names: of the tensors that it changes. identity: of the model that it was put into, and
+    ``under``: what is in that one. folder: where the adapter lies. called: what it calls its
+    modules.
+    """
 
     names: frozenset[str]
     identity: tuple[Any, ...]
@@ -252,8 +255,8 @@ class Checkpoint(Mapping[str, np.ndarray]):
         names, inside = frozenset[str](), self.inserted
         while inside is not None:
             names |= inside.names
-            if base.files and inside.identity == base.identity:
-                return self.tensors.keys() - names
+            if inside.identity == base.identity:
+                return frozenset(self.tensors.keys() - names)
             inside = inside.under
         return None
 

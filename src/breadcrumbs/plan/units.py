@@ -123,7 +123,7 @@ def jobs(plan: Plan) -> list[Job]:
         assert band is not None
         together.sort(key=lambda piece: plan.tensors[piece.index].name)
         n = sum(piece.stop for piece in together)
-        ranks = _ranks(band, n, plan.tensors[together[0].index])
+        ranks = _of_changed(plan, band, n, together)
         dtype = _dtype([plan.tensors[piece.index] for piece in together])
         pieces = tuple(together)
         more = {"together": True, "whole": whole, "sizes": plan.sizes}
@@ -232,6 +232,24 @@ def _ranks(transform: Band, unit: int, tensor: TensorPlan) -> tuple[tuple[int, i
             scalar = not tensor.base.shape and transform.keep_scalars(own.values)
             known[id(own.values)] = (0, 1) if scalar else transform.ranks(unit, own.values)
     return tuple(known[id(own.values)] for own in tensor.own)
+
+
+def _of_changed(
+    plan: Plan, transform: Band, n: int, pieces: Sequence[Piece]
+) -> tuple[tuple[int, int], ...]:
+    """Return the ranks that stay of each model in a unit of all its tensors.
+
+    Of an adapter they count among the tensors that it changes: the zeros of all others have the
+    lowest ranks, and a share of them would be none of the adapter.
+    """
+    first = plan.tensors[pieces[0].index]
+    found = list(_ranks(transform, n, first))
+    for t, untouched in enumerate(plan.untouched):
+        same = sum(p.stop for p in pieces if plan.tensors[p.index].name in untouched)
+        if 0 < same < n:
+            low, high = transform.ranks(n - same, first.own[t].values)
+            found[t] = low + same, high + same
+    return tuple(found)
 
 
 def _dtype(tensors: Sequence[TensorPlan]) -> np.dtype:

@@ -15,7 +15,7 @@ from breadcrumbs import checkpoint, kernels
 from breadcrumbs.checkpoint import hashing, tied
 from breadcrumbs.checkpoint.adapters import inserted
 from breadcrumbs.checkpoint.sparse import BLOCK, Kept, Sparse
-from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Cut, Tensor, shown
+from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Cut, Inserted, Tensor, shown
 from breadcrumbs.errors import MismatchError
 from breadcrumbs.kernels.protocol import Kernels
 from breadcrumbs.taskfile import KEY
@@ -219,7 +219,11 @@ def _view(base: Checkpoint, model: Checkpoint, task: TaskFile) -> Checkpoint:
             tensor = Tensor(name, dtype, tensor.shape, KeptBytes(under, task, dtype))
         tensors[name] = tensor
     cut = Cut(task.name, task.hash, task.transform, task.parameters)
-    return replace(model, tensors=tensors, cut=cut, untied=base.untied)
+    found = replace(model, tensors=tensors, cut=cut, untied=base.untied)
+    if task.about.encoding != "lora":
+        return found
+    names = frozenset(n for n in base.tensors if task.about.tied.get(n, n) in task.tensors)
+    return replace(found, inserted=Inserted(names, base.identity, base.inserted))
 
 
 def _check_untied(base: Checkpoint, task: TaskFile) -> None:
