@@ -90,9 +90,7 @@ class Report:
         for number, model in enumerate(plan.recipe.models):
             left = plan.untouched[number]
             mine = [
-                (t, row)
-                for t, row in merged
-                if t.models[number] is not None and t.name not in left
+                (t, row) for t, row in merged if t.models[number] is not None and t.name not in left
             ]
             models.append(
                 ModelRow(

@@ -125,7 +125,7 @@ class Plan:
 
     @cached_property
     def untouched(self) -> tuple[frozenset[str], ...]:
-        """Of each model the names of the tensors that its adapter leaves as they are in the base."""
+        """Of each model the names of the tensors that its adapter leaves as they are."""
         none = frozenset[str]()
         return tuple(model.untouched(self.base) or none for model in self.models)
 

@@ -125,7 +125,7 @@ def opened(base: Checkpoint, task: TaskFile | str | os.PathLike[str]) -> Checkpo
 
 
 def open_model(base: str, path: str) -> Checkpoint:
-    """Return the open model at ``path``; of a task file or an adapter, the fine-tuning of ``base``."""
+    """Return the open model at ``path``: of a task file or adapter, what it makes of ``base``."""
     model = checkpoint.open(path)
     try:
         if KEY not in model.metadata and not model.is_bare_adapter:
@@ -155,7 +155,8 @@ def on_base(
 ) -> list[Checkpoint]:
     """Return open models, task files and adapters among them as the fine-tunings they stand for.
 
-    rename, refused: of each model and for all, as for `inserted.put_into`. The base is hashed, once, if there are any. Where one of them changes apart what the base ties,
+    rename, refused: of each model and for all, as for `inserted.put_into`.
+    The base is hashed, once, if there are task files. Where one of them changes apart what the base ties,
     all have it apart (`Checkpoint.untied`), the base too if it is among them. MismatchError if it
     is another one than theirs, or a task file itself.
     """

@@ -12,6 +12,7 @@ from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint import durable
 from breadcrumbs.checkpoint.adapters import placing, reading, trained_on
 from breadcrumbs.checkpoint.adapters.adapter import Adapter
+from breadcrumbs.checkpoint.products import Factors
 from breadcrumbs.checkpoint.sparse import BLOCK
 from breadcrumbs.checkpoint.tensors import DTYPES, NAMES, Tensor
 from breadcrumbs.errors import MismatchError, OutputError, RecipeError
@@ -78,6 +79,14 @@ def _write(
     tables: dict[str, bytes] = {}
     parts: list[writing.Part] = []
     for mine, found in made.products.items():
+        if mine in made.magnitudes or not isinstance(found, Factors):
+            kind = "DoRA" if mine in made.magnitudes else adapter.config.get("peft_type", "other")
+            raise MismatchError(
+                f"{adapter.label}: is {kind}, and a task file of an adapter holds two matrices for"
+                " each weight, which do not say that. Merge the adapter as it is, pack it by `task"
+                " pack BASE ADAPTER --transform none`, or give a plain LoRA (PEFT's"
+                " `merge_and_unload`, then `task export --to lora`)."
+            )
         under = base.tensors[mine]
         dtype = "F64" if under.dtype == "F64" else "F32"
         tensors[mine] = writing.factored(mine, dtype, under.shape, found)

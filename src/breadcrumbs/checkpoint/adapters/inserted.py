@@ -1,4 +1,4 @@
-"""A model with an adapter in it, read like any checkpoint: ``BASE+ADAPTER``, or an adapter by itself
+"""A model with an adapter in it, read like any checkpoint: ``BASE+ADAPTER``, or the adapter alone
 in the base of a merge.
 
 Nothing is written: the weights are the base's plus the scaled product, in float32 (float64 on a
@@ -10,17 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from breadcrumbs.checkpoint.adapters import reading
-from breadcrumbs.checkpoint.products import Factors
+from breadcrumbs.checkpoint.products import Product
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Inserted, Tensor, shown
 from breadcrumbs.errors import BreadcrumbsError, MismatchError, listing
 
 if TYPE_CHECKING:
     from breadcrumbs.checkpoint.adapters import placing
+
+
+#: Entries that are looked at once.
+_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,7 @@ class _Changed:
 class ProductBytes(_Changed):
     """With a product added."""
 
-    factors: Factors
+    factors: Product
 
     def changed(self, start: int, values: np.ndarray) -> np.ndarray:
         found = np.empty(values.size)
@@ -59,6 +64,60 @@ class ProductBytes(_Changed):
     def change(self, start: int, out: np.ndarray) -> bool:
         """Fill the float64 ``out`` with what is added from entry ``start`` on."""
         self.factors.change(start, out)
+        return True
+
+
+@dataclass(frozen=True)
+class DoraBytes(_Changed):
+    """With a product added, and each row of the sum brought to a length of its own.
+
+    Liu et al., "DoRA: Weight-Decomposed Low-Rank Adaptation", ICML 2024, arXiv:2402.09353, Eq. 5:
+    ``m (W + B A) / |W + B A|``. (The paper's columns are rows of weights as PyTorch has them.) All
+    of the tensor is read once for the lengths, when they are first needed.
+    """
+
+    factors: Product
+    magnitude: placing.Magnitude
+
+    @cached_property
+    def ratios(self) -> np.ndarray:
+        """What each row, or column, of the sum is multiplied by."""
+        by_column, shape = self.magnitude.by_column, self.base.shape
+        width = shape[-1] if by_column else max(1, self.base.size // shape[0])
+        squares = np.zeros(self.magnitude.values.size)
+        step = max(1, _AT_ONCE // width)
+        for row in range(0, self.base.size // width, step):
+            n = min(step * width, self.base.size - row * width)
+            values = np.empty(n, DTYPES[self.base.dtype])
+            self.base.read_into(row * width, values)
+            total = self._sum(row * width, values).reshape(-1, width)
+            if by_column:
+                squares += np.einsum("ij,ij->j", total, total)
+            else:
+                squares[row : row + len(total)] = np.einsum("ij,ij->i", total, total)
+        with np.errstate(divide="ignore", invalid="ignore"):  # a NaN is told where it is merged
+            return self.magnitude.values / np.sqrt(squares)
+
+    def _sum(self, start: int, values: np.ndarray) -> np.ndarray:
+        found = np.empty(values.size)
+        self.factors.change(start, found)
+        return np.add(found, values.astype(np.float64), out=found)
+
+    def changed(self, start: int, values: np.ndarray) -> np.ndarray:
+        found, shape = self._sum(start, values), self.base.shape
+        at = np.arange(start, start + values.size)
+        if self.magnitude.by_column:
+            at %= shape[-1]
+        else:
+            at //= max(1, self.base.size // shape[0])
+        found *= self.ratios[at]
+        return found
+
+    def change(self, start: int, out: np.ndarray) -> bool:
+        """Fill the float64 ``out`` with what is added from entry ``start`` on."""
+        values = np.empty(out.size, DTYPES[self.base.dtype])
+        self.base.read_into(start, values)
+        np.subtract(self.changed(start, values), values.astype(np.float64), out=out)
         return True
 
 
@@ -175,7 +234,10 @@ def view(made: placing.Changes) -> Checkpoint:
     for name, factors in made.products.items():
         base = tensors[name]
         dtype = "F64" if base.dtype == "F64" else "F32"
-        tensors[name] = replace(base, dtype=dtype, source=ProductBytes(base, dtype, factors))
+        source = ProductBytes(base, dtype, factors)
+        if name in made.magnitudes:
+            source = DoraBytes(base, dtype, factors, made.magnitudes[name])
+        tensors[name] = replace(base, dtype=dtype, source=source)
     for name, tensor in made.whole.items():
         tensors[name] = replace(tensor, name=name)
     for name, (indices, rows) in made.rows.items():

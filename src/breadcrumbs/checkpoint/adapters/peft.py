@@ -4,8 +4,10 @@
     adapter_model.safetensors     base_model.model.MODULE.lora_A.weight (r, in), .lora_B.weight, ...
 
 The change of a weight is ``B A`` times ``lora_alpha / r``, or ``lora_alpha / sqrt(r)`` with
-``use_rslora``. Other tensors in the file (biases, ``modules_to_save``) stand for the base's, and
-rows (``token_adapter``, ``trainable_token_indices``) for some of its rows.
+``use_rslora``. With ``use_dora`` every row of the sum of both is brought to the length that
+``lora_magnitude_vector`` says. LoHa and LoKr have products of other kinds
+(`breadcrumbs.checkpoint.adapters.lycoris`). Other tensors in the file (biases,
+``modules_to_save``) stand for the base's, and rows (``token_adapter``, ``trainable_token_indices``) for some of its rows.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from breadcrumbs.checkpoint.adapters import lycoris
 from breadcrumbs.checkpoint.adapters.adapter import ADVICE, Adapter, Pair
 from breadcrumbs.checkpoint.safetensors import MAX_JSON, parse_json
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, shown
@@ -24,6 +27,9 @@ from breadcrumbs.errors import CheckpointError, listing
 CONFIG, WEIGHTS, PREFIX = "adapter_config.json", "adapter_model", "base_model.model."
 _ROWS = ".token_adapter.trainable_tokens_delta"
 _FACTOR = re.compile(r"(.+)\.lora_(?:(A|B)\.weight|embedding_(A|B))")
+_MAGNITUDE = re.compile(r"(.+)\.lora_magnitude_vector(?:\.weight)?")
+#: Kinds of adapters that are read.
+_KINDS = ("LORA", "LOHA", "LOKR")
 #: Settings that say nothing about what the adapter changes once it is trained.
 _HARMLESS = {
     "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "ensure_weight_tying",
@@ -31,11 +37,12 @@ _HARMLESS = {
     "layers_to_transform", "lora_alpha", "lora_dropout", "megatron_core", "modules_to_save",
     "peft_type", "peft_version", "qalora_group_size", "r", "rank_pattern", "revision",
     "runtime_config", "target_modules", "target_parameters", "task_type", "trainable_token_indices",
-    "use_rslora", "velora_config",
+    "use_dora", "use_rslora", "velora_config",
+    "alpha", "decompose_both", "decompose_factor", "init_weights", "module_dropout", "rank_dropout",
+    "rank_dropout_scale", "use_effective_conv2d",
 }  # fmt: skip
 #: Settings that change what it means, and what they are called.
 _REFUSED = {
-    "use_dora": "DoRA, which scales the columns of the base as well",
     "use_qalora": "QALoRA",
     "lora_bias": "a bias of lora_B",
     "layer_replication": "a model of which layers were repeated",
@@ -57,7 +64,7 @@ def weights(folder: Path, label: str) -> Path:
 
 
 def of(folder: Path, source: Checkpoint) -> Adapter:
-    """Return the adapter whose config is in a folder; CheckpointError where it is not understood."""
+    """Return the adapter whose config is in a folder; CheckpointError if it is not understood."""
     label = Path(source.label)
     where = label.parent if label.name.startswith(f"{WEIGHTS}.") else label
     return _sorted(source.label, _config(folder, str(where)), source)
@@ -65,12 +72,16 @@ def of(folder: Path, source: Checkpoint) -> Adapter:
 
 def scale(config: Any, module: str, rank: int) -> float:
     """Return what the product for a module is multiplied by."""
-    alpha = config["lora_alpha"]
-    for pattern, value in config["alpha_pattern"].items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            alpha = value
-            break
+    alpha = of_module(config, "alpha_pattern", module, config["lora_alpha"])
     return float(alpha / (math.sqrt(rank) if config["use_rslora"] else rank))
+
+
+def of_module(config: Any, key: str, module: str, usual: Any) -> Any:
+    """Return the number that a pattern of the config gives a module."""
+    for pattern, value in config[key].items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
+    return usual
 
 
 def _config(folder: Path, label: str) -> dict[str, Any]:
@@ -89,10 +100,12 @@ def _config(folder: Path, label: str) -> dict[str, Any]:
             f"{path}: cannot be read: {error.strerror}. Give the folder of an adapter of PEFT."
         ) from None
     config = {**_DEFAULTS, **parse_json(text, str(path))}
-    if config["peft_type"] != "LORA":
+    if config["peft_type"] not in _KINDS:
         raise CheckpointError(
-            f"{path}: is of type {shown(config['peft_type'])}, and only LORA is read. {ADVICE}"
+            f"{path}: is of type {shown(config['peft_type'])}, and only LORA, LOHA and LOKR are"
+            f" read. {ADVICE}"
         )
+    config["lora_alpha"] = config.pop("alpha", None) or config["lora_alpha"]
     for key, what in _REFUSED.items():
         if config.get(key):
             raise CheckpointError(f"{path}: {key} is set: {what}. {ADVICE}")
@@ -107,17 +120,24 @@ def _config(folder: Path, label: str) -> dict[str, Any]:
             raise CheckpointError(
                 f"{path}: sets {shown(key)} to {shown(value)}, which is not known here. {ADVICE}"
             )
-    patterns = config["alpha_pattern"]
-    alphas = [config["lora_alpha"], *(patterns.values() if isinstance(patterns, dict) else [None])]
-    for alpha in alphas:
-        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) < 1e30:
-            raise CheckpointError(f"{path}: has {shown(alpha)} for a lora_alpha.")
+    for usual, key in (("lora_alpha", "alpha_pattern"), ("r", "rank_pattern")):
+        _check_numbers(path, config, usual, key)
+    return config
+
+
+def _check_numbers(path: Path, config: Mapping[str, Any], usual: str, key: str) -> None:
+    """Raise CheckpointError for a rank or alpha that is no number, or a pattern that is none."""
+    patterns = config[key]
+    numbers = [config[usual], *(patterns.values() if isinstance(patterns, dict) else [None])]
+    for number in numbers:
+        odd = isinstance(number, bool) or not isinstance(number, int | float)
+        if odd or not abs(number) < 1e30 or (usual == "r" and number <= 0):
+            raise CheckpointError(f"{path}: has {shown(number)} for a {usual}.")
     for pattern in patterns:
         try:
             re.compile(pattern)
         except re.error:
-            raise CheckpointError(f"{path}: alpha_pattern {shown(pattern)} is odd.") from None
-    return config
+            raise CheckpointError(f"{path}: {key} {shown(pattern)} is odd.") from None
 
 
 #: What older versions of PEFT do not write.
@@ -125,6 +145,8 @@ _DEFAULTS: dict[str, Any] = {
     "peft_type": None,
     "lora_alpha": 8,
     "alpha_pattern": {},
+    "rank_pattern": {},
+    "r": 8,
     "use_rslora": False,
     "fan_in_fan_out": False,
     "init_lora_weights": True,
@@ -137,17 +159,21 @@ def _sorted(label: str, config: dict[str, Any], source: Checkpoint) -> Adapter:
     whole: dict[str, Tensor] = {}
     copies: dict[str, Tensor] = {}
     rows: dict[str, tuple[Tensor, list[int]]] = {}
+    others: dict[str, dict[str, Tensor]] = {}
+    magnitudes: dict[str, Tensor] = {}
     for key, tensor in source.tensors.items():
         name = key.removeprefix(PREFIX)
         found = _FACTOR.fullmatch(name)
         if found:
             factors.setdefault(found[1], {})[found[2] or found[3]] = tensor
-        elif "lora_magnitude_vector" in name:
-            raise CheckpointError(f"{label}: {shown(key)}: it is {_REFUSED['use_dora']}. {ADVICE}")
+        elif found := _MAGNITUDE.fullmatch(name):
+            magnitudes[f"{found[1]}.weight"] = tensor
+        elif found := lycoris.PART.fullmatch(name):
+            others.setdefault(f"{found[1]}.weight", {})[found[2]] = tensor
         elif name.endswith(_ROWS):
             module = name.removesuffix(_ROWS)
             rows[f"{module}.weight"] = tensor, _indices(label, config, module, tensor)
-        elif "lora_" in name or name == key:
+        elif any(kind in name for kind in ("lora_", "hada_", "lokr_")) or name == key:
             raise CheckpointError(f"{label}: {shown(key)} is not known here. {ADVICE}")
         elif ".modules_to_save." in name:
             copies[name.replace(".modules_to_save.", ".")] = tensor
@@ -168,6 +194,16 @@ def _sorted(label: str, config: dict[str, Any], source: Checkpoint) -> Adapter:
             name = f"{module}.weight"
             products[name] = pair
             scales[name] = scale(config, module, pair[0].shape[0] if pair[0].shape else 1)
+    lost = [name for name in magnitudes if name not in products]
+    if lost:
+        raise CheckpointError(
+            f"{label}: {shown(lost[0])} has a magnitude of DoRA and no matrices A and B. {ADVICE}"
+        )
+    for name, parts in others.items():
+        lycoris.check(label, name, parts)
+        module = name.removesuffix(".weight")
+        rank = lycoris.rank(parts) or of_module(config, "rank_pattern", module, config["r"])
+        scales[name] = scale(config, module, rank)
     return Adapter(
         label,
         "PEFT",
@@ -177,6 +213,8 @@ def _sorted(label: str, config: dict[str, Any], source: Checkpoint) -> Adapter:
         scales,
         rows,
         stacks,
+        others,
+        magnitudes,
         config,
         str(config.get("base_model_name_or_path") or ""),
     )

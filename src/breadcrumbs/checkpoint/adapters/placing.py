@@ -9,10 +9,10 @@ import numpy as np
 
 from breadcrumbs.checkpoint import composite, configs, renames, renaming, tied
 from breadcrumbs.checkpoint import names as naming
-from breadcrumbs.checkpoint.adapters import experts, lora_files
+from breadcrumbs.checkpoint.adapters import experts, lora_files, lycoris
 from breadcrumbs.checkpoint.adapters.adapter import ADVICE, Adapter
 from breadcrumbs.checkpoint.heads import is_head
-from breadcrumbs.checkpoint.products import EXACT, Factors
+from breadcrumbs.checkpoint.products import EXACT, Factors, Hadamard, Kronecker, Product
 from breadcrumbs.checkpoint.tables import first, is_embedding
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, shown
 from breadcrumbs.checkpoint.ways import Way, kind
@@ -22,17 +22,34 @@ from breadcrumbs.errors import MismatchError, RecipeError, listing
 _OF_TEXT = ("CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
 
 
+@dataclass(frozen=True)
+class Magnitude:
+    """The lengths that rows (or columns) of a weight get. values: (rows,) float64."""
+
+    values: np.ndarray
+    by_column: bool = False
+
+    def equals(self, other: Magnitude | None) -> bool:
+        return (
+            other is not None
+            and self.by_column == other.by_column
+            and np.array_equal(self.values, other.values)
+        )
+
+
 @dataclass
 class Changes:
     """What an adapter changes, by the base's names.
 
     base: with tensors of their own for what it ties, where the adapter changes those apart.
-    products: added to the base's. whole: instead of the base's. rows: of tables, which and what.
+    products: added to the base's. magnitudes: of DoRA, what the sum is scaled to. whole: instead of
+    the base's. rows: of tables, which and what.
     notes: for the user. lacking: names that the base has not.
     """
 
     base: Checkpoint
-    products: dict[str, Factors] = field(default_factory=dict)
+    products: dict[str, Product] = field(default_factory=dict)
+    magnitudes: dict[str, Magnitude] = field(default_factory=dict)
     whole: dict[str, Tensor] = field(default_factory=dict)
     rows: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -55,7 +72,9 @@ def changes(adapter: Adapter, base: Checkpoint, rename: Sequence[str] = ()) -> C
     stacks = experts.named(adapter, view)
     names, notes = _placed(adapter, view, rename, stacks)
     made = Changes(view, notes=notes)
-    made.products = _factors(adapter, names, view) | experts.factors(adapter, names, view, stacks)
+    made.products |= _factors(adapter, names, view, made.magnitudes)
+    made.products |= _others(adapter, names, view)
+    made.products |= experts.factors(adapter, names, view, stacks)
     for theirs, tensor in adapter.whole.items():
         if theirs in names:
             _take(made, adapter, theirs, names[theirs], tensor, ties)
@@ -66,7 +85,7 @@ def changes(adapter: Adapter, base: Checkpoint, rename: Sequence[str] = ()) -> C
             _take_rows(made, adapter, theirs, names[theirs], tensor, indices)
         else:
             made.lacking.append(theirs)
-    made.lacking += [name for name in adapter.products if name not in names]
+    made.lacking += [n for n in (*adapter.products, *adapter.others) if n not in names]
     return _apart(adapter, made, base, ties)
 
 
@@ -96,6 +115,7 @@ def _placed(
     if folders and adapter.kind != "PEFT" and not rename:
         return _placed_apart(adapter, base, folders, stacks)
     wanted = {name: _shape(adapter, name) for name in adapter.products}
+    wanted |= {name: _shape_of_other(adapter, base, name) for name in adapter.others}
     wanted |= {name: tensor.shape for name, tensor in adapter.whole.items()}
     wanted |= {name: _like(base, name, tensor) for name, (tensor, _) in adapter.rows.items()}
     wanted |= stacks.wanted
@@ -194,8 +214,8 @@ def _undecided(
 
 def _check_found(adapter: Adapter, base: Checkpoint, found: Mapping[str, str]) -> None:
     """Raise MismatchError for an adapter with no place, or PEFT's with products without one."""
-    asked = [*adapter.products, *adapter.stacks]
-    missing = [name for name in adapter.products if name not in found]
+    asked = [*adapter.products, *adapter.others, *adapter.stacks]
+    missing = [name for name in (*adapter.products, *adapter.others) if name not in found]
     if found and (not missing or adapter.kind != "PEFT"):
         return
     if adapter.kind != "PEFT":
@@ -230,6 +250,23 @@ def _shape(adapter: Adapter, name: str) -> tuple[int, ...]:
     return (*b.shape[:1], *a.shape[1:])
 
 
+def _shape_of_other(adapter: Adapter, base: Checkpoint, name: str) -> tuple[int, ...]:
+    """Return the shape of the weight that a product of another kind is for.
+
+    It is that of a matrix, so that of a convolution is looked for in the base.
+    """
+    matrix = lycoris.shape(adapter.others[name])
+    last = ".".join(name.split(".")[-2:])
+    for known, tensor in base.tensors.items():
+        if f".{known}".endswith(f".{last}") and _is_matrix(tensor, matrix):
+            return tensor.shape
+    return matrix
+
+
+def _is_matrix(tensor: Tensor, shape: tuple[int, int]) -> bool:
+    return tensor.shape[:1] == shape[:1] and tensor.size == shape[0] * shape[1]
+
+
 def _like(base: Checkpoint, name: str, rows: Tensor) -> tuple[int, ...]:
     """Return the shape of the table that rows are of, where the base has one of that name's end."""
     last = ".".join(name.split(".")[-2:])
@@ -239,8 +276,36 @@ def _like(base: Checkpoint, name: str, rows: Tensor) -> tuple[int, ...]:
     return rows.shape
 
 
-def _factors(adapter: Adapter, names: Mapping[str, str], base: Checkpoint) -> dict[str, Factors]:
-    """Return the factors of the base's tensors; MismatchError where the shapes do not fit."""
+def _others(
+    adapter: Adapter, names: Mapping[str, str], base: Checkpoint
+) -> dict[str, Hadamard | Kronecker]:
+    """Return the products of other kinds; MismatchError where the shapes do not fit."""
+    result = {}
+    for name, parts in adapter.others.items():
+        if name not in names:
+            continue
+        made, tensor = lycoris.product(parts, adapter.scales[name]), base.tensors[names[name]]
+        if not _is_matrix(tensor, made.shape):
+            raise MismatchError(
+                f"{adapter.label}: {shown(name)} is a product of shape {made.shape}, but the base's"
+                f" tensor has shape {tensor.shape}."
+            )
+        if not all(np.isfinite(part.read().astype(np.float32)).all() for part in parts.values()):
+            raise MismatchError(f"{adapter.label}: {shown(name)} is not finite. Repair it.")
+        result[names[name]] = made
+    return result
+
+
+def _factors(
+    adapter: Adapter,
+    names: Mapping[str, str],
+    base: Checkpoint,
+    magnitudes: dict[str, Magnitude],
+) -> dict[str, Factors]:
+    """Return the factors of the base's tensors; MismatchError where the shapes do not fit.
+
+    magnitudes: gets those of DoRA.
+    """
     lies = {
         n: lie(*pair, base.tensors[names[n]]) for n, pair in adapter.products.items() if n in names
     }
@@ -275,6 +340,16 @@ def _factors(adapter: Adapter, names: Mapping[str, str], base: Checkpoint) -> di
             made = Factors(np.ascontiguousarray(a.T), np.ascontiguousarray(b.T), made.scale)
         check_finite(adapter, name, made)
         result[names[name]] = made
+        if name in adapter.magnitudes:
+            by_column = way in ("turned", "embedding")
+            values = adapter.magnitudes[name].read().astype(np.float64).reshape(-1)
+            shape = base.tensors[names[name]].shape
+            if values.size != shape[-1 if by_column else 0] or not np.isfinite(values).all():
+                raise MismatchError(
+                    f"{adapter.label}: {shown(name)} has {values.size} magnitudes of DoRA, or some"
+                    f" that are not finite, and the base's tensor has shape {shape}. Repair it."
+                )
+            magnitudes[names[name]] = Magnitude(values, by_column)
     return result
 
 
@@ -393,7 +468,7 @@ def _apart(adapter: Adapter, made: Changes, base: Checkpoint, ties: Mapping[str,
             _scale(made, name, tied.head_scale(base, name))
         made.notes.append(said(base, ties))
         return made
-    for found in (made.products, made.whole, made.rows):
+    for found in (made.products, made.magnitudes, made.whole, made.rows):
         for name in [name for name in found if name not in base.tensors]:
             del found[name]
     return replace(made, base=base)
@@ -407,7 +482,12 @@ def _follow(made: Changes, source: str, group: Sequence[str]) -> None:
     indices, rows = made.rows[source]
     for name in group:
         found = made.products.get(name)
-        if found is not None and found.scale:
+        if found is not None and (name in made.magnitudes or not isinstance(found, Factors)):
+            raise MismatchError(
+                f"{made.base.label}: {shown(name)} gets rows of {shown(source)}, to which it is"
+                f" tied, and DoRA besides. {ADVICE}"
+            )
+        if isinstance(found, Factors) and found.scale:
             table = made.base.tensors[source]
             differ = rows.astype(np.float64) - table.read()[indices].astype(np.float64)
             left = np.zeros((len(found.left), len(indices)), np.float32)
@@ -437,7 +517,9 @@ def _alike(made: Changes, group: Sequence[str]) -> bool:
     for name in others:
         if first in made.products and name in made.products:
             a, b = made.products[first], made.products[name]
-            alike = a.digest == b.digest and a.scale == b.scale and a.rank == b.rank
+            m, n = made.magnitudes.get(first), made.magnitudes.get(name)
+            alike = a.digest == b.digest and a.scale == b.scale and a.shape == b.shape
+            alike &= type(a) is type(b) and (m is n is None or (m is not None and m.equals(n)))
         elif first in made.whole and name in made.whole:
             alike = tied.equal(made.whole[first], made.whole[name])
         elif first in made.rows and name in made.rows:
@@ -457,6 +539,9 @@ def _scale(made: Changes, name: str, factor: float) -> None:
     if name in made.products:
         found = made.products[name]
         made.products[name] = replace(found, scale=found.scale * factor)
+    if name in made.magnitudes:
+        magnitude = made.magnitudes[name]
+        made.magnitudes[name] = replace(magnitude, values=magnitude.values * factor)
     if name in made.whole:
         found = made.whole[name]
         made.whole[name] = replace(found, source=tied.ScaledBytes(found, factor))
