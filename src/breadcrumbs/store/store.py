@@ -15,6 +15,7 @@ from typing import Any
 
 from breadcrumbs import checkpoint, kernels, machine
 from breadcrumbs.checkpoint import durable, hashing
+from breadcrumbs.checkpoint.adapters import inserted
 from breadcrumbs.checkpoint.tensors import Checkpoint, shown
 from breadcrumbs.engine.consumers import Consumer, Writing
 from breadcrumbs.engine.outputs import Output
@@ -36,7 +37,7 @@ from breadcrumbs.store.sums import State, Sums, counted
 from breadcrumbs.taskfile import reader
 from breadcrumbs.taskfile.about import About
 from breadcrumbs.taskfile.reader import TaskFile
-from breadcrumbs.tasks import packing
+from breadcrumbs.tasks import importing, packing
 
 _LONGEST = 200
 
@@ -166,7 +167,7 @@ class Store:
         progress: Callable[[int], None] = lambda nbytes: None,
         note: Callable[[str], None] = lambda line: None,
     ) -> Revision:
-        """Add a task: a task file, or a fine-tuning, which is packed first.
+        """Add a task: a task file, or a fine-tuning or adapter, which is packed first.
 
         author, license, exclude, only, missing, extra, rename: of a fine-tuning, as for
         `tasks.pack`. A fine-tuning's licence is that of its model card unless given. strict:
@@ -393,6 +394,11 @@ class Store:
         plan = judge(opening.planned(made, [self.base, source]))
         for line in plan.notes:
             note(line)
+        if transform == "none" and source.is_bare_adapter:
+            found = importing.whole(self.base, source, recipe)
+            if found is not None:  # two thin matrices, where all entries of their product change
+                who = {key: options.get(key, "") for key in ("author", "license")}
+                return importing.write(*found, path, name, **who)
         return packing.of(plan, path, **options)
 
     def _check_task(self, task: TaskFile, label: str) -> None:
@@ -446,6 +452,7 @@ def _settings(base: str, recipe: Recipe) -> Settings:
     method = registry.get(recipe.method)
     transform, given = _packed_as(method, recipe.parameters)
     with checkpoint.open(base) as opened:
+        inserted.refuse_base(opened)
         packing.recipe(base, (Model("a fine-tuning"),), transform, given)
         about = packing.reference(opened)
         where = opened.repo or (str(Path(base).absolute()) if opened.files else base)

@@ -156,9 +156,9 @@ def on_base(
     """Return open models, task files and adapters among them as the fine-tunings they stand for.
 
     rename, refused: of each model and for all, as for `inserted.put_into`.
-    The base is hashed, once, if there are task files. Where one of them changes apart what the base ties,
-    all have it apart (`Checkpoint.untied`), the base too if it is among them. MismatchError if it
-    is another one than theirs, or a task file itself.
+    The base is hashed, once, if there are task files. Where a model changes apart what the base
+    ties, all have it apart (`Checkpoint.untied`), the base too if it is among them. MismatchError
+    if it is another one than theirs, or a task file or adapter itself.
     """
     if KEY in base.metadata:
         raise MismatchError(

@@ -22,6 +22,7 @@ from breadcrumbs.errors import BreadcrumbsError, MismatchError, listing
 
 if TYPE_CHECKING:
     from breadcrumbs.checkpoint.adapters import placing
+    from breadcrumbs.checkpoint.adapters.adapter import Adapter
 
 
 #: Entries that are looked at once.
@@ -183,12 +184,10 @@ def put_into(
     rename: rules, of which those count that match a name of the adapter. refused: which of the
     names that the base lacks are an error; the others are left out.
     """
-    from breadcrumbs.checkpoint import renaming
     from breadcrumbs.checkpoint.adapters import placing, trained_on
 
     found = reading.of(source)
-    mine = [r for r in rename if any(renaming.parse(r).of(name) for name in found.names)]
-    made = placing.changes(found, base, mine)
+    made = placing.changes(found, base, rules(rename, found))
     placing.check_whole(made, found, refused)
     told = list(trained_on.another(found, base, made.names))
     if made.lacking:
@@ -211,6 +210,13 @@ def put_into(
             tuple(found.names),
         ),
     )
+
+
+def rules(rename: Sequence[str], adapter: Adapter) -> list[str]:
+    """Return the rules that match a name of an adapter."""
+    from breadcrumbs.checkpoint import renaming
+
+    return [r for r in rename if any(renaming.parse(r).of(name) for name in adapter.names)]
 
 
 def refuse_base(model: Checkpoint) -> None:

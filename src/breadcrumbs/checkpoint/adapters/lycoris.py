@@ -57,8 +57,6 @@ def check(label: str, name: str, parts: Mapping[str, Tensor]) -> None:
 
 def rank(parts: Mapping[str, Tensor]) -> int | None:
     """Return the rank of the thin matrices of a module; None where there are none."""
-    if "hada_t1" in parts:
-        return parts["hada_w1_b"].shape[0]
     for name in ("hada_w1_b", "lokr_w1_b", "lokr_w2_b"):
         if name in parts:
             return parts[name].shape[0]

@@ -7,7 +7,8 @@ The change of a weight is ``B A`` times ``lora_alpha / r``, or ``lora_alpha / sq
 ``use_rslora``. With ``use_dora`` every row of the sum of both is brought to the length that
 ``lora_magnitude_vector`` says. LoHa and LoKr have products of other kinds
 (`breadcrumbs.checkpoint.adapters.lycoris`). Other tensors in the file (biases,
-``modules_to_save``) stand for the base's, and rows (``token_adapter``, ``trainable_token_indices``) for some of its rows.
+``modules_to_save``) stand for the base's, and rows (``token_adapter``,
+``trainable_token_indices``) for some of its rows.
 """
 
 from __future__ import annotations
