@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 import breadcrumbs
+from breadcrumbs import tasks
+from breadcrumbs.errors import MismatchError
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
@@ -43,6 +45,31 @@ def adapted(folder: Path, make: Any, config: Any, seed: int = 0) -> tuple[dict, 
 
 
 LINEAR = ["linear", "square"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_table_of_more_tokens_is_for_the_plan(tmp_path: Path) -> None:
+    """PEFT saves a table that was made larger whole; rows are matched or refused like a model's."""
+
+    def larger() -> Any:
+        model = Layers()
+        model.embed = torch.nn.Embedding(22, 12)
+        return model
+
+    config = peft.LoraConfig(r=3, target_modules=LINEAR, modules_to_save=["embed"])
+    base, folder, _ = adapted(tmp_path, larger, config)
+    base["embed.weight"] = base["embed.weight"][:20].clone()
+    with pytest.raises(MismatchError, match=r"shape \(22, 12\).*Was the vocabulary resized"):
+        breadcrumbs.merge(base, [folder])  # no table by its name
+    base["embed_tokens.weight"], rename = base.pop("embed.weight"), ["embed.*=embed_tokens.*"]
+    with pytest.raises(MismatchError, match=r"shape \(22, 12\).*exclude: embed_tokens.weight"):
+        breadcrumbs.merge(base, [folder], rename=rename)
+    kept = breadcrumbs.merge(base, [folder], rename=rename, exclude="embed_tokens.*")
+    assert (kept["linear.weight"] != base["linear.weight"]).any()
+    with pytest.raises(MismatchError, match="Was the vocabulary resized"):
+        tasks.from_adapter(base, folder, tmp_path / "t.safetensors", rename=rename)
+
+
 KINDS = {
     "LoRA": peft.LoraConfig(r=3, lora_alpha=5, target_modules=[*LINEAR, "embed", "conv", "point"]),
     "rsLoRA": peft.LoraConfig(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +166,25 @@ def test_a_store_of_adapters(family: Any, tmp_path: Path, method: str) -> None:
     assert same(load_file(tmp_path / "out" / "model.safetensors"), expected)
     kinds = {tasks.TaskFile.open(path).about.encoding for path in store.rglob("*.safetensors")}
     assert kinds == {"lora" if method == "task_arithmetic" else "exact"}
+
+
+def test_the_commands_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    base_of(tmp_path / "base")
+    for t, name in enumerate(("math-lora", "code-lora")):
+        adapter_of(tmp_path / name, t, ("q_proj", "proj")[t])
+    page = (Path(__file__).parents[2] / "docs" / "adapters.md").read_text()
+    lines = [
+        line for block in re.findall(r"```sh\n(.*?)```", page, re.S) for line in block.split("\n")
+    ]
+    printed = {line: run(*shlex.split(line)[1:]) for line in lines if line}
+    assert len(printed) >= 10
+    lost = next(said for line, said in printed.items() if "--to lora" in line)
+    assert "0.00% of the task vector is lost" in lost
+    peft: dict[str, Any] = {"method": "task_arithmetic", "alpha": 1, "dtype": "float32"}
+    summed = breadcrumbs.merge("base", ["math-lora", "code-lora"], **peft)
+    again = breadcrumbs.merge("base", ["sum-lora"], **peft)
+    assert all(abs(summed[name] - again[name]).max() < 1e-6 for name in summed)
 
 
 def cached(monkeypatch: pytest.MonkeyPatch, cache: Path, repo: str) -> Path:

@@ -95,7 +95,7 @@ def init(folder: str, base: str, method: str, params: tuple[str, ...], **options
 @sync_option
 @json_option
 def add(folder: str, name: str, source: str, **options: Any) -> None:
-    """Add a task under a name: a task file, or a fine-tuning, which is packed first.
+    """Add a task under a name: a task file, or a fine-tuning or adapter, which is packed first.
 
     \b
     breadcrumbs store add shared math ft-math

@@ -15,7 +15,7 @@ from breadcrumbs.checkpoint.adapters import inserted, placing, reading, trained_
 from breadcrumbs.checkpoint.adapters.adapter import Adapter
 from breadcrumbs.checkpoint.products import Factors
 from breadcrumbs.checkpoint.sparse import BLOCK
-from breadcrumbs.checkpoint.tensors import DTYPES, NAMES, Checkpoint, Tensor
+from breadcrumbs.checkpoint.tensors import DTYPES, NAMES, Checkpoint, Tensor, shown
 from breadcrumbs.errors import MismatchError, OutputError, RecipeError
 from breadcrumbs.merging import opening
 from breadcrumbs.taskfile import reader, writing
@@ -112,6 +112,13 @@ def write(
         dtype = "F64" if under.dtype == "F64" else "F32"
         tensors[mine] = writing.factored(mine, dtype, under.shape, found)
         parts += writing.factors(mine, found)
+    for mine, tensor in made.whole.items():
+        if tensor.shape != base.tensors[mine].shape:
+            raise MismatchError(
+                f"{adapter.label}: {shown(mine)} has shape {tensor.shape}, the base's"
+                f" {base.tensors[mine].shape}. Was the vocabulary resized? Give a base with these"
+                " tokens, or merge the adapter as it is."
+            )
     blocks = {n: _changed(base.tensors[n], tensor) for n, tensor in made.whole.items()}
     blocks |= {n: _rows(base.tensors[n], *found) for n, found in made.rows.items()}
     for mine, found in blocks.items():

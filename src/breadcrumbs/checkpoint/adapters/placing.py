@@ -13,7 +13,7 @@ from breadcrumbs.checkpoint.adapters import experts, lora_files, lycoris
 from breadcrumbs.checkpoint.adapters.adapter import ADVICE, Adapter
 from breadcrumbs.checkpoint.heads import is_head
 from breadcrumbs.checkpoint.products import EXACT, Factors, Hadamard, Kronecker, Product
-from breadcrumbs.checkpoint.tables import first, is_embedding
+from breadcrumbs.checkpoint.tables import first, is_embedding, is_table
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, shown
 from breadcrumbs.checkpoint.ways import Way, kind
 from breadcrumbs.errors import MismatchError, RecipeError, listing
@@ -385,18 +385,24 @@ def _take(
 ) -> None:
     """Add a whole tensor, unless it is the base's; MismatchError where it does not fit.
 
-    A copy of a weight that has a product or rows, as those of embeddings have, must be the base's.
+    Tables of more tokens, which PEFT saves whole, are for the plan to look at. A copy of a weight
+    that has a product or rows, as those of embeddings have, must be the base's.
     """
     stored = made.base.stored or made.base
     mine = made.base.tensors[name]
     held = stored.tensors.get(name) or stored.tensors[ties[name]]
+    alone = theirs not in adapter.products and theirs not in adapter.rows
+    rows = mine.shape[:1] != tensor.shape[:1] and mine.shape[1:] == tensor.shape[1:] != ()
+    if rows and alone and is_table(name):
+        made.whole[name] = replace(tensor, name=name)
+        return
     if mine.shape != tensor.shape:
         raise MismatchError(
             f"{adapter.label}: {shown(theirs)} has shape {tensor.shape}, the base's {mine.shape}."
             f" Was the vocabulary resized? {ADVICE}"
         )
     equal = held.is_weight and tensor.is_weight and _equal(held, tensor)
-    if theirs in adapter.products or theirs in adapter.rows:
+    if not alone:
         if not equal:
             raise MismatchError(
                 f"{adapter.label}: holds other weights than {made.base.label} under the product for"

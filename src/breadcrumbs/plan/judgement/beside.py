@@ -33,8 +33,11 @@ def others(plan: Plan) -> Iterator[tuple[Checkpoint, Path]]:
 
 
 def folder_of(source: Checkpoint) -> Path | None:
-    """Return the folder of a source; of a stack, that of its first part."""
-    return source.folder or (source.parts[0].folder if source.parts else None)
+    """Return the folder of a source; of a stack, that of its first part.
+
+    Of an adapter in a base its own, if a tokenizer lies there.
+    """
+    return with_own_folder(source).folder or (source.parts[0].folder if source.parts else None)
 
 
 def size(path: Path) -> int:
