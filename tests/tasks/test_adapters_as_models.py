@@ -22,6 +22,7 @@ from breadcrumbs.methods.table import METHODS
 NAMES = [f"model.layers.{i}.{end}" for i in (0, 1) for end in ("q_proj", "up_proj", "norm")]
 SHAPES = {"q_proj": (12, 8), "up_proj": (20, 8), "norm": (8,)}
 RANK = 2
+WEIGHTS = "adapter_model.safetensors"
 
 
 def normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -47,7 +48,7 @@ def adapter_of(folder: Path, seed: int, ends: str = "q_proj", **config: Any) -> 
             stem = f"base_model.model.{name}.lora_"
             tensors[f"{stem}A.weight"] = normal(rng, RANK, *rest)
             tensors[f"{stem}B.weight"] = normal(rng, out, RANK)
-    save_file(tensors, folder / "adapter_model.safetensors")
+    save_file(tensors, folder / WEIGHTS)
     said = {"peft_type": "LORA", "r": RANK, "lora_alpha": 2 * RANK, **config}
     (folder / "adapter_config.json").write_text(json.dumps(said))
     return folder
@@ -88,7 +89,7 @@ def test_the_bits_of_any_method(family: Any, tmp_path: Path, method: str) -> Non
     expected = breadcrumbs.merge(base, [f"{base}+{a}" for a in adapters], **settings)
     assert not same(expected, breadcrumbs.open(base))
     assert same(breadcrumbs.merge(base, adapters, **settings), expected)
-    weights = [adapter / "adapter_model.safetensors" for adapter in adapters]
+    weights = [adapter / WEIGHTS for adapter in adapters]
     assert same(breadcrumbs.merge(dict(breadcrumbs.open(base)), weights, **settings), expected)
     assert same(breadcrumbs.merge(base, [*files[:-1], adapters[-1]], **settings), expected)
 
@@ -145,10 +146,7 @@ def test_every_command_takes_them(family: Any, tmp_path: Path) -> None:
     run("merge", config, "-o", tmp_path / "kit")
     vector = breadcrumbs.TaskVector(base, first)
     a, b = (
-        load_file(first / "adapter_model.safetensors")[
-            f"base_model.model.{NAMES[0]}.lora_{x}.weight"
-        ]
-        for x in "AB"
+        load_file(first / WEIGHTS)[f"base_model.model.{NAMES[0]}.lora_{x}.weight"] for x in "AB"
     )
     assert abs(vector[f"{NAMES[0]}.weight"] - 2 * b.astype(np.float64) @ a).max() < 1e-7
     assert not vector[f"{NAMES[1]}.weight"].any()
@@ -238,9 +236,9 @@ def test_what_does_not_fit_says_what_to_do(family: Any, tmp_path: Path) -> None:
         with pytest.raises(MismatchError, match=r"n: is an adapter.*'org/base', which it was tr"):
             call()
     run("store", "init", tmp_path / "store", "--base", named, code=1)
-    head = load_file(first / "adapter_model.safetensors")
+    head = load_file(first / WEIGHTS)
     head["base_model.model.score.weight"] = np.ones((2, 8), np.float32)
-    save_file(head, first / "adapter_model.safetensors")
+    save_file(head, first / WEIGHTS)
     with pytest.raises(
         MismatchError, match=r"holds 'score.weight', which .* lacks.*--extra ignore"
     ):
@@ -249,14 +247,14 @@ def test_what_does_not_fit_says_what_to_do(family: Any, tmp_path: Path) -> None:
         report = breadcrumbs.merge(base, [first], extra=extra, output=tmp_path / f"o{len(extra)}")
         assert any("left out what the base lacks: 'score.weight'" in w for w in report.warnings)
     (tmp_path / "bare").mkdir()
-    save_file(head, tmp_path / "bare" / "adapter_model.safetensors")
+    save_file(head, tmp_path / "bare" / WEIGHTS)
     with pytest.raises(CheckpointError, match=r"bare/adapter_config.json: cannot be read"):
         breadcrumbs.merge(base, [tmp_path / "bare"])
     other = {"peft_type": "VERA"}
     (tmp_path / "bare" / "adapter_config.json").write_text(json.dumps(other))
     with pytest.raises(CheckpointError, match=r"'VERA', and only LORA, LOHA and LOKR .*_unload"):
         breadcrumbs.merge(base, [tmp_path / "bare"])
-    assert "cannot be merged" in run("inspect", tmp_path / "bare" / "adapter_model.safetensors")
+    assert "cannot be merged" in run("inspect", tmp_path / "bare" / WEIGHTS)
 
 
 def test_rules_are_for_the_names_of_the_adapter(family: Any, tmp_path: Path) -> None:
@@ -272,6 +270,13 @@ def test_rules_are_for_the_names_of_the_adapter(family: Any, tmp_path: Path) -> 
     for name, before in tensors.items():
         changed = name.startswith("second.") and not name.endswith("norm.weight")
         assert (found[name] != before).any() == changed
+    first = {n: a for n, a in load_file(adapters[0] / WEIGHTS).items() if ".0." in n}
+    save_file(first, adapters[0] / WEIGHTS)
+    plain = base_of(tmp_path / "plain")
+    rule = "model.layers.0.*=model.layers.1.*"  # which its names in the base match, too
+    found = breadcrumbs.merge(plain, adapters[:1], rename=rule, **how)
+    changed = [n for n, before in breadcrumbs.open(plain).items() if (found[n] != before).any()]
+    assert changed == ["model.layers.1.q_proj.weight"]
     with pytest.raises(RecipeError, match="matches no tensor of any model"):
         breadcrumbs.merge(base, adapters, rename=["*=second.*", "x.*=y.*"], **how)
 
