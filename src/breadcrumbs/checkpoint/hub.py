@@ -10,11 +10,12 @@ name them, and are never run here.
 from __future__ import annotations
 
 import glob
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from breadcrumbs.checkpoint import parts
-from breadcrumbs.checkpoint.folder import is_index, read_index
+from breadcrumbs.checkpoint.folder import AdapterError, is_index, read_index
 from breadcrumbs.errors import CheckpointError
 
 #: The files of an adapter of PEFT.
@@ -92,7 +93,11 @@ def fetch(repo: str, revision: str | None = None) -> tuple[Path, str]:
             return Path(folder), Path(folder).name
         info = hub.HfApi().model_info(repo, revision=revision, files_metadata=True)
         sizes = {file.rfilename: file.size for file in info.siblings or []}
-        files = Remote(where, repo, revision, sizes).wanted()
+        try:
+            files = Remote(where, repo, revision, sizes).wanted()
+        except AdapterError:
+            _check_config(where, sizes)
+            raise
         files += [name for name in sizes if name == "README.md"]  # whose licence counts
         patterns = [glob.escape(name) for name in files]
         folder = Path(hub.snapshot_download(repo, revision=revision, allow_patterns=patterns))
@@ -125,16 +130,20 @@ def fetch_adapter(repo: str, revision: str | None = None) -> tuple[Path, str]:
     found = Path(folder)
     if not any((found / name).exists() for name in (_ADAPTER[0], _ADAPTER[-1])):
         place = "in the local cache" if offline else f"at {constants.ENDPOINT}"
-        if any((found / name).exists() for name in _ADAPTER[1:3]):
-            raise CheckpointError(
-                f"{where}: is an adapter of PEFT without its {_ADAPTER[0]} {place}, so its scale is"
-                " not known. Give one with both."
-            )
         raise CheckpointError(
             f"{where}: has no {_ADAPTER[0]} {place}, so it is no adapter. Give the hub id of one,"
             " or a folder."
         )
     return found, found.name
+
+
+def _check_config(where: str, names: Collection[str]) -> None:
+    """Raise CheckpointError for an adapter of PEFT without its config."""
+    if _ADAPTER[0] not in names:
+        raise CheckpointError(
+            f"{where}: is an adapter of PEFT without its {_ADAPTER[0]}, so its scale is not known."
+            " Give one with both."
+        )
 
 
 def _explained(error: Exception, where: str, offline: bool) -> CheckpointError:

@@ -200,6 +200,12 @@ def _sorted(label: str, config: dict[str, Any], source: Checkpoint) -> Adapter:
         raise CheckpointError(
             f"{label}: {shown(lost[0])} has a magnitude of DoRA and no matrices A and B. {ADVICE}"
         )
+    plain = [name for name in products if name not in magnitudes]
+    if config.get("use_dora") and (plain or stacks):
+        raise CheckpointError(
+            f"{label}: use_dora is set: DoRA, and there is no lora_magnitude_vector for"
+            f" {listing(plain or stacks, 3)}. {ADVICE}"
+        )
     for name, parts in others.items():
         lycoris.check(label, name, parts)
         module = name.removesuffix(".weight")
