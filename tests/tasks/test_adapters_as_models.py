@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -213,7 +214,8 @@ def test_an_adapter_of_a_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert report.warnings == []
     expected = breadcrumbs.merge("org/base", [mine], method="average")
     assert same(load_file(out / "model.safetensors"), expected)
-    assert f"org/adapter@{COMMIT}" in run("inspect", out)
+    said = run("inspect", out)
+    assert said.count(f"org/adapter@{COMMIT}") == 2 and "adapter_config.json" in said
     assert f"org/adapter@{COMMIT}" in run("inspect", "org/adapter")
     warned = run("merge", "org/base", "org/other", "-o", out, "--force")
     assert "org/other was trained on 'org/elsewhere', and the base is 'org/base'" in warned
@@ -279,6 +281,22 @@ def test_rules_are_for_the_names_of_the_adapter(family: Any, tmp_path: Path) -> 
     assert changed == ["model.layers.1.q_proj.weight"]
     with pytest.raises(RecipeError, match="matches no tensor of any model"):
         breadcrumbs.merge(base, adapters, rename=["*=second.*", "x.*=y.*"], **how)
+
+
+def test_a_target_with_an_adapter_keeps_the_dtypes_of_the_base(tmp_path: Path) -> None:
+    base = base_of(tmp_path / "base")
+    half = {
+        n: a.astype(ml_dtypes.bfloat16) for n, a in load_file(base / "model.safetensors").items()
+    }
+    save_file(half, base / "model.safetensors")
+    first, second = (adapter_of(tmp_path / f"a{t}", t) for t in range(2))
+    how: dict[str, Any] = {"method": "task_arithmetic", "alpha": 1}
+    for target in (second, f"{base}+{second}"):
+        found = breadcrumbs.merge(base, [first], onto=target, **how)
+        both = breadcrumbs.merge(base, [first, second], **how)
+        for name, array in found.items():
+            assert array.dtype == ml_dtypes.bfloat16
+            assert abs(array.astype(np.float32) - both[name].astype(np.float32)).max() < 0.01
 
 
 def test_what_is_scored_is_the_base_with_the_adapter(family: Any) -> None:

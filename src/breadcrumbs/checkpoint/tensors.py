@@ -180,8 +180,8 @@ class Inserted:
     """An adapter that is in a model, from its own files or as a task file has it.
 
     names: of the tensors that it changes. identity: of the model that it was put into, and
-    ``under``: what is in that one. folder: where the adapter lies. called: what it calls its
-    modules.
+    ``under``: what is in that one. folder: where the adapter lies, and ``files``: in which. called:
+    what it calls its modules.
     """
 
     names: frozenset[str]
@@ -189,6 +189,7 @@ class Inserted:
     under: Inserted | None = None
     folder: Path | None = None
     called: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -241,6 +242,11 @@ class Checkpoint(Mapping[str, np.ndarray]):
     def identity(self) -> tuple[Any, ...]:
         """What two checkpoints have in common that are one; of arrays in memory, nothing."""
         return self.files, self.layers, self.within
+
+    @property
+    def own_files(self) -> tuple[Path, ...]:
+        """The files that are its own: of an adapter by itself, without those of the base."""
+        return self.inserted.files if self.adapter and self.inserted else self.files
 
     @property
     def is_bare_adapter(self) -> bool:

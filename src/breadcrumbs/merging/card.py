@@ -165,7 +165,7 @@ def card(plan: Plan, report: Report, digests: FileDigests, choice: str = "") -> 
         f"| {cell(source.repo or source.label)} | {cell(source.shown_file(path))} |"
         f" {digests.sizes[path]} | `{digests.digests[path]}` |"
         for source in plan.inputs
-        for path in source.files
+        for path in source.own_files
     )
     notes = "".join(f"\n* {cell(sentence(note))}" for note in report.notes) + "\n" * bool(
         report.notes

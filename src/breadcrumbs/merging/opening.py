@@ -105,7 +105,7 @@ def planned(recipe: Recipe, checkpoints: Sequence[Checkpoint], sizes: Sizes = US
         lambda lacking: refused(recipe.extra, "ignore", lacking),
     )
     base, *models = opened
-    onto = models.pop() if recipe.onto is not None else None
+    onto = inserted.narrow(models.pop()) if recipe.onto is not None else None
     number = len(recipe.models)
     others = [*models[:number], *([onto] if onto is not None else [])]
     composite.check_parts(base, others, recipe.missing, recipe.extra)

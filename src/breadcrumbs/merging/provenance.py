@@ -58,7 +58,7 @@ def provenance(it: Plan, digests: FileDigests, choice: Choice | None) -> str:
         hash_ = "task" if source.cut else "blake3"
         files = [
             {"file": source.shown_file(f), "bytes": digests.sizes[f], hash_: digests.digests[f]}
-            for f in source.files
+            for f in source.own_files
         ]
         what = "model" if number < len(it.origins) else "statistics"
         inputs.append({what: source.repo or source.label, "files": files})

@@ -193,10 +193,11 @@ def put_into(
     if made.lacking:
         told.append(f"{source.label}: left out what the base lacks: {listing(made.lacking)}")
     apart = placing.said(base, made.base.untied)
+    own = (*source.files, *reading.config(source))
     return replace(
         view(made),
         label=source.label,
-        files=(*base.files, *source.files),
+        files=(*base.files, *own),
         repo=source.repo,
         notes=(*source.notes, *(note for note in made.notes if note != apart)),
         warnings=(*source.warnings, *told),
@@ -208,6 +209,7 @@ def put_into(
             base.inserted,
             source.folder,
             tuple(found.names),
+            own,
         ),
     )
 

@@ -49,6 +49,13 @@ def alone(text: str) -> Checkpoint:
     return replace(_opened(peft.weights(path, text), text), folder=path, repo=repo)
 
 
+def config(source: Checkpoint) -> tuple[Path, ...]:
+    """Return the file beside an adapter's matrices that says what they mean, if there is one."""
+    assert source.adapter is not None
+    beside = source.adapter.parent / peft.CONFIG
+    return (beside,) if _is_of_peft(source.adapter) and beside.exists() else ()
+
+
 def told(model: Checkpoint) -> Checkpoint:
     """Return what is open, as an adapter if its one file holds nothing else."""
     (path,) = model.files
