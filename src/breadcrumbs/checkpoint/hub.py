@@ -18,7 +18,18 @@ from breadcrumbs.checkpoint import parts
 from breadcrumbs.checkpoint.folder import AdapterError, is_index, read_index
 from breadcrumbs.errors import CheckpointError
 
-#: The files of an adapter of PEFT.
+#: What may lie beside an adapter: a tokenizer, and a card whose licence counts.
+_BESIDE = (
+    "README.md",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    "vocab.*",
+    "merges.txt",
+    "spiece.model",
+)
+#: The files of an adapter of PEFT, and that of diffusers.
 _ADAPTER = (
     "adapter_config.json",
     "adapter_model.safetensors",
@@ -113,8 +124,8 @@ def fetch(repo: str, revision: str | None = None) -> tuple[Path, str]:
 def fetch_adapter(repo: str, revision: str | None = None) -> tuple[Path, str]:
     """Return the folder in the cache that holds the adapter ``repo``, and its commit.
 
-    Its config and weights alone are downloaded. CheckpointError, as for `fetch`, and where there is
-    no adapter of PEFT.
+    Its config, weights and tokenizer are downloaded, nothing of its training. CheckpointError, as
+    for `fetch`, and where there is no adapter of PEFT.
     """
     import huggingface_hub as hub
     from huggingface_hub import constants
@@ -123,7 +134,10 @@ def fetch_adapter(repo: str, revision: str | None = None) -> tuple[Path, str]:
     offline = constants.HF_HUB_OFFLINE
     try:
         folder = hub.snapshot_download(
-            repo, revision=revision, allow_patterns=list(_ADAPTER), local_files_only=offline
+            repo,
+            revision=revision,
+            allow_patterns=[*_ADAPTER, *_BESIDE],
+            local_files_only=offline,
         )
     except Exception as error:  # of several HTTP libraries, by version
         raise _explained(error, where, offline) from None
