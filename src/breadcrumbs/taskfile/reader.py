@@ -59,8 +59,10 @@ class TaskFile:
         source = checkpoint.open(path)
         try:
             if not is_task(source):
+                what = "an adapter, and no task file" if source.adapter else "no task file"
+                how = "task import" if source.adapter else "task pack"
                 raise CheckpointError(
-                    f"{source.label}: is no task file. Make one with `breadcrumbs task pack`."
+                    f"{source.label}: is {what}. Make one with `breadcrumbs {how}`."
                 )
             return of(source)
         except BaseException:
