@@ -68,7 +68,7 @@ def of(folder: Path, source: Checkpoint) -> Adapter:
     """Return the adapter whose config is in a folder; CheckpointError if it is not understood."""
     label = Path(source.label)
     where = label.parent if label.name.startswith(f"{WEIGHTS}.") else label
-    return _sorted(source.label, _config(folder, str(where)), source)
+    return sort(source.label, _config(folder, str(where)), source)
 
 
 def scale(config: Any, module: str, rank: int) -> float:
@@ -100,7 +100,12 @@ def _config(folder: Path, label: str) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: cannot be read: {error.strerror}. Give the folder of an adapter of PEFT."
         ) from None
-    config = {**_DEFAULTS, **parse_json(text, str(path))}
+    return checked(parse_json(text, str(path)), str(path))
+
+
+def checked(given: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Return what a config says, with defaults; CheckpointError for what is not understood."""
+    config = {**_DEFAULTS, **given}
     if config["peft_type"] not in _KINDS:
         raise CheckpointError(
             f"{path}: is of type {shown(config['peft_type'])}, and only LORA, LOHA and LOKR are"
@@ -126,7 +131,7 @@ def _config(folder: Path, label: str) -> dict[str, Any]:
     return config
 
 
-def _check_numbers(path: Path, config: Mapping[str, Any], usual: str, key: str) -> None:
+def _check_numbers(path: str, config: Mapping[str, Any], usual: str, key: str) -> None:
     """Raise CheckpointError for a rank or alpha that is no number, or a pattern that is none."""
     patterns = config[key]
     numbers = [config[usual], *(patterns.values() if isinstance(patterns, dict) else [None])]
@@ -154,7 +159,7 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-def _sorted(label: str, config: dict[str, Any], source: Checkpoint) -> Adapter:
+def sort(label: str, config: dict[str, Any], source: Checkpoint) -> Adapter:
     """Return the adapter with its tensors told apart; CheckpointError for any that is odd."""
     factors: dict[str, dict[str, Tensor]] = {}
     whole: dict[str, Tensor] = {}

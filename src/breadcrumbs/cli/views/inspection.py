@@ -28,7 +28,7 @@ def inspection(found: dict[str, Any], *, tensors: bool) -> None:
         console.print(f"{found['quantised']}, read as F32")
     if found["task"]:
         _task(console, found["task"])
-    if found["adapter"]:
+    if found.get("adapter"):
         console.print(printable(_adapter(found["adapter"])))
     if found["archive"]:
         _archive(console, found["archive"])
