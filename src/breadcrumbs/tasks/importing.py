@@ -13,6 +13,7 @@ from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint import durable
 from breadcrumbs.checkpoint.adapters import inserted, placing, reading, trained_on
 from breadcrumbs.checkpoint.adapters.adapter import Adapter
+from breadcrumbs.checkpoint.adapters.changes import Changes
 from breadcrumbs.checkpoint.products import Factors
 from breadcrumbs.checkpoint.sparse import BLOCK
 from breadcrumbs.checkpoint.tensors import DTYPES, NAMES, Checkpoint, Tensor, shown
@@ -68,7 +69,7 @@ def from_adapter(
 
 def whole(
     base: Checkpoint, source: Checkpoint, recipe: Mapping[str, Any]
-) -> tuple[placing.Changes, Adapter] | None:
+) -> tuple[Changes, Adapter] | None:
     """Return what an open adapter changes, for `write`; None where a task file cannot hold it.
 
     recipe: of `packing`: of an adapter of which a part is left out, the matrices are not written.
@@ -83,7 +84,7 @@ def whole(
 
 
 def write(
-    made: placing.Changes,
+    made: Changes,
     adapter: Adapter,
     output: Path,
     name: str = "",

@@ -21,8 +21,8 @@ from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Inserted, Tensor,
 from breadcrumbs.errors import BreadcrumbsError, MismatchError, listing
 
 if TYPE_CHECKING:
-    from breadcrumbs.checkpoint.adapters import placing
     from breadcrumbs.checkpoint.adapters.adapter import Adapter
+    from breadcrumbs.checkpoint.adapters.changes import Changes, Magnitude
 
 
 #: Entries that are looked at once.
@@ -78,7 +78,7 @@ class DoraBytes(_Changed):
     """
 
     factors: Product
-    magnitude: placing.Magnitude
+    magnitude: Magnitude
 
     @cached_property
     def ratios(self) -> np.ndarray:
@@ -236,7 +236,7 @@ def refuse_base(model: Checkpoint) -> None:
     )
 
 
-def view(made: placing.Changes) -> Checkpoint:
+def view(made: Changes) -> Checkpoint:
     """Return the base with what an adapter changes."""
     tensors = dict(made.base.tensors)
     for name, factors in made.products.items():

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
 from breadcrumbs.checkpoint import composite, configs, renames, renaming, tied
 from breadcrumbs.checkpoint import names as naming
-from breadcrumbs.checkpoint.adapters import experts, lora_files, lycoris
+from breadcrumbs.checkpoint.adapters import experts, lora_files, matrices
 from breadcrumbs.checkpoint.adapters.adapter import ADVICE, Adapter
+from breadcrumbs.checkpoint.adapters.changes import Changes
 from breadcrumbs.checkpoint.heads import is_head
-from breadcrumbs.checkpoint.products import EXACT, Factors, Hadamard, Kronecker, Product
+from breadcrumbs.checkpoint.products import Factors
 from breadcrumbs.checkpoint.tables import first, is_embedding, is_table
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, shown
 from breadcrumbs.checkpoint.ways import Way, kind
@@ -20,46 +21,6 @@ from breadcrumbs.errors import MismatchError, RecipeError, listing
 
 #: Settings of PEFT for tasks that are not about images.
 _OF_TEXT = ("CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
-
-
-@dataclass(frozen=True)
-class Magnitude:
-    """The lengths that rows (or columns) of a weight get. values: (rows,) float64."""
-
-    values: np.ndarray
-    by_column: bool = False
-
-    def equals(self, other: Magnitude | None) -> bool:
-        return (
-            other is not None
-            and self.by_column == other.by_column
-            and np.array_equal(self.values, other.values)
-        )
-
-
-@dataclass
-class Changes:
-    """What an adapter changes, by the base's names.
-
-    base: with tensors of their own for what it ties, where the adapter changes those apart.
-    products: added to the base's. magnitudes: of DoRA, what the sum is scaled to. whole: instead of
-    the base's. rows: of tables, which and what.
-    notes: for the user. lacking: names that the base has not.
-    """
-
-    base: Checkpoint
-    products: dict[str, Product] = field(default_factory=dict)
-    magnitudes: dict[str, Magnitude] = field(default_factory=dict)
-    whole: dict[str, Tensor] = field(default_factory=dict)
-    rows: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    lacking: list[str] = field(default_factory=list)
-
-    @property
-    def names(self) -> list[str]:
-        """All tensors that change, in the order of the base."""
-        changed = self.products.keys() | self.whole.keys() | self.rows.keys()
-        return [name for name in self.base.tensors if name in changed]
 
 
 def changes(adapter: Adapter, base: Checkpoint, rename: Sequence[str] = ()) -> Changes:
@@ -72,8 +33,8 @@ def changes(adapter: Adapter, base: Checkpoint, rename: Sequence[str] = ()) -> C
     stacks = experts.named(adapter, view)
     names, notes = _placed(adapter, view, rename, stacks)
     made = Changes(view, notes=notes)
-    made.products |= _factors(adapter, names, view, made.magnitudes)
-    made.products |= _others(adapter, names, view)
+    made.products |= matrices.factors(adapter, names, view, made.magnitudes)
+    made.products |= matrices.others(adapter, names, view)
     made.products |= experts.factors(adapter, names, view, stacks)
     for theirs, tensor in adapter.whole.items():
         if theirs in names:
@@ -114,8 +75,8 @@ def _placed(
     folders = composite.of(base).folders
     if folders and adapter.kind != "PEFT" and not rename:
         return _placed_apart(adapter, base, folders, stacks)
-    wanted = {name: _shape(adapter, name) for name in adapter.products}
-    wanted |= {name: _shape_of_other(adapter, base, name) for name in adapter.others}
+    wanted = {name: matrices.shape(adapter, name) for name in adapter.products}
+    wanted |= {name: matrices.shape_of_other(adapter, base, name) for name in adapter.others}
     wanted |= {name: tensor.shape for name, tensor in adapter.whole.items()}
     wanted |= {name: _like(base, name, tensor) for name, (tensor, _) in adapter.rows.items()}
     wanted |= stacks.wanted
@@ -236,35 +197,12 @@ def _check_found(adapter: Adapter, base: Checkpoint, found: Mapping[str, str]) -
 def _advice(adapter: Adapter, base: Checkpoint, missing: Sequence[str]) -> str:
     """Return the rules under which all products that have no place have one; empty if in doubt."""
     made = {  # as if they were weights, of which only names and shapes are looked at
-        name: Tensor(name, "F32", _shape(adapter, name), adapter.products[name][0].source)
+        name: Tensor(name, "F32", matrices.shape(adapter, name), adapter.products[name][0].source)
         for name in missing
     }
     rules = renames.rules(base, Checkpoint(adapter.label, made, ()))
     placed = all(any(rule.of(name) in base.tensors for rule in rules) for name in missing)
     return " ".join(f'--rename "{rule}"' for rule in rules) if placed else ""
-
-
-def _shape(adapter: Adapter, name: str) -> tuple[int, ...]:
-    """Return the shape of the weight that a product is for, but for the order of its axes."""
-    a, b = adapter.products[name]
-    return (*b.shape[:1], *a.shape[1:])
-
-
-def _shape_of_other(adapter: Adapter, base: Checkpoint, name: str) -> tuple[int, ...]:
-    """Return the shape of the weight that a product of another kind is for.
-
-    It is that of a matrix, so that of a convolution is looked for in the base.
-    """
-    matrix = lycoris.shape(adapter.others[name])
-    last = ".".join(name.split(".")[-2:])
-    for known, tensor in base.tensors.items():
-        if f".{known}".endswith(f".{last}") and _is_matrix(tensor, matrix):
-            return tensor.shape
-    return matrix
-
-
-def _is_matrix(tensor: Tensor, shape: tuple[int, int]) -> bool:
-    return tensor.shape[:1] == shape[:1] and tensor.size == shape[0] * shape[1]
 
 
 def _like(base: Checkpoint, name: str, rows: Tensor) -> tuple[int, ...]:
@@ -274,105 +212,6 @@ def _like(base: Checkpoint, name: str, rows: Tensor) -> tuple[int, ...]:
         if f".{known}".endswith(f".{last}") and tensor.shape[1:] == rows.shape[1:]:
             return tensor.shape
     return rows.shape
-
-
-def _others(
-    adapter: Adapter, names: Mapping[str, str], base: Checkpoint
-) -> dict[str, Hadamard | Kronecker]:
-    """Return the products of other kinds; MismatchError where the shapes do not fit."""
-    result = {}
-    for name, parts in adapter.others.items():
-        if name not in names:
-            continue
-        made, tensor = lycoris.product(parts, adapter.scales[name]), base.tensors[names[name]]
-        if not _is_matrix(tensor, made.shape):
-            raise MismatchError(
-                f"{adapter.label}: {shown(name)} is a product of shape {made.shape}, but the base's"
-                f" tensor has shape {tensor.shape}."
-            )
-        if not all(np.isfinite(part.read().astype(np.float32)).all() for part in parts.values()):
-            raise MismatchError(f"{adapter.label}: {shown(name)} is not finite. Repair it.")
-        result[names[name]] = made
-    return result
-
-
-def _factors(
-    adapter: Adapter,
-    names: Mapping[str, str],
-    base: Checkpoint,
-    magnitudes: dict[str, Magnitude],
-) -> dict[str, Factors]:
-    """Return the factors of the base's tensors; MismatchError where the shapes do not fit.
-
-    magnitudes: gets those of DoRA.
-    """
-    lies = {
-        n: lie(*pair, base.tensors[names[n]]) for n, pair in adapter.products.items() if n in names
-    }
-    for name, found in lies.items():
-        if not found:
-            a, b = adapter.products[name]
-            dtypes = {a.dtype, b.dtype}
-            if dtypes - set(EXACT):
-                raise MismatchError(
-                    f"{adapter.label}: {shown(name)} is a product in {listing(sorted(dtypes))},"
-                    f" and only {listing(EXACT)} are read. Save the adapter in float32."
-                )
-            raise MismatchError(
-                f"{adapter.label}: {shown(name)} is a product of {b.shape} and {a.shape}, but"
-                f" the base's tensor has shape {base.tensors[names[name]].shape}."
-            )
-    turned = bool(adapter.config.get("fan_in_fan_out"))
-    plain = [name for name, found in lies.items() if found <= {"plain", "turned"}]
-    odd = [n for n in plain if lies[n] == {"plain" if turned else "turned"}]
-    unknown = [n for n in plain if len(lies[n]) == 2]
-    if odd and unknown:
-        raise MismatchError(
-            f"{adapter.label}: fan_in_fan_out is {turned}, but {shown(odd[0])} lies the other way,"
-            f" so it is not known how {shown(unknown[0])} does. {ADVICE}"
-        )
-    result = {}
-    for name, ways in lies.items():
-        way = next(iter(ways)) if len(ways) == 1 else ("turned" if turned else "plain")
-        a, b = (tensor.read() for tensor in adapter.products[name])
-        made = Factors(b.reshape(len(b), -1), a.reshape(len(a), -1), adapter.scales[name])
-        if way in ("turned", "embedding"):
-            made = Factors(np.ascontiguousarray(a.T), np.ascontiguousarray(b.T), made.scale)
-        check_finite(adapter, name, made)
-        result[names[name]] = made
-        if name in adapter.magnitudes:
-            by_column = way in ("turned", "embedding")
-            values = adapter.magnitudes[name].read().astype(np.float64).reshape(-1)
-            shape = base.tensors[names[name]].shape
-            if values.size != shape[-1 if by_column else 0] or not np.isfinite(values).all():
-                raise MismatchError(
-                    f"{adapter.label}: {shown(name)} has {values.size} magnitudes of DoRA, or some"
-                    f" that are not finite, and the base's tensor has shape {shape}. Repair it."
-                )
-            magnitudes[names[name]] = Magnitude(values, by_column)
-    return result
-
-
-def check_finite(adapter: Adapter, name: str, made: Factors) -> None:
-    """Raise MismatchError for factors that are not finite."""
-    if not all(np.isfinite(x.astype(np.float32)).all() for x in (made.left, made.right)):
-        raise MismatchError(f"{adapter.label}: {shown(name)} is not finite. Repair it.")
-
-
-def lie(a: Tensor, b: Tensor, base: Tensor) -> set[str]:
-    """Return how B A may lie in the base's tensor: plain, turned, embedding, convolution."""
-    if {a.dtype, b.dtype} - set(EXACT) or not a.shape or not a.shape[0] or len(base.shape) < 2:
-        return set()
-    rank, ends = a.shape[0], (b.shape[0], *a.shape[1:]) if b.shape else ()
-    if len(a.shape) == len(b.shape) == 2 and b.shape[1] == rank:
-        if ".lora_embedding_" in a.name:
-            return {"embedding"} if base.shape == ends[::-1] else set()
-        ways = (("plain", ends), ("turned", ends[::-1]))
-        shape = base.shape[:2] if set(base.shape[2:]) == {1} else base.shape
-        return {way for way, found in ways if shape == found}
-    ones = (1,) * (len(a.shape) - 2)
-    flat = ends[:2] if set(ends[2:]) == {1} else ends
-    return {"convolution"} if b.shape[1:] == (rank, *ones) and base.shape in (ends, flat) else set()
 
 
 def _take(
