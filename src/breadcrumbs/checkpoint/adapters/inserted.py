@@ -167,6 +167,7 @@ def opened(
         made,
         label=text,
         repo=f"{under.repo}+{adapter}" if under.repo else None,
+        notes=(*under.notes, *made.notes),
         warnings=(*under.warnings, *made.warnings),
         adapter=None,
         close=close,

@@ -59,11 +59,10 @@ def config(source: Checkpoint) -> tuple[Path, ...]:
 def told(model: Checkpoint) -> Checkpoint:
     """Return what is open, as an adapter if its one file holds nothing else."""
     (path,) = model.files
-    if (_is_of_peft(path) and (path.parent / peft.CONFIG).exists()) or (
-        model.tensors and lora_files.is_lora(model.tensors)
-    ):
-        return replace(model, adapter=path)
-    return model
+    if _is_of_peft(path) and (path.parent / peft.CONFIG).exists():
+        return replace(model, adapter=path, folder=path.parent)
+    is_lora = bool(model.tensors) and lora_files.is_lora(model.tensors)
+    return replace(model, adapter=path) if is_lora else model
 
 
 def _opened(path: Path, label: str) -> Checkpoint:
