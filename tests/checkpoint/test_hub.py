@@ -105,6 +105,12 @@ CODE = {
 UNWANTED_OF_CODE = {"train.py": b"", "colbert_linear.pt": b"p", "optimizer.pt": b"p", "c.py": b""}
 ONE, TWO = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 #: Repository, revision, files. A revision is a name of a commit.
+LORA = {
+    "adapter_model.safetensors": weights(**{"base_model.model.w.lora_A.weight": 3}),
+    "adapter_config.json": b'{"peft_type": "LORA", "r": 2, "lora_alpha": 2}',
+    "tokenizer.json": b"{}",
+    "README.md": b"An adapter.",
+}
 REPOS = {
     "org/one": {
         "main": (NEW, {"model.safetensors": weights(w=2)} | SIDE | UNWANTED),
@@ -135,6 +141,7 @@ REPOS = {
     },
     "org/pipe": {"main": (NEW, PIPE | UNWANTED_OF_PIPE)},
     "org/code": {"main": (NEW, {"model.safetensors": weights(w=1)} | CODE | UNWANTED_OF_CODE)},
+    "org/lora": {"main": (NEW, LORA | {"step-1/adapter_model.safetensors": b"", "o.pt": b""})},
     "org/adapter": {"main": (NEW, {"adapter_model.safetensors": weights(a=1)})},
     "org/escape": {"main": (NEW, {"model.safetensors.index.json": index(a="../../x.safetensors")})},
     "org/pickle": {"main": (NEW, {"pytorch_model.bin": b"p", "training_args.bin": b"t"} | SIDE)},
@@ -255,6 +262,12 @@ def test_one_file(hub, tmp_path):
     assert again == result and not hub.requests
     missing = fetch("org/one@v1", tmp_path, hub.url, HF_HUB_OFFLINE="1")
     assert "not in the local cache" in missing["error"] and "HF_HUB_OFFLINE" in missing["error"]
+
+
+def test_an_adapter_comes_with_its_config_and_nothing_of_its_training(hub, tmp_path):
+    result = fetch("org/lora", tmp_path, hub.url)
+    assert result["values"] == {"base_model.model.w.lora_A.weight": [3, 3]}
+    assert result["repo"] == f"org/lora@{NEW}" and hub.downloads() == set(LORA)
 
 
 def test_revisions(hub, tmp_path):

@@ -131,6 +131,16 @@ def inserted(folder: Path) -> Checkpoint:
     return checkpoint.open(f"{base}+{adapter}")
 
 
+def dora(folder: Path) -> Checkpoint:
+    """An adapter whose sum with the base has lengths of its own, by row."""
+    base, adapter = adapted(folder)
+    held = dict(breadcrumbs.open(adapter / "adapter_model.safetensors"))
+    held["base_model.model.layer.lora_magnitude_vector.weight"] = np.arange(50, dtype=np.float32)
+    held = {name: values for name, values in held.items() if "lora" in name}
+    save_file(held, adapter / "adapter_model.safetensors")
+    return checkpoint.open(f"{base}+{adapter}")
+
+
 def factors(folder: Path) -> Checkpoint:
     """A task file of the adapter's factors."""
     base, adapter = adapted(folder)
@@ -204,6 +214,7 @@ SOURCES: dict[str, Callable[[Path], Checkpoint]] = {
     "a task file, singular vectors": task(transform="none", encoding="tsv:rank=5"),
     "factors": factors,
     "an adapter in a base": inserted,
+    "DoRA in a base": dora,
     "masks of an archive": archive("tall"),
     "scaled masks of an archive": archive("emr"),
     "singular vectors of an archive": archive("tsv"),
@@ -224,6 +235,7 @@ CLASSES = {
         "checkpoint.adapters.inserted.ProductBytes",
         "checkpoint.adapters.inserted.RowBytes",
     },
+    "DoRA in a base": {"checkpoint.adapters.inserted.DoraBytes"},
     "masks of an archive": {"archives.rebuilding.Masked"},
     "scaled masks of an archive": {"archives.rebuilding.Masked"},
     "singular vectors of an archive": {"archives.rebuilding.Made"},

@@ -283,8 +283,8 @@ def test_no_adapter(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     with pytest.raises(CheckpointError, match=r"has no adapter_model.safetensors"):
         tasks.from_adapter(base, tmp_path, tmp_path / "t.safetensors")
-    with pytest.raises(CheckpointError, match=r"task import BASE ADAPTER"):
-        breadcrumbs.open(adapter_of(tmp_path))
+    with pytest.raises(MismatchError, match=r"is an adapter, which is no base. Give the model"):
+        breadcrumbs.merge(adapter_of(tmp_path), [base])
 
 
 _JSON = st.recursive(

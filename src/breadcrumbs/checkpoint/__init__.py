@@ -6,7 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from breadcrumbs.checkpoint.opening import hub_id, not_a_source, opened
+from breadcrumbs.checkpoint.folder import AdapterError
+from breadcrumbs.checkpoint.opening import hub_id, is_single, not_a_source, opened
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 
 __all__ = ["Checkpoint", "Tensor", "hub_id", "not_a_source", "open"]
@@ -29,6 +30,9 @@ def open(source: str | os.PathLike[str] | Mapping[str, Any], label: str = "") ->
             (`breadcrumbs.checkpoint.stack`);
         a model with an adapter in it, ``BASE+ADAPTER``, each a path or hub id
             (`breadcrumbs.checkpoint.adapters.inserted`);
+        an adapter, in any of these ways: a folder or hub id of PEFT's, its
+            ``adapter_model.safetensors``, a LoRA file of kohya's scripts or diffusers, whose
+            tensors are its matrices until it is merged: then it is put into the base;
         a hub id, ``org/name`` or ``org/name@revision`` (branch, tag or commit), which is
             downloaded to the cache of `huggingface_hub`, or found there.
     label: how messages call a mapping ("mapping" unless told).
@@ -39,7 +43,20 @@ def open(source: str | os.PathLike[str] | Mapping[str, Any], label: str = "") ->
     like a path (begins with ``.``, ``/``, ``~`` or a drive letter, has a backslash or several
     slashes, ends like a weight file) is never asked of a hub.
     """
-    return opened(source, label, _insert)
+    try:
+        found = opened(source, label, _insert)
+    except AdapterError:
+        text = os.fsdecode(source) if isinstance(source, str | os.PathLike) else ""
+        if not is_single(text):
+            raise
+        from breadcrumbs.checkpoint.adapters import reading
+
+        return reading.alone(text)
+    if len(found.files) != 1 or found.adapter is not None:
+        return found
+    from breadcrumbs.checkpoint.adapters import reading
+
+    return reading.told(found)
 
 
 def _insert(text: str, base: str, adapter: str) -> Checkpoint:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from breadcrumbs.checkpoint import configs, digests, layout, parts
@@ -65,6 +66,13 @@ def _tokenizer_files(folder: Path) -> list[str]:
     """Return what the tokenizer of a model consists of: its files, and the code that they name."""
     code = parts.tokenizer_code(Local(folder))
     return [path for path in files(folder) if parts.is_tokenizer(path) or path in code]
+
+
+def with_own_folder(model: Checkpoint) -> Checkpoint:
+    """Return a model with the folder of its adapter as its own, if a tokenizer lies there."""
+    folder = model.inserted.folder if model.inserted else None
+    own = replace(model, folder=folder)
+    return own if folder is not None and has_tokenizer(own) else model
 
 
 def has_tokenizer(model: Checkpoint) -> bool:

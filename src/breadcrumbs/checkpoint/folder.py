@@ -106,6 +106,10 @@ def open_file(path: Path, label: str | None = None, pick: tuple[str, ...] = ()) 
     return _joined([checkpoint], path, label)
 
 
+class AdapterError(CheckpointError):
+    """The weights among the files of a folder are those of an adapter."""
+
+
 class NoWeightsError(CheckpointError):
     """There are no weights among the files of a folder; perhaps in a folder in it."""
 
@@ -125,9 +129,9 @@ def weight_files(names: Iterable[str], where: str) -> list[str]:
     adapters = [name for name in names if name.startswith("adapter_model.")]
     names = [name for name in names if name not in adapters]
     if adapters and not any(name.startswith("pytorch_model.bin") for name in names):
-        raise CheckpointError(
-            f"{where}: is an adapter ({adapters[0]}), not a whole model. Make a task file of it, "
-            "which merges like one: `breadcrumbs task import BASE ADAPTER -o t.safetensors`."
+        raise AdapterError(
+            f"{where}: is an adapter ({adapters[0]}), not a whole model. Give BASE+ADAPTER for the"
+            " model with it."
         )
     indexes = [name for name in names if layout.indexed(name) == ".safetensors"]
     for found in (indexes, [name for name in names if name.endswith(".safetensors")]):

@@ -10,14 +10,26 @@ name them, and are never run here.
 from __future__ import annotations
 
 import glob
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from breadcrumbs.checkpoint import parts
-from breadcrumbs.checkpoint.folder import is_index, read_index
+from breadcrumbs.checkpoint.folder import AdapterError, is_index, read_index
 from breadcrumbs.errors import CheckpointError
 
-#: The files of an adapter of PEFT.
+#: What may lie beside an adapter: a tokenizer, and a card whose licence counts.
+_BESIDE = (
+    "README.md",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    "vocab.*",
+    "merges.txt",
+    "spiece.model",
+)
+#: The files of an adapter of PEFT, and that of diffusers.
 _ADAPTER = (
     "adapter_config.json",
     "adapter_model.safetensors",
@@ -92,7 +104,11 @@ def fetch(repo: str, revision: str | None = None) -> tuple[Path, str]:
             return Path(folder), Path(folder).name
         info = hub.HfApi().model_info(repo, revision=revision, files_metadata=True)
         sizes = {file.rfilename: file.size for file in info.siblings or []}
-        files = Remote(where, repo, revision, sizes).wanted()
+        try:
+            files = Remote(where, repo, revision, sizes).wanted()
+        except AdapterError:
+            _check_config(where, sizes)
+            raise
         files += [name for name in sizes if name == "README.md"]  # whose licence counts
         patterns = [glob.escape(name) for name in files]
         folder = Path(hub.snapshot_download(repo, revision=revision, allow_patterns=patterns))
@@ -108,8 +124,8 @@ def fetch(repo: str, revision: str | None = None) -> tuple[Path, str]:
 def fetch_adapter(repo: str, revision: str | None = None) -> tuple[Path, str]:
     """Return the folder in the cache that holds the adapter ``repo``, and its commit.
 
-    Its config and weights alone are downloaded. CheckpointError, as for `fetch`, and where there is
-    no adapter of PEFT.
+    Its config, weights and tokenizer are downloaded, nothing of its training. CheckpointError, as
+    for `fetch`, and where there is no adapter of PEFT.
     """
     import huggingface_hub as hub
     from huggingface_hub import constants
@@ -118,7 +134,10 @@ def fetch_adapter(repo: str, revision: str | None = None) -> tuple[Path, str]:
     offline = constants.HF_HUB_OFFLINE
     try:
         folder = hub.snapshot_download(
-            repo, revision=revision, allow_patterns=list(_ADAPTER), local_files_only=offline
+            repo,
+            revision=revision,
+            allow_patterns=[*_ADAPTER, *_BESIDE],
+            local_files_only=offline,
         )
     except Exception as error:  # of several HTTP libraries, by version
         raise _explained(error, where, offline) from None
@@ -131,6 +150,15 @@ def fetch_adapter(repo: str, revision: str | None = None) -> tuple[Path, str]:
             " or a folder."
         )
     return found, found.name
+
+
+def _check_config(where: str, names: Collection[str]) -> None:
+    """Raise CheckpointError for an adapter of PEFT without its config."""
+    if _ADAPTER[0] not in names:
+        raise CheckpointError(
+            f"{where}: is an adapter of PEFT without its {_ADAPTER[0]}, so its scale is not known."
+            " Give one with both."
+        )
 
 
 def _explained(error: Exception, where: str, offline: bool) -> CheckpointError:

@@ -87,7 +87,8 @@ def renamed(model: Checkpoint, new: Mapping[str, str]) -> Checkpoint:
         first = model.called.get(name, name)
         if first != mine:
             called[mine] = first
-    return replace(model, tensors=tensors, called=called)
+    inside = model.inserted if model.adapter else None  # whose names are the former ones
+    return replace(model, tensors=tensors, called=called, inserted=inside)
 
 
 def _prefix(base: Checkpoint, model: Checkpoint) -> Fit | None:

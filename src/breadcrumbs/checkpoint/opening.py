@@ -81,6 +81,11 @@ def _with_adapter(text: str) -> tuple[str, str] | None:
     return None
 
 
+def is_single(text: str) -> bool:
+    """Whether a text names one folder, file or hub id, and no stack or model with an adapter."""
+    return _is_there(text) or _HUB_ID.fullmatch(text) is not None
+
+
 def _is_there(text: str) -> bool:
     return os.path.exists(os.path.expanduser(text))
 
@@ -133,6 +138,8 @@ def _open_hub(text: str, repo: str, revision: str | None, path: Path) -> Checkpo
 
     try:
         folder, commit = hub.fetch(repo, revision)
+    except _folder.AdapterError:
+        raise
     except CheckpointError as error:
         hint = _nearest(path) if path.parent.is_dir() else ""
         raise CheckpointError(f"{error}{hint}") from None

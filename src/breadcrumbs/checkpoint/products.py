@@ -1,4 +1,9 @@
-"""Products of two thin matrices, to be added to a tensor: scale * left right."""
+"""Products of small matrices, to be added to a tensor.
+
+Factors     scale * left right                              LoRA
+Hadamard    scale * (left right) * (left' right'), by entry   LoHa
+Kronecker   scale * (left x right), of blocks               LoKr
+"""
 
 from __future__ import annotations
 
@@ -28,6 +33,11 @@ class Factors:
         return self.left.shape[1]
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Those of its matrices."""
+        return (*self.left.shape, self.right.shape[1])
+
+    @property
     def digest(self) -> str:
         return digest(self.left, self.right)
 
@@ -47,6 +57,65 @@ class Factors:
         m, rank = self.left.shape[0] // self.stack, self.rank
         left = self.left[number * m : (number + 1) * m]
         return left, self.right[number * rank : (number + 1) * rank]
+
+
+@dataclass(frozen=True)
+class Hadamard:
+    """The product, entry by entry, of two products of shape (m, n), times a scale."""
+
+    first: Factors
+    second: Factors
+    scale: float = 1.0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.first.left.shape[0], self.first.right.shape[1]
+
+    @property
+    def digest(self) -> str:
+        return self.first.digest + self.second.digest
+
+    def change(self, start: int, out: np.ndarray) -> None:
+        """Fill the float64 ``out`` with the entries of the scaled product from ``start`` on."""
+        second = np.empty(out.size)
+        self.first.change(start, out)
+        self.second.change(start, second)
+        out *= second
+        out *= self.scale
+
+
+@dataclass(frozen=True)
+class Kronecker:
+    """left: (a, c). right: (b, d). Block (i, j) of the product (ab, cd) is ``left[i, j] right``.
+
+    Both in float64. scale: of the product.
+    """
+
+    left: np.ndarray
+    right: np.ndarray
+    scale: float = 1.0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        (a, c), (b, d) = self.left.shape, self.right.shape
+        return a * b, c * d
+
+    @property
+    def digest(self) -> str:
+        return f"{digest(self.left, self.right)}{self.left.shape}"
+
+    def change(self, start: int, out: np.ndarray) -> None:
+        """Fill the float64 ``out`` with the entries of the scaled product from ``start`` on."""
+        n = self.shape[1]
+        first, last = start // n, -(-(start + out.size) // n)
+        i, k = np.divmod(np.arange(first, last), len(self.right))
+        rows = self.left[i][:, :, None] * self.right[k][:, None, :]
+        begin = start - first * n
+        np.multiply(rows.reshape(-1)[begin : begin + out.size], self.scale, out=out)
+
+
+#: What an adapter adds to a tensor.
+Product = Factors | Hadamard | Kronecker
 
 
 def parts(matrix: int, start: int, size: int) -> Iterator[tuple[int, int, slice]]:

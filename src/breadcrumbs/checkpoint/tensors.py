@@ -181,6 +181,23 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class Inserted:
+    """An adapter that is in a model, from its own files or as a task file has it.
+
+    names: of the tensors that it changes. identity: of the model that it was put into, and
+    ``under``: what is in that one. folder: where the adapter lies, and ``files``: in which. called:
+    what it calls its modules.
+    """
+
+    names: frozenset[str]
+    identity: tuple[Any, ...]
+    under: Inserted | None = None
+    folder: Path | None = None
+    called: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
 class Checkpoint(Mapping[str, np.ndarray]):
     """An open checkpoint: a mapping of name to array that reads a tensor when it is asked for.
 
@@ -200,6 +217,8 @@ class Checkpoint(Mapping[str, np.ndarray]):
     each.
     companions: of quantised weights, what lies beside codes and scales and says nothing without.
     changed: names of tensors that are not what the files hold, as those that an adapter changes.
+    adapter: the file of an adapter by itself, whose tensors these are, or were before it was put
+    into a base. inserted: what is known of the adapter in a model.
     """
 
     label: str
@@ -221,6 +240,36 @@ class Checkpoint(Mapping[str, np.ndarray]):
     warnings: tuple[str, ...] = field(default=(), compare=False)
     companions: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
     changed: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
+    adapter: Path | None = field(default=None, compare=False)
+    inserted: Inserted | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What two checkpoints have in common that are one; of arrays in memory, nothing."""
+        return self.files, self.layers, self.within
+
+    @property
+    def own_files(self) -> tuple[Path, ...]:
+        """The files that are its own: of an adapter by itself, without those of the base."""
+        return self.inserted.files if self.adapter and self.inserted else self.files
+
+    @property
+    def is_bare_adapter(self) -> bool:
+        """Whether these are the matrices of an adapter, and no model yet."""
+        return self.adapter is not None and self.inserted is None
+
+    def untouched(self, base: Checkpoint) -> frozenset[str] | None:
+        """Return the names of the tensors that are the base's for sure, as it has an adapter in it.
+
+        None where that is not known.
+        """
+        names, inside = frozenset[str](), self.inserted
+        while inside is not None:
+            names |= inside.names
+            if inside.identity == base.identity:
+                return frozenset(self.tensors.keys() - names)
+            inside = inside.under
+        return None
 
     @cached_property
     def quantised(self) -> str:

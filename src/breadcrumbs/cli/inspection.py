@@ -9,10 +9,11 @@ from typing import Any
 
 from breadcrumbs import checkpoint
 from breadcrumbs.archives import archive as archives
+from breadcrumbs.checkpoint.adapters import lycoris, reading
 from breadcrumbs.checkpoint.safetensors import read_header
 from breadcrumbs.checkpoint.tensors import WEIGHT_DTYPES, Checkpoint
 from breadcrumbs.engine.digests import FileDigests
-from breadcrumbs.errors import CheckpointError
+from breadcrumbs.errors import BreadcrumbsError, CheckpointError
 from breadcrumbs.plan.statistics import KEY
 from breadcrumbs.store import Store, files, info
 from breadcrumbs.taskfile import reader
@@ -27,8 +28,9 @@ def inspect(path: str, *, with_hash: bool = False) -> dict[str, Any]:
     quantised: how many tensors are, and how, None where none is; bytes are those in the files.
     merged_from: where a merged model came from. statistics: what the arrays are, if they are any.
     task: what a task file says, None for others; its tensors are those that it keeps entries of.
-    archive: what an archive of tasks says. store: what a store is, None for others. with_hash: of
-    every file; and all that task files and archives hold is read and checked.
+    archive: what an archive of tasks says. adapter: what an adapter changes. store: what a store is,
+    None for others. with_hash: of every file; and all that task files and archives hold is read
+    and checked.
     """
     if files.is_store(path):
         return _store(path)
@@ -63,6 +65,7 @@ def inspect(path: str, *, with_hash: bool = False) -> dict[str, Any]:
             "task": _task(task) if task else None,
             "archive": archive.to_mapping() if archive else None,
             "store": None,
+            "adapter": _adapter(opened) if opened.is_bare_adapter else None,
             "tensors": tensors,
         }
 
@@ -129,6 +132,30 @@ def _task(task: TaskFile) -> dict[str, Any]:
     said = task.about.to_mapping()
     del said["tensors"]
     return {**said, "kept": task.about.kept, "density": task.density, "hash": task.hash}
+
+
+def _adapter(opened: Checkpoint) -> dict[str, Any]:
+    """Return of which kind an adapter is, and what it changes; why, where that is not known."""
+    try:
+        found = reading.of(opened)
+    except BreadcrumbsError as error:
+        return {"trouble": str(error)}
+    modules = [name.removesuffix(".weight") for name in (*found.products, *found.others)]
+    ranks = {a.shape[0] for a, _ in found.products.values()}
+    ranks |= {rank for parts in found.others.values() if (rank := lycoris.rank(parts))}
+    return {
+        "kind": "DoRA" if found.magnitudes else _KINDS.get(found.config.get("peft_type"), "LoRA"),
+        "format": found.kind,
+        "ranks": sorted(ranks),
+        "scales": sorted(set(found.scales.values())),
+        "modules": [*modules, *found.stacks],
+        "whole": list(found.whole),
+        "rows": {name: len(indices) for name, (_, indices) in found.rows.items()},
+        "base": found.trained_on or None,
+    }
+
+
+_KINDS = {"LOHA": "LoHa", "LOKR": "LoKr"}
 
 
 def _digests(files: tuple[Path, ...]) -> dict[Path, str]:

@@ -129,13 +129,14 @@ def merge(sources: tuple[str, ...], output: str | None, **options: Any) -> None:
     """Merge fine-tuned models into one.
 
     BASE is the model that all others were fine-tuned from. Each is a folder, a .safetensors file, a
-    .bin/.pt pickle (needs Torch) or a hub id org/name@revision. A RECIPE.yaml says the same as the
-    flags; flags given with it win.
+    .bin/.pt pickle (needs Torch) or a hub id org/name@revision; or an adapter of BASE (LoRA, DoRA,
+    ...), as PEFT saves it. A RECIPE.yaml says the same as the flags; flags given with it win.
 
     \b
     breadcrumbs merge base ft1 ft2 -o merged
     breadcrumbs merge base ft1 ft2 -o merged -p beta=0.85 -p gamma=0.993 -p alpha=0.5
     breadcrumbs merge base ft1 ft2 -o merged -m task_arithmetic -p alpha=0.4 --exclude "lm_head*"
+    breadcrumbs merge base lora1 lora2 -o merged -m ties
     breadcrumbs merge base ft1 ft2 --print-recipe > recipe.yaml
     """
     from breadcrumbs.methods.registry import load_plugin

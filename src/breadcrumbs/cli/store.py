@@ -137,9 +137,9 @@ def init(folder: str, base: str, method: str, params: tuple[str, ...], **options
 @sync_option
 @json_option
 def add(folder: str, name: str, source: str, **options: Any) -> None:
-    """Add a fine-tuning or a task file under a name.
+    """Add a task under a name: a task file, or a fine-tuning or adapter, which is packed first.
 
-    A fine-tuning is packed into a task file first. With --replace it takes the place of the task of
+    With --replace it takes the place of the task of
     that name; the result has the same bits as removing that one and adding this one.
 
     \b

@@ -49,8 +49,9 @@ def merge(
 ) -> Any:
     """Merge fine-tuned ``models`` into one: ``base + alpha * sum of transformed task vectors``.
 
-    base, models: paths, hub ids (``org/name@revision``), or mappings of names to NumPy arrays or
-        Torch tensors, such as a ``state_dict()`` (of a module, give that).
+    base, models: paths, hub ids (``org/name@revision``), adapters of the base as PEFT saves them
+        (a folder, its file, a hub id; also ``BASE+ADAPTER``), or mappings of names to NumPy arrays
+        or Torch tensors, such as a ``state_dict()`` (of a module, give that).
     method: a name that `breadcrumbs methods` lists; ``parameters`` are its parameters.
     output: a folder, or a ``.safetensors`` file, to stream the result to. Without it the result is
         returned as a dict of arrays: Torch tensors if the base is of Torch tensors, else NumPy.

@@ -77,12 +77,13 @@ def tokenizer_of(plan: Plan) -> Checkpoint | None:
     if wanted is None:
         return words.tokenizer if words is not None else None
     found = next((c for c in plan.origins if wanted in (c.label, c.repo)), None)
-    if found is None or not beside.has_tokenizer(found):
+    own = found and beside.with_own_folder(found)
+    if own is None or not beside.has_tokenizer(own):
         raise RecipeError(
             f"recipe: tokenizer: {wanted} has no tokenizer files beside its weights. Give a model"
             " that has them."
         )
-    return found
+    return own
 
 
 def _change(config: Path, plan: Plan) -> None:
@@ -187,7 +188,7 @@ def card(
         f"| {cell(names.of(source.label))} | {cell(source.shown_file(path))} |"
         f" {digests.sizes[path]} | `{digests.digests[path]}` |"
         for source in plan.inputs
-        for path in source.files
+        for path in source.own_files
     )
     notes = "".join(f"\n* {_line(note, names)}" for note in report.notes)
     notes += "\n" * bool(report.notes)

@@ -40,7 +40,7 @@ def described(it: Plan, digests: FileDigests, names: Names) -> list[dict[str, An
         hash_ = "task" if source.cut else "blake3"
         files = [
             {"file": source.shown_file(f), "bytes": digests.sizes[f], hash_: digests.digests[f]}
-            for f in source.files
+            for f in source.own_files
         ]
         what = "model" if number < len(it.origins) else "statistics"
         found.append({what: names.of(source.label), "files": files})

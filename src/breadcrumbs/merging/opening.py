@@ -13,6 +13,7 @@ from breadcrumbs.checkpoint import beside, composite, sinusoids
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.errors import CheckpointError, RecipeError
 from breadcrumbs.plan import USUAL, Plan, Sizes
+from breadcrumbs.plan.partners import refused
 from breadcrumbs.plan.recipe import Model, Recipe
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
@@ -99,8 +100,8 @@ def planned(
 ) -> Plan:
     """Return the plan of a recipe for its open checkpoints, those of ``recipe.paths``, in order.
 
-    Task files among them become the fine-tunings that they stand for, and models of other names
-    those under the base's. by_token: whether rows of embeddings are matched by token where the
+    Task files and adapters among them become the fine-tunings that they stand for, and models of
+    other names those under the base's. by_token: whether rows of embeddings are matched by token where the
     vocabularies differ, so that the output may have other rows than the base; else that is an
     error.
     """
@@ -109,8 +110,16 @@ def planned(
     from breadcrumbs.taskfile import view
 
     first = inserted.narrow(checkpoints[0])
-    base, *models = view.on_base(first, [first, *checkpoints[1:]])
-    onto = models.pop() if recipe.onto is not None else None
+    names = [[*model.rename, *recipe.rename] for model in recipe.models]
+    rules = [(), *names, *[recipe.rename] * (len(checkpoints) - 1 - len(names))]
+    opened = view.on_base(
+        first,
+        [first, *checkpoints[1:]],
+        rules,
+        lambda lacking: refused(recipe.extra, "ignore", lacking),
+    )
+    base, *models = opened
+    onto = inserted.narrow(models.pop()) if recipe.onto is not None else None
     number = len(recipe.models)
     others = [*models[:number], *([onto] if onto is not None else [])]
     composite.check_parts(base, others, recipe.missing, recipe.extra)
@@ -131,8 +140,8 @@ def planned(
     tokenizer = next((c for c in checkpoints if wanted and wanted in (c.label, c.repo)), None)
     lines = beside.notices(onto or base, given, words.tokenizer if words else tokenizer)
     made = plan.make(recipe, base, models, onto, statistics)
-    said = [f"{it.label}: {note}" for it in checkpoints for note in it.notes]
-    warnings = (*made.warnings, *lines, *(line for it in checkpoints for line in it.warnings))
+    said = [f"{it.label}: {note}" for it in opened for note in it.notes]
+    warnings = (*made.warnings, *lines, *(line for it in opened for line in it.warnings))
     if base.untied:
         from breadcrumbs.checkpoint.adapters import placing
 

@@ -9,14 +9,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from breadcrumbs import machine
+from breadcrumbs.checkpoint.sparse import Sparse
 from breadcrumbs.engine.outputs import TensorReport
 from breadcrumbs.kernels import AUTO, described
-from breadcrumbs.plan import Plan, shift, step
+from breadcrumbs.plan import Plan, TensorPlan, shift, step
 
 
 @dataclass
 class ModelRow:
-    """One model: name, weight, entries kept of its task vector and of how many."""
+    """One model: name, weight, entries kept of its task vector and of how many.
+
+    Of an adapter those of the tensors that it changes.
+    """
 
     name: str
     weight: float
@@ -84,7 +88,10 @@ class Report:
         merged = [(t, row) for t, row in zip(plan.tensors, rows, strict=True) if not t.copied]
         models = []
         for number, model in enumerate(plan.recipe.models):
-            mine = [(t, row) for t, row in merged if t.models[number] is not None]
+            left = plan.untouched[number]
+            mine = [
+                (t, row) for t, row in merged if t.models[number] is not None and t.name not in left
+            ]
             models.append(
                 ModelRow(
                     model.name,
@@ -189,9 +196,19 @@ def _shares(rows: Sequence[TensorReport]) -> dict[str, float]:
     return {key: n / changed for key, n in sorted(counts.items()) if key != "changed"}
 
 
-def _empty(plan: Plan, tensor: Any, row: TensorReport) -> bool:
+def _empty(plan: Plan, tensor: TensorPlan, row: TensorReport) -> bool:
     return any(
-        kept == 0
-        for kept, model, own in zip(row.kept, tensor.models, tensor.own, strict=True)
-        if model is not None and own.weight
+        kept == 0 and model is not None and own.weight and not _is_same(plan, tensor, number)
+        for number, (kept, model, own) in enumerate(
+            zip(row.kept, tensor.models, tensor.own, strict=True)
+        )
+    )
+
+
+def _is_same(plan: Plan, tensor: TensorPlan, number: int) -> bool:
+    """Return whether it is known without reading that a model has the base's tensor."""
+    cut, model = plan.models[number].cut, tensor.models[number]
+    whole = cut is not None and cut.transform == "none"
+    return tensor.name in plan.untouched[number] or (
+        whole and model is not None and not isinstance(model.source, Sparse)
     )

@@ -206,24 +206,19 @@ def _check_number(method: Method, models: Sequence[Checkpoint]) -> None:
     raise RecipeError(f"method {method.name}: needs {method.needs}; {given}.")
 
 
-def _identity(checkpoint: Checkpoint) -> tuple:
-    """Return what two checkpoints have in common that are one."""
-    return checkpoint.files, checkpoint.layers, checkpoint.within
-
-
 def _same_models(recipe: Recipe, base: Checkpoint, models: Sequence[Checkpoint]) -> list[str]:
     """Return warnings of models that are one; RecipeError if one is the base, but adds to it."""
     whole = recipe.parameters.get("of") == "models"  # merged whole, so that the base may be one
     scaled = recipe.parameters.get("normalize") == "none"
     warnings = []
-    counts = Counter(_identity(model) for model in models if model.files)
+    counts = Counter(model.identity for model in models if model.files)
     for model in models:
-        if model.files and _identity(model) == _identity(base) and not whole:
+        if model.files and model.identity == base.identity and not whole:
             raise RecipeError(
                 f"{model.label}: is the base itself, so there is nothing to add."
                 " Give the base once, first, and then the fine-tuned models."
             )
-        times = counts.pop(_identity(model), 1)
+        times = counts.pop(model.identity, 1)
         if times > 1:
             often = "twice" if times == 2 else f"{times} times"
             warnings.append(f"{model.label} is given {often}, so it counts {often}")

@@ -59,6 +59,8 @@ def _view(
     """Return a model under the base's names, and the rules that matched names of its own."""
     if model.cut is not None:
         return model, set()
+    if model.adapter is not None and model.inserted:  # renamed when it was put into the base
+        return model, {rule for rule in rules if any(map(rule.of, model.inserted.called))}
     view, used = renaming.apply(rules, model) if rules else (model, set())
     view, note = names.matched(base, view)
     view, tie = ties.under_its_name(base, view)

@@ -169,6 +169,7 @@ def refused(allowed: str | Sequence[str], word: str, names: Iterable[str]) -> li
 def check_globs(recipe: Recipe, models: Sequence[Checkpoint], base: Checkpoint) -> None:
     """Raise RecipeError for a glob of `missing` or `extra` that matches no tensor."""
     names = [name for model in models for name in model.tensors]
+    names += [name for model in models if model.inserted for name in model.inserted.called]
     for key, word, allowed, among in (
         ("missing", "base", recipe.missing, base.tensors),
         ("extra", "ignore", recipe.extra, names),

@@ -127,6 +127,12 @@ class Plan:
         return [tensor for tensor in self.tensors if not tensor.copied]
 
     @cached_property
+    def untouched(self) -> tuple[frozenset[str], ...]:
+        """Of each model the names of the tensors that its adapter leaves as they are."""
+        none = frozenset[str]()
+        return tuple(model.untouched(self.base) or none for model in self.models)
+
+    @cached_property
     def kinds(self) -> dict[str, int]:
         """How many tensors there are of each kind, tied copies apart."""
         return Counter("tied copy" if tensor.tied else tensor.base.kind for tensor in self.tensors)

@@ -245,7 +245,10 @@ def _finite(weight: float, where: str) -> None:
 
 def name_of(path: str) -> str:
     """Return what a model is called where no name is given: the last part of its path or id."""
-    name = Path(path.split("@")[0]).name or path
+    whole = Path(path.split("@")[0])
+    if "+" not in path and whole.stem == "adapter_model":  # of PEFT, whose folder has the name
+        whole = whole.parent
+    name = whole.name or path
     return name.removesuffix(".safetensors") or name
 
 

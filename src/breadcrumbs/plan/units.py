@@ -124,7 +124,7 @@ def jobs(plan: Plan) -> list[Job]:
         together.sort(key=lambda piece: plan.tensors[piece.index].name)
         n = sum(piece.stop for piece in together)
         mine = [plan.tensors[piece.index] for piece in together]
-        ranks = _ranks(band, n, mine[0], _absent(mine))
+        ranks = _ranks(band, n, mine[0], _still(plan, mine))
         dtype = _dtype(mine)
         pieces = tuple(together)
         more = {"together": True, "whole": whole, "sizes": plan.sizes}
@@ -230,7 +230,7 @@ def _ranks(
 ) -> tuple[tuple[int, int], ...]:
     """Return the first and last rank that stay of each model, in a unit of the tensor.
 
-    absent: of each model, how many entries of the unit are of rows that it does not have. These are
+    absent: of each model, how many entries of the unit it does not have or cannot change. These are
     0, the smallest there are, and count nowhere: the others are ranked as if they were alone.
     """
     known: dict[tuple[int, int], tuple[int, int]] = {}
@@ -249,6 +249,26 @@ def _absent(tensors: Sequence[TensorPlan]) -> tuple[int, ...]:
     """Return how many entries each model lacks of some tensors, in rows that it does not have."""
     each = [[0 if m is None else m.absent for m in tensor.models] for tensor in tensors]
     return tuple(map(sum, zip(*each, strict=True)))
+
+
+def _still(plan: Plan, tensors: Sequence[TensorPlan]) -> tuple[int, ...]:
+    """Return how many entries of some tensors each model cannot change: rows that it does not have,
+    and the tensors that its adapter leaves alone.
+
+    The zeros of these have the lowest ranks, and a share of them would be none of the model. Where
+    nothing is left there is nothing to rank, and all count.
+    """
+    absent = _absent(tensors)
+    sizes = [math.prod(tensor.base.shape) for tensor in tensors]
+    found = []
+    for t, untouched in enumerate(plan.untouched):
+        same = absent[t] + sum(
+            size - (0 if (model := tensor.models[t]) is None else model.absent)
+            for tensor, size in zip(tensors, sizes, strict=True)
+            if tensor.name in untouched
+        )
+        found.append(same if same < sum(sizes) else 0)
+    return tuple(found)
 
 
 def _dtype(tensors: Sequence[TensorPlan]) -> np.dtype:

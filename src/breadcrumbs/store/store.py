@@ -18,6 +18,7 @@ from typing import Any
 
 from breadcrumbs import checkpoint, kernels, machine
 from breadcrumbs.checkpoint import durable, hashing
+from breadcrumbs.checkpoint.adapters import inserted
 from breadcrumbs.checkpoint.tensors import Checkpoint, shown
 from breadcrumbs.engine.consumers import Consumer, Writing
 from breadcrumbs.engine.outputs import Output
@@ -46,7 +47,7 @@ from breadcrumbs.store.sums import State, Sums, counted
 from breadcrumbs.taskfile import reader
 from breadcrumbs.taskfile.about import About
 from breadcrumbs.taskfile.reader import TaskFile
-from breadcrumbs.tasks import packing
+from breadcrumbs.tasks import importing, packing
 
 _LONGEST = 200
 
@@ -211,7 +212,7 @@ class Store:
         progress: Callable[[int], None] = lambda nbytes: None,
         note: Callable[[str], None] = lambda line: None,
     ) -> Revision | None:
-        """Add a task: a task file, or a fine-tuning, which is packed first.
+        """Add a task: a task file, or a fine-tuning or adapter, which is packed first.
 
         replace: whether it takes the place of the task of that name, as removing and adding would;
         None is returned if that changes nothing. weight: 1 unless given, or that of the task that
@@ -509,6 +510,11 @@ class Store:
         plan = judge(opening.planned(made, [self.base, source]))
         for line in plan.notes:
             note(line)
+        if transform == "none" and source.is_bare_adapter:
+            found = importing.whole(self.base, source, recipe)
+            if found is not None:  # two thin matrices, where all entries of their product change
+                who = {key: options.get(key, "") for key in ("author", "license")}
+                return importing.write(*found, path, name, **who)
         return packing.of(plan, path, **options)
 
     def _check_task(self, task: TaskFile, label: str) -> None:
@@ -574,6 +580,7 @@ def _settings(base: str, recipe: Recipe) -> Settings:
     method = registry.get(recipe.method)
     transform, given = _packed_as(method, recipe.parameters)
     with checkpoint.open(base) as opened:
+        inserted.refuse_base(opened)
         packing.recipe(base, (Model("a fine-tuning"),), transform, given)
         about = packing.reference(opened)
         where = opened.repo or (str(Path(base).absolute()) if opened.files else base)

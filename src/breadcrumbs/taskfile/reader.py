@@ -59,8 +59,10 @@ class TaskFile:
         source = checkpoint.open(path)
         try:
             if not is_task(source):
+                what = "an adapter, not a task file" if source.adapter else "not a task file"
+                how = "task import" if source.adapter else "task pack"
                 raise CheckpointError(
-                    f"{source.label}: is not a task file. Make one with `breadcrumbs task pack`."
+                    f"{source.label}: is {what}. Make one with `breadcrumbs {how}`."
                 )
             return of(source)
         except BaseException:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,9 +13,9 @@ import numpy as np
 
 from breadcrumbs import checkpoint, kernels
 from breadcrumbs.checkpoint import hashing, tied
-from breadcrumbs.checkpoint.adapters import reading
+from breadcrumbs.checkpoint.adapters import inserted
 from breadcrumbs.checkpoint.sparse import BLOCK, Kept, Sparse
-from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Cut, Tensor, shown
+from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Cut, Inserted, Tensor, shown
 from breadcrumbs.errors import MismatchError
 from breadcrumbs.kernels.protocol import Kernels
 from breadcrumbs.taskfile import KEY
@@ -125,10 +125,10 @@ def opened(base: Checkpoint, task: TaskFile | str | os.PathLike[str]) -> Checkpo
 
 
 def open_model(base: str, path: str) -> Checkpoint:
-    """Return the open model at ``path``; of a task file, the fine-tuning of ``base``."""
+    """Return the open model at ``path``: of a task file or adapter, what it makes of ``base``."""
     model = checkpoint.open(path)
     try:
-        if KEY not in model.metadata:
+        if KEY not in model.metadata and not model.is_bare_adapter:
             return model
         under = checkpoint.open(base)
         try:
@@ -147,20 +147,30 @@ def open_model(base: str, path: str) -> Checkpoint:
     return replace(found, close=close)
 
 
-def on_base(base: Checkpoint, models: Sequence[Checkpoint]) -> list[Checkpoint]:
-    """Return open models with the task files among them as the fine-tunings they stand for.
+def on_base(
+    base: Checkpoint,
+    models: Sequence[Checkpoint],
+    rename: Sequence[Sequence[str]] = (),
+    refused: Callable[[list[str]], list[str]] = list,
+) -> list[Checkpoint]:
+    """Return open models, task files and adapters among them as the fine-tunings they stand for.
 
-    The base is hashed, once, if there are any. Where one of them changes apart what the base ties,
-    all have it apart (`Checkpoint.untied`), the base too if it is among them. MismatchError if it
-    is another one than theirs, or a task file itself.
+    rename, refused: of each model and for all, as for `inserted.put_into`.
+    The base is hashed, once, if there are task files. Where a model changes apart what the base
+    ties, all have it apart (`Checkpoint.untied`), the base too if it is among them. MismatchError
+    if it is another one than theirs, or a task file or adapter itself.
     """
     if KEY in base.metadata:
         raise MismatchError(
             f"{base.label}: is a task file, which is not a base. Give the model"
             f" {shown(_read(base).base.name)} first, then the task files."
         )
-    for model in (base, *models):
-        reading.refuse(model)
+    inserted.refuse_base(base)
+    rules = rename or [()] * len(models)
+    models = [
+        inserted.put_into(base, model, mine, refused) if model.is_bare_adapter else model
+        for model, mine in zip(models, rules, strict=True)
+    ]
     tasks = {
         t: _read(model)
         for t, model in enumerate(models)
@@ -210,7 +220,11 @@ def _view(base: Checkpoint, model: Checkpoint, task: TaskFile) -> Checkpoint:
             tensor = Tensor(name, dtype, tensor.shape, KeptBytes(under, task, dtype))
         tensors[name] = tensor
     cut = Cut(task.name, task.hash, task.transform, task.parameters)
-    return replace(model, tensors=tensors, cut=cut, untied=base.untied)
+    found = replace(model, tensors=tensors, cut=cut, untied=base.untied)
+    if task.about.encoding != "lora":
+        return found
+    names = frozenset(n for n in base.tensors if task.about.tied.get(n, n) in task.tensors)
+    return replace(found, inserted=Inserted(names, base.identity, base.inserted))
 
 
 def _check_untied(base: Checkpoint, task: TaskFile) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint import durable
-from breadcrumbs.checkpoint.adapters import placing, reading, trained_on
+from breadcrumbs.checkpoint.adapters import inserted, placing, reading, trained_on
 from breadcrumbs.checkpoint.adapters.adapter import Adapter
+from breadcrumbs.checkpoint.adapters.changes import Changes
+from breadcrumbs.checkpoint.products import Factors
 from breadcrumbs.checkpoint.sparse import BLOCK
-from breadcrumbs.checkpoint.tensors import DTYPES, NAMES, Tensor
+from breadcrumbs.checkpoint.tensors import DTYPES, NAMES, Checkpoint, Tensor, shown
 from breadcrumbs.errors import MismatchError, OutputError, RecipeError
 from breadcrumbs.merging import opening
 from breadcrumbs.taskfile import reader, writing
@@ -54,34 +57,69 @@ def from_adapter(
     with opened.source, checkpoint.open(base, "base") as under:
         if reader.is_task(under):
             raise MismatchError(f"{under.label}: is a task file, which is not a base.")
+        inserted.refuse_base(under)
         made = placing.changes(opened, under, rename)
+        placing.check_whole(made, opened, list if extra == "error" else lambda names: [])
         for text in made.notes:
             note(text)
         warn(trained_on.another(opened, under, made.names))
         with durable.syncing(sync):
-            return _write(made, opened, output, name, author, license, extra, force)
+            return write(made, opened, output, name, author, license, force)
 
 
-def _write(
-    made: placing.Changes,
+def whole(
+    base: Checkpoint, source: Checkpoint, recipe: Mapping[str, Any]
+) -> tuple[Changes, Adapter] | None:
+    """Return what an open adapter changes, for `write`; None where a task file cannot hold it.
+
+    recipe: of `packing`: of an adapter of which a part is left out, the matrices are not written.
+    """
+    parts = ("exclude", "only")
+    if any(recipe.get(key) for key in parts) or recipe.get("extra", "error") != "error":
+        return None
+    adapter = reading.of(source)
+    made = placing.changes(adapter, base, inserted.rules(recipe.get("rename", ()), adapter))
+    plain = all(isinstance(product, Factors) for product in made.products.values())
+    return (made, adapter) if plain and not made.magnitudes else None
+
+
+def write(
+    made: Changes,
     adapter: Adapter,
     output: Path,
-    name: str,
-    author: str,
-    license: str,
-    extra: str,
-    force: bool,
+    name: str = "",
+    author: str = "",
+    license: str = "",
+    force: bool = False,
 ) -> About:
+    """Write what an adapter changes to a task file; return what that says.
+
+    MismatchError for what changes nothing, or is not of two matrices for each weight.
+    """
     base = made.base
-    placing.check_whole(made, adapter, extra)
     tensors: dict[str, TaskTensor] = {}
     tables: dict[str, bytes] = {}
     parts: list[writing.Part] = []
     for mine, found in made.products.items():
+        if mine in made.magnitudes or not isinstance(found, Factors):
+            kind = "DoRA" if mine in made.magnitudes else adapter.config.get("peft_type", "other")
+            raise MismatchError(
+                f"{adapter.label}: is {kind}, and a task file of an adapter holds two matrices for"
+                " each weight, which do not say that. Merge the adapter as it is, pack it by `task"
+                " pack BASE ADAPTER --transform none`, or give a plain LoRA (PEFT's"
+                " `merge_and_unload`, then `task export --to lora`)."
+            )
         under = base.tensors[mine]
         dtype = "F64" if under.dtype == "F64" else "F32"
         tensors[mine] = writing.factored(mine, dtype, under.shape, found)
         parts += writing.factors(mine, found)
+    for mine, tensor in made.whole.items():
+        if tensor.shape != base.tensors[mine].shape:
+            raise MismatchError(
+                f"{adapter.label}: {shown(mine)} has shape {tensor.shape}, the base's"
+                f" {base.tensors[mine].shape}. Was the vocabulary resized? Give a base with these"
+                " tokens, or merge the adapter as it is."
+            )
     blocks = {n: _changed(base.tensors[n], tensor) for n, tensor in made.whole.items()}
     blocks |= {n: _rows(base.tensors[n], *found) for n, found in made.rows.items()}
     for mine, found in blocks.items():

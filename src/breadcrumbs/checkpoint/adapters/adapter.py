@@ -19,8 +19,9 @@ class Adapter:
 
     kind: whose format it is: ``PEFT``, ``kohya`` or ``diffusers``. products: A and B. whole: what
     takes the place of the base's tensors. scales: of the products. rows: rows of tables, and which
-    they are. stacks: A and B of parameters that are stacks of matrices, by module. config: what it
-    says of itself. trained_on: the base, as far as it says.
+    they are. stacks: A and B of parameters that are stacks of matrices, by module. others: the
+    matrices of products of other kinds (LoHa, LoKr), by their names. magnitudes: of DoRA, the
+    lengths that rows get. config: what it says of itself. trained_on: the base, as far as it says.
     """
 
     label: str
@@ -31,5 +32,12 @@ class Adapter:
     scales: Mapping[str, float] = field(default_factory=dict)
     rows: Mapping[str, tuple[Tensor, list[int]]] = field(default_factory=dict)
     stacks: Mapping[str, list[Pair]] = field(default_factory=dict)
+    others: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    magnitudes: Mapping[str, Tensor] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     trained_on: str = ""
+
+    @property
+    def names(self) -> list[str]:
+        """What it changes, as it is called there."""
+        return [*self.products, *self.others, *self.stacks, *self.whole, *self.rows]

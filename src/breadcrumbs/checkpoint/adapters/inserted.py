@@ -1,4 +1,5 @@
-"""``BASE+ADAPTER``: a model with an adapter in it, read like any checkpoint.
+"""A model with an adapter in it, read like any checkpoint: ``BASE+ADAPTER``, or the adapter alone
+in the base of a merge.
 
 Nothing is written: the weights are the base's plus the scaled product, in float32 (float64 on a
 base of float64), made as they are read. Of a base of a merge they are rounded to the dtype that the
@@ -7,18 +8,25 @@ base without the adapter has (`narrow`), so that the merged model has it too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from breadcrumbs.checkpoint.adapters import reading
-from breadcrumbs.checkpoint.products import Factors
-from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor
+from breadcrumbs.checkpoint.products import Product
+from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Inserted, Tensor, shown
+from breadcrumbs.errors import BreadcrumbsError, MismatchError, listing
 
 if TYPE_CHECKING:
-    from breadcrumbs.checkpoint.adapters import placing
+    from breadcrumbs.checkpoint.adapters.adapter import Adapter
+    from breadcrumbs.checkpoint.adapters.changes import Changes, Magnitude
+
+
+#: Entries that are looked at once.
+_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +55,7 @@ class _Changed:
 class ProductBytes(_Changed):
     """With a product added."""
 
-    factors: Factors
+    factors: Product
 
     def changed(self, start: int, values: np.ndarray) -> np.ndarray:
         found = np.empty(values.size)
@@ -57,6 +65,60 @@ class ProductBytes(_Changed):
     def change(self, start: int, out: np.ndarray) -> bool:
         """Fill the float64 ``out`` with what is added from entry ``start`` on."""
         self.factors.change(start, out)
+        return True
+
+
+@dataclass(frozen=True)
+class DoraBytes(_Changed):
+    """With a product added, and each row of the sum brought to a length of its own.
+
+    Liu et al., "DoRA: Weight-Decomposed Low-Rank Adaptation", ICML 2024, arXiv:2402.09353, Eq. 5:
+    ``m (W + B A) / |W + B A|``. (The paper's columns are rows of weights as PyTorch has them.) All
+    of the tensor is read once for the lengths, when they are first needed.
+    """
+
+    factors: Product
+    magnitude: Magnitude
+
+    @cached_property
+    def ratios(self) -> np.ndarray:
+        """What each row, or column, of the sum is multiplied by."""
+        by_column, shape = self.magnitude.by_column, self.base.shape
+        width = shape[-1] if by_column else max(1, self.base.size // shape[0])
+        squares = np.zeros(self.magnitude.values.size)
+        step = max(1, _AT_ONCE // width)
+        for row in range(0, self.base.size // width, step):
+            n = min(step * width, self.base.size - row * width)
+            values = np.empty(n, DTYPES[self.base.dtype])
+            self.base.read_into(row * width, values)
+            total = self._sum(row * width, values).reshape(-1, width)
+            if by_column:
+                squares += np.einsum("ij,ij->j", total, total)
+            else:
+                squares[row : row + len(total)] = np.einsum("ij,ij->i", total, total)
+        with np.errstate(divide="ignore", invalid="ignore"):  # a NaN is told where it is merged
+            return self.magnitude.values / np.sqrt(squares)
+
+    def _sum(self, start: int, values: np.ndarray) -> np.ndarray:
+        found = np.empty(values.size)
+        self.factors.change(start, found)
+        return np.add(found, values.astype(np.float64), out=found)
+
+    def changed(self, start: int, values: np.ndarray) -> np.ndarray:
+        found, shape = self._sum(start, values), self.base.shape
+        at = np.arange(start, start + values.size)
+        if self.magnitude.by_column:
+            at %= shape[-1]
+        else:
+            at //= max(1, self.base.size // shape[0])
+        found *= self.ratios[at]
+        return found
+
+    def change(self, start: int, out: np.ndarray) -> bool:
+        """Fill the float64 ``out`` with what is added from entry ``start`` on."""
+        values = np.empty(out.size, DTYPES[self.base.dtype])
+        self.base.read_into(start, values)
+        np.subtract(self.changed(start, values), values.astype(np.float64), out=out)
         return True
 
 
@@ -84,43 +146,107 @@ def opened(
 
     text: what the user called both. open_base: opens a model.
     """
-    from breadcrumbs.checkpoint.adapters import placing, trained_on
-
-    found = reading.open_adapter(adapter)
+    source = reading.alone(adapter)
     try:
         under = open_base(base)
         try:
-            made = placing.changes(found, under)
-            placing.check_whole(made, found)
-            told = trained_on.another(found, under, made.names)
+            refuse_base(under)
+            made = put_into(under, source)
         except BaseException:
             under.close()
             raise
     except BaseException:
-        found.source.close()
+        source.close()
         raise
 
     def close() -> None:
-        found.source.close()
+        source.close()
         under.close()
 
     return replace(
-        view(made),
+        made,
         label=text,
-        files=(*under.files, *found.source.files),
         repo=f"{under.repo}+{adapter}" if under.repo else None,
-        warnings=(*under.warnings, *told),
+        notes=(*under.notes, *made.notes),
+        warnings=(*under.warnings, *made.warnings),
+        adapter=None,
         close=close,
     )
 
 
-def view(made: placing.Changes) -> Checkpoint:
+def put_into(
+    base: Checkpoint,
+    source: Checkpoint,
+    rename: Sequence[str] = (),
+    refused: Callable[[list[str]], list[str]] = list,
+) -> Checkpoint:
+    """Return an adapter by itself as the model that it makes of a base.
+
+    rename: rules, of which those count that match a name of the adapter. refused: which of the
+    names that the base lacks are an error; the others are left out.
+    """
+    from breadcrumbs.checkpoint.adapters import placing, trained_on
+
+    found = reading.of(source)
+    made = placing.changes(found, base, rules(rename, found))
+    placing.check_whole(made, found, refused)
+    told = list(trained_on.another(found, base, made.names))
+    if made.lacking:
+        told.append(f"{source.label}: left out what the base lacks: {listing(made.lacking)}")
+    apart = placing.said(base, made.base.untied)
+    own = (*source.files, *reading.config(source))
+    return replace(
+        view(made),
+        label=source.label,
+        files=(*base.files, *own),
+        repo=source.repo,
+        notes=(*source.notes, *(note for note in made.notes if note != apart)),
+        warnings=(*source.warnings, *told),
+        close=source.close,
+        adapter=source.adapter,
+        inserted=Inserted(
+            frozenset(made.names),
+            base.identity,
+            base.inserted,
+            source.folder,
+            tuple(found.names),
+            own,
+        ),
+    )
+
+
+def rules(rename: Sequence[str], adapter: Adapter) -> list[str]:
+    """Return the rules that match a name of an adapter."""
+    from breadcrumbs.checkpoint import renaming
+
+    return [r for r in rename if any(renaming.parse(r).of(name) for name in adapter.names)]
+
+
+def refuse_base(model: Checkpoint) -> None:
+    """Raise MismatchError for an adapter by itself where a base belongs."""
+    if not model.is_bare_adapter:
+        return
+    try:
+        named = reading.of(model).trained_on
+    except BreadcrumbsError:  # of a kind that is not read
+        named = ""
+    first = f" {shown(named)}, which it was trained on," if named else " that it was trained on"
+    raise MismatchError(
+        f"{model.label}: is an adapter, which is no base. Give the model{first} first, then the"
+        " adapters."
+    )
+
+
+def view(made: Changes) -> Checkpoint:
     """Return the base with what an adapter changes."""
     tensors = dict(made.base.tensors)
     for name, factors in made.products.items():
         base = tensors[name]
         dtype = "F64" if base.dtype == "F64" else "F32"
-        tensors[name] = replace(base, dtype=dtype, source=ProductBytes(base, dtype, factors))
+        source = ProductBytes(base, dtype, factors)
+        if name in made.magnitudes:
+            source = DoraBytes(base, dtype, factors, made.magnitudes[name])
+        tensors[name] = replace(base, dtype=dtype, source=source)
     for name, tensor in made.whole.items():
         tensors[name] = replace(tensor, name=name)
     for name, (indices, rows) in made.rows.items():

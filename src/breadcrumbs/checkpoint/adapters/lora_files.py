@@ -70,19 +70,9 @@ def is_lora(names: Iterable[str]) -> bool:
     )
 
 
-def open_lora(file: Path, label: str) -> Adapter:
-    """Return the adapter in a file; CheckpointError for what is none, or not understood."""
-    if file.suffix != ".safetensors":
-        raise CheckpointError(f"{label}: is no .safetensors file. Give the folder of an adapter.")
-    source = open_file(file, label=label)
-    try:
-        return _sorted(label, source)
-    except BaseException:
-        source.close()
-        raise
-
-
-def _sorted(label: str, source: Checkpoint) -> Adapter:
+def of(source: Checkpoint) -> Adapter:
+    """Return the adapter in an open file; CheckpointError for what is none, or not understood."""
+    label = source.label
     kind = "kohya" if any(_KOHYA.match(name) for name in source.tensors) else "diffusers"
     what = f"is a LoRA file of {kind}"
     factors: dict[str, dict[str, Tensor]] = {}

@@ -2,47 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from breadcrumbs.checkpoint import composite, configs, renames, renaming, tied
 from breadcrumbs.checkpoint import names as naming
-from breadcrumbs.checkpoint.adapters import experts, lora_files
+from breadcrumbs.checkpoint.adapters import experts, lora_files, matrices
 from breadcrumbs.checkpoint.adapters.adapter import ADVICE, Adapter
+from breadcrumbs.checkpoint.adapters.changes import Changes
 from breadcrumbs.checkpoint.heads import is_head
-from breadcrumbs.checkpoint.products import EXACT, Factors
-from breadcrumbs.checkpoint.tables import first, is_embedding
+from breadcrumbs.checkpoint.products import Factors
+from breadcrumbs.checkpoint.tables import first, is_embedding, is_table
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, shown
 from breadcrumbs.checkpoint.ways import Way, kind
 from breadcrumbs.errors import MismatchError, RecipeError, listing
 
 #: Settings of PEFT for tasks that are not about images.
 _OF_TEXT = ("CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
-
-
-@dataclass
-class Changes:
-    """What an adapter changes, by the base's names.
-
-    base: with tensors of their own for what it ties, where the adapter changes those apart.
-    products: added to the base's. whole: instead of the base's. rows: of tables, which and what.
-    notes: for the user. lacking: names that the base has not.
-    """
-
-    base: Checkpoint
-    products: dict[str, Factors] = field(default_factory=dict)
-    whole: dict[str, Tensor] = field(default_factory=dict)
-    rows: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    lacking: list[str] = field(default_factory=list)
-
-    @property
-    def names(self) -> list[str]:
-        """All tensors that change, in the order of the base."""
-        changed = self.products.keys() | self.whole.keys() | self.rows.keys()
-        return [name for name in self.base.tensors if name in changed]
 
 
 def changes(adapter: Adapter, base: Checkpoint, rename: Sequence[str] = ()) -> Changes:
@@ -55,7 +33,9 @@ def changes(adapter: Adapter, base: Checkpoint, rename: Sequence[str] = ()) -> C
     stacks = experts.named(adapter, view)
     names, notes = _placed(adapter, view, rename, stacks)
     made = Changes(view, notes=notes)
-    made.products = _factors(adapter, names, view) | experts.factors(adapter, names, view, stacks)
+    made.products |= matrices.factors(adapter, names, view, made.magnitudes)
+    made.products |= matrices.others(adapter, names, view)
+    made.products |= experts.factors(adapter, names, view, stacks)
     for theirs, tensor in adapter.whole.items():
         if theirs in names:
             _take(made, adapter, theirs, names[theirs], tensor, ties)
@@ -66,15 +46,21 @@ def changes(adapter: Adapter, base: Checkpoint, rename: Sequence[str] = ()) -> C
             _take_rows(made, adapter, theirs, names[theirs], tensor, indices)
         else:
             made.lacking.append(theirs)
-    made.lacking += [name for name in adapter.products if name not in names]
+    made.lacking += [n for n in (*adapter.products, *adapter.others) if n not in names]
     return _apart(adapter, made, base, ties)
 
 
-def check_whole(made: Changes, adapter: Adapter, extra: str = "error") -> None:
-    """Raise MismatchError where the base lacks what an adapter changes, unless that is left out."""
-    if made.lacking and extra == "error":
+def check_whole(
+    made: Changes, adapter: Adapter, refused: Callable[[list[str]], list[str]] = list
+) -> None:
+    """Raise MismatchError where the base lacks what an adapter changes.
+
+    refused: which of such names count; the others are left out.
+    """
+    wrong = refused(made.lacking)
+    if wrong:
         raise MismatchError(
-            f"{adapter.label}: holds {listing(made.lacking, 3)}, which {made.base.label} lacks."
+            f"{adapter.label}: holds {listing(wrong, 3)}, which {made.base.label} lacks."
             " Give --extra ignore to leave that out."
         )
 
@@ -89,7 +75,8 @@ def _placed(
     folders = composite.of(base).folders
     if folders and adapter.kind != "PEFT" and not rename:
         return _placed_apart(adapter, base, folders, stacks)
-    wanted = {name: _shape(adapter, name) for name in adapter.products}
+    wanted = {name: matrices.shape(adapter, name) for name in adapter.products}
+    wanted |= {name: matrices.shape_of_other(adapter, base, name) for name in adapter.others}
     wanted |= {name: tensor.shape for name, tensor in adapter.whole.items()}
     wanted |= {name: _like(base, name, tensor) for name, (tensor, _) in adapter.rows.items()}
     wanted |= stacks.wanted
@@ -188,8 +175,8 @@ def _undecided(
 
 def _check_found(adapter: Adapter, base: Checkpoint, found: Mapping[str, str]) -> None:
     """Raise MismatchError for an adapter with no place, or PEFT's with products without one."""
-    asked = [*adapter.products, *adapter.stacks]
-    missing = [name for name in adapter.products if name not in found]
+    asked = [*adapter.products, *adapter.others, *adapter.stacks]
+    missing = [name for name in (*adapter.products, *adapter.others) if name not in found]
     if found and (not missing or adapter.kind != "PEFT"):
         return
     if adapter.kind != "PEFT":
@@ -210,18 +197,12 @@ def _check_found(adapter: Adapter, base: Checkpoint, found: Mapping[str, str]) -
 def _advice(adapter: Adapter, base: Checkpoint, missing: Sequence[str]) -> str:
     """Return the rules under which all products that have no place have one; empty if in doubt."""
     made = {  # as if they were weights, of which only names and shapes are looked at
-        name: Tensor(name, "F32", _shape(adapter, name), adapter.products[name][0].source)
+        name: Tensor(name, "F32", matrices.shape(adapter, name), adapter.products[name][0].source)
         for name in missing
     }
     rules = renames.rules(base, Checkpoint(adapter.label, made, ()))
     placed = all(any(rule.of(name) in base.tensors for rule in rules) for name in missing)
     return " ".join(f'--rename "{rule}"' for rule in rules) if placed else ""
-
-
-def _shape(adapter: Adapter, name: str) -> tuple[int, ...]:
-    """Return the shape of the weight that a product is for, but for the order of its axes."""
-    a, b = adapter.products[name]
-    return (*b.shape[:1], *a.shape[1:])
 
 
 def _like(base: Checkpoint, name: str, rows: Tensor) -> tuple[int, ...]:
@@ -231,67 +212,6 @@ def _like(base: Checkpoint, name: str, rows: Tensor) -> tuple[int, ...]:
         if f".{known}".endswith(f".{last}") and tensor.shape[1:] == rows.shape[1:]:
             return tensor.shape
     return rows.shape
-
-
-def _factors(adapter: Adapter, names: Mapping[str, str], base: Checkpoint) -> dict[str, Factors]:
-    """Return the factors of the base's tensors; MismatchError where the shapes do not fit."""
-    lies = {
-        n: lie(*pair, base.tensors[names[n]]) for n, pair in adapter.products.items() if n in names
-    }
-    for name, found in lies.items():
-        if not found:
-            a, b = adapter.products[name]
-            dtypes = {a.dtype, b.dtype}
-            if dtypes - set(EXACT):
-                raise MismatchError(
-                    f"{adapter.label}: {shown(name)} is a product in {listing(sorted(dtypes))},"
-                    f" and only {listing(EXACT)} are read. Save the adapter in float32."
-                )
-            raise MismatchError(
-                f"{adapter.label}: {shown(name)} is a product of {b.shape} and {a.shape}, but"
-                f" the base's tensor has shape {base.tensors[names[name]].shape}."
-            )
-    turned = bool(adapter.config.get("fan_in_fan_out"))
-    plain = [name for name, found in lies.items() if found <= {"plain", "turned"}]
-    odd = [n for n in plain if lies[n] == {"plain" if turned else "turned"}]
-    unknown = [n for n in plain if len(lies[n]) == 2]
-    if odd and unknown:
-        raise MismatchError(
-            f"{adapter.label}: fan_in_fan_out is {turned}, but {shown(odd[0])} lies the other way,"
-            f" so it is not known how {shown(unknown[0])} does. {ADVICE}"
-        )
-    result = {}
-    for name, ways in lies.items():
-        way = next(iter(ways)) if len(ways) == 1 else ("turned" if turned else "plain")
-        a, b = (tensor.read() for tensor in adapter.products[name])
-        made = Factors(b.reshape(len(b), -1), a.reshape(len(a), -1), adapter.scales[name])
-        if way in ("turned", "embedding"):
-            made = Factors(np.ascontiguousarray(a.T), np.ascontiguousarray(b.T), made.scale)
-        check_finite(adapter, name, made)
-        result[names[name]] = made
-    return result
-
-
-def check_finite(adapter: Adapter, name: str, made: Factors) -> None:
-    """Raise MismatchError for factors that are not finite."""
-    if not all(np.isfinite(x.astype(np.float32)).all() for x in (made.left, made.right)):
-        raise MismatchError(f"{adapter.label}: {shown(name)} is not finite. Repair it.")
-
-
-def lie(a: Tensor, b: Tensor, base: Tensor) -> set[str]:
-    """Return how B A may lie in the base's tensor: plain, turned, embedding, convolution."""
-    if {a.dtype, b.dtype} - set(EXACT) or not a.shape or not a.shape[0] or len(base.shape) < 2:
-        return set()
-    rank, ends = a.shape[0], (b.shape[0], *a.shape[1:]) if b.shape else ()
-    if len(a.shape) == len(b.shape) == 2 and b.shape[1] == rank:
-        if ".lora_embedding_" in a.name:
-            return {"embedding"} if base.shape == ends[::-1] else set()
-        ways = (("plain", ends), ("turned", ends[::-1]))
-        shape = base.shape[:2] if set(base.shape[2:]) == {1} else base.shape
-        return {way for way, found in ways if shape == found}
-    ones = (1,) * (len(a.shape) - 2)
-    flat = ends[:2] if set(ends[2:]) == {1} else ends
-    return {"convolution"} if b.shape[1:] == (rank, *ones) and base.shape in (ends, flat) else set()
 
 
 def _take(
@@ -304,18 +224,24 @@ def _take(
 ) -> None:
     """Add a whole tensor, unless it is the base's; MismatchError where it does not fit.
 
-    A copy of a weight that has a product or rows, as those of embeddings have, must be the base's.
+    Tables of more tokens, which PEFT saves whole, are for the plan to look at. A copy of a weight
+    that has a product or rows, as those of embeddings have, must be the base's.
     """
     stored = made.base.stored or made.base
     mine = made.base.tensors[name]
     held = stored.tensors.get(name) or stored.tensors[ties[name]]
+    alone = theirs not in adapter.products and theirs not in adapter.rows
+    rows = mine.shape[:1] != tensor.shape[:1] and mine.shape[1:] == tensor.shape[1:] != ()
+    if rows and alone and is_table(name):
+        made.whole[name] = replace(tensor, name=name)
+        return
     if mine.shape != tensor.shape:
         raise MismatchError(
             f"{adapter.label}: {shown(theirs)} has shape {tensor.shape}, the base's {mine.shape}."
             f" Was the vocabulary resized? {ADVICE}"
         )
     equal = held.is_weight and tensor.is_weight and _equal(held, tensor)
-    if theirs in adapter.products or theirs in adapter.rows:
+    if not alone:
         if not equal:
             raise MismatchError(
                 f"{adapter.label}: holds other weights than {made.base.label} under the product for"
@@ -387,7 +313,7 @@ def _apart(adapter: Adapter, made: Changes, base: Checkpoint, ties: Mapping[str,
             _scale(made, name, tied.head_scale(base, name))
         made.notes.append(said(base, ties))
         return made
-    for found in (made.products, made.whole, made.rows):
+    for found in (made.products, made.magnitudes, made.whole, made.rows):
         for name in [name for name in found if name not in base.tensors]:
             del found[name]
     return replace(made, base=base)
@@ -401,7 +327,12 @@ def _follow(made: Changes, source: str, group: Sequence[str]) -> None:
     indices, rows = made.rows[source]
     for name in group:
         found = made.products.get(name)
-        if found is not None and found.scale:
+        if found is not None and (name in made.magnitudes or not isinstance(found, Factors)):
+            raise MismatchError(
+                f"{made.base.label}: {shown(name)} gets rows of {shown(source)}, to which it is"
+                f" tied, and DoRA besides. {ADVICE}"
+            )
+        if isinstance(found, Factors) and found.scale:
             table = made.base.tensors[source]
             differ = rows.astype(np.float64) - table.read()[indices].astype(np.float64)
             left = np.zeros((len(found.left), len(indices)), np.float32)
@@ -431,7 +362,9 @@ def _alike(made: Changes, group: Sequence[str]) -> bool:
     for name in others:
         if first in made.products and name in made.products:
             a, b = made.products[first], made.products[name]
-            alike = a.digest == b.digest and a.scale == b.scale and a.rank == b.rank
+            m, n = made.magnitudes.get(first), made.magnitudes.get(name)
+            alike = a.digest == b.digest and a.scale == b.scale and a.shape == b.shape
+            alike &= type(a) is type(b) and (m is n is None or (m is not None and m.equals(n)))
         elif first in made.whole and name in made.whole:
             alike = tied.equal(made.whole[first], made.whole[name])
         elif first in made.rows and name in made.rows:
@@ -451,6 +384,9 @@ def _scale(made: Changes, name: str, factor: float) -> None:
     if name in made.products:
         found = made.products[name]
         made.products[name] = replace(found, scale=found.scale * factor)
+    if name in made.magnitudes:
+        magnitude = made.magnitudes[name]
+        made.magnitudes[name] = replace(magnitude, values=magnitude.values * factor)
     if name in made.whole:
         found = made.whole[name]
         made.whole[name] = replace(found, source=tied.ScaledBytes(found, factor))

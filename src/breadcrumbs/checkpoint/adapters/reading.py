@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
+from breadcrumbs.checkpoint.adapters import lora_files, peft
 from breadcrumbs.checkpoint.adapters.adapter import Adapter
+from breadcrumbs.checkpoint.folder import open_file
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.errors import CheckpointError
 
@@ -13,38 +16,69 @@ from breadcrumbs.errors import CheckpointError
 def open_adapter(path: str | os.PathLike[str]) -> Adapter:
     """Return the adapter at a path or hub id; CheckpointError for what is none, or not understood.
 
-    A folder as PEFT writes it, a file of kohya's scripts, a file or folder of diffusers.
+    A folder as PEFT writes it or its weights, a file of kohya's scripts, a file or folder of
+    diffusers.
     """
-    from breadcrumbs.checkpoint.adapters import lora_files, peft
+    source = alone(os.fspath(path))
+    try:
+        return of(source)
+    except BaseException:
+        source.close()
+        raise
 
-    text = os.fspath(path)
-    folder = Path(text).expanduser()
-    if folder.is_file() and folder.name.startswith(f"{peft.WEIGHTS}."):
-        folder, text = folder.parent, str(Path(text).parent)
-    if folder.is_file():
-        return lora_files.open_lora(folder, text)
-    if not folder.is_dir():
-        folder = _fetched(text)
-    if not (folder / peft.CONFIG).exists():
-        file = lora_files.in_folder(folder)
+
+def of(source: Checkpoint) -> Adapter:
+    """Return what the open matrices of an adapter mean; CheckpointError where that is not known."""
+    assert source.adapter is not None
+    if _is_of_peft(source.adapter):
+        return peft.of(source.adapter.parent, source)
+    return lora_files.of(source)
+
+
+def alone(text: str) -> Checkpoint:
+    """Return the matrices of the adapter at a path or hub id, which no base is under yet."""
+    path, repo = Path(text).expanduser(), None
+    if path.is_file():
+        return _opened(path, text)
+    if not path.is_dir():
+        path, repo = _fetched(text)
+    if not (path / peft.CONFIG).exists():
+        file = lora_files.in_folder(path)
         if file is not None:
-            return lora_files.open_lora(file, text)
-    return peft.open_folder(folder, text)
+            return replace(_opened(file, text), folder=path, repo=repo)
+    return replace(_opened(peft.weights(path, text), text), folder=path, repo=repo)
 
 
-def refuse(model: Checkpoint) -> None:
-    """Raise CheckpointError for an open file that is an adapter, and no model or task file."""
-    from breadcrumbs.checkpoint.adapters import lora_files
-
-    if model.tensors and len(model.files) == 1 and lora_files.is_lora(model.tensors):
-        raise CheckpointError(
-            f"{model.label}: is an adapter, not a whole model. Make a task file of it, which merges"
-            " like one: `breadcrumbs task import BASE ADAPTER -o t.safetensors`."
-        )
+def config(source: Checkpoint) -> tuple[Path, ...]:
+    """Return the file beside an adapter's matrices that says what they mean, if there is one."""
+    assert source.adapter is not None
+    beside = source.adapter.parent / peft.CONFIG
+    return (beside,) if _is_of_peft(source.adapter) and beside.exists() else ()
 
 
-def _fetched(text: str) -> Path:
-    """Return the folder in the cache of the hub's adapter; CheckpointError if there is none."""
+def told(model: Checkpoint) -> Checkpoint:
+    """Return what is open, as an adapter if its one file holds nothing else."""
+    (path,) = model.files
+    if _is_of_peft(path) and (path.parent / peft.CONFIG).exists():
+        return replace(model, adapter=path, folder=path.parent)
+    is_lora = bool(model.tensors) and lora_files.is_lora(model.tensors)
+    return replace(model, adapter=path) if is_lora else model
+
+
+def _opened(path: Path, label: str) -> Checkpoint:
+    if not _is_of_peft(path) and path.suffix != ".safetensors":
+        raise CheckpointError(f"{label}: is no .safetensors file. Give the folder of an adapter.")
+    return replace(open_file(path, label=label), adapter=path)
+
+
+def _is_of_peft(path: Path) -> bool:
+    return path.name.startswith(f"{peft.WEIGHTS}.")
+
+
+def _fetched(text: str) -> tuple[Path, str]:
+    """Return the folder in the cache of the hub's adapter, and what it is called there."""
     from breadcrumbs.checkpoint import hub, opening
 
-    return hub.fetch_adapter(*opening.hub_id(text, "adapter"))[0]
+    repo, revision = opening.hub_id(text, "adapter")
+    folder, commit = hub.fetch_adapter(repo, revision)
+    return folder, f"{repo}@{commit}"

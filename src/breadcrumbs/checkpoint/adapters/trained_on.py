@@ -17,14 +17,18 @@ _TENSORS, _ENTRIES = 4, 4096
 
 
 def another(adapter: Adapter, base: Checkpoint, names: Iterable[str]) -> list[str]:
-    """Return a line if the model that an adapter names is here, with other weights than ``base``.
+    """Return a line if an adapter names another model than ``base``, or one with other weights.
 
-    names: what the adapter changes. A model that is not on this machine is not asked for.
+    names: what the adapter changes. A model that is not on this machine is not asked for; of one of
+    a hub its name is compared, where the base is from there too.
     """
     named = adapter.trained_on
+    repo = (base.repo or "").partition("@")[0]
     try:
-        if not named or not Path(named).is_dir():
+        if not named or repo == named:
             return []
+        if not Path(named).is_dir():
+            return _other_repo(adapter, repo, named)
         with opening.opened(named) as theirs:
             both = [
                 (base.tensors[n], theirs.tensors[n])
@@ -39,6 +43,15 @@ def another(adapter: Adapter, base: Checkpoint, names: Iterable[str]) -> list[st
     return [
         f"{adapter.label} was trained on {shown(named)}, whose weights are not those of"
         f" {base.label}. Put it into that model, unless this is meant"
+    ]
+
+
+def _other_repo(adapter: Adapter, repo: str, named: str) -> list[str]:
+    if not repo or not opening.is_single(named):
+        return []
+    return [
+        f"{adapter.label} was trained on {shown(named)}, and the base is {shown(repo)}. Put it into"
+        " that model, unless this is one with the same weights"
     ]
 
 

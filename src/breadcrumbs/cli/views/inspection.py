@@ -8,7 +8,7 @@ from typing import Any
 from breadcrumbs import machine
 from breadcrumbs.cli.console import ruled, terminal
 from breadcrumbs.cli.views import store
-from breadcrumbs.errors import printable
+from breadcrumbs.errors import listing, printable
 
 
 def inspection(found: dict[str, Any], *, tensors: bool) -> None:
@@ -32,6 +32,8 @@ def inspection(found: dict[str, Any], *, tensors: bool) -> None:
         console.print(f"{found['quantised']}, read as F32")
     if found["task"]:
         _task(console, found["task"])
+    if found.get("adapter"):
+        console.print(printable(_adapter(found["adapter"])))
     if found["archive"]:
         _archive(console, found["archive"])
     if tensors:
@@ -94,6 +96,25 @@ def _archive(console: Any, archive: dict[str, Any]) -> None:
             f" {base['name']}{revision}, hash {base['hash'][:16]}..."
         )
     )
+
+
+def _adapter(said: dict[str, Any]) -> str:
+    """Return what an adapter is, in a line."""
+    if "trouble" in said:
+        return f"adapter that cannot be merged: {said['trouble']}"
+    facts = [f"adapter: {said['kind']} of {said['format']}"]
+    if said["ranks"]:
+        facts.append(f"rank {' and '.join(map(str, said['ranks']))}")
+    if said["scales"]:
+        facts.append(f"scale {' and '.join(f'{scale:.4g}' for scale in said['scales'])}")
+    ends = list(dict.fromkeys(name.rpartition(".")[2] for name in said["modules"]))
+    facts.append(f"{len(said['modules'])} modules{f' ({listing(ends)})' if ends else ''}")
+    if said["whole"]:
+        facts.append(f"{len(said['whole'])} whole tensors ({listing(said['whole'], 3)})")
+    facts += [f"{number} rows of {name}" for name, number in said["rows"].items()]
+    if said["base"]:
+        facts.append(f"trained on {said['base']}")
+    return ", ".join(facts)
 
 
 def _task(console: Any, task: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from breadcrumbs.checkpoint.beside import with_own_folder
 from breadcrumbs.checkpoint.files import same_bytes
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.errors import CheckpointError
@@ -22,7 +23,7 @@ _DEPTH = 20
 def others(plan: Plan) -> Iterator[tuple[Checkpoint, Path]]:
     """Yield the sources in folders other than the base's, each once, with the folder."""
     seen = {os.path.realpath(folder) for folder in (folder_of(plan.base),) if folder}
-    for source in plan.origins:
+    for source in map(with_own_folder, plan.origins):
         if source.folder is None or source.cut is not None:
             continue
         real = os.path.realpath(source.folder)
@@ -32,8 +33,11 @@ def others(plan: Plan) -> Iterator[tuple[Checkpoint, Path]]:
 
 
 def folder_of(source: Checkpoint) -> Path | None:
-    """Return the folder of a source; of a stack, that of its first part."""
-    return source.folder or (source.parts[0].folder if source.parts else None)
+    """Return the folder of a source; of a stack, that of its first part.
+
+    Of an adapter in a base its own, if a tokenizer lies there.
+    """
+    return with_own_folder(source).folder or (source.parts[0].folder if source.parts else None)
 
 
 def size(path: Path) -> int:

@@ -38,7 +38,7 @@ def warnings(plan: Plan) -> list[str]:
         f"{model.label}: in {tensor.name} {above} of {min(tensor.base.shape)} directions of its"
         f" task vector are above the rounding of {_name(tensor, number)} weights, as if an adapter"
         f" had been merged into them; {plan.method.name} takes what rounding added for directions,"
-        " too. Give the adapter itself, as BASE+ADAPTER or a task file"
+        " too. Give the adapter itself, BASE+ADAPTER, or a task file"
         for number, model in enumerate(plan.models)
         if not model.cut
         for tensor, above in _rounded(matrices, number)
