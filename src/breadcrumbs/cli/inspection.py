@@ -28,9 +28,9 @@ def inspect(path: str, *, with_hash: bool = False) -> dict[str, Any]:
     quantised: how many tensors are, and how, None where none is; bytes are those in the files.
     merged_from: where a merged model came from. statistics: what the arrays are, if they are any.
     task: what a task file says, None for others; its tensors are those that it keeps entries of.
-    archive: what an archive of tasks says. adapter: what an adapter changes. store: what a store is,
-    None for others. with_hash: of every file; and all that task files and archives hold is read
-    and checked.
+    archive: what an archive of tasks says. adapter: what an adapter changes. store: what a store
+    is, None for others. with_hash: of every file; and all that task files and archives hold is
+    read and checked.
     """
     if files.is_store(path):
         return _store(path)

@@ -101,9 +101,9 @@ def planned(
     """Return the plan of a recipe for its open checkpoints, those of ``recipe.paths``, in order.
 
     Task files and adapters among them become the fine-tunings that they stand for, and models of
-    other names those under the base's. by_token: whether rows of embeddings are matched by token where the
-    vocabularies differ, so that the output may have other rows than the base; else that is an
-    error.
+    other names those under the base's. by_token: whether rows of embeddings are matched by token
+    where the vocabularies differ, so that the output may have other rows than the base; else that
+    is an error.
     """
     from breadcrumbs.checkpoint.adapters import inserted
     from breadcrumbs.plan import naming, vocabulary
