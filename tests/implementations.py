@@ -39,7 +39,7 @@ def _methods(it: _Class) -> dict[str, list[str]]:
     """Return the methods of a class, inherited ones too."""
     found: dict[str, list[str]] = {}
     for base in reversed(it.bases):
-        named = [other for other in _classes() if other.name == base]
+        named = [other for other in _classes() if other.name == base and other is not it]
         near = [other for other in named if other.module == it.module] or named
         for other in near:
             found |= _methods(other)
