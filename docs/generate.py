@@ -3,6 +3,7 @@
 docs/methods.md from the table of methods, docs/cli.md from the commands; between two marks each the
 table of methods in the README, the times of all methods in docs/performance.md, those of
 docs/store.md, the example of docs/task-file.md, and what experiments/results hold in docs/paper.md.
+src/breadcrumbs/merging/typed.py, the parameters as type checkers know them, is made too.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 import click
 import ml_dtypes
 import numpy as np
+from docs import typed
 from experiments.paper import pages as figures
 from experiments.paper.tables import markdown
 
@@ -179,6 +181,7 @@ def main(arguments: list[str]) -> int:
         HERE / "methods.md": methods_page,
         HERE / "cli.md": cli_page,
         HERE / "paper.md": paper_page,
+        HERE.parent / "src/breadcrumbs/merging/typed.py": typed.source,
         README: lambda: between(README, "methods", methods_table),
         performance: lambda: between(performance, "methods", times_table),
         store: lambda: between(store, "times", store_table),

@@ -17,17 +17,20 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from breadcrumbs import plan as plans
 from breadcrumbs.checkpoint import durable, whole
 from breadcrumbs.checkpoint import like as checkpoint_like
 from breadcrumbs.errors import OutputError, RecipeError, ScoreError, printable
-from breadcrumbs.merging import card, files, opening
+from breadcrumbs.merging import card, files, notebook, opening
 from breadcrumbs.merging.report import Report
 from breadcrumbs.plan import Plan
 from breadcrumbs.plan.judgement import judged
 from breadcrumbs.plan.recipe import Recipe
+
+if TYPE_CHECKING:
+    import pandas
 
 Step = Callable[[str], None]
 
@@ -43,7 +46,7 @@ class Candidate:
     kept: bool
 
 
-@dataclass
+@dataclass(repr=False)
 class Soup:
     """A greedy soup. score: of the result. merged: its weights, or report: that of its files."""
 
@@ -64,6 +67,18 @@ class Soup:
             "score": self.score,
             "candidates": [asdict(candidate) for candidate in self.candidates],
         }
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return a row for each model: its score, that of the mean with it, whether it stayed."""
+        return notebook.frame([asdict(candidate) for candidate in self.candidates])
+
+    def __repr__(self) -> str:
+        number = len(self.candidates)
+        return f"<Soup of {len(self.chosen)} of {number} models, score {self.score:.4g}>"
+
+    def _repr_html_(self) -> str:
+        rows = [asdict(candidate) for candidate in self.candidates]
+        return notebook.table("Greedy soup", rows, {"score": self.score})
 
     def to_markdown(self) -> str:
         """Return what was chosen as a section of a model card."""
@@ -112,8 +127,9 @@ def greedy_soup(
         replace the output if it exists. sync: wait until it is on the disk. step: called with a
         line on what is being done.
     """
+    models = opening.listed(models)
     mine = opening.named(models, names)
-    opening.check_length("scores", scores, models)
+    scores = opening.each("scores", scores, models)
     if not models:
         raise RecipeError("greedy soup: no models are given. Give a base and two models or more.")
     recipe = Recipe(
@@ -127,10 +143,11 @@ def greedy_soup(
         extra=extra,
         rename=opening.globs(rename),
     )
-    with opening.opened(recipe, [base, *models]) as plan:
+    state = opening.under(base)
+    with opening.opened(recipe, [state, *models]) as plan:
         if output is not None:
             _check_output(plan, Path(output), force)
-        like = base if isinstance(base, Mapping) else None
+        like = state if isinstance(state, Mapping) else None
         measure = _scorer(plan, score, like, output, threads, step)
         candidates, kept, best = _choose(plan, measure, scores)
         chosen, soup = judged(_mean(plan, kept)), Soup(candidates, best)
@@ -142,7 +159,7 @@ def greedy_soup(
                 )
         else:
             arrays, soup.report = files.to_arrays(chosen, threads=threads)
-            soup.merged = checkpoint_like.like(base, arrays)
+            soup.merged = checkpoint_like.like(state, arrays)
     return soup
 
 

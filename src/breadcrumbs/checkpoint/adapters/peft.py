@@ -56,7 +56,7 @@ def open_folder(folder: Path, label: str) -> Adapter:
         raise CheckpointError(f"{label}: has no {files[0].name}. Give the folder of an adapter.")
     source = open_file(found, label=label)
     try:
-        return _sorted(label, config, source)
+        return sort(label, config, source)
     except BaseException:
         source.close()
         raise
@@ -87,7 +87,12 @@ def _config(folder: Path, label: str) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: cannot be read: {error.strerror}. Give the folder of an adapter of PEFT."
         ) from None
-    config = {**_DEFAULTS, **parse_json(text, str(path))}
+    return checked(parse_json(text, str(path)), str(path))
+
+
+def checked(given: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Return what a config says, with defaults; CheckpointError for what is not understood."""
+    config = {**_DEFAULTS, **given}
     if config["peft_type"] != "LORA":
         raise CheckpointError(
             f"{path}: is of type {shown(config['peft_type'])}, and only LORA is read. {ADVICE}"
@@ -130,7 +135,7 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-def _sorted(label: str, config: dict[str, Any], source: Checkpoint) -> Adapter:
+def sort(label: str, config: dict[str, Any], source: Checkpoint) -> Adapter:
     """Return the adapter with its tensors told apart; CheckpointError for any that is odd."""
     factors: dict[str, dict[str, Tensor]] = {}
     whole: dict[str, Tensor] = {}

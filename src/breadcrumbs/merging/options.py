@@ -1,0 +1,37 @@
+"""The keyword arguments of `breadcrumbs.merge`, as type checkers know them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from breadcrumbs.merging.opening import Source
+from breadcrumbs.merging.typed import MethodName, Number, Parameters
+
+
+class Options(Parameters, total=False):
+    """All but ``output`` and ``as_``, on which the result depends; the method's parameters too."""
+
+    method: MethodName | str
+    weights: Iterable[Number] | None
+    names: Iterable[str] | None
+    overrides: Sequence[Mapping[str, Any]]
+    exclude: str | Sequence[str]
+    only: str | Sequence[str]
+    only_changed: bool
+    dtype: Any
+    missing: str | Sequence[str]
+    extra: str | Sequence[str]
+    rename: str | Sequence[str]
+    allow_nonfinite: bool | Sequence[str]
+    untie: bool
+    seed: int
+    onto: Source | None
+    statistics: Iterable[Source] | None
+    tokenizer: str | os.PathLike[str] | None
+    threads: int | None
+    kernel: str
+    sync: bool
+    strict: bool
+    progress: bool | None
