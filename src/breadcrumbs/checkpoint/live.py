@@ -30,6 +30,11 @@ def underneath(module: Any) -> Mapping[str, Any]:
     """Return the state dict of a module without the adapters that PEFT put into it."""
     root = _root(module)
     state, inside = root.state_dict(), _inside(root)
+    packed = next((key for key in state if "_packed_params" in key), None)
+    if packed is not None:
+        raise CheckpointError(
+            f"module: {packed!r} is quantised by Torch. Give the model that it was made from."
+        )
     if not inside:
         return state
     found = {}

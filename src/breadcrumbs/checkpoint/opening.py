@@ -108,14 +108,14 @@ def not_a_source(source: object) -> str:
     """Return why something is not what `open` takes, and what to give instead."""
     kind = type(source)
     what = "None" if source is None else f"a {kind.__name__}"
-    advice = " Give a path, a hub id, a state dict or a Torch module."
+    advice = ""
     if kind.__module__.partition(".")[0] in ("torch", "numpy"):
         advice = " Give a dict of tensors by name, such as a state dict."
     elif isinstance(getattr(source, "components", None), Mapping):
         advice = " Give the folder of this pipeline, or one of its modules."
     elif hasattr(source, "state_dict"):
         advice = " Give its `state_dict()`."
-    return f"{what} is no model.{advice}"
+    return f"{what} is not a path, a hub id, a mapping of arrays or a Torch module.{advice}"
 
 
 def _open_stack(

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
+from breadcrumbs import kernels
 from breadcrumbs.checkpoint import durable
 from breadcrumbs.errors import RecipeError, suggestion
 from breadcrumbs.merging import notebook, opening, saving
@@ -84,6 +85,7 @@ def merge(
     as_: None = None,
     **options: Unpack[Options],
 ) -> M: ...
+@notebook.explained
 def merge(
     base: Any,
     models: Any,
@@ -93,7 +95,7 @@ def merge(
     as_: Literal["numpy", "torch"] | None = None,
     weights: Iterable[Any] | None = None,
     names: Iterable[str] | None = None,
-    overrides: Sequence[Mapping[str, Any]] = (),
+    overrides: Sequence[Mapping[str, Any]] | None = (),
     exclude: str | Sequence[str] = (),
     only: str | Sequence[str] = (),
     only_changed: bool = False,
@@ -111,6 +113,8 @@ def merge(
     kernel: str = "auto",
     sync: bool = True,
     strict: bool = False,
+    force: bool = False,
+    resume: bool = False,
     progress: bool | None = None,
     **parameters: Any,
 ) -> Any:
@@ -139,6 +143,7 @@ def merge(
     threads: how many work at once (all cores unless told); the result does not depend on it.
     kernel: ``auto``, ``native``, ``numpy``, or the name of installed kernels; the same bits.
     sync: wait until the output is on the disk, so that it survives a power cut.
+    force, resume: replace an output that exists; go on with a merge that was interrupted.
     progress: show a bar: True, also on a terminal; False, never; else in notebooks alone.
     strict: whether any warning is an error: models that fit and yet do not go together (other
         configs or tokenizers, another pretraining, lost tensors). Without it, `Report.warnings`
@@ -183,8 +188,7 @@ def merge(
         method=method,
         parameters=opening.plain(parameters),
         overrides=tuple(
-            override(one, f"overrides[{i}]")
-            for i, one in enumerate([overrides] if isinstance(overrides, Mapping) else overrides)
+            override(one, f"overrides[{i}]") for i, one in enumerate(_overrides(overrides))
         ),
         exclude=globs(exclude),
         only=globs(only),
@@ -195,12 +199,14 @@ def merge(
         rename=globs(rename),
         allow_nonfinite=allow_nonfinite,
         untie=untie,
-        seed=seed,
+        seed=opening.whole("seed", seed),
         onto=None if onto is None else label(onto, "onto"),
         tokenizer=None if tokenizer is None else label(tokenizer, "tokenizer"),
     )
     state = opening.under(base)
     sources = [state, *models, *(given or []), *([] if onto is None else [onto])]
+    kernels.check(str(kernel))
+    threads = None if threads is None else max(1, opening.whole("threads", threads))
     settings: dict[str, Any] = {"threads": threads, "kernel": kernel}
     on_disk = all(isinstance(source, str | os.PathLike) for source in sources)
     with opened(recipe, sources) as it:
@@ -211,7 +217,9 @@ def merge(
             settings["progress"] = told
             if output is not None:
                 with durable.syncing(sync):
-                    return to_files(it, output, strict=strict, **settings)
+                    return to_files(
+                        it, output, strict=strict, force=force, resume=resume, **settings
+                    )
             done, arrays, report = carried_out(it, **settings)
         if strict:
             refuse(report.warnings)
@@ -244,6 +252,15 @@ def _again(
             return saving.again(
                 it, tensors, output, threads=threads, kernel=kernel, progress=told, **settings
             )
+
+
+def _overrides(given: Any) -> list[Any]:
+    """Return overrides as a list; one alone is one."""
+    if given is None or isinstance(given, Mapping):
+        return [] if given is None else [given]
+    if not isinstance(given, Iterable) or isinstance(given, str):
+        raise RecipeError(f"overrides: {given!r} is no list. Give [{{'tensors': ..., ...}}].")
+    return list(given)
 
 
 def _check_keywords(method: Any, parameters: Mapping[str, Any]) -> None:

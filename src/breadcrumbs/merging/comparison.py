@@ -132,6 +132,7 @@ class Comparison:
         }
 
 
+@notebook.explained
 def compare(
     base: opening.Source,
     models: Iterable[opening.Source],

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import html
+import re
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from breadcrumbs.errors import MissingExtraError, sentence
+from breadcrumbs.errors import BreadcrumbsError, MissingExtraError, sentence
 
 if TYPE_CHECKING:
     import pandas
 
+P, R = ParamSpec("P"), TypeVar("R")
+#: An option that `merge` has too, with what follows it: a text in quotes, or one of few words.
+_OPTION = re.compile(
+    r"--(extra|missing|rename|exclude|only|dtype|force|resume|strict|untie|only-changed"
+    r'|allow-nonfinite)\b(?: ("[^"]+"|ignore|base|same|float32))?'
+)
 #: Rows of a table that are shown; the others are counted.
 ROWS = 40
 #: Seconds before a bar appears, and between two of its steps.
@@ -48,6 +56,42 @@ def table(
     parts += [f"<em>note:</em> {_text(sentence(line))}<br>" for line in notes]
     parts += [f"<em>warning:</em> {_text(sentence(line))}<br>" for line in warnings]
     return "".join([*parts, "</div>"])
+
+
+def explained(function: Callable[P, R]) -> Callable[P, R]:
+    """Return a function whose errors note what the options that they name are called in Python."""
+
+    @functools.wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except BreadcrumbsError as error:
+            found = keywords(str(error))
+            if found and not hasattr(error, "__notes__"):
+                error.add_note(f"In Python: {', '.join(found)}.")
+            raise
+
+    return called
+
+
+def keywords(text: str) -> list[str]:
+    """Return the options of the command line in a message as keyword arguments.
+
+    >>> keywords('Give --extra "a.*" or --force, or --rename "a=b" --rename "c=d".')
+    ['extra="a.*"', 'force=True', 'rename=["a=b", "c=d"]']
+    """
+    found: dict[str, list[str]] = {}
+    for name, value in _OPTION.findall(text):
+        found.setdefault(name.replace("-", "_"), []).append(value.strip('"'))
+    result = []
+    for name, values in found.items():
+        known = list(dict.fromkeys(f'"{value}"' for value in values if value))
+        if not known:
+            result.append(f"{name}=True")
+        else:
+            several = len(known) > 1 and name == "rename"
+            result.append(f"{name}=[{', '.join(known)}]" if several else f"{name}={known[0]}")
+    return result
 
 
 def _text(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -34,6 +35,9 @@ def named(models: Iterable[Source], names: Iterable[str] | None = None) -> tuple
     """Return models as a recipe has them; RecipeError for another number of names."""
     models = listed(models)
     called = each("names", names, models)
+    for name in called or ():
+        if not isinstance(name, str):
+            raise RecipeError(f"names: {shown(name)} is no text.")
     return tuple(
         Model(label(model, f"model {i + 1}"), name=called[i] if called else "")
         for i, model in enumerate(models)
@@ -77,6 +81,17 @@ def numbers(key: str, given: Any, models: Sequence[Source]) -> list[float] | Non
             found[i] = float(value)
         except (TypeError, ValueError, RuntimeError):
             raise RecipeError(f"{key}: {shown(value)} is not a number.") from None
+    return found
+
+
+def whole(key: str, given: Any) -> int:
+    """Return a whole number from 0 on; RecipeError for anything else."""
+    try:
+        found = -1 if isinstance(given, bool) else operator.index(given)
+    except TypeError:
+        found = -1
+    if found < 0:
+        raise RecipeError(f"{key}: {shown(given)} is not a whole number from 0 on.")
     return found
 
 

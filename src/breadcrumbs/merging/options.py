@@ -16,9 +16,9 @@ class Options(Parameters, total=False):
     method: MethodName | str
     weights: Iterable[Number] | None
     names: Iterable[str] | None
-    overrides: Sequence[Mapping[str, Any]]
-    exclude: str | Sequence[str]
-    only: str | Sequence[str]
+    overrides: Sequence[Mapping[str, Any]] | None
+    exclude: str | Sequence[str] | None
+    only: str | Sequence[str] | None
     only_changed: bool
     dtype: Any
     missing: str | Sequence[str]
@@ -34,4 +34,6 @@ class Options(Parameters, total=False):
     kernel: str
     sync: bool
     strict: bool
+    force: bool
+    resume: bool
     progress: bool | None

@@ -9,6 +9,7 @@ from typing import Any, Generic, Literal, TypeVar
 from breadcrumbs.checkpoint import Weights, like, live
 from breadcrumbs.checkpoint.memory import open_mapping
 from breadcrumbs.checkpoint.tensors import Checkpoint
+from breadcrumbs.errors import OutputError
 from breadcrumbs.merging import notebook, publishing
 from breadcrumbs.merging.report import Report
 
@@ -49,6 +50,10 @@ class Merged(dict[str, Array], Generic[Array]):
         Models that were given as paths are merged again, streaming, and compared with what is here:
         OutputError for tensors that were changed since, which no recipe would make.
         """
+        if not isinstance(output, str | os.PathLike):
+            raise OutputError(
+                f"save: {output!r} is no path. Give a folder, or a .safetensors file."
+            )
         return self._save(output, self, force=force, shard_size=shard_size)
 
     def push_to_hub(self, repo: str, **settings: Any) -> str:

@@ -13,8 +13,9 @@ import numpy as np
 
 from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint import renames
+from breadcrumbs.checkpoint.lazy import UnknownTensorError
 from breadcrumbs.checkpoint.tensors import WEIGHT_DTYPES, Checkpoint
-from breadcrumbs.errors import MismatchError, listing
+from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
 from breadcrumbs.kernels import choose
 from breadcrumbs.merging import comparison, notebook, opening
 from breadcrumbs.merging.result import given_back
@@ -85,7 +86,15 @@ class TaskVector(Mapping[str, np.ndarray]):
         return vector
 
     def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._tensors:
+            known = list(self._tensors)
+            raise UnknownTensorError(
+                f"this task vector has no tensor {name!r}.{suggestion(str(name), known)}"
+            )
         return self._tensors[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
 
     def __iter__(self):
         return iter(self._tensors)
@@ -105,13 +114,21 @@ class TaskVector(Mapping[str, np.ndarray]):
     __radd__ = __add__
 
     def __truediv__(self, divisor: float) -> TaskVector:
-        return self._of({name: tau / float(divisor) for name, tau in self._tensors.items()})
+        number = _number(divisor)
+        if number is None:
+            return NotImplemented
+        if number == 0:
+            raise ZeroDivisionError("a task vector cannot be divided by 0")
+        return self._of({name: tau / number for name, tau in self._tensors.items()})
 
     def __sub__(self, other: TaskVector) -> TaskVector:
         return self._with(other, np.subtract)
 
     def __mul__(self, factor: float) -> TaskVector:
-        return self._of({name: tau * float(factor) for name, tau in self._tensors.items()})
+        number = _number(factor)
+        if number is None:
+            return NotImplemented
+        return self._of({name: tau * number for name, tau in self._tensors.items()})
 
     __rmul__ = __mul__
 
@@ -147,6 +164,7 @@ class TaskVector(Mapping[str, np.ndarray]):
 
     def cosine(self, other: TaskVector) -> float:
         """Return the cosine with another task vector, 0 where one of them is 0."""
+        self._check(other)
         sizes = math.sqrt(comparison.inner(self, self) * comparison.inner(other, other))
         return max(-1.0, min(1.0, self.dot(other) / sizes)) if sizes else 0.0
 
@@ -184,6 +202,9 @@ class TaskVector(Mapping[str, np.ndarray]):
         base: what `breadcrumbs.load` takes. A module gives a module, anything else a dict of
         tensors of the base's kind. Each weight is rounded once; other tensors are copied.
         """
+        number = _number(scale)
+        if number is None:
+            raise RecipeError(f"scale: {scale!r} is not a number.")
         state = opening.under(base)
         opened: Checkpoint = checkpoint.open(state)
         absent = [name for name in self if name not in opened.tensors]
@@ -196,7 +217,7 @@ class TaskVector(Mapping[str, np.ndarray]):
         for name, tensor in opened.tensors.items():
             values = opened[name]
             if name in self._tensors:
-                merged = values.astype(np.float64) + float(scale) * self._tensors[name]
+                merged = values.astype(np.float64) + number * self._tensors[name]
                 values = kernels.round_to(np.atleast_1d(merged), tensor.dtype)
                 values = values.reshape(tensor.shape)
                 if not np.isfinite(values.astype(np.float64)).all():
@@ -206,3 +227,9 @@ class TaskVector(Mapping[str, np.ndarray]):
                     )
             result[name] = values
         return given_back(base, state, result)
+
+
+def _number(value: Any) -> float | None:
+    """Return a number of Python, NumPy or Torch as a float, None for anything else."""
+    one = getattr(value, "shape", ()) == () and hasattr(value, "__float__")
+    return float(value) if one else None

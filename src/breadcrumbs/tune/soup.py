@@ -130,6 +130,10 @@ def greedy_soup(
     models = opening.listed(models)
     mine = opening.named(models, names)
     scores = opening.each("scores", scores, models)
+    if not callable(score):
+        raise RecipeError(
+            f"greedy soup: score: {score!r} is no function. Give one that returns a held-out score."
+        )
     if not models:
         raise RecipeError("greedy soup: no models are given. Give a base and two models or more.")
     recipe = Recipe(
