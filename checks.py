@@ -17,7 +17,7 @@ FUZZ = [sys.executable, "fuzz/kernels.py", "60"]
 ALL = (*STYLE, TYPES, KERNELS, [sys.executable, "-m", "docs.generate", "--check"], TESTS, FUZZ)
 
 #: What pyright looks at, as in pyproject.toml.
-TYPED = ("src/", "benchmarks/", "docs/", "experiments/", "checks.py")
+TYPED = ("src/", "benchmarks/", "docs/", "experiments/", "checks.py", "tests/typed_calls.py")
 #: The bits of results, who may import whom, what every method keeps to, and a file a package.
 FAST = (
     "tests/bits",

@@ -17,7 +17,8 @@ from breadcrumbs.errors import BreadcrumbsError, MissingExtraError, sentence
 if TYPE_CHECKING:
     import pandas
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 #: An option that `merge` has too, with what follows it: a text in quotes, or one of few words.
 _OPTION = re.compile(
     r"--(extra|missing|rename|exclude|only|dtype|force|resume|strict|untie|only-changed"
