@@ -1,6 +1,6 @@
 """Calls as type checkers see them, right ones and wrong ones; pyright looks at this file in CI.
 
-Each wrong call has a comment that silences pyright, and a comment that silences nothing is an error.
+Each wrong call has a comment that silences pyright; one that silences nothing is an error.
 `assert_type` says what comes back. Nothing here is run.
 """
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
+from typing import Any, Generic, Literal, Self, TypeVar, overload
 
 import numpy as np
 
 from breadcrumbs.checkpoint import like
 from breadcrumbs.checkpoint.tensors import DTYPES, SUBBYTE, Checkpoint, Tensor
 from breadcrumbs.errors import CheckpointError, listing, suggestion
-
-if TYPE_CHECKING:
-    from typing import Self
 
 #: What a tensor is read as.
 Array = TypeVar("Array", bound=Any)
@@ -84,7 +81,7 @@ class Weights(Mapping[str, Array], Generic[Array]):
                 f"{self.label}: has no tensor {name!r}.{suggestion(str(name), known)} It has"
                 f" {listing(known, 3)}."
             )
-        array = _part(tensor, index) if index else tensor.read()
+        array: Any = _part(tensor, index) if index else tensor.read()
         return like.torch_of(array) if self.as_ == "torch" else array
 
     def __iter__(self) -> Iterator[str]:

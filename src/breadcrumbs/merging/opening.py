@@ -69,14 +69,16 @@ def each(key: str, given: Any, models: Sequence[Source]) -> list[Any] | None:
 def _is_list(given: Any) -> bool:
     """Whether something is a sequence of things, and none of the things itself."""
     alone = isinstance(given, str | bytes | os.PathLike | Mapping) or live.is_module(given)
-    is_tensor = hasattr(given, "dtype") and hasattr(given, "shape") and np.ndim(given) != 1
+    is_tensor = hasattr(given, "dtype") and len(getattr(given, "shape", (0,))) != 1
     return isinstance(given, Iterable) and not alone and not is_tensor
 
 
 def numbers(key: str, given: Any, models: Sequence[Source]) -> list[float] | None:
     """Return a number for each model; RecipeError for what is none."""
     found = each(key, given, models)
-    for i, value in enumerate(found or ()):
+    if found is None:
+        return None
+    for i, value in enumerate(found):
         try:
             found[i] = float(value)
         except (TypeError, ValueError, RuntimeError):
