@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterator, Mapping
-from typing import Any, Generic, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
 
 import numpy as np
 
-from breadcrumbs.checkpoint import like
+from breadcrumbs.checkpoint import like, notebook
 from breadcrumbs.checkpoint.tensors import DTYPES, SUBBYTE, Checkpoint, Tensor
 from breadcrumbs.errors import CheckpointError, listing, suggestion
+
+if TYPE_CHECKING:
+    import pandas
 
 #: What a tensor is read as.
 Array = TypeVar("Array", bound=Any)
@@ -106,6 +109,13 @@ class Weights(Mapping[str, Array], Generic[Array]):
     def __repr__(self) -> str:
         found = ", ".join(dict.fromkeys(self.dtypes.values()))
         return f"<Weights of {self.label}: {len(self)} tensors, {self.size:,} entries, {found}>"
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return `rows` as a frame of pandas."""
+        return notebook.frame(self.rows())
+
+    def _repr_html_(self) -> str:
+        return notebook.table(self.label, self.rows(), {"entries": self.size})
 
     def rows(self) -> list[dict[str, Any]]:
         """Return of each tensor its name, dtype, shape and bytes, as plain data."""

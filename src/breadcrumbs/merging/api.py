@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from breadcrumbs import kernels
 from breadcrumbs.checkpoint import durable
-from breadcrumbs.errors import RecipeError, suggestion
-from breadcrumbs.merging import notebook, opening, saving
+from breadcrumbs.errors import RecipeError, explained, suggestion
+from breadcrumbs.merging import opening, saving
+from breadcrumbs.merging import progress as bars
 from breadcrumbs.merging.files import carried_out, to_files
 from breadcrumbs.merging.opening import Source, globs, label, opened
 from breadcrumbs.merging.report import Report
@@ -85,7 +86,7 @@ def merge(
     as_: None = None,
     **options: Unpack[Options],
 ) -> M: ...
-@notebook.explained
+@explained
 def merge(
     base: Any,
     models: Any,
@@ -213,7 +214,7 @@ def merge(
         if output is not None or strict or on_disk:
             it = judged(it, strict)
         total = it.bytes_measured + it.bytes_read
-        with notebook.progress(total, progress, "merging") as told:
+        with bars.bar(total, progress, "merging") as told:
             settings["progress"] = told
             if output is not None:
                 with durable.syncing(sync):
@@ -248,7 +249,7 @@ def _again(
     with opened(recipe) as it:
         it = judged(it, False)
         total = it.bytes_measured + it.bytes_read
-        with notebook.progress(total, progress, "saving") as told, durable.syncing(sync):
+        with bars.bar(total, progress, "saving") as told, durable.syncing(sync):
             return saving.again(
                 it, tensors, output, threads=threads, kernel=kernel, progress=told, **settings
             )

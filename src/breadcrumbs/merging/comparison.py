@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from breadcrumbs.checkpoint import notebook
 from breadcrumbs.engine import runner
 from breadcrumbs.engine.consumers import Reading
 from breadcrumbs.engine.majority import Ballot
 from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Vectors
-from breadcrumbs.errors import RecipeError, suggestion
-from breadcrumbs.merging import estimate, notebook, opening
+from breadcrumbs.errors import RecipeError, explained, suggestion
+from breadcrumbs.merging import estimate, opening
+from breadcrumbs.merging import progress as bars
 from breadcrumbs.methods import parameters
 from breadcrumbs.methods.table import TRANSFORMS
 from breadcrumbs.plan import USUAL, Plan, Sizes
@@ -132,7 +134,7 @@ class Comparison:
         }
 
 
-@notebook.explained
+@explained
 def compare(
     base: opening.Source,
     models: Iterable[opening.Source],
@@ -180,7 +182,7 @@ def compare(
     )
     with (
         opening.opened(made, [opening.under(base), *models]) as plan,
-        notebook.progress(plan.bytes_read, progress, "comparing") as told,
+        bars.bar(plan.bytes_read, progress, "comparing") as told,
     ):
         return of(plan, threads=threads, progress=told)
 

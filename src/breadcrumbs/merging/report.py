@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from breadcrumbs import machine
+from breadcrumbs.checkpoint import notebook
 from breadcrumbs.engine.outputs import TensorReport
 from breadcrumbs.kernels import AUTO, described
-from breadcrumbs.merging import notebook, publishing
+from breadcrumbs.merging import publishing
 from breadcrumbs.plan import Plan, shift, step
 
 if TYPE_CHECKING:

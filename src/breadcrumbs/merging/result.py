@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Literal, TypeVar
 
-from breadcrumbs.checkpoint import Weights, like, live
+from breadcrumbs.checkpoint import Weights, like, live, notebook
 from breadcrumbs.checkpoint.memory import open_mapping
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.errors import OutputError
-from breadcrumbs.merging import notebook, publishing
+from breadcrumbs.merging import publishing
 from breadcrumbs.merging.report import Report
 
 Array = TypeVar("Array", bound=Any)

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from breadcrumbs import checkpoint
-from breadcrumbs.checkpoint import renames
+from breadcrumbs.checkpoint import notebook, renames
 from breadcrumbs.checkpoint.lazy import UnknownTensorError
 from breadcrumbs.checkpoint.tensors import WEIGHT_DTYPES, Checkpoint
 from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
 from breadcrumbs.kernels import choose
-from breadcrumbs.merging import comparison, notebook, opening
+from breadcrumbs.merging import comparison, opening
 from breadcrumbs.merging.result import given_back
 from breadcrumbs.plan import naming, ties
 from breadcrumbs.plan.partners import Remarks, partners

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from breadcrumbs import plan as plans
-from breadcrumbs.checkpoint import durable, whole
+from breadcrumbs.checkpoint import durable, notebook, whole
 from breadcrumbs.checkpoint import like as checkpoint_like
 from breadcrumbs.errors import OutputError, RecipeError, ScoreError, printable
-from breadcrumbs.merging import card, files, notebook, opening
+from breadcrumbs.merging import card, files, opening
 from breadcrumbs.merging.report import Report
 from breadcrumbs.plan import Plan
 from breadcrumbs.plan.judgement import judged

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from breadcrumbs.checkpoint import notebook
 from breadcrumbs.errors import ResultsError, listing, suggestion
 from breadcrumbs.evaluate.results import standard_errors
 from breadcrumbs.evaluate.results.results import BASE, FINETUNED, KEY, Results, Row, refer
 from breadcrumbs.evaluate.results.standard_errors import Estimate
-from breadcrumbs.merging import notebook
 
 if TYPE_CHECKING:
     import pandas

@@ -16,8 +16,8 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from breadcrumbs.checkpoint import notebook
 from breadcrumbs.errors import RecipeError, suggestion
-from breadcrumbs.merging import notebook
 from breadcrumbs.merging import opening as merging_opening
 from breadcrumbs.modules.devices import require_torch
 from breadcrumbs.modules.switching import opening

@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from breadcrumbs.checkpoint import whole
+from breadcrumbs.checkpoint import notebook, whole
 from breadcrumbs.errors import OutputError
-from breadcrumbs.merging import notebook
 from breadcrumbs.plan.recipe import Recipe, to_yaml
 from breadcrumbs.tune.search.space import Point
 
