@@ -14,16 +14,18 @@ WAIT, STEP = 0.5, 0.2
 
 
 @contextmanager
-def bar(total: int, wanted: bool | None, doing: str) -> Iterator[Callable[[int], None]]:
-    """Show a bar while bytes are done, of what takes longer than `WAIT` seconds.
+def bar(
+    total: int, wanted: bool | None, doing: str, *, wait: float = WAIT, step: float = STEP
+) -> Iterator[Callable[[int], None]]:
+    """Show a bar while bytes are done, of what takes longer than ``wait`` seconds.
 
     total: bytes of all. wanted: True shows it on a terminal too, None in notebooks alone, False
-    nowhere. doing: one word for it. Yields what is to be called with bytes, from any thread.
+    nowhere. doing: one word for it. step: seconds between two changes of it. Yields what is to be called with bytes, from any thread.
     """
     if (wanted is None and not in_notebook()) or wanted is False:
         yield lambda nbytes: None
     elif in_notebook():
-        with _Bar(total) as shown:
+        with _Bar(total, wait, step) as shown:
             yield shown.add
     else:
         from rich.console import Console
@@ -44,12 +46,12 @@ def in_notebook() -> bool:
 class _Bar:
     """IPython's bar, which needs no widgets: shown once, changed in place a few times a second."""
 
-    def __init__(self, total: int):
+    def __init__(self, total: int, wait: float, step: float):
         from IPython.display import ProgressBar
 
         self._bar: Any = ProgressBar(max(total, 1))
         self._done, self._shown, self._lock = 0, False, threading.Lock()
-        self._next = time.monotonic() + WAIT
+        self._next, self._step = time.monotonic() + wait, step
 
     def add(self, nbytes: int) -> None:
         """Note that so many more bytes are done."""
@@ -57,7 +59,7 @@ class _Bar:
             self._done += nbytes
             if time.monotonic() < self._next:
                 return
-            self._next = time.monotonic() + STEP
+            self._next = time.monotonic() + self._step
             if not self._shown:
                 self._shown = True
                 self._bar.display()
