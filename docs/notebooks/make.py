@@ -15,7 +15,7 @@ CELLS = [
     """# A first merge
 
 Everything here runs offline, on a laptop, in seconds. The models are those of
-`breadcrumbs demo`: a base and fine-tunings of it, half a megabyte each, which come with the package.
+`breadcrumbs demo`, half a megabyte each, which come with the package: a base and its fine-tunings.
 Put folders or hub ids of your own models in place of the paths.""",
     """>from pathlib import Path
 
@@ -33,8 +33,8 @@ rows.""",
 weights""",
     """>name = next(name for name, shape in weights.shapes.items() if len(shape) == 2)
 name, weights.shapes[name], weights[name, 0:2].shape""",
-    """How alike are the fine-tunings? A cosine near 0 means that they changed different things, so both
-changes fit into one model.""",
+    """How alike are the fine-tunings? A cosine near 0 means that they changed different things, and
+that both changes fit into one model.""",
     """>compared = breadcrumbs.compare(base, [digits, fashion], names=["digits", "fashion"])
 compared""",
     """>compared.to_frame()""",

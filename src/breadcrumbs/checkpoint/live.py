@@ -45,6 +45,35 @@ def underneath(module: Any) -> Mapping[str, Any]:
     return found
 
 
+class InFiles(dict[str, Any]):
+    """The weights of a module of transformers under the names that they have in its files.
+
+    called: of each name the module's own, where the files hold its tensors as they are; else empty.
+    """
+
+    called: Mapping[str, str]
+
+
+def in_files(module: Any) -> Any:
+    """Return a module's weights as its files would hold them, the module itself for one of others.
+
+    transformers 5 has other names in memory than in files, and experts in one tensor.
+    """
+    library = sys.modules.get("transformers.core_model_loading")
+    convert = getattr(library, "revert_weight_conversion", None)
+    if convert is None or not hasattr(module, "save_pretrained") or _layers(module):
+        return module
+    state = module.state_dict()
+    try:
+        made = InFiles(convert(module, dict(state)))
+    except Exception:  # of what the library knows of its own models; names in memory remain
+        return module
+    own = {id(tensor): name for name, tensor in state.items()}
+    called = {name: own[id(tensor)] for name, tensor in made.items() if id(tensor) in own}
+    made.called = called if len(called) == len(made) == len(state) else {}
+    return made
+
+
 def opened(module: Any, label: str, open_mapping: Callable[..., Checkpoint]) -> Checkpoint:
     """Return a module as a checkpoint, with its active adapter where PEFT has put one in.
 

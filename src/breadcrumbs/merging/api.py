@@ -204,8 +204,10 @@ def merge(
         onto=None if onto is None else label(onto, "onto"),
         tokenizer=None if tokenizer is None else label(tokenizer, "tokenizer"),
     )
-    state = opening.under(base)
-    sources = [state, *models, *(given or []), *([] if onto is None else [onto])]
+    added = [] if onto is None else [onto]
+    state = opening.under(base, [*models, *added])
+    mine = opening.alongside(state, [*models, *added])
+    sources = [state, *mine[: len(models)], *(given or []), *mine[len(models) :]]
     kernels.check(str(kernel))
     threads = None if threads is None else max(1, opening.whole("threads", threads))
     settings: dict[str, Any] = {"threads": threads, "kernel": kernel}

@@ -95,10 +95,8 @@ class Comparison:
                 f"to_frame: {what!r} is not there.{suggestion(what, MATRICES)} Give pairs,"
                 f" {', '.join(MATRICES)}."
             )
-        rows = [
-            {"": name, **dict(zip(self.names, row, strict=True))} for name, row in self._of(what)
-        ]
-        return notebook.frame(rows).set_index("")
+        rows = [dict(zip(self.names, row, strict=True)) for _, row in self._of(what)]
+        return notebook.frame(rows).set_axis(list(self.names))
 
     def _of(self, what: str) -> list[tuple[str, list[float]]]:
         return list(zip(self.names, getattr(self, what).tolist(), strict=True))
@@ -180,8 +178,9 @@ def compare(
         allow_nonfinite=allow_nonfinite,
         seed=seed,
     )
+    state = opening.under(base, models)
     with (
-        opening.opened(made, [opening.under(base), *models]) as plan,
+        opening.opened(made, [state, *opening.alongside(state, models)]) as plan,
         bars.bar(plan.bytes_read, progress, "comparing") as told,
     ):
         return of(plan, threads=threads, progress=told)

@@ -146,9 +146,28 @@ def label(source: Source, otherwise: str) -> str:
     return os.fsdecode(source)
 
 
-def under(base: Any) -> Any:
-    """Return what a base is merged from: of a module that holds adapters, itself without them."""
-    return live.underneath(base) if live.is_module(base) else base
+def under(base: Any, others: Iterable[Any] = ()) -> Any:
+    """Return what a base is merged from: of a module that holds adapters, itself without them.
+
+    others: the models; where there are files among them, the names in files count.
+    """
+    if not live.is_module(base):
+        return base
+    found = live.in_files(base) if any(map(_is_file, others)) else base
+    return found if getattr(found, "called", None) else live.underneath(base)
+
+
+def alongside(base: Any, models: Iterable[Any]) -> list[Any]:
+    """Return what models are read from: modules under the names of files, if the base is one.
+
+    base: what `under` returned of it.
+    """
+    files = _is_file(base) or bool(getattr(base, "called", None))
+    return [live.in_files(it) if files and live.is_module(it) else it for it in models]
+
+
+def _is_file(source: Any) -> bool:
+    return isinstance(source, str | os.PathLike | Checkpoint | Weights)
 
 
 class opened:

@@ -20,7 +20,8 @@ def bar(
     """Show a bar while bytes are done, of what takes longer than ``wait`` seconds.
 
     total: bytes of all. wanted: True shows it on a terminal too, None in notebooks alone, False
-    nowhere. doing: one word for it. step: seconds between two changes of it. Yields what is to be called with bytes, from any thread.
+    nowhere. doing: one word for it. step: seconds between two changes of it. Yields what is to be
+    called with bytes, from any thread.
     """
     if (wanted is None and not in_notebook()) or wanted is False:
         yield lambda nbytes: None

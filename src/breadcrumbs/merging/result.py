@@ -106,7 +106,7 @@ def given_back(base: Any, state: Any, arrays: dict[str, Any], as_: Any = None) -
     if kind == "torch" and made is arrays:
         return {name: like.torch_of(array) for name, array in arrays.items()}
     if kind == "module":
-        module = live.copied(base, "base")
-        live.fill(module, made, "base")
+        module, called = live.copied(base, "base"), getattr(state, "called", {})
+        live.fill(module, {called.get(name, name): it for name, it in made.items()}, "base")
         return module
     return made

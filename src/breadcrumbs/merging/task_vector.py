@@ -55,7 +55,9 @@ class TaskVector(Mapping[str, np.ndarray]):
     def __init__(self, base: Any, finetuned: Any, *, rename: str | Sequence[str] = ()):
         for source, what in ((base, "base"), (finetuned, "finetuned")):
             opening.label(source, what)  # raises for what is no model
-        first = checkpoint.open(opening.under(base), "base")
+        state = opening.under(base, [finetuned])
+        (finetuned,) = opening.alongside(state, [finetuned])
+        first = checkpoint.open(state, "base")
         first, second = view.on_base(first, [first, checkpoint.open(finetuned, "finetuned")])
         rules = [rename] if isinstance(rename, str) else list(rename)
         second = naming.of_one(first, second, rules)
