@@ -205,7 +205,7 @@ def merge(
         tokenizer=None if tokenizer is None else label(tokenizer, "tokenizer"),
     )
     added = [] if onto is None else [onto]
-    state = opening.under(base, [*models, *added])
+    state = opening.under(base, opening.any_files([*models, *added]))
     mine = opening.alongside(state, [*models, *added])
     sources = [state, *mine[: len(models)], *(given or []), *mine[len(models) :]]
     kernels.check(str(kernel))

@@ -178,7 +178,7 @@ def compare(
         allow_nonfinite=allow_nonfinite,
         seed=seed,
     )
-    state = opening.under(base, models)
+    state = opening.under(base, opening.any_files(models))
     with (
         opening.opened(made, [state, *opening.alongside(state, models)]) as plan,
         bars.bar(plan.bytes_read, progress, "comparing") as told,

@@ -146,15 +146,20 @@ def label(source: Source, otherwise: str) -> str:
     return os.fsdecode(source)
 
 
-def under(base: Any, others: Iterable[Any] = ()) -> Any:
+def under(base: Any, files: bool = False) -> Any:
     """Return what a base is merged from: of a module that holds adapters, itself without them.
 
-    others: the models; where there are files among them, the names in files count.
+    files: under the names that its files have, if it is one of transformers.
     """
     if not live.is_module(base):
         return base
-    found = live.in_files(base) if any(map(_is_file, others)) else base
+    found = live.in_files(base) if files else base
     return found if getattr(found, "called", None) else live.underneath(base)
+
+
+def any_files(models: Iterable[Any]) -> bool:
+    """Whether there are files among models, whose names count then."""
+    return any(map(_is_file, models))
 
 
 def alongside(base: Any, models: Iterable[Any]) -> list[Any]:

@@ -55,7 +55,7 @@ class TaskVector(Mapping[str, np.ndarray]):
     def __init__(self, base: Any, finetuned: Any, *, rename: str | Sequence[str] = ()):
         for source, what in ((base, "base"), (finetuned, "finetuned")):
             opening.label(source, what)  # raises for what is no model
-        state = opening.under(base, [finetuned])
+        state = opening.under(base, opening.any_files([finetuned]))
         (finetuned,) = opening.alongside(state, [finetuned])
         first = checkpoint.open(state, "base")
         first, second = view.on_base(first, [first, checkpoint.open(finetuned, "finetuned")])
@@ -208,6 +208,8 @@ class TaskVector(Mapping[str, np.ndarray]):
         if number is None:
             raise RecipeError(f"scale: {scale!r} is not a number.")
         state = opening.under(base)
+        if state is not base and any(name not in state for name in self):
+            state = opening.under(base, files=True)
         opened: Checkpoint = checkpoint.open(state)
         absent = [name for name in self if name not in opened.tensors]
         if absent:
