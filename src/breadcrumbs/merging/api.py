@@ -228,7 +228,7 @@ def merge(
             refuse(report.warnings)
         if kind == "module":
             for line in report.warnings:
-                warnings.warn(line, stacklevel=2)
+                warnings.warn(line, stacklevel=3)
             return given_back(base, state, arrays, as_)
         if on_disk:
             save = partial(_again, recipe, threads, kernel, sync, progress)

@@ -25,6 +25,7 @@ from breadcrumbs.checkpoint import like as checkpoint_like
 from breadcrumbs.errors import OutputError, RecipeError, ScoreError, printable
 from breadcrumbs.merging import card, files, opening
 from breadcrumbs.merging.report import Report
+from breadcrumbs.merging.result import given_back
 from breadcrumbs.plan import Plan
 from breadcrumbs.plan.judgement import judged
 from breadcrumbs.plan.recipe import Recipe
@@ -48,11 +49,12 @@ class Candidate:
 
 @dataclass(repr=False)
 class Soup:
-    """A greedy soup. score: of the result. merged: its weights, or report: that of its files."""
+    """A greedy soup. score: of the result. merged: its weights, as the base was given (a module, or
+    a dict), or report: that of its files."""
 
     candidates: list[Candidate]
     score: float
-    merged: dict[str, Any] | None = None
+    merged: Any = None
     report: Report | None = None
 
     @property
@@ -118,8 +120,8 @@ def greedy_soup(
     """Return the greedy soup of ``models``.
 
     score: a candidate -> its held-out score, higher is better. A candidate is a state dict if
-        ``base`` is one; else the path of a merged folder (a file, if ``output`` is one), which is
-        removed afterwards, so that there is one at a time beside the output.
+        ``base`` is one, or a module; else the path of a merged folder (a file, if ``output`` is
+        one), which is removed afterwards, so that there is one at a time beside the output.
     scores: of each model alone, if they are known; without it, ``score`` finds them.
     output: where to write the result, a merge by ``average`` of the chosen models, whose model card
         and metadata say all scores. Without it, the weights are in `Soup.merged`.
@@ -163,7 +165,7 @@ def greedy_soup(
                 )
         else:
             arrays, soup.report = files.to_arrays(chosen, threads=threads)
-            soup.merged = checkpoint_like.like(state, arrays)
+            soup.merged = given_back(base, state, arrays)
     return soup
 
 
