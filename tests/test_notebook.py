@@ -40,6 +40,7 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     for cell in slips:
         (error,) = [it for it in cell.outputs if it.output_type == "error"]
         assert error.ename.endswith("Error") and not hasattr(builtins, error.ename), cell
+        assert "site-packages" not in str(error) and "opening.py" not in str(error.traceback)
         assert len(error.evalue.splitlines()) == 1 and error.evalue.endswith((".", "?")), error
     shown = {kind for cell in cells for out in cell.outputs for kind in out.get("data", {}) if kind}
     assert "text/html" in shown

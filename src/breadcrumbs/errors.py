@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 from collections.abc import Callable, Iterable
 from typing import ParamSpec, TypeVar
 
@@ -106,16 +107,22 @@ def listing(names: Iterable[str], limit: int = 5) -> str:
 
 
 def explained(function: Callable[P, R]) -> Callable[P, R]:
-    """Return a function whose errors note what the options that they name are called in Python."""
+    """Return a function whose errors note what the options that they name are called in Python.
+
+    In a notebook they come without the lines of code that they went through, which are ours.
+    """
 
     @functools.wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        __tracebackhide__ = True
         try:
             return function(*args, **kwargs)
         except BreadcrumbsError as error:
             found = keywords(str(error))
             if found and not hasattr(error, "__notes__"):
                 error.add_note(f"In Python: {', '.join(found)}.")
+            if "ipykernel" in sys.modules:
+                raise error.with_traceback(None) from None
             raise
 
     return called

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import copy
+import gc
 import json
 import pickle
+import weakref
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -101,6 +103,16 @@ def test_tensors_of_torch_are_saved(tmp_path):
     torch.nn.Linear(2, 2).load_state_dict(
         breadcrumbs.merge(torch.nn.Linear(2, 2).state_dict(), [torch.nn.Linear(2, 2)])
     )
+
+
+def test_a_result_keeps_no_models_in_memory(tmp_path):
+    base, models = state(0), [state(1), state(2)]
+    alive = [weakref.ref(array) for model in (base, *models) for array in model.values()]
+    merged = breadcrumbs.merge(base, models)
+    del base, models
+    gc.collect()
+    assert not any(one() is not None for one in alive)
+    merged.save(tmp_path / "out")
 
 
 def test_a_copy_is_a_plain_dict():

@@ -8,6 +8,7 @@ from breadcrumbs.checkpoint import like, live
 from breadcrumbs.checkpoint.lazy import Weights
 from breadcrumbs.checkpoint.opening import hub_id, not_a_source, opened
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
+from breadcrumbs.errors import explained
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,6 +57,7 @@ def open(source: Any, label: str = "") -> Checkpoint:
 def load(source: Any, *, as_: Literal["torch"]) -> Weights[torch.Tensor]: ...
 @overload
 def load(source: Any, *, as_: Literal["numpy"] = "numpy") -> Weights[np.ndarray]: ...
+@explained
 def load(source: Any, *, as_: Any = "numpy") -> Weights[Any]:
     """Return the named tensors of a model, read when they are asked for.
 

@@ -110,6 +110,8 @@ class Report:
         if plan.models and not any(row.squares for row in rows):
             what = "no tensor is merged" if not merged else "nothing is added"
             warnings.append(f"{what}, so the result is the base: are the parameters as meant?")
+        if not plan.models:
+            warnings.append("no models are given, so the result is the base")
         length = step.of(plan, norm)
         values = plan.method.complete(plan.recipe.parameters)
         warnings += filter(

@@ -9,7 +9,7 @@ from typing import Any, Generic, Literal, TypeVar
 from breadcrumbs.checkpoint import Weights, like, live, notebook
 from breadcrumbs.checkpoint.memory import open_mapping
 from breadcrumbs.checkpoint.tensors import Checkpoint
-from breadcrumbs.errors import OutputError
+from breadcrumbs.errors import OutputError, explained
 from breadcrumbs.merging import publishing
 from breadcrumbs.merging.report import Report
 
@@ -34,6 +34,7 @@ class Merged(dict[str, Array], Generic[Array]):
         made.report, made._save = report, save
         return made
 
+    @explained
     def save(
         self,
         output: str | os.PathLike[str],

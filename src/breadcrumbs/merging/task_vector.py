@@ -15,7 +15,7 @@ from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint import notebook, renames
 from breadcrumbs.checkpoint.lazy import UnknownTensorError
 from breadcrumbs.checkpoint.tensors import WEIGHT_DTYPES, Checkpoint
-from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
+from breadcrumbs.errors import MismatchError, RecipeError, explained, listing, suggestion
 from breadcrumbs.kernels import choose
 from breadcrumbs.merging import comparison, opening
 from breadcrumbs.merging.result import given_back
@@ -52,6 +52,7 @@ class TaskVector(Mapping[str, np.ndarray]):
     [3.5, 2.0]
     """
 
+    @explained
     def __init__(self, base: Any, finetuned: Any, *, rename: str | Sequence[str] = ()):
         for source, what in ((base, "base"), (finetuned, "finetuned")):
             opening.label(source, what)  # raises for what is no model
@@ -198,6 +199,7 @@ class TaskVector(Mapping[str, np.ndarray]):
         facts = {"entries": self.size, "norm": self.norm()}
         return notebook.table("Task vector", self.rows(), facts)
 
+    @explained
     def apply_to(self, base: Any, scale: float = 1.0) -> Any:
         """Return ``base + scale * self``, of the base's dtypes and shapes.
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from breadcrumbs import plan as plans
 from breadcrumbs.checkpoint import durable, notebook, whole
 from breadcrumbs.checkpoint import like as checkpoint_like
-from breadcrumbs.errors import OutputError, RecipeError, ScoreError, printable
+from breadcrumbs.errors import OutputError, RecipeError, ScoreError, explained, printable
 from breadcrumbs.merging import card, files, opening
 from breadcrumbs.merging.report import Report
 from breadcrumbs.merging.result import given_back
@@ -98,6 +98,7 @@ class Soup:
         )
 
 
+@explained
 def greedy_soup(
     base: opening.Source,
     models: Sequence[opening.Source],
