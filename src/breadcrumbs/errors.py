@@ -19,8 +19,8 @@ A message states where the trouble is, what was found there, and what to do abou
 from __future__ import annotations
 
 import functools
+import os
 import re
-import sys
 from collections.abc import Callable, Iterable
 from typing import ParamSpec, TypeVar
 
@@ -35,6 +35,21 @@ _OPTION = re.compile(
 
 class BreadcrumbsError(Exception):
     """Base of all errors with a message meant for the user."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Return the lines that IPython shows: the user's own, and what is wrong with it.
+
+        The frames below it are ours, and `%debug` still has them.
+        """
+        import traceback
+
+        own, at = os.path.dirname(__file__), ""
+        for frame in traceback.extract_tb(self.__traceback__):
+            if frame.filename.startswith(own):
+                break
+            at = f"line {frame.lineno}: {frame.line}"
+        said = [f"{type(self).__name__}: {self}", *getattr(self, "__notes__", ())]
+        return [at, *said] if at else said
 
 
 class CheckpointError(BreadcrumbsError):
@@ -107,10 +122,7 @@ def listing(names: Iterable[str], limit: int = 5) -> str:
 
 
 def explained(function: Callable[P, R]) -> Callable[P, R]:
-    """Return a function whose errors note what the options that they name are called in Python.
-
-    In a notebook they come without the lines of code that they went through, which are ours.
-    """
+    """Return a function whose errors note what the options that they name are called in Python."""
 
     @functools.wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -121,8 +133,6 @@ def explained(function: Callable[P, R]) -> Callable[P, R]:
             found = keywords(str(error))
             if found and not hasattr(error, "__notes__"):
                 error.add_note(f"In Python: {', '.join(found)}.")
-            if "ipykernel" in sys.modules:
-                raise error.with_traceback(None) from None
             raise
 
     return called
