@@ -28,7 +28,6 @@ EXPERTS = {
     "num_key_value_heads": 2, "intermediate_size": 16, "num_local_experts": 2,
 }  # fmt: skip
 KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "vit": ("ViTForImageClassification", "ViTConfig", TOWER),
     "vitmae": ("ViTMAEForPreTraining", "ViTMAEConfig", {**TOWER, **DECODER}),
     "yolos": ("YolosForObjectDetection", "YolosConfig", {**TOWER, "image_size": [16, 16]}),
     "segformer": ("SegformerForSemanticSegmentation", "SegformerConfig", STAGES),
