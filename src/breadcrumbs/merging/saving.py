@@ -7,12 +7,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from breadcrumbs.checkpoint.hashing import FileHashes
-from breadcrumbs.checkpoint.memory import open_mapping
+from breadcrumbs.checkpoint.memory import ArrayBytes, open_mapping
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 from breadcrumbs.checkpoint.writer import Writer
 from breadcrumbs.engine.digests import FileDigests
@@ -22,6 +22,9 @@ from breadcrumbs.merging.provenance import provenance
 from breadcrumbs.merging.report import Report
 from breadcrumbs.plan import Plan, variants
 from breadcrumbs.threads import run_tasks
+
+#: The bytes of weights that nobody reads any more.
+_NOTHING = ArrayBytes(np.empty(0, np.uint8))
 
 
 def again(it: Plan, tensors: Mapping[str, Any], output: Any, **settings: Any) -> Report:
@@ -74,7 +77,7 @@ def without_weights(it: Plan) -> Plan:
     """Return a plan that says all it said, and keeps no weights in memory."""
 
     def bare(tensor: Tensor | None) -> Any:
-        return None if tensor is None else replace(tensor, source=_Gone(), told=tensor.kind)
+        return None if tensor is None else replace(tensor, source=_NOTHING, told=tensor.kind)
 
     def empty(model: Checkpoint) -> Checkpoint:
         tensors = {name: bare(tensor) for name, tensor in model.tensors.items()}
@@ -97,13 +100,6 @@ def without_weights(it: Plan) -> Plan:
             for tensor in it.tensors
         ),
     )
-
-
-class _Gone:
-    """The bytes of a tensor that nobody needs any more."""
-
-    def read_into(self, start: int, out: memoryview) -> NoReturn:
-        raise AssertionError("weights of a finished merge are not read")
 
 
 class _Same(files.FileSink):
