@@ -18,7 +18,7 @@ DOCS = ([sys.executable, "-m", "docs.generate", "--check"], [sys.executable, "-m
 ALL = (*STYLE, TYPES, KERNELS, *DOCS, TESTS, FUZZ)
 
 #: What pyright looks at, as in pyproject.toml.
-TYPED = ("src/", "benchmarks/", "docs/", "experiments/", "checks.py")
+TYPED = ("src/", "benchmarks/", "docs/", "experiments/", "checks.py", "tests/typed_calls.py")
 #: The bits of results, who may import whom, what every method keeps to, and a file a package.
 FAST = (
     "tests/bits",

@@ -3,6 +3,7 @@
 docs/methods.md from the table of methods, docs/cli.md from the commands, docs/api.md from the names
 for Python; between two marks each the times of all methods in docs/performance.md, those of
 docs/store.md, the example of docs/task-file.md, and what experiments/results hold in docs/paper.md.
+src/breadcrumbs/merging/typed.py, the parameters as type checkers know them, is made too.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 import click
 import ml_dtypes
 import numpy as np
-from docs import names
+from docs import names, typed
 from experiments.paper import pages as figures
 from experiments.paper.tables import markdown
 
@@ -195,6 +196,7 @@ def main(arguments: list[str]) -> int:
         HERE / "cli.md": cli_page,
         HERE / "paper.md": paper_page,
         HERE / "api.md": lambda: f"{MADE}\n{names.page()}",
+        HERE.parent / "src/breadcrumbs/merging/typed.py": typed.source,
         performance: lambda: between(performance, "methods", times_table),
         store: lambda: between(store, "times", store_table),
         task_file: lambda: between(task_file, "example", task_example),

@@ -3,25 +3,32 @@
 >>> import breadcrumbs
 >>> breadcrumbs.merge("base", ["ft1", "ft2"], output="merged")  # doctest: +SKIP
 
-`merge` merges paths, hub ids or state dicts, `open` reads a checkpoint lazily, `TaskVector` does
-arithmetic on the difference of two models, `compare` says how alike such differences are,
-`greedy_soup` averages the models that help, `compress` and `extract` keep many tasks in one file,
-`switch` puts them into a live Torch module.
+    merge         models into one: paths, hub ids, state dicts, Torch modules, models of PEFT
+    load          the named tensors of a model, read when they are asked for
+    TaskVector    arithmetic on the difference of two models
+    compare       how alike such differences are
+    greedy_soup   the average of those models that help
+    statistics    what `fisher` and `regmean` need of a module and its data
+    compress      many tasks in one file; extract makes models of it
+    switch        tasks in and out of a live Torch module
+
+Every error is a BreadcrumbsError of one line: where, what was found, what to do.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from breadcrumbs.version import __version__
 
 if TYPE_CHECKING:
     from breadcrumbs.archives import compress, extract
-    from breadcrumbs.checkpoint import open
+    from breadcrumbs.checkpoint import load
     from breadcrumbs.errors import BreadcrumbsError
     from breadcrumbs.merging.api import merge
     from breadcrumbs.merging.comparison import compare
     from breadcrumbs.merging.task_vector import TaskVector
+    from breadcrumbs.modules import statistics
     from breadcrumbs.modules.switching import switch
     from breadcrumbs.tune.soup import greedy_soup
 
@@ -33,33 +40,49 @@ __all__ = [
     "compress",
     "extract",
     "greedy_soup",
+    "load",
     "merge",
-    "open",
+    "statistics",
     "switch",
 ]
 
-_HOMES = {
-    "BreadcrumbsError": "breadcrumbs.errors",
-    "TaskVector": "breadcrumbs.merging.task_vector",
-    "compare": "breadcrumbs.merging.comparison",
-    "compress": "breadcrumbs.archives",
-    "extract": "breadcrumbs.archives",
-    "greedy_soup": "breadcrumbs.tune.soup",
-    "merge": "breadcrumbs.merging.api",
-    "open": "breadcrumbs.checkpoint",
-    "switch": "breadcrumbs.modules.switching",
-}
+if not TYPE_CHECKING:
+    #: Where a name lives. It is imported when it is asked for: the command line starts fast.
+    _HOMES = {
+        "BreadcrumbsError": "errors",
+        "TaskVector": "merging.task_vector",
+        "compare": "merging.comparison",
+        "compress": "archives",
+        "extract": "archives",
+        "greedy_soup": "tune.soup",
+        "load": "checkpoint",
+        "merge": "merging.api",
+        "open": "checkpoint",
+        "statistics": "modules",
+        "switch": "modules.switching",
+    }
 
+    def __getattr__(name):
+        import importlib
 
-def __getattr__(name: str) -> Any:
-    """Import what is asked for when it is asked for, so that the command line starts fast."""
-    import importlib
+        if name not in _HOMES:
+            from breadcrumbs.errors import suggestion
 
-    if name == "statistics":
-        value = importlib.import_module("breadcrumbs.modules.statistics")
-    elif name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
-    else:
-        raise AttributeError(f"module 'breadcrumbs' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+            near = "" if name.startswith("_") else suggestion(name, __all__)
+            raise AttributeError(f"module 'breadcrumbs' has no attribute {name!r}.{near}")
+        if name == "open":
+            import warnings
+
+            text = "breadcrumbs.open is called breadcrumbs.load, which also gives Torch tensors"
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
+        home = importlib.import_module(f"breadcrumbs.{_HOMES[name]}")
+        if name == "statistics":
+            value = importlib.import_module("breadcrumbs.modules.statistics")
+        else:
+            value = getattr(home, name)
+        if name != "open":
+            globals()[name] = value
+        return value
+
+    def __dir__():
+        return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -18,11 +18,38 @@ A message states where the trouble is, what was found there, and what to do abou
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+import os
+import re
+from collections.abc import Callable, Iterable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+#: An option that `merge` has too, with what follows it: a text in quotes, or one of few words.
+_OPTION = re.compile(
+    r"--(extra|missing|rename|exclude|only|dtype|force|resume|strict|untie|only-changed"
+    r'|allow-nonfinite)\b(?: ("[^"]+"|ignore|base|same|float32))?'
+)
 
 
 class BreadcrumbsError(Exception):
     """Base of all errors with a message meant for the user."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Return the lines that IPython shows: the user's own, and what is wrong with it.
+
+        The frames below it are ours, and `%debug` still has them.
+        """
+        import traceback
+
+        own, at = os.path.dirname(__file__), ""
+        for frame in traceback.extract_tb(self.__traceback__):
+            if frame.filename.startswith(own):
+                break
+            at = f"line {frame.lineno}: {frame.line}"
+        said = [f"{type(self).__name__}: {self}", *getattr(self, "__notes__", ())]
+        return [at, *said] if at else said
 
 
 class CheckpointError(BreadcrumbsError):
@@ -98,3 +125,40 @@ def listing(names: Iterable[str], limit: int = 5) -> str:
     names = list(names)
     shown = ", ".join(repr(name) for name in names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def explained(function: Callable[P, R]) -> Callable[P, R]:
+    """Return a function whose errors note what the options that they name are called in Python."""
+
+    @functools.wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        __tracebackhide__ = True
+        try:
+            return function(*args, **kwargs)
+        except BreadcrumbsError as error:
+            found = keywords(str(error))
+            if found and not hasattr(error, "__notes__"):
+                error.add_note(f"In Python: {', '.join(found)}.")
+            raise
+
+    return called
+
+
+def keywords(text: str) -> list[str]:
+    """Return the options of the command line in a message as keyword arguments.
+
+    >>> keywords('Give --extra "a.*" or --force, or --rename "a=b" --rename "c=d".')
+    ['extra="a.*"', 'force=True', 'rename=["a=b", "c=d"]']
+    """
+    found: dict[str, list[str]] = {}
+    for name, value in _OPTION.findall(text):
+        found.setdefault(name.replace("-", "_"), []).append(value.strip('"'))
+    result = []
+    for name, values in found.items():
+        known = list(dict.fromkeys(f'"{value}"' for value in values if value))
+        if not known:
+            result.append(f"{name}=True")
+        else:
+            several = len(known) > 1 and name == "rename"
+            result.append(f"{name}=[{', '.join(known)}]" if several else f"{name}={known[0]}")
+    return result

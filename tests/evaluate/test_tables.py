@@ -448,3 +448,17 @@ def test_a_narrow_terminal_gets_all_columns_in_several_tables(here):
     for task in [*tasks, "mean", "normalised"]:
         assert text.count(task + " ") + text.count(task + "\n") == 1, task
     assert text.count("merged") == len([line for line in text.splitlines() if "model" in line]) > 2
+
+
+def test_tables_in_a_notebook():
+    pytest.importorskip("pandas")
+    table = tables.of(family(*ALL))
+    assert repr(table).endswith(f"{len(table.lines)} models on 2 tasks>")
+    frame = table.to_frame().set_index("model")
+    assert list(frame.columns) == ["movies", "spam", "mean", "normalised"]
+    assert frame.loc["merged", "movies"] == 0.6 and frame.loc["merged", "mean"] == 0.5
+    assert "<td>merged</td><td>0.6</td>" in table._repr_html_()
+    compared = compare(table, "merged", "base")
+    assert list(compared.to_frame()["difference"]) == pytest.approx([0.4, 0.2])
+    assert repr(compared) == "<Comparison of merged with base: +0.3000 on average of 2 tasks>"
+    assert "<td>0.4</td>" in compared._repr_html_()

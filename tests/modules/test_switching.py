@@ -191,6 +191,8 @@ def test_task_files_go_in_and_out(transform, dtype, family, tmp_path):
     with breadcrumbs.switch(module, {"one": paths[1]}, base=base) as tasks:
         tasks.put("one")
         assert bits_of(module) == wanted["dogs"]
+        assert repr(tasks) == "<Switch of Tiny: one is in, of one>"
+        assert "<td>one</td><td>True</td>" in tasks._repr_html_()
     with breadcrumbs.switch(module, paths[2], base=base) as tasks, tasks.using("birds"):
         assert bits_of(module) == wanted["birds"]
     assert bits_of(module) == before

@@ -10,10 +10,11 @@ import numpy as np
 
 from breadcrumbs.archives import accounting
 from breadcrumbs.archives.votes import by_layer, shares
+from breadcrumbs.checkpoint import notebook
 from breadcrumbs.plan import Plan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """tasks: their names. trained, frozen: weights in tensors that some task changed, and others.
 
@@ -68,6 +69,15 @@ class Report:
         mine = len(self.tasks), self.trained, self.frozen
         found = {"models": accounting.of_models(*mine)}
         return found if self.method == "tsv" else found | {"masks": accounting.of_masks(*mine)}
+
+    def __repr__(self) -> str:
+        tasks = ", ".join(self.tasks)
+        return f"<Report: {tasks} by {self.method}, {self.bytes:,} bytes in {self.path}>"
+
+    def _repr_html_(self) -> str:
+        rows = [{"task": task} for task in self.tasks]
+        facts = {"method": self.method, "bytes": self.bytes, "of models": self.model_bytes}
+        return notebook.table(self.path, rows, facts, self.notes, self.warnings)
 
     def to_mapping(self) -> dict[str, Any]:
         """Return all of it as plain data, for JSON."""

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
+from breadcrumbs.checkpoint import like, live
 from breadcrumbs.checkpoint.folder import AdapterError
+from breadcrumbs.checkpoint.lazy import Weights
 from breadcrumbs.checkpoint.opening import hub_id, is_single, not_a_source, opened
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
+from breadcrumbs.errors import explained
 
-__all__ = ["Checkpoint", "Tensor", "hub_id", "not_a_source", "open"]
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+__all__ = ["Checkpoint", "Tensor", "Weights", "hub_id", "load", "not_a_source", "open"]
 
 
-def open(source: str | os.PathLike[str] | Mapping[str, Any], label: str = "") -> Checkpoint:
+def open(source: Any, label: str = "") -> Checkpoint:
     """Return the checkpoint that ``source`` names, its tensors not yet read.
 
     source, the first of these that fits:
-        a Checkpoint, which is returned as it is;
+        a Checkpoint, which is returned as it is; Weights, whose checkpoint is;
         a mapping of names to NumPy arrays or Torch tensors, which is not copied;
+        a Torch module, with its active adapter if PEFT has put one in
+            (`breadcrumbs.checkpoint.live`);
         an existing folder with ``model.safetensors``, with shards and an index, or with
             ``pytorch_model.bin`` (`breadcrumbs.checkpoint.folder` has the order), or a model whose
             weights are in several folders (`breadcrumbs.checkpoint.composite`);
@@ -43,6 +51,10 @@ def open(source: str | os.PathLike[str] | Mapping[str, Any], label: str = "") ->
     like a path (begins with ``.``, ``/``, ``~`` or a drive letter, has a backslash or several
     slashes, ends like a weight file) is never asked of a hub.
     """
+    if isinstance(source, Weights):
+        return source.checkpoint
+    if live.is_module(source):
+        return live.opened(source, label or "module", opened)
     try:
         found = opened(source, label, _insert)
     except AdapterError:
@@ -57,6 +69,32 @@ def open(source: str | os.PathLike[str] | Mapping[str, Any], label: str = "") ->
     from breadcrumbs.checkpoint.adapters import reading
 
     return reading.told(found)
+
+
+@overload
+def load(source: Any, *, as_: Literal["torch"]) -> Weights[torch.Tensor]: ...
+@overload
+def load(source: Any, *, as_: Literal["numpy"] = "numpy") -> Weights[np.ndarray]: ...
+@explained
+def load(source: Any, *, as_: Any = "numpy") -> Weights[Any]:
+    """Return the named tensors of a model, read when they are asked for.
+
+    source: a path, hub id, state dict or module: what `breadcrumbs.merge` takes. as_: ``numpy`` or
+    ``torch``, what tensors are read as.
+
+    ``weights["name"]`` is a tensor, ``weights["name", 10:20]`` some of its rows, of which no other
+    bytes are read; ``weights.shapes`` and ``weights.dtypes`` read nothing. Quantised weights are
+    what they stand for. CheckpointError where there is no such model.
+
+    >>> import numpy as np, breadcrumbs
+    >>> weights = breadcrumbs.load({"w": np.arange(6, dtype=np.float32).reshape(3, 2)})
+    >>> weights.shapes
+    {'w': (3, 2)}
+    >>> weights["w", 1:].tolist()
+    [[2.0, 3.0], [4.0, 5.0]]
+    """
+    like.check(as_)
+    return Weights(open(source), as_)
 
 
 def _insert(text: str, base: str, adapter: str) -> Checkpoint:

@@ -35,7 +35,7 @@ def model_hash(
 ) -> str:
     """Return the BLAKE3 of a model's weights: names, dtypes, shapes and bytes, in order of names.
 
-    source: whatever `breadcrumbs.open` opens. The hash is that of the tensors: the same for one
+    source: whatever `breadcrumbs.load` opens. The hash is that of the tensors: the same for one
     file, for shards and for arrays in memory, whatever the order and whatever else the files say.
     Arrays are hashed where they are; files are read in steps. threads: 0 for one a core.
 

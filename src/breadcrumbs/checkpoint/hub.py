@@ -161,6 +161,24 @@ def _check_config(where: str, names: Collection[str]) -> None:
         )
 
 
+def upload_failed(error: Exception, repo: str) -> str:
+    """Return in a line why a model could not be uploaded, and what to do about it."""
+    from huggingface_hub import constants, errors
+
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    endpoint = constants.ENDPOINT
+    if constants.HF_HUB_OFFLINE:
+        text = "HF_HUB_OFFLINE forbids to upload. Unset it"
+    elif isinstance(error, errors.HFValidationError):
+        text = "is no possible hub id. Ids are like org/name"
+    elif status in (401, 403) or isinstance(error, errors.LocalTokenNotFoundError):
+        text = f"{endpoint} refuses this token. Set HF_TOKEN to one that may write there"
+    else:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        text = f"could not be uploaded to {endpoint} ({reason}). Run this again"
+    return f"{repo}: {text}."
+
+
 def _explained(error: Exception, where: str, offline: bool) -> CheckpointError:
     """Return ``error``, raised by `huggingface_hub`, as one line with what to do about it."""
     from huggingface_hub import constants, errors

@@ -116,8 +116,16 @@ def is_hub_id(text: str) -> bool:
 
 def not_a_source(source: object) -> str:
     """Return why something is not what `open` takes, and what to give instead."""
-    advice = " Give its `state_dict()`." if hasattr(source, "state_dict") else ""
-    return f"a {type(source).__name__} is not a path, a hub id or a mapping of arrays.{advice}"
+    kind = type(source)
+    what = "None" if source is None else f"a {kind.__name__}"
+    advice = ""
+    if kind.__module__.partition(".")[0] in ("torch", "numpy"):
+        advice = " Give a dict of tensors by name, such as a state dict."
+    elif isinstance(getattr(source, "components", None), Mapping):
+        advice = " Give the folder of this pipeline, or one of its modules."
+    elif hasattr(source, "state_dict"):
+        advice = " Give its `state_dict()`."
+    return f"{what} is not a path, a hub id, a mapping of arrays or a Torch module.{advice}"
 
 
 def _open_stack(

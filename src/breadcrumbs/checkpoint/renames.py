@@ -37,6 +37,7 @@ IN_FILES = (
     ("encoder.layer.*.intermediate.dense.*", "layers.*.mlp.fc1.*"),
     ("encoder.layer.*.output.dense.*", "layers.*.mlp.fc2.*"),
     ("encoder.layer.*", "layers.*"),
+    ("encoder.mid_position_embeddings", "encoder.interpolation.mid_position_embeddings"),
     ("*.attention.attention.query.*", "*.attention.q_proj.*"),
     ("*.attention.attention.key.*", "*.attention.k_proj.*"),
     ("*.attention.attention.value.*", "*.attention.v_proj.*"),

@@ -292,6 +292,9 @@ class Checkpoint(Mapping[str, np.ndarray]):
     def __len__(self) -> int:
         return len(self.tensors)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.tensors  # without reading it
+
     def __enter__(self) -> Checkpoint:
         return self
 

@@ -2,40 +2,113 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from breadcrumbs.checkpoint import durable, like
-from breadcrumbs.errors import RecipeError
-from breadcrumbs.merging.files import to_arrays, to_files
-from breadcrumbs.merging.opening import Source, check_length, globs, label, listed, named, opened
+from breadcrumbs import kernels
+from breadcrumbs.checkpoint import durable
+from breadcrumbs.errors import RecipeError, explained, suggestion
+from breadcrumbs.merging import opening, saving
+from breadcrumbs.merging import progress as bars
+from breadcrumbs.merging.files import carried_out, to_files
+from breadcrumbs.merging.opening import Source, globs, label, opened
+from breadcrumbs.merging.report import Report
+from breadcrumbs.merging.result import Merged, given_back, kind_of
+from breadcrumbs.methods import registry
 from breadcrumbs.plan.judgement import judged, refuse
 from breadcrumbs.plan.recipe import Recipe, override
 
+if TYPE_CHECKING:
+    from typing import Unpack
 
+    import numpy as np
+    import torch
+
+    from breadcrumbs.checkpoint import Checkpoint, Weights
+    from breadcrumbs.merging.options import Options
+
+    Path_ = str | os.PathLike[str]
+    Array = TypeVar("Array", bound=Any)
+    M = TypeVar("M", bound=torch.nn.Module)
+
+
+@overload
+def merge(
+    base: Source, models: Iterable[Source], *, output: Path_, **options: Unpack[Options]
+) -> Report: ...
+@overload
 def merge(
     base: Source,
-    models: Sequence[Source],
+    models: Iterable[Source],
+    *,
+    output: None = None,
+    as_: Literal["torch"],
+    **options: Unpack[Options],
+) -> Merged[torch.Tensor]: ...
+@overload
+def merge(
+    base: Source,
+    models: Iterable[Source],
+    *,
+    output: None = None,
+    as_: Literal["numpy"],
+    **options: Unpack[Options],
+) -> Merged[np.ndarray]: ...
+@overload
+def merge(
+    base: Path_ | Checkpoint,
+    models: Iterable[Source],
+    *,
+    output: None = None,
+    as_: None = None,
+    **options: Unpack[Options],
+) -> Merged[np.ndarray]: ...
+@overload
+def merge(
+    base: Weights[Array] | Mapping[str, Array],
+    models: Iterable[Source],
+    *,
+    output: None = None,
+    as_: None = None,
+    **options: Unpack[Options],
+) -> Merged[Array]: ...
+@overload
+def merge(
+    base: M,
+    models: Iterable[Source],
+    *,
+    output: None = None,
+    as_: None = None,
+    **options: Unpack[Options],
+) -> M: ...
+@explained
+def merge(
+    base: Any,
+    models: Any,
     *,
     method: str = "breadcrumbs",
     output: str | os.PathLike[str] | None = None,
-    weights: Sequence[float] | None = None,
-    names: Sequence[str] | None = None,
-    overrides: Sequence[Mapping[str, Any]] = (),
-    exclude: Sequence[str] = (),
-    only: Sequence[str] = (),
+    as_: Literal["numpy", "torch"] | None = None,
+    weights: Iterable[Any] | None = None,
+    names: Iterable[str] | None = None,
+    overrides: Sequence[Mapping[str, Any]] | None = (),
+    exclude: str | Sequence[str] = (),
+    only: str | Sequence[str] = (),
     only_changed: bool = False,
-    dtype: str | None = None,
+    dtype: Any = None,
     missing: str | Sequence[str] = "error",
     extra: str | Sequence[str] = "error",
     rename: str | Sequence[str] = (),
     allow_nonfinite: bool | Sequence[str] = False,
     untie: bool = False,
     seed: int = 0,
-    onto: Source | None = None,
-    statistics: Sequence[Source] | None = None,
+    onto: Any = None,
+    statistics: Iterable[Any] | None = None,
     tokenizer: str | os.PathLike[str] | None = None,
     chat_template: str | None = None,
     vocabulary: str | os.PathLike[str] | None = None,
@@ -45,16 +118,22 @@ def merge(
     kernel: str = "auto",
     sync: bool = True,
     strict: bool = False,
+    force: bool = False,
+    resume: bool = False,
+    progress: bool | None = None,
     **parameters: Any,
 ) -> Any:
     """Merge fine-tuned ``models`` into one: ``base + alpha * sum of transformed task vectors``.
 
     base, models: paths, hub ids (``org/name@revision``), adapters of the base as PEFT saves them
-        (a folder, its file, a hub id; also ``BASE+ADAPTER``), or mappings of names to NumPy arrays
-        or Torch tensors, such as a ``state_dict()`` (of a module, give that).
+        (a folder, its file, a hub id; also ``BASE+ADAPTER``), mappings of names to NumPy arrays or
+        Torch tensors, such as a ``state_dict()``, Torch modules, or what `breadcrumbs.load`
+        returns. A model of PEFT is its active adapter on its base; as ``base`` it is the base
+        alone.
     method: a name that `breadcrumbs methods` lists; ``parameters`` are its parameters.
-    output: a folder, or a ``.safetensors`` file, to stream the result to. Without it the result is
-        returned as a dict of arrays: Torch tensors if the base is of Torch tensors, else NumPy.
+    output: a folder, or a ``.safetensors`` file, to stream the result to. Without it the result
+        comes back as what the base was given as.
+    as_: ``numpy`` or ``torch``: return a dict of such tensors instead.
     weights: one factor for each task vector. names: of the models, which key random masks.
     overrides: parameters for some tensors, such as ``{"tensors": "*.bias", "alpha": 1}``.
     exclude, only: globs of tensor names; what they leave out is copied from the base.
@@ -77,12 +156,20 @@ def merge(
     threads: how many work at once (all cores unless told); the result does not depend on it.
     kernel: ``auto``, ``native``, ``numpy``, or the name of installed kernels; the same bits.
     sync: wait until the output is on the disk, so that it survives a power cut.
+    force, resume: replace an output that exists; go on with a merge that was interrupted.
+    progress: show a bar: True, also on a terminal; False, never; else in notebooks alone.
     strict: whether any warning is an error: models that fit and yet do not go together (other
         configs or tokenizers, another pretraining, lost tensors). Without it, `Report.warnings`
         has them.
 
-    Returns the dict, or with ``output`` a `breadcrumbs.merging.report.Report`. Raises a
-    `breadcrumbs.errors.BreadcrumbsError` that says in one line what is wrong and what to do.
+    Returns, with ``output``, the `breadcrumbs.merging.report.Report`. Without it, of a module a
+    copy of it with the merged weights (without adapters), which warns of what a report would; else
+    a dict of tensors of the base's kind (`breadcrumbs.merging.result.Merged`), whose ``report`` has
+    it and which can be saved: of Torch where the base's are, of NumPy for a path. Inputs are never
+    changed.
+
+    Raises a `breadcrumbs.errors.BreadcrumbsError` that says in one line what is wrong and what to
+    do.
 
     >>> import numpy as np, breadcrumbs
     >>> base = {"w": np.zeros(3, np.float32)}
@@ -90,55 +177,118 @@ def merge(
     >>> breadcrumbs.merge(base, [tuned], method="task_arithmetic", alpha=0.5)["w"].tolist()
     [0.5, 1.0, 2.0]
     """
-    models = listed(models)
-    mine = named(models, names)
-    if isinstance(statistics, str | os.PathLike | Mapping):
-        raise RecipeError(
-            "statistics: found one value where a list is expected. Give one for each model."
-        )
-    for key, given in (("weights", weights), ("statistics", statistics)):
-        check_length(key, given, models)
+    _check_keywords(method, parameters)
+    models = opening.listed(models)
+    factors = opening.numbers("weights", weights, models)
+    given = opening.each("statistics", statistics, models)
+    if output is not None and as_ is not None:
+        raise RecipeError(f"as_: {as_!r} is for results in memory. Leave it or the output out.")
+    if output is not None and not isinstance(output, str | os.PathLike):
+        raise RecipeError(f"output: {output!r} is no path. Give a folder, or a .safetensors file.")
+    kind = kind_of(base, as_)
+    if kind == "module" and output is None and untie:
+        raise RecipeError("untie: tied weights of a module are one. Give its `state_dict()`.")
     recipe = Recipe(
         base=label(base, "base"),
         models=tuple(
             replace(
                 model,
-                weight=float(weights[i]) if weights else 1.0,
-                statistics=label(statistics[i], f"statistics {i + 1}") if statistics else None,
+                weight=factors[i] if factors else 1.0,
+                statistics=label(given[i], f"statistics {i + 1}") if given else None,
             )
-            for i, model in enumerate(mine)
+            for i, model in enumerate(opening.named(models, names))
         ),
         method=method,
-        parameters=parameters,
-        overrides=tuple(override(o, f"overrides[{i}]") for i, o in enumerate(overrides)),
+        parameters=opening.plain(parameters),
+        overrides=tuple(
+            override(one, f"overrides[{i}]") for i, one in enumerate(_overrides(overrides))
+        ),
         exclude=globs(exclude),
         only=globs(only),
         only_changed=only_changed,
-        dtype=dtype,
+        dtype=opening.dtype_name(dtype),
         missing=missing,
         extra=extra,
         rename=globs(rename),
         allow_nonfinite=allow_nonfinite,
         untie=untie,
-        seed=seed,
+        seed=opening.whole("seed", seed),
         onto=None if onto is None else label(onto, "onto"),
-        tokenizer=None if tokenizer is None else os.fspath(tokenizer),
+        tokenizer=None if tokenizer is None else label(tokenizer, "tokenizer"),
         chat_template=chat_template,
         vocabulary=None if vocabulary is None else os.fspath(vocabulary),
-        pad_to=pad_to,
+        pad_to=None if pad_to is None else opening.whole("pad_to", pad_to),
         tokens=tokens or {},
     )
-    sources = [base, *models, *(statistics or []), *([] if onto is None else [onto])]
+    added = [] if onto is None else [onto]
+    state = opening.under(base, opening.any_files([*models, *added]))
+    mine = opening.alongside(state, [*models, *added])
+    sources = [state, *mine[: len(models)], *(given or []), *mine[len(models) :]]
+    kernels.check(str(kernel))
+    threads = None if threads is None else max(1, opening.whole("threads", threads))
+    settings: dict[str, Any] = {"threads": threads, "kernel": kernel}
+    on_disk = all(isinstance(source, str | os.PathLike) for source in sources)
     with opened(recipe, sources, by_token=True) as it:
-        if output is not None or strict:
+        if output is not None or strict or on_disk:
             it = judged(it, strict)
-        if output is not None:
-            with durable.syncing(sync):
-                return to_files(it, output, threads=threads, kernel=kernel, strict=strict)
-        arrays, report = to_arrays(it, threads=threads, kernel=kernel)
+        total = it.bytes_measured + it.bytes_read
+        with bars.bar(total, progress, "merging") as told:
+            settings["progress"] = told
+            if output is not None:
+                with durable.syncing(sync):
+                    return to_files(
+                        it, output, strict=strict, force=force, resume=resume, **settings
+                    )
+            done, arrays, report = carried_out(it, **settings)
         if strict:
             refuse(report.warnings)
-    return like.like(base, arrays)
+        if kind == "module":
+            for line in report.warnings:
+                warnings.warn(line, stacklevel=3)
+            return given_back(base, state, arrays, as_)
+        if on_disk:
+            save = partial(_again, recipe, threads, kernel, sync, progress)
+        else:
+            save = partial(saving.save, saving.without_weights(done), report)
+    return Merged.of(given_back(base, state, arrays, as_), report, save)
+
+
+def _again(
+    recipe: Recipe,
+    threads: int | None,
+    kernel: str,
+    sync: bool,
+    progress: bool | None,
+    output: str | os.PathLike[str],
+    tensors: Mapping[str, Any],
+    **settings: Any,
+) -> Report:
+    """Write a merge of files that is in memory already; return the report."""
+    with opened(recipe, by_token=True) as it:
+        it = judged(it, False)
+        total = it.bytes_measured + it.bytes_read
+        with bars.bar(total, progress, "saving") as told, durable.syncing(sync):
+            return saving.again(
+                it, tensors, output, threads=threads, kernel=kernel, progress=told, **settings
+            )
+
+
+def _overrides(given: Any) -> list[Any]:
+    """Return overrides as a list; one alone is one."""
+    if given is None or isinstance(given, Mapping):
+        return [] if given is None else [given]
+    if not isinstance(given, Iterable) or isinstance(given, str):
+        raise RecipeError(f"overrides: {given!r} is no list. Give [{{'tensors': ..., ...}}].")
+    return list(given)
+
+
+def _check_keywords(method: Any, parameters: Mapping[str, Any]) -> None:
+    """Raise RecipeError for what looks like a misspelt argument rather than a parameter."""
+    known = registry.get(method).parameters
+    mine = [name for name in inspect.signature(merge).parameters if name != "parameters"]
+    for name in parameters:
+        if name not in known and not suggestion(name, known) and (near := suggestion(name, mine)):
+            raise RecipeError(f"merge: has no argument {name!r}.{near}")
 
 
 def with_settings(recipe: Recipe, **changes: Any) -> Recipe:

@@ -10,31 +10,38 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from breadcrumbs.checkpoint import notebook
 from breadcrumbs.engine import runner
 from breadcrumbs.engine.consumers import Reading
 from breadcrumbs.engine.majority import Ballot
 from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Vectors
-from breadcrumbs.errors import RecipeError, suggestion
+from breadcrumbs.errors import RecipeError, explained, suggestion
 from breadcrumbs.merging import estimate, opening
+from breadcrumbs.merging import progress as bars
 from breadcrumbs.methods import parameters
 from breadcrumbs.methods.table import TRANSFORMS
-from breadcrumbs.plan import Plan, Sizes
+from breadcrumbs.plan import USUAL, Plan, Sizes
 from breadcrumbs.plan.recipe import Model, Recipe
 from breadcrumbs.plan.units import Segment
 
+#: What is known of every two models.
+MATRICES = ("cosine", "pearson", "euclid", "conflicts")
 #: A variance that is so much less than the mean square is its rounding, and counts as 0.
 NOISE = 1e-12
 
+if TYPE_CHECKING:
+    import pandas
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Task vectors of some models, compared.
 
@@ -61,10 +68,9 @@ class Comparison:
     @property
     def pairs(self) -> list[dict[str, Any]]:
         """Every pair of models, each once."""
-        keys = ("cosine", "pearson", "euclid", "conflicts")
         return [
             {"first": self.names[i], "second": self.names[j]}
-            | {key: float(getattr(self, key)[i, j]) for key in keys}
+            | {key: float(getattr(self, key)[i, j]) for key in MATRICES}
             for i in range(len(self.names))
             for j in range(i + 1, len(self.names))
         ]
@@ -75,6 +81,40 @@ class Comparison:
         pairs = self.pairs
         keys = [key for key in (pairs[0] if pairs else ()) if key not in ("first", "second")]
         return {key: math.fsum(pair[key] for pair in pairs) / len(pairs) for key in keys}
+
+    def to_frame(self, what: str = "pairs") -> pandas.DataFrame:
+        """Return a row for each pair as a frame of pandas.
+
+        what: or a matrix by the names of the models: ``cosine``, ``pearson``, ``euclid`` or
+        ``conflicts``.
+        """
+        if what == "pairs":
+            return notebook.frame(self.pairs)
+        if what not in MATRICES:
+            raise RecipeError(
+                f"to_frame: {what!r} is not there.{suggestion(what, MATRICES)} Give pairs,"
+                f" {', '.join(MATRICES)}."
+            )
+        rows = [dict(zip(self.names, row, strict=True)) for _, row in self._of(what)]
+        return notebook.frame(rows).set_axis(list(self.names))
+
+    def _of(self, what: str) -> list[tuple[str, list[float]]]:
+        return list(zip(self.names, getattr(self, what).tolist(), strict=True))
+
+    def __repr__(self) -> str:
+        kinship = ", ".join(f"{key} {value:.3g}" for key, value in self.kinship.items())
+        means = f"; means of {len(self.pairs)} pairs: {kinship}" if kinship else ""
+        return f"<Comparison of {', '.join(self.names)} on {self.base}{means}>"
+
+    def _repr_html_(self) -> str:
+        norms = dict(zip(self.names, self.norms.tolist(), strict=True))
+        rows = [
+            {"cosine": name, **dict(zip(self.names, row, strict=True)), "norm": norms[name]}
+            for name, row in self._of("cosine")
+        ]
+        means = {f"mean {key}": notebook.number(value) for key, value in self.kinship.items()}
+        facts = {"base": self.base, "transform": self.transform, **means}
+        return notebook.table("Task vectors compared", rows, facts, self.notes, self.warnings)
 
     def to_mapping(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -92,14 +132,15 @@ class Comparison:
         }
 
 
+@explained
 def compare(
     base: opening.Source,
-    models: Sequence[opening.Source],
+    models: Iterable[opening.Source],
     *,
     transform: str = "none",
-    names: Sequence[str] | None = None,
-    exclude: Sequence[str] = (),
-    only: Sequence[str] = (),
+    names: Iterable[str] | None = None,
+    exclude: str | Sequence[str] = (),
+    only: str | Sequence[str] = (),
     only_changed: bool = False,
     missing: str | Sequence[str] = "error",
     extra: str | Sequence[str] = "error",
@@ -107,6 +148,7 @@ def compare(
     allow_nonfinite: bool | Sequence[str] = False,
     seed: int = 0,
     threads: int | None = None,
+    progress: bool | None = None,
     **parameters: Any,
 ) -> Comparison:
     """Compare the task vectors of every two ``models``.
@@ -121,11 +163,12 @@ def compare(
     >>> breadcrumbs.compare(base, tuned).cosine.round(3).tolist()
     [[1.0, 0.707], [0.707, 1.0]]
     """
+    models = opening.listed(models)
     made = recipe(
         opening.label(base, "base"),
         opening.named(models, names),
         transform,
-        parameters,
+        opening.plain(parameters),
         exclude=opening.globs(exclude),
         only=opening.globs(only),
         only_changed=only_changed,
@@ -135,8 +178,12 @@ def compare(
         allow_nonfinite=allow_nonfinite,
         seed=seed,
     )
-    with opening.opened(made, [base, *models], by_token=True) as plan:
-        return of(plan, threads=threads)
+    state = opening.under(base, opening.any_files(models))
+    with (
+        opening.opened(made, [state, *opening.alongside(state, models)], by_token=True) as plan,
+        bars.bar(plan.bytes_read, progress, "comparing") as told,
+    ):
+        return of(plan, threads=threads, progress=told)
 
 
 def recipe(
@@ -196,6 +243,26 @@ def of(
         plan.warnings,
         plan.notes,
     )
+
+
+def inner(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> float:
+    """Return the inner product of two task vectors of the same tensors, the bits of `compare`.
+
+    Blocks are added in float64, and their sums exactly.
+    """
+    return math.fsum(
+        _inner(tau.reshape(-1), second[name].reshape(-1)) for name, tau in first.items()
+    )
+
+
+def _inner(first: np.ndarray, second: np.ndarray) -> float:
+    block = USUAL.block
+    blocks = [
+        float(np.einsum("n,n->", first[at : at + block], second[at : at + block]))
+        for at in range(0, first.size, block)
+    ]
+    held = (blocks[at : at + USUAL.held] for at in range(0, len(blocks), USUAL.held))
+    return math.fsum(math.fsum(group) for group in held)
 
 
 def _cosines(products: np.ndarray) -> np.ndarray:

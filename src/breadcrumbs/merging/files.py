@@ -39,16 +39,29 @@ def to_arrays(
     it: Plan, *, threads: int | None = None, kernel: str = "auto"
 ) -> tuple[dict[str, np.ndarray], Report]:
     """Carry out a plan in memory; return the merged arrays and the report."""
+    _, arrays, report = carried_out(it, threads=threads, kernel=kernel)
+    return arrays, report
+
+
+def carried_out(
+    it: Plan,
+    *,
+    threads: int | None = None,
+    kernel: str = "auto",
+    progress: Callable[[int], None] = lambda nbytes: None,
+) -> tuple[Plan, dict[str, np.ndarray], Report]:
+    """Carry out a plan in memory; return it with what was chosen, the arrays and the report."""
     if _is_quantised_again(it):
         raise RecipeError("dtype same: quantises what is written to files. Give an output.")
     began = time.perf_counter()
     it = without_same_parts(it)
     threads = estimate.threads(it, threads, None)
     facts = Facts()
-    it = calibration.fixed(it, threads=threads, kernel=kernel, facts=facts)
+    settings = {"threads": threads, "kernel": kernel, "progress": progress}
+    it = calibration.fixed(it, facts=facts, **settings)
     sink = arrays.ArraySink(it)
-    rows = runner.write(it, sink, threads=threads, kernel=kernel, facts=facts)
-    return sink.arrays, Report.of(it, rows, time.perf_counter() - began, kernel=kernel)
+    rows = runner.write(it, sink, facts=facts, **settings)
+    return it, sink.arrays, Report.of(it, rows, time.perf_counter() - began, kernel=kernel)
 
 
 def to_files(
@@ -66,6 +79,7 @@ def to_files(
     progress: Callable[[int], None] = lambda nbytes: None,
     choice: Choice | None = None,
     consumer: Callable[[Output], Consumer] = Writing,
+    wrap: Callable[[FileSink], FileSink] = lambda sink: sink,
 ) -> Report:
     """Carry out a plan into a folder or a ``.safetensors`` file; return the report.
 
@@ -75,7 +89,8 @@ def to_files(
     strict: whether warnings are errors, those of the plan before anything is read.
     progress: called with numbers of input bytes done.
     choice: how the models were chosen, for the metadata and the model card.
-    consumer: makes what takes the merged segments, from the output.
+    consumer: makes what takes the merged segments, from the output. wrap: puts something around the
+    sink that writes.
 
     The output takes its name only when it is whole. Raises OutputError, MismatchError.
     """
@@ -106,7 +121,7 @@ def to_files(
     layout = Layout(it) if _is_quantised_again(it) else None
     writer = Writer(
         output,
-        layout.entries if layout else _entries(it),
+        layout.entries if layout else entries(it),
         metadata,
         shard_size=shard_size,
         key=key(it, shard_size, stamps),
@@ -116,7 +131,7 @@ def to_files(
     )
     if not writer.single:
         it = replace(it, notes=(*it.notes, *variants.said(it)))
-    sink, again = FileSink(writer), None
+    sink, again = wrap(FileSink(writer)), None
     try:
         if layout:
             again = SameSink(sink, writer, it, layout)
@@ -140,6 +155,7 @@ def to_files(
             writer.verify()
         seconds = time.perf_counter() - began
         report = Report.of(it, rows, seconds, digests.models(it), kernel)
+        report.output = os.fspath(output)
         _check_added(it, rows)
         if report.norm and not again and rounded.is_base(it, sink.read):
             report.warnings.append(
@@ -205,7 +221,8 @@ def _check_added(it: Plan, rows: Sequence[TensorReport]) -> None:
     raise Nothing(f"{it.base.label}: this merge adds nothing to it: {why}")
 
 
-def _entries(it: Plan) -> list[Entry]:
+def entries(it: Plan) -> list[Entry]:
+    """Return the tensors of the output as the writer takes them."""
     return [Entry(tensor.output, tensor.dtype, tensor.base.shape) for tensor in it.tensors]
 
 

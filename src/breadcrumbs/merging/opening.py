@@ -2,58 +2,178 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
 
 from breadcrumbs import checkpoint, plan
-from breadcrumbs.checkpoint import beside, composite, sinusoids
-from breadcrumbs.checkpoint.tensors import Checkpoint
+from breadcrumbs.checkpoint import Weights, beside, composite, live, sinusoids
+from breadcrumbs.checkpoint.tensors import Checkpoint, shown
 from breadcrumbs.errors import CheckpointError, RecipeError
 from breadcrumbs.plan import USUAL, Plan, Sizes
 from breadcrumbs.plan.partners import refused
 from breadcrumbs.plan.recipe import Model, Recipe
 
-Source = str | os.PathLike[str] | Mapping[str, Any]
+
+class Module(Protocol):
+    """What a Torch module has, without importing Torch."""
+
+    def state_dict(self) -> Any:
+        """Return the tensors by name."""
+        ...
 
 
-def named(models: Sequence[Source], names: Sequence[str] | None = None) -> tuple[Model, ...]:
+#: A path, hub id, state dict, open checkpoint, or Torch module, which has `state_dict`.
+Source = str | os.PathLike[str] | Mapping[str, Any] | Module
+
+
+def named(models: Iterable[Source], names: Iterable[str] | None = None) -> tuple[Model, ...]:
     """Return models as a recipe has them; RecipeError for another number of names."""
     models = listed(models)
-    check_length("names", names, models)
+    called = each("names", names, models)
+    for name in called or ():
+        if not isinstance(name, str):
+            raise RecipeError(f"names: {shown(name)} is no text.")
     return tuple(
-        Model(label(model, f"model {i + 1}"), name=names[i] if names else "")
+        Model(label(model, f"model {i + 1}"), name=called[i] if called else "")
         for i, model in enumerate(models)
     )
 
 
-def listed(models: Iterable[Source]) -> list[Source]:
+def listed(models: Any) -> list[Source]:
     """Return models as a list; RecipeError for one alone, which would be taken for a list."""
-    if isinstance(models, str | os.PathLike | Mapping) or hasattr(models, "state_dict"):
-        raise RecipeError("models: found one model where a list is expected. Give [model].")
+    if models is None:
+        raise RecipeError("models: None was given. Give a list of models: [model].")
+    if not _is_list(models) or hasattr(models, "state_dict"):
+        what = type(models).__name__ if not isinstance(models, str | os.PathLike) else "one model"
+        raise RecipeError(f"models: found {what} where a list is expected. Give [model].")
     return list(models)
 
 
-def check_length(key: str, given: Sequence[Any] | None, models: Sequence[Source]) -> None:
-    """Raise RecipeError unless what is given is one for each model."""
-    if given is not None and len(given) != len(models):
+def each(key: str, given: Any, models: Sequence[Source]) -> list[Any] | None:
+    """Return what is given for each model as a list; RecipeError unless it is one for each."""
+    if given is None:
+        return None
+    if not _is_list(given):
+        raise RecipeError(f"{key}: found one where a list is expected. Give one for each model.")
+    given = list(given)
+    if len(given) != len(models):
         raise RecipeError(f"{key}: {len(given)} are given for {len(models)} models.")
+    return given
 
 
-def globs(given: str | Sequence[str]) -> tuple[str, ...]:
+def _is_list(given: Any) -> bool:
+    """Whether something is a sequence of things, and none of the things itself."""
+    alone = isinstance(given, str | bytes | os.PathLike | Mapping) or live.is_module(given)
+    is_tensor = hasattr(given, "dtype") and len(getattr(given, "shape", (0,))) != 1
+    return isinstance(given, Iterable) and not alone and not is_tensor
+
+
+def numbers(key: str, given: Any, models: Sequence[Source]) -> list[float] | None:
+    """Return a number for each model; RecipeError for what is none."""
+    found = each(key, given, models)
+    if found is None:
+        return None
+    for i, value in enumerate(found):
+        try:
+            found[i] = float(value)
+        except (TypeError, ValueError, RuntimeError):
+            raise RecipeError(f"{key}: {shown(value)} is not a number.") from None
+    return found
+
+
+def whole(key: str, given: Any) -> int:
+    """Return a whole number from 0 on; RecipeError for anything else."""
+    try:
+        found = -1 if isinstance(given, bool) else operator.index(given)
+    except TypeError:
+        found = -1
+    if found < 0:
+        raise RecipeError(f"{key}: {shown(given)} is not a whole number from 0 on.")
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """Return the number in an array or tensor of one, and anything else as it is."""
+    one = getattr(value, "shape", None) == () and hasattr(value, "item")
+    return value.item() if one and not isinstance(value, np.generic) else value
+
+
+def plain(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters with the numbers of scalars of Torch and NumPy in their place."""
+    return {key: _plain(value) for key, value in given.items()}
+
+
+def dtype_name(given: Any) -> Any:
+    """Return the name of a dtype that may be Torch's or NumPy's own."""
+    if given is None or isinstance(given, str):
+        return given
+    if type(given).__module__.partition(".")[0] == "torch":
+        return str(given).removeprefix("torch.")
+    try:
+        return np.dtype(given).name
+    except TypeError:
+        return given  # which is refused by name
+
+
+def globs(given: str | Sequence[str] | None) -> tuple[str, ...]:
     """Return one glob or several, or rules that rename, as a recipe has them."""
-    return (given,) if isinstance(given, str) else tuple(given)
+    if given is None:
+        return ()
+    if isinstance(given, str):
+        return (given,)
+    if not isinstance(given, Iterable):
+        raise RecipeError(f"{shown(given)} is no name of a tensor. Give globs, such as 'lm_head*'.")
+    found = tuple(given)
+    for one in found:
+        if not isinstance(one, str):
+            raise RecipeError(f"{shown(one)} is no name of a tensor. Give globs of names.")
+    return found
 
 
 def label(source: Source, otherwise: str) -> str:
     """Return how messages call a source: its path, or ``otherwise`` for arrays in memory."""
-    if isinstance(source, Checkpoint):
+    if isinstance(source, Checkpoint | Weights):
         return source.label
-    if not isinstance(source, str | os.PathLike | Mapping):
+    if live.is_module(source) or isinstance(source, Mapping):
+        return otherwise
+    if not isinstance(source, str | os.PathLike):
         raise CheckpointError(f"{otherwise}: {checkpoint.not_a_source(source)}")
-    return otherwise if isinstance(source, Mapping) else os.fspath(source)
+    return os.fsdecode(source)
+
+
+def under(base: Any, files: bool = False) -> Any:
+    """Return what a base is merged from: of a module that holds adapters, itself without them.
+
+    files: under the names that its files have, if it is one of transformers.
+    """
+    if not live.is_module(base):
+        return base
+    found = live.in_files(base) if files else base
+    return found if getattr(found, "called", None) else live.underneath(base)
+
+
+def any_files(models: Iterable[Any]) -> bool:
+    """Whether there are files among models, whose names count then."""
+    return any(map(_is_file, models))
+
+
+def alongside(base: Any, models: Iterable[Any]) -> list[Any]:
+    """Return what models are read from: modules under the names of files, if the base is one.
+
+    base: what `under` returned of it.
+    """
+    files = _is_file(base) or bool(getattr(base, "called", None))
+    return [live.in_files(it) if files and live.is_module(it) else it for it in models]
+
+
+def _is_file(source: Any) -> bool:
+    return isinstance(source, str | os.PathLike | Checkpoint | Weights)
 
 
 class opened:

@@ -6,13 +6,19 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from breadcrumbs import machine
+from breadcrumbs.checkpoint import notebook
 from breadcrumbs.checkpoint.sparse import Sparse
 from breadcrumbs.engine.outputs import TensorReport
 from breadcrumbs.kernels import AUTO, described
+from breadcrumbs.merging import publishing
 from breadcrumbs.plan import Plan, TensorPlan, shift, step
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass
@@ -32,7 +38,7 @@ class ModelRow:
         return self.kept / self.entries if self.entries else 0.0
 
 
-@dataclass
+@dataclass(repr=False)
 class Report:
     """A finished merge. seconds: wall clock. peak: resident bytes, where the system tells.
 
@@ -46,7 +52,7 @@ class Report:
     update. step: how many times the length of the mean task vector the update has, each counted
     with the size of its weight; step_exact: or about, from a sample. parts: of a model whose
     weights lie in several folders, the norm of the update in each, "" for the folder itself.
-    kernel: which kernels did the arithmetic.
+    kernel: which kernels did the arithmetic. output: where files were written, if they were.
     """
 
     method: str
@@ -72,6 +78,7 @@ class Report:
     step: float | None = None
     step_exact: bool = True
     kernel: str = ""
+    output: str = ""
 
     @staticmethod
     def of(
@@ -112,6 +119,8 @@ class Report:
             warnings.append(
                 f"{what}, so the result is the base: are the parameters what you intended?"
             )
+        if not plan.models and not plan.target.layers:
+            warnings.append("no models are given, so the result is the base")
         length = step.of(plan, norm)
         values = plan.method.complete(plan.recipe.parameters)
         warnings += filter(
@@ -162,9 +171,50 @@ class Report:
         """How long the update is against the task vectors, in words; empty if unknown."""
         return "" if self.step is None else str(step.Step(self.step, self.step_exact))
 
+    @property
+    def summary(self) -> str:
+        """The merge in a line: how many models by which method, what was merged, the alpha."""
+        number = f"{len(self.models)} model{'' if len(self.models) == 1 else 's'}"
+        parts = [
+            f"{number} by {self.method}, {self.merged} of {self.tensors} tensors merged",
+            f"{self.entries:,} weights",
+            self.found,
+            self.length,
+            f"{self.seconds:.2g} s",
+            f"written to {self.output}" if self.output else "",
+        ]
+        return ", ".join(filter(None, parts))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return of each model its name, weight, and what was kept of its task vector."""
+        return [
+            {"model": it.name, "weight": it.weight, "kept": it.kept, "fraction": it.fraction}
+            for it in self.models
+        ]
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return a row for each model: its weight, and how many entries were kept."""
+        return notebook.frame(self.rows())
+
+    def push_to_hub(self, repo: str, **settings: Any) -> str:
+        """Upload the folder that was written; return the address of the commit.
+
+        repo: ``org/name``. settings: as for `breadcrumbs.merging.publishing.push`.
+        """
+        return publishing.push(Path(self.output), repo, **settings)
+
+    def __repr__(self) -> str:
+        number = len(self.warnings)
+        more = f", {number} warning{'' if number == 1 else 's'}" if number else ""
+        return f"<Report: {self.summary}{more}>"
+
+    def _repr_html_(self) -> str:
+        facts = {"merge": self.summary}
+        return notebook.table("Merge", self.rows(), facts, self.notes, self.warnings)
+
     def to_mapping(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        data = dict(self.__dict__)
+        data = {key: value for key, value in self.__dict__.items() if key != "output"}
         data["models"] = [{**row.__dict__, "fraction": row.fraction} for row in self.models]
         return data
 

@@ -17,17 +17,21 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from breadcrumbs import plan as plans
-from breadcrumbs.checkpoint import durable, whole
+from breadcrumbs.checkpoint import durable, notebook, whole
 from breadcrumbs.checkpoint import like as checkpoint_like
-from breadcrumbs.errors import OutputError, RecipeError, ScoreError, printable
+from breadcrumbs.errors import OutputError, RecipeError, ScoreError, explained, printable
 from breadcrumbs.merging import card, files, opening
 from breadcrumbs.merging.report import Report
+from breadcrumbs.merging.result import given_back
 from breadcrumbs.plan import Plan
 from breadcrumbs.plan.judgement import judged
 from breadcrumbs.plan.recipe import Recipe
+
+if TYPE_CHECKING:
+    import pandas
 
 Step = Callable[[str], None]
 
@@ -43,13 +47,14 @@ class Candidate:
     kept: bool
 
 
-@dataclass
+@dataclass(repr=False)
 class Soup:
-    """A greedy soup. score: of the result. merged: its weights, or report: that of its files."""
+    """A greedy soup. score: of the result. merged: its weights, as the base was given (a module, or
+    a dict), or report: that of its files."""
 
     candidates: list[Candidate]
     score: float
-    merged: dict[str, Any] | None = None
+    merged: Any = None
     report: Report | None = None
 
     @property
@@ -64,6 +69,18 @@ class Soup:
             "score": self.score,
             "candidates": [asdict(candidate) for candidate in self.candidates],
         }
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return a row for each model: its score, that of the mean with it, whether it stayed."""
+        return notebook.frame([asdict(candidate) for candidate in self.candidates])
+
+    def __repr__(self) -> str:
+        number = len(self.candidates)
+        return f"<Soup of {len(self.chosen)} of {number} models, score {self.score:.4g}>"
+
+    def _repr_html_(self) -> str:
+        rows = [asdict(candidate) for candidate in self.candidates]
+        return notebook.table("Greedy soup", rows, {"score": self.score})
 
     def to_markdown(self) -> str:
         """Return what was chosen as a section of a model card."""
@@ -81,6 +98,7 @@ class Soup:
         )
 
 
+@explained
 def greedy_soup(
     base: opening.Source,
     models: Sequence[opening.Source],
@@ -103,8 +121,8 @@ def greedy_soup(
     """Return the greedy soup of ``models``.
 
     score: a candidate -> its held-out score, higher is better. A candidate is a state dict if
-        ``base`` is one; else the path of a merged folder (a file, if ``output`` is one), which is
-        removed afterwards, so that there is one at a time beside the output.
+        ``base`` is one, or a module; else the path of a merged folder (a file, if ``output`` is
+        one), which is removed afterwards, so that there is one at a time beside the output.
     scores: of each model alone, if they are known; without it, ``score`` finds them.
     output: where to write the result, a merge by ``average`` of the chosen models, whose model card
         and metadata say all scores. Without it, the weights are in `Soup.merged`.
@@ -112,8 +130,13 @@ def greedy_soup(
         replace the output if it exists. sync: wait until it is on the disk. step: called with a
         line on what is being done.
     """
+    models = opening.listed(models)
     mine = opening.named(models, names)
-    opening.check_length("scores", scores, models)
+    scores = opening.each("scores", scores, models)
+    if not callable(score):
+        raise RecipeError(
+            f"greedy soup: score: {score!r} is no function. Give one that returns a held-out score."
+        )
     if not models:
         raise RecipeError("greedy soup: no models are given. Give a base and two models or more.")
     recipe = Recipe(
@@ -127,10 +150,11 @@ def greedy_soup(
         extra=extra,
         rename=opening.globs(rename),
     )
-    with opening.opened(recipe, [base, *models]) as plan:
+    state = opening.under(base)
+    with opening.opened(recipe, [state, *models]) as plan:
         if output is not None:
             _check_output(plan, Path(output), force)
-        like = base if isinstance(base, Mapping) else None
+        like = state if isinstance(state, Mapping) else None
         measure = _scorer(plan, score, like, output, threads, step)
         candidates, kept, best = _choose(plan, measure, scores)
         chosen, soup = judged(_mean(plan, kept)), Soup(candidates, best)
@@ -142,7 +166,7 @@ def greedy_soup(
                 )
         else:
             arrays, soup.report = files.to_arrays(chosen, threads=threads)
-            soup.merged = checkpoint_like.like(base, arrays)
+            soup.merged = given_back(base, state, arrays)
     return soup
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from breadcrumbs.checkpoint import notebook
 from breadcrumbs.errors import ResultsError, listing
 from breadcrumbs.evaluate.results import standard_errors
 from breadcrumbs.evaluate.results.standard_errors import Estimate
 from breadcrumbs.evaluate.results.tables import Line, Table, mean_of
 
+if TYPE_CHECKING:
+    import pandas
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Two lines on the tasks that both have: (first - second) of each, raw and normalised."""
 
@@ -31,6 +35,34 @@ class Comparison:
     def normalised_mean(self) -> Estimate | None:
         """The mean over the tasks of differences divided by the fine-tuned model's value."""
         return mean_of(self.normalised.values())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return of each task both values, their difference, its standard error, and whether it is
+        beyond two of these."""
+        return [
+            {
+                "task": task,
+                self.first.name: self.first.rows[task].value,
+                self.second.name: self.second.rows[task].value,
+                "difference": raw.value,
+                "stderr": raw.stderr,
+                "clear": raw.clear,
+            }
+            for task, raw in self.raw.items()
+        ]
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return `rows` as a frame of pandas."""
+        return notebook.frame(self.rows())
+
+    def __repr__(self) -> str:
+        mean = f"{self.mean.value:+.4f} on average of {len(self.raw)} tasks"
+        return f"<Comparison of {self.first.name} with {self.second.name}: {mean}>"
+
+    def _repr_html_(self) -> str:
+        facts = {"mean difference": self.mean.value, "stderr": self.mean.stderr}
+        title = f"{self.first.name} and {self.second.name}"
+        return notebook.table(title, self.rows(), facts, self.notes)
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the comparison as plain data."""

@@ -11,12 +11,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from breadcrumbs.checkpoint import notebook
 from breadcrumbs.errors import ResultsError, listing, suggestion
 from breadcrumbs.evaluate.results import standard_errors
 from breadcrumbs.evaluate.results.results import BASE, FINETUNED, KEY, Results, Row, refer
 from breadcrumbs.evaluate.results.standard_errors import Estimate
+
+if TYPE_CHECKING:
+    import pandas
 
 T = TypeVar("T")
 #: Digits of a hash that are shown.
@@ -48,7 +52,7 @@ class Line:
         return named or self.label == name or (len(name) >= 4 and self.model.startswith(name))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Table:
     """Rows of one suite and one split. notes: what the reader should know of it.
 
@@ -126,6 +130,27 @@ class Table:
             f"no model {name!r} among the results.{suggestion(name, names)} There are"
             f" {listing(names, 12)}."
         )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return of each model its values by task and their means, raw and normalised."""
+        return [
+            {"model": line.name}
+            | {task: _value(self.cell(line, task)) for task in self.tasks}
+            | {"mean": _value(self.mean(line)), "normalised": _value(self.normalised(line))}
+            for line in self.lines
+        ]
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return `rows` as a frame of pandas."""
+        return notebook.frame(self.rows())
+
+    def __repr__(self) -> str:
+        number = f"{len(self.lines)} models on {len(self.tasks)} tasks"
+        return f"<Table of {self.suite}, {self.split} rows: {number}>"
+
+    def _repr_html_(self) -> str:
+        title = f"{self.suite}, {self.split} rows"
+        return notebook.table(title, self.rows(), None, self.notes)
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the table as plain data."""
@@ -271,6 +296,10 @@ def _named(lines: Sequence[Line]) -> list[Line]:
             name += f" {line.model[:SHORT]}"
         found.append(replace(line, name=name))
     return found
+
+
+def _value(estimate: Estimate | None) -> float | None:
+    return None if estimate is None else estimate.value
 
 
 def ranked(table: Any, lines: Iterable[T]) -> tuple[T, ...]:

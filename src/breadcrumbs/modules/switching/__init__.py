@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from breadcrumbs.checkpoint import notebook
 from breadcrumbs.errors import RecipeError, suggestion
 from breadcrumbs.merging import opening as merging_opening
 from breadcrumbs.modules.devices import require_torch
@@ -83,6 +84,14 @@ class Switch:
     def task(self) -> str | None:
         """The task that is in when nobody uses another one, None for the base."""
         return self._turns.rest
+
+    def __repr__(self) -> str:
+        tasks = ", ".join(self.tasks)
+        return f"<Switch of {type(self.module).__name__}: {self.task or 'base'} is in, of {tasks}>"
+
+    def _repr_html_(self) -> str:
+        rows = [{"task": task or "(base)", "in": task == self.task} for task in (None, *self.tasks)]
+        return notebook.table(f"Switch of {type(self.module).__name__}", rows)
 
     def put(self, task: str | None) -> None:
         """Put a task in, or the base for None, as soon as nobody is using the module."""

@@ -13,6 +13,7 @@ from breadcrumbs.archives import archive as archives
 from breadcrumbs.archives.archive import Archive, open_archive
 from breadcrumbs.archives.extracting import open_base
 from breadcrumbs.archives.rebuilding import rebuilt
+from breadcrumbs.checkpoint import live
 from breadcrumbs.checkpoint.safetensors import read_header
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 from breadcrumbs.errors import MismatchError, RecipeError, listing
@@ -48,6 +49,11 @@ def opened(
 ) -> Opened:
     """Return the places of tasks. stack: closes what stays open."""
     single = isinstance(tasks, str | os.PathLike)
+    if not live.is_module(module) or tasks is None:
+        what = "tasks" if live.is_module(module) else "module"
+        raise RecipeError(
+            f"switch: no {what} is given. Give a Torch module, and an archive or task files."
+        )
     if single and archives.KEY in read_header(tasks).metadata:
         return _of_archive(module, tasks, base, ignore, stack)
     paths = list(tasks.values()) if isinstance(tasks, Mapping) else [tasks] if single else [*tasks]

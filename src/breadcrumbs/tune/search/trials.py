@@ -6,12 +6,15 @@ import operator
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from breadcrumbs.checkpoint import whole
+from breadcrumbs.checkpoint import notebook, whole
 from breadcrumbs.errors import OutputError
 from breadcrumbs.plan.recipe import Recipe, to_yaml
 from breadcrumbs.tune.search.space import Point
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Trial:
     normalised: dict[str, float | None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Found:
     """What a search found. trials: in order. left_out: how many points of a grid are impossible."""
 
@@ -53,6 +56,28 @@ class Found:
             if not any(other != row and all(map(operator.ge, other, row)) for other in first)
         ]
         return sorted(kept, key=lambda trial: (-trial.score, trial.number))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return of each trial its number, point, score and the values of tasks, flat."""
+        return [
+            {"trial": trial.number, **trial.point, self.objective: trial.score, **trial.values}
+            for trial in self.trials
+        ]
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return `rows` as a frame of pandas."""
+        return notebook.frame(self.rows())
+
+    def __repr__(self) -> str:
+        if not self.trials:
+            return "<Found: no trials>"
+        best = ", ".join(f"{key} {notebook.number(it)}" for key, it in self.best.point.items())
+        score = f"{self.objective} {self.best.score:.4g}"
+        return f"<Found: the best of {len(self.trials)} trials has {score} at {best}>"
+
+    def _repr_html_(self) -> str:
+        rows = sorted(self.rows(), key=lambda row: -row[self.objective])
+        return notebook.table("Search, the best first", rows, {"trials": len(rows)})
 
     def to_mapping(self) -> dict[str, Any]:
         """Return all of it as plain data, for JSON."""
