@@ -25,6 +25,7 @@ FLOORS = [
     ["plan"],
     ["taskfile"],
     ["methods"],
+    ["pages"],
     ["checkpoint"],
     ["kernels"],
     ["machine", "threads"],

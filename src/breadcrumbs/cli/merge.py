@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from breadcrumbs.cli.paging import Paging, page_options
 from breadcrumbs.cli.shared import (
     command,
     fit_options,
@@ -94,8 +95,9 @@ from breadcrumbs.errors import printable, sentence
 @click.option("--print-recipe", is_flag=True, help="Print the recipe of these flags, and stop.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Print a line for each tensor.")
+@page_options
 @json_option
-def merge(sources: tuple[str, ...], output: str | None, **options: Any) -> None:
+def merge(sources: tuple[str, ...], output: str | None, paging: Paging, **options: Any) -> None:
     """Merge fine-tuned models into one.
 
     BASE is the model that all others were fine-tuned from. Each is a folder, a .safetensors file, a
@@ -107,6 +109,7 @@ def merge(sources: tuple[str, ...], output: str | None, **options: Any) -> None:
     breadcrumbs merge base ft1 ft2 -o merged -p beta=0.85 -p gamma=0.993 -p alpha=0.5
     breadcrumbs merge base ft1 ft2 -o merged -m task_arithmetic -p alpha=0.4 --exclude "lm_head*"
     breadcrumbs merge base ft1 ft2 --print-recipe > recipe.yaml
+    breadcrumbs merge base ft1 ft2 --dry-run --html plan.html
     """
     from breadcrumbs import kernels, machine
     from breadcrumbs.cli import console
@@ -134,6 +137,7 @@ def merge(sources: tuple[str, ...], output: str | None, **options: Any) -> None:
         if options["dry_run"]:
             plan, threads = estimate.fitted(plan, options["threads"], max_memory)
             views_merging.plan(plan, threads, as_json=options["as_json"])
+            _page(paging, plan, None, None, threads, quiet=options["as_json"])
             return
         assert output is not None
         quiet = options["quiet"] or options["as_json"]
@@ -152,10 +156,23 @@ def merge(sources: tuple[str, ...], output: str | None, **options: Any) -> None:
                 strict=options["strict"],
                 progress=progress,
             )
-    if options["as_json"]:
-        click.echo(json.dumps({"output": output, **report.to_mapping()}, indent=2))
-    elif not options["quiet"]:
-        views_merging.report(report, output, verbose=options["verbose"])
+        if options["as_json"]:
+            click.echo(json.dumps({"output": output, **report.to_mapping()}, indent=2))
+        elif not options["quiet"]:
+            views_merging.report(report, output, verbose=options["verbose"])
+        _page(paging, plan, report, output, options["threads"], quiet=quiet)
+
+
+def _page(
+    paging: Paging, plan: Any, report: Any, output: str | None, threads: int | None, *, quiet: bool
+) -> None:
+    """Write the page of a merge or a plan if it was asked for, which reads the models once more."""
+    if not paging.wanted:
+        return
+    from breadcrumbs.merging import looking, picture
+
+    look = looking.look(plan, threads=threads) if plan.models else None
+    paging.write(picture.of_merge(plan, look, report, output), quiet=quiet)
 
 
 def _recipe(sources: tuple[str, ...], options: dict[str, Any]) -> Any:

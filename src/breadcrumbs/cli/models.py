@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from breadcrumbs.cli.paging import Paging, page_options
 from breadcrumbs.cli.shared import (
     command,
     fit_options,
@@ -30,14 +31,20 @@ from breadcrumbs.cli.shared import (
 @rename_option
 @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of random transforms.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
+@click.option("--layers", is_flag=True, help="Print a table of the layers too.")
+@page_options
 @json_option
-def compare(base: str, models: tuple[str, ...], as_json: bool, **options: Any) -> None:
+def compare(
+    base: str, models: tuple[str, ...], as_json: bool, paging: Paging, **options: Any
+) -> None:
     """Show how alike fine-tunings are: cosines, distances and sign conflicts of their task vectors.
 
-    The means over all pairs are the kinship of the models. Nothing is written.
+    The means over all pairs are the kinship of the models. No model is written. With --html, models
+    are read once more, to draw what a transform cuts (docs/pages.md).
 
     \b
-    breadcrumbs compare base ft1 ft2 ft3
+    breadcrumbs compare base ft1 ft2 ft3 --layers
+    breadcrumbs compare base ft1 ft2 --transform breadcrumbs --html page.html
     breadcrumbs compare base ft1 ft2 --transform breadcrumbs -p beta=0.85 -p gamma=0.99
     """
     from breadcrumbs.cli import console
@@ -57,11 +64,17 @@ def compare(base: str, models: tuple[str, ...], as_json: bool, **options: Any) -
         opening.opened(made) as plan,
         console.progress(plan, quiet=as_json, doing="comparing") as progress,
     ):
-        found = comparison.of(plan, threads=options["threads"], progress=progress)
+        found = comparison.of(
+            plan, threads=options["threads"], progress=progress, look=paging.wanted
+        )
     if as_json:
         click.echo(json.dumps(found.to_mapping(), indent=2))
     else:
-        views_merging.comparison(found)
+        views_merging.comparison(found, layers=options["layers"])
+    if paging.wanted:
+        from breadcrumbs.merging import picture
+
+        paging.write(picture.of_comparison(found), quiet=as_json)
 
 
 @command()
