@@ -22,7 +22,9 @@ atexit.register(gc.freeze)
 #: By name of a command, the module that it is in, which is imported when it is asked for.
 _HOMES = {"import": "merge", "compare": "models", "inspect": "models"}
 _HOMES |= {name: name for name in ("compress", "demo", "evaluate", "extract", "finetune", "merge")}
-_HOMES |= {name: name for name in ("methods", "results", "search", "soup", "store", "task")}
+_HOMES |= {
+    name: name for name in ("methods", "report", "results", "search", "soup", "store", "task")
+}
 
 
 class Commands(click.Group):

@@ -82,8 +82,11 @@ def compare(
 @click.option("--tensors", is_flag=True, help="List every tensor.")
 @click.option("--hash", "with_hash", is_flag=True, help="Compute the BLAKE3 of every file.")
 @click.option("--verify", is_flag=True, help="Read all, and compare with the digests in it.")
+@page_options
 @json_option
-def inspect(path: str, tensors: bool, with_hash: bool, verify: bool, as_json: bool) -> None:
+def inspect(
+    path: str, tensors: bool, with_hash: bool, verify: bool, as_json: bool, paging: Paging
+) -> None:
     """Show what a checkpoint, a merged model or a task file holds; read headers only.
 
     With --hash all is read, and every block of a task file is checked. With --verify all is read
@@ -95,6 +98,7 @@ def inspect(path: str, tensors: bool, with_hash: bool, verify: bool, as_json: bo
     breadcrumbs inspect t1.safetensors --hash
     breadcrumbs inspect merged --verify
     breadcrumbs inspect org/name@revision --tensors
+    breadcrumbs inspect merged --html page.html
     """
     from breadcrumbs.cli import inspection, verifying
     from breadcrumbs.cli.views import inspection as views_inspection
@@ -111,3 +115,7 @@ def inspect(path: str, tensors: bool, with_hash: bool, verify: bool, as_json: bo
         click.echo(json.dumps(found, indent=2))
     else:
         views_inspection.inspection(found, tensors=tensors)
+    if paging.wanted:
+        from breadcrumbs.cli import picture
+
+        paging.write(picture.of(found), quiet=as_json)

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from breadcrumbs.cli.paging import Paging, page_options
 from breadcrumbs.cli.shared import (
     command,
     fit_options,
@@ -202,18 +203,24 @@ def list_(folder: str, at: int | None, as_json: bool) -> None:
 
 @command()
 @_folder
+@page_options
 @json_option
-def log(folder: str, as_json: bool) -> None:
+def log(folder: str, as_json: bool, paging: Paging) -> None:
     """List all revisions, the first one first.
 
     \b
     breadcrumbs store log shared
+    breadcrumbs store log shared --html history.html
     """
     from breadcrumbs.cli import console
     from breadcrumbs.store import Store
 
     with Store.open(folder) as opened:
         rows = [revision.__dict__ for revision in opened.log()]
+        if paging.wanted:
+            from breadcrumbs.store import picture
+
+            paging.write(picture.of(opened), quiet=as_json)
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return

@@ -38,8 +38,8 @@ BEFORE, AFTER = 0, 1
 class TensorLook:
     """What a look finds of one tensor; arrays are (2, ...): before cutting and after.
 
-    size, seen: its entries, and those looked at. base: the norm of the base. norms: (2, T). products:
-    (2, T, T), inner products. opposite, both: (2, T, T), how many entries of two task vectors have
+    size, seen: its entries, and those looked at. base: the norm of the base. norms: (2, T).
+    products: (2, T, T), inner products. opposite, both: (2, T, T), how many entries of two task vectors have
     opposite signs, and how many are 0 in neither; both of a task vector with itself: how many are
     not 0. low, high: (T,) the smallest and the largest magnitude that is kept; edges: (T,) the
     largest one that there is.
@@ -175,7 +175,7 @@ class Raw(Vectors):
 
 
 class Looking(Reading):
-    """A consumer that looks at task vectors. parts: by number of the tensor, by first entry, sums."""
+    """A consumer that looks at task vectors. parts: by number of the tensor, by first entry."""
 
     def __init__(self, plan: Plan, enough: int):
         self.plan, self.number = plan, len(plan.models)

@@ -12,7 +12,7 @@ from breadcrumbs.merging.looking import AFTER, BEFORE, FIRST, Look, TensorLook
 from breadcrumbs.merging.report import Report
 from breadcrumbs.pages import charts, layers
 from breadcrumbs.pages.page import Choice, Figure, Page, Section, Table
-from breadcrumbs.pages.theme import HEAT
+from breadcrumbs.pages.theme import DIVERGING
 from breadcrumbs.plan import Plan, recipe
 
 #: Bins that together hold less than this share at either end are not shown.
@@ -38,8 +38,14 @@ def of_comparison(found: Any) -> Page:
     ]
     columns = ("model", "model ", "cosine", "Pearson", "distance", "opposite signs")
     values = [
-        (p["first"], p["second"], f"{p['cosine']:.4f}", f"{p['pearson']:.4f}", float(p["euclid"]))
-        + (f"{p['conflicts']:.2%}",)
+        (
+            p["first"],
+            p["second"],
+            f"{p['cosine']:.4f}",
+            f"{p['pearson']:.4f}",
+            float(p["euclid"]),
+            f"{p['conflicts']:.2%}",
+        )
         for p in found.pairs
     ]
     tables = [Table(("task vector", "norm", "weights not 0"), rows, "Length and density")]
@@ -85,7 +91,7 @@ def of_merge(plan: Plan, look: Look | None, report: Report | None, output: str |
             ("alpha", "chosen automatically when merged" if alpha == "auto" else _text(alpha))
         )
     if report and report.step is not None:
-        tiles.append(("length of the step", f"{report.step:.3g} ×"))
+        tiles.append(("step, of a task vector", f"{report.step:.3g} times"))
         facts.append(("step", report.length))
     if report:
         tiles += [
@@ -120,11 +126,11 @@ def of_merge(plan: Plan, look: Look | None, report: Report | None, output: str |
         )
     )
     where = f", written to {output}" if report and output else "; nothing was written"
-    count = f"{len(names)} fine-tuning{'s' if len(names) != 1 else ''}"
+    count = f"{len(names)} fine-tuning{'s' if len(names) != 1 else ''} of {_end(plan.base.label)}"
     return Page(
         f"{_listed(names)} merged" if report else f"{_listed(names)}: the plan of a merge",
         "merge" if report else "merge --dry-run",
-        f"{count} of {_end(plan.base.label)} by {plan.recipe.method}: {plan.method.summary}{where}.",
+        f"{count} by {plan.recipe.method}: {plan.method.summary}{where}.",
         tiles,
         sections,
         report.warnings if report else plan.warnings,
@@ -179,8 +185,13 @@ def _histogram(look: Look) -> Figure:
             cuts = _cuts(mine, t) if look.cuts else {}
             lines += [here | line for line in _lines(cuts, bool(key))]
             rows.append(
-                (model, key or "all tensors", f"{counts[0].sum() / total:.2%}")
-                + (cuts.get("left"), cuts.get("right"))
+                (
+                    model,
+                    key or "all tensors",
+                    f"{counts[0].sum() / total:.2%}",
+                    cuts.get("left"),
+                    cuts.get("right"),
+                )
             )
     models = Choice("model", "Model", [(name, name) for name in look.names])
     options = [(key or "all", key or "all tensors") for key in tensors]
@@ -221,7 +232,7 @@ def bars_of(shares: np.ndarray) -> list[dict[str, Any]]:
 
 
 def _cuts(tensors: Sequence[TensorLook], t: int) -> dict[str, float]:
-    """Return the lower and the upper cut of a task vector, where there are any: ``left``, ``right``.
+    """Return where a task vector is cut, below (``left``) and above (``right``), if it is.
 
     Of several tensors the median, each counted with its size.
     """
@@ -257,7 +268,9 @@ def _lines(cuts: dict[str, float], one: bool) -> list[dict[str, Any]]:
 
 
 def _kept(look: Look) -> Figure:
-    rows = [(name, float(share), None) for name, share in zip(look.names, look.kept[AFTER])]
+    rows = [
+        (name, float(share), None) for name, share in zip(look.names, look.kept[AFTER], strict=True)
+    ]
     return charts.bars(
         "kept",
         "How much is kept",
@@ -299,7 +312,6 @@ def _norms(look: Look, places: dict[str, layers.Place]) -> Figure:
         ("change / base", ".1%"),
         [("norm", "norm of the change", ".4g"), ("n", "weights", ",d")],
         [Choice("model", "Model", [(m, m) for m in models]), *_when(look)],
-        most=None,
     )
 
 
@@ -325,12 +337,13 @@ def _conflicts(look: Look, places: dict[str, layers.Place]) -> Figure:
         "conflicts",
         "Where they disagree",
         "Of the weights that two models both changed, the share that they changed in opposite"
-        " directions, over all pairs. Half is what chance gives; less means that they agree.",
+        " directions, over all pairs. Half, the pale colour, is what chance gives; blue parts"
+        " agree, and orange ones undo each other.",
         ("opposite signs", ".0%"),
         [("n", "weights", ",d")],
         _when(look),
-        colours=HEAT,
-        most=None,
+        colours=DIVERGING[::-1],
+        middle=0.5,
     )
 
 
@@ -387,9 +400,13 @@ def _cells(
 def _step(look: Look, report: Report) -> Section:
     """Return how long the step is against the task vectors."""
     before, after = look.norms
-    rows = [(f"{m.name}, whole", float(n), None) for m, n in zip(report.models, before)]
+    rows = [
+        (f"{m.name}, whole", float(n), None) for m, n in zip(report.models, before, strict=True)
+    ]
     if look.cuts:
-        rows += [(f"{m.name}, kept", float(n), None) for m, n in zip(report.models, after)]
+        rows += [
+            (f"{m.name}, kept", float(n), None) for m, n in zip(report.models, after, strict=True)
+        ]
     rows.append(("the step of the merge", report.norm, None))
     figure = charts.bars(
         "step",
@@ -406,8 +423,12 @@ def _step(look: Look, report: Report) -> Section:
 
 def _layer_section(found: Any) -> Section:
     rows = [
-        (layer.name, layer.entries, *map(float, layer.norms))
-        + tuple(_rounded(layer.mean(key)) for key in ("cosine", "conflicts"))
+        (
+            layer.name,
+            layer.entries,
+            *map(float, layer.norms),
+            *tuple(_rounded(layer.mean(key)) for key in ("cosine", "conflicts")),
+        )
         for layer in found.layers
     ]
     norms = [f"norm of {name}" for name in found.names]
@@ -492,12 +513,13 @@ _COSINE = (
 _HISTOGRAM = (
     "How many weights changed by how much, on a logarithmic axis. What is blue is kept; what is"
     " gray is cut off: the many small changes on the left, which carry little, and the few largest"
-    " on the right, where the method cuts these too. Lines mark the cuts; of all tensors together"
-    " the median, since each tensor has cuts of its own."
+    " on the right, where the method cuts these too. Lines mark the smallest and the largest change"
+    " that is kept in a tensor; of all tensors together the median, since each has cuts of its own."
 )
 _HISTOGRAM_WHOLE = (
     "How many weights changed by how much, on a logarithmic axis. This method cuts nothing off."
 )
 _LAYERS = (
-    "Rows are kinds of modules, columns the layers from input to output; – is outside of them."
+    "Rows are kinds of modules, columns the layers from input to output, the first what is outside"
+    " of these."
 )

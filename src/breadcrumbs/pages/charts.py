@@ -53,19 +53,21 @@ def heat(
     table: Table,
     choices: Sequence[Choice] = (),
     colours: Sequence[str] = SEQUENCE,
-    most: float | None = None,
+    zero: bool = True,
+    middle: float | None = None,
 ) -> Figure:
-    """Return a heat map. records: with fields ``x``, ``y``, ``value`` (None for an empty cell), those
-    of the tips and of the choices.
+    """Return a heat map. records: with fields ``x``, ``y``, ``value`` (None for an empty cell),
+    those of the tips and of the choices.
 
-    x, y: title and order of the values. value: title and format. tips: field, title, format. most:
-    what has the last colour, the largest value unless told.
+    x, y: title and order of the values. value: title and format. tips: field, title, format (empty
+    for text). zero: whether the first colour is that of 0. middle: where colours diverge.
     """
-    scale: dict[str, Any] = {"range": list(colours), "interpolate": "lab"}
-    if most is not None:
-        scale |= {"domain": [0, most], "clamp": True}
-    else:
-        scale |= {"zero": True}
+    scale: dict[str, Any] = {"range": list(colours), "interpolate": "lab", "zero": zero}
+    if middle is not None:
+        known = [record["value"] for record in records if record["value"] is not None]
+        reach = max((abs(value - middle) for value in known), default=0) or 1
+        domain = [middle - reach, middle + reach]
+        scale = {"range": list(colours), "interpolate": "lab", "domain": domain}
     made = spec(
         data={"values": [dict(record) for record in records]},
         height={"step": ROW},
@@ -77,7 +79,7 @@ def heat(
                 "value",
                 value[0],
                 scale=scale,
-                legend={"format": value[1], "titleLimit": 260},
+                legend={"format": value[1], "titleLimit": 260, "tickCount": 3},
                 condition={"test": "!isValid(datum.value)", "value": "@empty"},
             ),
             "tooltip": [
@@ -104,8 +106,10 @@ def matrix(
     value: str,
     form: str = ".2f",
 ) -> Figure:
-    """Return a matrix (T, T) of each of ``tables``, among which the reader chooses, with its numbers
-    in the cells. Colours diverge at 0; the diagonal has none."""
+    """Return a matrix (T, T) of each of ``tables``, among which the reader chooses.
+
+    Numbers stand in the cells of a small one. Colours diverge at 0; the diagonal has none.
+    """
     records, off = [], 0.0
     for which, rows in tables.items():
         for i, first in enumerate(labels):
@@ -125,7 +129,7 @@ def matrix(
         "y": field("first", None, "nominal", sort=list(labels), axis=_bare()),
     }
     domain = {"domain": [-reach, reach], "range": DIVERGING, "interpolate": "lab"}
-    legend = {"format": form, "titleLimit": 220}
+    legend = {"format": form, "titleLimit": 220, "tickCount": 3}
     layers: list[dict[str, Any]] = [
         {
             "mark": {"type": "rect", "stroke": "@paper", "strokeWidth": 2, "cornerRadius": 3},
@@ -187,8 +191,8 @@ def histogram(
 ) -> Figure:
     """Return a histogram over a logarithmic axis, of what is kept and what is cut.
 
-    records: ``from`` and ``to`` of a bin, ``low`` and ``high`` of its bar, ``kind`` (kept, cut off),
-    ``share``, and the fields of the choices. cuts: ``at``, ``side`` (left, right), ``short`` and
+    records: ``from`` and ``to`` of a bin, ``low`` and ``high`` of its bar, ``kind`` (kept,
+    cut off), ``share``, and the fields of the choices. cuts: ``at``, ``side`` (left, right), ``short`` and
     ``text`` of lines that are drawn in, and the fields of the choices.
     """
     picked = chosen(choices)
@@ -292,8 +296,12 @@ def curves(
     form: str = ".1%",
     best: bool = True,
     step: bool = False,
+    dots: str = "",
 ) -> Figure:
-    """Return a line through the points (series, x, y) of each series; a ring at the highest."""
+    """Return a line through the points (series, x, y) of each series; a ring at the highest.
+
+    dots: the series that is drawn as dots alone.
+    """
     records = [{"series": s, "x": a, "y": b} for s, a, b in points]
     several = len({point[0] for point in points}) > 1
     colour = field(
@@ -317,6 +325,13 @@ def curves(
     if step:
         mark["interpolate"] = "step-after"
     layers: list[dict[str, Any]] = [{"mark": mark, "encoding": encoding}]
+    if dots:
+        first = {"filter": {"field": "series", "oneOf": [dots]}}
+        others = {"filter": {"not": first["filter"]}}
+        dot = {"type": "circle", "size": 45, "opacity": 0.85}
+        layers = [{"mark": dot, "encoding": encoding, "transform": [first]}]
+        line = {"type": "line", "strokeWidth": 2.5, "interpolate": "step-after"}
+        layers.append({"mark": line, "encoding": encoding, "transform": [others]})
     if best and records:
         ring = {"type": "point", "size": 190, "filled": False, "strokeWidth": 2, "color": "@line"}
         top = max(records, key=lambda record: record["y"])

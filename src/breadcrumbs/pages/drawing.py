@@ -53,8 +53,8 @@ def licence() -> str:
     """Return what must stand beside the code of Vega."""
     version = library("vl_convert").get_vega_version()
     return (
-        f"Vega {version} and Vega-Embed, Copyright (c) University of Washington Interactive Data Lab,"
-        " BSD-3-Clause"
+        f"Vega {version} and Vega-Embed, Copyright (c) University of Washington Interactive Data"
+        " Lab, BSD-3-Clause"
     )
 
 

@@ -13,6 +13,8 @@ from breadcrumbs.pages.page import Cell, Page
 from breadcrumbs.version import __version__
 
 HERE = Path(__file__).parent
+#: What stands in a table where there is nothing.
+NOTHING = "\N{EN DASH}"
 #: What tells a page of ours from other files.
 MARK = '<meta name="generator" content="breadcrumbs'
 
@@ -55,9 +57,9 @@ def _digest(script: str) -> str:
 def shown(cell: Cell) -> str:
     """Return a cell of a table as text."""
     if cell is None:
-        return "–"
+        return NOTHING
     if isinstance(cell, float):
-        return f"{cell:.4g}" if cell == cell else "–"
+        return f"{cell:.4g}" if cell == cell else NOTHING
     return f"{cell:,}" if isinstance(cell, int) else cell
 
 

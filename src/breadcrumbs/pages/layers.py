@@ -9,7 +9,7 @@ from dataclasses import dataclass
 #: Kinds that a figure shows at most; of more, the ends of their names are dropped.
 MOST = 28
 #: What the layer of a tensor outside of the numbered ones is called.
-OUTSIDE = "–"
+OUTSIDE = "\N{EN DASH}"
 _ENDS = ("weight", "bias", "weight_scale", "gamma", "beta")
 
 

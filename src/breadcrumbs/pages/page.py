@@ -10,7 +10,7 @@ from typing import Any
 #: Text or a number; None where there is nothing.
 Cell = str | int | float | None
 #: Text that is a number: 12.5%, -0.004, 71.2 ± 0.4.
-_NUMBER = re.compile(r"[-+−]?[\d.,]+(e[-+]?\d+)?( ?[%×])?( ± [\d.]+)?( s)?|")
+_NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?%?( ± [\d.]+%?)?|")
 #: A label and what it is.
 Fact = tuple[str, str]
 

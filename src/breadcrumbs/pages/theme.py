@@ -29,12 +29,6 @@ COLOURS = {
     "seq3": ("#2f7fc0", "#3f9be0"),
     "seq4": ("#0b4d8c", "#8fcbff"),
     "seq5": ("#06284d", "#e3f3ff"),
-    "hot0": ("#fdf6f0", "#241d1a"),
-    "hot1": ("#fbd9bd", "#5a2f16"),
-    "hot2": ("#f6a869", "#9a4a18"),
-    "hot3": ("#dd6b20", "#d9722a"),
-    "hot4": ("#9c3d0a", "#ffa666"),
-    "hot5": ("#571f03", "#ffe3cc"),
     "low1": ("#9c3d0a", "#ff9a5c"),
     "low0": ("#f6b98a", "#7a4222"),
     "mid": ("#f4f5f8", "#232a35"),
@@ -50,7 +44,6 @@ COLOURS = {
     "s7": ("#0f7c8a", "#6fd6e3"),
 }
 SEQUENCE = [f"@seq{i}" for i in range(6)]
-HEAT = [f"@hot{i}" for i in range(6)]
 DIVERGING = ["@low1", "@low0", "@mid", "@high0", "@high1"]
 SERIES = [f"@s{i}" for i in range(8)]
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
