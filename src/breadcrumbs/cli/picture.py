@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from breadcrumbs import machine
-from breadcrumbs.pages import charts, layers
-from breadcrumbs.pages.page import Page, Section, Table
+from breadcrumbs.pages import charts, layers, lines
+from breadcrumbs.pages.page import Figure, Page, Section, Table
 
 #: Tensors that are listed on the page at most.
 MOST = 2000
@@ -62,7 +62,7 @@ def of(found: Mapping[str, Any]) -> Page:
     return Page(name, "inspect", lead, tiles, sections)
 
 
-def _sizes(tensors: list[dict[str, Any]]) -> charts.Figure:
+def _sizes(tensors: list[dict[str, Any]]) -> Figure:
     """Return how many weights each kind of module has in each layer."""
     places = layers.places(t["name"] for t in tensors)
     counts, sizes = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
@@ -70,30 +70,33 @@ def _sizes(tensors: list[dict[str, Any]]) -> charts.Figure:
         place = places[tensor["name"]]
         counts[place.kind, place.column] += tensor["entries"]
         sizes[place.kind, place.column] += tensor["bytes"]
-    records = [{"x": x, "y": y, "value": n, "bytes": sizes[y, x]} for (y, x), n in counts.items()]
+    records = [
+        {"x": x, "y": y, "value": n or None, "bytes": sizes[y, x]} for (y, x), n in counts.items()
+    ]
     rows = [(r["y"], r["x"], r["value"], r["bytes"]) for r in records]
     return charts.heat(
         "sizes",
         "Weights by layer",
-        "Rows are kinds of modules, columns layers, the first what is outside of these; darker cells"
-        " hold more weights.",
+        "Rows are kinds of modules, columns layers, the first what is outside of these. Darker"
+        " cells hold more weights; colours are of orders of magnitude.",
         records,
         x=("layer", layers.columns(places.values())),
         y=("", list(dict.fromkeys(place.kind for place in places.values()))),
         value=("weights", "~s"),
         tips=[("value", "weights", ",d"), ("bytes", "bytes", ",d")],
         table=Table(("part", "layer", "weights", "bytes"), rows),
+        log=True,
     )
 
 
-def _kinds(tensors: list[dict[str, Any]]) -> list[charts.Figure]:
+def _kinds(tensors: list[dict[str, Any]]) -> list[Figure]:
     places = layers.places(t["name"] for t in tensors)
     counts = Counter[str]()
     for tensor in tensors:
         counts[places[tensor["name"]].kind] += tensor["bytes"]
     rows = [(kind, float(n), None) for kind, n in counts.most_common(20)]
     return [
-        charts.bars(
+        lines.bars(
             "kinds",
             "Bytes by kind of module",
             "All layers together: what makes the file large.",

@@ -19,13 +19,16 @@ from breadcrumbs.engine.majority import Ballot
 from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Vectors
+from breadcrumbs.engine.workspace import one_blas_thread
 from breadcrumbs.merging import estimate
 from breadcrumbs.methods.aggregates.sum import scaled_sum
 from breadcrumbs.plan import Plan
 from breadcrumbs.plan.units import Segment
 
 #: Weights of which all are looked at.
-ENOUGH = 1 << 25
+ENOUGH = 1 << 23
+#: Entries of all models that are added up at once.
+PIECE = 1 << 18
 #: Bins of magnitudes: four in each power of two, from this one on. What lies outside is put into
 #: the first or the last.
 FIRST, BINS = -4 * 64, 4 * 80
@@ -39,10 +42,10 @@ class TensorLook:
     """What a look finds of one tensor; arrays are (2, ...): before cutting and after.
 
     size, seen: its entries, and those looked at. base: the norm of the base. norms: (2, T).
-    products: (2, T, T), inner products. opposite, both: (2, T, T), how many entries of two task vectors have
-    opposite signs, and how many are 0 in neither; both of a task vector with itself: how many are
-    not 0. low, high: (T,) the smallest and the largest magnitude that is kept; edges: (T,) the
-    largest one that there is.
+    products: (2, T, T), inner products. opposite, both: (2, T, T), how many entries of two task
+    vectors have opposite signs, and how many are 0 in neither; both of a task vector with itself:
+    how many are not 0. low, high: (T,) the smallest and the largest magnitude that is kept;
+    edges: (T,) the largest one that there is.
     """
 
     name: str
@@ -136,7 +139,8 @@ def look(
     method makes of them then."""
     plan = summed(plan)
     looking = Looking(plan, enough)
-    runner.run(plan, looking, threads=estimate.threads(plan, threads, None), progress=progress)
+    with one_blas_thread():
+        runner.run(plan, looking, threads=estimate.threads(plan, threads, None), progress=progress)
     found = [t for i in sorted(looking.parts) if (t := looking.result(i)).seen]
     names = tuple(model.name for model in plan.recipe.models)
     return Look(names, tuple(found), looking.histograms, not plan.lowered.keeps_all)
@@ -197,11 +201,17 @@ class Looking(Reading):
         vectors = Raw(terms, taken.__contains__)
         seen = sum(min(chunk, size - i * chunk) for i in taken)
         for it in vectors.chunks(segment):
-            who = terms.who
-            self._add(terms, it.start, it.base, vectors.raw, it.taus, it.kept, who, size / seen)
+            step = max(1 << 12, PIECE // max(1, len(terms.who)))
+            for at in range(0, it.base.size, step):
+                part = slice(at, at + step)
+                four = it.base[part], vectors.raw[:, part], it.taus[:, part], it.kept[:, part]
+                self._add(terms, it.start + at, *four, size / seen)
         return SegmentReport([0] * terms.number)
 
-    def _add(self, terms, start, base, raw, taus, kept, who, scale) -> None:
+    def _add(self, terms: Terms, start: int, base, raw, taus, kept, scale: float) -> None:
+        """Add what some entries of a tensor show. raw, taus, kept: (T, n) of the models that have
+        it. scale: how many entries each stands for in a histogram."""
+        who = terms.who
         both = np.stack([raw, taus])
         signs = np.sign(both).astype(np.float32)
         there = np.abs(signs)
@@ -224,11 +234,13 @@ class Looking(Reading):
         edges[who] = sizes.max(axis=1, initial=0)
         counts = np.zeros((self.number, 2, BINS))
         for row, t in enumerate(who):
-            bins = (sizes[row].view(np.int64) >> 50) - (1023 << 2) - FIRST
-            bins = np.where(sizes[row] > 0, np.clip(bins, 0, BINS - 1), BINS)
-            all_ = np.bincount(bins, minlength=BINS + 1)[:BINS]
-            counts[t, 0] = np.bincount(bins[kept[row]], minlength=BINS + 1)[:BINS]
-            counts[t, 1] = all_ - counts[t, 0]
+            bins = sizes[row].view(np.int64) >> 50  # the exponent, and two bits of the mantissa
+            bins -= (1023 << 2) + FIRST - 1
+            np.clip(bins, 1, BINS, out=bins)
+            bins *= sizes[row] > 0
+            bins += kept[row] * np.int64(BINS + 1)
+            found = np.bincount(bins, minlength=2 * (BINS + 1)).reshape(2, BINS + 1)
+            counts[t] = found[::-1, 1:]
         index = self.numbers[terms.tensor.name]
         part = (np.array([base.size, base @ base]), *sums, low, high, edges)
         with self._lock:

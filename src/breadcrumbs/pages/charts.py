@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from breadcrumbs.pages.page import Cell, Choice, Figure, Table
+from breadcrumbs.pages.page import Choice, Figure, Table
 from breadcrumbs.pages.theme import CONFIG, DIVERGING, SEQUENCE
 
 #: Pixels of a row of a heat map, of an ordinary chart, and of a wide one in a paper.
@@ -54,15 +54,19 @@ def heat(
     choices: Sequence[Choice] = (),
     colours: Sequence[str] = SEQUENCE,
     zero: bool = True,
+    log: bool = False,
     middle: float | None = None,
 ) -> Figure:
     """Return a heat map. records: with fields ``x``, ``y``, ``value`` (None for an empty cell),
     those of the tips and of the choices.
 
     x, y: title and order of the values. value: title and format. tips: field, title, format (empty
-    for text). zero: whether the first colour is that of 0. middle: where colours diverge.
+    for text). zero: whether the first colour is that of 0. log: whether colours are of orders of
+    magnitude. middle: where colours diverge.
     """
     scale: dict[str, Any] = {"range": list(colours), "interpolate": "lab", "zero": zero}
+    if log:
+        scale = {"range": list(colours), "interpolate": "lab", "type": "log"}
     if middle is not None:
         known = [record["value"] for record in records if record["value"] is not None]
         reach = max((abs(value - middle) for value in known), default=0) or 1
@@ -73,8 +77,8 @@ def heat(
         height={"step": ROW},
         mark={"type": "rect", "stroke": "@paper", "strokeWidth": 1, "cornerRadius": 2},
         encoding={
-            "x": field("x", x[0], "nominal", sort=list(x[1]), axis=_few_labels()),
-            "y": field("y", y[0] or None, "nominal", sort=list(y[1]), axis=_bare()),
+            "x": field("x", x[0], "nominal", sort=list(x[1]), axis=few_labels()),
+            "y": field("y", y[0] or None, "nominal", sort=list(y[1]), axis=bare()),
             "color": field(
                 "value",
                 value[0],
@@ -125,8 +129,8 @@ def matrix(
     choices = [Choice("which", "Task vectors", [(key, key) for key in tables])]
     picked = chosen(choices if len(tables) > 1 else [])
     position = {
-        "x": field("second", None, "nominal", sort=list(labels), axis=_bare(-30)),
-        "y": field("first", None, "nominal", sort=list(labels), axis=_bare()),
+        "x": field("second", None, "nominal", sort=list(labels), axis=bare(-30)),
+        "y": field("first", None, "nominal", sort=list(labels), axis=bare()),
     }
     domain = {"domain": [-reach, reach], "range": DIVERGING, "interpolate": "lab"}
     legend = {"format": form, "titleLimit": 220, "tickCount": 3}
@@ -192,8 +196,8 @@ def histogram(
     """Return a histogram over a logarithmic axis, of what is kept and what is cut.
 
     records: ``from`` and ``to`` of a bin, ``low`` and ``high`` of its bar, ``kind`` (kept,
-    cut off), ``share``, and the fields of the choices. cuts: ``at``, ``side`` (left, right), ``short`` and
-    ``text`` of lines that are drawn in, and the fields of the choices.
+    cut off), ``share``, and the fields of the choices. cuts: ``at``, ``side`` (left, right),
+    ``short`` and ``text`` of lines that are drawn in, and the fields of the choices.
     """
     picked = chosen(choices)
     log = {"type": "log", "nice": False}
@@ -247,265 +251,16 @@ def histogram(
     return Figure(name, title, says, made, table, choices)
 
 
-def bars(
-    name: str,
-    title: str,
-    says: str,
-    rows: Sequence[tuple[str, float, float | None]],
-    *,
-    label: str,
-    value: str,
-    form: str,
-    from_zero: bool = True,
-    error: str = "one standard error",
-) -> Figure:
-    """Return bars, one a row (label, value, standard error or None), in the order given."""
-    records = [
-        {"label": name, "value": number, "error": stderr}
-        | ({"low": number - stderr, "high": number + stderr} if stderr is not None else {})
-        for name, number, stderr in rows
-    ]
-    y = field("label", None, "nominal", sort=[row[0] for row in rows], axis=_bare())
-    x = field("value", value, axis={"format": form, "tickCount": 5}, scale={"zero": from_zero})
-    tips = [field("label", label, "nominal"), field("value", value, format=form)]
-    if any(row[2] is not None for row in rows):
-        tips.append(field("error", error, format=form))
-    mark = {"type": "bar", "height": {"band": 0.68}, "color": "@kept", "cornerRadiusEnd": 3}
-    layers: list[dict[str, Any]] = [{"mark": mark, "encoding": {"x": x, "y": y, "tooltip": tips}}]
-    if not any(row[2] is not None for row in rows):
-        text = {"type": "text", "align": "left", "dx": 6, "color": "@muted"}
-        encoding = {"x": x, "y": y, "text": field("value", None, format=form)}
-        layers.append({"mark": text, "encoding": encoding})
-    else:
-        encoding = {"x": field("low", value), "x2": {"field": "high"}, "y": y}
-        rule = {"type": "rule", "strokeWidth": 2, "color": "@ink"}
-        layers.append({"mark": rule, "encoding": encoding})
-    made = spec(data={"values": records}, height={"step": 26}, layer=layers)
-    return Figure(name, title, says, made, Table((label, value), [row[:2] for row in rows]))
-
-
-def curves(
-    name: str,
-    title: str,
-    says: str,
-    points: Sequence[tuple[str, float, float]],
-    *,
-    x: str,
-    y: str,
-    series: str,
-    form: str = ".1%",
-    best: bool = True,
-    step: bool = False,
-    dots: str = "",
-) -> Figure:
-    """Return a line through the points (series, x, y) of each series; a ring at the highest.
-
-    dots: the series that is drawn as dots alone.
-    """
-    records = [{"series": s, "x": a, "y": b} for s, a, b in points]
-    several = len({point[0] for point in points}) > 1
-    colour = field(
-        "series", None, "nominal", sort=None, legend={"title": None} if several else None
-    )
-    encoding = {
-        "x": field("x", x, scale={"zero": False, "nice": True}, axis={"grid": False}),
-        "y": field("y", y, scale={"zero": False}, axis={"format": form, "tickCount": 6}),
-        "color": colour,
-        "tooltip": [
-            field("series", series, "nominal"),
-            field("x", x),
-            field("y", y, format=form if form != ".1%" else ".2%"),
-        ],
-    }
-    mark: dict[str, Any] = {
-        "type": "line",
-        "strokeWidth": 2.5,
-        "point": {"size": 40, "filled": True},
-    }
-    if step:
-        mark["interpolate"] = "step-after"
-    layers: list[dict[str, Any]] = [{"mark": mark, "encoding": encoding}]
-    if dots:
-        first = {"filter": {"field": "series", "oneOf": [dots]}}
-        others = {"filter": {"not": first["filter"]}}
-        dot = {"type": "circle", "size": 45, "opacity": 0.85}
-        layers = [{"mark": dot, "encoding": encoding, "transform": [first]}]
-        line = {"type": "line", "strokeWidth": 2.5, "interpolate": "step-after"}
-        layers.append({"mark": line, "encoding": encoding, "transform": [others]})
-    if best and records:
-        ring = {"type": "point", "size": 190, "filled": False, "strokeWidth": 2, "color": "@line"}
-        top = max(records, key=lambda record: record["y"])
-        place = {key: encoding[key] for key in ("x", "y")}
-        layers.append({"data": {"values": [top]}, "mark": ring, "encoding": place})
-    made = spec(data={"values": records}, height=HEIGHT, layer=layers)
-    return Figure(name, title, says, made, Table((series, x, y), points))
-
-
-def scatter(
-    name: str,
-    title: str,
-    says: str,
-    points: Sequence[tuple[str, float, float, bool]],
-    *,
-    x: str,
-    y: str,
-    label: str,
-    x_form: str = ".1%",
-    y_form: str = ".1%",
-    falling: bool = True,
-) -> Figure:
-    """Return points (label, x, y, whether none beats it), and a line along those that none beats.
-
-    falling: whether the front falls to the right, as where more of both is better.
-    """
-    records = [
-        {"label": n, "x": a, "y": b, "on": "not beaten" if on else "beaten"}
-        for n, a, b, on in points
-    ]
-    front = sorted((r for r in records if r["on"] == "not beaten"), key=lambda r: (r["x"], -r["y"]))
-    place = {
-        "x": field("x", x, scale={"zero": False}, axis={"format": x_form, "tickCount": 6}),
-        "y": field("y", y, scale={"zero": False}, axis={"format": y_form, "tickCount": 6}),
-    }
-    colour = field("on", None, "nominal", legend={"title": None})
-    colour["scale"] = {"domain": ["not beaten", "beaten"], "range": ["@line", "@cut"]}
-    tips = [
-        field("label", label, "nominal"),
-        field("x", x, format=x_form),
-        field("y", y, format=y_form),
-    ]
-    line = {"type": "line", "interpolate": "step-before" if falling else "step-after"}
-    layers: list[dict[str, Any]] = [
-        {
-            "data": {"values": front},
-            "mark": {**line, "color": "@line", "strokeWidth": 2, "strokeDash": [4, 3]},
-            "encoding": place,
-        },
-        {
-            "mark": {"type": "circle", "size": 70, "opacity": 1, "stroke": "@paper"},
-            "encoding": {
-                **place,
-                "color": colour,
-                "order": field("on", None, "nominal", sort="ascending"),
-                "tooltip": tips,
-            },
-        },
-    ]
-    named = [r for r in front if len(front) <= 8]
-    if named:
-        text = {"type": "text", "align": "left", "dx": 8, "dy": -7, "limit": 150, "fontSize": 11}
-        encoding = {**place, "text": field("label", None, "nominal")}
-        layers.append({"data": {"values": named}, "mark": text, "encoding": encoding})
-    made = spec(data={"values": records}, height=HEIGHT, layer=layers)
-    rows = [(n, a, b, "yes" if on else "no") for n, a, b, on in points]
-    return Figure(name, title, says, made, Table((label, x, y, "not beaten"), rows))
-
-
-def parallel(
-    name: str,
-    title: str,
-    says: str,
-    axes: Sequence[str],
-    rows: Sequence[tuple[str, Sequence[Cell], float]],
-    *,
-    label: str,
-    score: str,
-    form: str = ".3f",
-) -> Figure:
-    """Return parallel coordinates: a line for each row (label, a value on each axis, score).
-
-    Numbers lie on their axis from the lowest to the highest, text in its order; the last axis is
-    the score, which also is the colour.
-    """
-    names = [*axes, score]
-    columns = [[row[1][i] for row in rows] for i in range(len(axes))]
-    scales = [_scale(column) for column in [*columns, [row[2] for row in rows]]]
-    records, ticks = [], []
-    ordered = sorted(rows, key=lambda row: row[2])
-    for rank, (text, values, number) in enumerate(ordered):
-        for axis, cell, (place, _) in zip(names, [*values, number], scales, strict=True):
-            if cell is not None:
-                shown = f"{cell:.4g}" if isinstance(cell, int | float) else str(cell)
-                records.append(
-                    {"axis": axis, "at": place(cell), "row": rank, "label": text}
-                    | {"score": number, "value": shown, "best": rank == len(rows) - 1}
-                )
-    for axis, (place, marks) in zip(names, scales, strict=True):
-        ticks += [{"axis": axis, "at": place(mark), "text": text} for mark, text in marks]
-    x = field("axis", None, "nominal", sort=names, scale={"type": "point", "padding": 0.3})
-    x["axis"] = {
-        "labelAngle": 0,
-        "domain": False,
-        "ticks": False,
-        "grid": True,
-        "labelFontSize": 12,
-    }
-    x["axis"] |= {"labelColor": "@ink", "labelPadding": 10, "labelLimit": 110}
-    y = {"field": "at", "type": "quantitative", "axis": None, "scale": {"domain": [0, 1]}}
-    ramp = {"range": ["@seq1", "@seq2", "@seq3", "@seq4"], "interpolate": "lab"}
-    tips = [
-        field("label", label, "nominal"),
-        field("axis", "axis", "nominal"),
-        field("value", "value", "nominal"),
-        field("score", score, format=form),
-    ]
-    best = {"test": "datum.best", "value": 3.5}
-    layers = [
-        {
-            "data": {"values": records},
-            "mark": {"type": "line", "strokeJoin": "round"},
-            "encoding": {
-                "x": x,
-                "y": y,
-                "detail": {"field": "row"},
-                "order": {"field": "row"},
-                "color": field("score", score, scale=ramp, legend={"format": form}),
-                "strokeWidth": {"value": 1.4, "condition": best},
-                "tooltip": tips,
-            },
-        },
-        {
-            "data": {"values": [r for r in records if r["best"]]},
-            "mark": {"type": "line", "color": "@line", "strokeWidth": 3.5, "point": {"size": 60}},
-            "encoding": {"x": x, "y": y, "order": {"field": "row"}, "tooltip": tips},
-        },
-        {
-            "data": {"values": ticks},
-            "mark": {"type": "text", "align": "left", "dx": 6, "fontSize": 11, "color": "@muted"},
-            "encoding": {"x": x, "y": y, "text": {"field": "text"}},
-        },
-    ]
-    del layers[1]["mark"]["point"]
-    layers[1]["mark"]["point"] = {"size": 60, "color": "@line", "filled": True}
-    made = spec(height=HEIGHT + 40, layer=layers)
-    body = [(text, *values, number) for text, values, number in reversed(ordered)]
-    return Figure(name, title, says, made, Table((label, *names), body))
-
-
-def _scale(column: Sequence[Cell]) -> tuple[Any, list[tuple[Cell, str]]]:
-    """Return what places a value between 0 and 1, and the marks of the axis: value and text."""
-    known = [cell for cell in column if cell is not None]
-    if known and all(isinstance(cell, int | float) for cell in known):
-        numbers = [float(cell) for cell in known]
-        low, high = min(numbers), max(numbers)
-        if low == high:
-            return (lambda cell: 0.5), [(low, f"{low:.4g}")]
-        span = high - low
-        marks = [low, (low + high) / 2, high]
-        return (lambda cell: (float(cell) - low) / span), [(m, f"{m:.3g}") for m in marks]
-    texts = list(dict.fromkeys(map(str, known)))
-    places = {text: (i + 0.5) / len(texts) for i, text in enumerate(texts)}
-    return (lambda cell: places[str(cell)]), [(text, text) for text in texts]
-
-
 def magnitude(edge: int) -> float:
     """Return the magnitude at which the bin of that number begins: four in each power of two."""
     return math.ldexp(1 + (edge % 4) / 4, edge // 4)
 
 
-def _bare(angle: float = 0) -> dict[str, Any]:
+def bare(angle: float = 0) -> dict[str, Any]:
+    """Return an axis of names alone."""
     return {"domain": False, "ticks": False, "labelAngle": angle, "labelPadding": 6}
 
 
-def _few_labels() -> dict[str, Any]:
-    return {**_bare(), "labelOverlap": True}
+def few_labels() -> dict[str, Any]:
+    """Return the same, without the names for which there is no room."""
+    return {**bare(), "labelOverlap": True}

@@ -64,7 +64,7 @@ CONFIG: dict[str, Any] = {
         "gridColor": "@grid",
         "domainColor": "@grid",
         "tickColor": "@grid",
-        "labelLimit": 170,
+        "labelLimit": {"expr": "containerSize()[0] < 500 ? 120 : 220"},
     },
     "legend": {
         "labelColor": "@muted",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from breadcrumbs.pages import charts
+from breadcrumbs.pages import charts, lines
 from breadcrumbs.pages.page import Page, Section, Table
 from breadcrumbs.store.ledger import Revision, replay
 from breadcrumbs.store.store import Store
@@ -42,7 +42,7 @@ def of(store: Store) -> Page:
                     [(r["x"], r["y"], r["value"]) for r in records],
                 ),
             ),
-            charts.curves(
+            lines.curves(
                 "growth",
                 "How many tasks",
                 "The number of tasks in the model after each revision.",

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+
 from breadcrumbs.evaluate.results import exports, sweeps
 from breadcrumbs.evaluate.results.comparison import Comparison
 from breadcrumbs.evaluate.results.results import BASE, FINETUNED
 from breadcrumbs.evaluate.results.tables import Table
-from breadcrumbs.pages import charts
+from breadcrumbs.pages import charts, lines
 from breadcrumbs.pages import page as pages
 from breadcrumbs.pages.page import Figure, Page, Section
 
-#: Models that are drawn one by one, at most.
-MOST = 40
+#: Models that are drawn one by one, at most: the best.
+MOST = 16
 
 
 def of(table: Table, kind: str = "results") -> Page:
     """Return the page of a table of results."""
+    table = described(table)
     shown = table.best_first()
     grid = exports.of_table(shown)
     tiles = [("models", str(len(table.lines))), ("tasks", str(len(table.tasks)))]
@@ -30,9 +34,9 @@ def of(table: Table, kind: str = "results") -> Page:
     if merged:
         name, best = merged[0]
         tiles += [("best merged", name), (score, f"{best.value:.1%} ± {best.stderr:.1%}")]
-    figures = [_means(shown, score)] if any(map(table.mean, table.lines)) else []
-    if len(shown.lines) <= MOST:
-        figures.append(_tasks(shown))
+    known = [line for line in table.lines if table.mean(line)]
+    figures = [_means(shown, score)] if len(known) > 1 else []
+    figures.append(_tasks(shown))
     sections = [
         Section(
             "Scores",
@@ -49,6 +53,21 @@ def of(table: Table, kind: str = "results") -> Page:
     return Page(f"Results of {table.suite}", kind, lead, tiles, sections, notes=table.notes)
 
 
+def described(table: Table) -> Table:
+    """Return the table with the settings in the names of merges that have one label, and no name
+    twice."""
+    labels = Counter(line.label for line in table.lines)
+    seen: Counter[str] = Counter()
+    made = []
+    for line in table.lines:
+        name = line.name
+        if labels[line.label] > 1 and (settings := sweeps.settings_of(line)) is not None:
+            name = sweeps.said(settings)
+        seen[name] += 1
+        made.append(replace(line, name=f"{name} ({seen[name]})" if seen[name] > 1 else name))
+    return replace(table, lines=tuple(made))
+
+
 def waiting(file: str, why: str) -> Page:
     """Return the page of a file that has no rows to show yet."""
     lead = f"This page shows the rows of {file} as soon as there are some."
@@ -60,7 +79,7 @@ def of_comparison(table: Table, found: Comparison) -> Page:
     grid = exports.of_comparison(found)
     rows = [(task, one.value, one.stderr) for task, one in found.raw.items()]
     first, second = found.first.name, found.second.name
-    figure = charts.bars(
+    figure = lines.bars(
         "difference",
         "Difference by task",
         f"By how much {first} is better than {second}; lines are one standard error to each side. A"
@@ -88,11 +107,11 @@ def _means(table: Table, score: str) -> Figure:
         mean = table.normalised(line) if score.startswith("norm") else table.mean(line)
         if mean is not None:
             rows.append((line.name, mean.value, mean.stderr))
-    return charts.bars(
+    return lines.bars(
         "means",
         f"{score.capitalize()} of each model",
         f"The mean over all tasks{_OF_OWN if score.startswith('norm') else ''}; lines are one"
-        " standard error to each side. Higher is better.",
+        " standard error to each side. Higher is better; of many models the best are drawn.",
         rows,
         label="model",
         value=score,
@@ -104,7 +123,7 @@ def _tasks(table: Table) -> Figure:
     """Return the accuracy of each model on each task."""
     records = [
         {"x": task, "y": line.name, "value": cell.value, "stderr": cell.stderr}
-        for line in table.lines
+        for line in table.lines[:MOST]
         for task in table.tasks
         if (cell := table.cell(line, task)) is not None
     ]
@@ -116,7 +135,7 @@ def _tasks(table: Table) -> Figure:
         " a task that the model lost.",
         records,
         x=("task", table.tasks),
-        y=("", [line.name for line in table.lines]),
+        y=("", [line.name for line in table.lines[:MOST]]),
         value=("accuracy", ".0%"),
         tips=[("value", "accuracy", ".1%"), ("stderr", "standard error", ".1%")],
         table=pages.Table(("model", "task", "accuracy", "standard error"), rows),

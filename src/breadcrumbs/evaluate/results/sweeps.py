@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from breadcrumbs.evaluate.results.tables import Table
-from breadcrumbs.pages import charts
+from breadcrumbs.evaluate.results.tables import Line, Table
+from breadcrumbs.pages import lines
 from breadcrumbs.pages.page import Figure
 
 #: A setting of a method's parameter.
@@ -33,19 +33,24 @@ def points(table: Table) -> list[Point]:
     """Return what is a merge with a known recipe in a table, scored on all of its tasks."""
     found = []
     for line in table.lines:
-        text = next((row.recipe for row in line.rows.values() if row.recipe), None)
-        score = table.normalised(line) or table.mean(line)
-        if text is None or score is None:
+        settings, score = settings_of(line), table.normalised(line) or table.mean(line)
+        if settings is None or score is None:
             continue
-        recipe = json.loads(text)
-        settings = {"method": recipe.get("method", "breadcrumbs"), **recipe.get("parameters", {})}
         normalised = {task: table.normalised_cell(line, task) for task in table.tasks}
         raw = {task: table.cell(line, task) for task in table.tasks}
         cells = raw if None in normalised.values() else normalised
         values = {task: one.value for task, one in cells.items() if one is not None}
-        plain = numbered(settings)
-        found.append(Point(_said(plain) or line.name, plain, score.value, values))
+        found.append(Point(line.name, settings, score.value, values))
     return found
+
+
+def settings_of(line: Line) -> dict[str, Value] | None:
+    """Return the method and parameters of a merge; None for what is none."""
+    text = next((row.recipe for row in line.rows.values() if row.recipe), None)
+    if text is None:
+        return None
+    recipe = json.loads(text)
+    return numbered({"method": recipe.get("method", "breadcrumbs"), **recipe.get("parameters", {})})
 
 
 def numbered(settings: Mapping[str, object]) -> dict[str, Value]:
@@ -79,11 +84,11 @@ def history(scores: Sequence[float], score: str) -> Figure:
     for number, one in enumerate(scores):
         best = max(best, one)
         rows += [("this trial", number, one), ("best so far", number, best)]
-    return charts.curves(
+    return lines.curves(
         "history",
         "Trial after trial",
-        "Dots are trials, the line is the best so far. Where it is flat at the end, more trials find"
-        " little.",
+        "Dots are trials, the line is the best so far. Where it is flat at the end, more trials"
+        " find little.",
         rows,
         x="trial",
         y=score,
@@ -104,21 +109,21 @@ def along(points: Sequence[Point], key: str, score: str) -> Figure | None:
 
     None where no line has `CURVE` points.
     """
-    lines: dict[tuple, list[Point]] = {}
+    groups: dict[tuple, list[Point]] = {}
     names = sorted(varying(points) - {key})
     for point in points:
         if isinstance(point.settings.get(key), int | float):
-            lines.setdefault(tuple(point.settings.get(name) for name in names), []).append(point)
+            groups.setdefault(tuple(point.settings.get(name) for name in names), []).append(point)
     rows: list[tuple[str, float, float]] = []
-    for settings, mine in lines.items():
+    for settings, mine in groups.items():
         best = {float(p.settings[key] or 0): p.score for p in sorted(mine, key=lambda p: p.score)}
         if len(best) >= CURVE:
-            text = _said(dict(zip(names, settings, strict=True))) or str(mine[0].settings["method"])
+            text = said(dict(zip(names, settings, strict=True))) or str(mine[0].settings["method"])
             rows += [(text, x, best[x]) for x in sorted(best)]
     if not rows:
         return None
     several = " Each line is one choice of all else." if len({row[0] for row in rows}) > 1 else ""
-    return charts.curves(
+    return lines.curves(
         f"{_slug(key)}-curve",
         f"Score along {key}",
         f"How the score changes with {key}; higher is better. The ring marks the best.{several}",
@@ -135,7 +140,7 @@ def sweep(points: Sequence[Point], score: str) -> Figure:
     best = sorted(points, key=lambda point: -point.score)[:LINES]
     names = varying(best)
     axes = [*(["method"] if "method" in names else []), *sorted(names - {"method"})]
-    return charts.parallel(
+    return lines.parallel(
         "sweep",
         "All settings at once",
         "Each line is one setting that was tried, and crosses each axis at its value there; darker"
@@ -160,7 +165,7 @@ def pareto(rows: Sequence[tuple[str, Mapping[str, float], float]], score: str) -
         )
         for label, low, mean in worst
     ]
-    return charts.scatter(
+    return lines.scatter(
         "pareto",
         "Best on average, or best at worst",
         "To the right is a better worst task, upwards a better score over all. Of the points on the"
@@ -169,12 +174,13 @@ def pareto(rows: Sequence[tuple[str, Mapping[str, float], float]], score: str) -
         x="worst task",
         y=score,
         label="setting",
-        x_form=".3f",
-        y_form=".3f",
+        x_form=".2f",
+        y_form=".2f",
     )
 
 
-def _said(settings: Mapping[str, Value]) -> str:
+def said(settings: Mapping[str, Value]) -> str:
+    """Return settings in words: ``ties alpha 0.9, density 0.2``."""
     method = settings.get("method")
     rest = ", ".join(
         f"{key} {value:g}" if isinstance(value, int | float) else f"{key} {value}"
