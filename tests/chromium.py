@@ -15,7 +15,7 @@ PROGRAM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
 #: Seconds to wait for an answer.
-PATIENCE = 60.0
+PATIENCE = 40.0
 _FLAGS = (
     "--headless=new",
     "--no-sandbox",

@@ -188,7 +188,9 @@ def test_the_page_of_a_merge_tells_its_recipe_kept_and_step(tmp_path):
     from breadcrumbs.merging import files
 
     arrays = family(4)
-    recipe = Recipe("base", tuple(Model(n, name=n) for n in NAMES), parameters={**CUT, "alpha": 0.5})
+    recipe = Recipe(
+        "base", tuple(Model(n, name=n) for n in NAMES), parameters={**CUT, "alpha": 0.5}
+    )
     with opening.opened(recipe, arrays) as plan:
         report = files.to_files(plan, tmp_path / "out.safetensors", threads=1)
         page = picture.of_merge(plan, looking.look(plan, threads=1), report, "out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import click
 
 from breadcrumbs.cli.paging import Paging, page_options
 from breadcrumbs.cli.shared import command
+from breadcrumbs.errors import printable
 
 
 @command()
@@ -37,45 +39,27 @@ def report(file: str, paging: Paging, **options: Any) -> None:
     if not (options["serve"] or paging.wanted):
         raise click.UsageError("give --html FILE, or --serve to look at it live")
 
-    def make() -> Any:
-        from breadcrumbs.evaluate.results import picture, tables
-        from breadcrumbs.evaluate.results.results import Results
-
-        with Results(file, readonly=True) as rows:
-            chosen = tables.choose(rows, suite=options["suite"], split=options["split"])
-        return picture.of(tables.of(chosen), "report")
+    from breadcrumbs.evaluate.results import picture
 
     if paging.wanted:
-        paging.write(make())
-    if options["serve"]:
-        _serve(file, make, options["port"])
-
-
-def _serve(file: str, make: Any, port: int) -> None:
-    """Serve a page until Ctrl-C; where there are no rows yet, one that waits for them."""
-    from breadcrumbs.errors import ResultsError
-    from breadcrumbs.evaluate.results import picture
+        paging.write(picture.of_file(file, options["suite"], options["split"]))
+    if not options["serve"]:
+        return
     from breadcrumbs.pages import drawing
     from breadcrumbs.pages.serving import Server
 
     for name in ("jinja2", "vl_convert"):
         drawing.library(name)
-
-    def now() -> Any:
-        try:
-            return make()
-        except ResultsError as error:
-            return picture.waiting(file, str(error))
-
-    server = Server(now, lambda: _stamp(Path(file)), port)
-    click.echo(f"{server.url}  shows {file} as it grows; Ctrl-C ends it")
+    rows = partial(picture.live, file, options["suite"], options["split"])
+    server = Server(rows, partial(stamp, file), options["port"])
+    click.echo(f"{server.url}  shows {printable(file)} as it grows; Ctrl-C ends it")
     server.run()
 
 
-def _stamp(file: Path) -> str:
+def stamp(file: str) -> str:
     """Return what changes when rows are added: sizes and times of the file and its journal."""
     found = []
-    for path in (file, Path(f"{file}-wal")):
+    for path in (Path(file), Path(f"{file}-wal")):
         try:
             about = path.stat()
             found.append(f"{about.st_size}.{about.st_mtime_ns}")

@@ -113,7 +113,7 @@ def of_merge(plan: Plan, look: Look | None, report: Report | None, output: str |
     sections.append(
         Section(
             "Recipe",
-            "Saved as recipe.yaml, breadcrumbs merge recipe.yaml -o again makes the same bits of it.",
+            "Saved as recipe.yaml, breadcrumbs merge recipe.yaml -o again makes the same bits.",
             code=recipe.to_yaml(plan.recipe),
         )
     )

@@ -19,9 +19,9 @@ NOTHING = "\N{EN DASH}"
 MARK = '<meta name="generator" content="breadcrumbs'
 
 
-def to_html(page: Page, live: bool = False) -> str:
-    """Return a page. live: whether it asks the server that it came from for changes."""
-    script = drawing.script() if page.figures else ""
+def to_html(page: Page, live: str | None = None) -> str:
+    """Return a page. live: what it is of, if it asks the server that it came from for another."""
+    script = drawing.script() if page.figures or live is not None else ""
     code = (HERE / "page.js").read_text(encoding="utf-8")
     scripts = [text for text in (script, code) if text]
     policy = [
@@ -32,7 +32,7 @@ def to_html(page: Page, live: bool = False) -> str:
         "form-action 'none'",
         f"script-src {' '.join(map(_digest, scripts))}",
     ]
-    if live:
+    if live is not None:
         policy.append("connect-src 'self'")
     return _template().render(
         page=page,

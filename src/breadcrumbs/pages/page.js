@@ -38,8 +38,6 @@
       for (const select of chart.selects) view.signal(select.dataset.signal, select.value);
       await view.runAsync();
     }
-    // The box has the name, and the table the numbers.
-    chart.box.querySelector("svg")?.setAttribute("aria-hidden", "true");
   }
 
   async function begin() {
@@ -75,14 +73,13 @@
   // A page that breadcrumbs report --serve keeps: it asks for another when the rows have changed.
   if (!("live" in document.body.dataset)) return;
   const state = document.querySelector(".live");
-  let tag = null;
+  let tag = document.body.dataset.live;
   setInterval(async () => {
     try {
       const answer = await fetch("state", { cache: "no-store" });
       const now = await answer.text();
       state.textContent = "live";
       state.classList.remove("lost");
-      if (tag === null) tag = now;
       if (now === tag) return;
       tag = now;
       const fresh = new DOMParser().parseFromString(await (await fetch("")).text(), "text/html");

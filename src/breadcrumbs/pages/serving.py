@@ -51,7 +51,7 @@ class Server:
         with self._lock:
             now = self.state()
             if self._made is None or self._made[0] != now:
-                self._made = now, html.to_html(self.make(), live=True).encode()
+                self._made = now, html.to_html(self.make(), live=now).encode()
             return self._made[1]
 
 

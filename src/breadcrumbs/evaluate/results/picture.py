@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from breadcrumbs.evaluate.results import exports, sweeps
+from breadcrumbs.errors import ResultsError
+from breadcrumbs.evaluate.results import exports, sweeps, tables
 from breadcrumbs.evaluate.results.comparison import Comparison
-from breadcrumbs.evaluate.results.results import BASE, FINETUNED
+from breadcrumbs.evaluate.results.results import BASE, FINETUNED, Results
 from breadcrumbs.evaluate.results.tables import Table
 from breadcrumbs.pages import charts, lines
 from breadcrumbs.pages import page as pages
@@ -68,10 +69,20 @@ def described(table: Table) -> Table:
     return replace(table, lines=tuple(made))
 
 
-def waiting(file: str, why: str) -> Page:
-    """Return the page of a file that has no rows to show yet."""
-    lead = f"This page shows the rows of {file} as soon as there are some."
-    return Page("Waiting for rows", "report", lead, notes=[why])
+def of_file(file: str, suite: str | None = None, split: str = "validation") -> Page:
+    """Return the page of the rows of a file; ResultsError where there are none of that kind."""
+    with Results(file, readonly=True) as results:
+        rows = tables.choose(results, suite=suite, split=split)
+    return of(tables.of(rows), "report")
+
+
+def live(file: str, suite: str | None = None, split: str = "validation") -> Page:
+    """Return what `of_file` does, or a page that says what it waits for."""
+    try:
+        return of_file(file, suite, split)
+    except ResultsError as error:
+        lead = f"This page shows the {split} rows of {file} as soon as there are some."
+        return Page("Waiting for rows", "report", lead, notes=[str(error)])
 
 
 def of_comparison(table: Table, found: Comparison) -> Page:
