@@ -105,14 +105,15 @@ def test_a_histogram_counts_what_is_kept_and_what_is_cut():
 
 def test_a_sample_is_even_and_close():
     rng = np.random.default_rng(5)
-    base = {"w": np.zeros(1 << 14, np.float32), "b": np.zeros(40, np.float32)}
-    models = [{n: rng.standard_normal(v.size).astype(np.float32) for n, v in base.items()}]
-    models += [{n: v + models[0][n] for n, v in models[0].items()}, models[0]]
+    base = {n: rng.standard_normal(k).astype(np.float32) for n, k in (("w", 1 << 14), ("b", 40))}
+    models = [{n: base[n] + rng.standard_normal(v.size).astype(np.float32) for n, v in base.items()}]
+    models += [{n: 2 * v - base[n] for n, v in models[0].items()}, models[0]]
     sizes = replace(USUAL, chunk=128)
     found = look([base, *models], sizes=sizes, enough=1 << 12, beta=0.9, gamma=0.99)
     assert 0.24 < found.share < 0.27
     exact = look([base, *models], sizes=sizes, beta=0.9, gamma=0.99)
     np.testing.assert_allclose(found.norms, exact.norms, rtol=0.1)
+    assert [t.base for t in found.tensors] == pytest.approx([t.base for t in exact.tensors], 0.05)
     np.testing.assert_allclose(found.kept, exact.kept, rtol=0.2)
     total = found.histograms[""][0].sum()
     assert total == pytest.approx(sum(v.size for v in base.values()), rel=1e-6)

@@ -229,7 +229,7 @@ def test_the_page_of_results_draws_sweeps_and_what_none_beats(tmp_path):
 
 def test_of_many_points_those_are_marked_that_none_beats_in_both():
     rng = np.random.default_rng(0)
-    values = rng.random((60, 2)).round(2)
+    values = rng.random((60, 2)).round(1)
     rows = [(str(i), {"a": x, "b": 1.0}, y) for i, (x, y) in enumerate(values.tolist())]
     table = sweeps.pareto(rows, "mean").table.rows
     for i, (x, y) in enumerate(values.tolist()):

@@ -77,8 +77,8 @@ def _sizes(tensors: list[dict[str, Any]]) -> Figure:
     return charts.heat(
         "sizes",
         "Weights by layer",
-        "Rows are kinds of modules, columns layers, the first what is outside of these. Darker"
-        " cells hold more weights; colours are of orders of magnitude.",
+        "Rows are kinds of modules, columns layers, the first what is outside of these. Stronger"
+        " colours hold more weights; they are of orders of magnitude.",
         records,
         x=("layer", layers.columns(places.values())),
         y=("", list(dict.fromkeys(place.kind for place in places.values()))),

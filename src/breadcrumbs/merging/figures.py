@@ -189,7 +189,7 @@ def _norms(look: Look, places: dict[str, layers.Place]) -> Figure:
         "norms",
         "Where the models moved",
         "The length of each part's change, divided by the length of the base's weights there."
-        " Dark parts moved far; empty cells have no such weights.",
+        " Strong colours moved far; empty cells have no such weights.",
         ("change / base", ".1%"),
         [("norm", "norm of the change", ".4g"), ("n", "weights", ",d")],
         [Choice("model", "Model", [(m, m) for m in models]), *_when(look)],

@@ -8,9 +8,6 @@ from typing import Any
 from breadcrumbs.pages.charts import HEIGHT, bare, field, spec
 from breadcrumbs.pages.page import Cell, Figure, Table
 
-#: Points on a front that are named.
-FEW = 5
-
 
 def bars(
     name: str,
@@ -61,11 +58,13 @@ def curves(
     form: str = ".1%",
     best: bool = True,
     step: bool = False,
+    whole: bool = False,
     dots: str = "",
 ) -> Figure:
     """Return a line through the points (series, x, y) of each series; a ring at the highest.
 
-    dots: the series that is drawn as dots alone.
+    whole: whether there are no values between whole numbers of x. dots: the series that is drawn
+    as dots alone.
     """
     records = [{"series": s, "x": a, "y": b} for s, a, b in points]
     several = len({point[0] for point in points}) > 1
@@ -73,8 +72,18 @@ def curves(
         "series", None, "nominal", sort=None, legend={"title": None} if several else None
     )
     encoding = {
-        "x": field("x", x, scale={"zero": False, "nice": True}, axis={"grid": False}),
-        "y": field("y", y, scale={"zero": False}, axis={"format": form, "tickCount": 6}),
+        "x": field(
+            "x",
+            x,
+            scale={"zero": False, "nice": True},
+            axis={"grid": False} | ({"tickMinStep": 1, "format": "d"} if whole else {}),
+        ),
+        "y": field(
+            "y",
+            y,
+            scale={"zero": False},
+            axis={"format": form, "tickCount": 6} | ({"tickMinStep": 1} if form == "d" else {}),
+        ),
         "color": colour,
         "tooltip": [
             field("series", series, "nominal"),
@@ -156,17 +165,11 @@ def scatter(
             },
         },
     ]
-    if len(front) <= FEW:
-        middle = (min(r["x"] for r in records) + max(r["x"] for r in records)) / 2
-        for align, dx, mine in (
-            ("left", 8, [r for r in front if r["x"] <= middle]),
-            ("right", -8, [r for r in front if r["x"] > middle]),
-        ):
-            text = {"type": "text", "align": align, "dx": dx, "dy": -8, "limit": 260}
-            encoding = {**place, "text": field("label", None, "nominal")}
-            mark = {**text, "fontSize": 11}
-            if mine:
-                layers.append({"data": {"values": mine}, "mark": mark, "encoding": encoding})
+    ends = [front[-1]] + ([front[0]] if front[0]["y"] > front[-1]["y"] else []) if front else []
+    for end, dy in zip(ends, (16, -10), strict=False):  # the best to the right, and the highest
+        text = {"type": "text", "align": "right", "dx": -6, "dy": dy, "limit": 300, "fontSize": 11}
+        encoding = {**place, "text": field("label", None, "nominal")}
+        layers.append({"data": {"values": [end]}, "mark": text, "encoding": encoding})
     made = spec(data={"values": records}, height=HEIGHT, layer=layers)
     rows = [(n, a, b, "yes" if on else "no") for n, a, b, on in points]
     return Figure(name, title, says, made, Table((label, x, y, "not beaten"), rows))
@@ -185,8 +188,8 @@ def parallel(
 ) -> Figure:
     """Return parallel coordinates: a line for each row (label, a value on each axis, score).
 
-    Numbers lie on their axis from the lowest to the highest, text in its order; the last axis is
-    the score, which also is the colour.
+    Numbers lie on their axis from the lowest to the highest, text in its order. The last axis is
+    the score; the colour is the rank by it.
     """
     names = [*axes, score]
     columns = [[row[1][i] for row in rows] for i in range(len(axes))]
@@ -200,6 +203,7 @@ def parallel(
                 records.append(
                     {"axis": axis, "at": place(cell), "row": rank, "label": text}
                     | {"score": number, "value": shown, "best": rank == len(rows) - 1}
+                    | {"rank": rank / max(1, len(rows) - 1)}
                 )
     for axis, (place, marks) in zip(names, scales, strict=True):
         ticks += [{"axis": axis, "at": place(mark), "text": text} for mark, text in marks]
@@ -221,6 +225,7 @@ def parallel(
         field("score", score, format=form),
     ]
     best = {"test": "datum.best", "value": 3.5}
+    dot = {"size": 60, "color": "@line", "filled": True}
     layers = [
         {
             "data": {"values": records},
@@ -230,24 +235,29 @@ def parallel(
                 "y": y,
                 "detail": {"field": "row"},
                 "order": {"field": "row"},
-                "color": field("score", score, scale=ramp, legend={"format": form}),
+                "color": field("rank", None, scale=ramp, legend=None),
+                "opacity": field("rank", None, scale={"range": [0.35, 0.9]}, legend=None),
                 "strokeWidth": {"value": 1.4, "condition": best},
                 "tooltip": tips,
             },
         },
         {
             "data": {"values": [r for r in records if r["best"]]},
-            "mark": {"type": "line", "color": "@line", "strokeWidth": 3.5, "point": {"size": 60}},
+            "mark": {"type": "line", "color": "@line", "strokeWidth": 3.5, "point": dot},
             "encoding": {"x": x, "y": y, "order": {"field": "row"}, "tooltip": tips},
         },
-        {
-            "data": {"values": ticks},
-            "mark": {"type": "text", "align": "left", "dx": 6, "fontSize": 11, "color": "@muted"},
-            "encoding": {"x": x, "y": y, "text": {"field": "text"}},
-        },
     ]
-    del layers[1]["mark"]["point"]
-    layers[1]["mark"]["point"] = {"size": 60, "color": "@line", "filled": True}
+    for outline in ({"stroke": "@paper", "strokeWidth": 4}, {}):  # so that lines leave it legible
+        text = {
+            "type": "text",
+            "align": "left",
+            "dx": 6,
+            "fontSize": 11,
+            "color": "@ink",
+            **outline,
+        }
+        encoding = {"x": x, "y": y, "text": {"field": "text"}}
+        layers.append({"data": {"values": ticks}, "mark": text, "encoding": encoding})
     made = spec(height=HEIGHT + 40, layer=layers)
     body = [(text, *values, number) for text, values, number in reversed(ordered)]
     return Figure(name, title, says, made, Table((label, *names), body))

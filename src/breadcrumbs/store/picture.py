@@ -53,6 +53,7 @@ def of(store: Store) -> Page:
                 form="d",
                 best=False,
                 step=True,
+                whole=True,
             ),
         ]
     return Page(

@@ -95,6 +95,7 @@ def history(scores: Sequence[float], score: str) -> Figure:
         series="line",
         form=".3f",
         dots="this trial",
+        whole=True,
     )
 
 
@@ -143,7 +144,7 @@ def sweep(points: Sequence[Point], score: str) -> Figure:
     return lines.parallel(
         "sweep",
         "All settings at once",
-        "Each line is one setting that was tried, and crosses each axis at its value there; darker"
+        "Each line is one setting that was tried, and crosses each axis at its value there; stronger"
         " lines score higher, and the thick one is the best. Where good lines meet, the parameter"
         " matters; where they spread, it does not.",
         axes,
