@@ -106,7 +106,8 @@ def test_a_histogram_counts_what_is_kept_and_what_is_cut():
 def test_a_sample_is_even_and_close():
     rng = np.random.default_rng(5)
     base = {n: rng.standard_normal(k).astype(np.float32) for n, k in (("w", 1 << 14), ("b", 40))}
-    models = [{n: base[n] + rng.standard_normal(v.size).astype(np.float32) for n, v in base.items()}]
+    step = {n: rng.standard_normal(v.size).astype(np.float32) for n, v in base.items()}
+    models = [{n: base[n] + step[n] for n in base}]
     models += [{n: 2 * v - base[n] for n, v in models[0].items()}, models[0]]
     sizes = replace(USUAL, chunk=128)
     found = look([base, *models], sizes=sizes, enough=1 << 12, beta=0.9, gamma=0.99)

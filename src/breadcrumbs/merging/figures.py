@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,11 @@ from breadcrumbs.pages.theme import DIVERGING
 #: Bins that together hold less than this share at either end are not shown.
 RARE = 2e-4
 WHEN = ("before cutting", "after cutting")
-#: The last of all options.
+#: The first option of several.
 ALL = "all models"
+#: So that a page stays small: cells of a heat map at most (of all models together they are always
+#: there), histograms, and models of a matrix.
+CELLS, HISTOGRAMS, MATRIX = 3000, 56, 64
 
 
 def sections(look: Look) -> list[Section]:
@@ -35,12 +38,7 @@ def sections(look: Look) -> list[Section]:
     norms = _norms(look, places)
     figures: list[Figure] = []
     if len(look.names) > 1:
-        tables = {WHEN[i]: look.cosines[i].tolist() for i in _times(look)}
-        figures.append(
-            charts.matrix(
-                "cosine", "Cosine of every pair", COSINE, look.names, tables, value="cosine"
-            )
-        )
+        figures.append(cosines(look.names, {WHEN[i]: look.cosines[i] for i in _times(look)}))
     parts = [magnitudes]
     if figures:
         parts.append(Section("How alike they are", figures=figures))
@@ -49,12 +47,21 @@ def sections(look: Look) -> list[Section]:
     return parts
 
 
+def cosines(names: Sequence[str], tables: Mapping[str, np.ndarray]) -> Figure:
+    """Return the cosines (T, T) of all pairs of models, of the first `MATRIX` ones."""
+    shown = {key: table[:MATRIX, :MATRIX].tolist() for key, table in tables.items()}
+    more = f" Of {len(names)} models the first {MATRIX} are shown." if len(names) > MATRIX else ""
+    title, says = "Cosine of every pair", f"{_COSINE}{more}"
+    return charts.matrix("cosine", title, says, names[:MATRIX], shown, value="cosine")
+
+
 def _histogram(look: Look) -> Figure:
     """Return how many weights changed by how much, with the two cuts of each task vector."""
     records, marks, rows = [], [], []
     by_name = {tensor.name: tensor for tensor in look.tensors}
     tensors = [key for key in look.histograms if not key or key in by_name]
-    for t, model in enumerate(look.names):
+    tensors = tensors[: max(1, HISTOGRAMS // len(look.names))]
+    for t, model in enumerate(look.names[:HISTOGRAMS]):
         for key in tensors:
             counts = look.histograms[key][t]
             total = counts.sum()
@@ -74,7 +81,7 @@ def _histogram(look: Look) -> Figure:
                     cuts.get("right"),
                 )
             )
-    models = Choice("model", "Model", [(name, name) for name in look.names])
+    models = Choice("model", "Model", [(name, name) for name in look.names[:HISTOGRAMS]])
     options = [(key or "all", key or "all tensors") for key in tensors]
     table = Table(
         ("model", "tensor", "kept, of the weights that changed", "lower cut", "upper cut"), rows
@@ -172,16 +179,23 @@ def _norms(look: Look, places: dict[str, layers.Place]) -> Figure:
             norms = np.sqrt(sum(x.norms[when] ** 2 for x in mine))
             norm = float(np.sqrt((norms**2).mean())) if t is None else float(norms[t])
             base = float(np.sqrt(sum(x.base**2 for x in mine)))
-            return {"value": norm / base if base else None, "norm": norm, "n": _n(mine)}
+            return {
+                "value": _round(norm / base) if base else None,
+                "norm": _round(norm),
+                "n": _n(mine),
+            }
 
         return cell
 
+    several = len(look.names) > 1
+    each = len({(p.kind, p.column) for p in places.values()}) * len(_times(look))
+    names = look.names[: max(1 - several, CELLS // max(1, each) - several)]
+    models = [ALL, *names] if several else list(names)
     records = []
-    for t, model in [*enumerate(look.names)] + ([(None, ALL)] if len(look.names) > 1 else []):
+    for t, model in [*([(None, ALL)] if several else []), *enumerate(names)]:
         for when in _times(look):
             named = {"model": model, "when": WHEN[when]}
             records += _cells(look, places, cells(t, when), named)
-    models = [ALL, *look.names] if len(look.names) > 1 else list(look.names)
     return _layer_heat(
         look,
         places,
@@ -204,7 +218,7 @@ def _conflicts(look: Look, places: dict[str, layers.Place]) -> Figure:
         def cell(mine: list[TensorLook]) -> dict[str, Any]:
             opposite = sum(float(x.opposite[when][pairs].sum()) * x.scale for x in mine)
             both = sum(float(x.both[when][pairs].sum()) * x.scale for x in mine)
-            return {"value": opposite / both if both else None, "n": _n(mine)}
+            return {"value": _round(opposite / both) if both else None, "n": _n(mine)}
 
         return cell
 
@@ -278,6 +292,11 @@ def _cells(
     ]
 
 
+def _round(value: float) -> float:
+    """Return a number with the digits that a page has room for."""
+    return float(f"{value:.6g}")
+
+
 def _times(look: Look) -> tuple[int, ...]:
     return (BEFORE, AFTER) if look.cuts else (BEFORE,)
 
@@ -290,7 +309,7 @@ def _n(mine: Sequence[TensorLook]) -> int:
     return sum(tensor.size for tensor in mine)
 
 
-COSINE = (
+_COSINE = (
     "1 means that two task vectors point the same way, 0 that they have nothing to do with each"
     " other, less than 0 that they undo each other. Fine-tunings near 0 merge best."
 )

@@ -9,9 +9,12 @@ from breadcrumbs import machine
 from breadcrumbs.merging import figures
 from breadcrumbs.merging.looking import Look
 from breadcrumbs.merging.report import Report
-from breadcrumbs.pages import charts, lines
+from breadcrumbs.pages import lines
 from breadcrumbs.pages.page import Page, Section, Table
 from breadcrumbs.plan import Plan, recipe
+
+#: Pairs that are listed at most.
+PAIRS = 500
 
 
 def of_comparison(found: Any) -> Page:
@@ -38,23 +41,17 @@ def of_comparison(found: Any) -> Page:
             float(p["euclid"]),
             f"{p['conflicts']:.2%}",
         )
-        for p in found.pairs
+        for p in sorted(found.pairs, key=lambda p: -abs(p["cosine"]))[:PAIRS]
     ]
     tables = [Table(("task vector", "norm", "weights not 0"), rows, "Length and density")]
     if values:
-        tables.append(Table(columns, values, "Every pair"))
+        which = "Every pair" if pairs <= PAIRS else f"The {PAIRS:,} pairs that are most alike"
+        tables.append(Table(columns, values, which))
     sections = [Section("Task vectors", _task_vectors(cut), tables=tables)]
     if found.look:
         sections += figures.sections(found.look)
     elif pairs:
-        matrix = charts.matrix(
-            "cosine",
-            "Cosine of every pair",
-            figures.COSINE,
-            found.names,
-            {"all": found.cosine.tolist()},
-            value="cosine",
-        )
+        matrix = figures.cosines(found.names, {"all": found.cosine})
         sections.append(Section("How alike they are", figures=[matrix]))
     sections.append(_layer_section(found))
     return Page(
@@ -83,7 +80,7 @@ def of_merge(plan: Plan, look: Look | None, report: Report | None, output: str |
             ("alpha", "chosen automatically when merged" if alpha == "auto" else _text(alpha))
         )
     if report and report.step is not None:
-        tiles.append(("step, of a task vector", f"{report.step:.3g} times"))
+        tiles.append(("step / task vector", f"{report.step:.3g}"))
         facts.append(("step", report.length))
     if report:
         tiles += [

@@ -191,7 +191,7 @@ def parallel(
     Numbers lie on their axis from the lowest to the highest, text in its order. The last axis is
     the score; the colour is the rank by it.
     """
-    names = [*axes, score]
+    names = [*axes, "score"]
     columns = [[row[1][i] for row in rows] for i in range(len(axes))]
     scales = [_scale(column) for column in [*columns, [row[2] for row in rows]]]
     records, ticks = [], []

@@ -142,8 +142,8 @@ def _tasks(table: Table) -> Figure:
     return charts.heat(
         "tasks",
         "Every model on every task",
-        "Rows are models, columns tasks; a stronger colour is more accurate. A pale cell in a strong"
-        " column is a task that the model lost.",
+        "Rows are models, columns tasks; a stronger colour is more accurate. A pale cell in a"
+        " strong column is a task that the model lost.",
         records,
         x=("task", table.tasks),
         y=("", [line.name for line in table.lines[:MOST]]),

@@ -16,6 +16,8 @@ Value = str | int | float | None
 CURVE, PARALLEL = 3, 4
 #: Lines of parallel coordinates at most, the best.
 LINES = 400
+#: Axes at most, those of the most values.
+AXES = 7
 
 
 @dataclass(frozen=True)
@@ -139,14 +141,15 @@ def along(points: Sequence[Point], key: str, score: str) -> Figure | None:
 def sweep(points: Sequence[Point], score: str) -> Figure:
     """Return parallel coordinates of the best `LINES` points, along what differs among them."""
     best = sorted(points, key=lambda point: -point.score)[:LINES]
-    names = varying(best)
-    axes = [*(["method"] if "method" in names else []), *sorted(names - {"method"})]
+    values = {key: {p.settings.get(key) for p in best} - {None} for key in varying(best)}
+    names = sorted((key for key in values if len(values[key]) > 1), key=lambda k: -len(values[k]))
+    axes = sorted(names[:AXES], key=lambda key: (key != "method", key))
     return lines.parallel(
         "sweep",
         "All settings at once",
-        "Each line is one setting that was tried, and crosses each axis at its value there; stronger"
-        " lines score higher, and the thick one is the best. Where good lines meet, the parameter"
-        " matters; where they spread, it does not.",
+        "Each line is one setting that was tried, and crosses each axis at its value there."
+        " Stronger lines score higher, and the thick one is the best. Where good lines meet, the"
+        " parameter matters; where they spread, it does not.",
         axes,
         [(point.label, [point.settings.get(axis) for axis in axes], point.score) for point in best],
         label="setting",
@@ -175,8 +178,8 @@ def pareto(rows: Sequence[tuple[str, Mapping[str, float], float]], score: str) -
         x="worst task",
         y=score,
         label="setting",
-        x_form=".2f",
-        y_form=".2f",
+        x_form=".3f",
+        y_form=".3f",
     )
 
 
