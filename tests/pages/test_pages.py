@@ -13,13 +13,13 @@ from click.testing import CliRunner
 from result_rows import row
 from safetensors.numpy import save_file
 
-import breadcrumbs
 from breadcrumbs.cli.group import main
 from breadcrumbs.errors import MissingExtraError, OutputError
 from breadcrumbs.evaluate.results import picture, sweeps, tables
 from breadcrumbs.evaluate.results.results import Results
 from breadcrumbs.evaluate.results.sweeps import Point
-from breadcrumbs.merging.picture import of_comparison as picture_of
+from breadcrumbs.merging import figures
+from breadcrumbs.merging.looking import BINS, Look, TensorLook
 from breadcrumbs.pages import charts, drawing, files, html, layers, theme
 from breadcrumbs.pages.page import Page, Section, Table
 
@@ -253,14 +253,14 @@ def test_parallel_coordinates_place_numbers_and_words():
     assert figure.table.rows[0] == ("2", 2, "x", 0.2)
 
 
-def test_the_page_of_many_models_of_many_layers_stays_small(tmp_path):
+def test_the_page_of_many_layers_stays_small():
     rng = np.random.default_rng(0)
-    names = [
-        f"model.layers.{i}.self_attention.part_{k}.weight" for i in range(80) for k in range(12)
-    ]
-    base = {name: rng.standard_normal(8).astype(np.float32) for name in names}
-    models = [{n: v + rng.standard_normal(8) / 9 for n, v in base.items()} for _ in range(3)]
-    found = breadcrumbs.compare(base, models, transform="breadcrumbs", beta=0.5, look=True)
-    assert len(found.to_html().encode()) < LIMIT
-    cells = picture_of(found).figures["norms"].spec["data"]["values"]
+    tensors = []
+    for name in (f"h.{i}.self_attn.part_{k}.weight" for i in range(100) for k in range(12)):
+        tables = [np.abs(rng.standard_normal((2, 3, 3))) for _ in range(3)]
+        tensors.append(TensorLook(name, 9, 9, 0.123456, *tables, *rng.random((3, 3))))
+    look = Look(("one", "two", "three"), tuple(tensors), {"": rng.random((3, 2, BINS))}, True)
+    page = Page("many", "merge", "", sections=figures.sections(look))
+    assert len(html.to_html(page).encode()) < LIMIT
+    cells = page.figures["norms"].spec["data"]["values"]
     assert {cell["model"] for cell in cells} == {"all models"}

@@ -294,7 +294,7 @@ def _cells(
 
 def _round(value: float) -> float:
     """Return a number with the digits that a page has room for."""
-    return float(f"{value:.6g}")
+    return float(f"{value:.7g}")
 
 
 def _times(look: Look) -> tuple[int, ...]:

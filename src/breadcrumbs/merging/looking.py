@@ -141,7 +141,7 @@ def look(
     looking = Looking(plan, enough)
     with one_blas_thread():
         runner.run(plan, looking, threads=estimate.threads(plan, threads, None), progress=progress)
-    found = [t for i in sorted(looking.parts) if (t := looking.result(i)).seen]
+    found = [looking.result(index) for index, parts in sorted(looking.parts.items()) if parts]
     names = tuple(model.name for model in plan.recipe.models)
     return Look(names, tuple(found), looking.histograms, not plan.lowered.keeps_all)
 
@@ -253,11 +253,6 @@ class Looking(Reading):
         """Return what was found of a tensor, added up in its order."""
         tensor, parts = self.plan.tensors[index], self.parts[index]
         columns = list(zip(*(parts[start] for start in sorted(parts)), strict=True))
-        if not columns:
-            nothing = np.zeros((2, self.number, self.number)), np.zeros(self.number)
-            return TensorLook(
-                tensor.name, tensor.base.size, 0, 0.0, *nothing[:1] * 3, *nothing[1:] * 3
-            )
         about, *sums = [np.sum(column, axis=0) for column in columns[:4]]
         low = np.min(columns[4], axis=0)
         high, edges = (np.max(column, axis=0) for column in columns[5:])

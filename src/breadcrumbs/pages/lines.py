@@ -273,7 +273,7 @@ def _scale(column: Sequence[Cell]) -> tuple[Callable[[Cell], float], list[tuple[
             return (lambda cell: 0.5), [(low, f"{low:.4g}")]
         span = high - low
         marks = [low, (low + high) / 2, high]
-        return (lambda cell: (float(cell) - low) / span), [(m, f"{m:.3g}") for m in marks]
+        return (lambda cell: (float(cell or 0) - low) / span), [(m, f"{m:.3g}") for m in marks]
     texts = list(dict.fromkeys(map(str, known)))
     places = {text: (i + 0.5) / len(texts) for i, text in enumerate(texts)}
     return (lambda cell: places[str(cell)]), [(text, text) for text in texts]
