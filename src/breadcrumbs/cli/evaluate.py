@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from breadcrumbs.cli.paging import Paging, page_options
 from breadcrumbs.cli.shared import command, json_option, quiet_option, scoring
 
 
@@ -35,8 +36,9 @@ from breadcrumbs.cli.shared import command, json_option, quiet_option, scoring
 @click.option("--device", default="auto", help="cpu, cuda, or auto.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes. Default: all cores.")
 @quiet_option
+@page_options
 @json_option
-def evaluate(suite: str, models: tuple[str, ...], **options: Any) -> None:
+def evaluate(suite: str, models: tuple[str, ...], paging: Paging, **options: Any) -> None:
     """Score models on the tasks of a suite.
 
     A suite names a base, tasks, and the models fine-tuned on them (docs/suite.md). The base is
@@ -45,7 +47,7 @@ def evaluate(suite: str, models: tuple[str, ...], **options: Any) -> None:
     Scores are stored by the hash of the weights and never computed twice.
 
     \b
-    breadcrumbs evaluate suite.yaml merged
+    breadcrumbs evaluate suite.yaml merged --html scores.html
     breadcrumbs evaluate suite.yaml best.yaml --task movies --split validation
     breadcrumbs results results.sqlite --format markdown
     """
@@ -71,3 +73,7 @@ def evaluate(suite: str, models: tuple[str, ...], **options: Any) -> None:
         click.echo(json.dumps([row.to_mapping() for row in rows], indent=2))
     elif not options["quiet"]:
         results.show(rows)
+    if paging.wanted:
+        from breadcrumbs.evaluate.results import picture, tables
+
+        paging.write(picture.of(tables.of(rows), "evaluate"), quiet=quiet)

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from breadcrumbs.cli.paging import Paging, page_options
 from breadcrumbs.cli.shared import (
     command,
     fit_options,
@@ -124,8 +125,9 @@ from breadcrumbs.errors import printable, sentence
 @click.option("--print-recipe", is_flag=True, help="Print the recipe of these flags, and stop.")
 @quiet_option
 @click.option("-v", "--verbose", is_flag=True, help="Print a line for each tensor.")
+@page_options
 @json_option
-def merge(sources: tuple[str, ...], output: str | None, **options: Any) -> None:
+def merge(sources: tuple[str, ...], output: str | None, paging: Paging, **options: Any) -> None:
     """Merge fine-tuned models into one.
 
     BASE is the model that all others were fine-tuned from. Each is a folder, a .safetensors file, a
@@ -138,6 +140,7 @@ def merge(sources: tuple[str, ...], output: str | None, **options: Any) -> None:
     breadcrumbs merge base ft1 ft2 -o merged -m task_arithmetic -p alpha=0.4 --exclude "lm_head*"
     breadcrumbs merge base lora1 lora2 -o merged -m ties
     breadcrumbs merge base ft1 ft2 --print-recipe > recipe.yaml
+    breadcrumbs merge base ft1 ft2 --dry-run --html plan.html
     """
     from breadcrumbs.methods.registry import load_plugin
 
@@ -145,13 +148,13 @@ def merge(sources: tuple[str, ...], output: str | None, **options: Any) -> None:
         load_plugin(plugin)
     several = _several(sources)
     if len(several) > 1:
-        _merge_several(sources[0], several, output, options)
+        _merge_several(sources[0], several, output, options, paging)
     else:
-        _merge(_recipe(sources, options), output, options)
+        _merge(_recipe(sources, options), output, options, paging)
 
 
-def _merge(made: Any, output: str | None, options: dict[str, Any]) -> None:
-    """Carry out a recipe, or print it or its plan, as the options say."""
+def _merge(made: Any, output: str | None, options: dict[str, Any], paging: Paging | None) -> None:
+    """Carry out a recipe, or print it or its plan, as the options say; None: without a page."""
     from breadcrumbs import kernels, machine
     from breadcrumbs.cli import console
     from breadcrumbs.cli.views import merging as views_merging
@@ -175,6 +178,7 @@ def _merge(made: Any, output: str | None, options: dict[str, Any]) -> None:
         if options["dry_run"]:
             plan, threads = estimate.fitted(plan, options["threads"], max_memory)
             views_merging.plan(plan, threads, as_json=options["as_json"])
+            _page(paging, plan, None, None, threads, quiet=options["as_json"])
             return
         assert output is not None
         quiet = options["quiet"] or options["as_json"]
@@ -193,10 +197,29 @@ def _merge(made: Any, output: str | None, options: dict[str, Any]) -> None:
                 strict=options["strict"],
                 progress=progress,
             )
-    if options["as_json"]:
-        click.echo(json.dumps({"output": output, **report.to_mapping()}, indent=2))
-    elif not options["quiet"]:
-        views_merging.report(report, output, verbose=options["verbose"])
+        if options["as_json"]:
+            click.echo(json.dumps({"output": output, **report.to_mapping()}, indent=2))
+        elif not options["quiet"]:
+            views_merging.report(report, output, verbose=options["verbose"])
+        _page(paging, plan, report, output, options["threads"], quiet=quiet)
+
+
+def _page(
+    paging: Paging | None,
+    plan: Any,
+    report: Any,
+    output: str | None,
+    threads: int | None,
+    *,
+    quiet: bool,
+) -> None:
+    """Write the page of a merge or a plan if it was asked for, which reads the models once more."""
+    if paging is None or not paging.wanted:
+        return
+    from breadcrumbs.merging import looking, picture
+
+    look = looking.look(plan, threads=threads) if plan.models else None
+    paging.write(picture.of_merge(plan, look, report, output), quiet=quiet)
 
 
 def _is_file(sources: tuple[str, ...]) -> bool:
@@ -214,12 +237,16 @@ def _several(sources: tuple[str, ...]) -> list[Any]:
 
 
 def _merge_several(
-    path: str, documents: list[Any], output: str | None, options: dict[str, Any]
+    path: str,
+    documents: list[Any],
+    output: str | None,
+    options: dict[str, Any],
+    paging: Paging,
 ) -> None:
     """Carry out merges of which one takes the result of another, each into a folder.
 
     That without a name is the output, and the others lie beside it, in ``OUTPUT.parts``; where all
-    have names, all lie in the output.
+    have names, all lie in the output. A page is that of the last one.
     """
     from breadcrumbs.plan import mergekit
 
@@ -236,7 +263,8 @@ def _merge_several(
             continue
         found = mergekit.convert(path, one.at(places))
         _note(path, found.notes, options["quiet"])
-        _merge(_changed(found.recipe, options), place, options)
+        last = one is documents[-1]
+        _merge(_changed(found.recipe, options), place, options, paging if last else None)
 
 
 def _recipe(sources: tuple[str, ...], options: dict[str, Any]) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from breadcrumbs.cli.paging import Paging, page_options
 from breadcrumbs.cli.shared import (
     command,
     fit_options,
@@ -39,14 +40,19 @@ from breadcrumbs.cli.shared import (
 @rename_option
 @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of random transforms.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
+@click.option("--layers", is_flag=True, help="Print a table of the layers too.")
+@page_options
 @json_option
-def compare(base: str, models: tuple[str, ...], as_json: bool, **options: Any) -> None:
+def compare(
+    base: str, models: tuple[str, ...], as_json: bool, paging: Paging, **options: Any
+) -> None:
     """Show how alike fine-tunings are.
 
     Cosines, distances and sign conflicts of their task vectors, pair by pair and on average.
 
     \b
-    breadcrumbs compare base ft1 ft2 ft3
+    breadcrumbs compare base ft1 ft2 ft3 --layers
+    breadcrumbs compare base ft1 ft2 --transform breadcrumbs --html page.html
     breadcrumbs compare base ft1 ft2 --transform breadcrumbs -p beta=0.85 -p gamma=0.99
     """
     from breadcrumbs.cli import console
@@ -66,11 +72,17 @@ def compare(base: str, models: tuple[str, ...], as_json: bool, **options: Any) -
         opening.opened(made, by_token=True) as plan,
         console.progress(plan, quiet=as_json, doing="comparing") as progress,
     ):
-        found = comparison.of(plan, threads=options["threads"], progress=progress)
+        found = comparison.of(
+            plan, threads=options["threads"], progress=progress, look=paging.wanted
+        )
     if as_json:
         click.echo(json.dumps(found.to_mapping(), indent=2))
     else:
-        views_merging.comparison(found)
+        views_merging.comparison(found, layers=options["layers"])
+    if paging.wanted:
+        from breadcrumbs.merging import picture
+
+        paging.write(picture.of_comparison(found), quiet=as_json)
 
 
 @command()
@@ -80,8 +92,11 @@ def compare(base: str, models: tuple[str, ...], as_json: bool, **options: Any) -
 @click.option(
     "--verify", is_flag=True, help="Read all tensors and compare them with the digests in the file."
 )
+@page_options
 @json_option
-def inspect(path: str, tensors: bool, with_hash: bool, verify: bool, as_json: bool) -> None:
+def inspect(
+    path: str, tensors: bool, with_hash: bool, verify: bool, as_json: bool, paging: Paging
+) -> None:
     """Show what a checkpoint, task file, archive or store holds.
 
     Only headers are read. With --hash every file is read. With --verify every tensor is read and
@@ -93,6 +108,7 @@ def inspect(path: str, tensors: bool, with_hash: bool, verify: bool, as_json: bo
     breadcrumbs inspect t1.safetensors --hash
     breadcrumbs inspect merged --verify
     breadcrumbs inspect org/name@revision --tensors
+    breadcrumbs inspect merged --html page.html
     """
     from breadcrumbs.cli import inspection, verifying
     from breadcrumbs.cli.views import inspection as views_inspection
@@ -109,3 +125,7 @@ def inspect(path: str, tensors: bool, with_hash: bool, verify: bool, as_json: bo
         click.echo(json.dumps(found, indent=2))
     else:
         views_inspection.inspection(found, tensors=tensors)
+    if paging.wanted:
+        from breadcrumbs.cli import picture
+
+        paging.write(picture.of(found), quiet=as_json)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from breadcrumbs.cli.paging import Paging, page_options
 from breadcrumbs.cli.shared import command, json_option, sync_option
 from breadcrumbs.errors import sentence
 
@@ -65,8 +66,9 @@ _FORMATS = ["table", "csv", "wide", "markdown", "latex", "json"]
 @click.option("-o", "--output", metavar="FILE", help="Write to a file instead of stdout.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @sync_option
+@page_options
 @json_option
-def results(file: str, **options: Any) -> None:
+def results(file: str, paging: Paging, **options: Any) -> None:
     """Show, compare and export results.
 
     FILE is what `breadcrumbs evaluate` wrote (default: results.sqlite). Models are rows, tasks are
@@ -81,6 +83,7 @@ def results(file: str, **options: Any) -> None:
     breadcrumbs results --compare merged "ties of 8"
     breadcrumbs results --over seeds --best-first
     breadcrumbs results --format latex -o table.tex
+    breadcrumbs results --html page.html --svg pareto.svg
     """
     from breadcrumbs.cli import files
     from breadcrumbs.evaluate.results import comparison, seeds, tables
@@ -106,6 +109,8 @@ def results(file: str, **options: Any) -> None:
     table = tables.of(chosen)
     if options["models"]:
         table = table.only(options["models"])
+    if paging.wanted:
+        _page(paging, table, options["compare"])
     if options["compare"]:
         text = _comparison(comparison.compare(table, *options["compare"]), table, kind, output)
     else:
@@ -115,6 +120,15 @@ def results(file: str, **options: Any) -> None:
         files.write(output, text, force=options["force"])
     else:
         click.echo(text, nl=False)
+
+
+def _page(paging: Paging, table: Table, pair: tuple[str, str] | None) -> None:
+    from breadcrumbs.evaluate.results import comparison, picture
+
+    made = picture.of(table)
+    if pair:
+        made = picture.of_comparison(table, comparison.compare(table, *pair))
+    paging.write(made)
 
 
 def _table(table: Table | OverSeeds, kind: str, output: str | None) -> str:

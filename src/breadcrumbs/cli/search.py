@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from breadcrumbs.cli.paging import Paging, page_options
 from breadcrumbs.cli.shared import command, json_option, pair, quiet_option, scoring, sync_option
 from breadcrumbs.errors import OutputError, SuiteError
 
@@ -78,8 +79,9 @@ from breadcrumbs.errors import OutputError, SuiteError
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @quiet_option
 @sync_option
+@page_options
 @json_option
-def search(suite: str, **options: Any) -> None:
+def search(suite: str, paging: Paging, **options: Any) -> None:
     """Search for the best method and parameters on a suite.
 
     Trials are scored on validation rows; test rows stay closed until the end. The best trial
@@ -90,7 +92,7 @@ def search(suite: str, **options: Any) -> None:
     \b
     breadcrumbs search suite.yaml -o best.yaml -p alpha=0.1:1.5 -p beta=0.8:0.95
     breadcrumbs search suite.yaml -o best.yaml -m ties -m breadcrumbs -p alpha=0.2:2:0.2
-        --sampler grid --storage search.log --pareto --test
+        --sampler grid --storage search.log --pareto --test --html search.html
     breadcrumbs merge best.yaml -o merged
     """
     from breadcrumbs.cli import console
@@ -158,6 +160,10 @@ def search(suite: str, **options: Any) -> None:
         )
     elif not options["quiet"]:
         view.show(found, options["output"], pareto=options["pareto"], tested=tested)
+    if paging.wanted:
+        from breadcrumbs.tune.search import picture
+
+        paging.write(picture.of(found, best, made.name, tested), quiet=quiet)
 
 
 def _check_output(options: dict[str, Any]) -> None:

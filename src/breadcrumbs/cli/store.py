@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import click
 
 from breadcrumbs.cli.grouped import Grouped
+from breadcrumbs.cli.paging import Paging, page_options
 from breadcrumbs.cli.shared import (
     command,
     fit_options,
@@ -313,18 +314,25 @@ def list_(folder: str, at: int | None, as_json: bool) -> None:
 
 @command()
 @_folder
+@page_options
 @json_option
-def log(folder: str, as_json: bool) -> None:
+def log(folder: str, as_json: bool, paging: Paging) -> None:
     """List all revisions: when, who, what and why.
 
     \b
     breadcrumbs store log shared
+    breadcrumbs store log shared --html history.html
+    breadcrumbs store log shared --html history.html
     """
     from breadcrumbs.cli.views import store as view
     from breadcrumbs.store import Store
 
     with Store.open(folder) as opened:
         revisions = opened.log()
+        if paging.wanted:
+            from breadcrumbs.store import picture
+
+            paging.write(picture.of(opened), quiet=as_json)
     if as_json:
         click.echo(json.dumps([revision.__dict__ for revision in revisions], indent=2))
     else:

@@ -9,6 +9,7 @@ Masked first, these are the cosines of Model Breadcrumbs, Fig. 8.
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,8 +25,10 @@ from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Vectors
 from breadcrumbs.errors import RecipeError, explained, suggestion
-from breadcrumbs.merging import estimate, opening
+from breadcrumbs.merging import estimate, layered, looking, opening
 from breadcrumbs.merging import progress as bars
+from breadcrumbs.merging.layered import Layer
+from breadcrumbs.merging.looking import Look
 from breadcrumbs.methods import parameters
 from breadcrumbs.methods.table import TRANSFORMS
 from breadcrumbs.plan import USUAL, Plan, Sizes
@@ -48,7 +51,8 @@ class Comparison:
     entries: weights of the model, zeros of masks and of models without a tensor included. norms,
     kept: the length of each task vector, and how many of its entries are not 0. cosine, pearson,
     euclid, conflicts: (T, T); conflicts is the share with opposite signs of the entries that are 0
-    in neither. A task vector of zeros has cosine 0, a constant one Pearson 0 with any.
+    in neither. A task vector of zeros has cosine 0, a constant one Pearson 0 with any. layers: the
+    same, layer by layer. look: what figures are drawn from, if it was asked for.
     """
 
     base: str
@@ -64,6 +68,8 @@ class Comparison:
     conflicts: np.ndarray
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    layers: tuple[Layer, ...] = ()
+    look: Look | None = None
 
     @property
     def pairs(self) -> list[dict[str, Any]]:
@@ -127,9 +133,24 @@ class Comparison:
             "models": [{"name": name, "norm": norm, "kept": n} for name, norm, n in rows],
             "pairs": self.pairs,
             "kinship": self.kinship,
+            "layers": [layer.to_mapping(self.names) for layer in self.layers],
             "notes": list(self.notes),
             "warnings": list(self.warnings),
         }
+
+    def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Return a page of figures (docs/pages.md) as HTML, and write it where a path is given.
+
+        With ``look=True`` it shows magnitudes too, and what the transform changes. Needs the extra
+        ``report``.
+        """
+        from breadcrumbs.merging import picture
+        from breadcrumbs.pages import files, html
+
+        page = picture.of_comparison(self)
+        if path is not None:
+            files.write(page, os.fspath(path))
+        return html.to_html(page)
 
 
 @explained
@@ -149,13 +170,15 @@ def compare(
     seed: int = 0,
     threads: int | None = None,
     progress: bool | None = None,
+    look: bool = False,
     **parameters: Any,
 ) -> Comparison:
     """Compare the task vectors of every two ``models``.
 
     transform: what cuts them first, such as ``breadcrumbs``; ``parameters`` are its parameters. The
     others are as for `breadcrumbs.merge`. Each weight is read once, or twice for a transform that
-    ranks; sums are float64, and the same bits whatever the threads and chunks.
+    ranks; sums are float64, and the same bits whatever the threads and chunks. look: read once more
+    for what `Comparison.to_html` draws.
 
     >>> import numpy as np, breadcrumbs
     >>> base = {"w": np.zeros(2, np.float32)}
@@ -183,7 +206,7 @@ def compare(
         opening.opened(made, [state, *opening.alongside(state, models)], by_token=True) as plan,
         bars.bar(plan.bytes_read, progress, "comparing") as told,
     ):
-        return of(plan, threads=threads, progress=told)
+        return of(plan, threads=threads, progress=told, look=look)
 
 
 def recipe(
@@ -207,6 +230,7 @@ def of(
     *,
     threads: int | None = None,
     progress: Callable[[int], None] = lambda nbytes: None,
+    look: bool = False,
 ) -> Comparison:
     """Return the comparison of the task vectors of a plan, which reads weights and writes none."""
     comparing = Comparing(plan)
@@ -242,6 +266,8 @@ def of(
         opposite / np.where(both == 0, 1, both),
         plan.warnings,
         plan.notes,
+        layered.layers([plan.tensors[i] for i in comparing.totals], found, count),
+        looking.look(plan, threads=threads) if look else None,
     )
 
 

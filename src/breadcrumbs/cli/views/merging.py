@@ -140,8 +140,8 @@ def soup(found: Any, output: str) -> None:
     warnings(found.report.warnings)
 
 
-def comparison(found: Any) -> None:
-    """Print how alike task vectors are."""
+def comparison(found: Any, *, layers: bool = False) -> None:
+    """Print how alike task vectors are. layers: and each layer of theirs."""
     console = terminal()
     table = ruled("task vector", "norm", "of weights", right=(1, 2))
     for name, norm, kept in zip(found.names, found.norms, found.kept, strict=True):
@@ -157,5 +157,24 @@ def comparison(found: Any) -> None:
         table.add_row(first, second, *numbers, f"{pair['euclid']:.4g}", f"{pair['conflicts']:.2%}")
     if rows:
         console.print(table)
+    if layers:
+        console.print(_layers(found))
     note(found.notes)
     warnings(found.warnings)
+
+
+def _layers(found: Any) -> Any:
+    """Return the table of the layers of a comparison."""
+    norms = [f"norm {printable(name)}" for name in found.names]
+    columns = ("layer", "weights", *norms, "cosine", "conflicts")
+    table = ruled(*columns, right=tuple(range(1, len(columns))))
+    for layer in found.layers:
+        cosine, conflicts = layer.mean("cosine"), layer.mean("conflicts")
+        table.add_row(
+            printable(layer.name),
+            f"{layer.entries:,}",
+            *(f"{norm:.4g}" for norm in layer.norms),
+            "" if cosine is None else f"{cosine:.4f}",
+            "" if conflicts is None else f"{conflicts:.2%}",
+        )
+    return table
