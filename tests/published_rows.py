@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from families import taus_of
 from reference import breadcrumbs_mask, draws, is_weight
-from references import classical, masks, spectral
+from references import classical, masks, recent, spectral
 from references.common import added, magnitude
 
 from breadcrumbs.methods.parameters import AUTO, defaults
@@ -23,7 +23,8 @@ NAMES = ["model 1", "model 2", "model 3"]
 class Row:
     """reference: (base, models, weights, **settings) -> merged, float64. settings: to try.
 
-    models: how many are merged. weighted: whether weights are tried too. order: whether the order
+    models: how many are merged. weighted: whether weights are tried too; positive: those above 0
+    alone. order: whether the order
     of the models changes nothing, no bit for ``exact`` ones.
     """
 
@@ -31,6 +32,7 @@ class Row:
     settings: Sequence[dict[str, Any]] = ({},)
     models: int = 3
     weighted: bool = True
+    positive: bool = False
     order: bool = True
     exact: bool = True
 
@@ -149,6 +151,19 @@ def spectrum(merge: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
     return reference
 
 
+def by_entry(merge: Callable[..., np.ndarray]) -> Callable[..., Arrays]:
+    """Return a reference of whole models from one of task vectors, which weights multiply."""
+    return by_tensor(
+        lambda name, base, models, weights, **settings: merge(
+            base, classical.weighted(taus_of(base, models), weights), **settings
+        )
+    )
+
+
+def ram(name, base, models, weights, **settings):
+    return recent.ram(base, taus_of(base, models), weights, **settings)
+
+
 TABLE: dict[str, Row] = {
     "ties": Row(
         lambda base, models, weights, **s: classical.ties(base, models, weights=weights, **s),
@@ -202,6 +217,22 @@ TABLE: dict[str, Row] = {
     "rtvq": Row(by_tensor(rtvq), [{}, {"base_bits": 4, "offset_bits": 1, "alpha": 1}]),
     "localize_and_stitch": Row(
         unweighted(spectral.localize_and_stitch), [{}, {"density": 0.4}], weighted=False
+    ),
+    "magmax": Row(by_entry(recent.magmax), [{}, {"alpha": 1}]),
+    "negmerge": Row(by_entry(recent.negmerge), [{}, {"alpha": -0.5}]),
+    "ram": Row(by_tensor(ram), [{}, {"least": 0.1, "alpha": 0.7}]),
+    "ramplus_tl": Row(
+        by_tensor(lambda *given, r=0.1, **s: ram(*given, r=r, **s)),
+        [{}, {"least": 0.12, "r": 0.5, "most": 3}],
+    ),
+    "awd": Row(by_weight(recent.awd), [{}, {"steps": 20, "rate": 0.2, "penalty": 0, "alpha": 1}]),
+    "arcee_fusion": Row(
+        by_tensor(
+            lambda name, base, models, weights, **s: recent.arcee_fusion(base, models[0], **s)
+        ),
+        [{}, {"alpha": 0.5}],
+        models=1,
+        weighted=False,
     ),
     "nearswap": Row(
         by_tensor(
@@ -258,6 +289,14 @@ TABLE: dict[str, Row] = {
         weighted=False,
         exact=False,
     ),
+    "geometric_median": Row(
+        by_tensor(
+            lambda name, base, models, weights, **s: recent.geometric_median(base, models, weights)
+        ),
+        [{"steps": 2000, "tol": 1e-13}],
+        positive=True,
+        exact=False,
+    ),
     "model_stock": Row(
         by_tensor(
             lambda name, base, models, weights, ratio="clamped", angles="tensor", guard=0.0: (
@@ -285,6 +324,12 @@ TABLE: dict[str, Row] = {
     "iso_c": Row(by_tensor(spectrum(spectral.iso_c)), [{}, {"alpha": 0.5}], exact=False),
     "iso_cts": Row(by_tensor(spectrum(spectral.iso_cts)), [{}, {"common": 0.5}], exact=False),
     "star": Row(by_tensor(spectrum(spectral.star)), [{}, {"eta": 0.7}], exact=False),
+    "dc": Row(
+        by_tensor(spectrum(recent.dc)),
+        [{}, {"top": 0.3, "smooth": "mean"}, {"top": 1, "smooth": "linear", "rho": 2}],
+        exact=False,
+    ),
+    "cart": Row(by_tensor(spectrum(recent.cart)), [{}, {"rank": 0.5, "scale": 1}], exact=False),
     "wudi": Row(by_tensor(spectrum(spectral.wudi)), [{"steps": 5}, {"steps": 0}], exact=False),
     "sce": Row(
         by_tensor(spectrum(classical.sce)), [{}, {"density": 0.4}, {"density": 0.7}], exact=False

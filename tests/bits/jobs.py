@@ -31,12 +31,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "karcher": {"max_iter": 5},
     "cabs": {"n": 4, "m": 8},
 }
-NUMBERS = {"nearswap": 1, "slerp": 1, "nuslerp": 2}
+NUMBERS = {"arcee_fusion": 1, "nearswap": 1, "slerp": 1, "nuslerp": 2}
 WITH_DATA = {"fisher", "regmean"}
-UNWEIGHTED = {"karcher", "model_stock"}
+UNWEIGHTED = {"arcee_fusion", "geometric_median", "karcher", "model_stock"}
 RANKED = ("breadcrumbs", "magnitude", "ties", "breadcrumbs_ties", "localize_and_stitch")
 #: Those that decompose or multiply matrices, whose rounding is that of the linear algebra library.
-MATRICES = {"tsv_m", "iso_c", "iso_cts", "star", "wudi", "regmean"}
+MATRICES = {"cart", "dc", "tsv_m", "iso_c", "iso_cts", "star", "wudi", "regmean"}
 
 
 def digest(arrays: dict[str, Any]) -> str:

@@ -313,7 +313,10 @@ def test_a_plugin_adds_methods_and_aggregates(tables, tmp_path):
 
 @pytest.mark.parametrize(
     "page, name, partner",
-    [("CONTRIBUTING.md", "magmax", "breadcrumbs+{}"), ("docs/plugins.md", "smallest", "{}+elect")],
+    [
+        ("CONTRIBUTING.md", "midrange", "breadcrumbs+{}"),
+        ("docs/plugins.md", "smallest", "{}+elect"),
+    ],
 )
 def test_the_files_that_the_pages_show_are_plugins(tables, tmp_path, page, name, partner):
     shown = re.search(r'```python\n(""".*?)```', (ROOT / page).read_text(encoding="utf-8"), re.S)

@@ -154,7 +154,7 @@ models:
 
 REFUSED: list[tuple[str, str]] = [
     ("merge_method: tie\nmodels: [{model: ft1}]", "line 1: .*'tie' is unknown.*mean 'ties'"),
-    ("merge_method: arcee_fusion\nmodels: [{model: ft1}]", "line 1: .*'arcee_fusion' is not off"),
+    ("merge_method: arcee_fusion\nmodels: [{model: ft1}]", "line 2: arcee_fusion needs a base_m"),
     ("models: [{model: ft1}]", "no merge_method"),
     (TIES + "modles: []", "line 8: .*no 'modles'.*mean 'mod"),
     (TIES + "slices: []", "line 8: exactly one of models, slices and modules"),

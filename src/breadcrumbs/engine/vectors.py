@@ -108,7 +108,9 @@ class Vectors:
         """Return a chunk as aggregates see it. first: as for `entries`, if no pass has found it."""
         context, prepares = self.context, self.lowered.prepares
         statistics = context.plan.method.statistics
-        if statistics is None and not prepares:
+        aggregate = self.lowered.elementwise
+        absent = aggregate is not None and aggregate.absent
+        if statistics is None and not prepares and not absent:
             return Entries(chunk.taus, chunk.kept, self.terms.given, kernels=context.kernels)
         taus, kept = self.everyone(chunk.taus), self.everyone(chunk.kept)
         entries = Entries(taus, kept, self.weights, who=self.all)

@@ -77,9 +77,9 @@ class Entries:
     report tells: how many entries ``changed``, and of these how many are what else. statistics:
     (T, n) float64, if the aggregate takes any.
 
-    With `Elementwise.prepare` or statistics, the rows are all models of a weight other than 0,
-    zeros where one lacks the tensor. who: (T,) their numbers in the recipe. start: how many entries
-    of the model come before these. narrow: whether magnitudes rank as float32. known: what
+    With `Elementwise.prepare`, ``absent`` or statistics, the rows are all models of a weight other
+    than 0, zeros where one lacks the tensor. who: (T,) their numbers in the recipe. start: how many
+    entries of the model come before these. narrow: whether magnitudes rank as float32. known: what
     ``prepare`` returned. kernels: with ``exact_sum`` and ``elected``, as `Terms` has them.
     """
 
@@ -155,7 +155,8 @@ class Elementwise:
     asks for as a `Fold`, is sent what that found, and returns what is known. passes: values -> how
     many passes it makes at most; 0 asks for none. by_tensor: whether it looks at each tensor by
     itself instead, each known for itself. sharp: whether task vectors that are known as products of
-    thin matrices are taken as these, not as what adding them to the base is rounded to.
+    thin matrices are taken as these, not as what adding them to the base is rounded to. absent:
+    whether a model that lacks the tensor takes part with zeros, as with ``prepare``.
     """
 
     combine: Callable[[Entries, Values], np.ndarray]
@@ -168,6 +169,7 @@ class Elementwise:
     passes: Callable[[Values], int] = lambda values: 0
     by_tensor: bool = False
     sharp: bool = False
+    absent: bool = False
     name: str = ""
     alone: str = ""
 

@@ -19,7 +19,7 @@ from breadcrumbs.methods import registry
 from breadcrumbs.plan.mergekit import config as configs
 from breadcrumbs.plan.mergekit.config import Config, Slice
 from breadcrumbs.plan.mergekit.globs import cover
-from breadcrumbs.plan.mergekit.methods import MISSING, PEERS, WITHOUT_EFFECT, Given, Peer, Step
+from breadcrumbs.plan.mergekit.methods import PEERS, WITHOUT_EFFECT, Given, Peer, Step
 from breadcrumbs.plan.mergekit.settings import Place, check_names, filters, resolve
 from breadcrumbs.plan.mergekit.vocabulary import vocabulary
 from breadcrumbs.plan.recipe import Model, Override, Recipe, beside
@@ -45,9 +45,10 @@ def convert(path: str | Path) -> Converted:
     config = configs.load(path)
     method = config.method.text("merge_method")
     if method not in PEERS:
-        what = "is not offered" if method in MISSING else "is unknown"
         near = suggestion(method, PEERS)
-        config.method.refuse(f"merge_method {method!r} {what}.{near} There are {', '.join(PEERS)}.")
+        config.method.refuse(
+            f"merge_method {method!r} is unknown.{near} There are {', '.join(PEERS)}."
+        )
     peer = PEERS[method]
     without = [piece for piece in config.slices if piece.base is None]
     if peer.base == "possible" and 0 < len(without) < len(config.slices):
