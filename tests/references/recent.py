@@ -20,7 +20,7 @@ from references.common import (
     weights_of,
     wide,
 )
-from references.spectral import leading, mean_step, polar
+from references.spectral import leading, mean_step, polar, triplets
 
 # --- entry by entry ----------------------------------------------------------------------------
 
@@ -235,3 +235,48 @@ def dc(
         if owner[i] == owner[j] and agree:
             total[i, j] = mean([np.array(x) for x in agree])
     return wide(base) + alpha * left @ total @ right
+
+
+# --- of the merged step ------------------------------------------------------------------------
+
+
+def svc(step: np.ndarray, taus: Sequence[np.ndarray], *, least: float | None = None) -> np.ndarray:
+    """Return a matrix with its singular values over how often the tasks have each direction.
+
+    Singular Value Calibration, ICML 2026, arXiv:2602.05536: the mean over the tasks of ``max(least,
+    <u^T M, u^T tau> / |u^T tau|^2)``; least: 1/T unless given.
+    """
+    u, s, v = triplets(step)
+    result = np.zeros(step.shape)
+    for r in range(s.size):
+        counts = []
+        for tau in taus:
+            own = u[:, r] @ tau
+            count = float(u[:, r] @ step @ own) / float(own @ own) if np.any(own) else 0.0
+            counts.append(max(1 / len(taus) if least is None else least, count))
+        result += np.outer(u[:, r], v[r]) * s[r] * len(taus) / math.fsum(counts)
+    return result
+
+
+def boost(step: np.ndarray, *, share: float = 0.01) -> np.ndarray:
+    """Return a matrix whose singular values are at least that with which the largest hold a share.
+
+    Subspace Boosting, 2025, arXiv:2506.16506.
+    """
+    u, s, v = triplets(step)
+    held = 0.0
+    for least in s:
+        held += least
+        if held >= share * s.sum():
+            return (u * np.maximum(s, least)) @ v
+    return step
+
+
+def low_rank(tau: np.ndarray, *, rank: int | None = None, energy: float = 0.9) -> np.ndarray:
+    """Return the leading triplets: ``rank``, or the fewest that hold ``energy`` of the squares."""
+    u, s, v = triplets(tau)
+    if rank is None:
+        rank = 1
+        while rank < s.size and (s[:rank] ** 2).sum() < energy * (s**2).sum():
+            rank += 1
+    return (u[:, :rank] * s[:rank]) @ v[:rank]

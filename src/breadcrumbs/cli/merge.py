@@ -28,6 +28,7 @@ from breadcrumbs.errors import printable, sentence
 @click.option("-m", "--method", help="How to merge; `breadcrumbs methods` lists them.")
 @click.option("--transform", help="With --aggregate: a pair of one's own instead of a method.")
 @click.option("--aggregate", help="How the transformed task vectors are combined.")
+@click.option("--finish", help="What is done to the merged step in the end: svc or boost.")
 @click.option("--plugin", "plugins", multiple=True, metavar="FILE.py", help="Methods of one's own.")
 @click.option(
     "-p",
@@ -175,6 +176,8 @@ def _recipe(sources: tuple[str, ...], options: dict[str, Any]) -> Any:
         if options["method"]:
             raise click.UsageError("give --method, or --transform with --aggregate")
         changes["method"] = f"{options['transform'] or 'none'}+{options['aggregate'] or 'sum'}"
+    if options["finish"]:
+        changes["method"] = f"{changes['method'] or made.method}+{options['finish']}"
     for key in ("only_changed", "allow_nonfinite", "untie"):
         changes[key] = options[key] or None
     for key in ("exclude", "only", "rename"):

@@ -26,7 +26,7 @@ from breadcrumbs.errors import RecipeError, suggestion
 from breadcrumbs.merging import estimate, opening
 from breadcrumbs.methods import parameters
 from breadcrumbs.methods.table import TRANSFORMS
-from breadcrumbs.plan import Plan, Sizes
+from breadcrumbs.plan import Plan, Sizes, lowering
 from breadcrumbs.plan.recipe import Model, Recipe
 from breadcrumbs.plan.units import Segment
 
@@ -147,6 +147,11 @@ def recipe(
         raise RecipeError(
             f"there is no transform {transform!r}.{suggestion(transform, TRANSFORMS)}"
             f" There are {', '.join(TRANSFORMS)}."
+        )
+    if lowering.lowered(TRANSFORMS[transform]).shaped:
+        raise RecipeError(
+            f"transform {transform} changes matrices as wholes, so what it makes of them is neither"
+            " compared nor packed. Use transform none, and merge with it."
         )
     if not models:
         raise RecipeError("compare: no models are given. Give a base and two models or more.")

@@ -6,6 +6,9 @@ tests.
 
 from __future__ import annotations
 
+from breadcrumbs.methods.finishes import Finish
+from breadcrumbs.methods.finishes.boost import BOOST
+from breadcrumbs.methods.finishes.svc import SVC
 from breadcrumbs.methods.method import Method, parts
 from breadcrumbs.methods.published import (
     arcee_fusion,
@@ -44,6 +47,7 @@ from breadcrumbs.methods.published import (
     tvq,
     wudi,
 )
+from breadcrumbs.methods.transforms.low_rank import LOW_RANK
 
 _ALL = (
     breadcrumbs.METHOD,
@@ -88,3 +92,7 @@ METHODS: dict[str, Method] = {method.name: method for method in _ALL}
 
 #: For pairs that are not in the table, `transform+aggregate`.
 TRANSFORMS, AGGREGATES = parts(_ALL)
+TRANSFORMS[LOW_RANK.name] = LOW_RANK
+
+#: For any of them, `method+finish`.
+FINISHES: dict[str, Finish] = {finish.name: finish for finish in (SVC, BOOST)}

@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from breadcrumbs.checkpoint import composite
+from breadcrumbs.checkpoint.tables import is_table
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 from breadcrumbs.checkpoint.tied import equal
 from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
 from breadcrumbs.methods.method import Method
-from breadcrumbs.plan import cut, others, ties
+from breadcrumbs.plan import cut, lowering, others, ties
 from breadcrumbs.plan import statistics as plan_statistics
 from breadcrumbs.plan import target as targeted
 from breadcrumbs.plan.dtypes import check_same, output_dtype
@@ -89,6 +90,7 @@ def make(
     if onto:
         tensors = targeted.whole(recipe, settings, onto, tensors)
     _remark_statistics(tensors, remarks)
+    _remark_tables(method, tensors, remarks)
     check_same(recipe, onto or base, tensors)
     plan = Plan(
         recipe,
@@ -147,6 +149,35 @@ def _remark_statistics(tensors: Sequence[TensorPlan], remarks: Remarks) -> None:
         remarks.notes.append(
             f"{number} statistics of batches ({listing([t.name for t in tensors if any(t.mean)])})"
             " are the mean of the models'; measuring them again on data of the tasks helps"
+        )
+
+
+def _remark_tables(method: Method, tensors: Sequence[TensorPlan], remarks: Remarks) -> None:
+    """Say that embeddings and heads are no matrices to a method of matrices."""
+    lowered = lowering.of(method)
+    part = lowered.shaped or (
+        lowered.finish if lowered.finish and not lowered.finish.rows else None
+    )
+    looks = "tables" in method.parameters or part
+    names = [
+        tensor.name
+        for tensor in tensors
+        if not tensor.copied
+        and len(tensor.base.shape) == 2
+        and is_table(tensor.name)
+        and tensor.values.get("tables", "mean") == "mean"
+    ]
+    if not looks or not names:
+        return
+    if "tables" in method.parameters:
+        remarks.notes.append(
+            f"{listing(names)}: embeddings and heads get the mean with {method.name};"
+            " tables=matrix makes them matrices"
+        )
+    else:
+        assert part is not None
+        remarks.notes.append(
+            f"{listing(names)}: {part.name} leaves embeddings and heads as they are"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from breadcrumbs.cli.console import ruled, terminal
-from breadcrumbs.methods.registry import Method
+from breadcrumbs.methods.registry import FINISHES, Method
 
 
 def methods(methods: list[Method]) -> None:
@@ -23,7 +23,8 @@ def methods(methods: list[Method]) -> None:
         "All need a base, and no data but where statistics are named. Passes are how often each"
         f" weight is read. The order of the models matters to {ordered or 'none'} alone."
         " `breadcrumbs methods NAME` explains one: formula, parameters, paper.\n"
-        "Pairs of one's own: --transform and --aggregate, or TRANSFORM+AGGREGATE."
+        "Pairs of one's own: --transform and --aggregate, or TRANSFORM+AGGREGATE.\n"
+        f"Finishes, of any of these: --finish {' or '.join(FINISHES)}, or METHOD+FINISH."
     )
 
 

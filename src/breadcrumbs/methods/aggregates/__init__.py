@@ -207,7 +207,8 @@ class Whole:
     float64 numbers combine holds at most besides the base and the task vectors. directions: whether
     it takes apart or evens out directions of matrices, so that those of noise count. apart: whether
     tasks are kept apart, so that T of them make a step of sqrt(T) task vectors at a published
-    factor.
+    factor. check: given parameters -> the same with those that depend on others; raises
+    RecipeError for what contradicts each other.
     """
 
     combine: Callable[..., np.ndarray]
@@ -221,6 +222,7 @@ class Whole:
     statistics: Statistics | None = None
     directions: bool = False
     apart: bool = False
+    check: Callable[[Values], Values] = lambda values: values
     name: str = ""
     alone: str = ""
 

@@ -12,7 +12,14 @@ from __future__ import annotations
 import numpy as np
 
 from breadcrumbs.methods import Everything, Fraction, Method, Real, Values, Whole, count
-from breadcrumbs.methods.aggregates.matrices import OF_MATRICES, STACK, each, of_matrices, of_svd
+from breadcrumbs.methods.aggregates.matrices import (
+    OF_MATRICES,
+    STACK,
+    TABLES,
+    each,
+    of_matrices,
+    of_svd,
+)
 from breadcrumbs.methods.aggregates.singular import leading
 
 
@@ -40,6 +47,7 @@ CART = Whole(
         "rank": Fraction("0.12", "fraction of the triplets kept of what a model is off the mean"),
         "scale": Real(2.0, "factor of what is kept; lambda in the paper"),
         "stack": STACK,
+        "tables": TABLES,
     },
     svds="T",
     directions=True,

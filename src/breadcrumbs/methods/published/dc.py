@@ -23,7 +23,14 @@ from itertools import pairwise
 import numpy as np
 
 from breadcrumbs.methods import Everything, Fraction, Method, OneOf, Real, Values, Whole, count
-from breadcrumbs.methods.aggregates.matrices import OF_MATRICES, STACK, each, of_matrices, of_svd
+from breadcrumbs.methods.aggregates.matrices import (
+    OF_MATRICES,
+    STACK,
+    TABLES,
+    each,
+    of_matrices,
+    of_svd,
+)
 from breadcrumbs.methods.aggregates.singular import isometry, leading
 
 
@@ -92,6 +99,7 @@ DC = Whole(
         ),
         "rho": Real(5.0, "smooth: linear: the first value over the last, at most"),
         "stack": STACK,
+        "tables": TABLES,
         "alpha": Real(1.0, "factor of the merged task vector"),
     },
     svds="T + 2",
