@@ -330,7 +330,19 @@ TABLE: dict[str, Row] = {
         exact=False,
     ),
     "cart": Row(by_tensor(spectrum(recent.cart)), [{}, {"rank": 0.5, "scale": 1}], exact=False),
-    "wudi": Row(by_tensor(spectrum(spectral.wudi)), [{"steps": 5}, {"steps": 0}], exact=False),
+    "wudi": Row(
+        by_tensor(spectrum(spectral.wudi)),
+        [
+            {},
+            {"solver": "adam", "steps": 5},
+            {"solver": "ridge"},
+            {"solver": "flow", "time": 30},
+            {"normalize": "none", "time": 0.5},
+            {"normalize": "none", "solver": "ridge", "ridge": 0},
+            {"solver": "adam", "steps": 0},
+        ],
+        exact=False,
+    ),
     "sce": Row(
         by_tensor(spectrum(classical.sce)), [{}, {"density": 0.4}, {"density": 0.7}], exact=False
     ),

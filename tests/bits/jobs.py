@@ -24,7 +24,6 @@ Job = Callable[[Path], str]
 
 #: Parameters that make the slow ones quick, and those without a default.
 SETTINGS: dict[str, dict[str, Any]] = {
-    "wudi": {"steps": 5},
     "tall_mask": {"task": 1},
     "slerp": {"t": 0.3},
     "nearswap": {"t": 0.01},

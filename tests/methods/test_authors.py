@@ -18,9 +18,14 @@ import breadcrumbs
 AUTHORS = Path(__file__).parents[1] / "golden" / "authors"
 Arrays = dict[str, np.ndarray]
 
+#: What WUDI's authors touch of CLIP.
+LAYERS = ["*attn.in_proj_weight", "*attn.out_proj.weight", "*mlp.c_fc.weight", "*mlp.c_proj.weight"]
+#: Float32 there: 300 steps of Adam, and divisions by small numbers, leave more than rounding.
+LOOSE = {"wudi": 2e-6}
 #: By file and case, the settings with which the result is theirs to rounding, in all float tensors.
 CASES: dict[tuple[str, str], dict[str, Any]] = {
     ("magmax", "a.5-bf16-t4"): {"ties": "later", "dtype": "float32"},
+    ("wudi", "vit-layers-f32-t4"): {"solver": "adam", "only": LAYERS},
 }
 
 
@@ -51,7 +56,7 @@ def off(found: Arrays, expected: Arrays) -> dict[str, float]:
 def test_a_merge_is_the_authors(case: tuple[str, str]) -> None:
     base, models, part = load(case[0])
     found = breadcrumbs.merge(base, models, method=case[0], **CASES[case])
-    assert max(off(found, part(f"expect-{case[1]}")).values()) <= 4e-7
+    assert max(off(found, part(f"expect-{case[1]}")).values()) <= LOOSE.get(case[0], 4e-7)
 
 
 def test_every_file_is_looked_at() -> None:
