@@ -56,7 +56,7 @@ def by_tensor(merge: Callable[..., np.ndarray]) -> Callable[..., Arrays]:
     return reference
 
 
-def dare(name, base, models, weights, *, elect: bool, p=0.9, alpha=1.0, merge="sum"):
+def dare(name, base, models, weights, *, elect: bool, p=0.9, alpha=1.0, merge="mean"):
     drawn = uniforms(name, base.shape)
     # Divided last: equal and opposite task vectors cancel, which rounded multiples may not.
     share = 1 - float(p) or 1.0
@@ -72,7 +72,9 @@ def dare(name, base, models, weights, *, elect: bool, p=0.9, alpha=1.0, merge="s
     return classical.elected_sum(base, taus, weights=weights, alpha=alpha / share, merge=merge)
 
 
-def della(name, base, models, weights, *, elect, density=0.5, epsilon=0.15, alpha=1.0, merge="sum"):
+def della(
+    name, base, models, weights, *, elect, density=0.5, epsilon=0.15, alpha=1.0, merge="mean"
+):
     taus = []
     for model, u in zip(models, uniforms(name, base.shape), strict=False):
         chance = classical.della_probabilities(base, model, density=density, epsilon=epsilon)
@@ -179,7 +181,7 @@ TABLE: dict[str, Row] = {
     ),
     "dare_ties": Row(
         by_tensor(lambda *given, **s: dare(*given, elect=True, **s)),
-        [{}, {"p": 0.25, "merge": "mean"}, {"p": 0, "alpha": 0.5}, {"p": 1}],
+        [{}, {"p": 0.25, "merge": "sum"}, {"p": 0, "alpha": 0.5}, {"p": 1}],
     ),
     "della_linear": Row(
         by_tensor(lambda *given, **s: della(*given, elect=False, **s)),
@@ -187,7 +189,7 @@ TABLE: dict[str, Row] = {
     ),
     "della": Row(
         by_tensor(lambda *given, **s: della(*given, elect=True, **s)),
-        [{}, {"density": 0.7, "epsilon": 0.2, "merge": "mean"}],
+        [{}, {"density": 0.7, "epsilon": 0.2, "merge": "sum"}],
     ),
     "breadcrumbs_ties": Row(
         by_tensor(breadcrumbs_ties),
@@ -299,14 +301,13 @@ TABLE: dict[str, Row] = {
     ),
     "model_stock": Row(
         by_tensor(
-            lambda name, base, models, weights, ratio="clamped", angles="tensor", guard=0.0: (
-                classical.model_stock(
-                    base,
-                    models,
-                    clamp=ratio == "clamped",
-                    filter_wise=angles == "row",
-                    guard=guard,
-                )
+            lambda name, base, models, weights, **s: classical.model_stock(
+                base,
+                models,
+                clamp=s.get("ratio", "clamped") == "clamped",
+                filter_wise=s.get("angles") == "row",
+                guard=s.get("guard", 0.0),
+                angles=s.get("pairs") == "angles",
             )
         ),
         [
@@ -316,6 +317,8 @@ TABLE: dict[str, Row] = {
             {"ratio": "free", "angles": "row"},
             {"ratio": "free", "angles": "row", "guard": 0.01},
             {"guard": 100.0},
+            {"pairs": "angles"},
+            {"pairs": "angles", "ratio": "free", "angles": "row"},
         ],
         weighted=False,
         exact=False,
@@ -344,7 +347,9 @@ TABLE: dict[str, Row] = {
         exact=False,
     ),
     "sce": Row(
-        by_tensor(spectrum(classical.sce)), [{}, {"density": 0.4}, {"density": 0.7}], exact=False
+        by_tensor(spectrum(classical.sce)),
+        [{}, {"density": 0.4}, {"density": 0.7, "adds": "all"}],
+        exact=False,
     ),
     "cabs": Row(
         by_tensor(spectrum(spectral.cabs)), [{"n": 2, "m": 8}, {}], order=False, exact=False

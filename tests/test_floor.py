@@ -12,6 +12,7 @@ from small_lm import llama
 
 import breadcrumbs
 from breadcrumbs.demo import model
+from breadcrumbs.errors import RecipeError
 from breadcrumbs.merging import files, opening
 from breadcrumbs.merging.report import Report
 from breadcrumbs.methods.method import Method
@@ -148,9 +149,9 @@ def test_the_advice_that_comes_with_a_default_ends_above_the_base() -> None:
     weights, report = merged(found, six, "wudi", solver="adam", alpha=alpha)
     assert found.loss(weights, six) < base_loss("images", six)
     assert not report.warnings
-    _, report = merged(found, six, "cabs")
-    assert "Give n=42" in report.warnings[0]
-    weights, report = merged(found, six, "cabs", n=42)
+    with pytest.raises(RecipeError, match="Give n=42, or leave n out"):
+        merged(found, six, "cabs", n=64)
+    weights, report = merged(found, six, "cabs")
     assert not report.warnings and found.loss(weights, six) < base_loss("images", six)
     weights, report = merged(found, six, "emr", task=six[0])
     assert not report.warnings and found.loss(weights, six[:1]) < base_loss("images", six[:1])

@@ -28,7 +28,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "slerp": {"t": 0.3},
     "nearswap": {"t": 0.01},
     "karcher": {"max_iter": 5},
-    "cabs": {"n": 4, "m": 8},
+    "cabs": {"n": 2, "m": 8},
 }
 NUMBERS = {"arcee_fusion": 1, "nearswap": 1, "slerp": 1, "nuslerp": 2}
 WITH_DATA = {"fisher", "regmean"}

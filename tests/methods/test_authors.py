@@ -25,6 +25,12 @@ LOOSE = {"wudi": 2e-6}
 #: By file and case, the settings with which the result is theirs to rounding, in all float tensors.
 CASES: dict[tuple[str, str], dict[str, Any]] = {
     ("magmax", "a.5-bf16-t4"): {"ties": "later", "dtype": "float32"},
+    ("della", "fuse-mean-f32-t4"): {"density": 1, "epsilon": 0, "alpha": 1.1},
+    ("emr", "task1-flat-f32-t4"): {"task": 1},
+    ("fisher", "min0-f32-t4"): {},
+    ("fisher", "min1e-6-f32-t4"): {"added": 1e-6},
+    ("model_stock", "fusionbench-f32-t4"): {"ratio": "free", "pairs": "angles"},
+    ("sce", "topk.1-f32-t4"): {"density": 0.1, "adds": "all"},
     ("wudi", "vit-layers-f32-t4"): {"solver": "adam", "only": LAYERS},
 }
 
@@ -55,9 +61,30 @@ def off(found: Arrays, expected: Arrays) -> dict[str, float]:
 @pytest.mark.parametrize("case", CASES, ids="-".join)
 def test_a_merge_is_the_authors(case: tuple[str, str]) -> None:
     base, models, part = load(case[0])
-    found = breadcrumbs.merge(base, models, method=case[0], **CASES[case])
-    assert max(off(found, part(f"expect-{case[1]}")).values()) <= LOOSE.get(case[0], 4e-7)
+    given = dict(CASES[case])
+    if case[0] == "fisher":
+        given["statistics"] = [part(f"fisher{t}") for t in range(1, 1 + len(models))]
+    found = breadcrumbs.merge(base, models, method=case[0], **given)
+    expected = part(f"expect-{case[1]}")
+    if case[0] == "model_stock":  # whose cosine of a number is 1 or -1, and its angle noise there
+        expected.pop("logit_scale")
+    assert max(off(found, expected).values()) <= LOOSE.get(case[0], 4e-7)
+
+
+@pytest.mark.parametrize(("n", "m"), [(64, 256), (3, 32)])
+def test_cabs_is_the_authors_but_for_last_blocks(n: int, m: int) -> None:
+    base, models, part = load("cabs")
+    found = breadcrumbs.merge(base, models, method="cabs", n=n, m=m)
+    expected = part(f"expect-{n}-{m}-f32-t2")
+    for name, values in expected.items():
+        whole = values.size // m * m  # what is left of a tensor is dropped there
+        off = np.abs(found[name].reshape(-1) - values.reshape(-1))[:whole]
+        assert off.max(initial=0) <= 4e-7 * np.abs(values).max(), name
+    assert sum(values.size // m for values in expected.values()) > 0
 
 
 def test_every_file_is_looked_at() -> None:
-    assert {path.stem for path in AUTHORS.glob("*.safetensors")} == {name for name, _ in CASES}
+    assert {path.stem for path in AUTHORS.glob("*.safetensors")} == {
+        "cabs",
+        *(name for name, _ in CASES),
+    }

@@ -135,9 +135,10 @@ parameters: {lambda: 0.5}
     found = converted(folder, text)
     assert any("draws at random" in note for note in found.notes)
     assert [m.parameters for m in found.recipe.models] == [{}, {"p": 0.4}]
-    assert found.recipe.parameters == {"alpha": 0.5, "p": 0.7, "rescale": "l1"}
+    expected = {"alpha": 0.5, "p": 0.7, "rescale": "l1", "merge": "sum"}
+    assert found.recipe.parameters == expected
     again = converted(folder, text.replace("lambda: 0.5", "rescale: false, normalize: true"))
-    expected = {"alpha": 1.0, "p": 0.7, "rescale": "none", "merge": "mean"}
+    expected = {"alpha": 1.0, "p": 0.7, "rescale": "none"}
     assert again.recipe.parameters == expected
 
 

@@ -344,7 +344,7 @@ def pcb(
 
 
 def cabs_masks(
-    base: np.ndarray, models: Sequence[np.ndarray], *, n: int = 64, m: int = 256
+    base: np.ndarray, models: Sequence[np.ndarray], *, n: int | None = None, m: int = 256
 ) -> list[np.ndarray]:
     """Return n:m masks, one model after the other, none over another.
 
@@ -352,6 +352,7 @@ def cabs_masks(
     ``n`` of largest ``|tau|`` among those that no earlier model has, or what is left of them. A
     last block of ``b < m`` entries has ``floor(n b / m)`` (the program drops it).
     """
+    n = m // max(1, len(models)) if n is None else n
     used = np.zeros(base.size, bool)
     masks = []
     for model in models:
@@ -371,7 +372,7 @@ def cabs(
     base: np.ndarray,
     models: Sequence[np.ndarray],
     *,
-    n: int = 64,
+    n: int | None = None,
     m: int = 256,
     weights: Sequence[float] | None = None,
     alpha: float = 1.0,
@@ -390,13 +391,14 @@ def localize_and_stitch(
     """Return base + alpha * the largest entries of each, over the number of tasks that own them.
 
     He et al., "Localize-and-Stitch", TMLR 2025, arXiv:2408.13656 (without data): the
-    ``floor(density * N)`` largest ``|tau_t|`` of the model (their program keeps one less).
+    ``floor(density * N)`` largest ``|tau_t|`` of the model (their program keeps one less), but
+    none that the model did not change.
     """
     names = weights_of(base)
     total, owners = np.zeros(flat(base, names).size), 0
     for model in models:
         size = flat_magnitude(base, model, names)
-        mask = largest(size, count_of(density, size.size))
+        mask = largest(size, count_of(density, size.size)) & (size > 0)
         total += np.where(mask, flat(model, names) - flat(base, names), 0)
         owners = owners + mask
     return added(base, shaped(total / np.maximum(owners, 1), base, names), alpha)

@@ -22,7 +22,7 @@ from breadcrumbs.plan.dtypes import check_same, output_dtype
 from breadcrumbs.plan.partners import Remarks, check_globs, copied, partners
 from breadcrumbs.plan.plan import Plan, TensorPlan
 from breadcrumbs.plan.recipe import Recipe
-from breadcrumbs.plan.settings import Settings, by_component, check_granularity, placed
+from breadcrumbs.plan.settings import Found, Settings, by_component, check_granularity, placed
 from breadcrumbs.plan.ties import matches
 
 
@@ -50,6 +50,7 @@ def make(
     check_globs(recipe, models, base)
     settings = Settings(method, recipe)
     values = {name: settings.of(name) for name in base.tensors}
+    _check_fits(recipe, method, values)
     for part in by_component(base, values).values():
         check_granularity(method, part)
     values = placed(
@@ -235,6 +236,15 @@ def _check_number(method: Method, models: Sequence[Checkpoint]) -> None:
         return
     given = "given is 1 model" if len(models) == 1 else f"given are {len(models)} models"
     raise RecipeError(f"method {method.name}: needs {method.needs}; {given}.")
+
+
+def _check_fits(recipe: Recipe, method: Method, values: Found) -> None:
+    """Raise RecipeError where the parameters leave no place for so many models."""
+    whole = lowering.of(method).whole
+    if whole is None:
+        return
+    for common, owns in {id(own): (common, own) for common, own in values.values()}.values():
+        whole.fits(common, sum(own.weight != 0 for own in owns))
 
 
 def _identity(checkpoint: Checkpoint) -> tuple:

@@ -52,7 +52,8 @@ def _read(it: Vectors, segment: Segment, report: SegmentReport) -> Chunk:
         if not every:
             kept[:, at] = chunk.kept
         untouched.append(chunk.untouched + first)
-        count_kept(it, chunk.kept, report)
+        if it.lowered.whole is None or not it.lowered.whole.counts:
+            count_kept(it, chunk.kept, report)
     return Chunk(segment.start, base, taus, kept, np.concatenate(untouched))
 
 
@@ -76,13 +77,17 @@ def _found(it: Vectors, segment: Segment, whole: Chunk, report: SegmentReport) -
         if first + size > n:  # the last runs
             mine = (n - first,)
         made = _combined(it, aggregate, whole.base[part], whole.taus[:, part], mine)
+        if aggregate.counts:
+            made, kept = made
+            for t, number in zip(it.all, kept, strict=True):
+                report.kept[t] += number
         found[part] = checked(it, made, mine)
     return found
 
 
 def _combined(
     it: Vectors, aggregate: Whole, base: np.ndarray, taus: np.ndarray, shape: tuple[int, ...]
-) -> np.ndarray:
+) -> Any:
     """Return what the aggregate makes of a matrix, or whatever has ``shape``."""
     order = list(range(len(taus)))
     if not aggregate.ordered and len(taus) > 1:  # else sums over models would differ

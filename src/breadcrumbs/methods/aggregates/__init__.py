@@ -207,8 +207,10 @@ class Whole:
     float64 numbers combine holds at most besides the base and the task vectors. directions: whether
     it takes apart or evens out directions of matrices, so that those of noise count. apart: whether
     tasks are kept apart, so that T of them make a step of sqrt(T) task vectors at a published
-    factor. check: given parameters -> the same with those that depend on others; raises
-    RecipeError for what contradicts each other.
+    factor. fits: (parameters, number of models) -> anything; raises RecipeError where so many
+    models cannot be merged so. counts: whether ``combine`` returns a pair, the step and how many
+    entries it keeps of each model, in their order. check: given parameters -> the same with those
+    that depend on others; raises RecipeError for what contradicts each other.
     """
 
     combine: Callable[..., np.ndarray]
@@ -222,6 +224,8 @@ class Whole:
     statistics: Statistics | None = None
     directions: bool = False
     apart: bool = False
+    fits: Callable[[Values, int], object] = lambda values, models: None
+    counts: bool = False
     check: Callable[[Values], Values] = lambda values: values
     name: str = ""
     alone: str = ""

@@ -60,11 +60,12 @@ METHODS = (
     Method(
         "dare_ties",
         DROP,
-        election("sum", AUTO),
-        "drop at random, rescale, elect a sign for each entry, add those that have it",
-        "base + alpha * sum over {t: sign(w_t d_t) = s} of w_t d_t, s = sign(sum_t w_t d_t), "
+        election("mean", AUTO),
+        "drop at random, rescale, elect a sign for each entry, average those that have it",
+        "base + alpha * mean over {t: sign(w_t d_t) = s} of w_t d_t, s = sign(sum_t w_t d_t), "
         "d_t = m_t tau_t / (1 - p), m_t iid Bernoulli(1 - p)",
         PAPER,
-        "Nothing is trimmed besides. `merge: mean` takes TIES's mean.",
+        "Nothing is trimmed besides. The mean is TIES's, as in the authors' program; `merge: sum`"
+        " adds, as mergekit does.",
     ),
 )

@@ -64,9 +64,9 @@ def terms(taus: np.ndarray, norms: bool) -> tuple[np.ndarray, np.ndarray]:
         unit = tau / size  # its squares are numbers, whatever the size
         square = np.vdot(unit, unit) if norms else 1.0
         if thin:
-            own = tau.copy()
+            before = tau.copy()
             np.divide(unit, math.sqrt(square), out=tau)
-            c += (own @ tau.T) @ tau  # as below, so that one model alone has a gradient of 0
+            c += (before @ tau.T) @ tau  # as below, so that one model alone has a gradient of 0
             continue
         gram = unit.T @ unit
         gram /= square
@@ -100,10 +100,10 @@ def solved(taus: np.ndarray, values: Values) -> np.ndarray:
     e, q = spectrum(a)
     middle = e.sum() / a.shape[1]
     if values["solver"] == "ridge":
-        return ((c @ q) / (e + values["ridge"] * middle)) @ q.T
+        return ((c @ q) / (e + own(values, "ridge") * middle)) @ q.T
     # As much of the way to the minimum; of one model alone there is no way to go.
     way = c - times(start, a)
-    return start + ((way @ q) * (-np.expm1(-values["time"] * e / middle) / e)) @ q.T
+    return start + ((way @ q) * (-np.expm1(-own(values, "time") * e / middle) / e)) @ q.T
 
 
 def adam(taus: np.ndarray, values: Values) -> np.ndarray:
@@ -118,7 +118,7 @@ def adam(taus: np.ndarray, values: Values) -> np.ndarray:
     first, second = np.zeros(matrix.shape), np.zeros(matrix.shape)
     size = np.empty(matrix.shape)
     # Of 1024 x 2816 a step takes 0.3 s in one thread, 0.25 s of it the product.
-    for step in range(1, values["steps"] + 1):
+    for step in range(1, int(own(values, "steps")) + 1):
         gradient = times(matrix, a)
         gradient -= c
         gradient *= 2
@@ -133,7 +133,7 @@ def adam(taus: np.ndarray, values: Values) -> np.ndarray:
         np.sqrt(size, out=size)
         size += TINY
         np.divide(first, size, out=gradient)
-        gradient *= values["rate"] / (1 - FIRST**step)
+        gradient *= own(values, "rate") / (1 - FIRST**step)
         matrix -= gradient
     return matrix
 
@@ -149,14 +149,19 @@ OWN = {"flow": {"time": 2.0}, "ridge": {"ridge": 0.1}, "adam": {"steps": 300, "r
 
 def _check(given: Values) -> Values:
     solver = given.get("solver", "flow")
-    for other, own in OWN.items():
-        for name in own if other != solver else ():
+    for other, names in OWN.items():
+        for name in names if other != solver else ():
             if name in given:
                 raise RecipeError(f"wudi: {name} is of solver {other}. Give solver={other}.")
     for name in ("time", "ridge"):
         if given.get(name, 0) < 0:
             raise RecipeError(f"wudi: {name} {given[name]:g} is below 0. Give 0 or more.")
-    return {**OWN[solver], **given}
+    return given
+
+
+def own(values: Values, name: str) -> float:
+    """Return a parameter of the solver, given or not."""
+    return values[name] if name in values else OWN[values["solver"]][name]
 
 
 def _memory(shape: tuple[int, ...], models: int) -> float:
