@@ -64,7 +64,7 @@ def matrices(name: str, array: np.ndarray) -> list[tuple[Any, ...]]:
 def test_a_finish_is_the_references_after_any_method(method: str, finish: str) -> None:
     base, *models = family(1, "float64", 3, shapes=SEVERAL)
     weights = [1.0, 1.0, 1.0] if method == "model_stock" else [1.0, 0.5, 2.0]
-    given = dict(names=NAMES, weights=weights, **METHODS_OF_ALL_KINDS[method])
+    given: dict[str, Any] = dict(names=NAMES, weights=weights, **METHODS_OF_ALL_KINDS[method])
     plain = breadcrumbs.merge(base, models, method=method, **given)
     for settings in SETTINGS[finish]:
         found = breadcrumbs.merge(base, models, method=f"{method}+{finish}", **given, **settings)
@@ -134,7 +134,8 @@ def test_low_rank_is_the_references_before_any_aggregate(settings: dict[str, Any
             for at in matrices(name, base[name]):
                 tau = model[name][at] - base[name][at]
                 cut[-1][name][at] = base[name][at] + recent.low_rank(tau, **settings)
-    for aggregate, more in (("sum", {"alpha": 0.7}), ("elect", {"alpha": 1}), ("tsv_m", {})):
+    tried: list[tuple[str, dict[str, Any]]] = [("sum", {"alpha": 0.7}), ("elect", {"alpha": 1})]
+    for aggregate, more in (*tried, ("tsv_m", {})):
         found = breadcrumbs.merge(base, models, method=f"low_rank+{aggregate}", **settings, **more)
         expected = breadcrumbs.merge(base, cut, method=f"none+{aggregate}", **more)
         close(found, expected, 1e-9)

@@ -190,7 +190,7 @@ def cart(
         return wide(base) + middle
     taus = [difference(base, m) for m in models]
     number = max(1, count_of(rank, min(base.shape)))
-    off = [leading(tau - middle, number, 1e-11 * np.linalg.norm(middle)) for tau in taus]
+    off = [leading(tau - middle, number, 1e-11 * float(np.linalg.norm(middle))) for tau in taus]
     return wide(base) + middle + scale * np.sum([(u * s) @ v for u, s, v in off], axis=0)
 
 
