@@ -17,7 +17,6 @@ from breadcrumbs.errors import RecipeError
 from breadcrumbs.methods.registry import METHODS, get
 from breadcrumbs.plan import Sizes
 
-Arrays = dict[str, np.ndarray]
 SEVERAL = {**SHAPES, "mlp.experts.up": (3, 5, 7), "lm_head.weight": (11, 6)}
 
 #: Of a finish, what it makes of a matrix and the task vectors; by its settings.
@@ -116,8 +115,8 @@ def test_orders_chunks_threads_and_files_change_no_bit(method, dtype, tmp_path) 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_models_that_are_the_base_give_it_bit_for_bit(dtype) -> None:
-    base, *_ = family(2, dtype, 0, shapes=SEVERAL)
-    base["zeros"] = np.array([[0.0, -0.0], [1.0, 2.0]]).astype(DTYPES[dtype])
+    zeros = np.array([[0.0, -0.0], [1.0, 2.0]]).astype(DTYPES[dtype])
+    base = {**family(2, dtype, 0, shapes=SEVERAL)[0], "zeros": zeros}
     models = [{name: values.copy() for name, values in base.items()}] * 2
     for method in ("task_arithmetic+svc", "ties+boost", "low_rank+sum"):
         found = breadcrumbs.merge(base, models, method=method)
@@ -127,7 +126,7 @@ def test_models_that_are_the_base_give_it_bit_for_bit(dtype) -> None:
 @pytest.mark.parametrize("settings", [{}, {"energy": 0.5}, {"rank": 2}], ids=str)
 def test_low_rank_is_the_references_before_any_aggregate(settings: dict[str, Any]) -> None:
     base, *models = family(3, "float64", 3, shapes=SEVERAL)
-    cut = []
+    cut: list[dict[str, np.ndarray]] = []
     for model in models:
         cut.append({name: values.copy() for name, values in model.items()})
         for name in (name for name in base if is_weight(base[name])):
@@ -161,6 +160,8 @@ def test_a_recipe_carries_a_finish_and_alpha_is_found_for_it(tmp_path) -> None:
     [
         ("ties+svc+boost", "svc is a finish, too"),
         ("ties+svx", "'ties' is a method, not a transform"),
+        ("svc", r"'svc' is a finish.*task_arithmetic\+svc"),
+        ("low_rank", r"'low_rank' is a transform.*low_rank\+sum"),
         ("low_rank+tatr", "tatr looks at entries"),
         ("low_rank+sce", "sce looks at entries"),
     ],

@@ -34,12 +34,20 @@ def get(name: str) -> Method:
         _load_installed()
     if isinstance(name, str) and name in METHODS:
         return METHODS[name]
-    if isinstance(name, str) and name.rpartition("+")[2].strip() in FINISHES:
+    if isinstance(name, str) and "+" in name and name.rpartition("+")[2].strip() in FINISHES:
         method, _, finish = name.rpartition("+")
         return finished(get(method.strip()), FINISHES[finish.strip()])
     if isinstance(name, str) and "+" in name:
         transform, _, aggregate = name.partition("+")
         return pair(transform.strip(), aggregate.strip())
+    for what, known, such in (
+        ("finish", FINISHES, f"task_arithmetic+{name}"),
+        ("transform", TRANSFORMS, f"{name}+sum"),
+    ):
+        if isinstance(name, str) and name in known:
+            raise RecipeError(
+                f"{name!r} is a {what}, a part of a method. Give one, such as {such}."
+            )
     raise RecipeError(
         f"there is no method {name!r}.{suggestion(str(name), METHODS)}"
         f" `breadcrumbs methods` lists them all: {', '.join(METHODS)}."

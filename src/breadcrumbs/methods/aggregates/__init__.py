@@ -213,7 +213,7 @@ class Whole:
     that depend on others; raises RecipeError for what contradicts each other.
     """
 
-    combine: Callable[..., np.ndarray]
+    combine: Callable[..., Any]
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     models: Models = (1, None)
     each: Callable[[str, Shape, Values], Shape] = lambda name, shape, values: shape
