@@ -53,7 +53,7 @@ JOBS = {
     # The paper's unit is the model, mergekit's the tensor: both are the tensor here.
     "ties": Job(_p(granularity="tensor"), {"weight": 1.0, "density": 0.2}),
     "dare_linear": Job(_p(p=0.9, alpha=1), KEPT),
-    "dare_ties": Job(_p(p=0.9, alpha=1), KEPT),
+    "dare_ties": Job(_p(p=0.9, alpha=1, merge="sum"), KEPT),
     "della_linear": Job(_p(density=0.1, epsilon=0.05, alpha=1), {**KEPT, "epsilon": 0.05}),
     "della": Job(_p(density=0.1, epsilon=0.05, alpha=1), {**KEPT, "epsilon": 0.05}),
     "average": Job((), ONE, name="linear"),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
@@ -22,8 +22,9 @@ from experiments.paper import pages as figures
 from experiments.paper.tables import markdown
 
 from breadcrumbs.cli.group import main as program
-from breadcrumbs.cli.views import methods
-from breadcrumbs.methods.registry import METHODS
+from breadcrumbs.methods.parameters import Parameter
+from breadcrumbs.methods.registry import FINISHES, METHODS
+from breadcrumbs.methods.transforms.low_rank import LOW_RANK
 
 HERE = Path(__file__).parent
 METHODS_INTRO = """Any `alpha`, weights of models and parameters by tensor go with each.
@@ -37,19 +38,38 @@ def methods_page() -> str:
     """Return docs/methods.md."""
     parts = [MADE, "# Methods\n", METHODS_INTRO, methods_table() + "\n"]
     for method in METHODS.values():
-        facts = methods.method_mapping(method)
         parts.append(f"## {method.name}\n\n{method.summary[0].upper()}{method.summary[1:]}.\n")
         parts.append(f"    merged = {method.formula}\n")
-        if facts["parameters"]:
-            rows = [
-                f"| `{name}` | {p['default'] or ''} | {p['range']} | {_cell(p['help'])} |"
-                for name, p in facts["parameters"].items()
-            ]
-            head = "| parameter | default | range | meaning |\n|---|---|---|---|\n"
-            parts.append(head + "\n".join(rows) + "\n")
+        parts += _parameters(method.parameters)
         needs = f"Needs {method.needs}. " if method.statistics else ""
         parts.append(f"{needs}{method.paper}. {method.notes}".strip() + "\n")
+    after = (
+        "After any method: `METHOD+FINISH`, or `--finish` ([choosing.md](choosing.md#finishes))."
+    )
+    parts.append(f"# Finishes\n\n{after}\n")
+    for finish in FINISHES.values():
+        parts.append(f"## {finish.name}\n\n{finish.summary[0].upper()}{finish.summary[1:]}.\n")
+        parts.append(f"    M = {finish.formula}\n")
+        parts += _parameters(finish.parameters)
+        parts.append(f"{finish.paper}.\n")
+    parts.append("# A transform that no method has\n\n## low_rank\n")
+    parts.append(
+        "Keep the leading singular triplets of each matrix of a task vector: `low_rank+sum`.\n"
+    )
+    parts += _parameters(LOW_RANK.parameters)
     return "\n".join(parts)
+
+
+def _parameters(declared: Mapping[str, Parameter]) -> list[str]:
+    """Return a table of parameters, if there are any."""
+    if not declared:
+        return []
+    rows = [
+        f"| `{name}` | {'' if p.default is None else p.default} | {p.range} | {_cell(p.help)} |"
+        for name, p in declared.items()
+    ]
+    head = "| parameter | default | range | meaning |\n|---|---|---|---|\n"
+    return [head + "\n".join(rows) + "\n"]
 
 
 def _cell(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from families import taus_of
 from reference import breadcrumbs_mask, draws, is_weight
-from references import classical, masks, spectral
+from references import classical, masks, recent, spectral
 from references.common import added, magnitude
 
 from breadcrumbs.methods.parameters import AUTO, defaults
@@ -23,7 +23,8 @@ NAMES = ["model 1", "model 2", "model 3"]
 class Row:
     """reference: (base, models, weights, **settings) -> merged, float64. settings: to try.
 
-    models: how many are merged. weighted: whether weights are tried too. order: whether the order
+    models: how many are merged. weighted: whether weights are tried too; positive: those above 0
+    alone. order: whether the order
     of the models changes nothing, no bit for ``exact`` ones.
     """
 
@@ -31,6 +32,7 @@ class Row:
     settings: Sequence[dict[str, Any]] = ({},)
     models: int = 3
     weighted: bool = True
+    positive: bool = False
     order: bool = True
     exact: bool = True
 
@@ -54,7 +56,7 @@ def by_tensor(merge: Callable[..., np.ndarray]) -> Callable[..., Arrays]:
     return reference
 
 
-def dare(name, base, models, weights, *, elect: bool, p=0.9, alpha=1.0, merge="sum"):
+def dare(name, base, models, weights, *, elect: bool, p=0.9, alpha=1.0, merge="mean"):
     drawn = uniforms(name, base.shape)
     # Divided last: equal and opposite task vectors cancel, which rounded multiples may not.
     share = 1 - float(p) or 1.0
@@ -70,7 +72,9 @@ def dare(name, base, models, weights, *, elect: bool, p=0.9, alpha=1.0, merge="s
     return classical.elected_sum(base, taus, weights=weights, alpha=alpha / share, merge=merge)
 
 
-def della(name, base, models, weights, *, elect, density=0.5, epsilon=0.15, alpha=1.0, merge="sum"):
+def della(
+    name, base, models, weights, *, elect, density=0.5, epsilon=0.15, alpha=1.0, merge="mean"
+):
     taus = []
     for model, u in zip(models, uniforms(name, base.shape), strict=False):
         chance = classical.della_probabilities(base, model, density=density, epsilon=epsilon)
@@ -149,6 +153,19 @@ def spectrum(merge: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
     return reference
 
 
+def by_entry(merge: Callable[..., np.ndarray]) -> Callable[..., Arrays]:
+    """Return a reference of whole models from one of task vectors, which weights multiply."""
+    return by_tensor(
+        lambda name, base, models, weights, **settings: merge(
+            base, classical.weighted(taus_of(base, models), weights), **settings
+        )
+    )
+
+
+def ram(name, base, models, weights, **settings):
+    return recent.ram(base, taus_of(base, models), weights, **settings)
+
+
 TABLE: dict[str, Row] = {
     "ties": Row(
         lambda base, models, weights, **s: classical.ties(base, models, weights=weights, **s),
@@ -164,7 +181,7 @@ TABLE: dict[str, Row] = {
     ),
     "dare_ties": Row(
         by_tensor(lambda *given, **s: dare(*given, elect=True, **s)),
-        [{}, {"p": 0.25, "merge": "mean"}, {"p": 0, "alpha": 0.5}, {"p": 1}],
+        [{}, {"p": 0.25, "merge": "sum"}, {"p": 0, "alpha": 0.5}, {"p": 1}],
     ),
     "della_linear": Row(
         by_tensor(lambda *given, **s: della(*given, elect=False, **s)),
@@ -172,7 +189,7 @@ TABLE: dict[str, Row] = {
     ),
     "della": Row(
         by_tensor(lambda *given, **s: della(*given, elect=True, **s)),
-        [{}, {"density": 0.7, "epsilon": 0.2, "merge": "mean"}],
+        [{}, {"density": 0.7, "epsilon": 0.2, "merge": "sum"}],
     ),
     "breadcrumbs_ties": Row(
         by_tensor(breadcrumbs_ties),
@@ -202,6 +219,22 @@ TABLE: dict[str, Row] = {
     "rtvq": Row(by_tensor(rtvq), [{}, {"base_bits": 4, "offset_bits": 1, "alpha": 1}]),
     "localize_and_stitch": Row(
         unweighted(spectral.localize_and_stitch), [{}, {"density": 0.4}], weighted=False
+    ),
+    "magmax": Row(by_entry(recent.magmax), [{}, {"alpha": 1}]),
+    "negmerge": Row(by_entry(recent.negmerge), [{}, {"alpha": -0.5}]),
+    "ram": Row(by_tensor(ram), [{}, {"least": 0.1, "alpha": 0.7}]),
+    "ramplus_tl": Row(
+        by_tensor(lambda *given, r=0.1, **s: ram(*given, r=r, **s)),
+        [{}, {"least": 0.12, "r": 0.5, "most": 3}],
+    ),
+    "awd": Row(by_weight(recent.awd), [{}, {"steps": 20, "rate": 0.2, "penalty": 0, "alpha": 1}]),
+    "arcee_fusion": Row(
+        by_tensor(
+            lambda name, base, models, weights, **s: recent.arcee_fusion(base, models[0], **s)
+        ),
+        [{}, {"alpha": 0.5}],
+        models=1,
+        weighted=False,
     ),
     "nearswap": Row(
         by_tensor(
@@ -258,16 +291,23 @@ TABLE: dict[str, Row] = {
         weighted=False,
         exact=False,
     ),
+    "geometric_median": Row(
+        by_tensor(
+            lambda name, base, models, weights, **s: recent.geometric_median(base, models, weights)
+        ),
+        [{"steps": 2000, "tol": 1e-13}],
+        positive=True,
+        exact=False,
+    ),
     "model_stock": Row(
         by_tensor(
-            lambda name, base, models, weights, ratio="clamped", angles="tensor", guard=0.0: (
-                classical.model_stock(
-                    base,
-                    models,
-                    clamp=ratio == "clamped",
-                    filter_wise=angles == "row",
-                    guard=guard,
-                )
+            lambda name, base, models, weights, **s: classical.model_stock(
+                base,
+                models,
+                clamp=s.get("ratio", "clamped") == "clamped",
+                filter_wise=s.get("angles") == "row",
+                guard=s.get("guard", 0.0),
+                angles=s.get("pairs") == "angles",
             )
         ),
         [
@@ -277,6 +317,8 @@ TABLE: dict[str, Row] = {
             {"ratio": "free", "angles": "row"},
             {"ratio": "free", "angles": "row", "guard": 0.01},
             {"guard": 100.0},
+            {"pairs": "angles"},
+            {"pairs": "angles", "ratio": "free", "angles": "row"},
         ],
         weighted=False,
         exact=False,
@@ -285,9 +327,29 @@ TABLE: dict[str, Row] = {
     "iso_c": Row(by_tensor(spectrum(spectral.iso_c)), [{}, {"alpha": 0.5}], exact=False),
     "iso_cts": Row(by_tensor(spectrum(spectral.iso_cts)), [{}, {"common": 0.5}], exact=False),
     "star": Row(by_tensor(spectrum(spectral.star)), [{}, {"eta": 0.7}], exact=False),
-    "wudi": Row(by_tensor(spectrum(spectral.wudi)), [{"steps": 5}, {"steps": 0}], exact=False),
+    "dc": Row(
+        by_tensor(spectrum(recent.dc)),
+        [{}, {"top": 0.3, "smooth": "mean"}, {"top": 1, "smooth": "linear", "rho": 2}],
+        exact=False,
+    ),
+    "cart": Row(by_tensor(spectrum(recent.cart)), [{}, {"rank": 0.5, "scale": 1}], exact=False),
+    "wudi": Row(
+        by_tensor(spectrum(spectral.wudi)),
+        [
+            {},
+            {"solver": "adam", "steps": 5},
+            {"solver": "ridge"},
+            {"solver": "flow", "time": 30},
+            {"normalize": "none", "time": 0.5},
+            {"normalize": "none", "solver": "ridge", "ridge": 0},
+            {"solver": "adam", "steps": 0},
+        ],
+        exact=False,
+    ),
     "sce": Row(
-        by_tensor(spectrum(classical.sce)), [{}, {"density": 0.4}, {"density": 0.7}], exact=False
+        by_tensor(spectrum(classical.sce)),
+        [{}, {"density": 0.4}, {"density": 0.7, "adds": "all"}],
+        exact=False,
     ),
     "cabs": Row(
         by_tensor(spectrum(spectral.cabs)), [{"n": 2, "m": 8}, {}], order=False, exact=False

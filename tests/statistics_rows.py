@@ -37,7 +37,17 @@ def grams(seed: int, rows: int = 20) -> list[Arrays]:
     return result
 
 
-def fisher(base: Arrays, models: Sequence[Arrays], statistics, weights) -> Arrays:
+def fisher(
+    base: Arrays, models: Sequence[Arrays], statistics, weights, normalize="none", added=0.0
+) -> Arrays:
+    statistics = [{k: np.asarray(f[k], np.float64) + added for k in SHAPES} for f in statistics]
+    if normalize == "length":
+        flat = [np.concatenate([f[k].reshape(-1) for k in SHAPES]) for f in statistics]
+        lengths = [float(np.linalg.norm(one)) for one in flat]
+        statistics = [
+            {k: v / length for k, v in f.items()}
+            for f, length in zip(statistics, lengths, strict=True)
+        ]
     return {
         k: classical.fisher([m[k] for m in models], [f[k] for f in statistics], weights=weights)
         for k in SHAPES
@@ -70,7 +80,9 @@ class Row:
 
 
 TABLE = {
-    "fisher": Row(fishers, fisher),
+    "fisher": Row(
+        fishers, fisher, [{}, {"normalize": "length"}, {"normalize": "length", "added": 1e-9}]
+    ),
     "regmean": Row(
         grams,
         regmean,

@@ -24,19 +24,18 @@ Job = Callable[[Path], str]
 
 #: Parameters that make the slow ones quick, and those without a default.
 SETTINGS: dict[str, dict[str, Any]] = {
-    "wudi": {"steps": 5},
     "tall_mask": {"task": 1},
     "slerp": {"t": 0.3},
     "nearswap": {"t": 0.01},
     "karcher": {"max_iter": 5},
-    "cabs": {"n": 4, "m": 8},
+    "cabs": {"n": 2, "m": 8},
 }
-NUMBERS = {"nearswap": 1, "slerp": 1, "nuslerp": 2}
+NUMBERS = {"arcee_fusion": 1, "nearswap": 1, "slerp": 1, "nuslerp": 2}
 WITH_DATA = {"fisher", "regmean"}
-UNWEIGHTED = {"karcher", "model_stock"}
+UNWEIGHTED = {"arcee_fusion", "geometric_median", "karcher", "model_stock"}
 RANKED = ("breadcrumbs", "magnitude", "ties", "breadcrumbs_ties", "localize_and_stitch")
 #: Those that decompose or multiply matrices, whose rounding is that of the linear algebra library.
-MATRICES = {"tsv_m", "iso_c", "iso_cts", "star", "wudi", "regmean"}
+MATRICES = {"cart", "dc", "tsv_m", "iso_c", "iso_cts", "star", "wudi", "regmean"}
 
 
 def digest(arrays: dict[str, Any]) -> str:

@@ -113,7 +113,7 @@ def test_wudi_of_a_wide_matrix_takes_no_square_of_its_columns():
         "import numpy as np, breadcrumbs, sys; from breadcrumbs import machine\n"
         "base, rng = {'w': np.zeros((2, 70_000), np.float32)}, np.random.default_rng(0)\n"
         "tuned = [{'w': rng.standard_normal((2, 70_000), np.float32)} for _ in range(2)]\n"
-        "breadcrumbs.merge(base, tuned, method='wudi', steps=2, kernel='numpy', threads=1)\n"
+        "breadcrumbs.merge(base, tuned, method='wudi', kernel='numpy', threads=1)\n"
         "print(machine.peak_memory())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -126,9 +126,12 @@ def test_wudi_by_factors_is_wudi(shape, models):
     rng = np.random.default_rng(3)
     taus = rng.standard_normal((models, *shape))
     taus[0] *= 1e-3
-    found = WUDI.combine(np.zeros(shape), taus.copy(), [1.0] * models, {"steps": 9, "rate": 0.01})
-    right = spectral.wudi(np.zeros(shape), list(taus), steps=9, rate=0.01)
-    assert np.allclose(found, right, rtol=0, atol=1e-9)
+    adam = {"solver": "adam", "steps": 9, "rate": 0.01}
+    for given in (adam, {"solver": "flow", "time": 2.0}, {"solver": "ridge", "ridge": 0.1}):
+        values = {"normalize": "norms", **given}
+        found = WUDI.combine(np.zeros(shape), taus.copy(), [1.0] * models, values)
+        right = spectral.wudi(np.zeros(shape), list(taus), **given)
+        assert np.allclose(found, right, rtol=0, atol=1e-9)
 
 
 def test_a_model_ranked_as_a_whole_says_what_it_takes():

@@ -116,7 +116,7 @@ def scales(method: str) -> bool:
 def test_most_methods_have_a_factor_of_the_whole_step():
     assert {name for name in METHODS if not scales(name)} == {
         *("tall_mask", "emr", "nearswap", "slerp", "nuslerp", "multislerp"),
-        *("karcher", "model_stock", "fisher", "regmean", "sce"),
+        *("karcher", "model_stock", "fisher", "regmean", "sce", "cart", "geometric_median"),
     }
 
 

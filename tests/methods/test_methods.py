@@ -313,7 +313,10 @@ def test_a_plugin_adds_methods_and_aggregates(tables, tmp_path):
 
 @pytest.mark.parametrize(
     "page, name, partner",
-    [("CONTRIBUTING.md", "magmax", "breadcrumbs+{}"), ("docs/plugins.md", "smallest", "{}+elect")],
+    [
+        ("CONTRIBUTING.md", "midrange", "breadcrumbs+{}"),
+        ("docs/plugins.md", "smallest", "{}+elect"),
+    ],
 )
 def test_the_files_that_the_pages_show_are_plugins(tables, tmp_path, page, name, partner):
     shown = re.search(r'```python\n(""".*?)```', (ROOT / page).read_text(encoding="utf-8"), re.S)
@@ -384,3 +387,30 @@ def test_a_plugin_that_is_none_is_refused(tables, tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(RecipeError, match=message):
         registry.load_plugin(path)
+
+
+def test_cabs_counts_what_each_model_keeps_and_has_places_for_all(tmp_path):
+    rng = np.random.default_rng(0)
+    base = {"w": np.zeros((9, 30), np.float32)}
+    models = [{"w": rng.standard_normal((9, 30)).astype(np.float32)} for _ in range(5)]
+
+    def kept(**given) -> list[int]:
+        out = tmp_path / "out.safetensors"
+        report = breadcrumbs.merge(base, models, method="cabs", output=out, **given)
+        out.unlink()
+        return [row.kept for row in report.models]
+
+    # 13 blocks of 20 entries, 4 each, and of the last 10 entries 2 each.
+    assert kept(m=20) == [54] * 5
+    assert kept(n=3, m=20) == [13 * 3 + 1] * 5
+    with pytest.raises(RecipeError, match=r"5 models cannot have 5 of 20 .*Give n=4"):
+        kept(n=5, m=20)
+    with pytest.raises(RecipeError, match=r"5 models cannot have 1 of 4 .*Give m=5"):
+        kept(m=4)
+
+
+def test_a_mask_owns_no_entry_that_its_model_did_not_change():
+    base = {"w": np.zeros(4)}
+    models = [{"w": np.array([1.0, 0, 0, 0])}, {"w": np.array([3.0, 2, 1, 0])}]
+    found = breadcrumbs.merge(base, models, method="localize_and_stitch", density=0.75)
+    assert found["w"].tolist() == [2, 2, 1, 0]  # the first owns one entry, not three

@@ -11,6 +11,7 @@ from families import close, family, merge, save
 from published_rows import (
     NAMES,
     TABLE,
+    Row,
     numbered,
 )
 from reference import DTYPES, is_weight
@@ -45,6 +46,12 @@ ORDERS = {2: [[0, 1], [1, 0]], 3: [[0, 1, 2], [2, 0, 1], [1, 2, 0]]}
 WEIGHTS = ([1.0, 1.0, 1.0], [1.0, -0.5, 2.0], [2.0, 2.0, 2.0])
 
 
+def weights_of(row: Row) -> list[list[float]]:
+    """Return the weights to try."""
+    found = [[abs(w) for w in weights] if row.positive else weights for weights in WEIGHTS]
+    return found if row.weighted else found[:1]
+
+
 methods = pytest.mark.parametrize("method", TABLE)
 
 
@@ -55,7 +62,7 @@ def test_a_merge_is_the_references(method, kind, dtype):
     row = TABLE[method]
     base, *models = family(1, dtype, row.models, kind)
     for settings in row.settings:
-        for weights in WEIGHTS if row.weighted else WEIGHTS[:1]:
+        for weights in weights_of(row):
             mine = weights[: row.models]
             found = breadcrumbs.merge(
                 base, models, method=method, weights=mine, dtype="float64", **settings
@@ -117,7 +124,7 @@ def test_the_order_of_models_changes_no_bit_of_float64(method, kind):
                 step[at :: len(models)][:1] = 0.3
                 model[name] = np.asarray(base[name] + step.reshape(base[name].shape))
     for settings in row.settings:
-        for weights in WEIGHTS if row.weighted else WEIGHTS[:1]:
+        for weights in weights_of(row):
             results = [
                 breadcrumbs.merge(
                     base,

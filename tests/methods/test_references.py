@@ -490,9 +490,15 @@ def test_wudi_by_hand():
     assert spectral.wudi(base, [right, up]).tolist() == [[2, 1]]
     # Twice (2, 0): A = 2 e1 e1', B = (4, 0): from (4, 0), the gradient is 2 (8 - 4) > 0 and the
     # first step of Adam is the rate; the minimum is (2, 0).
-    once = spectral.wudi(base, [right, right], steps=1, rate=0.25)
+    once = spectral.wudi(base, [right, right], solver="adam", steps=1, rate=0.25)
     assert once == pytest.approx(np.array([[3.75, 0]]))
-    assert spectral.wudi(base, [right, right], steps=None) == pytest.approx(right)
+    assert spectral.wudi(base, [right, right], solver="adam", steps=None) == pytest.approx(right)
+    # Gradient flow: from (4, 0) towards (2, 0), as exp(-2 t) over the mean eigenvalue (2 + 0) / 2;
+    # the ridge: 4 / (2 + .1).
+    flow = spectral.wudi(base, [right, right], time=0.5)
+    assert flow == pytest.approx(np.array([[2 + 2 * math.exp(-1), 0]]))
+    ridge = spectral.wudi(base, [right, right], solver="ridge")
+    assert ridge == pytest.approx(np.array([[4 / 2.1, 0]]))
     rng = np.random.default_rng(1)
     taus = [rng.standard_normal((3, 4)) for _ in range(3)]
     a, b = spectral.wudi_terms(taus)
@@ -503,9 +509,9 @@ def test_wudi_by_hand():
     ) / 2e-5
     assert float(np.sum(2 * (point @ a - b) * side)) == pytest.approx(slope, rel=1e-7)
     zero = np.zeros((3, 4))
-    least = spectral.wudi(zero, taus, steps=None)
+    least = spectral.wudi(zero, taus, solver="adam", steps=None)
     assert least @ a == pytest.approx(b)
-    long = spectral.wudi(zero, taus, steps=3000, rate=1e-2)
+    long = spectral.wudi(zero, taus, solver="adam", steps=3000, rate=1e-2)
     assert spectral.wudi_loss(long, taus) == pytest.approx(spectral.wudi_loss(least, taus))
 
 

@@ -42,14 +42,16 @@ OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("star", {"eta": Decimal("0.9")}),
     ("star", {"eta": Decimal(0)}),
     ("star", {"eta": Decimal(1)}),
-    ("wudi", {"steps": 7, "rate": 0.01}),
-    ("wudi", {"steps": 0}),
+    ("wudi", {"solver": "adam", "steps": 7, "rate": 0.01}),
+    ("wudi", {"solver": "adam", "steps": 0}),
+    ("wudi", {"solver": "ridge"}),
+    ("wudi", {"normalize": "none", "time": 5}),
     ("sce", {"density": Decimal("0.29")}),
     ("sce", {"density": Decimal(0)}),
-    ("cabs", {"n": 2, "m": 5}),
-    ("cabs", {"n": 1, "m": 1}),
+    ("cabs", {"n": 2, "m": 19}),
+    ("cabs", {"n": 1, "m": 9}),
     ("cabs", {"n": 0, "m": 3}),
-    ("cabs", {"n": 9, "m": 4}),
+    ("cabs", {"m": 10}),
 ]
 CASES = [(name, {}) for name in WHOLE] + OTHERS
 SHAPES = [
@@ -104,7 +106,9 @@ def merged(
     if isinstance(aggregate, Elementwise):
         step = looked_through(aggregate, np.array(taus, np.float64), shares, values)
     else:
+        values |= aggregate.check(given)
         step = aggregate.combine(wide(base), np.array(taus, np.float64), shares, values)
+        step = step[0] if aggregate.counts else step
     assert step.shape == base.shape and step.dtype == np.float64
     return base + values["alpha"] * step
 
@@ -140,13 +144,14 @@ def looked_through(
     return np.concatenate([*steps, np.zeros(0)]).reshape(taus.shape[1:])
 
 
-def tolerance(name: str, taus: np.ndarray) -> float:
+def tolerance(name: str, taus: np.ndarray, **given: Any) -> float:
     """Return how far rounding may take a result; a tenth of it was seen.
 
     What is not from singular values has no conditioning to speak of.
     """
     size = np.abs(taus).max(initial=0)
-    if name not in SPECTRAL or taus.ndim != 3 or not taus.size:
+    closed = name == "wudi" and given.get("solver") != "adam"
+    if not (name in SPECTRAL or closed) or taus.ndim != 3 or not taus.size:
         return 1e-14 * size
     return 1e-13 * size * max(taus.shape[1:])
 
@@ -162,8 +167,8 @@ def test_an_aggregate_is_its_reference(name, given, shape, kind):
         found = merged(aggregate, base, taus, **given)
         expected = reference(base, list(taus), **readable)
         off = np.abs(found - expected).max(initial=0)
-        bound = tolerance(name, taus)
-        if name == "wudi" and kind in ("rank one", "tiny"):
+        bound = tolerance(name, taus, **given)
+        if given.get("solver") == "adam" and kind in ("rank one", "tiny"):
             # Gradients of about 0 over 1e-8 and more: Adam makes steps of rounding.
             bound += 2 * given.get("steps", 300) * given.get("rate", 1e-5)
         assert off <= bound, count
@@ -243,13 +248,12 @@ def test_the_order_of_models_is_irrelevant(name, shape):
     for given in [{}, *(g for n, g in OTHERS if n == name)]:
         found = merged(aggregate, base, taus, **given)
         turned = merged(aggregate, base, taus[[3, 1, 4, 0, 2]], **given)
-        assert np.abs(found - turned).max() <= 10 * tolerance(name, taus)
+        assert np.abs(found - turned).max() <= 10 * tolerance(name, taus, **given)
 
 
 @pytest.mark.parametrize("scale", [2.0**-70, 2.0**60, -1.0])
-@pytest.mark.parametrize("name", sorted(WHOLE.keys() - {"wudi"}))
+@pytest.mark.parametrize("name", sorted(WHOLE))
 def test_a_scaled_task_vector_is_a_scaled_step(name, scale):
-    # wudi's steps are in the unit of the weights.
     aggregate, _ = WHOLE[name]
     for shape in ((7,), (5, 12), (12, 5), (20, 20)):
         taus, base = family("usual", shape, 3), np.zeros(shape)
@@ -457,7 +461,7 @@ def test_sce_ranks_equal_variances_by_position():
 
 def test_cabs_ranks_equal_magnitudes_by_position():
     rng = np.random.default_rng(3)
-    for n, m in ((1, 3), (2, 4), (3, 10), (4, 6), (64, 256)):
+    for n, m in ((1, 4), (2, 8), (3, 13), (4, 17), (64, 256)):
         taus = rng.integers(-2, 3, (4, 11, 31)).astype(np.float64)
         found = merged(CABS, np.zeros((11, 31)), taus, n=n, m=m)
         expected = spectral.cabs(np.zeros((11, 31)), list(taus), n=n, m=m)

@@ -135,9 +135,10 @@ parameters: {lambda: 0.5}
     found = converted(folder, text)
     assert any("draws at random" in note for note in found.notes)
     assert [m.parameters for m in found.recipe.models] == [{}, {"p": 0.4}]
-    assert found.recipe.parameters == {"alpha": 0.5, "p": 0.7, "rescale": "l1"}
+    expected = {"alpha": 0.5, "p": 0.7, "rescale": "l1", "merge": "sum"}
+    assert found.recipe.parameters == expected
     again = converted(folder, text.replace("lambda: 0.5", "rescale: false, normalize: true"))
-    expected = {"alpha": 1.0, "p": 0.7, "rescale": "none", "merge": "mean"}
+    expected = {"alpha": 1.0, "p": 0.7, "rescale": "none"}
     assert again.recipe.parameters == expected
 
 
@@ -154,7 +155,7 @@ models:
 
 REFUSED: list[tuple[str, str]] = [
     ("merge_method: tie\nmodels: [{model: ft1}]", "line 1: .*'tie' is unknown.*mean 'ties'"),
-    ("merge_method: arcee_fusion\nmodels: [{model: ft1}]", "line 1: .*'arcee_fusion' is not off"),
+    ("merge_method: arcee_fusion\nmodels: [{model: ft1}]", "line 2: arcee_fusion needs a base_m"),
     ("models: [{model: ft1}]", "no merge_method"),
     (TIES + "modles: []", "line 8: .*no 'modles'.*mean 'mod"),
     (TIES + "slices: []", "line 8: exactly one of models, slices and modules"),

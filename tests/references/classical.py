@@ -389,17 +389,24 @@ def variances(taus: Sequence[np.ndarray]) -> np.ndarray:
     return np.array(found, object).reshape(taus[0].shape)
 
 
-def sce(base: np.ndarray, models: Sequence[np.ndarray], *, density: Any = 1.0) -> np.ndarray:
+def sce(
+    base: np.ndarray,
+    models: Sequence[np.ndarray],
+    *,
+    density: Any = 1.0,
+    adds: str = "selected",
+) -> np.ndarray:
     """Return base + the task vectors selected by variance, weighted by energy, minority erased.
 
     Wan et al., "FuseChat", 2024, arXiv:2408.07990. Select: of the entries whose
     variance over the models is not 0, the fraction ``density`` with the largest. Calculate: the
     weight of a model is its sum of squares over those of all. Erase: entries against the sign of
     the sum (+ for 0). The rest is a weighted mean. density 1 selects all.
-    mergekit takes equal weights if the mean squares sum to less than 1e-6, as those of most
-    fine-tunings do; here, only if they are all 0.
+    adds ``all``: all entries are added, as in the authors' program, where selection is for the
+    weights. mergekit takes equal weights if the mean squares sum to less than 1e-6, as those of
+    most fine-tunings do; here, only if they are all 0.
     """
-    taus = [difference(base, m) for m in models]
+    taus = whole = [difference(base, m) for m in models]
     if density < 1:
         variance = variances(taus)
         count = count_of(density, int(np.count_nonzero(variance)))
@@ -407,6 +414,7 @@ def sce(base: np.ndarray, models: Sequence[np.ndarray], *, density: Any = 1.0) -
     energies = [dot(tau, tau) for tau in taus]
     total = math.fsum(energies)
     shares = [e / total if total else 1 / len(taus) for e in energies]
+    taus = whole if adds == "all" else taus
     signs = elect(taus, zero="positive")
     over = np.sum([w * (tau * signs > 0) for w, tau in zip(shares, taus, strict=True)], axis=0)
     kept = np.sum([np.where(t * signs > 0, w * t, 0) for w, t in zip(shares, taus, strict=True)], 0)
@@ -420,6 +428,7 @@ def model_stock(
     filter_wise: bool = False,
     clamp: bool = True,
     guard: float = 0.0,
+    angles: bool = False,
 ) -> np.ndarray:
     """Return ``t * mean + (1 - t) * base`` with ``t = T c / (1 + (T - 1) c)``, in [0, 1].
 
@@ -446,6 +455,8 @@ def model_stock(
                 short = size / guard if size < guard else 1.0
                 pairs.append(short * dot(units[i], units[j]))
         cosine = math.fsum(pairs) / len(pairs)
+        if angles:  # the mean of the angles
+            cosine = math.cos(math.fsum(map(math.acos, pairs)) / len(pairs))
         below = 1 + (count - 1) * cosine
         t = count * cosine / below if abs(below) >= 1e-6 else 0.0
         if clamp:

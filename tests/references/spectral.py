@@ -212,8 +212,12 @@ def wudi(
     base: np.ndarray,
     models: Sequence[np.ndarray],
     *,
+    solver: str = "flow",
+    time: float = 2.0,
+    ridge: float = 0.1,
     steps: int | None = 300,
     rate: float = 1e-5,
+    normalize: str = "norms",
     alpha: float = 1.0,
 ) -> np.ndarray:
     """Return base + alpha * the matrix whose product with each task's inputs interferes least.
@@ -222,12 +226,38 @@ def wudi(
     begun at the sum of the task vectors, ``steps`` of Adam (.9, .999, 1e-8) at ``rate``;
     published: 300 at 1e-5. An entry moves by about ``steps * rate`` at most, so this stops far from
     the minimum. steps None: the minimum that is nearest to the sum.
+
+    flow: the same descent with steps so small that they are none, by a matrix exponential, for
+    ``time`` over the mean eigenvalue of A. ridge: ``C (A + ridge mean I)^-1``. normalize ``none``:
+    without the norms, which is ACTMat, arXiv:2604.01329.
     """
     if base.ndim != 2 or 0 in base.shape:
         return wide(base) + alpha * mean_step(base, models)
     taus = [difference(base, m) for m in models]
-    a, b = wudi_terms(taus)
+    if normalize == "norms":
+        a, b = wudi_terms(taus)
+    else:
+        a = np.sum([tau.T @ tau for tau in taus], axis=0)
+        b = np.sum([tau @ tau.T @ tau for tau in taus], axis=0)
     matrix = np.sum(taus, axis=0)
+    middle = np.trace(a) / len(a)
+    if not np.any(a):
+        return wide(base)
+    if solver == "ridge":
+        over = np.linalg.pinv(a + ridge * middle * np.eye(len(a)), hermitian=True)
+        return wide(base) + alpha * b @ over
+    if solver == "flow":
+        # dM / dt = C - M A, for a part of the time, which is doubled then.
+        doublings = max(0, math.ceil(math.log2(max(len(a) * time, 1)))) + 1
+        part, decay, driven = a * time / middle / 2**doublings, np.eye(len(a)), np.eye(len(a))
+        for k in range(30, 0, -1):  # the series of exp(-part), and of its integral
+            decay = np.eye(len(a)) - part @ decay / k
+            driven = np.eye(len(a)) - part @ driven / (k + 1)
+        driven = driven * time / middle / 2**doublings
+        for _ in range(doublings):
+            driven = driven + decay @ driven
+            decay = decay @ decay
+        return wide(base) + alpha * (matrix @ decay + b @ driven)
     if steps is None:
         matrix = matrix + (b - matrix @ a) @ np.linalg.pinv(a, hermitian=True)
         return wide(base) + alpha * matrix
@@ -314,7 +344,7 @@ def pcb(
 
 
 def cabs_masks(
-    base: np.ndarray, models: Sequence[np.ndarray], *, n: int = 64, m: int = 256
+    base: np.ndarray, models: Sequence[np.ndarray], *, n: int | None = None, m: int = 256
 ) -> list[np.ndarray]:
     """Return n:m masks, one model after the other, none over another.
 
@@ -322,6 +352,7 @@ def cabs_masks(
     ``n`` of largest ``|tau|`` among those that no earlier model has, or what is left of them. A
     last block of ``b < m`` entries has ``floor(n b / m)`` (the program drops it).
     """
+    n = m // max(1, len(models)) if n is None else n
     used = np.zeros(base.size, bool)
     masks = []
     for model in models:
@@ -341,7 +372,7 @@ def cabs(
     base: np.ndarray,
     models: Sequence[np.ndarray],
     *,
-    n: int = 64,
+    n: int | None = None,
     m: int = 256,
     weights: Sequence[float] | None = None,
     alpha: float = 1.0,
@@ -360,13 +391,14 @@ def localize_and_stitch(
     """Return base + alpha * the largest entries of each, over the number of tasks that own them.
 
     He et al., "Localize-and-Stitch", TMLR 2025, arXiv:2408.13656 (without data): the
-    ``floor(density * N)`` largest ``|tau_t|`` of the model (their program keeps one less).
+    ``floor(density * N)`` largest ``|tau_t|`` of the model (their program keeps one less), but
+    none that the model did not change.
     """
     names = weights_of(base)
     total, owners = np.zeros(flat(base, names).size), 0
     for model in models:
         size = flat_magnitude(base, model, names)
-        mask = largest(size, count_of(density, size.size))
+        mask = largest(size, count_of(density, size.size)) & (size > 0)
         total += np.where(mask, flat(model, names) - flat(base, names), 0)
         owners = owners + mask
     return added(base, shaped(total / np.maximum(owners, 1), base, names), alpha)

@@ -31,6 +31,7 @@ from breadcrumbs.errors import printable, sentence
 @click.option("-m", "--method", help="Merging method; `breadcrumbs methods` lists them.")
 @click.option("--transform", help="With --aggregate: your own pair instead of a method.")
 @click.option("--aggregate", help="How the transformed task vectors are combined.")
+@click.option("--finish", help="What is done to the merged step at the end: svc or boost.")
 @click.option(
     "--plugin",
     "plugins",
@@ -295,6 +296,8 @@ def _changed(made: Any, options: dict[str, Any]) -> Any:
         if options["method"]:
             raise click.UsageError("give --method, or --transform with --aggregate")
         changes["method"] = f"{options['transform'] or 'none'}+{options['aggregate'] or 'sum'}"
+    if options["finish"]:
+        changes["method"] = f"{changes['method'] or made.method}+{options['finish']}"
     for key in ("only_changed", "allow_nonfinite", "untie"):
         changes[key] = options[key] or None
     for key in ("exclude", "only", "rename"):

@@ -71,7 +71,7 @@ def run(
     context = Context(plan, space, given, kernel=kernel, replay=replay, begins=begins, keeps=keeps)
     runner = _Runner(context, consumer, progress, only, found)
     tasks = _spread(runner.tasks(), digests.tasks() if digests else [])
-    alone = one_blas_thread() if plan.lowered.whole else nullcontext()
+    alone = one_blas_thread() if plan.lowered.in_memory else nullcontext()
     here = threads == 1 and is_small(plan)
     with alone, kernels.explained(kernel):
         run_tasks(tasks, 0 if here else threads)
@@ -82,7 +82,7 @@ def run(
 
 def is_small(plan: Plan) -> bool:
     """Return whether a plan is carried out sooner than threads are started for it."""
-    return plan.bytes_read <= plan.sizes.arena // 4 and plan.lowered.whole is None
+    return plan.bytes_read <= plan.sizes.arena // 4 and not plan.lowered.in_memory
 
 
 def known(
@@ -172,7 +172,7 @@ class _Runner:
         """
         every, only = units.jobs(self.plan), self.only
         jobs = [job for job in every if only is None or job.unit_id in only]
-        if self.plan.lowered.whole is not None:
+        if self.plan.lowered.in_memory:
             jobs.sort(key=self._work, reverse=True)
         if self.plan.prepares and only is None:
             return self._prepared(jobs)

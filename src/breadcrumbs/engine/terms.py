@@ -75,7 +75,11 @@ class Terms:
         self.counting = min(self.keep.values(), default=1.0) < 1
         #: Whether the step is a sum of the task vectors, which the kernels know, or something else.
         self.linear = (
-            lowered.linear is not None and lowered.masks and tensor.onto is None and self.more == 0
+            lowered.linear is not None
+            and lowered.masks
+            and not lowered.in_memory
+            and tensor.onto is None
+            and self.more == 0
         )
         #: Whether sums of what task files keep are to be pairs of numbers; `routes.sparse` finds
         #: that out.

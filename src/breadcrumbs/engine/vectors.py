@@ -40,7 +40,7 @@ class Vectors:
         self.weights = np.array([weights[t] for t in self.all], np.float64)
         #: Whether products of thin matrices stand for themselves.
         entrywise = self.lowered.elementwise
-        self.sharp = self.lowered.whole is not None or (entrywise is not None and entrywise.sharp)
+        self.sharp = self.lowered.in_memory or (entrywise is not None and entrywise.sharp)
         #: Factor of the step, and of the task vectors. Entries are rescaled last, so that opposite
         #: task vectors cancel.
         self.alpha: float = self.values.get("alpha", 1.0)
@@ -108,7 +108,9 @@ class Vectors:
         """Return a chunk as aggregates see it. first: as for `entries`, if no pass has found it."""
         context, prepares = self.context, self.lowered.prepares
         statistics = context.plan.method.statistics
-        if statistics is None and not prepares:
+        aggregate = self.lowered.elementwise
+        absent = aggregate is not None and aggregate.absent
+        if statistics is None and not prepares and not absent:
             return Entries(chunk.taus, chunk.kept, self.terms.given, kernels=context.kernels)
         taus, kept = self.everyone(chunk.taus), self.everyone(chunk.kept)
         entries = Entries(taus, kept, self.weights, who=self.all)
@@ -124,6 +126,21 @@ class Vectors:
             mine = self.tensor.name if self.lowered.prepares_tensors else self.tensor.component
             entries.known = context.facts.model.get(mine)
         return entries
+
+    def unchanged(self, segment: Segment) -> np.ndarray:
+        """Return the task vectors (T, n) of all models in a segment, before any transform."""
+        terms, result = self.terms, np.zeros((len(self.all), segment.stop - segment.start))
+        who = [self.all.index(t) for t in terms.who]
+        for start, n, _ in terms.chunks(segment):
+            for group in terms.groups():
+                rows = terms.read(start, n, group)
+                terms.check(rows, group, start)
+                mine = np.empty((len(rows) - 1, n))
+                terms.kernels.differences(rows[0], rows[1:], np.empty(n), mine)
+                self._sharpen(start, group, mine)
+                first = start - segment.start
+                result[who[group], first : first + n] = mine
+        return result
 
     def chunks(self, segment: Segment, again: bool = False) -> Iterator[Chunk]:
         """Yield the chunks of a segment.

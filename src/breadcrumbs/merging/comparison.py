@@ -31,7 +31,7 @@ from breadcrumbs.merging.layered import Layer
 from breadcrumbs.merging.looking import Look
 from breadcrumbs.methods import parameters
 from breadcrumbs.methods.table import TRANSFORMS
-from breadcrumbs.plan import USUAL, Plan, Sizes
+from breadcrumbs.plan import USUAL, Plan, Sizes, lowering
 from breadcrumbs.plan.recipe import Model, Recipe
 from breadcrumbs.plan.units import Segment
 
@@ -217,6 +217,11 @@ def recipe(
         raise RecipeError(
             f"there is no transform {transform!r}.{suggestion(transform, TRANSFORMS)}"
             f" There are {', '.join(TRANSFORMS)}."
+        )
+    if lowering.lowered(TRANSFORMS[transform]).shaped:
+        raise RecipeError(
+            f"transform {transform} changes matrices as wholes, so what it makes of them is neither"
+            " compared nor packed. Use transform none, and merge with it."
         )
     if not models:
         raise RecipeError("compare: no models are given. Give a base and two models or more.")

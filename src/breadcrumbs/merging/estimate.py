@@ -84,9 +84,9 @@ def _survey_bytes(plan: Plan, threads: int, budget: int) -> int:
 def _step_bytes(plan: Plan, threads: int) -> int:
     """Return what aggregates that are no plain sum hold besides: task vectors in float64."""
     aggregate, models = plan.lowered.whole, max(1, len(plan.models))
-    if plan.lowered.linear and plan.lowered.masks:
+    if plan.lowered.linear and plan.lowered.masks and not plan.lowered.in_memory:
         return 0
-    if aggregate is None:
+    if not plan.lowered.in_memory:
         # Of each model; with the histograms of its ranks, or with its statistics.
         prepares = plan.lowered.prepares
         rows = 5 + prepares + 3 * (plan.method.statistics is not None)
@@ -99,7 +99,9 @@ def _step_bytes(plan: Plan, threads: int) -> int:
     each = []
     for tensor in plan.merged:
         mine = alone(plan, tensor)
-        need = _whole_bytes(aggregate, tensor, models, mine)
+        need = _whole_bytes(aggregate, tensor, models, mine) if aggregate else 0
+        if plan.lowered.shaped or plan.lowered.finish:
+            need += _matrix_bytes(tensor, models, mine)
         each += [need] * min(threads, tensor.base.size // max(1, mine))
     # An array of statistics at a time, the sum of them, and as much to solve with.
     arrays = [max((a.size for a in t.statistics if a), default=0) for t in plan.merged]
@@ -127,6 +129,12 @@ def _whole_bytes(aggregate: Whole, tensor: TensorPlan, models: int, held: int) -
     work = max(aggregate.memory(shape, models) + held, 4.0 * held)
     work += models * size if size < held else 0
     return held * (models + 1) * (8 + raw) + int(8 * work)
+
+
+def _matrix_bytes(tensor: TensorPlan, models: int, held: int) -> int:
+    """Return what a transform or a finish of matrices holds: task vectors twice, and triplets."""
+    square = min(tensor.base.shape[-2:], default=0) ** 2
+    return held * (models * 17 + 8 * 6) + 8 * 6 * square
 
 
 def _angle_bytes(plan: Plan, size: int) -> int:

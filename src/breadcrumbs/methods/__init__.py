@@ -2,9 +2,10 @@
 
 >>> from breadcrumbs.methods import Elementwise, Entries, Everything, Method, Real, Values
 
-Kinds of transforms (`Everything`, `Band`, `Draw`, `Chances`, `Fitted`) and of aggregates (`Linear`,
-`Elementwise`, `Gram`, `Whole`), of parameters, the `Method` that pairs two, and what several papers
-share. `published` has a file a paper, which is what a plugin looks like: docs/plugins.md.
+Kinds of transforms (`Everything`, `Band`, `Draw`, `Chances`, `Fitted`, `Shaped`), of aggregates
+(`Linear`, `Elementwise`, `Gram`, `Whole`) and of finishes (`Finish`), of parameters, the `Method`
+that joins them, and what several papers share. `published` has a file a paper, which is what a
+plugin looks like: docs/plugins.md.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from breadcrumbs.methods.aggregates.elect import election
     from breadcrumbs.methods.aggregates.sum import SUM, scaled_sum
     from breadcrumbs.methods.calibration import Calibration, Coefficients
+    from breadcrumbs.methods.finishes import Finish
     from breadcrumbs.methods.folds import PLACES, VALUES, Cut, Total, select
     from breadcrumbs.methods.method import Method
     from breadcrumbs.methods.parameters import (
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
         Draw,
         Everything,
         Fitted,
+        Shaped,
         Transform,
         floored,
         own_unit,
@@ -85,6 +88,7 @@ __all__ = [
     "Everything",
     "Extent",
     "Factor",
+    "Finish",
     "Fitted",
     "Fold",
     "Fraction",
@@ -99,6 +103,7 @@ __all__ = [
     "Pattern",
     "Real",
     "RecipeError",
+    "Shaped",
     "Statistics",
     "Total",
     "Transform",
@@ -126,12 +131,13 @@ _HOMES = {
     "breadcrumbs.methods.aggregates.elect": "election",
     "breadcrumbs.methods.aggregates.sum": "SUM scaled_sum",
     "breadcrumbs.methods.calibration": "Calibration Coefficients",
+    "breadcrumbs.methods.finishes": "Finish",
     "breadcrumbs.methods.folds": "PLACES VALUES Cut Total select",
     "breadcrumbs.methods.method": "Method",
     "breadcrumbs.methods.parameters": "AUTO Factor Fraction Fractions Integer OneOf Parameter"
     " Pattern Real Values WhichModel count defaults difference",
     "breadcrumbs.methods.transforms": "COUNTS GRANULARITY L1 RESCALE Band Chances Draw Everything"
-    " Fitted Transform floored own_unit",
+    " Fitted Shaped Transform floored own_unit",
     "breadcrumbs.methods.transforms.largest": "largest",
 }
 #: Modules that are offered as they are.

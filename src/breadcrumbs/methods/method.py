@@ -1,4 +1,4 @@
-"""A method: a named pair of a transform and an aggregate with its published defaults."""
+"""A method: a transform, an aggregate and perhaps a finish, with their published defaults."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from breadcrumbs.methods import parameters
 from breadcrumbs.methods.aggregates import Aggregate, Elementwise, Gram, Statistics, Whole
 from breadcrumbs.methods.calibration import Calibration
+from breadcrumbs.methods.finishes import Finish
 from breadcrumbs.methods.parameters import Parameter, Values
 from breadcrumbs.methods.transforms import Band, Fitted, Transform
 
@@ -21,6 +22,7 @@ class Method:
     leaves open and where other programs differ. caution: (parameters, number of models) -> a
     warning of what such a merge ends in, with what to set instead, or nothing. calibration: finds
     parameters that say `auto`; without one, alpha alone may, and is found from the weights.
+    finish: what is done to the merged step in the end.
     """
 
     name: str
@@ -32,10 +34,12 @@ class Method:
     notes: str = ""
     caution: Callable[[Values, int], str] = lambda values, models: ""
     calibration: Calibration | None = None
+    finish: Finish | None = None
 
     @property
     def parameters(self) -> dict[str, Parameter]:
-        return {**self.transform.parameters, **self.aggregate.parameters}
+        last = self.finish.parameters if self.finish else {}
+        return {**self.transform.parameters, **self.aggregate.parameters, **last}
 
     @property
     def number(self) -> str:
@@ -78,13 +82,12 @@ class Method:
         """Return ``given`` checked, with defaults for the rest; RecipeError names what is wrong."""
         values = parameters.parse(f"method {self.name}", self.parameters, given)
         ours = {k: v for k, v in values.items() if k in self.transform.parameters}
-        others = {k: v for k, v in values.items() if k in self.aggregate.parameters}
-        return (
-            parameters.defaults(self.transform.parameters)
-            | parameters.defaults(self.aggregate.parameters)
-            | self.transform.check(ours)
-            | others
-        )
+        others = {k: v for k, v in values.items() if k not in self.transform.parameters}
+        if isinstance(self.aggregate, Whole):
+            others |= self.aggregate.check(
+                {k: v for k, v in others.items() if k in self.aggregate.parameters}
+            )
+        return parameters.defaults(self.parameters) | self.transform.check(ours) | others
 
     def stated(self, given: Mapping[str, Any]) -> Values:
         """Return ``given`` with the defaults that hold besides it, to be written and read back."""

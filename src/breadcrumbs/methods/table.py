@@ -6,24 +6,35 @@ tests.
 
 from __future__ import annotations
 
+from breadcrumbs.methods.finishes import Finish
+from breadcrumbs.methods.finishes.boost import BOOST
+from breadcrumbs.methods.finishes.svc import SVC
 from breadcrumbs.methods.method import Method, parts
 from breadcrumbs.methods.published import (
+    arcee_fusion,
     average,
+    awd,
     breadcrumbs,
     cabs,
+    cart,
     dare,
+    dc,
     della,
     emr,
     fisher,
+    geometric_median,
     iso,
     karcher,
     lines,
     localize_and_stitch,
+    magmax,
     model_stock,
     multislerp,
     nearswap,
+    negmerge,
     nuslerp,
     pcb,
+    ram,
     regmean,
     sce,
     slerp,
@@ -36,6 +47,7 @@ from breadcrumbs.methods.published import (
     tvq,
     wudi,
 )
+from breadcrumbs.methods.transforms.low_rank import LOW_RANK
 
 _ALL = (
     breadcrumbs.METHOD,
@@ -53,15 +65,23 @@ _ALL = (
     lines.METHOD,
     *tvq.METHODS,
     localize_and_stitch.METHOD,
+    magmax.METHOD,
+    negmerge.METHOD,
+    *ram.METHODS,
+    awd.METHOD,
+    arcee_fusion.METHOD,
     nearswap.METHOD,
     slerp.METHOD,
     nuslerp.METHOD,
     multislerp.METHOD,
     karcher.METHOD,
+    geometric_median.METHOD,
     model_stock.METHOD,
     tsv_m.METHOD,
     *iso.METHODS,
     star.METHOD,
+    dc.METHOD,
+    cart.METHOD,
     wudi.METHOD,
     sce.METHOD,
     cabs.METHOD,
@@ -72,3 +92,7 @@ METHODS: dict[str, Method] = {method.name: method for method in _ALL}
 
 #: For pairs that are not in the table, `transform+aggregate`.
 TRANSFORMS, AGGREGATES = parts(_ALL)
+TRANSFORMS[LOW_RANK.name] = LOW_RANK
+
+#: For any of them, `method+finish`.
+FINISHES: dict[str, Finish] = {finish.name: finish for finish in (SVC, BOOST)}

@@ -10,14 +10,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from breadcrumbs.methods.aggregates import Aggregate, Elementwise, Gram, Linear, Whole
+from breadcrumbs.methods.finishes import Finish
 from breadcrumbs.methods.method import Method
-from breadcrumbs.methods.transforms import Band, Chances, Draw, Everything, Fitted, Transform
+from breadcrumbs.methods.transforms import (
+    Band,
+    Chances,
+    Draw,
+    Everything,
+    Fitted,
+    Shaped,
+    Transform,
+)
 
 
 @dataclass(frozen=True)
 class Lowered:
-    """Of the transform, one of ``band``, ``draw``, ``chances`` and ``fitted``, or none, if it keeps
-    everything; of the aggregate, one of ``linear``, ``elementwise``, ``gram`` and ``whole``."""
+    """Of the transform, one of ``band``, ``draw``, ``chances``, ``fitted`` and ``shaped``, or none,
+    if it keeps everything; of the aggregate, one of ``linear``, ``elementwise``, ``gram`` and
+    ``whole``; the finish, if there is one."""
 
     band: Band | None
     draw: Draw | None
@@ -27,21 +37,32 @@ class Lowered:
     elementwise: Elementwise | None
     gram: Gram | None
     whole: Whole | None
+    shaped: Shaped | None = None
+    finish: Finish | None = None
 
     @property
     def keeps_all(self) -> bool:
         """Whether task vectors go into the aggregate as they are."""
-        return not (self.band or self.draw or self.chances or self.fitted)
+        return not (self.band or self.draw or self.chances or self.fitted or self.shaped)
 
     @property
     def masks(self) -> bool:
         """Whether what stays of a task vector stays as it is, but for a common factor."""
-        return not (self.chances or self.fitted)
+        return not (self.chances or self.fitted or self.shaped)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether a tensor, or a matrix of it, is merged as a whole in memory."""
+        return self.whole is not None or self.shaped is not None or self.finish is not None
 
     @property
     def votes(self) -> bool:
         """Whether the majority of all that is ranked together has a say in each entry."""
-        return self.elementwise is not None and self.elementwise.vote is not None
+        return (
+            not self.in_memory
+            and self.elementwise is not None
+            and self.elementwise.vote is not None
+        )
 
     @property
     def prepares(self) -> bool:
@@ -51,7 +72,7 @@ class Lowered:
     @property
     def looks_at_tensors(self) -> bool:
         """Whether a tensor must be known as a whole, or its inner products, before it is merged."""
-        return self.gram is not None or self.whole is not None or self.prepares_tensors
+        return self.gram is not None or self.in_memory or self.prepares_tensors
 
     @property
     def prepares_tensors(self) -> bool:
@@ -61,12 +82,14 @@ class Lowered:
 
 def of(method: Method) -> Lowered:
     """Return what a method declares."""
-    return lowered(method.transform, method.aggregate)
+    return lowered(method.transform, method.aggregate, method.finish)
 
 
-def lowered(transform: Transform, aggregate: Aggregate | None = None) -> Lowered:
-    """Return what a transform and an aggregate are."""
-    assert isinstance(transform, Band | Draw | Chances | Fitted | Everything)
+def lowered(
+    transform: Transform, aggregate: Aggregate | None = None, finish: Finish | None = None
+) -> Lowered:
+    """Return what a transform, an aggregate and a finish are."""
+    assert isinstance(transform, Band | Draw | Chances | Fitted | Shaped | Everything)
     return Lowered(
         transform if isinstance(transform, Band) else None,
         transform if isinstance(transform, Draw) else None,
@@ -76,4 +99,6 @@ def lowered(transform: Transform, aggregate: Aggregate | None = None) -> Lowered
         aggregate if isinstance(aggregate, Elementwise) else None,
         aggregate if isinstance(aggregate, Gram) else None,
         aggregate if isinstance(aggregate, Whole) else None,
+        transform if isinstance(transform, Shaped) else None,
+        finish,
     )

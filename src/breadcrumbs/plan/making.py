@@ -10,18 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from breadcrumbs.checkpoint import composite
+from breadcrumbs.checkpoint.tables import is_table
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 from breadcrumbs.checkpoint.tied import equal
 from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
 from breadcrumbs.methods.method import Method
-from breadcrumbs.plan import cut, others, ties
+from breadcrumbs.plan import cut, lowering, others, ties
 from breadcrumbs.plan import statistics as plan_statistics
 from breadcrumbs.plan import target as targeted
 from breadcrumbs.plan.dtypes import check_same, output_dtype
 from breadcrumbs.plan.partners import Remarks, check_globs, copied, partners
 from breadcrumbs.plan.plan import Plan, TensorPlan
 from breadcrumbs.plan.recipe import Recipe
-from breadcrumbs.plan.settings import Settings, by_component, check_granularity, placed
+from breadcrumbs.plan.settings import Found, Settings, by_component, check_granularity, placed
 from breadcrumbs.plan.ties import matches
 
 
@@ -49,6 +50,7 @@ def make(
     check_globs(recipe, models, base)
     settings = Settings(method, recipe)
     values = {name: settings.of(name) for name in base.tensors}
+    _check_fits(recipe, method, values)
     for part in by_component(base, values).values():
         check_granularity(method, part)
     values = placed(
@@ -89,6 +91,7 @@ def make(
     if onto:
         tensors = targeted.whole(recipe, settings, onto, tensors)
     _remark_statistics(tensors, remarks)
+    _remark_tables(method, tensors, remarks)
     check_same(recipe, onto or base, tensors)
     plan = Plan(
         recipe,
@@ -150,6 +153,35 @@ def _remark_statistics(tensors: Sequence[TensorPlan], remarks: Remarks) -> None:
         )
 
 
+def _remark_tables(method: Method, tensors: Sequence[TensorPlan], remarks: Remarks) -> None:
+    """Say that embeddings and heads are no matrices to a method of matrices."""
+    lowered = lowering.of(method)
+    part = lowered.shaped or (
+        lowered.finish if lowered.finish and not lowered.finish.rows else None
+    )
+    looks = "tables" in method.parameters or part
+    names = [
+        tensor.name
+        for tensor in tensors
+        if not tensor.copied
+        and len(tensor.base.shape) == 2
+        and is_table(tensor.name)
+        and tensor.values.get("tables", "mean") == "mean"
+    ]
+    if not looks or not names:
+        return
+    if "tables" in method.parameters:
+        remarks.notes.append(
+            f"{listing(names)}: embeddings and heads get the mean with {method.name};"
+            " tables=matrix makes them matrices"
+        )
+    else:
+        assert part is not None
+        remarks.notes.append(
+            f"{listing(names)}: {part.name} leaves embeddings and heads as they are"
+        )
+
+
 def _check_shared(plan: Plan) -> None:
     """Raise MismatchError if no model has a tensor that is merged, so that nothing is added."""
     changed = [t for t in plan.tensors if not t.copied or t.mean or (t.onto and plan.onto is None)]
@@ -204,6 +236,15 @@ def _check_number(method: Method, models: Sequence[Checkpoint]) -> None:
         return
     given = "given is 1 model" if len(models) == 1 else f"{len(models)} models were given"
     raise RecipeError(f"method {method.name}: needs {method.needs}; {given}.")
+
+
+def _check_fits(recipe: Recipe, method: Method, values: Found) -> None:
+    """Raise RecipeError where the parameters leave no place for so many models."""
+    whole = lowering.of(method).whole
+    if whole is None:
+        return
+    for common, owns in {id(own): (common, own) for common, own in values.values()}.values():
+        whole.fits(common, sum(own.weight != 0 for own in owns))
 
 
 def _same_models(recipe: Recipe, base: Checkpoint, models: Sequence[Checkpoint]) -> list[str]:

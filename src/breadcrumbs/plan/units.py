@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from breadcrumbs.checkpoint.sparse import BLOCK
+from breadcrumbs.methods.aggregates import matrices
 from breadcrumbs.methods.transforms import Band
 from breadcrumbs.plan import USUAL, Plan, Sizes, TensorPlan
 
@@ -99,7 +100,7 @@ class Job:
 def jobs(plan: Plan) -> list[Job]:
     """Return the jobs of a plan, copies included, in the order of the base's tensors."""
     band, chances = plan.lowered.band, plan.lowered.chances
-    whole = plan.lowered.whole is not None
+    whole = plan.lowered.in_memory
     rows = 1 + min(plan.sizes.fused, len(plan.models))
     blocks = BLOCK if any(model.cut for model in plan.models) else 0
     result: list[Job] = []
@@ -169,8 +170,14 @@ def alone(plan: Plan, tensor: TensorPlan) -> int:
     """Return how many entries of a tensor are held at once where an aggregate looks at all of it:
     those of one matrix of a stack, or some runs, where nothing must be known of the others."""
     aggregate, shape = plan.lowered.whole, tensor.base.shape
-    if tensor.copied or aggregate is None or plan.lowered.band:
+    alike = plan.lowered.shaped is not None or plan.lowered.finish is not None
+    if tensor.copied or not plan.lowered.in_memory or plan.lowered.band:
         return tensor.base.size
+    if alike and (aggregate is None or aggregate.run(tensor.values)):
+        mine = matrices.each(tensor.name, shape, tensor.values)
+        whole = aggregate is not None or len(mine) < 2
+        return tensor.base.size if whole else math.prod(mine)
+    assert aggregate is not None
     run = aggregate.run(tensor.values)
     if run:
         return min(max(1, plan.sizes.chunk // run) * run, tensor.base.size)
@@ -181,7 +188,7 @@ def alone(plan: Plan, tensor: TensorPlan) -> int:
 def _tensor_jobs(
     plan: Plan, transform: Band, tensor: TensorPlan, index: int, rows: int
 ) -> Iterator[Job]:
-    more = {"whole": plan.lowered.whole is not None, "sizes": plan.sizes}
+    more = {"whole": plan.lowered.in_memory, "sizes": plan.sizes}
     n, shape = tensor.base.size, tensor.base.shape
     by_row = _granularity(transform, tensor) == "row"
     unit = shape[-1] if by_row and shape else n

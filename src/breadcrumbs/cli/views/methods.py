@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from breadcrumbs.cli.console import ruled, terminal
-from breadcrumbs.methods.registry import Method
+from breadcrumbs.methods.registry import FINISHES, Method
 
 
 def methods(methods: list[Method]) -> None:
@@ -24,7 +24,8 @@ def methods(methods: list[Method]) -> None:
         " each weight"
         f" is read. The order of the models matters only for {ordered or 'none'}."
         " `breadcrumbs methods NAME` explains one: formula, parameters, paper.\n"
-        "Your own pairs: --transform and --aggregate, or TRANSFORM+AGGREGATE."
+        "Your own pairs: --transform and --aggregate, or TRANSFORM+AGGREGATE.\n"
+        f"Finishes, of any of these: --finish {' or '.join(FINISHES)}, or METHOD+FINISH."
     )
 
 

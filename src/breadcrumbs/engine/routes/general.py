@@ -35,7 +35,7 @@ def merge(terms: Terms, segment: Segment, majority: int | None) -> Merged:
         merged.pieces = _in_blocks(it, segment, merged)
         return merged
     for chunk in it.chunks(segment, again=True):
-        found = _found(it, chunk, undecided, segment, report)
+        found = found_of(it, chunk, undecided, segment, report)
         count_kept(it, chunk.kept, report)
         pieces.append((chunk.start, added(it, chunk, found, merged)))
     merged.pieces = pieces
@@ -51,7 +51,7 @@ def _in_blocks(it: Vectors, segment: Segment, merged: Merged) -> list[tuple[int,
     for block in it.blocks(segment):
         at, n = block.start - start, block.base.size
         base[at : at + n] = block.base
-        found[at : at + n] = _found(it, block, None, segment, merged.report)
+        found[at : at + n] = found_of(it, block, None, segment, merged.report)
         count_kept(it, block.kept, merged.report)
         if at + n == size or block.start + n == segment.stop:
             whole = Chunk(start, base[: at + n], block.taus, block.kept, block.untouched)
@@ -62,7 +62,7 @@ def _in_blocks(it: Vectors, segment: Segment, merged: Merged) -> list[tuple[int,
     return pieces
 
 
-def _found(
+def found_of(
     it: Vectors, chunk: Chunk, undecided: Undecided | None, segment: Segment, report: SegmentReport
 ) -> np.ndarray:
     """Return what the aggregate finds of a chunk, before its factor."""

@@ -77,9 +77,9 @@ class Entries:
     report tells: how many entries ``changed``, and of these how many are what else. statistics:
     (T, n) float64, if the aggregate takes any.
 
-    With `Elementwise.prepare` or statistics, the rows are all models of a weight other than 0,
-    zeros where one lacks the tensor. who: (T,) their numbers in the recipe. start: how many entries
-    of the model come before these. narrow: whether magnitudes rank as float32. known: what
+    With `Elementwise.prepare`, ``absent`` or statistics, the rows are all models of a weight other
+    than 0, zeros where one lacks the tensor. who: (T,) their numbers in the recipe. start: how many
+    entries of the model come before these. narrow: whether magnitudes rank as float32. known: what
     ``prepare`` returned. kernels: with ``exact_sum`` and ``elected``, as `Terms` has them.
     """
 
@@ -155,7 +155,8 @@ class Elementwise:
     asks for as a `Fold`, is sent what that found, and returns what is known. passes: values -> how
     many passes it makes at most; 0 asks for none. by_tensor: whether it looks at each tensor by
     itself instead, each known for itself. sharp: whether task vectors that are known as products of
-    thin matrices are taken as these, not as what adding them to the base is rounded to.
+    thin matrices are taken as these, not as what adding them to the base is rounded to. absent:
+    whether a model that lacks the tensor takes part with zeros, as with ``prepare``.
     """
 
     combine: Callable[[Entries, Values], np.ndarray]
@@ -168,6 +169,7 @@ class Elementwise:
     passes: Callable[[Values], int] = lambda values: 0
     by_tensor: bool = False
     sharp: bool = False
+    absent: bool = False
     name: str = ""
     alone: str = ""
 
@@ -205,10 +207,13 @@ class Whole:
     float64 numbers combine holds at most besides the base and the task vectors. directions: whether
     it takes apart or evens out directions of matrices, so that those of noise count. apart: whether
     tasks are kept apart, so that T of them make a step of sqrt(T) task vectors at a published
-    factor.
+    factor. fits: (parameters, number of models) -> anything; raises RecipeError where so many
+    models cannot be merged so. counts: whether ``combine`` returns a pair, the step and how many
+    entries it keeps of each model, in their order. check: given parameters -> the same with those
+    that depend on others; raises RecipeError for what contradicts each other.
     """
 
-    combine: Callable[..., np.ndarray]
+    combine: Callable[..., Any]
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     models: Models = (1, None)
     each: Callable[[str, Shape, Values], Shape] = lambda name, shape, values: shape
@@ -219,6 +224,9 @@ class Whole:
     statistics: Statistics | None = None
     directions: bool = False
     apart: bool = False
+    fits: Callable[[Values, int], object] = lambda values, models: None
+    counts: bool = False
+    check: Callable[[Values], Values] = lambda values: values
     name: str = ""
     alone: str = ""
 

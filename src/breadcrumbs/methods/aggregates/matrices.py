@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from breadcrumbs.checkpoint.tables import is_table
 from breadcrumbs.methods.aggregates import Shape
 from breadcrumbs.methods.parameters import OneOf, Values
 
@@ -22,10 +23,18 @@ STACK = OneOf(
     "matrices of a 3-D tensor one by one (each) or not (whole); auto: those of experts",
 )
 
+#: The parameter that says whether embeddings and heads of language models are matrices.
+TABLES = OneOf(
+    "mean",
+    ("mean", "matrix"),
+    "embeddings and heads of language models get the mean, as in the papers, or are matrices",
+)
+
 #: What methods of matrices say of all other tensors.
 OF_MATRICES = (
-    "Holds a matrix of every model. Tensors that are not matrices get the mean; of experts stacked"
-    " in one tensor (E, m, n), each matrix is one."
+    "Holds a matrix of every model. Tensors that are not matrices get the mean, and so do embeddings"
+    " and heads of language models (`tables: matrix` says otherwise); of experts stacked in one"
+    " tensor (E, m, n), each matrix is one."
 )
 
 
@@ -34,8 +43,12 @@ def each(name: str, shape: Shape, values: Values) -> Shape:
 
     Of stacked experts (E, m, n) it is each matrix (m, n), whichever side its inputs are on, and of
     their stacked biases (E, n) each row, which is no matrix. Other tensors of three dimensions are
-    kernels of convolutions, which stay whole.
+    kernels of convolutions, which stay whole. An embedding or head of a language model is as if
+    flat, unless the values say ``tables: matrix``: its rows stand for tokens, it is most of a small
+    model and most of the time, and the papers have none.
     """
+    if len(shape) == 2 and is_table(name) and values.get("tables", "mean") == "mean":
+        return (math.prod(shape),)
     said = values.get("stack", "auto")
     bias = len(shape) == 2 and name.rpartition(".")[2].endswith("bias")
     if said == "whole" or not (len(shape) == 3 or bias):

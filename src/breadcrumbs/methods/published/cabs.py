@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from breadcrumbs.errors import RecipeError
 from breadcrumbs.methods import Everything, Integer, Method, Real, Values, Whole
 
 #: What ranks below all magnitudes.
@@ -39,26 +40,46 @@ def largest(sizes: np.ndarray, number: int) -> np.ndarray:
     return mask
 
 
+def places(values: Values, models: int) -> int:
+    """Return how many entries of a block each model keeps: n, or as many as all can have.
+
+    RecipeError where so many models cannot have so many.
+    """
+    n, m = values.get("n"), values["m"]
+    fair = m // max(models, 1)
+    if n is None and fair:
+        return fair
+    if n is None or n * models > m:
+        instead = f"n={fair}, or leave n out" if fair else f"m={models} or more"
+        raise RecipeError(
+            f"cabs: {models} models cannot have {n or 1} of {m} entries each: the last would have"
+            f" what the first leave. Give {instead}."
+        )
+    return n
+
+
 def combine(
     base: np.ndarray, taus: np.ndarray, weights: Sequence[float], values: Values
-) -> np.ndarray:
+) -> tuple[np.ndarray, list[int]]:
     """Return the sum of the task vectors, each in its own entries: the order of models matters.
 
-    Of each ``m`` entries in C order a model has the ``n`` of largest ``|tau|`` among those that no
-    earlier model has, or what is left of them; of a last block of ``b < m`` entries
-    ``floor(n b / m)`` (the published program drops it). Tensors of any shape, or their entries in
-    C order from the beginning of a block on. A weight, as there, multiplies the task vector; it
+    And how many entries each keeps. Of each ``m`` entries in C order a model has the ``n`` of
+    largest ``|tau|`` among those that no earlier model has; of a last block of ``b < m`` entries
+    ``floor(n b / m)`` (the published program drops it). Tensors of any shape, or their entries in C
+    order from the beginning of a block on. A weight, as there, multiplies the task vector; it
     changes no ranks.
 
     Magnitudes are compared in float64. Of models in float32, two that are equal as float32
     differences rank here by what float32 loses.
     """
-    n, m = values["n"], values["m"]
+    m = values["m"]
+    n = places(values, sum(weight != 0 for weight in weights))
     whole = base.size // m * m
-    step = np.zeros(base.size)
+    step, kept = np.zeros(base.size), []
     free = np.ones(base.size, bool)
     for tau, weight in zip(taus.reshape(len(taus), base.size), weights, strict=True):
         if weight == 0:
+            kept.append(0)
             continue
         sizes = np.where(free, np.abs(tau), USED)
         mask = np.concatenate(
@@ -69,29 +90,20 @@ def combine(
         )
         np.copyto(step, weight * tau, where=mask)
         free &= ~mask
-    return step.reshape(base.shape)
-
-
-def caution(values: Values, models: int) -> str:
-    """Return a warning where the first models leave no places for the last."""
-    n, m = values["n"], values["m"]
-    if n * models <= m:
-        return ""
-    fair = f"n={m // models}" if m >= models else f"m={models}, n=1"
-    return (
-        f"cabs: {models} models cannot have {n} of {m} entries each, so the last are left with what"
-        f" the first do not take, and the result may do worse than the base. Give {fair}"
-    )
+        kept.append(int(np.count_nonzero(mask)))
+    return step.reshape(base.shape), kept
 
 
 CABS = Whole(
     combine=combine,
     parameters={
-        "n": Integer(64, 0, "entries that each model keeps per block"),
+        "n": Integer(None, 0, "entries that each model keeps per block; m / models unless given"),
         "m": Integer(256, 1, "entries of a block"),
         "alpha": Real(1.0, "factor of the sum of the pruned task vectors"),
     },
     run=lambda values: values["m"],
+    fits=lambda values, models: places(values, models),
+    counts=True,
     svds="none",
     ordered=True,
     alone="cabs prunes by itself",
@@ -105,7 +117,6 @@ METHOD = Method(
     "base + alpha * sum_t m_t weight_t tau_t, "
     "m_t = the n largest |tau_t| of each m entries that no earlier model has",
     "Yang et al., CABS, ICML 2025, arXiv:2503.01874",
-    "n and m are searched in the paper; 64 of 256 is not checked against it, and has places"
-    " for four models: with more, give n below m / T.",
-    caution,
+    "n and m are searched in the paper; 256 is not checked against it. n is what gives every model"
+    " its places, floor(m / T): 64 of 256 for four.",
 )

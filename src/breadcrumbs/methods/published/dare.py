@@ -60,11 +60,12 @@ METHODS = (
     Method(
         "dare_ties",
         DROP,
-        election("sum", AUTO),
-        "drop at random, rescale, elect a sign per entry, add the entries with that sign",
-        "base + alpha * sum over {t: sign(w_t d_t) = s} of w_t d_t, s = sign(sum_t w_t d_t), "
+        election("mean", AUTO),
+        "drop at random, rescale, elect a sign per entry, average the entries with that sign",
+        "base + alpha * mean over {t: sign(w_t d_t) = s} of w_t d_t, s = sign(sum_t w_t d_t), "
         "d_t = m_t tau_t / (1 - p), m_t iid Bernoulli(1 - p)",
         PAPER,
-        "Nothing else is trimmed. `merge: mean` takes the mean of TIES.",
+        "Nothing else is trimmed. The mean is TIES's, as in the authors' program; `merge: sum`"
+        " adds, as mergekit does.",
     ),
 )

@@ -79,10 +79,11 @@ METHODS = (
     Method(
         "della",
         MAGPRUNE,
-        election("sum", AUTO),
-        "drop small entries more often, rescale, elect a sign, add the entries with that sign",
-        "base + alpha * sum over {t: sign(w_t d_t) = s} of w_t d_t, s = sign(sum_t w_t d_t), "
+        election("mean", AUTO),
+        "drop small entries more often, rescale, elect a sign, average the entries with that sign",
+        "base + alpha * mean over {t: sign(w_t d_t) = s} of w_t d_t, s = sign(sum_t w_t d_t), "
         "d_t = m_t tau_t / p_t as in della_linear",
         PAPER,
+        "`merge: sum` adds them, as mergekit does with `normalize: false`.",
     ),
 )

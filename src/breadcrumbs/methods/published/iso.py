@@ -15,7 +15,14 @@ from fractions import Fraction as Ratio
 import numpy as np
 
 from breadcrumbs.methods import Everything, Fraction, Method, Real, Values, Whole, count
-from breadcrumbs.methods.aggregates.matrices import OF_MATRICES, STACK, each, of_matrices, of_svd
+from breadcrumbs.methods.aggregates.matrices import (
+    OF_MATRICES,
+    STACK,
+    TABLES,
+    each,
+    of_matrices,
+    of_svd,
+)
 from breadcrumbs.methods.aggregates.singular import (
     EPS,
     isometry,
@@ -91,6 +98,7 @@ ISO_C = Whole(
     each=each,
     parameters={
         "stack": STACK,
+        "tables": TABLES,
         "alpha": Real(1.0, "factor of the merged task vector"),
     },
     svds="1",
@@ -104,6 +112,7 @@ ISO_CTS = Whole(
     parameters={
         "common": Fraction("0.8", "fraction of the directions that all tasks share"),
         "stack": STACK,
+        "tables": TABLES,
         "alpha": Real(1.0, "factor of the merged task vector"),
     },
     svds="T + 3",

@@ -1,7 +1,7 @@
 """Stitching: where masks overlap, the mean of the task vectors that own the entry.
 
 He et al., "Localize-and-Stitch", TMLR 2025, arXiv:2408.13656, without data: each task owns its
-largest entries.
+largest entries, of those that it changed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from breadcrumbs.methods import Elementwise, Entries, Factor, Method, Values, la
 
 
 def _combine(entries: Entries, values: Values) -> np.ndarray:
-    owners = np.count_nonzero(entries.kept, axis=0)
+    owners = np.count_nonzero(entries.kept & (entries.taus != 0), axis=0)
     total = entries.kernels.exact_sum(entries.taus, entries.weights)
     return total / np.maximum(owners, 1)
 
@@ -29,7 +29,7 @@ METHOD = Method(
     STITCH,
     "keep the largest entries of each task vector; average where they overlap",
     "base + alpha * sum_t m_t tau_t / max(1, sum_t m_t), "
-    "m_t = [rank |tau_t| > N - floor(density N)] of the model",
+    "m_t = [rank |tau_t| > N - floor(density N), tau_t != 0] of the model",
     "He et al., Localize-and-Stitch, TMLR 2025, arXiv:2408.13656",
     "The variant without data. The authors' program keeps one entry fewer.",
 )

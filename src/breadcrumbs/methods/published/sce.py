@@ -3,10 +3,12 @@
 Wan et al., "FuseChat: Knowledge Fusion of Chat Models", 2024, arXiv:2408.07990. Of one tensor, of
 any shape. The energy of a model is its sum of squares after selection, which is of the fraction
 ``density`` of the entries of largest variance over the models, among those whose variance is not 0;
-equal variances rank by position, the later entry as the larger. An entry that no model has with the
-elected sign (+ where the sum is 0) is 0. Equal energies are taken if their means over the entries
-sum to less than ``guard``: 1e-6 in mergekit, where most fine-tunings are below, here 0; nor is an
-entry divided by less. Neither has other weights: here they multiply the task vectors.
+equal variances rank by position, the later entry as the larger. The authors' program selects for
+the weights alone and adds all entries (``adds: all``); mergekit adds the selected. An entry that no
+model has with the elected sign (+ where the sum is 0) is 0. Equal energies are taken if all are 0,
+or their means over the entries sum to less than ``guard``: 1e-6 in mergekit, where most
+fine-tunings are below, here 0; nor is an entry divided by less. Neither has other weights: here
+they multiply the task vectors.
 
 All sums are exact, rounded once, so that they depend on no order: energies those of the rounded
 squares.
@@ -33,6 +35,7 @@ from breadcrumbs.methods import (
     Fold,
     Fraction,
     Method,
+    OneOf,
     Real,
     Total,
     Values,
@@ -116,7 +119,8 @@ def _prepare(extent: Extent, values: Values) -> Generator[Fold, Any, Known]:
         return [Energy() for _ in range(extent.models)]
 
     energies = [float(energy) for energy in (yield Fold(scan, join, nothing))]
-    if math.fsum(energies) < values["guard"] * extent.size:
+    whole = math.fsum(energies)
+    if not whole or whole < values["guard"] * extent.size:
         energies = [1.0] * extent.models
     whole = math.fsum(energies)
     return Known(cut, np.array([energy / whole if energy else 0.0 for energy in energies]))
@@ -126,11 +130,8 @@ def _combine(entries: Entries, values: Values) -> np.ndarray:
     """Return the mean, weighted by energy, of the selected entries that have the elected sign."""
     if not len(entries.taus):
         return np.zeros(entries.taus.shape[1])
-    terms, shares, kernels = (
-        selected(entries, entries.known.cut),
-        entries.known.shares,
-        entries.kernels,
-    )
+    shares, kernels = entries.known.shares, entries.kernels
+    terms = selected(entries, entries.known.cut if values["adds"] == "selected" else None)
     positive = kernels.exact_sum(terms) >= 0
     agree = np.where(positive, terms > 0, terms < 0)
     over = kernels.exact_sum(np.where(agree, shares[:, None], 0.0))
@@ -145,6 +146,11 @@ SCE = Elementwise(
     combine=_combine,
     parameters={
         "density": Fraction("1", "fraction of entries kept, those with the largest variance"),
+        "adds": OneOf(
+            "selected",
+            ("selected", "all"),
+            "what is added: selected entries, or all, with the selection for the weights alone",
+        ),
         "counts": COUNTS,
         "guard": Real(0.0, "mean energy below which models count alike; 1e-6 in mergekit"),
     },

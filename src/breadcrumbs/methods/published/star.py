@@ -9,7 +9,14 @@ from __future__ import annotations
 import numpy as np
 
 from breadcrumbs.methods import Everything, Fraction, Method, Real, Values, Whole
-from breadcrumbs.methods.aggregates.matrices import OF_MATRICES, STACK, each, of_matrices, of_svd
+from breadcrumbs.methods.aggregates.matrices import (
+    OF_MATRICES,
+    STACK,
+    TABLES,
+    each,
+    of_matrices,
+    of_svd,
+)
 from breadcrumbs.methods.aggregates.singular import left
 
 
@@ -62,6 +69,7 @@ STAR = Whole(
     parameters={
         "eta": Fraction("0.4", "fraction of the sum of singular values that is kept"),
         "stack": STACK,
+        "tables": TABLES,
         "alpha": Real(1.0, "factor of the merged task vector"),
     },
     svds="T",

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from breadcrumbs.methods import Everything, Method, Real, Values, Whole
-from breadcrumbs.methods.aggregates.matrices import OF_MATRICES, STACK, each, of_matrices
+from breadcrumbs.methods.aggregates.matrices import OF_MATRICES, STACK, TABLES, each, of_matrices
 from breadcrumbs.methods.aggregates.singular import isometry, leading, together
 
 
@@ -45,6 +45,7 @@ TSV_M = Whole(
     each=each,
     parameters={
         "stack": STACK,
+        "tables": TABLES,
         "alpha": Real(1.0, "factor of the merged task vector"),
     },
     svds="T + 2",

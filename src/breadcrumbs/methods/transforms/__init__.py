@@ -7,6 +7,7 @@ A transform is declared by what it needs from the engine:
 * `Draw` keeps entries at random: a function to the probability of staying.
 * `Chances` does so with a probability that depends on the rank of an entry in its row.
 * `Fitted` changes values by a function of a few numbers, which are found from the tensor first.
+* `Shaped` changes each matrix as a whole.
 * `Everything` keeps all.
 
 All have a ``name``, by which users pair them with aggregates (``breadcrumbs+elect``), or none.
@@ -134,6 +135,20 @@ class Fitted:
 
 
 @dataclass(frozen=True)
+class Shaped:
+    """Change a task vector's matrix as a whole, in memory; other tensors stay.
+
+    change: (matrix (m, n), values) -> another of its shape. Of experts stacked in one tensor it is
+    given each matrix, of embeddings and heads of language models none.
+    """
+
+    change: Callable[[np.ndarray, Values], np.ndarray]
+    parameters: Mapping[str, Parameter]
+    check: Callable[[Values], Values] = lambda values: values
+    name: str = ""
+
+
+@dataclass(frozen=True)
 class Everything:
     """Keep every entry."""
 
@@ -142,4 +157,4 @@ class Everything:
     name: str = "none"
 
 
-Transform = Band | Draw | Chances | Fitted | Everything
+Transform = Band | Draw | Chances | Fitted | Shaped | Everything

@@ -29,8 +29,8 @@ MARGIN = 1.5
 
 def warnings(plan: Plan) -> list[str]:
     """Return a line for each model whose task vectors are few directions and rounding."""
-    whole = plan.lowered.whole
-    if whole is None or not whole.directions:
+    whole, finish = plan.lowered.whole, plan.lowered.finish
+    if finish is None and (whole is None or not whole.directions):
         return []
     matrices = [t for t in plan.merged if _fits(t.base.shape)]
     matrices.sort(key=lambda tensor: tensor.base.size)

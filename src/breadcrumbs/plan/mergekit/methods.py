@@ -213,6 +213,24 @@ def _sce(given: Given) -> Step:
     return _unweighted(given, density=density, counts="mergekit", guard=1e-6)
 
 
+def _arcee_fusion(given: Given) -> Step:
+    return _unweighted(given)
+
+
+def _ram(given: Given) -> Step:
+    """`alpha` there is what the ratio counts at most; here it is a factor, which is 1 there."""
+    shared = given.shared
+    if shared["epsilon"] < 0:
+        given.refuse("epsilon", f"epsilon {shared['epsilon']:g} is no size.")
+    more = {}
+    if "r" in shared:
+        if shared["alpha"] < 0:
+            given.refuse("alpha", f"alpha {shared['alpha']:g} is below 0, the least ratio.")
+        more = {"r": shared["r"], "most": shared["alpha"]}
+    return _unweighted(given, least=shared["epsilon"], **more)
+
+
+_EPSILON = {"epsilon": Parameter("shared", float, 1e-5)}
 _WEIGHT = {"weight": Parameter("model", float, required=True)}
 
 PEERS: dict[str, Peer] = {
@@ -304,8 +322,17 @@ PEERS: dict[str, Peer] = {
         least=3,
     ),
     "sce": Peer("sce", _sce, {"select_topk": Parameter("shared", float, 1.0)}),
+    "arcee_fusion": Peer("arcee_fusion", _arcee_fusion, {}, least=2, most=2),
+    "ram": Peer("ram", _ram, _EPSILON),
+    "ramplus_tl": Peer(
+        "ramplus_tl",
+        _ram,
+        {
+            "r": Parameter("shared", float, 0.1),
+            "alpha": Parameter("shared", float, 0.2),
+            **_EPSILON,
+        },
+    ),
 }
-#: Methods of mergekit's that there are not.
-MISSING = ("arcee_fusion", "ram", "ramplus_tl")
 #: Parameters that change no result: they are for some other method, or about memory.
 WITHOUT_EFFECT = {"int8_mask"} | {name for peer in PEERS.values() for name in peer.parameters}

@@ -21,7 +21,7 @@ from breadcrumbs.plan.mergekit import vocabulary
 from breadcrumbs.plan.mergekit.config import Config, Slice
 from breadcrumbs.plan.mergekit.globs import cover
 from breadcrumbs.plan.mergekit.lines import Node
-from breadcrumbs.plan.mergekit.methods import MISSING, PEERS, WITHOUT_EFFECT, Given, Peer, Step
+from breadcrumbs.plan.mergekit.methods import PEERS, WITHOUT_EFFECT, Given, Peer, Step
 from breadcrumbs.plan.mergekit.settings import Place, check_names, filters, resolve
 from breadcrumbs.plan.recipe import Model, Override, Recipe, beside
 
@@ -47,10 +47,9 @@ def convert(path: str | Path, root: Node | None = None) -> Converted:
     config = configs.load(path, root)
     method = config.method.text("merge_method")
     if method not in PEERS:
-        what = "is not offered" if method in MISSING else "is unknown"
         near = suggestion(method, PEERS)
         config.method.refuse(
-            f"merge_method {method!r} {what}.{near} Choose from {', '.join(PEERS)}."
+            f"merge_method {method!r} is unknown.{near} Choose from {', '.join(PEERS)}."
         )
     peer = PEERS[method]
     without = [piece for piece in config.slices if piece.base is None]
