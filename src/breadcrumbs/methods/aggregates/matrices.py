@@ -33,8 +33,8 @@ TABLES = OneOf(
 #: What methods of matrices say of all other tensors.
 OF_MATRICES = (
     "Holds a matrix of every model. Tensors that are not matrices get the mean, and so do"
-    " embeddings and heads of language models (`tables: matrix` says otherwise); of experts stacked in one"
-    " tensor (E, m, n), each matrix is one."
+    " embeddings and heads of language models (`tables: matrix` says otherwise); of experts stacked"
+    " in one tensor (E, m, n), each matrix is one."
 )
 
 
