@@ -111,10 +111,10 @@ def check(recipe: Recipe, base: Checkpoint, models: Sequence[Checkpoint]) -> Non
         its = _rows(model)
         if rows and its and its != rows:
             raise MismatchError(
-                f"{model.label}: its embedding has {its:,} rows, that of {base.label} {rows:,}, and"
-                " rows are matched by token in `breadcrumbs merge` and `compare` alone. Make a"
-                f" model of the base's vocabulary first: breadcrumbs merge {base.label}"
-                f" {model.label} -m task_arithmetic -p alpha=1 --vocabulary base -o OUT"
+                f"{_shapes(model, base)}. Rows are matched by token in `breadcrumbs merge` and"
+                " `compare` alone. Make a model of the base's vocabulary first: breadcrumbs merge"
+                f" {base.label} {model.label} -m task_arithmetic -p alpha=1 --vocabulary base"
+                " -o OUT"
             )
 
 
@@ -128,6 +128,17 @@ def _rows(model: Checkpoint) -> int:
     found = tables.by_token(model)
     name = next(iter(found), "")
     return model.tensors[name].shape[found[name]] if name else 0
+
+
+def _shapes(model: Checkpoint, base: Checkpoint) -> str:
+    """Return in words that the embeddings of two models have other shapes."""
+    mine, its = (
+        next(t for n, t in it.tensors.items() if n in tables.by_token(it) and len(t.shape) == 2)
+        for it in (model, base)
+    )
+    return (
+        f"{model.label}: tensor {mine.name!r} has shape {mine.shape}, {base.label} has {its.shape}"
+    )
 
 
 def _are_alike(folders: Sequence[Path | None]) -> bool:
@@ -201,16 +212,24 @@ def _speakers(
         if like is None:
             if not needed:
                 return None
-            raise MismatchError(
-                f"{source.label}: its embedding has {number:,} rows, that of {sources[0].label}"
-                f" {rows[0]:,}, and no tokenizer beside it tells which tokens these are, so rows"
-                " cannot be matched by token. Copy its tokenizer.json (or vocab.json,"
-                " vocab.txt, tokenizer.model) into its folder, or `exclude` embedding and head to"
-                " keep the base's."
-            )
+            raise _untold(source, sources, rows)
         ids = like.below(number or max(rows))
         found.append(Speaker(source, number or max(rows), like, ids, known))
     return found
+
+
+def _untold(
+    source: Checkpoint, sources: Sequence[Checkpoint], rows: Sequence[int]
+) -> MismatchError:
+    """Return an error about a model of which the tokens are not known."""
+    base, first = sources[0], rows[0]
+    other = next((s for s, n in zip(sources, rows, strict=True) if n and n != first), None)
+    why = f"{source.label}: " if other is None else f"{_shapes(other, base)}, and "
+    return MismatchError(
+        f"{why}no tokenizer beside {source.label} tells which tokens its rows are of, so they cannot"
+        " be matched by token. Copy its tokenizer.json (or vocab.json, vocab.txt, tokenizer.model)"
+        " into its folder, or `exclude` embedding and head to keep the base's."
+    )
 
 
 def _check_stacks(sources: Sequence[Checkpoint]) -> None:
