@@ -226,9 +226,9 @@ def _untold(
     other = next((s for s, n in zip(sources, rows, strict=True) if n and n != first), None)
     why = f"{source.label}: " if other is None else f"{_shapes(other, base)}, and "
     return MismatchError(
-        f"{why}no tokenizer beside {source.label} tells which tokens its rows are of, so they cannot"
-        " be matched by token. Copy its tokenizer.json (or vocab.json, vocab.txt, tokenizer.model)"
-        " into its folder, or `exclude` embedding and head to keep the base's."
+        f"{why}no tokenizer beside {source.label} tells which tokens its rows are of, so they"
+        " cannot be matched by token. Copy its tokenizer.json (or vocab.json, vocab.txt,"
+        " tokenizer.model) into its folder, or `exclude` embedding and head to keep the base's."
     )
 
 
