@@ -60,7 +60,7 @@ def matched(
     if recipe.vocabulary is None and not asked and _keeps_tables(recipe, base, found):
         return as_it_is
     sources = [base, *models, *([onto] if onto is not None else [])]
-    rows = [_rows(source) for source in sources]
+    rows = [_rows(source, found) for source in sources]
     with_rows = [(s, n) for s, n in zip(sources, rows, strict=True) if n]
     differ = len({n for _, n in with_rows}) > 1
     folders = [beside.folder_of(source) if source.cut is None else None for source in sources]
@@ -104,11 +104,12 @@ def check(recipe: Recipe, base: Checkpoint, models: Sequence[Checkpoint]) -> Non
             "recipe: vocabulary, pad_to and tokens are for `breadcrumbs merge` and `compare` alone,"
             " which match rows by token. Leave them out here."
         )
-    rows = _rows(base)
-    if _keeps_tables(recipe, base, tables.by_token(base)):
+    found = tables.by_token(base)
+    rows = _rows(base, found)
+    if _keeps_tables(recipe, base, found):
         return
     for model in models:
-        its = _rows(model)
+        its = _rows(model, found)
         if rows and its and its != rows:
             raise MismatchError(
                 f"{_shapes(model, base)}. Rows are matched by token in `breadcrumbs merge` and"
@@ -123,22 +124,23 @@ def _keeps_tables(recipe: Recipe, base: Checkpoint, found: Mapping[str, int]) ->
     return all(copied(recipe, base.tensors[name]) for name in found)
 
 
-def _rows(model: Checkpoint) -> int:
-    """Return how many rows the embedding of a model has; 0 if it has none."""
-    found = tables.by_token(model)
-    name = next(iter(found), "")
-    return model.tensors[name].shape[found[name]] if name else 0
+def _rows(model: Checkpoint, found: Mapping[str, int]) -> int:
+    """Return how many rows the tables of a model have that the base has too; 0 if it has none.
+
+    found: the base's tables, with the axes of their rows.
+    """
+    for name, axis in found.items():
+        if name in model.tensors and len(model.tensors[name].shape) > axis:
+            return model.tensors[name].shape[axis]
+    return 0
 
 
 def _shapes(model: Checkpoint, base: Checkpoint) -> str:
-    """Return in words that the embeddings of two models have other shapes."""
-    mine, its = (
-        next(t for n, t in it.tensors.items() if n in tables.by_token(it) and len(t.shape) == 2)
-        for it in (model, base)
-    )
-    return (
-        f"{model.label}: tensor {mine.name!r} has shape {mine.shape}, {base.label} has {its.shape}"
-    )
+    """Return in words that a table has other shapes in two models."""
+    found = [name for name in tables.by_token(base) if name in model.tensors]
+    name = max(found, key=lambda name: len(base.tensors[name].shape))
+    its, theirs = model.tensors[name].shape, base.tensors[name].shape
+    return f"{model.label}: tensor {name!r} has shape {its}, {base.label} has {theirs}"
 
 
 def _are_alike(folders: Sequence[Path | None]) -> bool:
