@@ -29,6 +29,8 @@ import breadcrumbs
 from breadcrumbs import archives, checkpoint, tasks
 from breadcrumbs.checkpoint.memory import DeviceBytes
 from breadcrumbs.checkpoint.quantised.experts import Bands, Experts
+from breadcrumbs.checkpoint.rows import MEAN, SEVERAL, ZERO, Rows
+from breadcrumbs.checkpoint.rows import gathered as rows_of
 from breadcrumbs.checkpoint.sparse import BLOCK
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, items
 from breadcrumbs.checkpoint.tied import untied
@@ -199,6 +201,22 @@ def scaled(folder: Path) -> Checkpoint:
     return untied(checkpoint.open(folder), {"lm_head.weight": "shared.weight"})
 
 
+def gathered(folder: Path) -> Checkpoint:
+    """Rows of two tables of other dtypes, in runs and in any order, and some that are made."""
+    file, other = one_file(folder), arrays(seed=1)["odd"]
+    mine, its = file.tensors["odd"], checkpoint.open({"odd": other}).tensors["odd"]
+    part = np.array([0, 0, 0, 1, 1, MEAN, ZERO, 0, SEVERAL, 1, MEAN])
+    row = np.array([3, 4, 5, 12, 2, 0, 0, 11, 0, 3, 0])
+    rows = Rows(part, row, {8: [(0, 1), (1, 7)]})
+    table = rows_of(mine, rows, [mine, its], mine.dtype)
+    wanted = [
+        mine.read()[r] if p == 0 else other[r].astype(BF16) for p, r in zip(part, row, strict=True)
+    ]
+    found = table.read()
+    assert all(found[i].tobytes() == wanted[i].tobytes() for i in (0, 1, 2, 3, 4, 7, 9))
+    return replace(file, tensors={**file.tensors, "odd": table})
+
+
 SOURCES: dict[str, Callable[[Path], Checkpoint]] = {
     "a file": one_file,
     "shards": shards,
@@ -221,6 +239,7 @@ SOURCES: dict[str, Callable[[Path], Checkpoint]] = {
     "quantised": quantised,
     "experts": experts,
     "a head that was tied": scaled,
+    "rows of several tables": gathered,
 }
 #: Of each row the classes that have the bytes of its tensors; all have some from a file, too.
 KEPT = "taskfile.view.KeptBytes"
@@ -242,6 +261,7 @@ CLASSES = {
     "quantised": {"checkpoint.quantised.sources.Scaled"},
     "experts": {"checkpoint.quantised.experts.Experts"},
     "a head that was tied": {"checkpoint.tied.ScaledBytes"},
+    "rows of several tables": {"checkpoint.rows.Gathered"},
 }
 FILES = {"checkpoint.files.FileRange"}
 #: What others are made from, and what has a source itself.

@@ -60,7 +60,7 @@ def matched(
     if recipe.vocabulary is None and not asked and _keeps_tables(recipe, base, found):
         return as_it_is
     sources = [base, *models, *([onto] if onto is not None else [])]
-    rows = [_rows(source) for source in sources]
+    rows = [_rows(source, found) for source in sources]
     with_rows = [(s, n) for s, n in zip(sources, rows, strict=True) if n]
     differ = len({n for _, n in with_rows}) > 1
     folders = [beside.folder_of(source) if source.cut is None else None for source in sources]
@@ -104,17 +104,18 @@ def check(recipe: Recipe, base: Checkpoint, models: Sequence[Checkpoint]) -> Non
             "recipe: vocabulary, pad_to and tokens are for `breadcrumbs merge` and `compare` alone,"
             " which match rows by token. Leave them out here."
         )
-    rows = _rows(base)
-    if _keeps_tables(recipe, base, tables.by_token(base)):
+    found = tables.by_token(base)
+    rows = _rows(base, found)
+    if _keeps_tables(recipe, base, found):
         return
     for model in models:
-        its = _rows(model)
+        its = _rows(model, found)
         if rows and its and its != rows:
             raise MismatchError(
-                f"{model.label}: its embedding has {its:,} rows, that of {base.label} {rows:,}, and"
-                " rows are matched by token in `breadcrumbs merge` and `compare` alone. Make a"
-                f" model of the base's vocabulary first: breadcrumbs merge {base.label}"
-                f" {model.label} -m task_arithmetic -p alpha=1 --vocabulary base -o OUT"
+                f"{_shapes(model, base)}. Rows are matched by token in `breadcrumbs merge` and"
+                " `compare` alone. Make a model of the base's vocabulary first: breadcrumbs merge"
+                f" {base.label} {model.label} -m task_arithmetic -p alpha=1 --vocabulary base"
+                " -o OUT"
             )
 
 
@@ -123,11 +124,23 @@ def _keeps_tables(recipe: Recipe, base: Checkpoint, found: Mapping[str, int]) ->
     return all(copied(recipe, base.tensors[name]) for name in found)
 
 
-def _rows(model: Checkpoint) -> int:
-    """Return how many rows the embedding of a model has; 0 if it has none."""
-    found = tables.by_token(model)
-    name = next(iter(found), "")
-    return model.tensors[name].shape[found[name]] if name else 0
+def _rows(model: Checkpoint, found: Mapping[str, int]) -> int:
+    """Return how many rows the tables of a model have that the base has too; 0 if it has none.
+
+    found: the base's tables, with the axes of their rows.
+    """
+    for name, axis in found.items():
+        if name in model.tensors and len(model.tensors[name].shape) > axis:
+            return model.tensors[name].shape[axis]
+    return 0
+
+
+def _shapes(model: Checkpoint, base: Checkpoint) -> str:
+    """Return in words that a table has other shapes in two models."""
+    found = [name for name in tables.by_token(base) if name in model.tensors]
+    name = max(found, key=lambda name: len(base.tensors[name].shape))
+    its, theirs = model.tensors[name].shape, base.tensors[name].shape
+    return f"{model.label}: tensor {name!r} has shape {its}, {base.label} has {theirs}"
 
 
 def _are_alike(folders: Sequence[Path | None]) -> bool:
@@ -201,16 +214,24 @@ def _speakers(
         if like is None:
             if not needed:
                 return None
-            raise MismatchError(
-                f"{source.label}: its embedding has {number:,} rows, that of {sources[0].label}"
-                f" {rows[0]:,}, and no tokenizer beside it tells which tokens these are, so rows"
-                " cannot be matched by token. Copy its tokenizer.json (or vocab.json,"
-                " vocab.txt, tokenizer.model) into its folder, or `exclude` embedding and head to"
-                " keep the base's."
-            )
+            raise _untold(source, sources, rows)
         ids = like.below(number or max(rows))
         found.append(Speaker(source, number or max(rows), like, ids, known))
     return found
+
+
+def _untold(
+    source: Checkpoint, sources: Sequence[Checkpoint], rows: Sequence[int]
+) -> MismatchError:
+    """Return an error about a model of which the tokens are not known."""
+    base, first = sources[0], rows[0]
+    other = next((s for s, n in zip(sources, rows, strict=True) if n and n != first), None)
+    why = f"{source.label}: " if other is None else f"{_shapes(other, base)}, and "
+    return MismatchError(
+        f"{why}no tokenizer beside {source.label} tells which tokens its rows are of, so they"
+        " cannot be matched by token. Copy its tokenizer.json (or vocab.json, vocab.txt,"
+        " tokenizer.model) into its folder, or `exclude` embedding and head to keep the base's."
+    )
 
 
 def _check_stacks(sources: Sequence[Checkpoint]) -> None:
