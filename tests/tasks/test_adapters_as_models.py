@@ -145,6 +145,9 @@ def test_every_command_takes_them(family: Any, tmp_path: Path) -> None:
         " weight: 1}}\n- {model: base+a1, parameters: {density: 0.5, weight: 1}}\n"
     )
     run("merge", config, "-o", tmp_path / "kit")
+    (first / "tokenizer.json").write_text('{"model": {"vocab": {"a": 0}}}')
+    run("merge", base, first, "--tokenizer", first, "-o", tmp_path / "talks")
+    assert (tmp_path / "talks" / "tokenizer.json").exists()
     vector = breadcrumbs.TaskVector(base, first)
     a, b = (
         load_file(first / WEIGHTS)[f"base_model.model.{NAMES[0]}.lora_{x}.weight"] for x in "AB"
