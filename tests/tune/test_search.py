@@ -120,7 +120,7 @@ def test_every_parameter_of_every_method_can_be_given():
     for name, method in METHODS.items():
         for key, parameter in method.parameters.items():
             default = {"task": "1"}.get(key, parameter.default)
-            value = "0.5" if default is None else str(default)
+            value = "1" if default is None else str(default)
             if key == "granularity":
                 value = "tensor"
             made = parse([name], [(key, value)], TASKS).parameters[name][key]

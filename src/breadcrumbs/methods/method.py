@@ -71,7 +71,10 @@ class Method:
         aggregate = self.aggregate
         fits = self.transform.passes if isinstance(self.transform, Fitted) else 0
         prepares = isinstance(aggregate, Elementwise) and aggregate.passes(self.complete({}))
-        return 1 + isinstance(self.transform, Band) + isinstance(aggregate, Gram) + fits + prepares
+        first = 1 + (self.finish is not None)
+        return (
+            first + isinstance(self.transform, Band) + isinstance(aggregate, Gram) + fits + prepares
+        )
 
     @property
     def order(self) -> str:
