@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from breadcrumbs.cli import interrupts, silence
+from breadcrumbs.cli.grouped import Command
 from breadcrumbs.errors import BreadcrumbsError, printable
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def command(name: str | None = None) -> Callable[[Callable[..., None]], click.Co
                     click.echo(f"breadcrumbs: {what}: {error.strerror}.", err=True)
                 sys.exit(1)
 
-        made = click.command(name)(run)
+        made = click.command(name, cls=Command)(run)
         told = any(parameter.name == "quiet" for parameter in made.params)
         if not told:
             help = "Print no progress, notes or warnings, only the result and errors."
