@@ -87,15 +87,15 @@ def methods_table() -> str:
 
 
 _ABOUT_CLI = """\
-* **Completion.** `breadcrumbs completion bash >> ~/.bashrc` (or `zsh >> ~/.zshrc`, or `fish >
-  ~/.config/fish/completions/breadcrumbs.fish`), then open a new shell: the Tab key completes
-  commands, options, and values such as methods, parameters of the chosen method, dtypes, and
-  tasks of a store.
+* **Completion.** `breadcrumbs completion bash >> ~/.bashrc` (or `zsh >> ~/.zshrc`, or
+  `fish > ~/.config/fish/completions/breadcrumbs.fish`), then open a new shell: the Tab key
+  completes commands, options, and values such as methods, parameters of the chosen method,
+  dtypes, and tasks of a store.
 * **Quiet.** `-q` leaves out progress, notes, warnings and reports, ours and those of libraries.
   Errors are printed.
 * **Pipes.** Results go to stdout, everything else to stderr. What is piped is never wrapped,
-  whatever the width. On a terminal `COLUMNS` and `NO_COLOR` are heeded; where a table does not
-  fit, rows are printed as lines.
+  whatever the width. On a terminal `COLUMNS` and `NO_COLOR` are heeded; where a table does not fit,
+  rows are printed as lines.
 * **Ctrl-C.** The first one ends cleanly, so that `--resume` can go on; the second one stops at
   once.
 * **Exit codes.** 0 done, 1 a problem with the input, 2 wrong usage, 130 interrupted.

@@ -300,7 +300,7 @@ def test_what_cannot_be_compressed_is_refused(tmp_path):
     compress = archives.compress
     with pytest.raises(OutputError, match=r"Give NAME\.safetensors"):
         compress(base, models, tmp_path / "folder")
-    with pytest.raises(RecipeError, match=r"scale: 3 are given for 2 models"):
+    with pytest.raises(RecipeError, match=r"scale: 3 values are given for 2 models"):
         compress(base, models, path, scale=[0.1, 0.2, 0.3])
     with pytest.raises(RecipeError, match=r"no such way to compress\. Did you mean 'tall'"):
         compress(base, models, path, method="tal")

@@ -60,6 +60,9 @@ def test_a_narrow_terminal_breaks_no_word() -> None:
     words = set(" ".join(lines).split())
     assert {"granularity", "embeddings", "rescaled;"} <= words
     assert "beta" in lines and "  default: 0.90" in lines
+    for command in (["--help"], ["store", "--help"], ["soup", "--help"]):
+        help = on_terminal(40, *command).split("Options:")[-1]  # after the examples
+        assert max(map(len, help.splitlines())) <= 40 and "--help" in help
     wide = on_terminal(200, "methods", "breadcrumbs")
     assert any(line.split()[:2] == ["beta", "0.90"] for line in wide.splitlines())
 

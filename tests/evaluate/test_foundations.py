@@ -56,7 +56,7 @@ def test_settings_have_defaults_and_are_plain_data():
         ("sentense", r"no kind 'sentense'. Did you mean 'sentence'\?"),
         ({"kind": "klip"}, r"no kind 'klip'. Did you mean 'clip'\?"),
         ({"max_tokens": 3}, "has no kind"),
-        (None, "None is no kind"),
+        (None, "None is not a kind"),
         ({"kind": "sentence", "max_token": 3}, r"no setting 'max_token'. Did you mean 'max_tok"),
         ({"kind": "sentence", "max_tokens": 1}, "max_tokens: 1 is not possible.*from 2 up"),
         ({"kind": "sentence", "max_tokens": 2.5}, "max_tokens: 2.5 is not possible"),
@@ -294,7 +294,9 @@ def test_bases_that_cannot_be_loaded(tiny_bert, tmp_path):
         foundation.load(str(folder))
     weights["other"] = weights.pop("encoder.layer.1.output.dense.bias")
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    message = r"is no AutoModel: it has no 'encoder.layer.1.output.dense.bias'.*'other' instead"
+    message = (
+        "is not of the class AutoModel: it has no 'encoder.layer.1.output.dense.bias'.*'other' in"
+    )
     with pytest.raises(SuiteError, match=message):
         foundation.load(str(folder))
 

@@ -331,7 +331,7 @@ def test_nothing_changed_has_shares_of_0(tmp_path):
         ("tall_mask", {"task": 4}, r"no model '4'\. Give one of .*, or a number from 1 to 3"),
         ("tall_mask", {"task": 0}, r"no model '0'"),
         ("emr", {"task": True}, r"emr: task: True is not possible\. Give a model's name"),
-        ("consensus", {"scale": [0.2, 0.4]}, r"consensus: scale: 2 are given for 3 models"),
+        ("consensus", {"scale": [0.2, 0.4]}, r"consensus: scale: 2 values are given for 3 models"),
         ("consensus", {"scale": "0.2,0.4,2"}, r"scale: '0.2,0.4,2' is not possible\. Give 0 to 1"),
         ("consensus", {"on": "tie"}, r"on: 'tie' is not possible\. Give sum, ties"),
         ("tvq", {"bits": 0}, r"bits: 0 is not possible\. Give a whole number from 1 to 16"),

@@ -110,8 +110,9 @@ class Screen:
             text = what.plain() if isinstance(what, Table) else f"{what}\n"
         if text is None:
             console = with_rich(self.stderr)
-            narrow = isinstance(what, Table) and what.breaks(console.width)
-            console.print(what.stacked(console.width) if narrow else what)
+            if isinstance(what, Table) and what.breaks(console.width):
+                what = what.stacked(console.width)
+            console.print(what)
         else:
             stream.write(text)
             stream.flush()

@@ -1,10 +1,45 @@
-"""Groups of commands whose help has heads."""
+"""Groups of commands whose help has heads, and help that is readable on narrow terminals."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import shutil
+from collections.abc import Collection, Mapping, Sequence
 
 import click
+
+#: Columns of a terminal below which click would let lines run over.
+LEAST = 52
+
+
+class Formatter(click.HelpFormatter):
+    """Help as wide as the terminal, also where that has fewer columns than click reckons with."""
+
+    def __init__(
+        self, indent_increment: int = 2, width: int | None = None, max_width: int | None = None
+    ):
+        columns = shutil.get_terminal_size().columns
+        if width is None and columns < LEAST:
+            width = max(columns - 2, LEAST // 2)
+        super().__init__(indent_increment, width, max_width)
+
+    def write_dl(
+        self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2
+    ) -> None:
+        if self.width < LEAST:
+            col_max = max(15, self.width // 3)
+        super().write_dl(rows, col_max, col_spacing)
+
+
+class Context(click.Context):
+    """A context whose help is formatted by `Formatter`."""
+
+    formatter_class = Formatter
+
+
+class Command(click.Command):
+    """A command whose help is formatted by `Formatter`."""
+
+    context_class = Context
 
 
 class Grouped(click.Group):
@@ -13,6 +48,7 @@ class Grouped(click.Group):
     heads: head -> names, in the order of the help.
     """
 
+    context_class = Context
     heads: Mapping[str, Collection[str]] = {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from breadcrumbs.cli import interrupts, silence
+from breadcrumbs.cli.grouped import Command
 from breadcrumbs.errors import BreadcrumbsError, printable
 
 if TYPE_CHECKING:

@@ -50,7 +50,8 @@ def listed(models: Any) -> list[Source]:
     if models is None:
         raise RecipeError("models: None was given. Give a list of models: [model].")
     if not _is_list(models) or hasattr(models, "state_dict"):
-        what = type(models).__name__ if not isinstance(models, str | os.PathLike) else "one model"
+        one = isinstance(models, str | os.PathLike | Mapping)
+        what = "one model" if one else type(models).__name__
         raise RecipeError(f"models: found {what} where a list is expected. Give [model].")
     return list(models)
 

@@ -21,7 +21,8 @@ from breadcrumbs.merging import opening
 from breadcrumbs.store import authors, files
 from breadcrumbs.store.history import Entry, History, Revision
 from breadcrumbs.store.ledger import Ledger, Settings, Task, checked
-from breadcrumbs.store.store import Store, check, located, recipe, said_of
+from breadcrumbs.store.settling import check, located, recipe, said_of
+from breadcrumbs.store.store import Store
 from breadcrumbs.taskfile.reader import TaskFile
 
 VERSION = 2

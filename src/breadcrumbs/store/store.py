@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import math
 import os
 import re
 import threading
@@ -18,7 +17,6 @@ from typing import Any
 
 from breadcrumbs import checkpoint, kernels, machine
 from breadcrumbs.checkpoint import durable, hashing
-from breadcrumbs.checkpoint.adapters import inserted
 from breadcrumbs.checkpoint.tensors import Checkpoint, shown
 from breadcrumbs.engine.consumers import Consumer, Writing
 from breadcrumbs.engine.outputs import Output
@@ -26,20 +24,16 @@ from breadcrumbs.errors import (
     BreadcrumbsError,
     CheckpointError,
     MismatchError,
-    RecipeError,
     StoreError,
 )
 from breadcrumbs.merging import files as merging_files
 from breadcrumbs.merging import opening
 from breadcrumbs.merging.report import Report
-from breadcrumbs.methods import parameters, registry
-from breadcrumbs.methods.method import Method
-from breadcrumbs.methods.table import TRANSFORMS
-from breadcrumbs.plan import Plan, lowering
-from breadcrumbs.plan.cut import needs_whole, same
+from breadcrumbs.methods import registry
+from breadcrumbs.plan import Plan
 from breadcrumbs.plan.judgement import judged
 from breadcrumbs.plan.recipe import Model, Recipe
-from breadcrumbs.store import authors, files, licences
+from breadcrumbs.store import authors, files, licences, settling
 from breadcrumbs.store.history import Entry, Revision
 from breadcrumbs.store.ledger import Ledger, Settings, Task, already
 from breadcrumbs.store.summed import Summed
@@ -48,8 +42,6 @@ from breadcrumbs.taskfile import reader
 from breadcrumbs.taskfile.about import About
 from breadcrumbs.taskfile.reader import TaskFile
 from breadcrumbs.tasks import importing, packing
-
-_LONGEST = 200
 
 
 @dataclass(frozen=True)
@@ -101,7 +93,7 @@ class Store:
         path = Path(folder)
         made = Recipe(os.fspath(base), (), method, parameters)
         with files.fresh(path) as making:
-            Ledger.create(making / files.LEDGER, _settings(os.fspath(base), made))
+            Ledger.create(making / files.LEDGER, settling.settings(os.fspath(base), made))
         return Store(path)
 
     @staticmethod
@@ -131,7 +123,7 @@ class Store:
     def packed_as(self) -> tuple[str, dict[str, Any]]:
         """Return the transform, and its parameters, by which added fine-tunings are cut; ``none``
         if they keep all that changed."""
-        return _packed_as(registry.get(self.settings.method), self.settings.parameters)
+        return settling.packed_as(registry.get(self.settings.method), self.settings.parameters)
 
     def diff(self, first: int, second: int) -> list[dict[str, Any]]:
         """Return what differs between two revisions, task by task: before, after (or None)."""
@@ -222,7 +214,7 @@ class Store:
         whether warnings are errors. warn: called with the warnings of a fine-tuning before it is
         packed. note: called with lines on what is right, but should be known.
         """
-        check(name, 1.0 if weight is None else weight)
+        settling.check(name, 1.0 if weight is None else weight)
         by = authors.by(self.folder, author, message)
         self._check_base()
         held = any(entry.name == name for entry in self.entries())
@@ -265,7 +257,7 @@ class Store:
                     )
             with TaskFile.open(path) as task:
                 self._check_task(task, os.fspath(source))
-                said = said_of(task)
+                said = settling.said_of(task)
             digest = files.digest_of(path)
             nbytes = path.stat().st_size
             self._check_fits(name, path)
@@ -302,7 +294,7 @@ class Store:
         message: str = "",
     ) -> Revision | None:
         """Give a task another weight; None if it is the one that it has."""
-        check(name, weight)
+        settling.check(name, weight)
         by = authors.by(self.folder, author, message)
         self._check_base()
         return self._counts(self.ledger.set(name, weight, by), threads)
@@ -327,7 +319,7 @@ class Store:
 
     def move_base(self, base: str | os.PathLike[str]) -> None:
         """Note where the base is now; MismatchError if it is another one."""
-        where = located(os.fspath(base), self.settings)
+        where = settling.located(os.fspath(base), self.settings)
         self.ledger.move(where)
         self.settings = dataclasses.replace(self.settings, base=where)
 
@@ -411,7 +403,7 @@ class Store:
         dtype: str | None = None,
     ) -> Recipe:
         """Return how some tasks are merged: `breadcrumbs.merge` of their files gives the same."""
-        return recipe(self.settings, entries, self.folder, method, parameters, dtype)
+        return settling.recipe(self.settings, entries, self.folder, method, parameters, dtype)
 
     def verify(self, at: int | None = None, threads: int | None = None) -> Verified:
         """Read all that the store holds, and merge a revision from scratch.
@@ -530,8 +522,8 @@ class Store:
         made = self.recipe(self.entries()[:1])
         made = dataclasses.replace(made, models=(*made.models, Model(str(path), name=name)))
         method = registry.get(made.method)
-        if _tells_models_apart(method, len(made.models)):
-            given = _packed_as(method, made.parameters)
+        if settling.tells_models_apart(method, len(made.models)):
+            given = settling.packed_as(method, made.parameters)
             made = packing.recipe(made.base, made.models, *given)
         with ExitStack() as stack:
             paths = [model.path for model in made.models]
@@ -539,91 +531,8 @@ class Store:
             opening.planned(made, [self.base, *opened])
 
 
-def recipe(
-    settings: Settings,
-    entries: list[Entry],
-    folder: Path,
-    method: str | None = None,
-    parameters: Mapping[str, Any] | None = None,
-    dtype: str | None = None,
-) -> Recipe:
-    """Return how some tasks, whose files are in a store's ``folder``, are merged."""
-    mine = settings.parameters if method in (None, settings.method) else {}
-    models = tuple(
-        Model(str(files.place(folder, entry.task)), entry.weight, entry.name) for entry in entries
-    )
-    chosen = method or settings.method
-    return Recipe(settings.base, models, chosen, {**mine, **(parameters or {})}, dtype=dtype)
-
-
 def _judge(plan: Plan, strict: bool, warn: Callable[[Sequence[str]], None]) -> Plan:
     """Return the plan with its warnings, which are told."""
     plan = judged(plan, strict)
     warn(plan.warnings)
     return plan
-
-
-def located(base: str, settings: Settings) -> str:
-    """Return where the base is, as a store notes it; MismatchError if it is another one."""
-    with checkpoint.open(base) as opened:
-        found = packing.reference(opened)
-        if found.hash != settings.base_hash:
-            raise MismatchError(
-                f"{base}: its hash is {found.hash[:16]}..., not {settings.base_hash[:16]}..., that"
-                f" of {settings.base_name!r}, the base of this store. Give that one with --base."
-            )
-        return opened.repo or (str(Path(base).absolute()) if opened.files else base)
-
-
-def _settings(base: str, recipe: Recipe) -> Settings:
-    """Return the settings of a new store; RecipeError, CheckpointError for what cannot be."""
-    method = registry.get(recipe.method)
-    transform, given = _packed_as(method, recipe.parameters)
-    with checkpoint.open(base) as opened:
-        inserted.refuse_base(opened)
-        packing.recipe(base, (Model("a fine-tuning"),), transform, given)
-        about = packing.reference(opened)
-        where = opened.repo or (str(Path(base).absolute()) if opened.files else base)
-    written = {key: parameters.written(value) for key, value in recipe.parameters.items()}
-    return Settings(where, about.name, about.revision, about.hash, method.name, written)
-
-
-def _packed_as(method: Method, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return the transform, and its parameters, by which fine-tunings are packed for a method."""
-    mine = method.transform
-    stated = method.stated(given)
-    how = lowering.of(method)
-    if how.band:
-        stated["granularity"] = how.band.granularity(stated)
-    if not how.masks or needs_whole(method, stated.get("granularity")):
-        return "none", {}
-    for name, transform in TRANSFORMS.items():
-        if same(mine, transform):
-            return name, {key: stated[key] for key in stated if key in transform.parameters}
-    return "none", {}
-
-
-def _tells_models_apart(method: Method, number: int) -> bool:
-    """Return whether a method cannot be planned yet: it needs more models than so many, or has
-    parameters that say something of each, or name one."""
-    kinds = method.parameters.values()
-    return number < method.aggregate.models[0] or any(hasattr(kind, "resolve") for kind in kinds)
-
-
-def said_of(task: TaskFile) -> dict[str, Any]:
-    """Return what a task file says of itself, in short, as the ledger has it."""
-    about = task.about
-    keys = ("name", "author", "license", "transform", "encoding", "density", "made_by")
-    said = {key: getattr(about, key) for key in keys}
-    return {**said, "parameters": dict(about.parameters), "hash": task.hash}
-
-
-def check(name: str, weight: float) -> None:
-    """Raise an error for a name or weight that cannot be."""
-    if not name or len(name) > _LONGEST or not name.isprintable() or name != name.strip():
-        raise StoreError(
-            f"store: {shown(name)} cannot be the name of a task. Give up to {_LONGEST} printable"
-            " characters."
-        )
-    if not math.isfinite(weight):
-        raise RecipeError(f"{name}: weight {weight} is not a finite number.")

@@ -59,8 +59,8 @@ def model(kind: Any, base: str, spare: Sequence[str] = (), *, widen: bool = True
         unused = info["unexpected_keys"]
         also = f" It has {listing(sorted(unused))} instead." if unused else ""
         raise SuiteError(
-            f"{base}: is not a {kind.__name__}: it has no {listing(sorted(missing))}.{also} Give a"
-            " base of the foundation's kind."
+            f"{base}: is not of the class {kind.__name__}: it has no"
+            f" {listing(sorted(missing))}.{also} Give a base of the foundation's kind."
         )
     return (module.float() if widen else module).eval()
 

@@ -25,7 +25,7 @@ METHODS = (
         "ties",
         largest("0.20", unit="model"),
         election("mean", 1.0, name="elect"),
-        "trim each task vector, elect a sign for each entry, average those that have it",
+        "trim each task vector, elect a sign per entry, average the entries with that sign",
         "base + alpha * mean over {t: sign(w_t m_t tau_t) = s} of w_t m_t tau_t, "
         "s = sign(sum_t w_t m_t tau_t), m_t = [rank |tau_t| > N - floor(density N)], N of all",
         PAPER,
