@@ -17,7 +17,7 @@ METHODS = {
     "iso_c": (spectral.iso_c, {"alpha": 1.0}),
     "iso_cts": (spectral.iso_cts, {"alpha": 1.0, "common": 0.5}),
     "star": (spectral.star, {"alpha": 1.0}),
-    "wudi": (spectral.wudi, {"alpha": 1.0, "steps": 20, "rate": 0.001}),
+    "wudi": (spectral.wudi, {"alpha": 1.0, "solver": "adam", "steps": 20, "rate": 0.001}),
 }
 STACK = "model.layers.0.mlp.experts.gate_up_proj"
 BIAS = "model.layers.0.mlp.experts.gate_up_proj_bias"
