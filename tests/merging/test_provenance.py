@@ -168,7 +168,9 @@ def test_an_input_that_changed_is_named(home: Path, same_size: bool) -> None:
     before = (home / "merged" / "breadcrumbs.yaml").read_text()
     weights = load_file(path)
     weights["b"] = weights["b"] + 1
-    save_file(weights, path, {} if same_size else {"more": "text"})
+    size = path.stat().st_size
+    save_file(weights, path, None if same_size else {"more": "text"})
+    assert (path.stat().st_size == size) == same_size  # else it is known before anything is read
     then = next(
         entry["files"][0]["blake3"]
         for entry in yaml.safe_load(before)["inputs"]
