@@ -213,6 +213,15 @@ def test_a_plugin_is_an_input(home: Path) -> None:
     assert "mine.py has changed since the recipe was made" in said
 
 
+def test_models_in_memory_are_no_files(home: Path) -> None:
+    base, tuned = (load_file(home / name / "model.safetensors") for name in ("base", "ft1"))
+    breadcrumbs.merge(base, [tuned], method="average", output=home / "merged")
+    made = recipe.load(home / "merged" / "breadcrumbs.yaml")
+    assert made.inputs == () and [model.path for model in made.models] == ["model 1"]
+    assert "some models were in memory alone" in (home / "merged" / "README.md").read_text()
+    assert "'base', 'model 1': not found" in run("reproduce", home / "merged", code=1)
+
+
 def test_what_has_no_recipe(home: Path) -> None:
     with pytest.raises(RecipeError, match=r"has no recipe: neither breadcrumbs\.yaml nor"):
         reproducing.reproduce(home / "ft1")

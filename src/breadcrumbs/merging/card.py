@@ -135,7 +135,7 @@ def _replace_dtypes(data: Any, dtype: str | None) -> bool:
 
 def recipe_text(plan: Plan, digests: FileDigests, names: Names) -> str:
     """Return the recipe that lies beside a model: its inputs by their names there, and hashes."""
-    found = tuple(inputs.described(plan, digests, names))
+    found = tuple(one for one in inputs.described(plan, digests, names) if one["files"])
     made = replace(resolved(plan, names), inputs=found, made_by=inputs.MADE_BY)
     return to_yaml(made, complete=True)
 
@@ -197,8 +197,7 @@ Tensors of which a model kept nothing: {emptied}.\
 {notes}
 {_warnings(report, names)}{choice and choice + chr(10)}{_sources(plan, parts, names)}## Recipe
 
-`{RECIPE}` beside this card reproduces the weights, bit for bit: `breadcrumbs reproduce FOLDER`
-merges again and compares. It has the hashes of the inputs.
+{_again(plan)}
 
 ```yaml
 {recipe_text(plan, digests, names).strip()}
@@ -212,6 +211,18 @@ merges again and compares. It has the hashes of the inputs.
 
 Read {human(report.bytes_read)}, wrote {human(report.bytes_written)}.
 """
+
+
+def _again(plan: Plan) -> str:
+    """Return how a merge is made again."""
+    if any(not source.files for source in plan.inputs):
+        return (
+            f"`{RECIPE}` beside this card says how; some models were in memory alone."
+        )
+    return (
+        f"`{RECIPE}` beside this card reproduces the weights, bit for bit: `breadcrumbs reproduce"
+        " FOLDER`\nmerges again and compares. It has the hashes of the inputs."
+    )
 
 
 def _sources(plan: Plan, parts: dict[str, said.Card], names: Names) -> str:
