@@ -216,9 +216,7 @@ Read {human(report.bytes_read)}, wrote {human(report.bytes_written)}.
 def _again(plan: Plan) -> str:
     """Return how a merge is made again."""
     if any(not source.files for source in plan.inputs):
-        return (
-            f"`{RECIPE}` beside this card says how; some models were in memory alone."
-        )
+        return f"`{RECIPE}` beside this card says how; some models were in memory alone."
     return (
         f"`{RECIPE}` beside this card reproduces the weights, bit for bit: `breadcrumbs reproduce"
         " FOLDER`\nmerges again and compares. It has the hashes of the inputs."
