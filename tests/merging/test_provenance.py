@@ -15,9 +15,10 @@ from huggingface_hub import ModelCard
 from safetensors.numpy import load_file, save_file
 
 import breadcrumbs
+from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.cli import main
 from breadcrumbs.errors import CheckpointError, RecipeError
-from breadcrumbs.merging import licences, published, reproducing
+from breadcrumbs.merging import licences, published, reproducing, said
 from breadcrumbs.merging.said import Card
 from breadcrumbs.plan import recipe
 from breadcrumbs.store import Store
@@ -304,6 +305,17 @@ def test_licences(parts: list[str], id_: str, conflicts: int) -> None:
     assert (found.id, len(found.conflicts)) == (id_, conflicts), found
     if id_ == "agpl-3.0":
         assert found.strictest in parts
+
+
+def test_an_adapter_has_a_licence_of_its_own() -> None:
+    base, adapter = Path("models/base"), Path("models/adapter")
+    model_ = Checkpoint(
+        "base+adapter",
+        {},
+        (base / "model.safetensors", adapter / "adapter_model.safetensors"),
+        base,
+    )
+    assert list(said.of_all([model_])) == ["base+adapter", "adapter"]
 
 
 def test_a_conflict_is_warned_of_and_texts_of_licences_are_known(home: Path) -> None:

@@ -118,7 +118,10 @@ def fetch_adapter(repo: str, revision: str | None = None) -> tuple[Path, str]:
     offline = constants.HF_HUB_OFFLINE
     try:
         folder = hub.snapshot_download(
-            repo, revision=revision, allow_patterns=list(_ADAPTER), local_files_only=offline
+            repo,
+            revision=revision,
+            allow_patterns=[*_ADAPTER, "README.md"],  # whose licence counts
+            local_files_only=offline,
         )
     except Exception as error:  # of several HTTP libraries, by version
         raise _explained(error, where, offline) from None

@@ -150,7 +150,7 @@ def card(
     """Return the model card: front matter for the hub, the recipe, and what was kept."""
     import yaml
 
-    parts = {source.label: said.of(source) for source in plan.origins}
+    parts = said.of_all(plan.origins)
     front = yaml.safe_dump(front_matter.matter(plan, parts), sort_keys=False, allow_unicode=True)
     rows = "\n".join(
         f"| {cell(row.name)} | {row.weight:g} | {row.fraction:.2%} |" for row in report.models
