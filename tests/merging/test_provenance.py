@@ -309,12 +309,8 @@ def test_licences(parts: list[str], id_: str, conflicts: int) -> None:
 
 def test_an_adapter_has_a_licence_of_its_own() -> None:
     base, adapter = Path("models/base"), Path("models/adapter")
-    model_ = Checkpoint(
-        "base+adapter",
-        {},
-        (base / "model.safetensors", adapter / "adapter_model.safetensors"),
-        base,
-    )
+    files = base / "model.safetensors", adapter / "adapter_model.safetensors"
+    model_ = Checkpoint("base+adapter", {}, files, base)
     assert list(said.of_all([model_])) == ["base+adapter", "adapter"]
 
 
