@@ -77,7 +77,7 @@ def test_a_stack_is_written_with_its_number_of_layers(folder):
     assert config["layer_types"] == ["a0", "a1", "a2", "a1", "a2", "a3"]
     assert config["vision_config"] == {"num_hidden_layers": 2} and config["eos"] == [1, 2, 3, 4]
     card = (folder / "out" / "README.md").read_text()
-    assert "base_model:\n- a\n- b\n" in card
+    assert "\n| ../a | model.safetensors |" in card and "\n| ../b | model.safetensors |" in card
     again = folder / "again.safetensors"
     with opening.opened(recipe.load(folder / "out" / "breadcrumbs.yaml")) as plan:
         files.to_files(plan, again)

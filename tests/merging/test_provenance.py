@@ -15,9 +15,10 @@ from huggingface_hub import ModelCard
 from safetensors.numpy import load_file, save_file
 
 import breadcrumbs
+from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.cli import main
 from breadcrumbs.errors import CheckpointError, RecipeError
-from breadcrumbs.merging import licences, published, reproducing
+from breadcrumbs.merging import licences, published, reproducing, said
 from breadcrumbs.merging.said import Card
 from breadcrumbs.plan import recipe
 from breadcrumbs.store import Store
@@ -168,7 +169,9 @@ def test_an_input_that_changed_is_named(home: Path, same_size: bool) -> None:
     before = (home / "merged" / "breadcrumbs.yaml").read_text()
     weights = load_file(path)
     weights["b"] = weights["b"] + 1
-    save_file(weights, path, {} if same_size else {"more": "text"})
+    size = path.stat().st_size
+    save_file(weights, path, None if same_size else {"more": "text"})
+    assert (path.stat().st_size == size) == same_size  # else it is known before anything is read
     then = next(
         entry["files"][0]["blake3"]
         for entry in yaml.safe_load(before)["inputs"]
@@ -209,6 +212,15 @@ def test_a_plugin_is_an_input(home: Path) -> None:
     plugin.write_text(plugin.read_text() + "# changed\n")
     said = run("reproduce", home / "merged", "--plugin", plugin, code=1)
     assert "mine.py has changed since the recipe was made" in said
+
+
+def test_models_in_memory_are_no_files(home: Path) -> None:
+    base, tuned = (load_file(home / name / "model.safetensors") for name in ("base", "ft1"))
+    breadcrumbs.merge(base, [tuned], method="average", output=home / "merged")
+    made = recipe.load(home / "merged" / "breadcrumbs.yaml")
+    assert made.inputs == () and [model.path for model in made.models] == ["model 1"]
+    assert "some models were in memory alone" in (home / "merged" / "README.md").read_text()
+    assert "'base', 'model 1': not found" in run("reproduce", home / "merged", code=1)
 
 
 def test_what_has_no_recipe(home: Path) -> None:
@@ -293,6 +305,13 @@ def test_licences(parts: list[str], id_: str, conflicts: int) -> None:
     assert (found.id, len(found.conflicts)) == (id_, conflicts), found
     if id_ == "agpl-3.0":
         assert found.strictest in parts
+
+
+def test_an_adapter_has_a_licence_of_its_own() -> None:
+    base, adapter = Path("models/base"), Path("models/adapter")
+    files = base / "model.safetensors", adapter / "adapter_model.safetensors"
+    model_ = Checkpoint("base+adapter", {}, files, base)
+    assert list(said.of_all([model_])) == ["base+adapter", "adapter"]
 
 
 def test_a_conflict_is_warned_of_and_texts_of_licences_are_known(home: Path) -> None:

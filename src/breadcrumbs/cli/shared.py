@@ -26,7 +26,7 @@ _GO_ON = {
 }
 
 
-class Command(click.Command):
+class Telling(Command):
     """A command that says what an option of another program is called here."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -70,7 +70,7 @@ def command(name: str | None = None) -> Callable[[Callable[..., None]], click.Co
                     click.echo(f"breadcrumbs: {what}: {error.strerror}.", err=True)
                 sys.exit(1)
 
-        made = click.command(name, cls=Command)(run)
+        made = click.command(name, cls=Telling)(run)
         told = any(parameter.name == "quiet" for parameter in made.params)
         if not told:
             help = "Print no progress, notes or warnings, only the result and errors."

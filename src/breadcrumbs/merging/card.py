@@ -164,7 +164,7 @@ def _replace_dtypes(data: Any, dtype: str | None) -> bool:
 
 def recipe_text(plan: Plan, digests: FileDigests, names: Names) -> str:
     """Return the recipe that lies beside a model: its inputs by their names there, and hashes."""
-    found = tuple(inputs.described(plan, digests, names))
+    found = tuple(one for one in inputs.described(plan, digests, names) if one["files"])
     made = replace(resolved(plan, names), inputs=found, made_by=inputs.MADE_BY)
     return to_yaml(made, complete=True)
 
@@ -179,7 +179,7 @@ def card(
     """Return the model card: front matter for the hub, the recipe, and what was kept."""
     import yaml
 
-    parts = {source.label: said.of(source) for source in plan.origins}
+    parts = said.of_all(plan.origins)
     front = yaml.safe_dump(front_matter.matter(plan, parts), sort_keys=False, allow_unicode=True)
     rows = "\n".join(
         f"| {cell(row.name)} | {row.weight:g} | {row.fraction:.2%} |" for row in report.models
@@ -226,8 +226,7 @@ Tensors of which a model kept nothing: {emptied}.\
 {notes}
 {_warnings(report, names)}{choice and choice + chr(10)}{_sources(plan, parts, names)}## Recipe
 
-`{RECIPE}` beside this card reproduces the weights, bit for bit: `breadcrumbs reproduce FOLDER`
-merges again and compares. It has the hashes of the inputs.
+{_again(plan)}
 
 ```yaml
 {recipe_text(plan, digests, names).strip()}
@@ -241,6 +240,16 @@ merges again and compares. It has the hashes of the inputs.
 
 Read {human(report.bytes_read)}, wrote {human(report.bytes_written)}.
 """
+
+
+def _again(plan: Plan) -> str:
+    """Return how a merge is made again."""
+    if any(not source.files for source in plan.inputs):
+        return f"`{RECIPE}` beside this card says how; some models were in memory alone."
+    return (
+        f"`{RECIPE}` beside this card reproduces the weights, bit for bit: `breadcrumbs reproduce"
+        " FOLDER`\nmerges again and compares. It has the hashes of the inputs."
+    )
 
 
 def _sources(plan: Plan, parts: dict[str, said.Card], names: Names) -> str:

@@ -185,7 +185,7 @@ def to_files(
 def advised(it: Plan) -> Plan:
     """Return a plan with what is to be said of the files beside the weights: licences that do not
     go together, the chat template. RecipeError where there is no such template."""
-    cards = {source.label: said.of(source) for source in it.origins}
+    cards = said.of_all(it.origins)
     template = chat.chosen(it)
     warnings = (*it.warnings, *licences.warnings(cards), *chat.said(it, template))
     notes = it.notes

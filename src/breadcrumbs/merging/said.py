@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,19 @@ class Card:
     base_models: tuple[str, ...] = ()
 
 
+def of_all(models: Iterable[Checkpoint]) -> dict[str, Card]:
+    """Return what inputs say of themselves, by their labels; of ``BASE+ADAPTER`` the adapter too,
+    by what follows the ``+``."""
+    found: dict[str, Card] = {}
+    for model in models:
+        found[model.label] = of(model)
+        inside = model.folder
+        others = {p.parent for p in model.files if inside and not p.is_relative_to(inside)}
+        if len(others) == 1 and "+" in model.label:
+            found.setdefault(model.label.rpartition("+")[2], _of_folder(others.pop()))
+    return found
+
+
 def of(model: Checkpoint) -> Card:
     """Return what an input says of itself: its card, else a text of a licence beside it.
 
@@ -66,7 +79,10 @@ def of(model: Checkpoint) -> Card:
     """
     if taskfile.KEY in model.metadata:
         return Card(license=_of_task(model.metadata[taskfile.KEY]))
-    folder = model.folder
+    return _of_folder(model.folder)
+
+
+def _of_folder(folder: Path | None) -> Card:
     front = front_matter(folder) if folder is not None else {}
     license = ", ".join(_texts(front.get("license")))[:_LONGEST]
     return Card(
