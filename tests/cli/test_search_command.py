@@ -84,8 +84,12 @@ def test_a_search_by_the_command_line(folder, monkeypatch):
     best = recipe.load(folder / "best.yaml")
     assert [model.name for model in best.models] == list(NAMES)
 
-    again = search(folder, *flags, *storage, "--few-tasks", "one,two", "--test", "--json")
+    figures = [part for name in ("alpha-curve", "sweep", "pareto") for part in ("--svg", name)]
+    figures[1::2] = [str(folder / f"{name}.svg") for name in figures[1::2]]
+    asked = ("--few-tasks", "one,two", "--test", "--json")
+    again = search(folder, *flags, *storage, *asked, *figures)
     assert again.exit_code == 0, again.output
+    assert all("task_arithmetic" in Path(path).read_text() for path in figures[1::2])
     assert "one test" in read(folder)
     told = json.loads(again.output)
     assert len(told["trials"]) == 6 and told["best"]["point"]["method"] == best.method

@@ -220,7 +220,9 @@ def test_the_command_scores_a_recipe_and_prints_a_table(family: Path, tmp_path: 
     told = CliRunner().invoke(main, same, env=environment).output
     assert "base.safetensors: its weights are the base's, bit for bit." in " ".join(told.split())
     assert "bit for bit" not in result.output
-    result = CliRunner().invoke(main, [*run, "--json"], env=environment)
+    figure = ["--svg", str(tmp_path / "means.svg")]
+    result = CliRunner().invoke(main, [*run, "--json", *figure], env=environment)
+    assert "r.yaml" in (tmp_path / "means.svg").read_text()
     rows = json.loads(result.stdout)
     assert [row["task"] for row in rows] == ["first", "second"] * 3
     assert all(0 < row["value"] <= 1 and row["split"] == "validation" for row in rows)

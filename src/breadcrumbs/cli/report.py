@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,8 @@ def report(file: str, paging: Paging, **options: Any) -> None:
     rows = partial(picture.live, file, options["suite"], options["split"])
     server = Server(rows, partial(stamp, file), options["port"])
     click.echo(f"{server.url}  shows {printable(file)} as it grows; Ctrl-C ends it")
-    server.run()
+    with suppress(KeyboardInterrupt):  # which is how it ends
+        server.run()
 
 
 def stamp(file: str) -> str:
