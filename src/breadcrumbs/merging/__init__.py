@@ -9,5 +9,5 @@ provenance   what an output says of its inputs;  report, card: what it says of i
 estimate     how much memory a merge takes
 result       merged tensors in memory;  saving, publishing: written and uploaded;  progress: a bar
 sweep        many merges of one family, each as fast as it can be
-comparison   how alike task vectors are;  task_vector: arithmetic on them
+comparison   how alike task vectors are;  task_vector: arithmetic on them;  products
 """
