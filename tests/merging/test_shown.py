@@ -16,10 +16,11 @@ from docs import typed
 import breadcrumbs
 from breadcrumbs.checkpoint import notebook
 from breadcrumbs.errors import MissingExtraError
-from breadcrumbs.merging import api, comparison, progress
+from breadcrumbs.merging import api, progress
 from breadcrumbs.merging.options import Options
 from breadcrumbs.merging.typed import MethodName, Parameters
 from breadcrumbs.methods.registry import METHODS
+from breadcrumbs.plan import USUAL
 from breadcrumbs.tune.search.trials import Found, Trial
 
 pandas = pytest.importorskip("pandas")
@@ -92,7 +93,7 @@ def test_without_pandas_a_line_says_how_to_get_it(monkeypatch):
 @pytest.mark.parametrize("seed", range(3))
 def test_products_of_task_vectors_are_the_bits_of_compare(seed):
     rng = np.random.default_rng(seed)
-    size = 3 * comparison.USUAL.block + 17
+    size = 3 * USUAL.block + 17
     made = [{"w": rng.standard_normal(size).astype("f"), "b": np.ones(2)} for _ in range(3)]
     base, *models = made
     compared = breadcrumbs.compare(base, models)

@@ -12,5 +12,5 @@ reproducing  a merged model made again, and compared
 estimate     how much memory a merge takes
 result       merged tensors in memory;  saving, publishing: written and uploaded;  progress: a bar
 sweep        many merges of one family, each as fast as it can be
-comparison   how alike task vectors are;  task_vector: arithmetic on them
+comparison   how alike task vectors are;  task_vector: arithmetic on them;  products
 """

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ from breadcrumbs.merging.layered import Layer
 from breadcrumbs.merging.looking import Look
 from breadcrumbs.methods import parameters
 from breadcrumbs.methods.table import TRANSFORMS
-from breadcrumbs.plan import USUAL, Plan, Sizes, lowering
+from breadcrumbs.plan import Plan, Sizes, lowering
 from breadcrumbs.plan.recipe import Model, Recipe
 from breadcrumbs.plan.units import Segment
 
@@ -274,26 +274,6 @@ def of(
         layered.layers([plan.tensors[i] for i in comparing.totals], found, count),
         looking.look(plan, threads=threads) if look else None,
     )
-
-
-def inner(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> float:
-    """Return the inner product of two task vectors of the same tensors, the bits of `compare`.
-
-    Blocks are added in float64, and their sums exactly.
-    """
-    return math.fsum(
-        _inner(tau.reshape(-1), second[name].reshape(-1)) for name, tau in first.items()
-    )
-
-
-def _inner(first: np.ndarray, second: np.ndarray) -> float:
-    block = USUAL.block
-    blocks = [
-        float(np.einsum("n,n->", first[at : at + block], second[at : at + block]))
-        for at in range(0, first.size, block)
-    ]
-    held = (blocks[at : at + USUAL.held] for at in range(0, len(blocks), USUAL.held))
-    return math.fsum(math.fsum(group) for group in held)
 
 
 def _cosines(products: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from breadcrumbs.checkpoint.lazy import UnknownTensorError
 from breadcrumbs.checkpoint.tensors import WEIGHT_DTYPES, Checkpoint
 from breadcrumbs.errors import MismatchError, RecipeError, explained, listing, suggestion
 from breadcrumbs.kernels import choose
-from breadcrumbs.merging import comparison, opening
+from breadcrumbs.merging import opening, products
 from breadcrumbs.merging.result import given_back
 from breadcrumbs.plan import naming, ties
 from breadcrumbs.plan.partners import Remarks, partners
@@ -158,17 +158,17 @@ class TaskVector(Mapping[str, np.ndarray]):
 
     def norm(self) -> float:
         """Return the Euclidean length over all tensors, the bits of `breadcrumbs.compare`."""
-        return math.sqrt(comparison.inner(self, self))
+        return math.sqrt(products.inner(self, self))
 
     def dot(self, other: TaskVector) -> float:
         """Return the inner product with another task vector, the bits that `compare` finds."""
         self._check(other)
-        return comparison.inner(self, other)
+        return products.inner(self, other)
 
     def cosine(self, other: TaskVector) -> float:
         """Return the cosine with another task vector, 0 where one of them is 0."""
         self._check(other)
-        sizes = math.sqrt(comparison.inner(self, self) * comparison.inner(other, other))
+        sizes = math.sqrt(products.inner(self, self) * products.inner(other, other))
         return max(-1.0, min(1.0, self.dot(other) / sizes)) if sizes else 0.0
 
     @property
@@ -182,7 +182,7 @@ class TaskVector(Mapping[str, np.ndarray]):
             {
                 "tensor": name,
                 "shape": tau.shape,
-                "norm": math.sqrt(comparison.inner({name: tau}, {name: tau})),
+                "norm": math.sqrt(products.inner({name: tau}, {name: tau})),
                 "changed": int(np.count_nonzero(tau)),
             }
             for name, tau in self._tensors.items()
