@@ -112,7 +112,9 @@ def reproduce(
 def found(model: Path) -> Recipe:
     """Return the recipe that a merged model carries, paths as it has them; RecipeError if none."""
     if not model.exists():
-        raise CheckpointError(f"{model}: no such file or folder. Give a merged model.")
+        raise CheckpointError(
+            f"{model}: no such file or folder. Give a merged model; download one of a hub first."
+        )
     header = _header(model)
     recipe = model / RECIPE
     if model.is_dir() and recipe.is_file():
