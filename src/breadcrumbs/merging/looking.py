@@ -253,9 +253,10 @@ class Looking(Reading):
         """Return what was found of a tensor, added up in its order."""
         tensor, parts = self.plan.tensors[index], self.parts[index]
         columns = list(zip(*(parts[start] for start in sorted(parts)), strict=True))
-        about, *sums = [np.sum(column, axis=0) for column in columns[:4]]
+        about, products, opposite, both = (np.sum(column, axis=0) for column in columns[:4])
         low = np.min(columns[4], axis=0)
         high, edges = (np.max(column, axis=0) for column in columns[5:])
         seen = int(about[0])
         base = float(np.sqrt(about[1] * tensor.base.size / seen))
-        return TensorLook(tensor.name, tensor.base.size, seen, base, *sums, low, high, edges)
+        size = tensor.base.size
+        return TensorLook(tensor.name, size, seen, base, products, opposite, both, low, high, edges)
