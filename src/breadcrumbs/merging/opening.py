@@ -49,7 +49,8 @@ def listed(models: Any) -> list[Source]:
     if models is None:
         raise RecipeError("models: None is given. Give a list of models: [model].")
     if not _is_list(models) or hasattr(models, "state_dict"):
-        what = type(models).__name__ if not isinstance(models, str | os.PathLike) else "one model"
+        is_model = isinstance(models, str | os.PathLike | Mapping) or live.is_module(models)
+        what = "one model" if is_model else f"a {type(models).__name__}"
         raise RecipeError(f"models: found {what} where a list belongs. Give [model].")
     return list(models)
 
