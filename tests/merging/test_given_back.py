@@ -140,7 +140,7 @@ SLIPS: list[tuple[str, Callable[[], Any]]] = [
     (r"^models: None is given\. Give a list", lambda: merge(B, None)),
     (r"^base: None is not a path", lambda: merge(None, [F])),
     (r"^model 2: None is not a path", lambda: merge(B, [F, None])),
-    (r"found Linear where a list is expected", lambda: merge(B, torch.nn.Linear(3, 3))),
+    (r"found one model where a list is expected", lambda: merge(B, torch.nn.Linear(3, 3))),
     (r"found one model where a list", lambda: merge(B, F)),
     (r"found Tensor where a list", lambda: merge(B, F["weight"])),
     (r"^base: a Tensor is not.*a dict of tensors by name", lambda: merge(F["bias"], [F])),

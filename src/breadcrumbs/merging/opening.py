@@ -48,10 +48,10 @@ def named(models: Iterable[Source], names: Iterable[str] | None = None) -> tuple
 def listed(models: Any) -> list[Source]:
     """Return models as a list; RecipeError for one alone, which would be taken for a list."""
     if models is None:
-        raise RecipeError("models: None was given. Give a list of models: [model].")
+        raise RecipeError("models: None is given. Give a list of models: [model].")
     if not _is_list(models) or hasattr(models, "state_dict"):
-        one = isinstance(models, str | os.PathLike | Mapping)
-        what = "one model" if one else type(models).__name__
+        is_model = isinstance(models, str | os.PathLike | Mapping) or live.is_module(models)
+        what = "one model" if is_model else type(models).__name__
         raise RecipeError(f"models: found {what} where a list is expected. Give [model].")
     return list(models)
 

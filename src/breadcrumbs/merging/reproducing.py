@@ -89,7 +89,7 @@ def reproduce(
         if output is None:
             folder = within.enter_context(tempfile.TemporaryDirectory(prefix="breadcrumbs-"))
             output = Path(folder, "again.safetensors" if path.is_file() else "again")
-        with opened(recipe) as plan, progress(plan) as done:
+        with opened(recipe, by_token=True) as plan, progress(plan) as done:
             files.to_files(
                 plan,
                 output,
