@@ -19,6 +19,7 @@ from breadcrumbs.engine.digests import FileDigests
 from breadcrumbs.errors import OutputError, listing
 from breadcrumbs.merging import card, files
 from breadcrumbs.merging.provenance import provenance
+from breadcrumbs.merging.published import Names
 from breadcrumbs.merging.report import Report
 from breadcrumbs.plan import Plan, variants
 from breadcrumbs.threads import run_tasks
@@ -52,10 +53,11 @@ def save(
     hashes = FileHashes(paths)
     digests = FileDigests(paths, hashes.known)
     run_tasks(digests.tasks(), os.cpu_count() or 1)
+    names = Names(it, Path(output))
     writer = Writer(
         Path(output),
         files.entries(it),
-        {"format": "pt", "breadcrumbs": provenance(it, digests, None)},
+        {"format": "pt", "breadcrumbs": provenance(it, digests, None, names)},
         shard_size=shard_size,
         key="",
         force=force,
@@ -66,7 +68,7 @@ def save(
         for number, tensor in enumerate(it.tensors):
             writer.write(number, 0, found[tensor.output].reshape(-1))
             writer.finished(number, 0, tensor.base.size, {})
-        writer.close(lambda folder: card.add(folder, it, report, digests))
+        writer.close(lambda folder: card.add(folder, it, report, digests, names))
     except BaseException:
         writer.discard()
         raise
