@@ -22,7 +22,7 @@ import functools
 import os
 import re
 from collections.abc import Callable, Iterable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -128,7 +128,10 @@ def listing(names: Iterable[str], limit: int = 5) -> str:
 
 
 def explained(function: Callable[P, R]) -> Callable[P, R]:
-    """Return a function whose errors note what the options that they name are called in Python."""
+    """Return a function whose errors note what the options that they name are called in Python.
+
+    RecipeError for a call without an argument that it needs, or with too many.
+    """
 
     @functools.wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -140,8 +143,32 @@ def explained(function: Callable[P, R]) -> Callable[P, R]:
             if found and not hasattr(error, "__notes__"):
                 error.add_note(f"In Python: {', '.join(found)}.")
             raise
+        except TypeError:
+            if unfit := _unfit(function, args, kwargs):
+                raise RecipeError(unfit) from None
+            raise
 
     return called
+
+
+def _unfit(function: Callable[..., Any], args: Any, kwargs: Any) -> str | None:
+    """Return why a function cannot be called so, and how it is called; None where it can."""
+    import inspect
+
+    signature = inspect.signature(function)
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        name = function.__qualname__.removesuffix(".__init__")
+        needed = [
+            "[model, ...]" if parameter.name == "models" else parameter.name
+            for parameter in signature.parameters.values()
+            if parameter.default is parameter.empty
+            and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+            and parameter.name not in ("self", "cls")
+        ]
+        return f"{name}: {error}. Call it as {name}({', '.join(needed)})."
+    return None
 
 
 def keywords(text: str) -> list[str]:

@@ -97,6 +97,9 @@ def test_adapters_are_models_on_their_base():
     assert type(merged) is type(base)
     assert_close(merged.state_dict(), both)
     assert all(torch.equal(first.state_dict()[name], value) for name, value in before.items())
+    dora = with_lora(base, 3, use_dora=True)
+    scaled = breadcrumbs.merge(base, [dora], method="task_arithmetic", alpha=1)
+    assert_close(scaled.state_dict(), copy.deepcopy(dora).merge_and_unload().state_dict())
     # As a base it is the base alone, also of the module into which the adapter was put.
     for under in (first, first.get_base_model()):
         alone = breadcrumbs.merge(under, [second], method="task_arithmetic", alpha=1)
@@ -110,13 +113,14 @@ def test_adapters_are_models_on_their_base():
 def test_adapters_that_are_not_read_are_told():
     base = llama()
     prompt = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    few = peft.IA3Config(target_modules=["q_proj"], feedforward_modules=[])
     merged = with_lora(base, 1)
     merged.merge_adapter()
     several = with_lora(base, 1)
     several.add_adapter("b", peft.LoraConfig(r=2, target_modules=["q_proj"]))
     several.base_model.set_adapter(["default", "b"])
     for model, says in (
-        (with_lora(base, 1, use_dora=True), "DoRA"),
+        (peft.get_peft_model(copy.deepcopy(base), few), r"is of type 'IA3'"),
         (peft.get_peft_model(copy.deepcopy(base), prompt), "PROMPT_TUNING changes no weights"),
         (merged, r"merged into its weights.*unmerge_adapter"),
         (several, r"2 adapters are active \('default', 'b'\)"),
@@ -127,6 +131,9 @@ def test_adapters_that_are_not_read_are_told():
 
 def test_a_module_warns_of_what_a_report_would_say():
     module = torch.nn.Linear(2, 2)
+    with pytest.warns(UserWarning, match="so the result is the base") as caught:
+        breadcrumbs.merge(module, [])
+    assert len(caught) == 1
     with pytest.warns(UserWarning, match="so the result is the base"):
         breadcrumbs.merge(module, [module], **HALF)
     with warnings.catch_warnings():
@@ -142,6 +149,12 @@ SLIPS: list[tuple[str, Callable[[], Any]]] = [
     (r"^model 2: None is not a path", lambda: merge(B, [F, None])),
     (r"found one model where a list is expected", lambda: merge(B, torch.nn.Linear(3, 3))),
     (r"found one model where a list", lambda: merge(B, F)),
+    (r"found a dict of models.*list\(models", lambda: merge(B, {"one": F, "two": F})),
+    (r"^merge: missing.*'models'\. Call it as merge\(base, \[model", lambda: merge(B)),
+    (r"^merge: too many.*merge\(base, \[model, \.\.\.\]\)", lambda: merge(B, "ft1", "ft2")),
+    (r"^TaskVector: missing.*'finetuned'", lambda: breadcrumbs.TaskVector(B)),
+    (r"'overwrite'\. It is called 'force'", lambda: merge(B, [F], overwrite=True)),
+    (r"no finish 'scv'\. Did you mean 'svc'", lambda: merge(B, [F], method="ties+scv")),
     (r"found Tensor where a list", lambda: merge(B, F["weight"])),
     (r"^base: a Tensor is not.*a dict of tensors by name", lambda: merge(F["bias"], [F])),
     (r"found int where a list", lambda: merge(B, 3)),

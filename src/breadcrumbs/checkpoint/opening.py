@@ -117,7 +117,8 @@ def is_hub_id(text: str) -> bool:
 def not_a_source(source: object) -> str:
     """Return why something is not what `open` takes, and what to give instead."""
     kind = type(source)
-    what = "None" if source is None else f"a {kind.__name__}"
+    article = "an" if kind.__name__[0].lower() in "aeiou" else "a"
+    what = "None" if source is None else f"{article} {kind.__name__}"
     advice = ""
     if kind.__module__.partition(".")[0] in ("torch", "numpy"):
         advice = " Give a dict of tensors by name, such as a state dict."

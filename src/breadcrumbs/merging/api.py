@@ -287,6 +287,8 @@ def _check_keywords(method: Any, parameters: Mapping[str, Any]) -> None:
     known = registry.get(method).parameters
     mine = [name for name in inspect.signature(merge).parameters if name != "parameters"]
     for name in parameters:
+        if name in ("overwrite", "exist_ok") and name not in known:
+            raise RecipeError(f"merge: has no argument {name!r}. It is called 'force' here.")
         if name not in known and not suggestion(name, known) and (near := suggestion(name, mine)):
             raise RecipeError(f"merge: has no argument {name!r}.{near}")
 

@@ -13,7 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -138,8 +138,12 @@ class Comparison:
             "warnings": list(self.warnings),
         }
 
-    def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Return a page of figures (docs/pages.md) as HTML, and write it where a path is given.
+    @overload
+    def to_html(self, path: None = None) -> str: ...
+    @overload
+    def to_html(self, path: str | os.PathLike[str]) -> None: ...
+    def to_html(self, path: str | os.PathLike[str] | None = None) -> str | None:
+        """Write a page of figures (docs/pages.md) to a file, or return it as HTML without one.
 
         With ``look=True`` it shows magnitudes too, and what the transform changes. Needs the extra
         ``report``.
@@ -148,9 +152,9 @@ class Comparison:
         from breadcrumbs.pages import files, html
 
         page = picture.of_comparison(self)
-        if path is not None:
-            files.write(page, os.fspath(path))
-        return html.to_html(page)
+        if path is None:
+            return html.to_html(page)
+        return files.write(page, os.fspath(path))
 
 
 @explained

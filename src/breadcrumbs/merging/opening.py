@@ -49,11 +49,19 @@ def listed(models: Any) -> list[Source]:
     """Return models as a list; RecipeError for one alone, which would be taken for a list."""
     if models is None:
         raise RecipeError("models: None is given. Give a list of models: [model].")
+    if isinstance(models, Mapping) and any(_is_model(value) for value in models.values()):
+        raise RecipeError(
+            "models: found a dict of models where a list is expected. Give `list(models.values())`,"
+            " and `names=list(models)` to name them."
+        )
     if not _is_list(models) or hasattr(models, "state_dict"):
-        is_model = isinstance(models, str | os.PathLike | Mapping) or live.is_module(models)
-        what = "one model" if is_model else type(models).__name__
+        what = "one model" if _is_model(models) else type(models).__name__
         raise RecipeError(f"models: found {what} where a list is expected. Give [model].")
     return list(models)
+
+
+def _is_model(given: Any) -> bool:
+    return isinstance(given, str | os.PathLike | Mapping) or live.is_module(given)
 
 
 def each(key: str, given: Any, models: Sequence[Source]) -> list[Any] | None:

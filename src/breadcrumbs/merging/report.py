@@ -119,8 +119,6 @@ class Report:
             warnings.append(
                 f"{what}, so the result is the base: are the parameters what you intended?"
             )
-        if not plan.models and not plan.target.layers:
-            warnings.append("no models are given, so the result is the base")
         length = step.of(plan, norm)
         values = plan.method.complete(plan.recipe.parameters)
         warnings += filter(

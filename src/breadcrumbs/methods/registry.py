@@ -94,6 +94,12 @@ def pair(transform: str, aggregate: str) -> Method:
     name = f"{transform}+{aggregate}"
     if aggregate in METHODS and (why := METHODS[aggregate].aggregate.alone):
         raise RecipeError(f"method {name}: {why}. Use method {aggregate}.")
+    if transform in METHODS and transform not in TRANSFORMS and aggregate not in AGGREGATES:
+        near = suggestion(aggregate, FINISHES)
+        raise RecipeError(
+            f"method {name}: there is no finish {aggregate!r}.{near} There are"
+            f" {', '.join(FINISHES)}."
+        )
     first = _known("transform", transform, TRANSFORMS)
     second = _known("aggregate", aggregate, AGGREGATES)
     both = set(first.parameters) & set(second.parameters)

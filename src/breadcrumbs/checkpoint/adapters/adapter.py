@@ -8,7 +8,7 @@ from typing import Any
 
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 
-ADVICE = "Merge it into its model with PEFT (`merge_and_unload`), and pack that."
+ADVICE = "Merge it into its model with PEFT (`merge_and_unload`), and give that."
 #: The matrices A (rank, in) and B (out, rank), as the files have them.
 Pair = tuple[Tensor, Tensor]
 

@@ -103,12 +103,17 @@ def _config(folder: Path, label: str) -> dict[str, Any]:
     return checked(parse_json(text, str(path)), str(path))
 
 
+def _word(kind: object) -> object:
+    """Return a type as files name it, where PEFT has it as an enumeration."""
+    return getattr(kind, "value", kind)
+
+
 def checked(given: Mapping[str, Any], path: str) -> dict[str, Any]:
     """Return what a config says, with defaults; CheckpointError for what is not understood."""
     config = {**_DEFAULTS, **given}
     if config["peft_type"] not in _KINDS:
         raise CheckpointError(
-            f"{path}: is of type {shown(config['peft_type'])}, and only LORA, LOHA and LOKR are"
+            f"{path}: is of type {shown(_word(config['peft_type']))}, and only LORA, LOHA and LOKR are"
             f" read. {ADVICE}"
         )
     config["lora_alpha"] = config.pop("alpha", None) or config["lora_alpha"]
