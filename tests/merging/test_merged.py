@@ -165,7 +165,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, Any]]]:
     server.shutdown()
 
 
-def test_a_merged_model_is_uploaded(hub, folders, tmp_path):
+def test_a_merged_model_is_uploaded(hub, folders, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # so nothing is named from a place above it
     merged = breadcrumbs.merge(*folders)
     merged.save(tmp_path / "saved")
     address = merged.push_to_hub("org/new", private=True, token="hf_x", message="All of it")
@@ -177,6 +178,7 @@ def test_a_merged_model_is_uploaded(hub, folders, tmp_path):
     assert head["value"]["summary"] == "All of it"
     found = {it["value"]["path"]: base64.b64decode(it["value"]["content"]) for it in uploaded}
     assert found == files(tmp_path / "saved")
+    assert not any(tmp_path.parts[-2].encode() in data for data in found.values())
     # The folder of a merge that was streamed.
     report = breadcrumbs.merge(*folders, output=tmp_path / "streamed")
     report.push_to_hub("org/new", token="hf_x")
