@@ -183,7 +183,8 @@ def test_the_page_of_a_store_has_its_history(models, tmp_path):
     run("store", "init", store, "--base", models[0])
     for name, model in (("cats", models[1]), ("dogs", models[2])):
         run("store", "add", store, name, model)
-    run("store", "remove", store, "cats")
+    run("store", "remove", store, "cats", "-m", "not <needed>")
+    run("store", "revert", store, "1")
     run("store", "log", store, "--html", page)
     from breadcrumbs.store import Store
     from breadcrumbs.store import picture as history
@@ -191,8 +192,10 @@ def test_the_page_of_a_store_has_its_history(models, tmp_path):
     with Store.open(store) as opened:
         made = history.of(opened)
     held = [(row[0], row[1]) for row in made.figures["tasks"].table.rows]
-    assert held == [("1", "cats"), ("2", "cats"), ("2", "dogs"), ("3", "dogs")]
-    assert [y for _, _, y in made.figures["growth"].table.rows] == [0, 1, 2, 1]
+    assert held == [("1", "cats"), ("2", "cats"), ("2", "dogs"), ("3", "dogs"), ("4", "cats")]
+    assert [y for _, _, y in made.figures["growth"].table.rows] == [0, 1, 2, 1, 1]
+    (table,) = made.sections[-1].tables
+    assert table.rows[2][-1] == "not <needed>" and table.rows[3][3] == "to revision 1"
 
 
 def scored() -> list:
@@ -264,3 +267,14 @@ def test_the_page_of_many_layers_stays_small():
     assert len(html.to_html(page).encode()) < LIMIT
     cells = page.figures["norms"].spec["data"]["values"]
     assert {cell["model"] for cell in cells} == {"all models"}
+
+
+def test_next_to_nothing_looks_like_it():
+    near = {"now": [[1.0, 0.01], [0.01, 1.0]]}
+    colours = charts.matrix("c", "C", "", ["a", "b"], near, value="cosine").spec["layer"][0]
+    assert colours["encoding"]["color"]["scale"]["domain"] == [-0.2, 0.2]
+    cells = [{"x": "0", "y": "w", "value": 0.51}]
+    table = Table(("x",), [])
+    axes = {"x": ("x", ["0"]), "y": ("y", ["w"]), "value": ("v", ".0%")}
+    spec = charts.heat("h", "H", "", cells, **axes, tips=[], table=table, middle=0.5).spec
+    assert spec["encoding"]["color"]["scale"]["domain"] == [0.4, 0.6]

@@ -322,7 +322,6 @@ def log(folder: str, as_json: bool, paging: Paging) -> None:
     \b
     breadcrumbs store log shared
     breadcrumbs store log shared --html history.html
-    breadcrumbs store log shared --html history.html
     """
     from breadcrumbs.cli.views import store as view
     from breadcrumbs.store import Store

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from breadcrumbs.pages import charts, lines
 from breadcrumbs.pages.page import Page, Section, Table
-from breadcrumbs.store.ledger import Revision, replay
+from breadcrumbs.store.history import History, Revision
 from breadcrumbs.store.store import Store
 
 
@@ -14,18 +12,18 @@ def of(store: Store) -> Page:
     """Return the page of a store's history."""
     log, settings = store.log(), store.settings
     now = store.entries()
-    held = weights(log)
+    history = store.ledger.history()
+    held = weights(history)
     facts = [("base", settings.base_name), ("method", settings.method)]
     facts += [(key, str(value)) for key, value in settings.parameters.items()]
-    rows = [(str(r.number), r.time, r.action, r.name, r.weight, r.task[:12]) for r in log]
-    table = Table(("revision", "time", "change", "task", "weight", "BLAKE3"), rows)
-    counts = [("tasks", 0, 0)] + [
-        ("tasks", r.number, sum(1 for one in held if one["number"] == r.number)) for r in log
-    ]
+    columns = ("revision", "time", "change", "task", "weight", "author", "message")
+    table = Table(columns, [_row(revision) for revision in log])
+    counts = [("tasks", r.number, len(entries)) for r, entries in history.states()]
+    counts = [("tasks", 0, 0)] * (history.first <= 1) + counts
     figures = []
     if log:
         records = [{"x": str(h["number"]), "y": h["name"], "value": h["weight"]} for h in held]
-        names = list(dict.fromkeys(r.name for r in log))
+        names = list(dict.fromkeys(h["name"] for h in held))
         figures = [
             charts.heat(
                 "tasks",
@@ -64,7 +62,8 @@ def of(store: Store) -> Page:
         [
             Section(
                 "History",
-                "Each revision adds or removes a task, or sets its weight.",
+                "Each revision adds, replaces or removes a task, sets its weight, or goes back to an"
+                " earlier revision.",
                 facts,
                 figures,
             ),
@@ -73,10 +72,19 @@ def of(store: Store) -> Page:
     )
 
 
-def weights(log: Sequence[Revision]) -> list[dict]:
+def weights(history: History) -> list[dict]:
     """Return what each revision held: number, name and weight of each task."""
     return [
         {"number": revision.number, "name": entry.name, "weight": entry.weight}
-        for i, revision in enumerate(log)
-        for entry in replay(log[: i + 1])
+        for revision, entries in history.states()
+        for entry in entries
     ]
+
+
+def _row(revision: Revision) -> tuple:
+    """Return a line of the table of revisions."""
+    reverted = revision.target is not None
+    what = f"to revision {revision.target}" if reverted else revision.name
+    weight = "" if reverted else revision.weight
+    by = (revision.author, revision.message)
+    return (str(revision.number), revision.time, revision.action, what, weight, *by)
