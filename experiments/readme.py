@@ -38,7 +38,9 @@ def measure() -> dict[str, Any]:
         for alpha in ALPHAS:
             merged = api.merge(str(family.base), models, method=method, alpha=alpha)
             curves[method][alpha] = fmean(accuracy(merged, task) for task in family.tasks)
-    rows = {row.name: {"mean": row.mean, "size": row.size, "alpha": row.alpha} for row in found.rows}
+    rows = {
+        row.name: {"mean": row.mean, "size": row.size, "alpha": row.alpha} for row in found.rows
+    }
     return {"images": found.images, "rows": rows, "curves": curves}
 
 
@@ -63,11 +65,13 @@ def draw(found: dict[str, Any], path: Path) -> None:
             axes.plot(x, y, color=colour, linewidth=2.6, clip_on=False, zorder=3)
             ring = {"markersize": 9, "markerfacecolor": "white", "markeredgewidth": 2.2}
             axes.plot(row["alpha"], 100 * row["mean"], "o", color=colour, zorder=4, **ring)
-            axes.text(END, y[-1] + 0.4, NAMES[method], color=colour, va="center", size=11, weight="bold")
-        title = (
-                f"{len(demo.ASKED)} image classifiers merged into one:"
-                " accuracy by how far the merge steps from the base"
+            axes.text(
+                END, y[-1] + 0.4, NAMES[method], color=colour, va="center", size=11, weight="bold"
             )
+        title = (
+            f"{len(demo.ASKED)} image classifiers merged into one:"
+            " accuracy by how far the merge steps from the base"
+        )
         axes.set_title(title, loc="left", fontsize=11.5, color=INK, pad=12)
         axes.set(xlim=(0, 1.5), ylim=(20, 86), yticks=range(20, 81, 20))
         axes.set_xticks([0, 0.5, 1, 1.5], ["0", "0.5", "1", "1.5"])

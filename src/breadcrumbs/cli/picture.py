@@ -25,10 +25,11 @@ def of(found: Mapping[str, Any]) -> Page:
         ("stored as", ", ".join(found["entries_by_dtype"]) or "nothing"),
     ]
     facts = [("quantised", found["quantised"])] if found["quantised"] else []
-    files = [(f["file"], f["bytes"], f.get("blake3", "")) for f in found["files"]]
+    hashed = any(f.get("blake3") for f in found["files"])
+    files = [(f["file"], f["bytes"], f.get("blake3", ""))[: 2 + hashed] for f in found["files"]]
     dtypes = [(dtype, n) for dtype, n in found["entries_by_dtype"].items()]
     tables = [
-        Table(("file", "bytes", "BLAKE3"), files, "Files"),
+        Table(("file", "bytes", "BLAKE3")[: 2 + hashed], files, "Files"),
         Table(("dtype", "entries"), dtypes, "Entries by dtype"),
     ]
     sections = [Section("What it holds", facts=facts, tables=tables)]

@@ -161,12 +161,13 @@ def _kept(look: Look) -> Figure:
     ]
     return lines.bars(
         "kept",
-        "How much is kept",
-        "The share of all weights that each model changes in the merge; all others count as"
-        " unchanged.",
+        "How many weights each model changes",
+        "The share of all weights that a model changes in the merge. It is less than the share that"
+        " the method keeps where a fine-tuning left weights as they were: those are kept, too, and"
+        " change nothing.",
         rows,
         label="model",
-        value="weights kept",
+        value="weights changed",
         form=".1%",
     )
 

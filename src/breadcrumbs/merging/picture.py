@@ -89,7 +89,7 @@ def of_merge(plan: Plan, look: Look | None, report: Report | None, output: str |
         ]
         facts += [("norm of the update", f"{report.norm:.4g}"), ("kernels", report.kernel)]
         if report.peak:
-            facts.append(("memory at most", machine.human(report.peak)))
+            facts.append(("peak memory", machine.human(report.peak)))
     else:
         tiles += [("to read", machine.human(plan.bytes_read))]
         tiles += [("to write", machine.human(plan.bytes_written))]
@@ -138,12 +138,16 @@ def _step(look: Look, report: Report) -> Section:
             (f"{m.name}, kept", float(n), None) for m, n in zip(report.models, after, strict=True)
         ]
     rows.append(("the step of the merge", report.norm, None))
+    kept = " Blue: what is kept of that." if look.cuts else ""
+    colours = [f"@{'cut' if i < len(before) else 'kept'}" for i in range(len(rows) - 1)] + ["@warm"]
     figure = lines.bars(
         "step",
         "Length of the step against the task vectors",
-        "Euclidean lengths. Fine-tunings are known to work one task vector away from the base; a"
-        " step much longer than 1.5 of them may do worse than the base.",
+        f"Gray: what each fine-tuning changed, as a length.{kept} Orange: the step of the merge."
+        " Fine-tunings are known to work one task vector away from the base; a step much longer"
+        " than 1.5 of them may do worse than the base.",
         rows,
+        colours=colours,
         label="vector",
         value="length",
         form=".3g",
@@ -223,4 +227,4 @@ def _task_vectors(cut: str) -> str:
     )
 
 
-_MERGED = "Merged are floating-point weights; all else is copied from the base."
+_MERGED = "Floating-point weights are merged; everything else is copied from the base."

@@ -9,9 +9,15 @@ from typing import Any
 from breadcrumbs.pages.page import Choice, Figure, Table
 from breadcrumbs.pages.theme import CONFIG, DIVERGING, SEQUENCE
 
+#: The least that the strongest colours stand for, so that next to nothing looks like it.
+FAINT = {"cosine": 0.2, "share": 0.1}
 #: Pixels of a row of a heat map, of an ordinary chart, and of a wide one in a paper.
 ROW, HEIGHT, WIDTH = 22, 280, 640
 Record = Mapping[str, Any]
+
+
+#: Whether the name of a cut has room to the right of its line.
+_ROOM = "datum.side === 'right' && scale('x', datum.at) < width - 64"
 
 
 def spec(**parts: Any) -> dict[str, Any]:
@@ -69,7 +75,7 @@ def heat(
         scale = {"range": list(colours), "interpolate": "lab", "type": "log"}
     if middle is not None:
         known = [record["value"] for record in records if record["value"] is not None]
-        reach = max((abs(value - middle) for value in known), default=0) or 1
+        reach = max([FAINT["share"], *(abs(value - middle) for value in known)])
         domain = [middle - reach, middle + reach]
         scale = {"range": list(colours), "interpolate": "lab", "domain": domain}
     made = spec(
@@ -123,7 +129,7 @@ def matrix(
                     off = max(off, abs(number))
                 cell = {"which": which, "first": first, "second": second, "value": number}
                 records.append({**cell, "same": i == j, "strong": False})
-    reach = off or 1.0
+    reach = max(off, FAINT["cosine"])
     for record in records:
         record["strong"] = not record["same"] and abs(record["value"]) > 0.62 * reach
     choices = [Choice("which", "Task vectors", [(key, key) for key in tables])]
@@ -238,9 +244,9 @@ def histogram(
                 "transform": filters,
                 "mark": {
                     "type": "text",
-                    "align": {"expr": "datum.side === 'right' ? 'left' : 'right'"},
-                    "dx": {"expr": "datum.side === 'right' ? 6 : -6"},
-                    "y": 8,
+                    "align": {"expr": f"{_ROOM} ? 'left' : 'right'"},
+                    "dx": {"expr": f"{_ROOM} ? 6 : -6"},
+                    "y": {"expr": f"datum.side === 'right' && !({_ROOM}) ? 26 : 8"},
                     "color": "@line",
                     "fontWeight": 600,
                 },

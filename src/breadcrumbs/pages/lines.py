@@ -20,29 +20,38 @@ def bars(
     form: str,
     from_zero: bool = True,
     error: str = "one standard error",
+    colours: Sequence[str] = (),
 ) -> Figure:
-    """Return bars, one a row (label, value, standard error or None), in the order given."""
+    """Return bars, one a row (label, value, standard error or None), in the order given.
+
+    colours: of each row, by name.
+    """
+    colours = colours or ["@kept"] * len(rows)
     records = [
-        {"label": name, "value": number, "error": stderr}
+        {"label": name, "value": number, "error": stderr, "colour": colour}
         | ({"low": number - stderr, "high": number + stderr} if stderr is not None else {})
-        for name, number, stderr in rows
+        for (name, number, stderr), colour in zip(rows, colours, strict=True)
     ]
     y = field("label", None, "nominal", sort=[row[0] for row in rows], axis=bare())
     x = field("value", value, axis={"format": form, "tickCount": 5}, scale={"zero": from_zero})
     tips = [field("label", label, "nominal"), field("value", value, format=form)]
     if any(row[2] is not None for row in rows):
         tips.append(field("error", error, format=form))
-    mark = {"type": "bar", "height": {"band": 0.68}, "color": "@kept", "cornerRadiusEnd": 3}
-    layers: list[dict[str, Any]] = [{"mark": mark, "encoding": {"x": x, "y": y, "tooltip": tips}}]
+    mark = {"type": "bar", "height": {"band": 0.68}, "cornerRadiusEnd": 3}
+    colour = field("colour", None, "nominal", scale=None, legend=None)
+    encoding = {"x": x, "y": y, "tooltip": tips, "color": colour}
+    layers: list[dict[str, Any]] = [{"mark": mark, "encoding": encoding}]
+    room: dict[str, Any] = {}
     if not any(row[2] is not None for row in rows):
         text = {"type": "text", "align": "left", "dx": 6, "color": "@muted"}
         encoding = {"x": x, "y": y, "text": field("value", None, format=form)}
         layers.append({"mark": text, "encoding": encoding})
+        room = {"padding": {"left": 4, "top": 4, "right": 48, "bottom": 4}}  # for the last number
     else:
         encoding = {"x": field("low", value), "x2": {"field": "high"}, "y": y}
         rule = {"type": "rule", "strokeWidth": 2, "color": "@ink"}
         layers.append({"mark": rule, "encoding": encoding})
-    made = spec(data={"values": records}, height={"step": 26}, layer=layers)
+    made = spec(data={"values": records}, height={"step": 26}, layer=layers, **room)
     return Figure(name, title, says, made, Table((label, value), [row[:2] for row in rows]))
 
 
