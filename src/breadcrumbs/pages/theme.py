@@ -64,7 +64,7 @@ CONFIG: dict[str, Any] = {
         "gridColor": "@grid",
         "domainColor": "@grid",
         "tickColor": "@grid",
-        "labelLimit": {"expr": "containerSize()[0] < 500 ? 120 : 280"},
+        "labelLimit": {"expr": "containerSize()[0] < 500 ? 120 : 340"},
     },
     "legend": {
         "labelColor": "@muted",

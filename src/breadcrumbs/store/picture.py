@@ -62,8 +62,8 @@ def of(store: Store) -> Page:
         [
             Section(
                 "History",
-                "Each revision adds, replaces or removes a task, sets its weight, or goes back to an"
-                " earlier revision.",
+                "Each revision adds, replaces or removes a task, sets its weight, or goes back to"
+                " an earlier revision.",
                 facts,
                 figures,
             ),

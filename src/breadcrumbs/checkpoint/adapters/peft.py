@@ -112,9 +112,9 @@ def checked(given: Mapping[str, Any], path: str) -> dict[str, Any]:
     """Return what a config says, with defaults; CheckpointError for what is not understood."""
     config = {**_DEFAULTS, **given}
     if config["peft_type"] not in _KINDS:
+        kind = shown(_word(config["peft_type"]))
         raise CheckpointError(
-            f"{path}: is of type {shown(_word(config['peft_type']))}, and only LORA, LOHA and LOKR are"
-            f" read. {ADVICE}"
+            f"{path}: is of type {kind}, and only LORA, LOHA and LOKR are read. {ADVICE}"
         )
     config["lora_alpha"] = config.pop("alpha", None) or config["lora_alpha"]
     for key, what in _REFUSED.items():
