@@ -286,6 +286,8 @@ def test_a_file_says_what_it_is_and_is_not_replaced(tmp_path: Path):
 BAD: dict[str, tuple[Any, str]] = {
     "no batches": (lambda: statistics.fisher(made(Classifier), []), "there are no batches"),
     "no batches of gram": (lambda: statistics.gram(made(Classifier), []), "no batch reached"),
+    "a number": (lambda: statistics.fisher(made(Classifier), 3), "found int. Give a list of"),
+    "one batch": (lambda: statistics.gram(made(Tagger), {"ids": inputs()}), r"Give \[batch\]"),
     "a tuple": (
         lambda: statistics.gram(made(Classifier), [(inputs(), inputs())]),
         "a tuple, which may hold labels",

@@ -416,7 +416,8 @@ def test_rows_that_no_tokenizer_tells(tmp_path, family):
         MismatchError, "shape .8, 5., .* has .4, 5., and no tokenizer.*Copy its tok", base, chat
     )
     arrays = load_file(Path(chat) / "model.safetensors")
-    with pytest.raises(MismatchError, match="cannot be matched by token"):
+    says = "model 1 is in memory, without a tokenizer .*cannot be matched by token. Save it"
+    with pytest.raises(MismatchError, match=says):
         breadcrumbs.merge(base, [arrays], method="task_arithmetic", alpha=1)
 
 

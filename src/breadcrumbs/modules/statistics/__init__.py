@@ -30,6 +30,7 @@ from breadcrumbs.modules.statistics.batches import (
     examples,
     mask_of,
     measured,
+    several,
     size,
     through,
     torch_or_error,
@@ -117,7 +118,7 @@ def fisher(
     generator = torch.Generator().manual_seed(seed)
     number = 0
     with measured(model, parameters.values()), torch.enable_grad():
-        for batch in batches:
+        for batch in several(batches):
             for example in examples(batch):
                 output = through(model, example, forward)
                 if loss is not None:
@@ -181,7 +182,7 @@ def gram(
     hooks = [layer.register_forward_pre_hook(hook, with_kwargs=True) for layer in layers]
     try:
         with measured(model, ()), torch.no_grad():
-            for batch in batches:
+            for batch in several(batches):
                 counts[0] = mask_of(batch, mask)
                 through(model, batch, forward)
                 progress(size(batch))

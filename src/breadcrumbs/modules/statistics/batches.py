@@ -22,6 +22,18 @@ def torch_or_error() -> Any:
     return torch
 
 
+def several(batches: Any) -> Iterable[Any]:
+    """Return batches; RecipeError for what is none, or one alone."""
+    if isinstance(batches, Mapping):
+        raise RecipeError("batches: found one batch where several are expected. Give [batch].")
+    if isinstance(batches, str) or not isinstance(batches, Iterable):
+        what = type(batches).__name__
+        raise RecipeError(
+            f"batches: found {what}. Give a list of batches, or a DataLoader of Torch."
+        )
+    return batches
+
+
 @contextmanager
 def measured(model: Any, parameters: Iterable[Any]) -> Iterator[None]:
     """Put the module in its state for use, with gradients of ``parameters``, and back again."""

@@ -227,10 +227,16 @@ def _untold(
     base, first = sources[0], rows[0]
     other = next((s for s, n in zip(sources, rows, strict=True) if n and n != first), None)
     why = f"{source.label}: " if other is None else f"{_shapes(other, base)}, and "
+    what, do = (
+        f"no tokenizer beside {source.label} tells",
+        ("Copy its tokenizer.json (or vocab.json, vocab.txt, tokenizer.model) into its folder,"),
+    )
+    if not source.files:
+        what = f"{source.label} is in memory, without a tokenizer that tells"
+        do = "Save it and its tokenizer into one folder, and give that,"
     return MismatchError(
-        f"{why}no tokenizer beside {source.label} tells which tokens its rows are of, so they"
-        " cannot be matched by token. Copy its tokenizer.json (or vocab.json, vocab.txt,"
-        " tokenizer.model) into its folder, or `exclude` embedding and head to keep the base's."
+        f"{why}{what} which tokens its rows are of, so they cannot be matched by token. {do} or"
+        " `exclude` embedding and head to keep the base's."
     )
 
 
