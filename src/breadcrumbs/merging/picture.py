@@ -69,7 +69,8 @@ def of_merge(plan: Plan, look: Look | None, report: Report | None, output: str |
     """Return the page of a merge, or, without a report, of the plan of one."""
     names = [model.name for model in plan.recipe.models]
     values = plan.method.complete(plan.recipe.parameters)
-    tiles = [("models", str(len(names))), ("tensors merged", _of(len(plan.merged), plan.tensors))]
+    merged = "tensors merged" if report else "tensors to merge"
+    tiles = [("models", str(len(names))), (merged, _of(len(plan.merged), plan.tensors))]
     facts = [("method", plan.recipe.method)]
     facts += [(key, _text(value)) for key, value in values.items() if key != "alpha"]
     alpha = values.get("alpha")
@@ -110,7 +111,8 @@ def of_merge(plan: Plan, look: Look | None, report: Report | None, output: str |
     sections.append(
         Section(
             "Recipe",
-            "Saved as recipe.yaml, breadcrumbs merge recipe.yaml -o again makes the same bits.",
+            "Save this as recipe.yaml in the folder of the merge: breadcrumbs merge recipe.yaml"
+            " -o again makes the same bits.",
             code=recipe.to_yaml(plan.recipe),
         )
     )
