@@ -119,7 +119,7 @@ def run(step: Callable[[str], None] = lambda what: None) -> Result:
         step("packing all tasks into one file")
         path = Path(folder) / "tasks.safetensors"
         archives.compress(base, list(models.values()), path, names=tasks, sync=False)
-        unpacked = {task: _extracted(path, task) for task in tasks}
+        unpacked = {task: _extracted(path, task, base) for task in tasks}
         rows.append(row("compress", scores(unpacked), path.stat().st_size))
     curves: dict[str, dict[float, float]] = {method: {} for method in SWEPT}
     for method, alpha in ((method, alpha) for method in SWEPT for alpha in ALPHAS):
@@ -155,8 +155,8 @@ def write(folder: str | os.PathLike[str]) -> list[Path]:
     return made
 
 
-def _extracted(archive: Path, task: str) -> dict[str, Any]:
-    with archives.model(archive, task) as model:
+def _extracted(archive: Path, task: str, base: str) -> dict[str, Any]:
+    with archives.model(archive, task, base) as model:
         return dict(model)
 
 
