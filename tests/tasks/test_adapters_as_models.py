@@ -156,6 +156,17 @@ def test_every_command_takes_them(family: Any, tmp_path: Path) -> None:
     assert not vector[f"{NAMES[1]}.weight"].any()
 
 
+@pytest.mark.parametrize("given", ["{}", "{}/adapter_model.safetensors", "{base}+{}"])
+def test_a_merge_of_adapters_is_made_again(family: Any, tmp_path: Path, given: str) -> None:
+    base, adapters = family
+    names = [given.format(adapter, base=base) for adapter in adapters]
+    run("merge", base, *names, "-o", tmp_path / "out")
+    assert "all the same bits" in run("reproduce", tmp_path / "out")
+    adapter_of(adapters[1], 7, "proj")
+    ran = run("reproduce", tmp_path / "out", code=1)
+    assert "a1" in ran and "has changed since the recipe was made" in ran
+
+
 @pytest.mark.parametrize("method", ["breadcrumbs", "task_arithmetic"])
 def test_a_store_of_adapters(family: Any, tmp_path: Path, method: str) -> None:
     base, adapters = family

@@ -67,8 +67,9 @@ def open_base(where: str, needed: BaseReference, base: opening.Source | None) ->
         name = "@".join(filter(None, (needed.name, needed.revision)))
         return checkpoint.open(beside_file(Path(where), name))
     except CheckpointError as error:
+        said = str(error).removesuffix(" Give a path, or a hub id like org/name.")
         raise CheckpointError(
-            f"{where}: its base is not where it was: {error} Give it: --base, or `base=`."
+            f"{where}: its base is not where it was: {said} Give --base BASE; in Python, base=."
         ) from None
 
 

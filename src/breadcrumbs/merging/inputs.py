@@ -82,7 +82,7 @@ def check(it: Plan, digests: FileDigests) -> None:
 
 
 def _check(source: Checkpoint, files: list[dict[str, Any]], digests: FileDigests) -> None:
-    names = [source.shown_file(path) for path in source.files]
+    names = [source.shown_file(path) for path in source.own_files]
     known = [file["file"] for file in files]
     if names != known:
         lost = [name for name in known if name not in names] or known
@@ -92,7 +92,7 @@ def _check(source: Checkpoint, files: list[dict[str, Any]], digests: FileDigests
             f"{source.label}: the recipe was made with {lost[0]}, whose hash began with {then}, and"
             f" here is {new[0]}. {_ADVICE}"
         )
-    for path, file in zip(source.files, files, strict=True):
+    for path, file in zip(source.own_files, files, strict=True):
         now = digests.digests[path]
         if now == PENDING and file.get("bytes", digests.sizes[path]) != digests.sizes[path]:
             now = _hash(path)
