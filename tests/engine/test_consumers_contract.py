@@ -28,7 +28,7 @@ from breadcrumbs.engine.context import Context
 from breadcrumbs.engine.majority import Ballot
 from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.terms import Terms
-from breadcrumbs.merging import calibration, comparison, opening
+from breadcrumbs.merging import calibration, comparison, looking, opening
 from breadcrumbs.merging.arrays import ArraySink
 from breadcrumbs.plan import Plan, Sizes, TensorPlan, units
 from breadcrumbs.plan.recipe import Model, Recipe
@@ -118,6 +118,16 @@ def measured(stack: ExitStack, folder: Path) -> Taker:
     return Taker(plan, make)
 
 
+def looked(stack: ExitStack, folder: Path) -> Taker:
+    plan = writing(stack, folder).plan
+
+    def make(plan: Plan) -> tuple[Consumer, Callable]:
+        taking = looking.Looking(plan, 1 << 30)  # all entries: which are sampled depends on chunks
+        return taking, lambda: {name: it.tobytes() for name, it in taking.histograms.items()}
+
+    return Taker(plan, make)
+
+
 CONSUMERS: dict[str, Callable[[ExitStack, Path], Taker]] = {
     "engine.consumers.Writing": writing,
     "store.summed.Summed": summed,
@@ -125,6 +135,7 @@ CONSUMERS: dict[str, Callable[[ExitStack, Path], Taker]] = {
     "tasks.packing.Packing, which loses": packed("int8"),
     "merging.comparison.Comparing": compared,
     "merging.calibration.Products": measured,
+    "merging.looking.Looking": looked,
 }
 #: What others are made from.
 BASES = {"engine.consumers.Reading"}

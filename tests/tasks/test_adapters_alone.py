@@ -62,7 +62,7 @@ def test_a_table_of_more_tokens_is_for_the_plan(tmp_path: Path) -> None:
     with pytest.raises(MismatchError, match=r"shape \(22, 12\).*Was the vocabulary resized"):
         breadcrumbs.merge(base, [folder])  # no table by its name
     base["embed_tokens.weight"], rename = base.pop("embed.weight"), ["embed.*=embed_tokens.*"]
-    with pytest.raises(MismatchError, match=r"shape \(22, 12\).*exclude: embed_tokens.weight"):
+    with pytest.raises(MismatchError, match=r"shape \(22, 12\).*without a tokenizer"):
         breadcrumbs.merge(base, [folder], rename=rename)
     kept = breadcrumbs.merge(base, [folder], rename=rename, exclude="embed_tokens.*")
     assert (kept["linear.weight"] != base["linear.weight"]).any()

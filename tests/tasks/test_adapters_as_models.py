@@ -224,9 +224,10 @@ def test_an_adapter_of_a_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         cached(monkeypatch, tmp_path, "org/other"), 0, base_model_name_or_path="org/elsewhere"
     )
     out = tmp_path / "out"
-    report = breadcrumbs.merge("org/base", ["org/adapter"], method="average", output=out)
+    given: dict[str, Any] = {"method": "task_arithmetic", "alpha": 1}
+    report = breadcrumbs.merge("org/base", ["org/adapter"], output=out, **given)
     assert report.warnings == []
-    expected = breadcrumbs.merge("org/base", [mine], method="average")
+    expected = breadcrumbs.merge("org/base", [mine], **given)
     assert same(load_file(out / "model.safetensors"), expected)
     said = run("inspect", out)
     assert said.count(f"org/adapter@{COMMIT}") == 2 and "adapter_config.json" in said

@@ -34,7 +34,7 @@ from breadcrumbs.errors import printable
 @click.option("--pipeline-tag", metavar="TASK", help="What it is for, such as text-generation.")
 @json_option
 def card(model: str, as_json: bool, **options: Any) -> None:
-    """Say in the model card of a merge what only you know, before it is published.
+    """Complete a model card with what only you know.
 
     MODEL is a folder that `breadcrumbs merge` wrote. What is given replaces what its README.md says
     in its front matter. --results adds what `breadcrumbs evaluate` found for these weights, as

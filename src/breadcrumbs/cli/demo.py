@@ -15,11 +15,11 @@ from breadcrumbs.cli.shared import command, json_option
 )
 @json_option
 def demo(models: str | None, as_json: bool) -> None:
-    """Merge six small vision models and measure what comes out. Offline, in seconds.
+    """Merge six small vision models and measure what comes out.
 
-    A base and its fine-tunings lie inside the package. They are merged by the mean, Task
-    Arithmetic, Model Breadcrumbs and TSV-M, as these come, and packed into one file; accuracy is
-    measured on test images. Nothing is searched.
+    A base and its fine-tunings lie inside the package, so it is offline and takes seconds. They are
+    merged by the mean, Task Arithmetic, Model Breadcrumbs and TSV-M, as these come, and packed into
+    one file; accuracy is measured on test images. Nothing is searched.
 
     \b
     breadcrumbs demo

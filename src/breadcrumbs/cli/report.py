@@ -28,7 +28,7 @@ from breadcrumbs.errors import printable
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Default: one that is free.")
 @page_options
 def report(file: str, paging: Paging, **options: Any) -> None:
-    """Make a page of the results in FILE, or keep one live while a search fills it.
+    """Make a page of results, or serve one that stays live.
 
     With --serve the page is at an address of this machine alone (127.0.0.1), shows new scores as
     they come, and is gone with Ctrl-C. Nothing is written then but what --html asks for.

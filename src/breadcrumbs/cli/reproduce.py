@@ -31,7 +31,7 @@ from breadcrumbs.errors import printable, sentence
 @sync_option
 @json_option
 def reproduce(model: str, output: str | None, **options: Any) -> None:
-    """Merge a merged model again and say whether it has the same bits.
+    """Merge a merged model again and compare the bits.
 
     MODEL is a folder or .safetensors file that `breadcrumbs merge` wrote. Its recipe names its
     inputs and their hashes. They are looked for where the recipe says, relative to the model; on a

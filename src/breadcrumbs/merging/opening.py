@@ -69,7 +69,9 @@ def each(key: str, given: Any, models: Sequence[Source]) -> list[Any] | None:
     if given is None:
         return None
     if not _is_list(given):
-        raise RecipeError(f"{key}: found one where a list is expected. Give one for each model.")
+        raise RecipeError(
+            f"{key}: found one value where a list is expected. Give one for each model."
+        )
     given = list(given)
     if len(given) != len(models):
         raise RecipeError(f"{key}: {len(given)} are given for {len(models)} models.")

@@ -60,9 +60,6 @@ METHODS = {
     "adamerging": f"AdaMerging {_NOT_DATA}.",
     "concrete_subspace": f"Concrete {_NOT_DATA}.",
     "surgery": f"Surgery {_NOT_DATA}.",
-    "arcee_fusion": "mergekit's arcee_fusion is not offered.",
-    "ram": "mergekit's ram is not offered.",
-    "ramplus_tl": "mergekit's ramplus_tl is not offered.",
     "moe": "Mixtures of experts are not made here. -m emr is nearest: a mask for each task.",
     "evolve": "`breadcrumbs search` looks for a method and its parameters on your tasks.",
     "extract_lora": "`breadcrumbs task export --to lora` makes an adapter of a fine-tuning.",
@@ -203,10 +200,12 @@ def option(name: str, known: Collection[str]) -> str:
     if plain in OPTIONS:
         return OPTIONS[plain]
     below = plain.replace("-", "_")
+    if below in ("ties", "slerp", "breadcrumbs", "task_arithmetic"):
+        return f"A method is given by -m: -m {below}."
     if below in known:
         return f"Parameters of the method are given by -p: -p {below}=VALUE."
     if below in PARAMETERS:
         return f"Parameters of the method are given by -p: -p {PARAMETERS[below][0]}=VALUE."
-    if below in METHODS or below in ("ties", "slerp", "breadcrumbs", "task_arithmetic"):
+    if below in METHODS:
         return f"A method is given by -m: -m {below}."
     return ""

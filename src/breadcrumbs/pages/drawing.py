@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from breadcrumbs.checkpoint import cache
-from breadcrumbs.errors import MissingExtraError
+from breadcrumbs.errors import MissingExtraError, install
 from breadcrumbs.pages.page import Figure
 from breadcrumbs.pages.theme import coloured
 
@@ -25,8 +25,7 @@ def library(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         raise MissingExtraError(
-            'pages and figures need two more packages: pip install "breadcrumbs[report]", or'
-            ' pip install ".[report]" in a checkout.'
+            f"Pages and figures need two more packages. {install('report')}"
         ) from None
 
 

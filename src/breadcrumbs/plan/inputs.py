@@ -13,7 +13,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from breadcrumbs.checkpoint import cache, wrapped
+from breadcrumbs.checkpoint import cache, origin, wrapped
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.plan.declared import RECIPE
 
@@ -71,9 +71,9 @@ def remember(entry: Mapping[str, Any], place: str) -> None:
 
 
 def remembered(entry: Mapping[str, Any] | None, found: str) -> str:
-    """Return where an input lies: ``found`` if it is there, else where it lay once, if it still
-    does; else ``found``."""
-    if entry is None or _is_there(found):
+    """Return where an input lies: ``found`` if it is there or of a hub, else where it lay once, if it
+    still does; else ``found``."""
+    if entry is None or _is_there(found) or origin.is_repo(found.partition("@")[0]):
         return found
     kept = cache.read(cache.folder(), _CACHE, _key(entry))
     place = os.fsdecode(kept) if kept else ""
