@@ -95,7 +95,10 @@ def add_modules(base: Path, *names: str) -> None:
 
 
 def weights(output: Path) -> dict[str, bytes]:
-    """Return the bytes of every weight file of an output, and of its index."""
+    """Return the bytes of every weight file of an output, and of its index.
+
+    The headers name the inputs by their places relative to the output.
+    """
     if output.is_file():
         return {"": output.read_bytes()}
     return {p.name: p.read_bytes() for p in output.iterdir() if "safetensors" in p.name}
@@ -168,7 +171,8 @@ def test_killed_at_random_moments(
     whole = tmp_path / "uninterrupted" / name
     assert run(large, whole, *flags).returncode == 0
     expected = weights(whole)
-    output, partial = tmp_path / name, tmp_path / (name + ".partial")
+    output = tmp_path / "interrupted" / name
+    partial = output.with_name(name + ".partial")
     kills, seen = 0, []
     while kills < 10:
         wanted = len(seen) + 1 + int(rng.random() ** 2 * (120 - len(seen)))
@@ -338,13 +342,13 @@ def test_resume_does_only_what_is_not_done(
     small: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, after: int
 ) -> None:
     merge(small, tmp_path / "whole" / name, shard_size=10000)
-    partial = interrupted(small, tmp_path / name, after, shard_size=10000)
+    partial = interrupted(small, tmp_path / "parts" / name, after, shard_size=10000)
     done = noted(partial)
     assert len(done) == after + 1
     again = finished(monkeypatch)
-    merge(small, tmp_path / name, shard_size=10000, resume=True, verify=True)
+    merge(small, tmp_path / "parts" / name, shard_size=10000, resume=True, verify=True)
     assert sorted(again + done) == [(tensor, 0) for tensor in range(12)]
-    assert weights(tmp_path / name) == weights(tmp_path / "whole" / name)
+    assert weights(tmp_path / "parts" / name) == weights(tmp_path / "whole" / name)
     assert not partial.exists()
 
 
@@ -591,7 +595,7 @@ def test_output_made_by_another_during_the_merge(small: list[Path], tmp_path: Pa
         def make(nbytes: int, output: Path = output) -> None:
             output.write_text("theirs")
 
-        with pytest.raises(OutputError, match="exists"):
+        with pytest.raises(OutputError, match="was created in the meantime"):
             merge(small, output, progress=make)
         assert output.read_text() == "theirs"
         output.unlink()
@@ -608,7 +612,8 @@ def test_links_are_followed(small: list[Path], tmp_path: Path) -> None:
     assert weights(tmp_path / "real") == weights(tmp_path / "whole")
     (tmp_path / "dangling").symlink_to("new/deeper")
     merge(small, tmp_path / "dangling", alpha=0.5)
-    assert weights(tmp_path / "new" / "deeper") == weights(tmp_path / "whole")
+    merge(small, tmp_path / "also" / "deeper", alpha=0.5)
+    assert weights(tmp_path / "new" / "deeper") == weights(tmp_path / "also" / "deeper")
 
 
 # --- inputs ---
@@ -730,7 +735,7 @@ def mounted(path: Path, options: str) -> Iterator[Path]:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mounts a tmpfs")
 def test_disk_that_fills_up(tmp_path: Path) -> None:
     paths = family(tmp_path, 12, 30_000)  # 1.44 MB a model
-    merge(paths, tmp_path / "whole")
+    merge(paths, tmp_path / "room" / "whole")
     with mounted(tmp_path / "disk", "size=2m") as disk:
 
         def fill(nbytes: int) -> None:
@@ -748,7 +753,7 @@ def test_disk_that_fills_up(tmp_path: Path) -> None:
         assert noted(disk / "out.partial") == done
         (disk / "other").unlink()
         merge(paths, disk / "out", resume=True)
-        assert weights(disk / "out") == weights(tmp_path / "whole")
+        assert weights(disk / "out") == weights(tmp_path / "room" / "whole")
         with pytest.raises(OutputError, match="are needed and"):
             merge(paths, disk / "out2")
         ran = run(paths, disk / "out2")
@@ -866,11 +871,11 @@ def test_as_on_windows(
     monkeypatch.delattr(os, "pwrite")
     for call in ("rename", "replace"):
         monkeypatch.setattr(os, call, renaming(getattr(os, call)))
-    interrupted(small, tmp_path / name, shard_size=10000)
-    merge(small, tmp_path / name, shard_size=10000, resume=True, verify=True)
-    assert weights(tmp_path / name) == weights(tmp_path / "whole" / name)
-    merge(small, tmp_path / name, shard_size=10000, force=True)
-    assert weights(tmp_path / name) == weights(tmp_path / "whole" / name)
+    interrupted(small, tmp_path / "parts" / name, shard_size=10000)
+    merge(small, tmp_path / "parts" / name, shard_size=10000, resume=True, verify=True)
+    assert weights(tmp_path / "parts" / name) == weights(tmp_path / "whole" / name)
+    merge(small, tmp_path / "parts" / name, shard_size=10000, force=True)
+    assert weights(tmp_path / "parts" / name) == weights(tmp_path / "whole" / name)
     assert len(locked) == 3
 
 
