@@ -162,6 +162,10 @@ def test_a_merge_of_adapters_is_made_again(family: Any, tmp_path: Path, given: s
     names = [given.format(adapter, base=base) for adapter in adapters]
     run("merge", base, *names, "-o", tmp_path / "out")
     assert "all the same bits" in run("reproduce", tmp_path / "out")
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    moved = (tmp_path / "out").rename(tmp_path / "far" / "away" / "out")
+    assert "all the same bits" in run("reproduce", moved)  # where its inputs lay, by their hashes
+    moved.rename(tmp_path / "out")
     adapter_of(adapters[1], 7, "proj")
     ran = run("reproduce", tmp_path / "out", code=1)
     assert "a1" in ran and "has changed since the recipe was made" in ran
