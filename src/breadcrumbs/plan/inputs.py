@@ -71,8 +71,8 @@ def remember(entry: Mapping[str, Any], place: str) -> None:
 
 
 def remembered(entry: Mapping[str, Any] | None, found: str) -> str:
-    """Return where an input lies: ``found`` if it is there or of a hub, else where it lay once, if it
-    still does; else ``found``."""
+    """Return where an input lies: ``found`` if it is there or of a hub, else where it lay once,
+    if it still does; else ``found``."""
     if entry is None or _is_there(found) or origin.is_repo(found.partition("@")[0]):
         return found
     kept = cache.read(cache.folder(), _CACHE, _key(entry))
