@@ -317,6 +317,7 @@ def test_misuse_is_exit_code_2() -> None:
     for threads in ("0", "-1", "99999999999999999999"):
         misused("merge", "base", "ft1", "-o", "o", "--threads", threads, match="range")
     misused("unknown", match="No such command")
+    misused("merg", match="Did you mean 'merge'")
     misused("completion", "tcsh", match="bash")
 
 

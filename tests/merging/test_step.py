@@ -65,6 +65,17 @@ def test_without_task_vectors_there_is_no_such_number() -> None:
         assert report.step is None and report.length == ""
 
 
+@pytest.mark.parametrize(("table", "said"), [(2.7, False), (4.5, True)])
+def test_tables_count_among_the_task_vectors_of_all_models(table: float, said: bool) -> None:
+    """An adapter leaves them as they are, which is no reason to count the others' twice."""
+    base = {"embed_tokens.weight": np.zeros((1, 4)), "w": np.zeros(4)}
+    whole = {"embed_tokens.weight": np.full((1, 4), table / 2), "w": np.full(4, 1.9)}
+    adapter = {**base, "w": np.full(4, 0.2)}
+    report = reported(base, [whole, adapter], alpha=0.72)
+    assert report.step is not None and 1.36 < report.step < 1.5
+    assert any(line.startswith("the step is") for line in report.warnings) == said
+
+
 @pytest.mark.parametrize(
     ("alpha", "said"), [(1.0, False), (1.5, False), (1.6, True), (-1.6, True), (3.0, True)]
 )

@@ -447,7 +447,8 @@ def test_other_tokens_are_named(tmp_path, base, its, expected):
     a = model(tmp_path / "base", weights(), LLAMA, base)
     b = model(tmp_path / "ft", config=LLAMA, beside=its)
     (line,) = warned(a, b)
-    assert expected in line and f"--tokenizer {b}" in line
+    option = "--chat-template" if "chat" in expected else "--tokenizer"
+    assert expected in line and f"Give {option} {b} " in line
     assert warned(a, b, tokenizer=str(b)) == ()
 
 

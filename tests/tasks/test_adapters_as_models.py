@@ -162,6 +162,10 @@ def test_a_merge_of_adapters_is_made_again(family: Any, tmp_path: Path, given: s
     names = [given.format(adapter, base=base) for adapter in adapters]
     run("merge", base, *names, "-o", tmp_path / "out")
     assert "all the same bits" in run("reproduce", tmp_path / "out")
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    moved = (tmp_path / "out").rename(tmp_path / "far" / "away" / "out")
+    assert "all the same bits" in run("reproduce", moved)  # where its inputs lay, by their hashes
+    moved.rename(tmp_path / "out")
     adapter_of(adapters[1], 7, "proj")
     ran = run("reproduce", tmp_path / "out", code=1)
     assert "a1" in ran and "has changed since the recipe was made" in ran
@@ -177,6 +181,7 @@ def test_a_store_of_adapters(family: Any, tmp_path: Path, method: str) -> None:
     run("store", "merge", store, "-o", tmp_path / "out")
     expected = breadcrumbs.merge(base, adapters, method=method, alpha=0.5)
     assert same(load_file(tmp_path / "out" / "model.safetensors"), expected)
+    assert "lost the whole task vector" not in run("store", "merge", store, "-o", tmp_path / "b")
     kinds = {tasks.TaskFile.open(path).about.encoding for path in store.rglob("*.safetensors")}
     assert kinds == {"lora" if method == "task_arithmetic" else "exact"}
 
@@ -232,6 +237,10 @@ def test_an_adapter_of_a_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     said = run("inspect", out)
     assert said.count(f"org/adapter@{COMMIT}") == 2 and "adapter_config.json" in said
     assert f"org/adapter@{COMMIT}" in run("inspect", "org/adapter")
+    breadcrumbs.merge("org/base", [mine, adapter_of(tmp_path / "here", 3)], output=tmp_path / "two")
+    assert (
+        "base_model:\n- org/base\n- org/adapter\nbase" in (tmp_path / "two/README.md").read_text()
+    )
     warned = run("merge", "org/base", "org/other", "-o", out, "--force")
     assert "org/other was trained on 'org/elsewhere', and the base is 'org/base'" in warned
     assert not out.with_name("none").exists()

@@ -310,6 +310,7 @@ def test_out_to_an_adapter_and_in_again(tmp_path: Path, kind: str) -> None:
                 parameter += (left @ torch.randn(2, parameter.shape[1])).reshape(parameter.shape)
     model.save_pretrained(tmp_path / "tuned")
     tasks.export(tmp_path / "base", tmp_path / "tuned", tmp_path / "a", to="lora", rank=2)
+    assert peft.PeftConfig.from_pretrained(tmp_path / "a").task_type == "CAUSAL_LM"
     live = type(model).from_pretrained(tmp_path / "base")
     live = peft.PeftModel.from_pretrained(live, tmp_path / "a").eval()
     expected = logits(model)

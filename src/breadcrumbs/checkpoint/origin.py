@@ -35,13 +35,15 @@ def repos(model: Checkpoint) -> tuple[str, ...]:
     which of a fine-tuning is its base. So it counts only where the folder has the name of that
     repository.
     """
-    known = model.repo or cached(model.folder)
+    bare = model.inserted if model.adapter is not None else None  # whose base has a name apart
+    folder = model.folder if bare is None else bare.folder
+    known = model.repo or cached(folder)
     if known:
         found = (one.partition("@")[0] for one in known.split("+"))
         return tuple(one for one in found if is_repo(one))
-    named = named_in_config(model)
-    if model.folder is not None and named:
-        own, called = Path(os.path.abspath(model.folder)).name, named.rpartition("/")[2]
+    named = named_in_config(model) if bare is None else ""
+    if folder is not None and named:
+        own, called = Path(os.path.abspath(folder)).name, named.rpartition("/")[2]
         return (named,) if own.lower() == called.lower() else ()
     return ()
 

@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 import click
 
+from breadcrumbs.errors import suggestion
+
 #: Columns of a terminal below which click would let lines run over.
 LEAST = 52
 
@@ -54,6 +56,14 @@ class Grouped(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         named = [name for names in self.heads.values() for name in names]
         return [*named, *sorted(set(self.commands) - set(named))]
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            names = self.list_commands(ctx)
+            ctx.fail(f"No such command {args[0]!r}.{suggestion(args[0], names)}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         names = self.list_commands(ctx)

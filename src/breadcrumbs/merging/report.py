@@ -254,9 +254,12 @@ def _empty(plan: Plan, tensor: TensorPlan, row: TensorReport) -> bool:
 
 
 def _is_same(plan: Plan, tensor: TensorPlan, number: int) -> bool:
-    """Return whether it is known without reading that a model has the base's tensor."""
+    """Return whether it is known without reading that a model has the base's tensor.
+
+    What a task file lacks it did not lose here: the fine-tuning left it as it was, or a cut took
+    all of it when it was packed.
+    """
     cut, model = plan.models[number].cut, tensor.models[number]
-    whole = cut is not None and cut.transform == "none"
     return tensor.name in plan.untouched[number] or (
-        whole and model is not None and not isinstance(model.source, Sparse)
+        cut is not None and model is not None and not isinstance(model.source, Sparse)
     )

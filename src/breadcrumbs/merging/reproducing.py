@@ -165,7 +165,12 @@ def located(recipe: Recipe, folder: Path, places: Sequence[str] = ()) -> Recipe:
             return f"{one(head)}{pick}{keys}"
         base, plus, adapter = name.rpartition("+")
         if plus and base and adapter and name not in named and not (folder / name).exists():
-            return f"{one(base)}+{one(adapter)}"
+            before = len(missing)
+            both = f"{one(base)}+{one(adapter)}"
+            if len(missing) > before and (place := said.remembered(known.get(name), "")):
+                del missing[before:]
+                return place
+            return both
         for key in (name, Path(name).name, name_of(name)):
             if key in named:
                 used.add(key)

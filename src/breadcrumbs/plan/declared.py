@@ -26,6 +26,10 @@ class Declared:
         """Return what a YAML file holds; an error with the line where it is none."""
         try:
             return bounded_yaml.load(bounded_yaml.read_text(path))
+        except FileNotFoundError:
+            raise self.error(
+                f"{path}: cannot be read: there is no such file. Give a YAML {self.what}."
+            ) from None
         except (OSError, UnicodeDecodeError) as error:
             raise self.error(
                 f"{path}: cannot be read as text ({error}). Give a YAML {self.what}."

@@ -82,4 +82,5 @@ def _is_of_tables(plan: Plan) -> bool:
     tables = tuple(tensor for tensor in plan.merged if is_table(tensor.name))
     if not tables:
         return False
-    return 2 * lengths.of(replace(plan, tensors=tables)).mean ** 2 > lengths.of(plan).mean ** 2
+    mine, whole = lengths.of(replace(plan, tensors=tables)), lengths.of(plan)
+    return 2 * math.hypot(*mine.weighted) ** 2 > math.hypot(*whole.weighted) ** 2

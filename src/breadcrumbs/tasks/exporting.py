@@ -32,6 +32,8 @@ _TABLES = re.compile(r"(?i)embed|^(wte|wpe|shared|relative_attention_bias)$")
 #: Models whose layers of these names hold their weights as (in, out).
 _TURNED = {"gpt2", "imagegpt", "openai-gpt", "decision_transformer"}
 _TURNED_NAMES = ("c_attn", "c_proj", "c_fc", "q_attn")
+#: How classes of transformers that are causal language models end.
+_CAUSAL = ("ForCausalLM", "LMHeadModel")
 _ADVICE = "Give --exclude for what is to stay the base's, or export to dense."
 
 
@@ -277,7 +279,7 @@ def _config(plan: Plan, made: _Made, rank: int) -> dict[str, Any]:
     biased = any(t.name.removesuffix(".bias") not in made.modules for t in made.biases)
     return {
         "peft_type": "LORA",
-        "task_type": None,
+        "task_type": _task_type(plan),
         "base_model_name_or_path": repo or os.path.abspath(plan.base.label),
         "revision": revision or None,
         "inference_mode": True,
@@ -292,6 +294,14 @@ def _config(plan: Plan, made: _Made, rank: int) -> dict[str, Any]:
         "target_modules": made.targets,
         "modules_to_save": list(dict.fromkeys([*made.modules, *made.tied])) or None,
     }
+
+
+def _task_type(plan: Plan) -> str | None:
+    """Return what PEFT calls the kind of the base, without which its `AutoPeftModelForCausalLM`
+    does not load; None of others, whose kind may bring modules that are not in the adapter."""
+    names = configs.read(plan.base.folder).get("architectures")
+    name = names[0] if isinstance(names, list) and names else None
+    return "CAUSAL_LM" if isinstance(name, str) and name.endswith(_CAUSAL) else None
 
 
 def _model_type(plan: Plan) -> str:

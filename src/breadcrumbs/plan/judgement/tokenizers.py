@@ -34,6 +34,9 @@ _WHOLE = ("tekken.json", "vocab-src.json", "vocab-tgt.json", "dict.txt", "entity
 _ENDS = ("eos_token", "bos_token")
 #: Settings by which the same text becomes other tokens.
 _SETTINGS = ("add_bos_token", "add_eos_token", "do_lower_case")
+_OTHER_CHAT, _NO_CHAT = "another chat template", "a chat template, where that has none"
+#: What may be all that differs, which `--chat-template` takes by itself.
+_CHATS = ([_OTHER_CHAT], [_NO_CHAT])
 #: The ids of tokens, and the merges if there are any.
 Said = tuple[dict[str, Any], list[Any] | None]
 
@@ -57,9 +60,10 @@ def warnings(plan: Plan) -> list[str]:
         if plan.recipe.chat_template is not None:
             what = [text for text in what if "chat template" not in text]
         if what:
+            option = "--chat-template" if what in _CHATS else "--tokenizer"
             advice = (
-                f"Give --tokenizer {source.label} if its texts are what the merged model is for"
-                if plan.recipe.tokenizer is None
+                f"Give {option} {source.label} if its texts are what the merged model is for"
+                if plan.recipe.tokenizer is None or what in _CHATS
                 else "Merge models of one tokenizer"
             )
             found.append(
@@ -195,7 +199,7 @@ def _of_settings(base: Path, model: Path) -> Iterator[str]:
             yield f"{key} is {json.dumps(b)}, not {json.dumps(a)}"
     chats = _chat(base, mine), _chat(model, its)
     if chats[1] and chats[0] != chats[1]:
-        yield "another chat template" if chats[0] else "a chat template, where that has none"
+        yield _OTHER_CHAT if chats[0] else _NO_CHAT
 
 
 def _chat(folder: Path, said: Mapping[str, Any]) -> str:

@@ -151,7 +151,10 @@ def resolve(
                 if found is not None:
                     return found
         if parameter.required:
-            node.refuse(f"there is no {name}{of} for tensor {tensor!r}.")
+            node.refuse(
+                f"there is no {name}{of} for tensor {tensor!r}."
+                f" Give `parameters: {{{name}: VALUE}}`."
+            )
         return parameter.default
 
     shared = {

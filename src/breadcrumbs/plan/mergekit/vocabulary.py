@@ -64,7 +64,10 @@ def _wanted(
         node.refuse("there is no base_model to take the tokenizer of, or more than one.")
     wanted = beside(path, wanted)
     if wanted not in every:
-        node.refuse(f"{wanted} is not one of the models. Copy its tokenizer's files by hand.")
+        node.refuse(
+            f"{wanted} is not one of the models. Give base, union or one of them, and copy the"
+            " tokenizer of another model by hand."
+        )
     return wanted
 
 
