@@ -175,7 +175,13 @@ def test_a_page_that_cannot_be_written_is_refused_before_the_merge(models, tmp_p
     assert "end with .svg" in ran.output
     monkeypatch.setitem(sys.modules, "vl_convert", None)
     ran = run("merge", *models, "-o", tmp_path / "m", "--html", tmp_path / "p.html", code=1)
-    assert 'pip install "breadcrumbs[report]"' in ran.output and not (tmp_path / "m").exists()
+    assert 'pip install ".[report]"' in ran.output and not (tmp_path / "m").exists()
+
+
+def test_what_can_never_have_rows_is_not_served(models, tmp_path):
+    for path in (models[0], tmp_path):
+        ran = run("report", path, "--serve", code=1)
+        assert "is no file of results" in ran.output
 
 
 def test_the_page_of_a_store_has_its_history(models, tmp_path):

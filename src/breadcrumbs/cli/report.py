@@ -11,7 +11,7 @@ import click
 
 from breadcrumbs.cli.paging import Paging, page_options
 from breadcrumbs.cli.shared import command
-from breadcrumbs.errors import printable
+from breadcrumbs.errors import ResultsError, printable
 
 
 @command()
@@ -46,6 +46,8 @@ def report(file: str, paging: Paging, **options: Any) -> None:
         paging.write(picture.of_file(file, options["suite"], options["split"]))
     if not options["serve"]:
         return
+    if not _may_have_rows(Path(file)):
+        raise ResultsError(f"{printable(file)}: is no file of results. Give that of a search.")
     from breadcrumbs.pages import drawing
     from breadcrumbs.pages.serving import Server
 
@@ -56,6 +58,16 @@ def report(file: str, paging: Paging, **options: Any) -> None:
     click.echo(f"{server.url}  shows {printable(file)} as it grows; Ctrl-C ends it")
     with suppress(KeyboardInterrupt):  # which is how it ends
         server.run()
+
+
+def _may_have_rows(path: Path) -> bool:
+    """Whether a path is a database, or may become one."""
+    if not path.exists():
+        return True
+    if path.is_dir():
+        return False
+    with path.open("rb") as file:
+        return file.read(6) in (b"", b"SQLite")
 
 
 def stamp(file: str) -> str:
