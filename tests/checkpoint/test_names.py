@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from breadcrumbs.checkpoint import names, renames, renaming
@@ -215,11 +215,14 @@ def test_a_tower_that_is_not_is_none(base, model):
         assert names.matched(checkpoint(one), theirs) == (theirs, "")
 
 
-@given(
-    st.lists(st.text("ab_X9", min_size=1, max_size=6), min_size=1, max_size=3),
-    st.lists(st.text("ab_X9", min_size=1, max_size=6), max_size=3),
-    st.integers(1, 4),
-)
+#: A number is taken for that of a layer: ``0.`` may go or come, but ``9.`` for ``9.9.X.`` is refused.
+PART = st.text("ab_X9", min_size=1, max_size=6).filter(lambda part: not part.isdigit())
+
+
+@given(st.lists(PART, min_size=1, max_size=3), st.lists(PART, max_size=3), st.integers(1, 4))
+@example(["0", "auto_model"], [], 2)
+@example(["0", "auto_model"], ["0", "model"], 2)
+@example(["model"], ["0", "model"], 1)
 @settings(max_examples=60, deadline=None)
 def test_any_prefix_leads_back(gone, added, layers):
     here = {
