@@ -55,7 +55,7 @@ JOBS = {
     "dare_linear": Job(_p(p=0.9, alpha=1), KEPT),
     "dare_ties": Job(_p(p=0.9, alpha=1, merge="sum"), KEPT),
     "della_linear": Job(_p(density=0.1, epsilon=0.05, alpha=1), {**KEPT, "epsilon": 0.05}),
-    "della": Job(_p(density=0.1, epsilon=0.05, alpha=1), {**KEPT, "epsilon": 0.05}),
+    "della": Job(_p(density=0.1, epsilon=0.05, alpha=1, merge="sum"), {**KEPT, "epsilon": 0.05}),
     "average": Job((), ONE, name="linear"),
     "model_stock": Job((), {}),
     "karcher": Job((), {}),
