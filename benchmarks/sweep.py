@@ -35,7 +35,7 @@ _COMMAND = "from breadcrumbs.cli import main; main()"
 _DEMO = """
 import json, sys, breadcrumbs
 from breadcrumbs.demo.model import accuracy, load_family
-weights = dict(breadcrumbs.open(sys.argv[1]))
+weights = dict(breadcrumbs.load(sys.argv[1]))
 print(json.dumps({task: accuracy(weights, task, "validation") for task in load_family().tasks}))
 """
 

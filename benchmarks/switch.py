@@ -31,7 +31,7 @@ import torch
 
 import breadcrumbs
 from benchmarks import programs
-from breadcrumbs import archives, tasks
+from breadcrumbs import archives, checkpoint, tasks
 from breadcrumbs.machine import human
 from breadcrumbs.modules.slots import Slots, as_torch
 from breadcrumbs.modules.switching import places
@@ -76,14 +76,14 @@ def _measured(
     module = kind.from_pretrained(options.base, dtype="auto").eval()
     size = sum(parameter.numel() for parameter in module.parameters())
     what = {"parameters": size, "dtype": str(next(module.parameters()).dtype)}
-    with breadcrumbs.open(options.base) as base:
+    with checkpoint.open(options.base) as base:
         slots = Slots(module, base, whole=False)
         if way == "load":
 
             def load(task: str) -> None:
                 _load(slots, paths[task])
 
-            return what, _timed(load, lambda t: breadcrumbs.open(paths[t]), slots, paths, options)
+            return what, _timed(load, lambda t: checkpoint.open(paths[t]), slots, paths, options)
 
         def wanted(task: str) -> Mapping[str, Any]:
             if way == "files":

@@ -100,7 +100,7 @@ def _ours(folder: Path, name: str, text: str) -> dict[str, np.ndarray]:
 def _load(path: Path) -> dict[str, np.ndarray]:
     import breadcrumbs
 
-    return {name: values.astype(np.float64) for name, values in breadcrumbs.open(path).items()}
+    return {name: values.astype(np.float64) for name, values in breadcrumbs.load(path).items()}
 
 
 def _row(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> dict[str, object]:

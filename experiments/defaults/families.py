@@ -243,9 +243,9 @@ def demo() -> Family:
     from breadcrumbs.demo import model
 
     family = model.load_family()
-    base = {n: v.astype(np.float32) for n, v in breadcrumbs.open(family.base).items()}
+    base = {n: v.astype(np.float32) for n, v in breadcrumbs.load(family.base).items()}
     tasks = {
-        task: {n: v.astype(np.float32) for n, v in breadcrumbs.open(path).items()}
+        task: {n: v.astype(np.float32) for n, v in breadcrumbs.load(path).items()}
         for task, path in family.finetuned.items()
     }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import breadcrumbs
+from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint import cache
 from breadcrumbs.evaluate import suite as suites
 from breadcrumbs.evaluate.data.task import Split
@@ -88,7 +88,7 @@ class Family:
 
     def nbytes(self, task: str) -> int:
         """Return the bytes of the weight files of the model that was fine-tuned on a task."""
-        with breadcrumbs.open(self.model(task)) as model:
+        with checkpoint.open(self.model(task)) as model:
             return sum(file.stat().st_size for file in model.files)
 
     def recipe(self, method: str, tasks: Sequence[str] | None = None, **parameters: Any) -> Recipe:

@@ -15,7 +15,7 @@ from experiments.paper.drawing import drawn
 from experiments.paper.family import Family, say
 from experiments.paper.tables import by_seed, markdown, percent
 
-import breadcrumbs
+from breadcrumbs import checkpoint
 from breadcrumbs.archives import accounting
 from breadcrumbs.tune import scales
 
@@ -45,7 +45,7 @@ def weights(family: Family, tasks: list[str]) -> tuple[int, int]:
     """Return the number of weights that a model changed (tensor by tensor), and of the others."""
     with ExitStack() as stack:
         paths = [family.suite.base, *map(family.model, tasks)]
-        base, *models = (stack.enter_context(breadcrumbs.open(path)) for path in paths)
+        base, *models = (stack.enter_context(checkpoint.open(path)) for path in paths)
         return accounting.weights(base, models)
 
 

@@ -144,7 +144,9 @@ def _adapter(opened: Checkpoint) -> dict[str, Any]:
     ranks = {a.shape[0] for a, _ in found.products.values()}
     ranks |= {rank for parts in found.others.values() if (rank := lycoris.rank(parts))}
     return {
-        "kind": "DoRA" if found.magnitudes else _KINDS.get(found.config.get("peft_type"), "LoRA"),
+        "kind": "DoRA"
+        if found.magnitudes
+        else _KINDS.get(str(found.config.get("peft_type")), "LoRA"),
         "format": found.kind,
         "ranks": sorted(ranks),
         "scales": sorted(set(found.scales.values())),
