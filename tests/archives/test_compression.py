@@ -341,7 +341,7 @@ def test_another_base_is_refused(method, tmp_path):
     with pytest.raises(MismatchError, match=r"but here is no such tensor"):
         archives.model(path, "cats", {"w": base["b"]})
     Path(file).unlink()
-    with pytest.raises(CheckpointError, match=r"its base is not where it was: .* Give it: --base"):
+    with pytest.raises(CheckpointError, match=r"its base is not where it was: .* Give --base BASE"):
         archives.model(path, "cats")
 
 

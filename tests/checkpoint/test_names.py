@@ -215,7 +215,7 @@ def test_a_tower_that_is_not_is_none(base, model):
         assert names.matched(checkpoint(one), theirs) == (theirs, "")
 
 
-#: A number is taken for that of a layer: ``0.`` may go or come, but ``9.`` for ``9.9.X.`` is refused.
+#: A number is a layer's: ``0.`` may go or come, but ``9.`` in place of ``9.9.X.`` is refused.
 PART = st.text("ab_X9", min_size=1, max_size=6).filter(lambda part: not part.isdigit())
 
 

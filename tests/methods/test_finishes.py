@@ -159,7 +159,7 @@ def test_a_recipe_carries_a_finish_and_alpha_is_found_for_it(tmp_path) -> None:
     "method, message",
     [
         ("ties+svc+boost", "svc is a finish, too"),
-        ("ties+svx", "'ties' is a method, not a transform"),
+        ("ties+svx", "there is no finish 'svx'. Did you mean 'svc'"),
         ("svc", r"'svc' is a finish.*task_arithmetic\+svc"),
         ("low_rank", r"'low_rank' is a transform.*low_rank\+sum"),
         ("low_rank+tatr", "tatr looks at entries"),

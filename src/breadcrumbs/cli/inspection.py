@@ -143,10 +143,9 @@ def _adapter(opened: Checkpoint) -> dict[str, Any]:
     modules = [name.removesuffix(".weight") for name in (*found.products, *found.others)]
     ranks = {a.shape[0] for a, _ in found.products.values()}
     ranks |= {rank for parts in found.others.values() if (rank := lycoris.rank(parts))}
+    kind = _KINDS.get(str(found.config.get("peft_type")), "LoRA")
     return {
-        "kind": "DoRA"
-        if found.magnitudes
-        else _KINDS.get(str(found.config.get("peft_type")), "LoRA"),
+        "kind": "DoRA" if found.magnitudes else kind,
         "format": found.kind,
         "ranks": sorted(ranks),
         "scales": sorted(set(found.scales.values())),
