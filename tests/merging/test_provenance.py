@@ -200,6 +200,7 @@ def test_another_version_and_a_file_of_another_name_are_said(home: Path) -> None
     assert "was made with model.safetensors" in said and "here is weights.safetensors" in said
 
 
+@pytest.mark.usefixtures("tables")
 def test_a_plugin_is_an_input(home: Path) -> None:
     plugin = home / "mine.py"
     plugin.write_text(
