@@ -147,11 +147,8 @@ def search(suite: str, paging: Paging, **options: Any) -> None:
             told=told,
         )
     best = searching.recipe(every, found.best.point)
-    searching.write(
-        options["output"],
-        family.beside(best, options["output"]),
-        _story(made.name, names, few, found, options),
-    )
+    written = family.beside(best, options["output"])
+    searching.write(options["output"], written, _story(made.name, names, few, found, options))
     tested = family.test(made, best, settings) if options["test"] else None
     if options["as_json"]:
         told_test = {"test": tested.to_mapping()} if tested else {}
@@ -163,7 +160,7 @@ def search(suite: str, paging: Paging, **options: Any) -> None:
     if paging.wanted:
         from breadcrumbs.tune.search import picture
 
-        paging.write(picture.of(found, best, made.name, tested), quiet=quiet)
+        paging.write(picture.of(found, written, made.name, tested), quiet=quiet)
 
 
 def _check_output(options: dict[str, Any]) -> None:

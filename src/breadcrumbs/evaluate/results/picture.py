@@ -50,7 +50,8 @@ def of(table: Table, kind: str = "results") -> Page:
     found = sweeps.figures(points, score)
     if found:
         sections.append(Section("Settings", _SETTINGS, figures=found))
-    lead = f"Accuracy on the {table.split} rows of {len(table.tasks)} tasks of the suite."
+    of = "one task" if len(table.tasks) == 1 else f"{len(table.tasks)} tasks"
+    lead = f"Accuracy on the {table.split} rows of {of} of the suite."
     return Page(f"Results of {table.suite}", kind, lead, tiles, sections, notes=table.notes)
 
 

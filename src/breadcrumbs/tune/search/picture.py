@@ -38,7 +38,8 @@ def of(found: Found, best: Recipe, suite: str, tested: Any = None) -> Page:
         test = Table(("task", "test accuracy", "standard error"), body)
         sections.append(Section("On test rows", "Scored once, at the end.", tables=[test]))
     sections.append(Section("Recipe", "The best point, for breadcrumbs merge.", code=to_yaml(best)))
-    lead = f"{len(found.trials)} settings scored on the validation rows of {len(tasks)} tasks."
+    of = "one task" if len(tasks) == 1 else f"{len(tasks)} tasks"
+    lead = f"{len(found.trials)} settings scored on the validation rows of {of}."
     notes = [f"{found.left_out} points of the grid are impossible"] if found.left_out else []
     return Page(f"Search on {suite}", "search", lead, tiles, sections, notes=notes)
 
