@@ -31,6 +31,25 @@ def read(folder: Path | None, name: str = CONFIG) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
+def size(path: Path) -> int:
+    """Return the bytes of a regular file; -1 if there is none."""
+    try:
+        return path.stat().st_size if path.is_file() else -1
+    except (OSError, ValueError):
+        return -1
+
+
+def parsed(path: Path, most: int) -> Any:
+    """Return what a JSON file says; None if there is none, or it is larger than so many bytes, or
+    no JSON."""
+    if not 0 <= size(path) <= most:
+        return None
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError, MemoryError):
+        return None
+
+
 def without_paths(path: Path) -> None:
     """Leave out of a config that was copied from which folder of some disk it was loaded."""
     with contextlib.suppress(OSError, ValueError, RecursionError):

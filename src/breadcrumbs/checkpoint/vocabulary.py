@@ -11,11 +11,12 @@ pieces in a way of their own (XLM-R, Pegasus) are not read.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from breadcrumbs.checkpoint import configs
 
 #: Bytes of a file that is looked into: the largest known (Gemma 3) has 33 million.
 LARGEST = 64 << 20
@@ -160,19 +161,14 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 def parsed(path: Path) -> Any:
     """Return what a JSON file says; None if there is none, or it is too large or no JSON."""
-    try:
-        return json.loads(_bytes(path) or b"null")
-    except (ValueError, RecursionError, MemoryError):
-        return None
+    return configs.parsed(path, LARGEST)
 
 
 def _bytes(path: Path) -> bytes:
     try:
-        if path.is_file() and path.stat().st_size <= LARGEST:
-            return path.read_bytes()
-    except (OSError, ValueError):
-        pass
-    return b""
+        return path.read_bytes() if 0 <= configs.size(path) <= LARGEST else b""
+    except OSError:
+        return b""
 
 
 def _is_unigram(row: Any) -> bool:

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from breadcrumbs.checkpoint import configs
 from breadcrumbs.checkpoint.beside import with_own_folder
+from breadcrumbs.checkpoint.configs import size
 from breadcrumbs.checkpoint.files import same_bytes
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.errors import CheckpointError
@@ -40,22 +42,9 @@ def folder_of(source: Checkpoint) -> Path | None:
     return with_own_folder(source).folder or (source.parts[0].folder if source.parts else None)
 
 
-def size(path: Path) -> int:
-    """Return the bytes of a regular file; -1 if there is none."""
-    try:
-        return path.stat().st_size if path.is_file() else -1
-    except (OSError, ValueError):
-        return -1
-
-
 def parsed(path: Path, most: int = CONFIG) -> Any:
     """Return what a JSON file says; None if there is none, or it is too large or no JSON."""
-    if not 0 <= size(path) <= most:
-        return None
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError, MemoryError):
-        return None
+    return configs.parsed(path, most)
 
 
 def trouble(path: Path) -> str:

@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from breadcrumbs.checkpoint.tensors import shown
+from breadcrumbs.checkpoint.vocabulary import LARGEST, of_model, parsed
 from breadcrumbs.plan.judgement import beside, modules
 from breadcrumbs.plan.plan import Plan
 
-#: Bytes of a vocabulary that is looked into: the largest known (Gemma 3) has 33 million.
-LARGEST = 64 << 20
 _SHOWN = 5
 _TOKENIZER = "tokenizer.json"
 _VOCABULARIES = ("vocab.json", "vocab.txt")
@@ -140,15 +139,12 @@ def _of_merges(mine: Said, its: Said) -> Iterator[str]:
 
 def _said(path: Path) -> Said:
     """Return the ids of a tokenizer.json by token, and its merges, None if there are none."""
-    data = beside.parsed(path, LARGEST)
+    data = parsed(path)
     model = data.get("model") if isinstance(data, dict) else None
     if not isinstance(data, dict) or not isinstance(model, dict):
         return {}, None
-    vocabulary = model.get("vocab")
-    if isinstance(vocabulary, list):  # Unigram: pairs of a token and its score
-        ids = {row[0]: i for i, row in enumerate(vocabulary) if _is_token(row)}
-    else:
-        ids = _ids(vocabulary)
+    pieces = model.get("vocab")
+    ids = of_model(pieces) if isinstance(pieces, list) else _ids(pieces)
     added = data.get("added_tokens")
     for row in added if isinstance(added, list) else ():
         if isinstance(row, dict) and isinstance(row.get("content"), str):
@@ -159,10 +155,6 @@ def _said(path: Path) -> Said:
     return ids, [" ".join(map(str, m)) if isinstance(m, list) else m for m in merges]
 
 
-def _is_token(row: Any) -> bool:
-    return isinstance(row, list) and bool(row) and isinstance(row[0], str)
-
-
 def _ids(found: Any) -> dict[str, Any]:
     return dict(found) if isinstance(found, dict) else {}
 
@@ -171,14 +163,14 @@ def _vocabulary(path: Path) -> dict[str, Any]:
     """Return the ids in a vocab.json or the lines of a vocab.txt, with added_tokens.json."""
     ids: dict[str, Any] = {}
     if path.suffix == ".json":
-        ids = _ids(beside.parsed(path, LARGEST))
+        ids = _ids(parsed(path))
     elif 0 <= beside.size(path) <= LARGEST:
         try:
             text = path.read_text(encoding="utf-8", errors="replace")
         except OSError:
             text = ""
         ids = {line: i for i, line in enumerate(text.splitlines())}
-    return ids | _ids(beside.parsed(path.parent / "added_tokens.json", LARGEST))
+    return ids | _ids(parsed(path.parent / "added_tokens.json"))
 
 
 def _of_ends(base: Path, model: Path) -> Iterator[str]:
