@@ -9,12 +9,14 @@ import click
 
 from breadcrumbs.cli.shared import (
     command,
+    force_option,
     json_option,
     pairs,
     quiet_option,
     rename_option,
     scoring,
     sync_option,
+    threads_option,
 )
 
 if TYPE_CHECKING:
@@ -57,8 +59,8 @@ if TYPE_CHECKING:
 @click.option("--precision", default="auto", help="float32, bfloat16, or auto (the fastest here).")
 @click.option("--device", default="auto", help="cpu, cuda, or auto.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes. Default: all cores.")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
-@click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@threads_option
+@force_option
 @click.option("--strict", is_flag=True, help="Treat warnings as errors, and then write nothing.")
 @quiet_option
 @sync_option

@@ -7,7 +7,13 @@ from typing import Any
 
 import click
 
-from breadcrumbs.cli.shared import command, json_option, quiet_option, sync_option
+from breadcrumbs.cli.shared import (
+    command,
+    force_option,
+    json_option,
+    quiet_option,
+    sync_option,
+)
 
 
 @command()
@@ -20,7 +26,7 @@ from breadcrumbs.cli.shared import command, json_option, quiet_option, sync_opti
     "--base", help="The base that the file was made with. Default: its path at that time."
 )
 @click.option("--shard-size", default="5GB", show_default=True, help="Largest file of a folder.")
-@click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@force_option
 @quiet_option
 @sync_option
 @json_option

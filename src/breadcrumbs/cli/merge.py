@@ -14,13 +14,17 @@ from breadcrumbs.cli.paging import Paging, page_options
 from breadcrumbs.cli.shared import (
     command,
     fit_options,
+    force_option,
     json_option,
+    max_memory_option,
     nonfinite_option,
     pair,
     pairs,
+    plugin_option,
     quiet_option,
     rename_option,
     sync_option,
+    threads_option,
 )
 from breadcrumbs.errors import printable, sentence
 
@@ -32,13 +36,7 @@ from breadcrumbs.errors import printable, sentence
 @click.option("--transform", help="With --aggregate: your own pair instead of a method.")
 @click.option("--aggregate", help="How the transformed task vectors are combined.")
 @click.option("--finish", help="What is done to the merged step at the end: svc or boost.")
-@click.option(
-    "--plugin",
-    "plugins",
-    multiple=True,
-    metavar="FILE.py",
-    help="A Python file with your own methods.",
-)
+@plugin_option
 @click.option(
     "-p",
     "--param",
@@ -108,8 +106,8 @@ from breadcrumbs.errors import printable, sentence
 )
 @click.option("--seed", type=click.IntRange(0), help="Seed of random methods. Default: 0.")
 @click.option("--shard-size", default="5GB", show_default=True, help="Largest file of a folder.")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
-@click.option("--max-memory", metavar="SIZE", help="Memory limit, such as 500MB.")
+@threads_option
+@max_memory_option
 @click.option(
     "--kernel",
     default="auto",
@@ -118,7 +116,7 @@ from breadcrumbs.errors import printable, sentence
     help="auto, native, numpy or an installed one; all give the same bits.",
 )
 @click.option("--resume", is_flag=True, help="Resume an interrupted merge.")
-@click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@force_option
 @sync_option
 @click.option("--verify", is_flag=True, help="Read the result again and compare digests.")
 @click.option("--strict", is_flag=True, help="Treat warnings as errors, and then write nothing.")
@@ -346,7 +344,7 @@ def _note(path: str, notes: Sequence[str], quiet: bool) -> None:
 @command("from-mergekit")
 @click.argument("config", metavar="CONFIG.yml")
 @click.option("-o", "--output", metavar="RECIPE.yaml", help="File to write. Default: stdout.")
-@click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@force_option
 @json_option
 def from_mergekit(config: str, output: str | None, force: bool, as_json: bool) -> None:
     """Translate a mergekit configuration into a recipe.

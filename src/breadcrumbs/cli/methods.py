@@ -6,18 +6,16 @@ import json
 
 import click
 
-from breadcrumbs.cli.shared import command, json_option
+from breadcrumbs.cli.shared import (
+    command,
+    json_option,
+    plugin_option,
+)
 
 
 @command()
 @click.argument("name", required=False)
-@click.option(
-    "--plugin",
-    "plugins",
-    multiple=True,
-    metavar="FILE.py",
-    help="A Python file with your own methods.",
-)
+@plugin_option
 @json_option
 def methods(name: str | None, plugins: tuple[str, ...], as_json: bool) -> None:
     """List the methods, or explain one.

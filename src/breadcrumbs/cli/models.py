@@ -15,6 +15,7 @@ from breadcrumbs.cli.shared import (
     nonfinite_option,
     pairs,
     rename_option,
+    threads_option,
 )
 
 
@@ -39,7 +40,7 @@ from breadcrumbs.cli.shared import (
 @nonfinite_option
 @rename_option
 @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of random transforms.")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
+@threads_option
 @click.option("--layers", is_flag=True, help="Print a table of the layers too.")
 @page_options
 @json_option

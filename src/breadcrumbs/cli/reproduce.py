@@ -8,7 +8,16 @@ from typing import Any
 
 import click
 
-from breadcrumbs.cli.shared import command, json_option, sync_option
+from breadcrumbs.cli.shared import (
+    command,
+    force_option,
+    json_option,
+    max_memory_option,
+    plugin_option,
+    quiet_option,
+    sync_option,
+    threads_option,
+)
 from breadcrumbs.errors import printable, sentence
 
 
@@ -23,11 +32,11 @@ from breadcrumbs.errors import printable, sentence
     metavar="NAME=PATH|FOLDER",
     help="Where an input is, by its name in the recipe, or the folder of several. Repeatable.",
 )
-@click.option("--plugin", "plugins", multiple=True, metavar="FILE.py", help="Methods of one's own.")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
-@click.option("--max-memory", metavar="SIZE", help="Resident memory not to exceed, such as 500MB.")
-@click.option("--force", is_flag=True, help="Replace the output if it exists.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@plugin_option
+@threads_option
+@max_memory_option
+@force_option
+@quiet_option
 @sync_option
 @json_option
 def reproduce(model: str, output: str | None, **options: Any) -> None:

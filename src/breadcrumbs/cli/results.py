@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from breadcrumbs.cli.paging import Paging, page_options
-from breadcrumbs.cli.shared import command, json_option, sync_option
+from breadcrumbs.cli.shared import (
+    command,
+    force_option,
+    json_option,
+    sync_option,
+)
 from breadcrumbs.errors import sentence
 
 if TYPE_CHECKING:
@@ -64,7 +69,7 @@ _FORMATS = ["table", "csv", "wide", "markdown", "latex", "json"]
     " wide: one line per model.",
 )
 @click.option("-o", "--output", metavar="FILE", help="Write to a file instead of stdout.")
-@click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@force_option
 @sync_option
 @page_options
 @json_option

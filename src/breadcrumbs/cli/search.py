@@ -10,7 +10,16 @@ from typing import Any
 import click
 
 from breadcrumbs.cli.paging import Paging, page_options
-from breadcrumbs.cli.shared import command, json_option, pair, quiet_option, scoring, sync_option
+from breadcrumbs.cli.shared import (
+    command,
+    force_option,
+    json_option,
+    pair,
+    plugin_option,
+    quiet_option,
+    scoring,
+    sync_option,
+)
 from breadcrumbs.errors import OutputError, SuiteError
 
 
@@ -47,13 +56,7 @@ from breadcrumbs.errors import OutputError, SuiteError
 @click.option("--few-tasks", metavar="NAME,NAME", help="Search on these tasks only.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Tensors to copy from the base.")
 @click.option("--only", multiple=True, metavar="GLOB", help="The only tensors to merge.")
-@click.option(
-    "--plugin",
-    "plugins",
-    multiple=True,
-    metavar="FILE.py",
-    help="A Python file with your own methods.",
-)
+@plugin_option
 @click.option("--base", help="The base model, instead of the suite's.")
 @click.option(
     "--storage", metavar="FILE", help="Keeps the trials; the same search resumes from them."
@@ -76,7 +79,7 @@ from breadcrumbs.errors import OutputError, SuiteError
 @click.option("--precision", default="auto", help="float32, bfloat16, or auto (the fastest here).")
 @click.option("--device", default="auto", help="cpu, cuda, or auto.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes. Default: all cores.")
-@click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@force_option
 @quiet_option
 @sync_option
 @page_options

@@ -105,6 +105,22 @@ def quiet_option(function: Callable[..., None]) -> Callable[..., None]:
     return click.option("-q", "--quiet", is_flag=True, help=help)(function)
 
 
+threads_option = click.option(
+    "--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores."
+)
+max_memory_option = click.option(
+    "--max-memory", metavar="SIZE", help="Memory limit, such as 500MB."
+)
+force_option = click.option("--force", is_flag=True, help="Replace the output if it exists.")
+plugin_option = click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="FILE.py",
+    help="A Python file with your own methods.",
+)
+
+
 def json_option(function: Callable[..., None]) -> Callable[..., None]:
     """Add `--json`, given to the function as ``as_json``."""
     return click.option(

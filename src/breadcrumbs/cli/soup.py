@@ -10,10 +10,12 @@ import click
 from breadcrumbs.cli.shared import (
     command,
     fit_options,
+    force_option,
     json_option,
     quiet_option,
     rename_option,
     sync_option,
+    threads_option,
 )
 
 
@@ -41,8 +43,8 @@ from breadcrumbs.cli.shared import (
 @click.option("--dtype", help="Output dtype, such as bfloat16. Default: the base's.")
 @fit_options()
 @rename_option
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
-@click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@threads_option
+@force_option
 @quiet_option
 @sync_option
 @json_option

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -14,12 +14,14 @@ from breadcrumbs.cli.paging import Paging, page_options
 from breadcrumbs.cli.shared import (
     command,
     fit_options,
+    force_option,
     json_option,
     pair,
     pairs,
     quiet_option,
     rename_option,
     sync_option,
+    threads_option,
 )
 
 
@@ -50,9 +52,6 @@ def store() -> None:
 
 _folder = click.argument("folder", metavar="DIR")
 _base = click.option("--base", help="Where the base is, if it has moved; for this command only.")
-_threads = click.option(
-    "--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores."
-)
 _strict = click.option(
     "--strict", is_flag=True, help="Treat warnings as errors, and then change nothing."
 )
@@ -68,6 +67,15 @@ _param = click.option(
     metavar="KEY=VALUE",
     help="A parameter of the method. Repeatable.",
 )
+
+
+def _changing(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of a command that makes a revision of the tasks that are there."""
+    for add in (json_option, sync_option, quiet_option, threads_option, _base, _author, _message):
+        function = add(function)
+    return function
+
+
 _at = click.option("--at", type=click.IntRange(0), metavar="REVISION", help="Default: the latest.")
 
 
@@ -133,15 +141,15 @@ def init(folder: str, base: str, method: str, params: tuple[str, ...], **options
 @rename_option
 @_strict
 @_base
-@_threads
+@threads_option
 @quiet_option
 @sync_option
 @json_option
 def add(folder: str, name: str, source: str, **options: Any) -> None:
     """Add a task under a name: a task file, or a fine-tuning or adapter, which is packed first.
 
-    With --replace it takes the place of the task of
-    that name; the result has the same bits as removing that one and adding this one.
+    With --replace it takes the place of the task of that name; the result has the same bits as
+    removing that one and adding this one.
 
     \b
     breadcrumbs store add shared math ft-math -m "trained on the new data"
@@ -163,13 +171,7 @@ def add(folder: str, name: str, source: str, **options: Any) -> None:
 @command()
 @_folder
 @click.argument("name")
-@_message
-@_author
-@_base
-@_threads
-@quiet_option
-@sync_option
-@json_option
+@_changing
 def remove(folder: str, name: str, **options: Any) -> None:
     """Remove a task, as if it had never been there.
 
@@ -190,7 +192,7 @@ def remove(folder: str, name: str, **options: Any) -> None:
 @_message
 @_author
 @click.option("--base", help="Where the base is now. The store remembers it; its hash must match.")
-@_threads
+@threads_option
 @quiet_option
 @sync_option
 @json_option
@@ -233,13 +235,7 @@ def _weight(change: str | None) -> float | None:
 @command()
 @_folder
 @click.argument("revision", type=click.IntRange(0))
-@_message
-@_author
-@_base
-@_threads
-@quiet_option
-@sync_option
-@json_option
+@_changing
 def revert(folder: str, revision: int, **options: Any) -> None:
     """Go back to the tasks and weights of a revision.
 
@@ -384,10 +380,10 @@ def diff(folder: str, first: int, second: int, as_json: bool) -> None:
 @click.option(
     "--scratch", is_flag=True, help="Merge all task files, without the running sum: the same bits."
 )
-@click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@force_option
 @_strict
 @_base
-@_threads
+@threads_option
 @quiet_option
 @sync_option
 @json_option
@@ -424,7 +420,7 @@ def merge(folder: str, output: str, params: tuple[str, ...], **options: Any) -> 
 @_folder
 @_at
 @_base
-@_threads
+@threads_option
 @quiet_option
 @json_option
 def verify(folder: str, at: int | None, **options: Any) -> None:
@@ -453,7 +449,7 @@ def verify(folder: str, at: int | None, **options: Any) -> None:
 @command()
 @_folder
 @click.option("-o", "--output", required=True, metavar="FILE.tar", help="Archive to write.")
-@click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@force_option
 @quiet_option
 @sync_option
 @json_option
@@ -509,7 +505,7 @@ def import_(archive: str, folder: str, base: str | None, **options: Any) -> None
 )
 @click.option("--delete", is_flag=True, help="Do it. Without this, only show what would go.")
 @_base
-@_threads
+@threads_option
 @sync_option
 @json_option
 def gc(folder: str, keep: int, delete: bool, **options: Any) -> None:

@@ -12,11 +12,13 @@ from breadcrumbs.cli.grouped import Grouped
 from breadcrumbs.cli.shared import (
     command,
     fit_options,
+    force_option,
     json_option,
     pairs,
     quiet_option,
     rename_option,
     sync_option,
+    threads_option,
 )
 
 
@@ -68,8 +70,8 @@ def task() -> None:
 @fit_options("FINETUNED", "BASE")
 @rename_option
 @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of random transforms.")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
-@click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@threads_option
+@force_option
 @click.option("--strict", is_flag=True, help="Treat warnings as errors, and then write nothing.")
 @quiet_option
 @sync_option
@@ -144,8 +146,8 @@ def pack(base: str, finetuned: str, output: str, **options: Any) -> None:
     "-o", "--output", required=True, metavar="PATH", help="Folder, or FILE.safetensors, to write."
 )
 @click.option("--shard-size", default="5GB", show_default=True, help="Largest file of a folder.")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use. Default: all cores.")
-@click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@threads_option
+@force_option
 @quiet_option
 @sync_option
 @json_option
@@ -190,7 +192,7 @@ def unpack(base: str, files: tuple[str, ...], output: str, **options: Any) -> No
     "--rank", type=click.IntRange(1), default=16, show_default=True, help="Of a LoRA adapter."
 )
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Tensors to leave as in the base.")
-@click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@force_option
 @quiet_option
 @sync_option
 @json_option
@@ -232,7 +234,7 @@ def export(base: str, task: str, output: str, **options: Any) -> None:
     metavar="OLD=NEW",
     help="Rename tensors of the adapter to the names in BASE, such as OLD.*=NEW.*.",
 )
-@click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@force_option
 @quiet_option
 @sync_option
 @json_option
