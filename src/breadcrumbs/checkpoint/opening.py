@@ -16,6 +16,8 @@ from breadcrumbs.checkpoint.memory import open_mapping
 from breadcrumbs.checkpoint.tensors import Checkpoint, shown
 from breadcrumbs.errors import CheckpointError, suggestion
 
+#: Characters of a path at most.
+_LONGEST = 4096
 _HUB_ID = re.compile(
     r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>(?!.*\.\.)\w[\w./+-]*))?"
 )
@@ -63,7 +65,7 @@ def opened(
     if both is not None and insert is not None:
         return insert(text, *both)
     if not isinstance(source, str):
-        raise CheckpointError(f"{shown(text)}: no such file or folder.{_nearest(path)}")
+        raise CheckpointError(f"{_path(text)}: no such file or folder.{_nearest(path)}")
     return _open_hub(text, *hub_id(text), path)
 
 
@@ -105,8 +107,13 @@ def hub_id(text: str, what: str = "model") -> tuple[str, str | None]:
             )
         path = Path(os.path.expanduser(text))
         near = _nearest(path) if what == "model" else f" Give the folder or hub id of an {what}."
-        raise CheckpointError(f"{shown(text)}: no such file or folder.{near}")
+        raise CheckpointError(f"{_path(text)}: no such file or folder.{near}")
     return found["repo"], found["revision"]
+
+
+def _path(text: str) -> str:
+    """Return a path as messages quote it: whole, if it can be one."""
+    return repr(text) if len(text) <= _LONGEST else shown(text)
 
 
 def is_hub_id(text: str) -> bool:

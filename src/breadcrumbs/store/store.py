@@ -165,15 +165,10 @@ class Store:
         """Return a message with the names of the tasks whose files it speaks of."""
         names = self.ledger.history().tasks()
         folders = "|".join(re.escape(str(path)) for path in (self.folder.absolute(), self.folder))
-        whole = rf"(?:{folders})[\\/]{files.TASKS}"
-        cut = r"[^']*\.\.\.[^']*"  # as `shown` makes a long one short
-        file = rf"'?(?:{whole}|(?<=')\s*{cut})[\\/](\w{{64}})\.safetensors'?"
+        file = rf"'?((?:{folders})[\\/]{files.TASKS}[\\/](\w{{64}})\.safetensors)'?"
 
         def name(found: re.Match[str]) -> str:
-            digest = found[1]
-            if digest not in names:
-                return found[0]
-            return f"task {shown(names[digest])} ({files.place(self.folder, digest)})"
+            return f"task {shown(names[found[2]])} ({found[1]})" if found[2] in names else found[0]
 
         return re.sub(file, name, text)
 
