@@ -33,13 +33,22 @@ def _section(name: str, value: Any) -> str:
         return f"## {name}\n\n{prose(inspect.getdoc(value) or '')}\n"
     text = f"## {name}\n\n{_signature(name, value)}\n{prose(inspect.getdoc(value) or '')}\n"
     if inspect.isclass(value):
-        for method, found in vars(value).items():
+        for method, found in _methods(value).items():
             found = getattr(found, "__func__", found)
             if not method.startswith("_") and inspect.isfunction(found):
                 short = f"{name.rpartition('.')[2]}.{method}"
                 said = prose(inspect.getdoc(found) or "")
                 text += f"\n### {short}\n\n{_signature(short, found)}\n{said}\n"
     return text
+
+
+def _methods(value: type) -> dict[str, Any]:
+    """Return what a class has of its own and from bases of this package, in this order."""
+    bases = [kind for kind in value.__mro__ if kind.__module__.startswith("breadcrumbs.")]
+    found: dict[str, Any] = {}
+    for kind in bases:
+        found |= {name: one for name, one in vars(kind).items() if name not in found}
+    return found
 
 
 def _signature(name: str, value: Any) -> str:

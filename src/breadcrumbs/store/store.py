@@ -2,46 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
 import os
-import re
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from breadcrumbs import checkpoint, kernels, machine
+from breadcrumbs import checkpoint, machine
 from breadcrumbs.checkpoint import durable, hashing
-from breadcrumbs.checkpoint.tensors import Checkpoint, shown
 from breadcrumbs.engine.consumers import Consumer, Writing
 from breadcrumbs.engine.outputs import Output
-from breadcrumbs.errors import (
-    BreadcrumbsError,
-    CheckpointError,
-    MismatchError,
-    StoreError,
-)
+from breadcrumbs.errors import BreadcrumbsError, StoreError
 from breadcrumbs.merging import files as merging_files
 from breadcrumbs.merging import opening
 from breadcrumbs.merging.report import Report
-from breadcrumbs.methods import registry
-from breadcrumbs.plan import Plan
 from breadcrumbs.plan.judgement import judged
-from breadcrumbs.plan.recipe import Model, Recipe
-from breadcrumbs.store import authors, files, licences, settling
-from breadcrumbs.store.history import Entry, Revision
-from breadcrumbs.store.ledger import Ledger, Settings, Task, already
+from breadcrumbs.plan.recipe import Recipe
+from breadcrumbs.store import adding, authors, files, licences, settling
+from breadcrumbs.store.held import Held
+from breadcrumbs.store.history import Revision
+from breadcrumbs.store.ledger import Ledger, Task, already
 from breadcrumbs.store.summed import Summed
-from breadcrumbs.store.sums import State, Sums, counted
 from breadcrumbs.taskfile import reader
-from breadcrumbs.taskfile.about import About
 from breadcrumbs.taskfile.reader import TaskFile
-from breadcrumbs.tasks import importing, packing
 
 
 @dataclass(frozen=True)
@@ -56,26 +41,8 @@ class Verified:
     hash: str
 
 
-class Store:
-    """An open store. Use `create` and `open`."""
-
-    def __init__(self, folder: Path, base: str | None = None):
-        self.folder = folder
-        self.ledger = Ledger(folder / files.LEDGER)
-        self._stack = ExitStack()
-        self._stack.callback(self.ledger.close)
-        self._lock = threading.Lock()
-        self._open: dict[str, TaskFile] = {}
-        self._sum: Sums | None = None
-        self._states: dict[int, State] = {}
-        self._sure = False
-        try:
-            self.settings = self.ledger.settings()
-        except BaseException:
-            self.close()
-            raise
-        if base is not None:
-            self.settings = Settings(**{**asdict(self.settings), "base": base})
+class Store(Held):
+    """A store, to change and to merge. Use `create` and `open`."""
 
     @staticmethod
     def create(
@@ -100,85 +67,6 @@ class Store:
     def open(folder: str | os.PathLike[str], base: str | os.PathLike[str] | None = None) -> Store:
         """Open a store. base: where the base is now, if it has moved."""
         return Store(Path(folder), None if base is None else os.fspath(base))
-
-    def close(self) -> None:
-        self._stack.close()
-
-    def __enter__(self) -> Store:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    # --- what it holds ---
-
-    def entries(self, at: int | None = None) -> list[Entry]:
-        """Return the tasks of a revision, the latest unless told."""
-        return self.ledger.at(at)
-
-    def log(self) -> list[Revision]:
-        """Return all changes that are kept, the first one first."""
-        return self.ledger.log()
-
-    def packed_as(self) -> tuple[str, dict[str, Any]]:
-        """Return the transform, and its parameters, by which added fine-tunings are cut; ``none``
-        if they keep all that changed."""
-        return settling.packed_as(registry.get(self.settings.method), self.settings.parameters)
-
-    def diff(self, first: int, second: int) -> list[dict[str, Any]]:
-        """Return what differs between two revisions, task by task: before, after (or None)."""
-        before, after = (
-            {entry.name: {"task": entry.task, "weight": entry.weight} for entry in self.entries(at)}
-            for at in (first, second)
-        )
-        names = dict.fromkeys([*before, *after])
-        rows = [{"name": n, "before": before.get(n), "after": after.get(n)} for n in names]
-        return [row for row in rows if row["before"] != row["after"]]
-
-    @functools.cached_property
-    def base(self) -> Checkpoint:
-        """The open base; which one it is `_check_base` tells."""
-        try:
-            found = checkpoint.open(self.settings.base)
-        except CheckpointError as error:
-            raise StoreError(
-                f"{error} It is the base of {self.folder}: give --base if it has moved, or note its"
-                " place once with `breadcrumbs store set DIR --base BASE`."
-            ) from None
-        self._stack.callback(found.close)
-        return found
-
-    def task(self, digest: str) -> TaskFile:
-        """Return an open task file of the store."""
-        with self._lock:
-            if digest not in self._open:
-                path = files.place(self.folder, digest)
-                if not path.exists():
-                    raise StoreError(
-                        self.named(f"{path}: is gone. Put it back, or import an export.")
-                    )
-                self._open[digest] = TaskFile.open(path)
-                self._stack.callback(self._open[digest].close)
-            return self._open[digest]
-
-    def named(self, text: str) -> str:
-        """Return a message with the names of the tasks whose files it speaks of."""
-        names = self.ledger.history().tasks()
-        folders = "|".join(re.escape(str(path)) for path in (self.folder.absolute(), self.folder))
-        file = rf"'?((?:{folders})[\\/]{files.TASKS}[\\/](\w{{64}})\.safetensors)'?"
-
-        def name(found: re.Match[str]) -> str:
-            return f"task {shown(names[found[2]])} ({found[1]})" if found[2] in names else found[0]
-
-        return re.sub(file, name, text)
-
-    @contextlib.contextmanager
-    def _naming(self) -> Iterator[None]:
-        """Name tasks in errors that name their files."""
-        try:
-            yield
-        except BreadcrumbsError as error:
-            raise type(error)(self.named(str(error))) from None
 
     # --- changing it ---
 
@@ -237,7 +125,8 @@ class Store:
                     with open(opened.files[0], "rb") as file:
                         files.copy(file, path)
                 else:
-                    self._pack(
+                    adding.pack(
+                        self,
                         opened,
                         name,
                         path,
@@ -246,7 +135,7 @@ class Store:
                         threads=threads,
                         progress=progress,
                         note=note,
-                        judge=lambda plan: _judge(plan, strict, warn),
+                        judge=lambda plan: adding.judge(plan, strict, warn),
                         recipe={
                             "exclude": opening.globs(exclude),
                             "only": opening.globs(only),
@@ -256,11 +145,11 @@ class Store:
                         },
                     )
             with TaskFile.open(path) as task:
-                self._check_task(task, os.fspath(source))
+                adding.check_task(self, task, os.fspath(source))
                 said = settling.said_of(task)
             digest = files.digest_of(path)
             nbytes = path.stat().st_size
-            self._check_fits(name, path)
+            adding.check_fits(self, name, path)
             made = Task(digest, nbytes, said)
             put = partial(files.keep, self.folder, path, digest)
             if replace:
@@ -322,11 +211,6 @@ class Store:
         where = settling.located(os.fspath(base), self.settings)
         self.ledger.move(where)
         self.settings = dataclasses.replace(self.settings, base=where)
-
-    def forget(self) -> None:
-        """Forget what is known of revisions, some of which may be gone."""
-        with self._lock:
-            self._states.clear()
 
     def _counts(self, revision: Revision | None, threads: int | None) -> Revision | None:
         """Bring the running sum to a revision that is noted, and so counts whatever happens now."""
@@ -395,16 +279,6 @@ class Store:
             report.warnings = [self.named(line) for line in report.warnings]
             return report
 
-    def recipe(
-        self,
-        entries: list[Entry],
-        method: str | None = None,
-        parameters: Mapping[str, Any] | None = None,
-        dtype: str | None = None,
-    ) -> Recipe:
-        """Return how some tasks are merged: `breadcrumbs.merge` of their files gives the same."""
-        return settling.recipe(self.settings, entries, self.folder, method, parameters, dtype)
-
     def verify(self, at: int | None = None, threads: int | None = None) -> Verified:
         """Read all that the store holds, and merge a revision from scratch.
 
@@ -431,108 +305,3 @@ class Store:
                 f" {files.SUMS!r} in it, and report this."
             )
         return Verified(number, used, self.sums.blocks, repaired, hashes[0])
-
-    def check_files(self) -> int:
-        """Compare all task files with their hashes, and return how many there are.
-
-        StoreError for the first that is damaged or gone.
-        """
-        used = self.ledger.history().tasks()
-        with self._naming():
-            for digest in sorted(used):
-                path = files.place(self.folder, digest)
-                found = files.digest_of(path)
-                if found != digest:
-                    raise StoreError(
-                        f"{path}: its hash is {found[:16]}..., not that of its name. It is damaged;"
-                        " restore a copy, or import an export."
-                    )
-        return len(used)
-
-    # --- how ---
-
-    @property
-    def sums(self) -> Sums:
-        """The running sum."""
-        if self._sum is None:
-            chosen = kernels.choose()
-            self._sum = Sums(
-                self.folder / files.SUMS,
-                self.base,
-                self.settings.base_hash,
-                self._state,
-                self.task,
-                chosen,
-            )
-        return self._sum
-
-    def _state(self, number: int) -> State:
-        """Return what is summed for a revision."""
-        with self._lock:
-            if number not in self._states:
-                self._states[number] = counted(self.ledger.at(number))
-            return self._states[number]
-
-    def _check_base(self, fresh: bool = False) -> None:
-        if self._sure and not fresh:
-            return
-        found = hashing.model_hash(self.base, fresh=fresh)
-        if found != self.settings.base_hash:
-            raise MismatchError(
-                f"{self.base.label}: its hash is {found[:16]}..., not"
-                f" {self.settings.base_hash[:16]}..., that of the base"
-                f" {shown(self.settings.base_name)} of this store. Give the base with --base."
-            )
-        self._sure = True
-
-    def _pack(
-        self,
-        source: Checkpoint,
-        name: str,
-        path: Path,
-        *,
-        recipe: dict[str, Any],
-        note: Callable[[str], None],
-        judge: Callable[[Plan], Plan],
-        **options: Any,
-    ) -> About:
-        transform, given = self.packed_as()
-        models = (Model(source.label, name=name),)
-        made = packing.recipe(self.settings.base, models, transform, given, **recipe)
-        plan = judge(opening.planned(made, [self.base, source]))
-        for line in plan.notes:
-            note(line)
-        if transform == "none" and source.is_bare_adapter:
-            found = importing.whole(self.base, source, recipe)
-            if found is not None:  # two thin matrices, where all entries of their product change
-                who = {key: options.get(key, "") for key in ("author", "license")}
-                return importing.write(*found, path, name, **who)
-        return packing.of(plan, path, **options)
-
-    def _check_task(self, task: TaskFile, label: str) -> None:
-        if task.base.hash != self.settings.base_hash:
-            raise MismatchError(
-                f"{label}: is a task on {shown(task.base.name)}, hash {task.base.hash[:16]}...;"
-                f" this store is for {shown(self.settings.base_name)}, hash"
-                f" {self.settings.base_hash[:16]}.... Pack it with that base."
-            )
-
-    def _check_fits(self, name: str, path: Path) -> None:
-        """Raise an error unless a task can be merged with those that are there."""
-        made = self.recipe(self.entries()[:1])
-        made = dataclasses.replace(made, models=(*made.models, Model(str(path), name=name)))
-        method = registry.get(made.method)
-        if settling.tells_models_apart(method, len(made.models)):
-            given = settling.packed_as(method, made.parameters)
-            made = packing.recipe(made.base, made.models, *given)
-        with ExitStack() as stack:
-            paths = [model.path for model in made.models]
-            opened = [stack.enter_context(checkpoint.open(where)) for where in paths]
-            opening.planned(made, [self.base, *opened])
-
-
-def _judge(plan: Plan, strict: bool, warn: Callable[[Sequence[str]], None]) -> Plan:
-    """Return the plan with its warnings, which are told."""
-    plan = judged(plan, strict)
-    warn(plan.warnings)
-    return plan
