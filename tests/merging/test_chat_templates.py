@@ -12,6 +12,7 @@ import yaml
 from click.testing import CliRunner
 from safetensors.numpy import save_file
 
+from breadcrumbs.checkpoint import chats, parts
 from breadcrumbs.cli import main
 from breadcrumbs.merging import chat
 
@@ -97,6 +98,32 @@ def test_templates_are_written_as_transformers_reads_them() -> None:
         assert Path(out, "chat_template.jinja").read_bytes() == (
             Path(f"{out}-again", "chat_template.jinja").read_bytes()
         )
+
+
+@pytest.mark.usefixtures("models")
+def test_the_template_of_a_folder_is_the_one_that_transformers_loads() -> None:
+    folder = Path("ft1")
+    config, file, more = (folder / n for n in (chats.CONFIG, chats.FILE, parts.TEMPLATES))
+    said = json.loads(config.read_text())
+
+    def loaded() -> dict[str, str]:
+        found = transformers.AutoTokenizer.from_pretrained(folder).chat_template
+        return found if isinstance(found, dict) else {"default": found} if found else {}
+
+    file.unlink(missing_ok=True)
+    (folder / chats.OLD).write_text(json.dumps({"chat_template": "old"}))
+    named = [{"name": "default", "template": "one"}, {"name": "rag", "template": "other"}]
+    for given, expected in (
+        ("one", {"default": "one"}),
+        (named, {"default": "one", "rag": "other"}),
+    ):
+        config.write_text(json.dumps({**said, "chat_template": given}))
+        assert chats.of_folder(folder) == loaded() == expected
+    more.mkdir()
+    (more / "tools.jinja").write_text("tools")
+    assert chats.of_folder(folder) == loaded() == {"tools": "tools"}
+    file.write_text("file")
+    assert chats.of_folder(folder) == loaded() == {"default": "file", "tools": "tools"}
 
 
 @pytest.mark.usefixtures("models")

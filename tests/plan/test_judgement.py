@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from safetensors.numpy import load_file, save_file
 
 import breadcrumbs
-from breadcrumbs import archives
+from breadcrumbs import archives, tasks
 from breadcrumbs.cli.group import main
 from breadcrumbs.errors import BreadcrumbsError, MismatchError, RecipeError
 from breadcrumbs.merging import api, opening
@@ -567,7 +567,7 @@ def test_task_files_are_not_judged_again(tmp_path):
     base = model(tmp_path / "base", weights(), LLAMA)
     far = model(tmp_path / "far", weights(5), LLAMA)
     task = tmp_path / "far.safetensors"
-    breadcrumbs.tasks.pack(base, far, task, transform="none")
+    tasks.pack(base, far, task, transform="none")
     assert not any("pretraining" in line for line in warned(base, task))
     assert any("pretraining" in line for line in warned(base, far))
 
@@ -699,7 +699,7 @@ def test_strict_in_python(pair):
     with pytest.raises(BreadcrumbsError, match="rope_theta"):
         archives.compress("base", ["odd"], "a.safetensors", strict=True)
     with pytest.raises(BreadcrumbsError, match="rope_theta"):
-        breadcrumbs.tasks.pack("base", "odd", "a.safetensors", strict=True)
+        tasks.pack("base", "odd", "a.safetensors", strict=True)
     assert not Path("a.safetensors").exists()
 
 

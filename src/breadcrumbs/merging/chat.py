@@ -17,15 +17,12 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
-from breadcrumbs.checkpoint import beside, configs
+from breadcrumbs.checkpoint import beside, chats, configs
 from breadcrumbs.errors import RecipeError, listing, suggestion
 from breadcrumbs.plan import Plan
 
-FILE, CONFIG, OLD = "chat_template.jinja", "tokenizer_config.json", "chat_template.json"
 AUTO = "auto"
-_LARGEST = 1 << 20
 
 #: Usual formats, by the names that mergekit has for them.
 KNOWN = {
@@ -71,27 +68,7 @@ KNOWN = {
 
 def of_folder(folder: Path | None) -> str:
     """Return the chat template of the model in a folder; nothing if it has none."""
-    if folder is None:
-        return ""
-    text = _text(folder / FILE) if (folder / FILE).is_file() else ""
-    found = text or _default(configs.read(folder, CONFIG).get("chat_template"))
-    return found or _default(configs.read(folder, OLD).get("chat_template"))
-
-
-def _default(said: Any) -> str:
-    """Return the one of several templates that is used unless another is asked for."""
-    for entry in said if isinstance(said, list) else ():
-        if isinstance(entry, dict) and entry.get("name") == "default":
-            said = entry.get("template")
-    return said if isinstance(said, str) else ""
-
-
-def _text(path: Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            return file.read(_LARGEST).decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"chat_template: {path}: cannot be read as text ({error}).") from None
+    return chats.of_folder(folder).get(chats.DEFAULT, "")
 
 
 def chosen(plan: Plan) -> str:
@@ -132,7 +109,7 @@ def _found(plan: Plan, wanted: str) -> str:
             raise RecipeError(f"chat_template: {wanted} has no chat template. Give another model.")
         return text
     if not is_text and path.is_file():
-        return _text(path)
+        return chats.text(path)
     if is_text:
         return wanted
     known = [AUTO, *KNOWN]
@@ -194,15 +171,15 @@ def write(folder: Path, text: str) -> None:
     """Write a template into the folder of an output, wherever one would be read from."""
     if not text:
         return
-    (folder / FILE).write_text(text, encoding="utf-8")
-    for name in (CONFIG, OLD):
+    (folder / chats.FILE).write_text(text, encoding="utf-8")
+    for name in (chats.CONFIG, chats.OLD):
         data = configs.read(folder, name)
         before = data.get("chat_template")
         if before is None:
             continue
         if isinstance(before, list):
-            others = [e for e in before if isinstance(e, dict) and e.get("name") != "default"]
-            data["chat_template"] = [{"name": "default", "template": text}, *others]
+            others = [e for e in before if isinstance(e, dict) and e.get("name") != chats.DEFAULT]
+            data["chat_template"] = [{"name": chats.DEFAULT, "template": text}, *others]
         else:
             data["chat_template"] = text
         path = folder / name

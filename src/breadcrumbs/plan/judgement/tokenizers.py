@@ -17,8 +17,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from breadcrumbs.checkpoint import chats
 from breadcrumbs.checkpoint.tensors import shown
 from breadcrumbs.checkpoint.vocabulary import LARGEST, of_model, parsed
+from breadcrumbs.errors import CheckpointError
 from breadcrumbs.plan.judgement import beside, modules
 from breadcrumbs.plan.plan import Plan
 
@@ -189,25 +191,18 @@ def _of_settings(base: Path, model: Path) -> Iterator[str]:
         a, b = mine.get(key), its.get(key)
         if isinstance(a, bool) and isinstance(b, bool) and a != b:
             yield f"{key} is {json.dumps(b)}, not {json.dumps(a)}"
-    chats = _chat(base, mine), _chat(model, its)
+    chats = _chat(base), _chat(model)
     if chats[1] and chats[0] != chats[1]:
         yield _OTHER_CHAT if chats[0] else _NO_CHAT
 
 
-def _chat(folder: Path, said: Mapping[str, Any]) -> str:
-    """Return the chat template of a folder, however it is kept; empty if there is none."""
-    path = folder / "chat_template.jinja"
-    if 0 <= beside.size(path) <= beside.CONFIG:
-        with suppress(OSError):
-            return path.read_text(encoding="utf-8", errors="replace").strip()
-    for source in (beside.mapping(folder / "chat_template.json"), said):
-        found = source.get("chat_template")
-        if isinstance(found, list):  # several, by name
-            named = {row.get("name"): row.get("template") for row in found if isinstance(row, dict)}
-            found = named.get("default") or json.dumps(found)
-        if isinstance(found, str) and found:
-            return found.strip()
-    return ""
+def _chat(folder: Path) -> str:
+    """Return the chat template of a folder, or all if none is the default; empty if it has none."""
+    found: dict[str, str] = {}
+    with suppress(CheckpointError):
+        found = chats.of_folder(folder)
+    text = found.get(chats.DEFAULT) or (json.dumps(found) if found else "")
+    return text.strip()
 
 
 def _ends(folder: Path) -> dict[str, Any]:
