@@ -265,12 +265,24 @@ def test_card_for_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     }
     made = yaml.safe_load((tmp_path / "merged" / "breadcrumbs.yaml").read_text())
     assert made["base"] == f"org/base@{'0' * 40}"
-    assert made["models"][0] == {"model": f"me/ft1@{'1' * 40}", "name": "1" * 40}
+    assert made["models"][0] == f"me/ft1@{'1' * 40}"
     text = (tmp_path / "merged" / "README.md").read_text()
     assert "The strictest licence stated is cc-by-nc-4.0, which allows no commercial use" in text
     assert "| ../ft2 | not known | cc-by-nc-4.0 |" in text
+    assert "| ft1 | 1 |" in text and text.count("1" * 40) == text.count(f"me/ft1@{'1' * 40}")
+    assert "the same bits" in run("reproduce", tmp_path / "merged"), "from where it lay"
+    monkeypatch.setenv("BREADCRUMBS_CACHE", str(tmp_path / "empty"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     assert "the same bits" in run("reproduce", tmp_path / "merged"), "from the cache, unasked"
+    there = cache / "models--me--merged"
+    (there / "refs").mkdir(parents=True)
+    (there / "refs" / "main").write_text("3" * 40)
+    (there / "snapshots").mkdir()
+    (tmp_path / "merged").rename(there / "snapshots" / ("3" * 40))
+    ft2.rename(tmp_path / "elsewhere")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    again = run("reproduce", "me/merged", "-i", f"ft2={tmp_path / 'elsewhere'}")
+    assert again.startswith("me/merged: 2 tensors, all the same bits")
 
 
 def test_the_base_is_known_by_what_fine_tunings_say(home: Path) -> None:

@@ -24,7 +24,7 @@ from breadcrumbs import plan as plans
 from breadcrumbs.archives.archive import DIGESTS, HASH, KEY, METHODS, VERSION, VOTES, content_hash
 from breadcrumbs.archives.report import Report
 from breadcrumbs.archives.singular import rank, triplets
-from breadcrumbs.checkpoint import durable, hashing, quantised
+from breadcrumbs.checkpoint import durable, hashing, origin, quantised
 from breadcrumbs.checkpoint.outfile import Entry
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor, items
 from breadcrumbs.checkpoint.writer import Writer
@@ -238,7 +238,7 @@ class _Compression:
 
     def _about(self, parameters: dict[str, Any], output: Path) -> str:
         base = self.plan.base
-        name, _, revision = (base.repo or "").partition("@")
+        name, _, revision = origin.at_commit(base).partition("@")
         changed = {self.plan.tensors[i].name for i in self.changed}
         tied = {t.name: t.tied for t in self.plan.tensors if t.tied and t.tied in changed}
         return json.dumps(

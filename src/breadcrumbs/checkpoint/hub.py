@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from breadcrumbs.checkpoint import parts
+from breadcrumbs.checkpoint.beside import RECIPE
 from breadcrumbs.checkpoint.folder import AdapterError, is_index, read_index
 from breadcrumbs.errors import CheckpointError
 
@@ -109,7 +110,7 @@ def fetch(repo: str, revision: str | None = None) -> tuple[Path, str]:
         except AdapterError:
             _check_config(where, sizes)
             raise
-        files += [name for name in sizes if name == "README.md"]  # whose licence counts
+        files += [name for name in sizes if name in ("README.md", RECIPE)]  # licence, and how made
         patterns = [glob.escape(name) for name in files]
         folder = Path(hub.snapshot_download(repo, revision=revision, allow_patterns=patterns))
     except CheckpointError:

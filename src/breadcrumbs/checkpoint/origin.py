@@ -21,11 +21,17 @@ def is_repo(text: object) -> bool:
 
 def cached(path: str | os.PathLike[str] | None) -> str:
     """Return ``org/name@commit`` of a folder in the cache of `huggingface_hub`, else nothing."""
-    parts = Path(path).parts if path is not None else ()
+    parts = Path(os.path.abspath(path)).parts if path is not None else ()
     if len(parts) < 3 or parts[-2] != "snapshots" or not parts[-3].startswith(_START):
         return ""
     repo = parts[-3].removeprefix(_START).replace("--", "/", 1)
     return f"{repo}@{parts[-1]}" if _REPO.fullmatch(repo) else ""
+
+
+def at_commit(model: Checkpoint) -> str:
+    """Return ``org/name@commit`` of an open model of a hub, also one given as its folder in the
+    cache, else nothing."""
+    return model.repo or cached(model.folder)
 
 
 def repos(model: Checkpoint) -> tuple[str, ...]:

@@ -42,15 +42,16 @@ from breadcrumbs.errors import printable, sentence
 def reproduce(model: str, output: str | None, **options: Any) -> None:
     """Merge a merged model again and compare the bits.
 
-    MODEL is a folder or .safetensors file that `breadcrumbs merge` wrote. Its recipe names its
-    inputs and their hashes. They are looked for where the recipe says, relative to the model; on a
-    hub and in its cache; and where --input says. An input that is another one now is named. What
-    differs is listed, and the exit code is 1 then.
+    MODEL is a folder, a .safetensors file or a hub id of what `breadcrumbs merge` wrote. Its recipe
+    names its inputs and their hashes. They are looked for where the recipe says, relative to the
+    model; on a hub and in its cache; and where --input says. An input that is another one now is
+    named. What differs is listed, and the exit code is 1 then.
 
     \b
     breadcrumbs reproduce merged
     breadcrumbs reproduce merged.safetensors --input base=models/base --input ft1=models/ft1
     breadcrumbs reproduce merged --input models -o again
+    breadcrumbs reproduce org/merged
     """
     from breadcrumbs import machine
     from breadcrumbs.cli import console

@@ -16,7 +16,7 @@ from blake3 import blake3
 from breadcrumbs.checkpoint import digests, opening, stack, wrapped
 from breadcrumbs.checkpoint.beside import RECIPE
 from breadcrumbs.checkpoint.safetensors import open_safetensors, read_header
-from breadcrumbs.errors import CheckpointError, RecipeError, listing
+from breadcrumbs.errors import RecipeError, listing
 from breadcrumbs.merging import files, inputs
 from breadcrumbs.merging.opening import opened
 from breadcrumbs.plan import Plan
@@ -73,8 +73,8 @@ def reproduce(
 ) -> Reproduction:
     """Merge a merged model again and return whether it is the same, tensor by tensor.
 
-    model: a folder, or a ``.safetensors`` file, that a merge wrote. output: where to write what is
-        made again; without it, it is removed once it is compared.
+    model: what a merge wrote: a folder, a ``.safetensors`` file, or a hub id.
+    output: where to write what is made again; without it, it is removed once it is compared.
     places: where inputs are that are not where the recipe says: ``NAME=PATH``, with the name that
         the recipe has or the last part of it, or a folder in which they lie by that part.
     progress: of the plan, a context of what is called with numbers of input bytes done.
@@ -82,7 +82,7 @@ def reproduce(
     Raises CheckpointError, RecipeError for a model without a recipe and for inputs that are not
     found or not the same as then.
     """
-    path = Path(model)
+    path = place_of(model)
     recipe = found(path)
     recipe = located(recipe, path if path.is_dir() else path.parent, places)
     with ExitStack() as within:
@@ -109,12 +109,22 @@ def reproduce(
     )
 
 
+def place_of(model: str | os.PathLike[str]) -> Path:
+    """Return the folder or file of a merged model, of a hub the one in its cache.
+
+    CheckpointError where there is none.
+    """
+    text = os.path.expanduser(os.fspath(model))
+    if os.path.exists(text):
+        return Path(text)
+    repo, revision = opening.hub_id(text)
+    from breadcrumbs.checkpoint import hub
+
+    return hub.fetch(repo, revision)[0]
+
+
 def found(model: Path) -> Recipe:
     """Return the recipe that a merged model carries, paths as it has them; RecipeError if none."""
-    if not model.exists():
-        raise CheckpointError(
-            f"{model}: no such file or folder. Give a merged model; download one of a hub first."
-        )
     header = _header(model)
     recipe = model / RECIPE
     if model.is_dir() and recipe.is_file():
@@ -180,7 +190,7 @@ def located(recipe: Recipe, folder: Path, places: Sequence[str] = ()) -> Recipe:
                 return str(place / Path(name).name)
         found = beside(folder / RECIPE, name)
         if os.path.exists(os.path.expanduser(found)) or opening.is_hub_id(found):
-            return _in_cache(found, recipe) or found
+            return _in_cache(found, recipe) or said.remembered(known.get(name), found)
         place = said.remembered(known.get(name), "")
         if place:
             return place

@@ -71,13 +71,16 @@ def remember(entry: Mapping[str, Any], place: str) -> None:
 
 
 def remembered(entry: Mapping[str, Any] | None, found: str) -> str:
-    """Return where an input lies: ``found`` if it is there or of a hub, else where it lay once, if
-    it still does; else ``found``."""
-    if entry is None or _is_there(found) or origin.is_repo(found.partition("@")[0]):
+    """Return where an input lies: ``found`` if it is there, else where it lay once, if it still
+    does; else ``found``. Of a hub id it is the folder in a cache that it was merged from."""
+    if entry is None or _is_there(found):
         return found
     kept = cache.read(cache.folder(), _CACHE, _key(entry))
     place = os.fsdecode(kept) if kept else ""
-    return place if place and _is_there(place) else found
+    of_hub = origin.is_repo(found.partition("@")[0])
+    if not place or not _is_there(place) or (of_hub and origin.cached(place) != found):
+        return found
+    return place
 
 
 def _key(entry: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from breadcrumbs.checkpoint import renaming, stack
+from breadcrumbs.checkpoint import origin, renaming, stack
 from breadcrumbs.errors import RecipeError, suggestion
 from breadcrumbs.methods import registry
 from breadcrumbs.methods.parameters import (
@@ -244,8 +244,11 @@ def _finite(weight: float, where: str) -> None:
 
 
 def name_of(path: str) -> str:
-    """Return what a model is called where no name is given: the last part of its path or id."""
-    whole = Path(path.split("@")[0])
+    """Return what a model is called where no name is given: the last part of its path or id.
+
+    Of a folder in a hub's cache it is that of the id.
+    """
+    whole = Path((origin.cached(path) or path).split("@")[0])
     if "+" not in path and whole.stem == "adapter_model":  # of PEFT, whose folder has the name
         whole = whole.parent
     name = whole.name or path

@@ -273,7 +273,7 @@ def _add_whole(made: _Made, tensor: TensorPlan, key: str) -> None:
 
 
 def _config(plan: Plan, made: _Made, rank: int) -> dict[str, Any]:
-    known = plan.base.repo or origin.cached(plan.base.folder)
+    known = origin.at_commit(plan.base)
     repo, _, revision = known.partition("@")
     repo = repo or next(iter(origin.repos(plan.base)), "")
     biased = any(t.name.removesuffix(".bias") not in made.modules for t in made.biases)

@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 
 from breadcrumbs import plan as plans
-from breadcrumbs.checkpoint import durable, hashing, products, quantised
+from breadcrumbs.checkpoint import durable, hashing, origin, products, quantised
 from breadcrumbs.checkpoint.products import Factors
 from breadcrumbs.checkpoint.sparse import BLOCK
 from breadcrumbs.checkpoint.tensors import DTYPES, SUBBYTE, Checkpoint, Tensor
@@ -450,6 +450,6 @@ def _settings(plan: Plan) -> tuple[str, dict[str, Any]]:
 
 def reference(base: Checkpoint, threads: int = 0, name: str = "") -> BaseReference:
     """Return what a task file says of its base. name: if it is not to be called as it is found."""
-    repo, _, revision = (base.repo or "").partition("@")
+    repo, _, revision = origin.at_commit(base).partition("@")
     label = name or repo or os.path.basename(os.path.abspath(base.label)) or base.label
     return BaseReference(label, revision or None, hashing.model_hash(base, threads))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from breadcrumbs.checkpoint import opening
+from breadcrumbs.checkpoint import opening, origin
 from breadcrumbs.checkpoint.adapters.adapter import Adapter
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, shown
 from breadcrumbs.errors import BreadcrumbsError
@@ -23,7 +23,7 @@ def another(adapter: Adapter, base: Checkpoint, names: Iterable[str]) -> list[st
     a hub its name is compared, where the base is from there too.
     """
     named = adapter.trained_on
-    repo = (base.repo or "").partition("@")[0]
+    repo = origin.at_commit(base).partition("@")[0]
     try:
         if not named or repo == named:
             return []
