@@ -120,6 +120,12 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return a number with its noun: ``1 tensor``, ``12 tensors``. many: the plural, unless it is
+    made with an s."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
 def listing(names: Iterable[str], limit: int = 5) -> str:
     """Return up to ``limit`` names in quotes, then how many more there are."""
     names = list(names)

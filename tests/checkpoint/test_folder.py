@@ -381,7 +381,7 @@ def test_the_cache_folder_of_a_hub_is_called_what_it_is(tmp_path):
     (cache / "refs" / "main").write_text("aaa\n")
     assert f"Give {one}, its main branch." in says(cache)
     assert str(one) in says(cache / "snapshots")
-    assert "the cache of a hub, of 1 models: 'org/name'" in says(tmp_path)
+    assert "the cache of a hub, with 1 model: 'org/name'" in says(tmp_path)
     with open_folder(one) as checkpoint:
         assert len(checkpoint) == 1
     (cache / "refs" / "main").write_text("gone")

@@ -322,7 +322,7 @@ def test_a_pickle_where_there_is_nothing_else(hub, tmp_path):
         ("org/several", "org/several: holds several models or shards without an index"),
         ("org/adapter", "org/adapter: is an adapter"),
         ("org/escape", "'../../x.safetensors'. A shard is the plain name"),
-        ("org/a--b", "org/a--b: is neither a file or folder here nor a possible hub id"),
+        ("org/a--b", "org/a--b: is neither a file or folder here nor a valid hub id"),
         ("org/one@..", "'org/one@..': no such file or folder"),
     ],
 )

@@ -17,7 +17,7 @@ from breadcrumbs.store.store import Store
 from breadcrumbs.tasks import packing
 
 N = "model.layers.0.self_attn.q_proj"
-WAY_OUT = "Give the model it was made from."
+WAY_OUT = "Give the unquantised model."
 ONE = np.float32(1)
 
 
@@ -284,7 +284,7 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, str]] = {
         None,
         "zero points",
     ),
-    "in the order of activations": (
+    "in activation order": (
         {
             N + ".weight_packed": ints(8, 2),
             N + ".weight_scale": np.ones((8, 1), np.float32),
@@ -292,7 +292,7 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, str]] = {
             N + ".weight_g_idx": ints(16),
         },
         None,
-        "in the order of activations",
+        "with activation order",
     ),
 }
 
@@ -339,7 +339,7 @@ def test_configs_that_say_it_elsewhere(where: str, tmp_path: Path) -> None:
 
 def test_floating_point_that_is_said_to_be_quantised(tmp_path: Path) -> None:
     path = folder(tmp_path, {N + ".weight": bf16(normal(0, 8, 8))}, {"load_in_4bit": True})
-    refused(str(path), "take quantization_config out of config.json")
+    refused(str(path), "remove quantization_config from config.json")
 
 
 @pytest.mark.parametrize("name", ["model.gguf", "model.bin", "weights.safetensors", "a"])
@@ -380,11 +380,11 @@ BROKEN: dict[str, tuple[dict[str, Any], Any, str]] = {
         None,
         N + ".scale_weight",
     ),
-    "a scale without codes": ({N + ".weight_scale_inv": ONE}, None, "there are none"),
+    "a scale without codes": ({N + ".weight_scale_inv": ONE}, None, "that are not there"),
     "a scale of floats": (
         {N + ".weight": bf16(np.ones((2, 2))), N + ".weight_scale_inv": ONE},
         None,
-        "there are none",
+        "that are not there",
     ),
     "a scale without codes, where others have them": (
         {N + ".weight_scale": ONE, "a.weight": CODE, "a.weight_scale": ONE},
@@ -392,7 +392,7 @@ BROKEN: dict[str, tuple[dict[str, Any], Any, str]] = {
         N + ".weight_scale",
     ),
     "blocks without scales": ({N + "_blocks": byte(2, 3, 1, 16)}, None, N + "_scales"),
-    "scales without blocks": ({N + "_scales": byte(2, 3, 1)}, None, "there are none"),
+    "scales without blocks": ({N + "_scales": byte(2, 3, 1)}, None, "that are not there"),
     "words without a shape": (PACKED, None, N + ".weight_shape"),
     "words without a scale": ({N + ".weight_packed": ints(8, 1)}, None, N + ".weight_scale"),
     "integers without a scale": (
@@ -400,7 +400,11 @@ BROKEN: dict[str, tuple[dict[str, Any], Any, str]] = {
         {"quant_method": "compressed-tensors", "format": "int-quantized"},
         N + ".weight_scale",
     ),
-    "a shape that is none": (PACKED | {N + ".weight_shape": np.array([8])}, None, "not a shape"),
+    "a shape that is none": (
+        PACKED | {N + ".weight_shape": np.array([8])},
+        None,
+        "cannot be its shape",
+    ),
     "a scale of another shape": (
         {N + ".weight": CODE, N + ".weight_scale_inv": np.ones((3, 5), np.float32)},
         None,
@@ -426,7 +430,7 @@ BROKEN: dict[str, tuple[dict[str, Any], Any, str]] = {
             N + ".weight_shape": np.array([8, 8]),
         },
         None,
-        "quantised and not",
+        "Remove one of them",
     ),
 }
 
@@ -457,11 +461,11 @@ def test_nothing_is_packed_or_compressed(tmp_path: Path) -> None:
     model = folder(tmp_path / "model", quantised | {N + ".weight": other})
     wide = save(tmp_path / "wide.safetensors", {N + ".weight": bf16(normal(0, 8, 8))})
     for pair in ((base, model), (base, wide), (wide, model)):
-        with pytest.raises(BreadcrumbsError, match=r"has quantised weights .* a task file takes"):
+        with pytest.raises(BreadcrumbsError, match=r"has quantised weights .* a task file needs"):
             packing.pack(*pair, tmp_path / "t.safetensors")
-        with pytest.raises(BreadcrumbsError, match=r"has quantised weights .* an archive takes"):
+        with pytest.raises(BreadcrumbsError, match=r"has quantised weights .* an archive needs"):
             breadcrumbs.compress(pair[0], [pair[1]], tmp_path / "a.safetensors")
-    match = r"has quantised weights .* a task file takes"
+    match = r"has quantised weights .* a task file needs"
     with (
         Store.create(tmp_path / "store", base) as store,
         pytest.raises(BreadcrumbsError, match=match),

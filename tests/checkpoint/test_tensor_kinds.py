@@ -488,5 +488,5 @@ def test_a_step_that_rounding_takes_is_told_of(tmp_path):
     ):
         result = CliRunner().invoke(main, [*arguments, *more])
         assert result.exit_code == 0
-        assert ("rounding takes all of it" in " ".join(result.output.split())) == told
+        assert ("rounding removes all of it" in " ".join(result.output.split())) == told
         assert (load_file(paths[2])["a.weight"].astype(np.float32) > 1).all() == (not told)

@@ -97,7 +97,7 @@ def test_a_head_that_is_lost_is_no_tied_one(tmp_path: Path, said: bool | None) -
     (tuned / "config.json").write_text(
         json.dumps({key: value for key, value in config.items() if value is not None})
     )
-    with pytest.raises(MismatchError, match=r"lacks 1 tensors of .*'lm_head.weight'"):
+    with pytest.raises(MismatchError, match=r"lacks 1 tensor of .*'lm_head.weight'"):
         breadcrumbs.merge(base, [tuned], **ONE)
 
 

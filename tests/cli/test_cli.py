@@ -245,7 +245,7 @@ def test_problems_are_one_line(flags: list[str], match: str) -> None:
 def test_problems_with_models_are_one_line() -> None:
     fails("merge", "base", "ft3", "-o", "out", match="no such file.*Did you mean 'ft")
     fails("merge", "base", "base", "-o", "out", match="is the base itself")
-    fails("merge", "base", "ft1", "-o", "ft1", "--force", match="Inputs are never written to")
+    fails("merge", "base", "ft1", "-o", "ft1", "--force", match="Inputs are never overwritten")
     tensors = load_file("ft1/model.safetensors")
     tensors["lm_head.bias"][2] = np.nan
     save_file(tensors, "nan.safetensors")
@@ -255,7 +255,7 @@ def test_problems_with_models_are_one_line() -> None:
     fails("merge", "base", "shape.safetensors", "-o", "o", match=r"shape \(8, 6\).*\(8, 5\)")
     del tensors["lm_head.weight"]
     save_file(tensors, "lacks.safetensors")
-    fails("merge", "base", "lacks.safetensors", "-o", "o", match="lacks 1 tensors.*--missing base")
+    fails("merge", "base", "lacks.safetensors", "-o", "o", match="lacks 1 tensor.*--missing base")
     Path("cut.safetensors").write_bytes(Path("ft1/model.safetensors").read_bytes()[:-1])
     fails("merge", "base", "cut.safetensors", "-o", "o", match="cut")
     fails("inspect", "nowhere", match="no such file")

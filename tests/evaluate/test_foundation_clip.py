@@ -169,7 +169,7 @@ def test_transformers_own_tower_is_a_base(clip, tmp_path):
 
 
 def test_bases_that_do_not_go_together(clip, towers, tmp_path):
-    with pytest.raises(SuiteError, match=r"is a vision tower alone. Say .* text: PATH or hub id"):
+    with pytest.raises(SuiteError, match=r"is only a vision tower. Say .* text: PATH or hub id"):
         make("clip").load(towers[0]["hub"])
     config = transformers.CLIPVisionConfig(
         hidden_size=8,

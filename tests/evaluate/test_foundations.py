@@ -289,7 +289,7 @@ def test_bases_that_cannot_be_loaded(tiny_bert, tmp_path):
     name = "encoder.layer.0.output.dense.bias"
     save_file({**weights, name: torch.zeros(5)}, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(
-        SuiteError, match=rf"'{name}' has shape \(5,\), and by config.json .*\(8,\)"
+        SuiteError, match=rf"'{name}' has shape \(5,\), but config.json says .*\(8,\)"
     ):
         foundation.load(str(folder))
     weights["other"] = weights.pop("encoder.layer.1.output.dense.bias")

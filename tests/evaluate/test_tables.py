@@ -197,7 +197,7 @@ def test_a_missing_task_leaves_no_mean_and_says_so():
     table = tables.of(rows)
     other = table.line("other")
     assert table.mean(other) is None and table.normalised(other) is None
-    assert table.notes == ("other: 1 of 2 tasks, so there is no mean",)
+    assert table.notes == ("other: only 1 of 2 tasks, so there is no mean",)
     assert exports.of_table(table).body[-1] == ("other", "50.0", "", "", "")
     table = tables.of([one for one in rows if one.model != FINE["spam"]])
     assert table.mean(table.line("merged")) and not table.normalised(table.line("merged"))
@@ -209,8 +209,8 @@ def test_rows_that_were_measured_otherwise_are_not_mixed_in():
     table = tables.of([*old, made("other", "movies", rows="00"), *family("base", "fine", "other")])
     assert [line.name for line in table.lines] == ["base", "fine-tuned", "other"]
     assert table.notes == (
-        "movies: left out 3 row(s) with another precision or rows than the latest row has",
-        "spam: left out 2 row(s) with another precision than the latest row has",
+        "movies: left out 3 rows with another precision or rows than the latest row has",
+        "spam: left out 2 rows with another precision than the latest row has",
     )
     with pytest.raises(ResultsError, match="one suite and one split"):
         tables.of([*family("base"), *family("base", split="validation")])

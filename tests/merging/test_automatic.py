@@ -254,7 +254,7 @@ def test_where_the_weights_do_not_tell_a_number_is_asked_for() -> None:
         for seed in range(30)
         if breadcrumbs.merge(base, models, alpha=1, seed=seed, **how)["w"][0] == 1
     ]  # only the first is kept, and it leads away from the two
-    with pytest.raises(RecipeError, match=r"does not go their way. Give a number"):
+    with pytest.raises(RecipeError, match=r"points away from them. Give a number"):
         breadcrumbs.merge(base, models, seed=away[0], **how)
 
 

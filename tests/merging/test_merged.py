@@ -68,7 +68,7 @@ def test_what_was_changed_since_is_not_saved_with_its_recipe(folders, tmp_path):
     with pytest.raises(OutputError, match=r"'b' is not what the merge made"):
         merged.save(tmp_path / "out")
     del merged["b"]
-    with pytest.raises(OutputError, match=r"no longer those of the merge: 'b'"):
+    with pytest.raises(OutputError, match=r"no longer the merged tensors: 'b'"):
         merged.save(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -89,7 +89,7 @@ def test_models_in_memory_are_saved_as_they_are(folders, tmp_path):
     half.save(tmp_path / "half")
     assert "config.json" in files(tmp_path / "half")
     merged["b"] = merged["b"][:2]
-    with pytest.raises(OutputError, match=r"no longer those of the merge: 'b'"):
+    with pytest.raises(OutputError, match=r"no longer the merged tensors: 'b'"):
         merged.save(tmp_path / "other")
 
 
@@ -187,9 +187,9 @@ def test_a_merged_model_is_uploaded(hub, folders, tmp_path, monkeypatch):
 
 def test_an_upload_that_is_refused_is_one_line(hub, tmp_path):
     file = tmp_path / "m.safetensors"
-    for repo, says in (("org/refused", "refuses this token"), ("a b", "no possible hub id")):
+    for repo, says in (("org/refused", "refuses this token"), ("a b", "not a valid hub id")):
         with pytest.raises(OutputError, match=f"{repo}: .*{says}") as caught:
             publishing.push(tmp_path, repo, token="hf_x")
         assert "\n" not in str(caught.value)
-    with pytest.raises(OutputError, match="is no folder"):
+    with pytest.raises(OutputError, match="is not a folder"):
         breadcrumbs.merge(state(0), [state(1)], output=file).push_to_hub("org/new")

@@ -159,7 +159,7 @@ def test_reproduce_names_the_tensors_that_differ(home: Path) -> None:
     file.write_bytes(data)
     said = run("reproduce", home / "merged", code=1)
     (name,) = load_file(file)
-    assert f"1 of 2 tensors differ: '{name}'" in said
+    assert f"1 of 2 tensors differs: '{name}'" in said
 
 
 @pytest.mark.parametrize("same_size", [True, False])
@@ -220,7 +220,7 @@ def test_models_in_memory_are_no_files(home: Path) -> None:
     breadcrumbs.merge(base, [tuned], method="average", output=home / "merged")
     made = recipe.load(home / "merged" / "breadcrumbs.yaml")
     assert made.inputs == () and [model.path for model in made.models] == ["model 1"]
-    assert "some models were in memory alone" in (home / "merged" / "README.md").read_text()
+    assert "some models were only in memory" in (home / "merged" / "README.md").read_text()
     assert "'base', 'model 1': not found" in run("reproduce", home / "merged", code=1)
 
 
@@ -340,11 +340,11 @@ def test_a_conflict_is_warned_of_and_texts_of_licences_are_known(home: Path) -> 
     found = front(home / "three")
     assert (found["license"], found["license_name"]) == ("other", "of-the-parts")
     assert (
-        "Terms of their own, to be read: ../ft2: my-terms"
+        "Licences to read, since they are not known here: ../ft2: my-terms"
         in (home / "three" / "README.md").read_text()
     )
     (home / "ft2" / "README.md").write_text("---\nlicense: gemma\n---\n")
     said = run("merge", home / "base", home / "ft1", home / "ft2", "-o", home / "four")
-    assert "both cannot be kept" in said and "licences: " in said
-    assert "both cannot be kept" in (home / "four" / "README.md").read_text()
+    assert "a merge cannot meet both" in said and "licences: " in said
+    assert "a merge cannot meet both" in (home / "four" / "README.md").read_text()
     run("merge", home / "base", home / "ft1", home / "ft2", "-o", home / "x", "--strict", code=1)

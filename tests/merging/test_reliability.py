@@ -632,7 +632,7 @@ def test_outputs_among_the_inputs_are_refused(small: list[Path], tmp_path: Path)
         (tmp_path / "link").symlink_to(small[0])
         outputs += [tmp_path / "link", tmp_path / "link" / "merged"]
     for output in outputs:
-        with pytest.raises(RecipeError, match="Inputs are never written to") as caught:
+        with pytest.raises(RecipeError, match="Inputs are never overwritten") as caught:
             merge(small, output, force=True)
         one_line(caught.value)
     assert inputs(small) == before

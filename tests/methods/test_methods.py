@@ -368,7 +368,7 @@ def test_a_step_of_another_shape_is_refused(tables, kind, cut):
     aggregate = kind(combine, {"alpha": Real(1.0, "factor")})
     registry.METHODS["bad"] = Method("bad", Everything(), aggregate, "sum", "sum", "2026")
     base, *models = FAMILY
-    with pytest.raises(MismatchError, match=r"of method bad returned the shape .*Repair"):
+    with pytest.raises(MismatchError, match=r"of method bad returned the shape .*Fix"):
         breadcrumbs.merge(base, models, method="bad")
 
 

@@ -249,5 +249,5 @@ def test_onto_in_files_copies_what_belongs_to_the_target(tmp_path):
     text = (out / "breadcrumbs.yaml").read_text()
     assert "onto:" in text and "target" in text
     without = {name: values for name, values in target.items() if name != "b"}
-    with pytest.raises(MismatchError, match="lacks 1 tensors"):
+    with pytest.raises(MismatchError, match="lacks 1 tensor"):
         breadcrumbs.merge(base, [model], onto=without)

@@ -181,7 +181,7 @@ def test_a_page_that_cannot_be_written_is_refused_before_the_merge(models, tmp_p
 def test_what_can_never_have_rows_is_not_served(models, tmp_path):
     for path in (models[0], tmp_path):
         ran = run("report", path, "--serve", code=1)
-        assert "is no file of results" in ran.output
+        assert "is not a file of results" in ran.output
 
 
 def test_the_page_of_a_store_has_its_history(models, tmp_path):

@@ -717,7 +717,7 @@ def test_no_line_ends_twice(end, capsys):
     console.note([f"why{end}"])
     mark = "." if end == "y" else ""
     assert capsys.readouterr().err == f"warning: why{end}{mark}\nnote: why{end}{mark}\n"
-    with pytest.raises(MismatchError, match=re.escape(f"why{end}{mark} With --strict")):
+    with pytest.raises(MismatchError, match=re.escape(f"why{end}{mark} Nothing is written")):
         refuse([f"why{end}"])
 
 

@@ -214,7 +214,7 @@ def test_missing_integers_are_no_matter():
 
 def test_extra_tensors():
     more = {**MODEL, "haed": np.zeros(2, np.float32)}
-    message = refused(MismatchError, "model 1: has 1 tensors that base lacks: 'haed'", BASE, [more])
+    message = refused(MismatchError, "model 1: has 1 tensor that base lacks: 'haed'", BASE, [more])
     assert "Did you mean 'head'" in message and "--extra ignore" in message
     made = plan(BASE, [more], extra="ignore")
     assert any("left out" in warning and "'haed'" in warning for warning in made.warnings)
@@ -248,10 +248,10 @@ def test_an_extra_tensor_that_is_tied_is_no_matter():
 def test_norms_and_biases_that_happen_to_be_equal_are_not_tied():
     ones, sevens = np.ones(4, np.float32), np.full(4, 7, np.float32)
     base = {"norm1": ones, "norm2": ones.copy()}
-    refused(MismatchError, "lacks 1 tensors of base: 'norm2'", base, [{"norm1": sevens}])
+    refused(MismatchError, "lacks 1 tensor of base: 'norm2'", base, [{"norm1": sevens}])
     refused(MismatchError, "'norm2'", {"norm1": ones}, [{"norm1": sevens, "norm2": sevens.copy()}])
     biases = {"bias1": EMBED[0], "bias2": EMBED[0].copy()}
-    refused(MismatchError, "lacks 1 tensors of base: 'bias2'", biases, [{"bias1": TUNED[0]}])
+    refused(MismatchError, "lacks 1 tensor of base: 'bias2'", biases, [{"bias1": TUNED[0]}])
     zeros = np.zeros((3, 3), np.float32)
     refused(MismatchError, "'b'", {"a": zeros, "b": zeros.copy()}, [{"a": zeros + 1}])
 
@@ -262,7 +262,7 @@ def test_copies_that_some_model_tells_apart_are_not_taken_for_each_other():
     base = {"layers.0.w": layer, "layers.1.w": layer.copy(), "x": layer + 1}
     apart = {"layers.0.w": layer + 1, "layers.1.w": layer + 2, "x": layer}
     lacks = {"layers.0.w": layer + 1, "x": layer}
-    with pytest.raises(MismatchError, match=r"model 2: lacks 1 tensors of base: 'layers\.1\.w'"):
+    with pytest.raises(MismatchError, match=r"model 2: lacks 1 tensor of base: 'layers\.1\.w'"):
         plan(base, [apart, lacks])
     alike = apart | {"layers.1.w": layer + 1}
     made = plan(base, [alike, lacks])

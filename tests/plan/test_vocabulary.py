@@ -424,7 +424,7 @@ def test_rows_that_no_tokenizer_tells(tmp_path, family):
 def test_tokenizers_of_other_pieces_need_a_choice(tmp_path, family):
     base, _ = family
     other = save(tmp_path / "other", {A: 0, "x": 1, "y": 2, "z": 3}, 4, 1)
-    refused(MismatchError, "its tokenizer is another one.*'x', 'y', 'z'.*Choose", base, other)
+    refused(MismatchError, "its tokenizer is not that.*'x', 'y', 'z'.*Choose", base, other)
     out = merged(tmp_path / "out", base, other, vocabulary="union")
     known = vocabulary.read(tmp_path / "out")
     assert known is not None and not known.added

@@ -251,7 +251,7 @@ def test_an_adapter_of_a_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_what_does_not_fit_says_what_to_do(family: Any, tmp_path: Path) -> None:
     base, (first, _) = family
-    with pytest.raises(MismatchError, match=r"a0: is an adapter, which is no base. Give the model"):
+    with pytest.raises(MismatchError, match=r"a0: is an adapter, not a base model. Give the model"):
         breadcrumbs.merge(first, [base])
     named = adapter_of(tmp_path / "n", 0, base_model_name_or_path="org/base")
     for call in (

@@ -302,7 +302,7 @@ def test_factors_in_a_dtype_that_is_not_read(tmp_path: Path) -> None:
     adapter = adapter_of(tmp_path / "adapter", layers("model.layers", 1))
     file = adapter / "adapter_model.safetensors"
     save_file({name: a.astype(np.float64) for name, a in load_file(file).items()}, file)
-    with pytest.raises(MismatchError, match=r"a product in 'F64', and only 'F32'.* in float32"):
+    with pytest.raises(MismatchError, match=r"matrices in 'F64', and only 'F32'.* in float32"):
         checkpoint.open(f"{base}+{adapter}")
 
 

@@ -217,7 +217,7 @@ def test_other_tensors_take_the_place_of_the_base(tmp_path: Path) -> None:
     assert (after["model.norm.weight"] == norm).all()
     assert (after["model.up.bias"] == before["model.up.bias"] + 1).all()
     written(tmp_path, tensors | {stem + "up.base_layer.weight": before["model.up.weight"] + 1})
-    with pytest.raises(MismatchError, match=r"other weights than .* under the product"):
+    with pytest.raises(MismatchError, match=r"besides the change, are not those of"):
         tasks.from_adapter(base, adapter, file, force=True)
     written(tmp_path, tensors | {"base_model.model.score.weight": norm})
     with pytest.raises(MismatchError, match=r"'score.weight', which .* lacks. Give --extra ignore"):
@@ -232,16 +232,16 @@ def test_other_tensors_take_the_place_of_the_base(tmp_path: Path) -> None:
     ("config", "message"),
     [
         ({"peft_type": "IA3"}, "is of type 'IA3'"),
-        ({"use_dora": True}, "use_dora is set: DoRA"),
+        ({"use_dora": True}, "use_dora is set, but"),
         ({"lora_bias": True}, "a bias of lora_B"),
         ({"layer_replication": [[0, 2]]}, "layers were repeated"),
-        ({"init_lora_weights": "pissa_niter_16"}, "begun with pissa_niter_16"),
+        ({"init_lora_weights": "pissa_niter_16"}, "initialised with pissa_niter_16"),
         ({"kasa_config": {"a": 1}}, "sets 'kasa_config'"),
-        ({"lora_alpha": "4"}, "'4' for a lora_alpha"),
-        ({"lora_alpha": True}, "True for a lora_alpha"),
-        ({"alpha_pattern": {"up": None}}, "None for a lora_alpha"),
-        ({"alpha_pattern": {"(": 1}}, "alpha_pattern .* is odd"),
-        ({"alpha_pattern": [1]}, "None for a lora_alpha"),
+        ({"lora_alpha": "4"}, "lora_alpha cannot be '4'"),
+        ({"lora_alpha": True}, "lora_alpha cannot be True"),
+        ({"alpha_pattern": {"up": None}}, "lora_alpha cannot be None"),
+        ({"alpha_pattern": {"(": 1}}, "alpha_pattern: .* is not a regular"),
+        ({"alpha_pattern": [1]}, "lora_alpha cannot be None"),
     ],
 )
 def test_what_is_no_plain_lora_is_refused_by_name(tmp_path: Path, config, message: str) -> None:
@@ -253,16 +253,19 @@ def test_what_is_no_plain_lora_is_refused_by_name(tmp_path: Path, config, messag
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.update(odd=np.ones(2, np.float32)), "'odd' is not known here"),
+        (lambda t: t.update(odd=np.ones(2, np.float32)), "'odd' is an unknown tensor"),
         (lambda t: t.pop(next(iter(t))), "of A and B"),
         (lambda t: t.update({k: v[:, :-1] for k, v in t.items()}), "is a product of"),
-        (lambda t: t.update({k: v.astype(np.float64) for k, v in t.items()}), "a product in 'F64'"),
+        (lambda t: t.update({k: v.astype(np.float64) for k, v in t.items()}), "matrices in 'F64'"),
         (lambda t: t.update({k: v * np.nan for k, v in t.items()}), "is not finite"),
         (
             lambda t: t.update({"base_model.model.x.lora_magnitude_vector": np.ones(2, "f4")}),
             "DoRA",
         ),
-        (lambda t: t.update({"base_model.model.x.lora_B.bias": np.ones(2, "f4")}), "not known"),
+        (
+            lambda t: t.update({"base_model.model.x.lora_B.bias": np.ones(2, "f4")}),
+            "an unknown tensor",
+        ),
     ],
 )
 def test_odd_tensors_are_refused(tmp_path: Path, change, message: str) -> None:
@@ -283,7 +286,7 @@ def test_no_adapter(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     with pytest.raises(CheckpointError, match=r"has no adapter_model.safetensors"):
         tasks.from_adapter(base, tmp_path, tmp_path / "t.safetensors")
-    with pytest.raises(MismatchError, match=r"is an adapter, which is no base. Give the model"):
+    with pytest.raises(MismatchError, match=r"is an adapter, not a base model. Give the model"):
         breadcrumbs.merge(adapter_of(tmp_path), [base])
 
 

@@ -30,7 +30,7 @@ def triplets(
     if not np.isfinite(tau).all():
         raise MismatchError(
             f"{plan.models[task].label}: tensor {tensor.name!r} is not finite in it or in the base."
-            " Repair the model, or give --whole for that tensor."
+            " Fix the model, or give --whole for that tensor."
         )
     u, s, v = leading(tau, count)
     left, right = np.zeros((tau.shape[0], count)), np.zeros((count, tau.shape[1]))

@@ -171,7 +171,7 @@ def upload_failed(error: Exception, repo: str) -> str:
     if constants.HF_HUB_OFFLINE:
         text = "HF_HUB_OFFLINE forbids to upload. Unset it"
     elif isinstance(error, errors.HFValidationError):
-        text = "is no possible hub id. Ids are like org/name"
+        text = "is not a valid hub id. Ids are like org/name"
     elif status in (401, 403) or isinstance(error, errors.LocalTokenNotFoundError):
         text = f"{endpoint} refuses this token. Set HF_TOKEN to one that may write there"
     else:
@@ -196,7 +196,7 @@ def _explained(error: Exception, where: str, offline: bool) -> CheckpointError:
     elif isinstance(error, errors.RevisionNotFoundError):
         text = f"has no such branch, tag or commit at {endpoint}. Check what follows the '@'"
     elif isinstance(error, errors.HFValidationError):
-        text = "is neither a file or folder here nor a possible hub id. Ids are like org/name"
+        text = "is neither a file or folder here nor a valid hub id. Ids are like org/name"
     elif status in (401, 403):
         text = f"is not accessible to you at {endpoint}. Set HF_TOKEN to a token that may read it"
     else:

@@ -11,7 +11,7 @@ import numpy as np
 
 from breadcrumbs.checkpoint import like, notebook
 from breadcrumbs.checkpoint.tensors import DTYPES, SUBBYTE, Checkpoint, Tensor
-from breadcrumbs.errors import CheckpointError, listing, suggestion
+from breadcrumbs.errors import CheckpointError, counted, listing, suggestion
 
 if TYPE_CHECKING:
     import pandas
@@ -108,7 +108,8 @@ class Weights(Mapping[str, Array], Generic[Array]):
 
     def __repr__(self) -> str:
         found = ", ".join(dict.fromkeys(self.dtypes.values()))
-        return f"<Weights of {self.label}: {len(self)} tensors, {self.size:,} entries, {found}>"
+        tensors = counted(len(self), "tensor")
+        return f"<Weights of {self.label}: {tensors}, {self.size:,} entries, {found}>"
 
     def to_frame(self) -> pandas.DataFrame:
         """Return `rows` as a frame of pandas."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from breadcrumbs.errors import listing
+from breadcrumbs.errors import counted, listing
 
 _CHECKPOINT = re.compile(r"(checkpoint|epoch|step|iter|global_step)[-_=]?\d+.*", re.IGNORECASE)
 _WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt"}
@@ -30,8 +30,8 @@ def instead(folder: Path) -> str | None:
     models = [name for name in names if name.startswith("models--")]
     if models:
         return (
-            f"is the cache of a hub, of {len(models)} models: {listing(map(_hub_id, models))}."
-            " Give the id of one."
+            f"is the cache of a hub, with {counted(len(models), 'model')}:"
+            f" {listing(map(_hub_id, models))}. Give the id of one."
         )
     checkpoints = sorted((n for n in names if _CHECKPOINT.fullmatch(n)), key=_by_number)
     filled = [name for name in checkpoints if _holds_weights(folder / name)]

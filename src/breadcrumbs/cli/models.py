@@ -17,6 +17,7 @@ from breadcrumbs.cli.shared import (
     rename_option,
     threads_option,
 )
+from breadcrumbs.errors import counted
 
 
 @command()
@@ -119,7 +120,7 @@ def inspect(
         if as_json:
             click.echo(json.dumps({"path": path, "verified": True, "tensors": number}, indent=2))
         else:
-            click.echo(f"{path}: all {number} tensors match their digests")
+            click.echo(f"{path}: {counted(number, 'tensor')}, all as their digests say")
         return
     found = inspection.inspect(path, with_hash=with_hash)
     if as_json:

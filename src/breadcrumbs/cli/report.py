@@ -47,7 +47,7 @@ def report(file: str, paging: Paging, **options: Any) -> None:
     if not options["serve"]:
         return
     if not _may_have_rows(Path(file)):
-        raise ResultsError(f"{printable(file)}: is no file of results. Give that of a search.")
+        raise ResultsError(f"{printable(file)}: is not a file of results. Give that of a search.")
     from breadcrumbs.pages import drawing
     from breadcrumbs.pages.serving import Server
 

@@ -67,5 +67,5 @@ def _made(data: dict[str, Any]) -> Any:
     for part in name.split("."):
         kind = getattr(kind, part)
     if not (isinstance(kind, type) and is_dataclass(kind)):
-        raise ValueError(f"{name} is no dataclass")
+        raise ValueError(f"{name} is not a dataclass")
     return kind(**{key: of_json(item) for key, item in data["fields"].items()})

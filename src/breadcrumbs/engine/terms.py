@@ -144,7 +144,7 @@ class Terms:
             value = wide[row, at - start]
             raise MismatchError(
                 f"{labels[row]}: tensor {self.tensor.name!r} has {value} at entry {at}."
-                " Repair the model, `exclude` the tensor, or give --allow-nonfinite to count such"
+                " Fix the model, `exclude` the tensor, or give --allow-nonfinite to count such"
                 " entries as unchanged."
             )
         base_bad = bad[0].copy()

@@ -182,12 +182,14 @@ def merge(
     factors = opening.numbers("weights", weights, models)
     given = opening.each("statistics", statistics, models)
     if output is not None and as_ is not None:
-        raise RecipeError(f"as_: {as_!r} is for results in memory. Leave it or the output out.")
+        raise RecipeError(f"as_: {as_!r} is for results in memory. Leave out as_ or the output.")
     if output is not None and not isinstance(output, str | os.PathLike):
-        raise RecipeError(f"output: {output!r} is no path. Give a folder, or a .safetensors file.")
+        raise RecipeError(
+            f"output: {output!r} is not a path. Give a folder, or a .safetensors file."
+        )
     kind = kind_of(base, as_)
     if kind == "module" and output is None and untie:
-        raise RecipeError("untie: tied weights of a module are one. Give its `state_dict()`.")
+        raise RecipeError("untie: a module holds tied weights once. Give its `state_dict()`.")
     recipe = Recipe(
         base=label(base, "base"),
         models=tuple(
@@ -278,7 +280,7 @@ def _overrides(given: Any) -> list[Any]:
     if given is None or isinstance(given, Mapping):
         return [] if given is None else [given]
     if not isinstance(given, Iterable) or isinstance(given, str):
-        raise RecipeError(f"overrides: {given!r} is no list. Give [{{'tensors': ..., ...}}].")
+        raise RecipeError(f"overrides: {given!r} is not a list. Give [{{'tensors': ..., ...}}].")
     return list(given)
 
 

@@ -97,7 +97,7 @@ def fixed(
     made = making.make(recipe, plan.base, plan.models, plan.onto, plan.statistics)
     if made.automatic:
         raise RecipeError(
-            f"method {plan.method.name}: its calibration left {AUTO!r} where numbers belong. Repair"
+            f"method {plan.method.name}: its calibration left {AUTO!r} where numbers belong. Fix"
             " the method, or give numbers."
         )
     return replace(made, warnings=plan.warnings, notes=plan.notes, sizes=plan.sizes)
@@ -113,8 +113,8 @@ def _with_alpha(plan: Plan, run: Callable[..., object], facts: Facts) -> Plan:
     asked = plan.automatic
     if plan.recipe.onto is not None:
         raise RecipeError(
-            "recipe: alpha: auto finds how far to step from the base. With onto, give a number,"
-            " such as 0.2."
+            "recipe: alpha: auto is for a step from the base. With onto, give a number, such as"
+            " 0.2."
         )
     measured = replace(_with(plan, 1.0), tensors=tuple(map(_measured, asked)))
     sink, found_facts = Products(measured), Facts()
@@ -226,8 +226,8 @@ class Measured:
         where = f"{self.component}: " if self.component else ""
         if product <= 0 or not math.isfinite(product):
             raise RecipeError(
-                f"recipe: {where}alpha: auto compares the step from the base with the task vectors,"
-                " and here it does not go their way. Give a number."
+                f"recipe: {where}alpha: auto needs a step in the direction of the task vectors, and"
+                " this one points away from them. Give a number."
             )
         lengths, weights = self._lengths
         alpha = 0.0
@@ -245,8 +245,8 @@ class Measured:
             alpha = float(f"{crowded**EXPONENT * restored / mean:.{DIGITS}g}")
         if not 0 < alpha < math.inf:
             raise RecipeError(
-                f"recipe: {where}alpha: auto cannot be told from task vectors so short or long that"
-                " their squares are no numbers. Give a number."
+                f"recipe: {where}alpha: auto cannot be computed: the task vectors are so short or"
+                " so long that their squares are out of range. Give a number."
             )
         return alpha
 

@@ -14,7 +14,7 @@ from breadcrumbs.checkpoint import beside, composite, token_ids, tokenizer_files
 from breadcrumbs.checkpoint.beside import RECIPE
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.engine.digests import FileDigests
-from breadcrumbs.errors import RecipeError, sentence
+from breadcrumbs.errors import RecipeError, counted, sentence
 from breadcrumbs.machine import human
 from breadcrumbs.merging import chat, inputs, licences, said
 from breadcrumbs.merging import front as front_matter
@@ -216,7 +216,7 @@ Made with Breadcrumbs {__version__} by the method
 |---|---|---|
 {rows}
 
-{report.merged} of {report.tensors} tensors were merged ({report.entries:,} weights)\
+{_merged(report)}\
 {"; copied from the base: " + copied if copied else ""}. The update has norm {report.norm:.6g}\
 {report.length and f", {report.length}"}.
 Tensors of which a model kept nothing: {emptied}.\
@@ -242,10 +242,16 @@ Read {human(report.bytes_read)}, wrote {human(report.bytes_written)}.
 """
 
 
+def _merged(report: Report) -> str:
+    were = "was" if report.tensors == 1 else "were"
+    weights = counted(report.entries, "weight")
+    return f"{report.merged} of {counted(report.tensors, 'tensor')} {were} merged ({weights})"
+
+
 def _again(plan: Plan) -> str:
     """Return how a merge is made again."""
     if any(not source.files for source in plan.inputs):
-        return f"`{RECIPE}` beside this card says how; some models were in memory alone."
+        return f"`{RECIPE}` beside this card says how; some models were only in memory."
     return (
         f"`{RECIPE}` beside this card reproduces the weights, bit for bit: `breadcrumbs reproduce"
         " FOLDER`\nmerges again and compares. It has the hashes of the inputs."

@@ -83,8 +83,8 @@ def chosen(plan: Plan) -> str:
     target = labels.get(plan.recipe.tokenizer or "", plan.target)
     if not beside.has_tokenizer(target):
         raise RecipeError(
-            f"chat_template: {target.label} has no tokenizer, which the template belongs to. Leave"
-            " it out, or give --tokenizer."
+            f"chat_template: {target.label} has no tokenizer for the template to go with. Leave it"
+            " out, or give --tokenizer."
         )
     found = _found(plan, wanted)
     if "{" in found:
@@ -133,7 +133,7 @@ def _check(text: str) -> None:
         ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"]).parse(text)
     except TemplateSyntaxError as error:
         raise RecipeError(
-            f"chat_template: line {error.lineno} is not Jinja: {error.message}. Mend it."
+            f"chat_template: line {error.lineno} is not Jinja: {error.message}. Fix it."
         ) from None
 
 
@@ -149,9 +149,9 @@ def said(plan: Plan, text: str) -> list[str]:
     if not known or not lost:
         return []
     return [
-        f"chat_template: the tokenizer of {target.label} has no {listing(lost)}, which the template"
-        " writes: it becomes several tokens that no model was trained on. Give --tokenizer of a"
-        " model that has it, or another template"
+        f"chat_template: the template writes {listing(lost)}, which the tokenizer of {target.label}"
+        " does not have: it would split that into tokens that no model was trained on. Give"
+        " --tokenizer of a model that has it, or another template"
     ]
 
 

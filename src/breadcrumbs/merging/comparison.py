@@ -98,7 +98,7 @@ class Comparison:
             return notebook.frame(self.pairs)
         if what not in MATRICES:
             raise RecipeError(
-                f"to_frame: {what!r} is not there.{suggestion(what, MATRICES)} Give pairs,"
+                f"to_frame: there is no {what!r}.{suggestion(what, MATRICES)} Give pairs,"
                 f" {', '.join(MATRICES)}."
             )
         rows = [dict(zip(self.names, row, strict=True)) for _, row in self._of(what)]
@@ -109,8 +109,10 @@ class Comparison:
 
     def __repr__(self) -> str:
         kinship = ", ".join(f"{key} {value:.3g}" for key, value in self.kinship.items())
-        means = f"; means of {len(self.pairs)} pairs: {kinship}" if kinship else ""
-        return f"<Comparison of {', '.join(self.names)} on {self.base}{means}>"
+        pairs = len(self.pairs)
+        means = "" if pairs == 1 else f"means of {pairs} pairs: "
+        kinship = f"; {means}{kinship}" if kinship else ""
+        return f"<Comparison of {', '.join(self.names)} on {self.base}{kinship}>"
 
     def _repr_html_(self) -> str:
         norms = dict(zip(self.names, self.norms.tolist(), strict=True))
@@ -224,11 +226,11 @@ def recipe(
         )
     if lowering.lowered(TRANSFORMS[transform]).shaped:
         raise RecipeError(
-            f"transform {transform} changes matrices as wholes, so what it makes of them is neither"
-            " compared nor packed. Use transform none, and merge with it."
+            f"transform {transform} changes whole matrices, so its task vectors can be neither"
+            " compared nor packed. Use transform none here, and this one in the merge."
         )
     if not models:
-        raise RecipeError("compare: no models are given. Give a base and two models or more.")
+        raise RecipeError("compare: no models are given. Give a base and at least two models.")
     checked = parameters.parse(f"transform {transform}", TRANSFORMS[transform].parameters, given)
     alone = {**checked, "alpha": 1.0}  # what is compared is no sum, but a plan has one
     return Recipe(base, tuple(models), f"{transform}+sum", alone, **settings)

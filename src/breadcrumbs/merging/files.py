@@ -159,7 +159,7 @@ def to_files(
         _check_added(it, rows)
         if report.norm and not again and rounded.is_base(it, sink.read):
             report.warnings.append(
-                "the step is so small that rounding takes all of it, so the result is the base:"
+                "the step is so small that rounding removes all of it, so the result is the base:"
                 " give --dtype float32, or a larger step"
             )
         if strict:
@@ -240,8 +240,8 @@ def check_not_input(it: Plan, output: Path) -> None:
             real = os.path.normcase(os.path.realpath(path))
             if _inside(out, real) or _inside(real, out):
                 raise RecipeError(
-                    f"{output}: is one of the models to merge, or in its folder, or holds it."
-                    " Inputs are never written to; give another output."
+                    f"{output}: is one of the models to merge, or lies in its folder, or contains"
+                    " it. Inputs are never overwritten: give another output."
                 )
 
 

@@ -89,8 +89,8 @@ def _check(source: Checkpoint, files: list[dict[str, Any]], digests: FileDigests
         new = [name for name in names if name not in known] or names
         then = said.digest(files[known.index(lost[0])])[:_SHOWN]
         raise Changed(
-            f"{source.label}: the recipe was made with {lost[0]}, whose hash began with {then}, and"
-            f" here is {new[0]}. {_ADVICE}"
+            f"{source.label}: the recipe was made with {lost[0]}, whose hash began with {then}; now"
+            f" there is {new[0]} instead. {_ADVICE}"
         )
     for path, file in zip(source.own_files, files, strict=True):
         now = digests.digests[path]
@@ -106,11 +106,11 @@ def _compare(where: str, path: Path, file: Mapping[str, Any], now: str) -> None:
     if now not in (PENDING, then):
         raise Changed(
             f"{where} has changed since the recipe was made: its hash began with {then[:_SHOWN]},"
-            f" and begins with {now[:_SHOWN]} now. {_ADVICE}"
+            f" and now begins with {now[:_SHOWN]}. {_ADVICE}"
         )
 
 
-_ADVICE = "Give the file of then, or remove `inputs` from the recipe to merge what is there now."
+_ADVICE = "Give the original file, or remove `inputs` from the recipe to merge what is there now."
 
 
 def other_version(it: Plan) -> str:

@@ -120,7 +120,7 @@ def _conflicts(parts: Mapping[str, str]) -> list[str]:
             if clashes and level != NO_CHANGE and (other not in alike or license < other):
                 found.append(
                     f"{one_of[license]} is under {license}, which {_SAID[ALIKE]}, and {name} under"
-                    f" {other}, which {_SAID[level]}: both cannot be kept"
+                    f" {other}, which {_SAID[level]}: a merge cannot meet both"
                 )
     own = [license for license in one_of if kind(license) == USE and license not in alike]
     for license, other in itertools.pairwise(own):
@@ -158,7 +158,7 @@ def section(parts: Mapping[str, Card], found: Licence) -> list[str]:
         if card.license and kind(card.license) is None
     ]
     if others:
-        lines.append(f"Terms of their own, to be read: {'; '.join(others)}.")
+        lines.append(f"Licences to read, since they are not known here: {'; '.join(others)}.")
     if found.unknown:
         lines.append(f"No licence is stated by {', '.join(found.unknown)}: ask who made them.")
     return lines

@@ -14,7 +14,7 @@ import numpy as np
 from breadcrumbs import checkpoint, plan
 from breadcrumbs.checkpoint import Weights, beside, composite, live, sinusoids
 from breadcrumbs.checkpoint.tensors import Checkpoint, shown
-from breadcrumbs.errors import CheckpointError, RecipeError
+from breadcrumbs.errors import CheckpointError, RecipeError, counted
 from breadcrumbs.plan import USUAL, Plan, Sizes
 from breadcrumbs.plan.partners import refused
 from breadcrumbs.plan.recipe import Model, Recipe
@@ -38,7 +38,7 @@ def named(models: Iterable[Source], names: Iterable[str] | None = None) -> tuple
     called = each("names", names, models)
     for name in called or ():
         if not isinstance(name, str):
-            raise RecipeError(f"names: {shown(name)} is no text.")
+            raise RecipeError(f"names: {shown(name)} is not a string.")
     return tuple(
         Model(label(model, f"model {i + 1}"), name=called[i] if called else "")
         for i, model in enumerate(models)
@@ -48,7 +48,7 @@ def named(models: Iterable[Source], names: Iterable[str] | None = None) -> tuple
 def listed(models: Any) -> list[Source]:
     """Return models as a list; RecipeError for one alone, which would be taken for a list."""
     if models is None:
-        raise RecipeError("models: None is given. Give a list of models: [model].")
+        raise RecipeError("models: found None where a list is expected. Give [model].")
     if isinstance(models, Mapping) and any(_is_model(value) for value in models.values()):
         raise RecipeError(
             "models: found a dict of models where a list is expected. Give `list(models.values())`,"
@@ -74,7 +74,7 @@ def each(key: str, given: Any, models: Sequence[Source]) -> list[Any] | None:
         )
     given = list(given)
     if len(given) != len(models):
-        raise RecipeError(f"{key}: {len(given)} are given for {len(models)} models.")
+        raise RecipeError(f"{key}: found {len(given)} for {counted(len(models), 'model')}.")
     return given
 
 
@@ -105,7 +105,7 @@ def whole(key: str, given: Any) -> int:
     except TypeError:
         found = -1
     if found < 0:
-        raise RecipeError(f"{key}: {shown(given)} is not a whole number from 0 on.")
+        raise RecipeError(f"{key}: {shown(given)} is not a whole number of 0 or more.")
     return found
 
 
@@ -139,11 +139,11 @@ def globs(given: str | Sequence[str] | None) -> tuple[str, ...]:
     if isinstance(given, str):
         return (given,)
     if not isinstance(given, Iterable):
-        raise RecipeError(f"{shown(given)} is no name of a tensor. Give globs, such as 'lm_head*'.")
+        raise RecipeError(f"{shown(given)} is not a tensor name. Give globs, such as 'lm_head*'.")
     found = tuple(given)
     for one in found:
         if not isinstance(one, str):
-            raise RecipeError(f"{shown(one)} is no name of a tensor. Give globs of names.")
+            raise RecipeError(f"{shown(one)} is not a tensor name. Give globs of names.")
     return found
 
 

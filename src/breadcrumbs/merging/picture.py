@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from breadcrumbs import machine
+from breadcrumbs.errors import counted
 from breadcrumbs.merging import figures
 from breadcrumbs.merging.looking import Look
 from breadcrumbs.merging.report import Report
@@ -57,7 +58,8 @@ def of_comparison(found: Any) -> Page:
     return Page(
         f"{_listed(found.names)} compared",
         "compare",
-        f"How the fine-tunings of {_end(found.base)} differ from it and from each other{cut}.",
+        f"How the fine-tunings of {recipe.name_of(found.base)} differ from it and from each"
+        f" other{cut}.",
         tiles,
         sections,
         found.warnings,
@@ -117,7 +119,7 @@ def of_merge(plan: Plan, look: Look | None, report: Report | None, output: str |
         )
     )
     where = f", written to {output}" if report and output else "; nothing was written"
-    count = f"{len(names)} fine-tuning{'s' if len(names) != 1 else ''} of {_end(plan.base.label)}"
+    count = f"{counted(len(names), 'fine-tuning')} of {recipe.name_of(plan.base.label)}"
     return Page(
         f"{_listed(names)} merged" if report else f"{_listed(names)}: the plan of a merge",
         "merge" if report else "merge --dry-run",
@@ -211,15 +213,10 @@ def short(number: int) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    ends = [_end(name) for name in names]
+    ends = [recipe.name_of(name) for name in names]
     if len(ends) > 4:
         return f"{', '.join(ends[:3])} and {len(ends) - 3} more"
     return " and ".join([", ".join(ends[:-1]), ends[-1]]) if len(ends) > 1 else "".join(ends)
-
-
-def _end(name: str) -> str:
-    """Return the last part of a path or a hub id."""
-    return name.rstrip("/").rpartition("/")[2] or name
 
 
 def _task_vectors(cut: str) -> str:

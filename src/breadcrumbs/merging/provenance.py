@@ -43,8 +43,8 @@ def check_unchanged(before: dict[str, Stamp], after: dict[str, Stamp]) -> None:
     for file, stamp in before.items():
         if after[file] != stamp:
             raise CheckpointError(
-                f"{file}: changed while it was being merged. Let nothing write to the inputs, and"
-                " merge again with --force."
+                f"{file}: changed while it was being merged. Make sure that nothing writes to"
+                " the inputs, and merge again with --force."
             )
 
 

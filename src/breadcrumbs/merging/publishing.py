@@ -29,7 +29,7 @@ def push(
     import huggingface_hub
 
     if not folder.is_dir():
-        raise OutputError(f"{folder}: is no folder. Upload a model that was written to one.")
+        raise OutputError(f"{folder}: is not a folder. Give the folder of a merged model.")
     api = huggingface_hub.HfApi(token=token)
     try:
         api.create_repo(repo, private=private, exist_ok=True)

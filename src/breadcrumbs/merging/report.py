@@ -13,6 +13,7 @@ from breadcrumbs import machine
 from breadcrumbs.checkpoint import notebook
 from breadcrumbs.checkpoint.sparse import Sparse
 from breadcrumbs.engine.outputs import TensorReport
+from breadcrumbs.errors import counted
 from breadcrumbs.kernels import AUTO, described
 from breadcrumbs.merging import publishing
 from breadcrumbs.plan import Plan, TensorPlan, shift, step
@@ -172,10 +173,10 @@ class Report:
     @property
     def summary(self) -> str:
         """The merge in a line: how many models by which method, what was merged, the alpha."""
-        number = f"{len(self.models)} model{'' if len(self.models) == 1 else 's'}"
+        number = counted(len(self.models), "model")
         parts = [
-            f"{number} by {self.method}, {self.merged} of {self.tensors} tensors merged",
-            f"{self.entries:,} weights",
+            f"{number} by {self.method}, {self.merged} of {counted(self.tensors, 'tensor')} merged",
+            counted(self.entries, "weight"),
             self.found,
             self.length,
             f"{self.seconds:.2g} s",
@@ -203,7 +204,7 @@ class Report:
 
     def __repr__(self) -> str:
         number = len(self.warnings)
-        more = f", {number} warning{'' if number == 1 else 's'}" if number else ""
+        more = f", {counted(number, 'warning')}" if number else ""
         return f"<Report: {self.summary}{more}>"
 
     def _repr_html_(self) -> str:

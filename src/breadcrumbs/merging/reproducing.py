@@ -16,7 +16,7 @@ from blake3 import blake3
 from breadcrumbs.checkpoint import digests, opening, stack, wrapped
 from breadcrumbs.checkpoint.beside import RECIPE
 from breadcrumbs.checkpoint.safetensors import open_safetensors, read_header
-from breadcrumbs.errors import RecipeError, listing
+from breadcrumbs.errors import RecipeError, counted, listing
 from breadcrumbs.merging import files, inputs
 from breadcrumbs.merging.opening import opened
 from breadcrumbs.plan import Plan
@@ -52,9 +52,11 @@ class Reproduction:
 
     def __str__(self) -> str:
         if self.same:
-            return f"{self.tensors} tensors, all the same bits (BLAKE3 {self.digest[:16]})"
-        number = len(self.differ)
-        return f"{number} of {self.tensors} tensors differ: {listing(self.differ)}"
+            return (
+                f"{counted(self.tensors, 'tensor')}, all the same bits (BLAKE3 {self.digest[:16]})"
+            )
+        differ, of = len(self.differ), counted(self.tensors, "tensor")
+        return f"{differ} of {of} {'differs' if differ == 1 else 'differ'}: {listing(self.differ)}"
 
     def to_mapping(self) -> dict[str, Any]:
         """Return it as plain data, for JSON."""
@@ -204,7 +206,7 @@ def located(recipe: Recipe, folder: Path, places: Sequence[str] = ()) -> Recipe:
     if missing:
         names = list(dict.fromkeys(missing))
         raise RecipeError(
-            f"{folder}: {listing(names)}: not found beside it. Say where that is: --input"
+            f"{folder}: {listing(names)}: not found beside it. Say where it is: --input"
             f" {Path(names[0]).name}=PATH, or --input FOLDER for the folder that holds them."
         )
     unused = sorted(set(named) - used)

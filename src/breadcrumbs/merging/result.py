@@ -9,7 +9,7 @@ from typing import Any, Generic, Literal, TypeVar
 from breadcrumbs.checkpoint import Weights, like, live, notebook
 from breadcrumbs.checkpoint.memory import open_mapping
 from breadcrumbs.checkpoint.tensors import Checkpoint
-from breadcrumbs.errors import OutputError, explained
+from breadcrumbs.errors import OutputError, counted, explained
 from breadcrumbs.merging import publishing
 from breadcrumbs.merging.report import Report
 
@@ -53,7 +53,7 @@ class Merged(dict[str, Array], Generic[Array]):
         """
         if not isinstance(output, str | os.PathLike):
             raise OutputError(
-                f"save: {output!r} is no path. Give a folder, or a .safetensors file."
+                f"save: {output!r} is not a path. Give a folder, or a .safetensors file."
             )
         return self._save(output, self, force=force, shard_size=shard_size)
 
@@ -76,7 +76,7 @@ class Merged(dict[str, Array], Generic[Array]):
         return dict, (dict(self),)  # a plain dict of tensors is what others can read
 
     def __repr__(self) -> str:
-        return f"<Merged of {len(self)} tensors: {self.report.summary}>"
+        return f"<Merged of {counted(len(self), 'tensor')}: {self.report.summary}>"
 
     def _repr_html_(self) -> str:
         rows, report = self._rows(), self.report

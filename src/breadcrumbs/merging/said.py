@@ -132,7 +132,7 @@ def of_folder(folder: Path | None, note: Callable[[str], None] = lambda line: No
 def _unread(path: Path, why: str) -> str:
     """Return the line about a card that says nothing."""
     return (
-        f"{path}: its front matter cannot be read ({why}), so no licence is taken from it. Give"
+        f"{path}: its front matter cannot be read ({why}), so its licence is not known. Give"
         " --license"
     )
 

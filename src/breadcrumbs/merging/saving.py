@@ -118,8 +118,8 @@ class _Same(files.FileSink):
         if part.tobytes() != values.tobytes():
             raise OutputError(
                 f"{self.output}: tensor {self.plan.tensors[index].output!r} is not what the merge"
-                " made: it, or an input, was changed since. Merge again, or write the tensors alone"
-                " with safetensors."
+                " made: it or an input has changed since. Merge again, or write the tensors"
+                " themselves with safetensors."
             )
         super().write(index, start, values)
 
@@ -133,7 +133,7 @@ def _of(it: Plan, tensors: Mapping[str, Any], output: Any) -> dict[str, np.ndarr
     other = other or [n for n, t in wanted.items() if t.dtype != found[n].dtype]
     if other:
         raise OutputError(
-            f"{output}: the merged tensors are no longer those of the merge: {listing(other)} came,"
-            " went or changed. Write them with safetensors, or merge again."
+            f"{output}: these are no longer the merged tensors: {listing(other)} came, went or"
+            " changed. Write them with safetensors, or merge again."
         )
     return {name: tensor.read() for name, tensor in found.items()}

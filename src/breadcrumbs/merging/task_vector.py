@@ -15,7 +15,7 @@ from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint import notebook, renames
 from breadcrumbs.checkpoint.lazy import UnknownTensorError
 from breadcrumbs.checkpoint.tensors import WEIGHT_DTYPES, Checkpoint
-from breadcrumbs.errors import MismatchError, RecipeError, explained, listing, suggestion
+from breadcrumbs.errors import MismatchError, RecipeError, counted, explained, listing, suggestion
 from breadcrumbs.kernels import choose
 from breadcrumbs.merging import opening, products
 from breadcrumbs.merging.result import given_back
@@ -147,7 +147,9 @@ class TaskVector(Mapping[str, np.ndarray]):
     def _check(self, other: Any) -> None:
         """Raise MismatchError for vectors that are not of one base."""
         if not isinstance(other, TaskVector):
-            raise MismatchError(f"a {type(other).__name__} is no task vector. Give a TaskVector.")
+            raise MismatchError(
+                f"a {type(other).__name__} is not a task vector. Give a TaskVector."
+            )
         different = set(self) ^ set(other)
         different |= {n for n in self if n in other and self[n].shape != other[n].shape}
         if different:
@@ -193,7 +195,10 @@ class TaskVector(Mapping[str, np.ndarray]):
         return notebook.frame(self.rows())
 
     def __repr__(self) -> str:
-        return f"<TaskVector of {len(self)} tensors, {self.size:,} entries, norm {self.norm():.4g}>"
+        return (
+            f"<TaskVector of {counted(len(self), 'tensor')}, {self.size:,} entries,"
+            f" norm {self.norm():.4g}>"
+        )
 
     def _repr_html_(self) -> str:
         facts = {"entries": self.size, "norm": self.norm()}

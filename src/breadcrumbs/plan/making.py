@@ -13,7 +13,7 @@ from breadcrumbs.checkpoint import composite
 from breadcrumbs.checkpoint.tables import is_table
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 from breadcrumbs.checkpoint.tied import equal
-from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
+from breadcrumbs.errors import MismatchError, RecipeError, counted, listing, suggestion
 from breadcrumbs.methods.method import Method
 from breadcrumbs.plan import cut, lowering, others, ties
 from breadcrumbs.plan import statistics as plan_statistics
@@ -207,8 +207,8 @@ def _targets(
     lost = [name for name in base.tensors if name not in found and name not in first]
     if lost:
         raise MismatchError(
-            f"{onto.label}: lacks {len(lost)} tensors of {base.label}: {listing(lost)}, so nothing"
-            " can be added to them."
+            f"{onto.label}: lacks {counted(len(lost), 'tensor')} of {base.label}: {listing(lost)},"
+            " so nothing can be added to them."
         )
     for name, tensor in base.tensors.items():
         if name in found:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from breadcrumbs.checkpoint import configs, kinds, tied
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
-from breadcrumbs.errors import MismatchError, RecipeError, listing, suggestion
+from breadcrumbs.errors import MismatchError, RecipeError, counted, listing, suggestion
 from breadcrumbs.plan.judgement import defaults
 from breadcrumbs.plan.recipe import Recipe
 from breadcrumbs.plan.ties import are_known, matches, twin
@@ -127,9 +127,10 @@ def _check_extra(
 
         near = renames.suggestion(base, model) or suggestion(wrong[0], base.tensors)
         raise MismatchError(
-            f"{model.label}: has {len(wrong)} tensors that {base.label} lacks: {listing(wrong)}."
-            f"{near} Is it a fine-tuning of this base? {_advice('--extra', wrong)} leaves them out"
-            " (`extra` in a recipe; --extra ignore: all)."
+            f"{model.label}: has {counted(len(wrong), 'tensor')} that {base.label} lacks:"
+            f" {listing(wrong)}.{near} Is it a fine-tuning of this base?"
+            f" {_advice('--extra', wrong)} leaves them out (`extra` in a recipe; --extra ignore:"
+            " all)."
         )
     if extra:
         remarks.warnings.append(f"{model.label}: left out what the base lacks: {listing(extra)}")
@@ -143,8 +144,8 @@ def _check_missing(
         from breadcrumbs.checkpoint import renames
 
         raise MismatchError(
-            f"{model.label}: lacks {len(wrong)} tensors of {base.label}: {listing(wrong)}."
-            f"{renames.suggestion(base, model)} Is it a fine-tuning of this base?"
+            f"{model.label}: lacks {counted(len(wrong), 'tensor')} of {base.label}:"
+            f" {listing(wrong)}.{renames.suggestion(base, model)} Is it a fine-tuning of this base?"
             f" {_advice('--missing', wrong)} counts them as"
             " unchanged (`missing` in a recipe; --missing base: all); `exclude` copies them from"
             " the base."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from breadcrumbs.errors import counted
 from breadcrumbs.pages import charts, lines
 from breadcrumbs.pages.page import Page, Section, Table
 from breadcrumbs.store.history import History, Revision
@@ -57,7 +58,8 @@ def of(store: Store) -> Page:
     return Page(
         f"History of {store.folder.name}",
         "store log",
-        f"A merged model that is kept up to date: {len(log)} changes, {len(now)} tasks now.",
+        f"A merged model that is kept up to date: {counted(len(log), 'change')},"
+        f" {counted(len(now), 'task')} now.",
         [("revisions", str(len(log))), ("tasks", str(len(now))), ("method", settings.method)],
         [
             Section(

@@ -77,7 +77,7 @@ def of(base: Tensor, model: Tensor, encoding: Encoding, where: str) -> Factors |
     tau = model.read().astype(np.float64)
     tau -= base.read()
     if not np.isfinite(tau).all():
-        raise MismatchError(f"{where}: tensor {base.name!r} is not finite. Repair the model.")
+        raise MismatchError(f"{where}: tensor {base.name!r} is not finite. Fix the model.")
     dtype = DTYPES[model.dtype if model.dtype in EXACT else "F32"]
     most = DTYPES[model.dtype].itemsize * m * n / ((m + n) * dtype.itemsize)
     u, s, v = triplets(tau)

@@ -108,8 +108,8 @@ def factors(
             why = "more than one of" if ways else "none of"
             shapes = ", ".join(f"{b.shape} and {a.shape}" for a, b in pairs)
             raise MismatchError(
-                f"{adapter.label}: the products of {shapes} for {shown(module)} may be {why}"
-                f" {listing(mine)}, or lie either way in it, by their shapes. {ADVICE}"
+                f"{adapter.label}: by their shapes, the products of {shapes} for {shown(module)}"
+                f" fit {why} {listing(mine)}, or fit in two ways. {ADVICE}"
             )
         for (a, b), (parameter, way) in zip(pairs, ways[0], strict=True):
             result |= _of(adapter, module, parameter, (a, b), way, mine[parameter], names, base)

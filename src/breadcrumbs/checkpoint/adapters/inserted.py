@@ -192,7 +192,7 @@ def put_into(
     placing.check_whole(made, found, refused)
     told = list(trained_on.another(found, base, made.names))
     if made.lacking:
-        told.append(f"{source.label}: left out what the base lacks: {listing(made.lacking)}")
+        told.append(f"{source.label}: left out, since the base lacks them: {listing(made.lacking)}")
     apart = placing.said(base, made.base.untied)
     own = (*source.files, *reading.config(source))
     return replace(
@@ -232,7 +232,7 @@ def refuse_base(model: Checkpoint) -> None:
         named = ""
     first = f" {shown(named)}, which it was trained on," if named else " that it was trained on"
     raise MismatchError(
-        f"{model.label}: is an adapter, which is no base. Give the model{first} first, then the"
+        f"{model.label}: is an adapter, not a base model. Give the model{first} first, then the"
         " adapters."
     )
 

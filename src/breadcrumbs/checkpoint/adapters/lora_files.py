@@ -40,6 +40,7 @@ _REFUSED = {
     "lokr_": "LoKr, a Kronecker product",
     "oft_": "OFT, a rotation",
 }
+_ELSEWHERE = "Merge it into its model with the program that it is for, and give that."
 _DOWN = ("A", "down")
 #: What names of such tensors have in them.
 _KINDS = ("lora_", ".lora.", "_lora.", "dora_scale", "hada_", "lokr_", "oft_")
@@ -81,7 +82,7 @@ def of(source: Checkpoint) -> Adapter:
         refused = next((why for part, why in _REFUSED.items() if part in key), None)
         if refused:
             raise CheckpointError(
-                f"{label}: {what}, and {shown(key)} is of {refused}. Merge it there."
+                f"{label}: {what}, and {shown(key)} belongs to {refused}. {_ELSEWHERE}"
             )
         found = _FACTOR.fullmatch(key)
         if key.startswith(peft.PREFIX):
@@ -97,18 +98,20 @@ def of(source: Checkpoint) -> Adapter:
             )
         elif not factors and not any("lora" in name for name in source.tensors):
             raise CheckpointError(
-                f"{label}: is no adapter: it holds {listing(source.tensors, 3)}. Give the folder of"
-                " an adapter of PEFT, or a LoRA file of kohya's scripts or diffusers."
+                f"{label}: is not an adapter: it holds {listing(source.tensors, 3)}. Give the"
+                " folder of an adapter of PEFT, or a LoRA file of kohya's scripts or diffusers."
             )
         else:
-            raise CheckpointError(f"{label}: {what}, and {shown(key)} in it is not known here.")
+            raise CheckpointError(
+                f"{label}: {what}, and {shown(key)} in it is unknown. {_ELSEWHERE}"
+            )
     settings = _settings(source)
     products: dict[str, Pair] = {}
     scales: dict[str, float] = {}
     for module, both in factors.items():
         if set(both) != {"A", "B"} or not both["A"].shape:
             raise CheckpointError(
-                f"{label}: {what}, and {module} has {listing(both)} of A and B. Copy it again."
+                f"{label}: {what}, and of A and B {module} has only {listing(both)}. Copy it again."
             )
         name = f"{_plain(module)}.weight"
         rank = both["A"].shape[0]
@@ -161,7 +164,9 @@ def _scale(
     try:
         return peft.scale(config, inner, rank)
     except (TypeError, ValueError, re.error):
-        raise CheckpointError(f"{label}: its metadata say an odd lora_alpha of {module}.") from None
+        raise CheckpointError(
+            f"{label}: its metadata have a lora_alpha for {module} that is not a number."
+        ) from None
 
 
 def dotted(adapter: Adapter, base: Checkpoint) -> dict[str, str]:
@@ -186,8 +191,8 @@ def dotted(adapter: Adapter, base: Checkpoint) -> dict[str, str]:
             twice = [found for found in mine.values() if len(found) > 1]
             if twice:
                 raise MismatchError(
-                    f"{adapter.label}: is a LoRA file of kohya, whose names have underscores for"
-                    f" dots: one may be {listing(twice[0])} of {base.label}."
+                    f"{adapter.label}: is a LoRA file of kohya, which writes underscores for dots:"
+                    f" one name may mean {listing(twice[0])} of {base.label}."
                 )
             if len(mine) < len(bare):
                 lost = [name for name in bare if name not in mine]

@@ -33,11 +33,11 @@ def check(label: str, name: str, parts: Mapping[str, Tensor]) -> None:
     """Raise CheckpointError unless the matrices of a module are all there and can be multiplied."""
     shapes = {part: tensor.shape for part, tensor in parts.items()}
     if set(parts) not in _KNOWN:
-        raise CheckpointError(f"{label}: {name} has {listing(sorted(parts), 8)} alone. {ADVICE}")
+        raise CheckpointError(f"{label}: {name} has only {listing(sorted(parts), 8)}. {ADVICE}")
     dtypes = {tensor.dtype for tensor in parts.values()}
     if dtypes - set(EXACT):
         raise CheckpointError(
-            f"{label}: {shown(name)} is a product in {listing(sorted(dtypes))}, and only"
+            f"{label}: {shown(name)} has matrices in {listing(sorted(dtypes))}, and only"
             f" {listing(EXACT)} are read. Save the adapter in float32."
         )
     try:
@@ -51,7 +51,7 @@ def check(label: str, name: str, parts: Mapping[str, Tensor]) -> None:
     if odd or not all(size for shape in shapes.values() for size in shape):
         raise CheckpointError(
             f"{label}: {shown(name)} has matrices of {listing(map(str, shapes.values()), 8)}, which"
-            " make no product. Copy it again."
+            " cannot be multiplied. Copy it again."
         )
 
 

@@ -52,7 +52,9 @@ def others(
                 f" tensor has shape {tensor.shape}."
             )
         if not all(np.isfinite(part.read().astype(np.float32)).all() for part in parts.values()):
-            raise MismatchError(f"{adapter.label}: {shown(name)} is not finite. Repair it.")
+            raise MismatchError(
+                f"{adapter.label}: {shown(name)} is not finite. Train or copy it again."
+            )
         result[names[name]] = made
     return result
 
@@ -76,7 +78,7 @@ def factors(
             dtypes = {a.dtype, b.dtype}
             if dtypes - set(EXACT):
                 raise MismatchError(
-                    f"{adapter.label}: {shown(name)} is a product in {listing(sorted(dtypes))},"
+                    f"{adapter.label}: {shown(name)} has matrices in {listing(sorted(dtypes))},"
                     f" and only {listing(EXACT)} are read. Save the adapter in float32."
                 )
             raise MismatchError(
@@ -90,7 +92,7 @@ def factors(
     if odd and unknown:
         raise MismatchError(
             f"{adapter.label}: fan_in_fan_out is {turned}, but {shown(odd[0])} lies the other way,"
-            f" so it is not known how {shown(unknown[0])} does. {ADVICE}"
+            f" so {shown(unknown[0])} may lie either way. {ADVICE}"
         )
     result = {}
     for name, ways in lies.items():
@@ -107,8 +109,8 @@ def factors(
             shape = base.tensors[names[name]].shape
             if values.size != shape[-1 if by_column else 0] or not np.isfinite(values).all():
                 raise MismatchError(
-                    f"{adapter.label}: {shown(name)} has {values.size} magnitudes of DoRA, or some"
-                    f" that are not finite, and the base's tensor has shape {shape}. Repair it."
+                    f"{adapter.label}: {shown(name)} has {values.size} magnitudes of DoRA for the"
+                    f" base's tensor of shape {shape}, or some that are not finite. Copy it again."
                 )
             magnitudes[names[name]] = Magnitude(values, by_column)
     return result
@@ -117,7 +119,9 @@ def factors(
 def _check_finite(adapter: Adapter, name: str, made: Factors) -> None:
     """Raise MismatchError for factors that are not finite."""
     if not all(np.isfinite(x.astype(np.float32)).all() for x in (made.left, made.right)):
-        raise MismatchError(f"{adapter.label}: {shown(name)} is not finite. Repair it.")
+        raise MismatchError(
+            f"{adapter.label}: {shown(name)} is not finite. Train or copy it again."
+        )
 
 
 def _lie(a: Tensor, b: Tensor, base: Tensor) -> set[str]:

@@ -95,7 +95,7 @@ def _config(folder: Path, label: str) -> dict[str, Any]:
         if within:
             raise CheckpointError(
                 f"{label}: holds no adapter itself; {listing(within)} in it do. Give the path of"
-                f" one of them, such as {Path(label) / within[-1]}."
+                f" one, such as {Path(label) / within[-1]}."
             ) from None
         raise CheckpointError(
             f"{path}: cannot be read: {error.strerror}. Give the folder of an adapter of PEFT."
@@ -123,13 +123,13 @@ def checked(given: Mapping[str, Any], path: str) -> dict[str, Any]:
     begun = str(config.pop("init_lora_weights")).lower()
     if begun.startswith(_OTHER_BASE):
         raise CheckpointError(
-            f"{path}: was begun with {begun}, which changes the base. Convert it to plain LoRA"
-            " with PEFT, or merge it into its model and pack that."
+            f"{path}: was initialised with {begun}, which changes the base. Convert it to plain"
+            " LoRA with PEFT, or merge it into its model and give that."
         )
     for key, value in config.items():
         if key not in _HARMLESS and value:
             raise CheckpointError(
-                f"{path}: sets {shown(key)} to {shown(value)}, which is not known here. {ADVICE}"
+                f"{path}: sets {shown(key)} to {shown(value)}, which is unknown. {ADVICE}"
             )
     for usual, key in (("lora_alpha", "alpha_pattern"), ("r", "rank_pattern")):
         _check_numbers(path, config, usual, key)
@@ -143,12 +143,14 @@ def _check_numbers(path: str, config: Mapping[str, Any], usual: str, key: str) -
     for number in numbers:
         odd = isinstance(number, bool) or not isinstance(number, int | float)
         if odd or not abs(number) < 1e30 or (usual == "r" and number <= 0):
-            raise CheckpointError(f"{path}: has {shown(number)} for a {usual}.")
+            raise CheckpointError(f"{path}: {usual} cannot be {shown(number)}.")
     for pattern in patterns:
         try:
             re.compile(pattern)
         except re.error:
-            raise CheckpointError(f"{path}: {key} {shown(pattern)} is odd.") from None
+            raise CheckpointError(
+                f"{path}: {key}: {shown(pattern)} is not a regular expression."
+            ) from None
 
 
 #: What older versions of PEFT do not write.
@@ -185,7 +187,7 @@ def sort(label: str, config: dict[str, Any], source: Checkpoint) -> Adapter:
             module = name.removesuffix(_ROWS)
             rows[f"{module}.weight"] = tensor, _indices(label, config, module, tensor)
         elif any(kind in name for kind in ("lora_", "hada_", "lokr_")) or name == key:
-            raise CheckpointError(f"{label}: {shown(key)} is not known here. {ADVICE}")
+            raise CheckpointError(f"{label}: {shown(key)} is an unknown tensor. {ADVICE}")
         elif ".modules_to_save." in name:
             copies[name.replace(".modules_to_save.", ".")] = tensor
         elif ".original_module." not in name and ".token_adapter." not in name:
@@ -196,7 +198,7 @@ def sort(label: str, config: dict[str, Any], source: Checkpoint) -> Adapter:
     for module, both in factors.items():
         if set(both) != {"A", "B"}:
             raise CheckpointError(
-                f"{label}: {module}.weight has {listing(both)} of A and B. Copy it again."
+                f"{label}: of A and B {module}.weight has only {listing(both)}. Copy it again."
             )
         pair = both["A"], both["B"]
         if parameters(config, module):
@@ -208,12 +210,12 @@ def sort(label: str, config: dict[str, Any], source: Checkpoint) -> Adapter:
     lost = [name for name in magnitudes if name not in products]
     if lost:
         raise CheckpointError(
-            f"{label}: {shown(lost[0])} has a magnitude of DoRA and no matrices A and B. {ADVICE}"
+            f"{label}: {shown(lost[0])} has a magnitude of DoRA but no matrices A and B. {ADVICE}"
         )
     plain = [name for name in products if name not in magnitudes]
     if config.get("use_dora") and (plain or stacks):
         raise CheckpointError(
-            f"{label}: use_dora is set: DoRA, and there is no lora_magnitude_vector for"
+            f"{label}: use_dora is set, but there is no lora_magnitude_vector for"
             f" {listing(plain or stacks, 3)}. {ADVICE}"
         )
     for name, parts in others.items():

@@ -17,7 +17,7 @@ from breadcrumbs.checkpoint.products import Factors
 from breadcrumbs.checkpoint.tables import first, is_embedding, is_table
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, shown
 from breadcrumbs.checkpoint.ways import Way, kind
-from breadcrumbs.errors import MismatchError, RecipeError, listing
+from breadcrumbs.errors import MismatchError, RecipeError, counted, listing
 
 #: Settings of PEFT for tasks that are not about images.
 _OF_TEXT = ("CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
@@ -182,8 +182,8 @@ def _check_found(adapter: Adapter, base: Checkpoint, found: Mapping[str, str]) -
     if adapter.kind != "PEFT":
         raise MismatchError(
             f"{adapter.label}: is a LoRA file of {adapter.kind}, and {base.label} has none of its"
-            f" {len(missing)} modules: {listing(missing, 3)}. Give the one component of a pipeline"
-            " that it was trained on, such as the folder unet, as the base."
+            f" {counted(len(missing), 'module')}: {listing(missing, 3)}. Give the one component of"
+            " a pipeline that it was trained on, such as the folder unet, as the base."
         )
     said = f" Is it an adapter of {shown(adapter.trained_on)}?" if adapter.trained_on else ""
     advice = _advice(adapter, base, missing) or "--rename 'OLD*=NEW*'"
@@ -244,8 +244,8 @@ def _take(
     if not alone:
         if not equal:
             raise MismatchError(
-                f"{adapter.label}: holds other weights than {made.base.label} under the product for"
-                f" {shown(theirs)}. {ADVICE}"
+                f"{adapter.label}: the weights that it holds for {shown(theirs)}, besides the"
+                f" change, are not those of {made.base.label}. {ADVICE}"
             )
     elif not equal:
         made.whole[name] = replace(tensor, name=name)
@@ -270,7 +270,7 @@ def _take_rows(
         )
     if name in made.products or name in made.whole:
         raise MismatchError(
-            f"{adapter.label}: {shown(theirs)} has rows and a change of all of it. {ADVICE}"
+            f"{adapter.label}: {shown(theirs)} is changed as a whole and in single rows. {ADVICE}"
         )
     order = np.argsort(indices)
     made.rows[name] = np.asarray(indices)[order], tensor.read()[order]
@@ -284,7 +284,7 @@ def _apart(adapter: Adapter, made: Changes, base: Checkpoint, ties: Mapping[str,
     heads = [name for name in base.tensors if name.endswith(("lm_head.weight", "embed_out.weight"))]
     if base.folder is None and not heads and any(map(is_embedding, made.names)):
         made.notes.append(
-            f"{base.label} has no config.json beside it, so what it ties is not known: where a head"
+            f"{base.label} has no config.json beside it, so its ties are not known: where a head"
             " is tied to the embeddings that change, give the folder of the base"
         )
     lone = next(filter(is_head, made.names), "")
@@ -298,8 +298,8 @@ def _apart(adapter: Adapter, made: Changes, base: Checkpoint, ties: Mapping[str,
     if kind and any(map(is_embedding, made.names)):
         name = next(filter(is_embedding, made.names))
         raise MismatchError(
-            f"{adapter.label}: changes {shown(name)}, and how {shown(kind)} ties its head to that"
-            f" is not known here. {ADVICE}"
+            f"{adapter.label}: changes {shown(name)}, but how a {shown(kind)} ties its head to that"
+            f" is unknown. {ADVICE}"
         )
     untied = []
     for source, group in groups.items():
@@ -329,8 +329,8 @@ def _follow(made: Changes, source: str, group: Sequence[str]) -> None:
         found = made.products.get(name)
         if found is not None and (name in made.magnitudes or not isinstance(found, Factors)):
             raise MismatchError(
-                f"{made.base.label}: {shown(name)} gets rows of {shown(source)}, to which it is"
-                f" tied, and DoRA besides. {ADVICE}"
+                f"{made.base.label}: {shown(name)} is tied to {shown(source)}, which gets rows,"
+                f" and has DoRA of its own. {ADVICE}"
             )
         if isinstance(found, Factors) and found.scale:
             table = made.base.tensors[source]
@@ -351,7 +351,7 @@ def said(base: Checkpoint, untied: Mapping[str, str]) -> str:
     """Return what the user is told of tensors that are apart."""
     one = listing([*dict.fromkeys(untied.values()), *untied])
     return (
-        f"{one} are one tensor of {base.label} and are changed apart: a merge writes each, and"
+        f"{one} are one tensor in {base.label} but are changed separately: a merge writes both, and"
         " tie_word_embeddings: false"
     )
 

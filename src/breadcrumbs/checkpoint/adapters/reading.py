@@ -67,7 +67,9 @@ def told(model: Checkpoint) -> Checkpoint:
 
 def _opened(path: Path, label: str) -> Checkpoint:
     if not _is_of_peft(path) and path.suffix != ".safetensors":
-        raise CheckpointError(f"{label}: is no .safetensors file. Give the folder of an adapter.")
+        raise CheckpointError(
+            f"{label}: is not a .safetensors file. Give the folder of an adapter."
+        )
     return replace(open_file(path, label=label), adapter=path)
 
 

@@ -42,7 +42,7 @@ def another(adapter: Adapter, base: Checkpoint, names: Iterable[str]) -> list[st
         return []  # that model is not what this merge is about
     return [
         f"{adapter.label} was trained on {shown(named)}, whose weights are not those of"
-        f" {base.label}. Put it into that model, unless this is meant"
+        f" {base.label}. Give that model as the base, unless this is intended"
     ]
 
 
@@ -50,8 +50,8 @@ def _other_repo(adapter: Adapter, repo: str, named: str) -> list[str]:
     if not repo or not opening.is_single(named):
         return []
     return [
-        f"{adapter.label} was trained on {shown(named)}, and the base is {shown(repo)}. Put it into"
-        " that model, unless this is one with the same weights"
+        f"{adapter.label} was trained on {shown(named)}, and the base is {shown(repo)}. Give that"
+        " model as the base, unless this one has the same weights"
     ]
 
 

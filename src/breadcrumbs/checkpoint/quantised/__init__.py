@@ -62,8 +62,8 @@ def refuse(checkpoint: Checkpoint, what: str) -> None:
     layouts = {tensor.layout: 0 for tensor in checkpoint.tensors.values() if tensor.layout}
     if layouts:
         raise CheckpointError(
-            f"{checkpoint.label}: has quantised weights ({'; '.join(layouts)}), and {what} takes"
-            " them in floating point. Write them so first: `breadcrumbs merge"
+            f"{checkpoint.label}: has quantised weights ({'; '.join(layouts)}), and {what}"
+            " needs floating-point ones. Convert it first: `breadcrumbs merge"
             f" {checkpoint.label} -m task_arithmetic --dtype bfloat16 -o OUT`."
         )
 

@@ -131,11 +131,11 @@ class Finding:
             return None
         if logical in self.tensors:
             raise CheckpointError(
-                f"{self.label}: has {shown(logical)} and {shown(name)}, the same quantised and not."
-                " Take one of them out."
+                f"{self.label}: has both {shown(logical)} and, quantised, {shown(name)}. Remove"
+                " one of them."
             )
         if logical + "_g_idx" in self.tensors:
-            raise refused(self.label, "compressed-tensors in the order of activations")
+            raise refused(self.label, "compressed-tensors with activation order")
         if self.tensors.get(logical + "_zero_point") is not None:
             zero = self._zero(logical, scale)
             if zero is not None:
@@ -184,8 +184,8 @@ class Finding:
             taken = name in self.scales or name in self.beside
             if not taken and self._is_scale(name, tensor, quantised):
                 raise CheckpointError(
-                    f"{self.label}: {shown(name)} is the scale of quantised weights, but there are"
-                    " none that it goes with. Download or copy the whole model."
+                    f"{self.label}: {shown(name)} is a scale of quantised weights that are not"
+                    " there. Download or copy the whole model."
                 )
 
     def _check_plain(self, name: str) -> None:

@@ -54,9 +54,8 @@ def of_words(
     where = f"{label}: {shown(code.name)}"
     if held.dtype not in ("I64", "I32") or held.size != len(code.shape) or held.size < 2:
         raise CheckpointError(
-            f"{where} is quantised, but {shown(held.name)} is not a shape of it. Download or"
-            f" copy the"
-            " model again."
+            f"{where} is quantised, but {shown(held.name)} cannot be its shape. Download or copy"
+            " the model again."
         )
     shape = tuple(int(length) for length in held.read().reshape(-1))
     words, columns = code.shape[-1], shape[-1]
@@ -183,10 +182,10 @@ def _misfit(
     if block:
         fit += f" for blocks of {block[0]} x {block[1]}"
     elif scale.size > 1:
-        way = "Put its own config.json, which says how large blocks are, beside it."
+        way = "Put its own config.json beside it, which states the size of a block."
     return CheckpointError(
         f"{label}: quantised tensor {shown(code.name)} has shape {shape}, and its scale"
-        f" {shown(scale.name)} {scale.shape}, {fit}. {way}"
+        f" {shown(scale.name)} has shape {scale.shape}, {fit}. {way}"
     )
 
 

@@ -17,7 +17,7 @@ _NAMES = {
     "vptq": "VPTQ", "quanto": "quanto", "eetq": "EETQ", "higgs": "HIGGS", "hqq": "HQQ",
     "torchao": "torchao", "gguf": "GGUF", "bitnet": "BitNet", "spqr": "SpQR", "quark": "Quark",
     "fp_quant": "FP-Quant", "auto-round": "AutoRound", "nvfp4": "NVFP4", "mlx": "MLX",
-    "unknown": "by a method that is not named",
+    "unknown": "by an unnamed method",
 }  # fmt: skip
 #: Methods whose layouts are read, where the tensors are as they should be.
 _READ = {"fp8", "fbgemm_fp8", "compressed-tensors", "mxfp4", "mxfp8", "modelopt"}
@@ -38,8 +38,8 @@ _UNKNOWN = "in an unknown layout"
 def refused(label: str, what: str) -> CheckpointError:
     """Return the error for weights that are quantised in a way that is not read."""
     return CheckpointError(
-        f"{label}: its weights are quantised ({what}), which cannot be merged. Give the model it"
-        " was made from."
+        f"{label}: its weights are quantised ({what}), which cannot be merged. Give the"
+        " unquantised model."
     )
 
 
@@ -66,7 +66,7 @@ def check(label: str, tensors: Mapping[str, Tensor], said: Said | None) -> None:
     if _is_plain(tensors):
         raise CheckpointError(
             f"{label}: its config.json says that its weights are quantised ({what}), but all are in"
-            " floating point. If they are, take quantization_config out of config.json."
+            " floating point. If that is right, remove quantization_config from config.json."
         )
     raise refused(label, what)
 
@@ -76,8 +76,8 @@ def check_file(path: Path) -> None:
     with File(path) as file:
         if file.size >= 4 and file.read(0, 4) == b"GGUF":
             raise CheckpointError(
-                f"{path}: is a GGUF file, which is how quantised weights are given to llama.cpp and"
-                " cannot be merged. Give the model it was made from."
+                f"{path}: is a GGUF file, the format of llama.cpp for quantised weights, which"
+                " cannot be merged. Give the unquantised model."
             )
 
 

@@ -10,6 +10,7 @@ import click
 from breadcrumbs.cli.paging import Paging, page_options
 from breadcrumbs.cli.shared import command, json_option, quiet_option, threads_option
 from breadcrumbs.cli.storing.options import at_option, base_option, folder_argument, using
+from breadcrumbs.errors import counted
 
 
 @command()
@@ -153,7 +154,8 @@ def verify(folder: str, at: int | None, **options: Any) -> None:
     elif not options["quiet"]:
         repaired = f" ({found.repaired} of them rebuilt)" if found.repaired else ""
         click.echo(
-            f"{folder}: {found.tasks} task files and {found.blocks} blocks of the sum are intact"
+            f"{folder}: {counted(found.tasks, 'task file')} and {counted(found.blocks, 'block')} of"
+            f" the sum are intact"
             f"{repaired}; revision {found.revision} merged from scratch has the same bits, hash"
             f" {found.hash}"
         )

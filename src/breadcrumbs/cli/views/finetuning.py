@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from breadcrumbs.errors import BreadcrumbsError, printable
+from breadcrumbs.errors import BreadcrumbsError, counted, printable
 from breadcrumbs.evaluate.finetuning.finetuning import Event, Job
 from breadcrumbs.evaluate.finetuning.training import Step
 
@@ -90,7 +90,7 @@ class _Bars:
             self._count()
 
     def _count(self) -> None:
-        said = f"{len(self._ended)} of {self._jobs} tasks"
+        said = f"{len(self._ended)} of {counted(self._jobs, 'task')}"
         self._progress.update(self._all, completed=len(self._ended), total=self._jobs, said=said)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from breadcrumbs import machine
 from breadcrumbs.cli.console import ruled, terminal
 from breadcrumbs.cli.views import store
-from breadcrumbs.errors import listing, printable
+from breadcrumbs.errors import counted, listing, printable
 
 
 def inspection(found: dict[str, Any], *, tensors: bool) -> None:
@@ -25,7 +25,7 @@ def inspection(found: dict[str, Any], *, tensors: bool) -> None:
         console.print(table)
     dtypes = ", ".join(f"{n:,} {dtype}" for dtype, n in found["entries_by_dtype"].items())
     console.print(
-        f"{len(found['tensors'])} tensors, {found['parameters']:,} weights,"
+        f"{counted(len(found['tensors']), 'tensor')}, {found['parameters']:,} weights,"
         f" {machine.human(found['bytes'])} ({dtypes})"
     )
     if found["quantised"]:
@@ -92,8 +92,8 @@ def _archive(console: Any, archive: dict[str, Any]) -> None:
     tasks = ", ".join(archive["tasks"])
     console.print(
         printable(
-            f"archive of {len(archive['tasks'])} tasks by {archive['method']}: {tasks}; of base"
-            f" {base['name']}{revision}, hash {base['hash'][:16]}..."
+            f"archive of {counted(len(archive['tasks']), 'task')} by {archive['method']}: {tasks};"
+            f" of base {base['name']}{revision}, hash {base['hash'][:16]}..."
         )
     )
 
@@ -108,7 +108,8 @@ def _adapter(said: dict[str, Any]) -> str:
     if said["scales"]:
         facts.append(f"scale {' and '.join(f'{scale:.4g}' for scale in said['scales'])}")
     ends = list(dict.fromkeys(name.rpartition(".")[2] for name in said["modules"]))
-    facts.append(f"{len(said['modules'])} modules{f' ({listing(ends)})' if ends else ''}")
+    more = f" ({listing(ends)})" if ends else ""
+    facts.append(f"{counted(len(said['modules']), 'module')}{more}")
     if said["whole"]:
         facts.append(f"{len(said['whole'])} whole tensors ({listing(said['whole'], 3)})")
     facts += [f"{number} rows of {name}" for name, number in said["rows"].items()]

@@ -8,7 +8,7 @@ from typing import Any
 
 from breadcrumbs import machine
 from breadcrumbs.cli.console import note, ruled, terminal, warnings
-from breadcrumbs.errors import printable
+from breadcrumbs.errors import counted, printable
 from breadcrumbs.merging import estimate
 from breadcrumbs.merging.report import Report, said_of_parts
 from breadcrumbs.plan import Plan
@@ -63,7 +63,8 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
     if plan.bytes_measured:
         table.add_row("", f"{machine.human(plan.bytes_measured)} before that, to choose alpha")
     table.add_row("to write", machine.human(plan.bytes_written))
-    table.add_row("memory", f"about {machine.human(facts['memory'])} with {threads} threads")
+    memory = machine.human(facts["memory"])
+    table.add_row("memory", f"about {memory} with {counted(threads, 'thread')}")
     terminal().print(table)
     note(plan.notes)
     warnings(plan.warnings)
@@ -87,7 +88,7 @@ def report(report: Report, output: str | None, *, verbose: bool) -> None:
     peak = f", peak memory {machine.human(report.peak)}" if report.peak else ""
     alpha = f"; {report.found}" if report.found else ""
     console.print(
-        f"{report.method}: {report.merged} of {report.tensors} tensors merged"
+        f"{report.method}: {report.merged} of {counted(report.tensors, 'tensor')} merged"
         f"{f' (copied: {copied})' if copied else ''}; norm of the update {report.norm:.4g}"
         f"{report.length and f', {report.length}'}{alpha}\n"
         f"{machine.human(report.bytes_read)} read, {machine.human(report.bytes_written)} written in"
@@ -105,7 +106,7 @@ def report(report: Report, output: str | None, *, verbose: bool) -> None:
         more = len(report.emptied) - len(shown)
         more = f" and {more} more (-v lists them)" if more else ""
         console.print(
-            f"{len(report.emptied)} tensors lost the whole task vector of some model: "
+            f"{counted(len(report.emptied), 'tensor')} lost the whole task vector of some model: "
             f"{', '.join(map(printable, shown))}{more}"
         )
     note(report.notes)

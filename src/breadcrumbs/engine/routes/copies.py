@@ -65,13 +65,13 @@ def _average(context: Context, tensor: TensorPlan, segment: Segment) -> Merged:
         merged = _mean(rows, [weight for _, weight in given], DTYPES[tensor.dtype])
         if not np.isfinite(merged).all() or not np.isfinite(rows).all():
             raise MismatchError(
-                f"tensor {tensor.name!r}: a statistic of a model is not finite. Repair the model,"
-                " or `exclude` the tensor to keep the base's."
+                f"tensor {tensor.name!r}: a statistic of a model is not finite. Leave the model"
+                " out, or `exclude` the tensor to keep the base's."
             )
         if (merged < 0).any() and kinds.is_variance(tensor.name):
             raise MismatchError(
-                f"tensor {tensor.name!r}: a variance of a model is negative, so it was not merged"
-                " rightly. Leave the model out, or `exclude` the tensor to keep the base's."
+                f"tensor {tensor.name!r}: a variance of a model is negative, which cannot be right."
+                " Leave the model out, or `exclude` the tensor to keep the base's."
             )
         report.squares += float(np.square(merged - base.astype(np.float64)).sum())
         pieces.append((start, rounded(merged, tensor, context.kernels)))

@@ -120,7 +120,7 @@ def checked(it: Vectors, found: Any, shape: tuple[int, ...]) -> np.ndarray:
     if np.shape(found) != shape:
         raise MismatchError(
             f"tensor {it.tensor.name!r}: `combine` of method {it.context.plan.method.name}"
-            f" returned the shape {np.shape(found)}, not {shape}. Repair the method."
+            f" returned the shape {np.shape(found)}, not {shape}. Fix the method."
         )
     return np.asarray(found, np.float64).reshape(-1)
 
@@ -154,8 +154,8 @@ def added(it: Vectors, chunk: Chunk, found: np.ndarray, merged: Merged) -> np.nd
         base = raw.astype(np.float64)
         if not np.isfinite(base).all():
             raise MismatchError(
-                f"{it.context.plan.target.label}: tensor {it.tensor.name!r} is not finite."
-                " Nothing can be added to it."
+                f"{it.context.plan.target.label}: tensor {it.tensor.name!r} is not finite,"
+                " so nothing can be added to it."
             )
     out = _rounded(it, base, step)
     if chunk.untouched.size:

@@ -68,7 +68,7 @@ def found(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise OutputError(
-        f"{path}: exists and is not a fine-tuning of ours. Give another output folder."
+        f"{path}: exists, and `breadcrumbs finetune` did not write it. Give another output folder."
     )
 
 

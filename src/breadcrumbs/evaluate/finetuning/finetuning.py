@@ -85,7 +85,7 @@ def run(
 
     devices.require_torch()
     if suite.path is None:
-        raise SuiteError("this suite was not read from a file, which processes need. Save it.")
+        raise SuiteError("worker processes need a suite that was read from a file. Save it to one.")
     settings, where = settings or Settings(), devices.device(device)
     settings = replace(settings, precision=devices.precision(settings.precision, where))
     chosen = [suite.task(name).name for name in dict.fromkeys(tasks)] or [

@@ -91,7 +91,9 @@ class Causal:
 
 
 def _only_asked() -> NoReturn:
-    raise SuiteError("foundation causal: lm-eval asks its models; they are not trained here.")
+    raise SuiteError(
+        "foundation causal: its models are only evaluated, with lm-eval, and not fine-tuned."
+    )
 
 
 def _hits(task: Task, samples: Sequence[Mapping[str, Any]]) -> np.ndarray:

@@ -69,7 +69,7 @@ class Clip:
             projects = "visual_projection.weight" in it
         if not whole and self._text is None:
             raise SuiteError(
-                f"{base}: is a vision tower alone. Say which CLIPModel has its text tower and"
+                f"{base}: is only a vision tower. Say which CLIPModel has its text tower and"
                 " projections: foundation: {kind: clip, text: PATH or hub id}."
             )
         if self._text is None:

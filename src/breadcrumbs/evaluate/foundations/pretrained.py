@@ -51,7 +51,7 @@ def model(kind: Any, base: str, spare: Sequence[str] = (), *, widen: bool = True
         (name, found, wanted), more = odd[0], len(odd) - 1
         also = f" ({more} more are of another shape too)" if more else ""
         raise SuiteError(
-            f"{base}: tensor {name!r} has shape {tuple(found)}, and by config.json it has"
+            f"{base}: tensor {name!r} has shape {tuple(found)}, but config.json says"
             f" {tuple(wanted)}{also}. Give the config that belongs to the weights."
         )
     missing = [name for name in info["missing_keys"] if not name.startswith(tuple(spare))]

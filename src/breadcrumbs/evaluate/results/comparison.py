@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from breadcrumbs.checkpoint import notebook
-from breadcrumbs.errors import ResultsError, listing
+from breadcrumbs.errors import ResultsError, counted, listing
 from breadcrumbs.evaluate.results import standard_errors
 from breadcrumbs.evaluate.results.standard_errors import Estimate
 from breadcrumbs.evaluate.results.tables import Line, Table, mean_of
@@ -56,7 +56,7 @@ class Comparison:
         return notebook.frame(self.rows())
 
     def __repr__(self) -> str:
-        mean = f"{self.mean.value:+.4f} on average of {len(self.raw)} tasks"
+        mean = f"{self.mean.value:+.4f} on average of {counted(len(self.raw), 'task')}"
         return f"<Comparison of {self.first.name} with {self.second.name}: {mean}>"
 
     def _repr_html_(self) -> str:

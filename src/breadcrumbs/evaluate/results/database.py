@@ -24,7 +24,7 @@ from typing import Any, NoReturn, TypeVar
 from blake3 import blake3
 
 from breadcrumbs.checkpoint import durable
-from breadcrumbs.errors import OutputError, ResultsError, printable
+from breadcrumbs.errors import OutputError, ResultsError, counted, printable
 from breadcrumbs.evaluate.results import sqlite_files as files
 
 Values = tuple[Any, ...]
@@ -83,8 +83,8 @@ class Database:
         if damaged - self._told:
             self._told |= damaged
             self.warn(
-                f"{self.path}: {len(damaged)} of its rows are not what was written (the checksum"
-                " differs) and count as absent. They are computed again where they are needed."
+                f"{self.path}: rows with a wrong checksum: {len(damaged)}. They count as absent,"
+                " and are computed again where they are needed."
             )
         return found
 
@@ -201,7 +201,7 @@ class Database:
             rows = self._left(path)
             self._connection = self._fill(sqlite3.connect(":memory:", **files.SETTINGS), rows)
             self._opened = (os.getpid(), *files.identity(path))
-            self.warn(f"{path}: is damaged ({what}). {len(rows)} of its rows could be read.")
+            self.warn(f"{path}: is damaged ({what}). {counted(len(rows), 'row')} could be read.")
             return
         with files.alone(path):
             if files.identity(path) != seen:
@@ -218,8 +218,8 @@ class Database:
             rows = self._left(aside)
             self._make(path, rows)
         self.warn(
-            f"{path}: is damaged ({what}). It is called {aside} now; the new file has the"
-            f" {len(rows)} rows that could be read, all else is computed again."
+            f"{path}: is damaged ({what}). It was renamed to {aside}; the new file has the"
+            f" {counted(len(rows), 'row')} that could be read, and all else is computed again."
         )
 
     def _left(self, path: Path) -> list[Values]:

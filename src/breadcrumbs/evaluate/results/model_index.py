@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from breadcrumbs.errors import CheckpointError, ResultsError, listing
+from breadcrumbs.errors import CheckpointError, ResultsError, counted, listing
 from breadcrumbs.evaluate.results.results import Results, Row
 
 README = "README.md"
@@ -44,9 +44,7 @@ def update(
         card = ModelCard.load(path)
     except Exception as error:  # of several libraries: no YAML, or no mapping
         why = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            f"{path}: its front matter cannot be read ({why}). Mend it."
-        ) from None
+        raise CheckpointError(f"{path}: its front matter cannot be read ({why}). Fix it.") from None
     data: Any = card.data  # whose attributes are what the front matter has
     for key, value in (said or {}).items():
         if value is not None:
@@ -83,5 +81,5 @@ def summary(folder: Path, rows: Sequence[Row], front: dict[str, Any]) -> str:
     parts = [f"license {front.get('license', 'not stated')}"]
     base = _listed(front["base_model"]) if front.get("base_model") else []
     parts.append(f"base_model {listing(base)}" if base else "no base_model, since no id is known")
-    parts += [f"{len(rows)} rows in model-index"] if rows else []
+    parts += [f"{counted(len(rows), 'row')} in model-index"] if rows else []
     return f"{folder / README}: {'; '.join(parts)}"

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from breadcrumbs.checkpoint import notebook
-from breadcrumbs.errors import ResultsError, listing, suggestion
+from breadcrumbs.errors import ResultsError, counted, listing, suggestion
 from breadcrumbs.evaluate.results import standard_errors
 from breadcrumbs.evaluate.results.results import BASE, FINETUNED, KEY, Results, Row, refer
 from breadcrumbs.evaluate.results.standard_errors import Estimate
@@ -145,7 +145,7 @@ class Table:
         return notebook.frame(self.rows())
 
     def __repr__(self) -> str:
-        number = f"{len(self.lines)} models on {len(self.tasks)} tasks"
+        number = f"{counted(len(self.lines), 'model')} on {counted(len(self.tasks), 'task')}"
         return f"<Table of {self.suite}, {self.split} rows: {number}>"
 
     def _repr_html_(self) -> str:
@@ -202,7 +202,7 @@ def choose(
     suite = glob.escape(fits[0])
     rows = results.select(suite=suite, split=split)
     if not rows:
-        raise ResultsError(f"{where}: none of the rows is whole. Score the models again.")
+        raise ResultsError(f"{where}: none of the rows is complete. Score the models again.")
     known = list(dict.fromkeys(row.task for row in rows))
     for name in tasks:
         if name not in known and not any(fnmatchcase(task, name) for task in known):
@@ -236,7 +236,7 @@ def of(rows: Iterable[Row]) -> Table:
     tasks = tuple(dict.fromkeys(row.task for row in kept))
     lines, single = _lines(kept)
     notes += [
-        f"{line.name}: {len(line.rows)} of {len(tasks)} tasks, so there is no mean"
+        f"{line.name}: only {len(line.rows)} of {len(tasks)} tasks, so there is no mean"
         for line in lines
         if len(line.rows) < len(tasks)
     ]
@@ -260,8 +260,8 @@ def _comparable(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
         others[row.task] += 1
         why.setdefault(row.task, set()).update(differ)
     return kept, [
-        f"{task}: left out {number} row(s) with another {' or '.join(sorted(why[task]))} than the"
-        " latest row has"
+        f"{task}: left out {counted(number, 'row')} with another {' or '.join(sorted(why[task]))}"
+        " than the latest row has"
         for task, number in others.items()
     ]
 

@@ -36,6 +36,6 @@ def refuse(warnings: Sequence[str]) -> None:
         more = len(warnings) - 1
         rest = f" And {more} more." if more else ""
         raise MismatchError(
-            f"{sentence(warnings[0])}{rest} With --strict nothing is written; without it, this is a"
-            " warning."
+            f"{sentence(warnings[0])}{rest} Nothing is written, because of --strict; without it"
+            " this is a warning."
         )

@@ -76,8 +76,8 @@ def _broken(label: str, folder: Path) -> list[str]:
     """Return a line about a config of which nothing can be told."""
     why = beside.trouble(folder / "config.json")
     return [
-        f"{label}: config.json {why}, so nothing in it was checked. Fix it, or look"
-        " yourself whether this is a fine-tuning of the base"
+        f"{label}: config.json {why}, so nothing in it was checked. Fix it, or make"
+        " sure yourself that this is a fine-tuning of the base"
     ] * bool(why)
 
 
@@ -92,9 +92,9 @@ def _differences(
         if _NAMED.fullmatch(key.rpartition(".")[2]):
             yield (
                 f"{label}: {name}: {key} is {_text(its)}, in {plan.base.label} {_text(mine)};"
-                f" the merged model has the config of {plan.target.label}, under which weights made"
-                " for another mean something else. Leave the model out, or give the base that it"
-                " was made from"
+                f" the merged model gets the config of {plan.target.label}, under which weights"
+                " trained with another one mean something else. Leave the model out, or give the"
+                " base that it was trained from"
             )
         else:
             rest.append(f"{key} is {_text(its)}, not {_text(mine)}")
@@ -102,8 +102,8 @@ def _differences(
         more = f" and {len(rest) - 5} more" if len(rest) > 5 else ""
         yield (
             f"{label}: {name} differs from that of {plan.base.label}: {', '.join(rest[:5])}"
-            f"{more}. The merged model has the config of {plan.target.label}; look whether these"
-            " change what the weights mean"
+            f"{more}. The merged model gets the config of {plan.target.label}; check whether the"
+            " differences change what the weights mean"
         )
 
 

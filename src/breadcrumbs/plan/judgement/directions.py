@@ -35,9 +35,9 @@ def warnings(plan: Plan) -> list[str]:
     matrices = [t for t in plan.merged if _fits(t.base.shape)]
     matrices.sort(key=lambda tensor: tensor.base.size)
     return [
-        f"{model.label}: in {tensor.name} {above} of {min(tensor.base.shape)} directions of its"
-        f" task vector are above the rounding of {_name(tensor, number)} weights, as if an adapter"
-        f" had been merged into them; {plan.method.name} takes what rounding added for directions,"
+        f"{model.label}: in {tensor.name} only {above} of {min(tensor.base.shape)} directions of"
+        f" its task vector stand out from the rounding of {_name(tensor, number)} weights, as if an"
+        f" adapter had been merged into them; {plan.method.name} counts the rounding as directions"
         " too. Give the adapter itself, BASE+ADAPTER, or a task file"
         for number, model in enumerate(plan.models)
         if not model.cut

@@ -48,8 +48,9 @@ def warnings(plan: Plan) -> Iterator[str]:
         if its and its != base:
             yield (
                 f"{source.label}: modules.json: its modules are {', '.join(its)}, those of"
-                f" {plan.base.label} {', '.join(base)}; the merged model has those of"
-                f" {plan.target.label}. Leave the model out, or give the base that it was made from"
+                f" {plan.base.label} {', '.join(base)}; the merged model gets those of"
+                f" {plan.target.label}. Leave the model out, or give the base that it was trained"
+                " from"
             )
 
 

@@ -41,7 +41,7 @@ def warnings(plan: Plan) -> list[str]:
                 found.append(
                     f"{source.label}: {key} is {other}, in {plan.base.label} {mine}: they were"
                     " trained to predict different things, and their mean predicts neither. Leave"
-                    " the model out, or give the base that it was made from"
+                    " the model out, or give the base that it was trained from"
                 )
     return found
 

@@ -63,9 +63,9 @@ def warnings(plan: Plan) -> list[str]:
         if what:
             option = "--chat-template" if what in _CHATS else "--tokenizer"
             advice = (
-                f"Give {option} {source.label} if its texts are what the merged model is for"
+                f"Give {option} {source.label} if the merged model is for its texts"
                 if plan.recipe.tokenizer is None or what in _CHATS
-                else "Merge models of one tokenizer"
+                else "Merge models that share one tokenizer"
             )
             found.append(
                 f"{source.label}: its tokenizer is not that of {target.label}, which the merged"
@@ -136,7 +136,7 @@ def _of_tokens(mine: Said, its: Said) -> Iterator[str]:
 def _of_merges(mine: Said, its: Said) -> Iterator[str]:
     """Yield whether the merges differ."""
     if mine[1] is not None and its[1] is not None and mine[1] != its[1]:
-        yield f"other merges ({len(its[1])}, not {len(mine[1])})"
+        yield f"other merges ({len(its[1]):,}, not {len(mine[1]):,})"
 
 
 def _said(path: Path) -> Said:

@@ -56,9 +56,9 @@ def _far(plan: Plan) -> list[str]:
         known = [row[number] for row, t in zip(each, some, strict=True) if t.models[number]]
         if known and np.median(known) > FAR:
             lines.append(
-                f"{plan.models[number].label}: is {found[number]:.2g} times as far from"
-                f" {plan.base.label} as that is long: another pretraining, hardly a fine-tuning of"
-                " it. Leave the model out, or give the base that it was made from"
+                f"{plan.models[number].label}: differs from {plan.base.label} by"
+                f" {found[number]:.2g} times the norm of its weights, so it is hardly a fine-tuning"
+                " of it. Leave the model out, or give the base that it was trained from"
             )
     return lines
 
@@ -89,9 +89,9 @@ def _zeros(plan: Plan) -> list[str]:
             for number in empty:
                 lost.setdefault(number, []).append(tensor.name)
     return [
-        f"{plan.models[number].label}: {len(names)} tensors are zeros, where {plan.base.label} has"
-        f" weights: {listing(names)}. Is it an incomplete save (ZeRO-3)? Write the model again, for"
-        " example with zero_to_fp32.py, or keep the base's with --exclude"
+        f"{plan.models[number].label}: all zero where {plan.base.label} has weights:"
+        f" {listing(names)}. Is it an incomplete save (ZeRO-3)? Save the model again, for example"
+        " with zero_to_fp32.py, or keep the base's with --exclude"
         for number, names in lost.items()
     ]
 

@@ -53,8 +53,8 @@ def matched(
     if not found:
         if asked:
             raise RecipeError(
-                f"recipe: {base.label} has no embedding with a row for each token that is known"
-                " here, so leave vocabulary, pad_to and tokens out."
+                f"recipe: {base.label} has no known embedding with a row for each token, so leave"
+                " vocabulary, pad_to and tokens out."
             )
         return as_it_is
     if recipe.vocabulary is None and not asked and _keeps_tables(recipe, base, found):
@@ -101,7 +101,7 @@ def check(recipe: Recipe, base: Checkpoint, models: Sequence[Checkpoint]) -> Non
     """Raise MismatchError if embeddings differ in their rows, where these are not matched."""
     if _asks(recipe):
         raise RecipeError(
-            "recipe: vocabulary, pad_to and tokens are for `breadcrumbs merge` and `compare` alone,"
+            "recipe: vocabulary, pad_to and tokens work only in `breadcrumbs merge` and `compare`,"
             " which match rows by token. Leave them out here."
         )
     found = tables.by_token(base)
@@ -112,8 +112,8 @@ def check(recipe: Recipe, base: Checkpoint, models: Sequence[Checkpoint]) -> Non
         its = _rows(model, found)
         if rows and its and its != rows:
             raise MismatchError(
-                f"{_shapes(model, base)}. Rows are matched by token in `breadcrumbs merge` and"
-                " `compare` alone. Make a model of the base's vocabulary first: breadcrumbs merge"
+                f"{_shapes(model, base)}. Only `breadcrumbs merge` and `compare` match rows by"
+                " token. Bring it to the base's vocabulary first: breadcrumbs merge"
                 f" {base.label} {model.label} -m task_arithmetic -p alpha=1 --vocabulary base"
                 " -o OUT"
             )

@@ -80,10 +80,10 @@ def chosen(recipe: Recipe, home: Speaker, speakers: Sequence[Speaker]) -> Target
         start = made.tokenizer
         others = [s.label for s in speakers if any(t in made.pieces for t in s.ids)]
         raise MismatchError(
-            f"{others[0]}: its tokenizer is another one than that of {start.label}:"
-            f" {_some([t for t in made.added if t in made.pieces])} are pieces of it alone, so no"
-            " vocabulary of the models has all tokens. Choose one: --vocabulary base, union, or a"
-            " model's path (`vocabulary` in a recipe)."
+            f"{others[0]}: its tokenizer is not that of {start.label}: only it has"
+            f" {_some([t for t in made.added if t in made.pieces])}, so no vocabulary of the models"
+            " has all tokens. Choose one: --vocabulary base, union, or a model's path (`vocabulary`"
+            " in a recipe)."
         )
     return _padded(recipe, made)
 
@@ -95,7 +95,7 @@ def _of(path: str, speakers: Sequence[Speaker]) -> Speaker:
         if any(path in (one.label, one.repo) for one in names):
             return speaker
     raise RecipeError(
-        f"recipe: {path} has no embedding whose rows could be told by token. Give another model."
+        f"recipe: {path} has no embedding whose rows are known by token. Give another model."
     )
 
 
@@ -182,7 +182,7 @@ def check_rows(label: str, vocabulary: Vocabulary, rows: int) -> None:
         last = max(more.values())
         raise RecipeError(
             f"{label}: its tokenizer has tokens beyond the {rows} rows of the embedding:"
-            f" {_some(sorted(more, key=more.__getitem__))} (number {last} at most). A text with one"
+            f" {_some(sorted(more, key=more.__getitem__))} (up to number {last}). A text with one"
             " of them fails. Give a tokenizer that fits, or leave --tokenizer out."
         )
 
@@ -234,7 +234,7 @@ def said(
         line += f"; {_some(tokens)} taken from {label}"
     shared = [token for token, labels in owners.items() if len(labels) > 1]
     if shared:
-        line += f"; {_some(shared)} the mean of the models that have them"
+        line += f"; {_some(shared)} averaged over the models that have them"
     if asked:
         line += f"; {_some(list(asked))} as the recipe says"
     lost = {t: s.label for s in speakers for t in s.ids if t not in target.ids}

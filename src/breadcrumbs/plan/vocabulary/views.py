@@ -273,6 +273,6 @@ def check_quantised(views: Sequence[Tensor], label: str) -> None:
     """Raise MismatchError if tables are quantised again, whose rows are moved."""
     if any(tensor.layout for tensor in views):
         raise MismatchError(
-            f"{label}: has a quantised embedding, whose rows are matched by token, so dtype same"
-            " cannot write it. Leave it out to write bfloat16."
+            f"{label}: has a quantised embedding whose rows are matched by token, which dtype same"
+            " cannot write. Leave dtype out to write bfloat16."
         )
