@@ -11,15 +11,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
 
 import breadcrumbs
+from breadcrumbs import archives
 from breadcrumbs.checkpoint import vocabulary
+from breadcrumbs.cli import main
 from breadcrumbs.errors import BreadcrumbsError, MismatchError, RecipeError
 from breadcrumbs.merging import files, opening, sweep
 from breadcrumbs.plan import recipe
 from breadcrumbs.plan.recipe import Model, Recipe
+from breadcrumbs.store import Store
 from breadcrumbs.tasks import packing
+from breadcrumbs.tune.soup import greedy_soup
 
 EMBED, HEAD, BIAS, NORM = "model.embed_tokens.weight", "lm_head.weight", "lm_head.bias", "norm"
 TABLES = (EMBED, HEAD, BIAS)
@@ -433,12 +438,36 @@ def test_tokenizers_of_other_pieces_need_a_choice(tmp_path, family):
     assert [out[EMBED][known.ids[t]].tolist() for t in "xyz"] == [mine[t] for t in "xyz"]
 
 
-def test_where_rows_are_not_matched_other_rows_are_refused(family, tmp_path):
+def test_where_rows_are_not_matched_other_rows_are_refused(family):
     base, chat = family
     message = "shape .8, 5., .* has .4, 5..*breadcrumbs merge .* --vocabulary base"
     with pytest.raises(MismatchError, match=message):
-        packing.pack(base, chat, tmp_path / "t.safetensors")
+        greedy_soup(base, [chat], lambda model: 0.0)
     assert breadcrumbs.compare(base, [chat, chat]).cosine[0, 1] == pytest.approx(1)
+
+
+def test_what_is_kept_beside_the_base_has_its_rows(family, tmp_path):
+    base, chat = family
+    wanted = merged(tmp_path / "wanted", base, chat, vocabulary="base")
+    task, archive = tmp_path / "t.safetensors", tmp_path / "a.safetensors"
+    CliRunner().invoke(main, ["task", "pack", base, chat, "-o", str(task), "--transform", "none"])
+    report = breadcrumbs.compress(base, [chat], archive, method="emr")
+    archives.extract(archive, "chat", tmp_path / "again", base=base)
+    left = "4 rows; rows are matched by token; left out: '<s>', '</s>' of "
+    assert left in " ".join(report.notes)
+    with Store.create(tmp_path / "store", base, method="task_arithmetic", alpha=1) as store:
+        notes: list[str] = []
+        store.add("chat", chat, note=notes.append)
+        store.merge(tmp_path / "kept")
+        assert left in " ".join(notes)
+    stored = load_file(tmp_path / "kept" / "model.safetensors")
+    for out in (merged(tmp_path / "merged", base, str(task)), stored):
+        assert all(out[name].tobytes() == wanted[name].tobytes() for name in wanted)
+    for name, value in load_file(tmp_path / "again" / "model.safetensors").items():
+        np.testing.assert_allclose(value, wanted[name], atol=1e-2)
+    with pytest.raises(MismatchError, match="cannot be matched by token"):
+        Path(chat, "tokenizer.json").unlink()
+        packing.pack(base, chat, task, force=True)
 
 
 # --- reading -------------------------------------------------------------------------------------

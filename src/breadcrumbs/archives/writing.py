@@ -91,7 +91,7 @@ def compress(
     output = Path(output)
     if output.suffix != ".safetensors":
         raise OutputError(f"{output}: an archive is one file. Give NAME.safetensors.")
-    with opening.opened(made, [base, *models]) as plan, durable.syncing(sync):
+    with opening.opened(made, [base, *models], on_base=True) as plan, durable.syncing(sync):
         given = {"threads": threads, "force": force, "strict": strict, "progress": progress}
         return of(plan, output, method, **given)
 

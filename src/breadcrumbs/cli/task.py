@@ -106,7 +106,7 @@ def pack(base: str, finetuned: str, output: str, **options: Any) -> None:
         **{key: options[key] for key in ("exclude", "only", "missing", "extra", "rename", "seed")},
     )
     quiet = options["quiet"] or options["as_json"]
-    with opening.opened(made) as plan:
+    with opening.opened(made, on_base=True) as plan:
         plan = judged(plan, options["strict"])
         console.warnings(plan.warnings if not quiet else ())
         with console.progress(plan, quiet=quiet, doing="packing") as progress:

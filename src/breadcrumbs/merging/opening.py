@@ -191,8 +191,8 @@ class opened:
     """A context that opens a recipe's checkpoints, gives its plan and closes them.
 
     sources: what to open instead of the recipe's paths: the base, the models, their statistics,
-    `onto`, as far as there are any. sizes: in what pieces the plan is carried out. by_token: as for
-    `planned`.
+    `onto`, as far as there are any. sizes: in what pieces the plan is carried out. by_token,
+    on_base: as for `planned`.
     """
 
     def __init__(
@@ -202,8 +202,9 @@ class opened:
         sizes: Sizes = USUAL,
         *,
         by_token: bool = False,
+        on_base: bool = False,
     ):
-        self.recipe, self.sizes, self.by_token = recipe, sizes, by_token
+        self.recipe, self.sizes, self.by_token, self.on_base = recipe, sizes, by_token, on_base
         self.sources = sources or recipe.paths
         self.stack = ExitStack()
 
@@ -214,7 +215,9 @@ class opened:
                 self.stack.enter_context(checkpoint.open(source, label))
                 for source, label in zip(self.sources, labels, strict=True)
             ]
-            made = planned(self.recipe, found, self.sizes, by_token=self.by_token)
+            made = planned(
+                self.recipe, found, self.sizes, by_token=self.by_token, on_base=self.on_base
+            )
             self.stack = self.stack.pop_all()
         return made
 
@@ -228,13 +231,14 @@ def planned(
     sizes: Sizes = USUAL,
     *,
     by_token: bool = False,
+    on_base: bool = False,
 ) -> Plan:
     """Return the plan of a recipe for its open checkpoints, those of ``recipe.paths``, in order.
 
     Task files and adapters among them become the fine-tunings that they stand for, and models of
     other names those under the base's. by_token: whether rows of embeddings are matched by token
-    where the vocabularies differ, so that the output may have other rows than the base; else that
-    is an error.
+    where the vocabularies differ, so that the output may have other rows than the base. on_base:
+    whether they are matched so that it has the base's rows. With neither, that is an error.
     """
     from breadcrumbs.checkpoint.adapters import inserted
     from breadcrumbs.plan import naming, vocabulary
@@ -260,11 +264,14 @@ def planned(
     )
     base, *found = sinusoids.told([base, *models, *([onto] if onto is not None else [])])
     models, onto = found[: len(models)], found[-1] if onto is not None else None
-    words = None
-    if by_token:
+    words, said_of_rows = None, ""
+    if on_base:
+        models, said_of_rows = vocabulary.on_base(recipe, base, models)
+    elif by_token:
         it = vocabulary.matched(recipe, base, models, onto, statistics)
         base, models, onto, statistics = it.base, it.models, it.onto, it.statistics
         words = it.words
+        said_of_rows = words.said if words else ""
     else:
         vocabulary.check(recipe, base, [*models, *([onto] if onto is not None else [])])
     wanted = recipe.tokenizer
@@ -277,7 +284,7 @@ def planned(
         from breadcrumbs.checkpoint.adapters import placing
 
         warnings = (*warnings, placing.said(base, base.untied))
-    notes = (*said, *([words.said] if words else []), *notes, *made.notes)
+    notes = (*said, *([said_of_rows] if said_of_rows else []), *notes, *made.notes)
     return replace(made, notes=notes, warnings=warnings, sizes=sizes, words=words)
 
 

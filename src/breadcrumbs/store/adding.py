@@ -41,7 +41,7 @@ def pack(
     transform, given = store.packed_as()
     models = (Model(source.label, name=name),)
     made = packing.recipe(store.settings.base, models, transform, given, **recipe)
-    plan = judge(opening.planned(made, [store.base, source]))
+    plan = judge(opening.planned(made, [store.base, source], on_base=True))
     for line in plan.notes:
         note(line)
     if transform == "none" and source.is_bare_adapter:

@@ -88,7 +88,7 @@ def pack(
         rename=opening.globs(rename),
         seed=seed,
     )
-    with opening.opened(made, [base, finetuned]) as plan, durable.syncing(sync):
+    with opening.opened(made, [base, finetuned], on_base=True) as plan, durable.syncing(sync):
         return of(
             judged(plan, strict) if strict else plan,
             output,

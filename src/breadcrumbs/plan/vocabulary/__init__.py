@@ -112,11 +112,29 @@ def check(recipe: Recipe, base: Checkpoint, models: Sequence[Checkpoint]) -> Non
         its = _rows(model, found)
         if rows and its and its != rows:
             raise MismatchError(
-                f"{_shapes(model, base)}. Only `breadcrumbs merge` and `compare` match rows by"
-                " token. Bring it to the base's vocabulary first: breadcrumbs merge"
+                f"{_shapes(model, base)}. Rows are not matched by token here. Bring it to"
+                " the base's vocabulary first: breadcrumbs merge"
                 f" {base.label} {model.label} -m task_arithmetic -p alpha=1 --vocabulary base"
                 " -o OUT"
             )
+
+
+def on_base(
+    recipe: Recipe, base: Checkpoint, models: Sequence[Checkpoint]
+) -> tuple[list[Checkpoint], str]:
+    """Return models with the base's rows, matched by token, and a line on what that leaves out.
+
+    For what is kept beside the base as it is: task files, archives, stores. Models are as they are,
+    and the line is empty, where the rows are the same. MismatchError where it cannot be told which
+    tokens rows are of.
+    """
+    found = tables.by_token(base)
+    rows = {_rows(source, found) for source in (base, *models)} - {0}
+    if _asks(recipe) or len(rows) < 2 or _keeps_tables(recipe, base, found):
+        check(recipe, base, models)
+        return list(models), ""
+    made = matched(replace(recipe, vocabulary=targets.BASE), base, models)
+    return made.models, made.words.said if made.words is not None else ""
 
 
 def _keeps_tables(recipe: Recipe, base: Checkpoint, found: Mapping[str, int]) -> bool:
