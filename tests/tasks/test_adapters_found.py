@@ -149,7 +149,7 @@ def test_kohya_by_names_without_dots(tmp_path: Path, prefix: str, alpha, scale: 
 def test_kohya_names_that_are_two(tmp_path: Path) -> None:
     base = base_of(tmp_path / "unet", weights(["a.b_c", "a_b.c"]))
     file = kohya(tmp_path / "k.safetensors", ["lora_unet_a_b_c"])
-    with pytest.raises(MismatchError, match=r"may be 'a.b_c.weight', 'a_b.c.weight'"):
+    with pytest.raises(MismatchError, match=r"may mean 'a.b_c.weight', 'a_b.c.weight'"):
         tasks.from_adapter(base, file, tmp_path / "t.safetensors")
 
 

@@ -192,7 +192,7 @@ def put_into(
     placing.check_whole(made, found, refused)
     told = list(trained_on.another(found, base, made.names))
     if made.lacking:
-        told.append(f"{source.label}: left out, since the base lacks them: {listing(made.lacking)}")
+        told.append(f"{source.label}: left out what the base lacks: {listing(made.lacking)}")
     apart = placing.said(base, made.base.untied)
     own = (*source.files, *reading.config(source))
     return replace(

@@ -57,8 +57,8 @@ def _far(plan: Plan) -> list[str]:
         if known and np.median(known) > FAR:
             lines.append(
                 f"{plan.models[number].label}: differs from {plan.base.label} by"
-                f" {found[number]:.2g} times the norm of its weights, so it is hardly a fine-tuning"
-                " of it. Leave the model out, or give the base that it was trained from"
+                f" {found[number]:.2g} times the norm of its weights, as another pretraining does and"
+                " no fine-tuning. Leave the model out, or give the base that it was trained from"
             )
     return lines
 
