@@ -411,7 +411,7 @@ def test_a_tokenizer_that_does_not_fit(tmp_path, family):
         known is not None and max(known.ids.values()) < out[EMBED].shape[0] and "<s>" in known.ids
     )
     broken = save(tmp_path / "broken", {**THREE, "<x>": 9}, 4, 3, ("<x>",))
-    refused(RecipeError, "beyond the 4 rows .*'<x>' .up to number 9", base, broken, tokenizer=broken)
+    refused(RecipeError, "beyond the 4 rows .*'<x>' .up to .* 9", base, broken, tokenizer=broken)
 
 
 def test_rows_that_no_tokenizer_tells(tmp_path, family):

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
-from breadcrumbs.errors import listing
+from breadcrumbs.errors import counted, listing
 from breadcrumbs.plan import lengths
 from breadcrumbs.plan.plan import Plan, TensorPlan
 
@@ -57,8 +57,9 @@ def _far(plan: Plan) -> list[str]:
         if known and np.median(known) > FAR:
             lines.append(
                 f"{plan.models[number].label}: differs from {plan.base.label} by"
-                f" {found[number]:.2g} times the norm of its weights, as another pretraining does and"
-                " no fine-tuning. Leave the model out, or give the base that it was trained from"
+                f" {found[number]:.2g} times the norm of its weights, as another pretraining does,"
+                " and no fine-tuning. Leave the model out, or give the base that it was trained"
+                " from"
             )
     return lines
 
@@ -89,7 +90,8 @@ def _zeros(plan: Plan) -> list[str]:
             for number in empty:
                 lost.setdefault(number, []).append(tensor.name)
     return [
-        f"{plan.models[number].label}: all zero where {plan.base.label} has weights:"
+        f"{plan.models[number].label}: {counted(len(names), 'tensor')} of zeros, where"
+        f" {plan.base.label} has weights:"
         f" {listing(names)}. Is it an incomplete save (ZeRO-3)? Save the model again, for example"
         " with zero_to_fp32.py, or keep the base's with --exclude"
         for number, names in lost.items()
