@@ -54,7 +54,7 @@ def test_rows_read_their_bytes_alone(tmp_path):
     weights, source = counted(tmp_path / "w.safetensors")
     assert weights.shapes == {"w": (5, 4, 3)} and weights.dtypes == {"w": "float32"}
     assert "w" in weights and "v" not in weights and weights.size == 60 and weights.nbytes == 240
-    assert repr(weights).endswith("w.safetensors: 1 tensors, 60 entries, float32>")
+    assert repr(weights).endswith("w.safetensors: 1 tensor, 60 entries, float32>")
     assert source.ranges == []
     assert np.array_equal(weights["w", 2:4, 1], WHOLE[2:4, 1])
     assert np.array_equal(weights["w", -1], WHOLE[4])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from click.testing import CliRunner
 
 from breadcrumbs.cli.group import GROUPS, main
 from breadcrumbs.cli.grouped import Grouped
+from breadcrumbs.cli.shared import COMPLETE
+from breadcrumbs.methods.registry import METHODS
 
 
 def walked(group: click.Group, *path: str) -> Iterator[tuple[str, click.Command]]:
@@ -169,3 +172,33 @@ def test_bash_completes_values(store: Path) -> None:
     )
     found = [line.split("|") if line else [] for line in done.stdout.splitlines()]
     assert dict(zip(TYPED, found, strict=True)) == TYPED, done.stderr
+
+
+START = "from breadcrumbs.cli import main; main(prog_name='breadcrumbs')"
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_what_other_shells_get_takes_the_place_of_the_word(shell: str) -> None:
+    word = {"zsh": "2", "fish": "--method=ti"}[shell]
+    asked = {COMPLETE: f"{shell}_complete", "COMP_CWORD": word}
+    asked["COMP_WORDS"] = "breadcrumbs merge --method=ti"
+    command, env = [sys.executable, "-c", START], {**os.environ, **asked}
+    said = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60).stdout
+    between, end = {"zsh": "\n\n", "fish": ",\t"}[shell]
+    assert said == f"plain{between}--method=ties{end}{METHODS['ties'].summary}\n"
+
+
+@pytest.mark.skipif(not shutil.which("fish"), reason="fish")
+def test_fish_completes_values(tmp_path: Path) -> None:
+    program = tmp_path / "breadcrumbs"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{START}"\n')
+    program.chmod(0o755)
+    script = CliRunner().invoke(main, ["completion", "fish"]).output
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", f"{script}\ncomplete -C 'breadcrumbs merge -m ti'"],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout == f"ties\t{METHODS['ties'].summary}\n", done.stderr

@@ -44,7 +44,7 @@ def results() -> list[tuple[Any, str, int]]:
     return [
         (merged, "<Merged of 2 tensors: 2 models by breadcrumbs, 2 of 2", 2),
         (merged.report, "<Report: 2 models by breadcrumbs, 2 of 2 tensors merged, 2,003 w", 2),
-        (breadcrumbs.compare(BASE, MODELS), "<Comparison of model 1, model 2 on base; m", 1),
+        (breadcrumbs.compare(BASE, MODELS), "<Comparison of model 1, model 2 on base; cosine", 1),
         (tau, "<TaskVector of 2 tensors, 2,003 entries, norm ", 2),
         (breadcrumbs.load(BASE), "<Weights of mapping: 2 tensors, 2,003 entries, fl", 2),
         (soup, "<Soup of ", 2),

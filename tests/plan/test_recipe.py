@@ -308,8 +308,8 @@ def test_any_text_is_a_recipe_or_refused(tmp_path, text):
     [
         (dict(seed=-1), "seed: -1 is not a whole number"),
         (dict(seed="x"), "seed: 'x' is not a whole number"),
-        (dict(weights=[1, 2]), "weights: 2 are given for 1 models"),
-        (dict(names=[]), "names: 0 are given for 1 models"),
+        (dict(weights=[1, 2]), "weights: found 2 for 1 model"),
+        (dict(names=[]), "names: found 0 for 1 model"),
         (dict(weights=[float("nan")]), "weight nan is not finite"),
         (dict(overrides=[{"alpha": 1}]), "there is no 'tensors'"),
         (dict(method="breadcrums"), "mean 'breadcrumbs'"),

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.shell_completion import BashComplete, CompletionItem, add_completion_class
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    FishComplete,
+    ShellComplete,
+    ZshComplete,
+    add_completion_class,
+)
 
 #: Returns what there is to choose from, each with a line about it.
 Choices = Callable[[click.Context], Mapping[str, str]]
@@ -207,3 +214,33 @@ class Bash(BashComplete):
     def format_completion(self, item: CompletionItem[Any]) -> str:
         value = str(item.value).removeprefix(self._before)
         return f"{item.type},{value.replace(' ', _BLANK)}"
+
+
+class _Joined(ShellComplete):
+    """A shell that takes ``--option=value`` for one word, which what is chosen replaces."""
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        args, incomplete = super().get_completion_args()
+        option, equals, _ = incomplete.partition("=")
+        self._before = f"{option}=" if equals and option.startswith("--") else ""
+        return args, incomplete
+
+    def format_completion(self, item: CompletionItem[Any]) -> str:
+        value = item.value if item.type == "file" else f"{self._before}{item.value}"
+        return super().format_completion(CompletionItem(value, item.type, item.help))
+
+
+@add_completion_class
+class Zsh(_Joined, ZshComplete):
+    """zsh, which looks for files after the ``=`` too."""
+
+    source_template = ZshComplete.source_template.replace(
+        "_path_files", "compset -P '--*='; _path_files"
+    )
+
+
+@add_completion_class
+class Fish(_Joined, FishComplete):
+    """fish, where values and what is said of them may have commas."""
+
+    source_template = FishComplete.source_template.replace("string split ", "string split -m 1 ")

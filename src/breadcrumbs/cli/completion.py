@@ -23,6 +23,7 @@ def completion(shell: str) -> None:
     """
     from click.shell_completion import get_completion_class
 
+    from breadcrumbs.cli import completing  # noqa: F401  whose shells know more than click's
     from breadcrumbs.cli.group import main
 
     kind = get_completion_class(shell)
