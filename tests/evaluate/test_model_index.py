@@ -11,7 +11,7 @@ from result_rows import row
 from safetensors.numpy import save_file
 
 from breadcrumbs.checkpoint import hashing
-from breadcrumbs.cli import main
+from breadcrumbs.cli import inspection, main, picture
 from breadcrumbs.evaluate.results.results import Results
 
 
@@ -59,3 +59,6 @@ def test_rows_and_what_only_the_user_knows(tmp_path: Path) -> None:
     assert "has no test rows of" in run("card", tmp_path / "base", "--results", file, code=1)
     assert "there is no model card" in run("card", tmp_path / "base", code=1)
     assert "the same bits" in run("reproduce", out)
+    assert "spam of text8: accuracy 0.700 ± 0.1" in run("inspect", out)
+    figure = picture.of(inspection.inspect(str(out))).figures["scores"]
+    assert [row[:2] for row in figure.table.rows] == [("spam of text8", 0.7), ("ham of text8", 0.1)]

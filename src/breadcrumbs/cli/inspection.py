@@ -14,6 +14,7 @@ from breadcrumbs.checkpoint.safetensors import read_header
 from breadcrumbs.checkpoint.tensors import WEIGHT_DTYPES, Checkpoint
 from breadcrumbs.engine.digests import FileDigests
 from breadcrumbs.errors import BreadcrumbsError, CheckpointError
+from breadcrumbs.merging.said import scores
 from breadcrumbs.plan.statistics import KEY
 from breadcrumbs.store import Store, files, info
 from breadcrumbs.taskfile import reader
@@ -26,11 +27,11 @@ def inspect(path: str, *, with_hash: bool = False) -> dict[str, Any]:
     """Return plain data: files, tensors, counts by dtype, and what the file says of itself.
 
     quantised: how many tensors are, and how, None where none is; bytes are those in the files.
-    merged_from: where a merged model came from. statistics: what the arrays are, if they are any.
-    task: what a task file says, None for others; its tensors are those that it keeps entries of.
-    archive: what an archive of tasks says. adapter: what an adapter changes. store: what a store
-    is, None for others. with_hash: of every file; and all that task files and archives hold is
-    read and checked.
+    merged_from: where a merged model came from. scores: those that its card states. statistics:
+    what the arrays are, if they are any. task: what a task file says, None for others; its tensors
+    are those that it keeps entries of. archive: what an archive of tasks says. adapter: what an
+    adapter changes. store: what a store is, None for others. with_hash: of every file; and all that
+    task files and archives hold is read and checked.
     """
     if files.is_store(path):
         return _store(path)
@@ -61,6 +62,7 @@ def inspect(path: str, *, with_hash: bool = False) -> dict[str, Any]:
             "entries_by_dtype": dict(dtypes),
             "kinds": dict(Counter(tensor.kind for tensor in opened.tensors.values())),
             "merged_from": _provenance(opened.files),
+            "scores": scores(opened.folder),
             "statistics": _parsed(opened.metadata.get(KEY)),
             "task": _task(task) if task else None,
             "archive": archive.to_mapping() if archive else None,
@@ -89,6 +91,7 @@ def _store(path: str) -> dict[str, Any]:
         "entries_by_dtype": {},
         "kinds": {},
         "merged_from": None,
+        "scores": [],
         "statistics": None,
         "task": None,
         "archive": None,

@@ -37,6 +37,8 @@ def of(found: Mapping[str, Any]) -> Page:
         sections.append(
             Section("Where the weights lie", _LIE, figures=[_sizes(tensors), *_kinds(tensors)])
         )
+    if found["scores"]:
+        sections.append(_scores(found["scores"]))
     merged = found["merged_from"]
     if isinstance(merged, dict):
         recipe = merged.get("recipe", {})
@@ -61,6 +63,22 @@ def of(found: Mapping[str, Any]) -> Page:
     sections.append(Section("Tensors", f"From the headers of the files.{left}", tables=[listed]))
     lead = "What this checkpoint holds, from its headers; no weight was read."
     return Page(name, "inspect", lead, tiles, sections)
+
+
+def _scores(scores: list[dict[str, Any]]) -> Section:
+    """Return what the card of a model says that it scores; drawn where all are of one metric."""
+    rows = [(s["task"], s["split"], s["metric"], s["value"], s["stderr"]) for s in scores]
+    header = ("task", "split", "metric", "score", "standard error")
+    bars = [(s["task"] or str(n), s["value"], s["stderr"]) for n, s in enumerate(scores, 1)]
+    figures = []
+    if len({s["metric"] for s in scores}) == 1 and len({name for name, *_ in bars}) == len(bars):
+        title = f"{scores[0]['metric'] or 'score'} of each task".capitalize()
+        says = "Lines are one standard error to each side, where the card states it."
+        figures = [
+            lines.bars("scores", title, says, bars, label="task", value="score", form=".3~g")
+        ]
+    says = "From the model card beside the weights (model-index)."
+    return Section("What it scores", says, figures=figures, tables=[Table(header, rows)])
 
 
 def _sizes(tensors: list[dict[str, Any]]) -> Figure:

@@ -96,6 +96,34 @@ def _of_folder(folder: Path | None) -> Card:
     )
 
 
+def scores(folder: Path | None) -> list[dict[str, Any]]:
+    """Return what the card in a folder says that its model scores (`model-index`): of each result
+    the task, the split, the metric, the value and, if it is there, its standard error."""
+    found = []
+    for model in _mappings((front_matter(folder) if folder else {}).get("model-index")):
+        for result in _mappings(model.get("results")):
+            data = result.get("dataset")
+            data = data if isinstance(data, dict) else {}
+            for metric in _mappings(result.get("metrics")):
+                value, more = metric.get("value"), metric.get("args")
+                error = more.get("standard_error") if isinstance(more, dict) else None
+                if isinstance(value, int | float) and not isinstance(value, bool):
+                    found.append(
+                        {
+                            "task": _text(data.get("name")) or _text(data.get("type")),
+                            "split": _text(data.get("split")),
+                            "metric": _text(metric.get("type")),
+                            "value": float(value),
+                            "stderr": float(error) if isinstance(error, int | float) else None,
+                        }
+                    )
+    return found
+
+
+def _mappings(given: Any) -> list[dict[str, Any]]:
+    return [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []
+
+
 def front_matter(folder: Path, note: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Return what the model card in a folder says before its text; nothing if there is none.
 

@@ -30,6 +30,8 @@ def inspection(found: dict[str, Any], *, tensors: bool) -> None:
     )
     if found["quantised"]:
         console.print(f"{found['quantised']}, read as F32")
+    for score in found["scores"]:
+        console.print(printable(_score(score)))
     if found["task"]:
         _task(console, found["task"])
     if found.get("adapter"):
@@ -68,6 +70,13 @@ def inspection(found: dict[str, Any], *, tensors: bool) -> None:
                     f"  {name}  {printable(file['file'])}  {file['bytes']:,} bytes"
                     f"  {file.get('blake3', file.get('task', ''))[:16]}...",
                 )
+
+
+def _score(said: Mapping[str, Any]) -> str:
+    """Return a score of a card in words."""
+    error = "" if said["stderr"] is None else f" ± {said['stderr']:.3f}"
+    rows = f" on {said['split']} rows" if said["split"] else ""
+    return f"{said['task']}: {said['metric']} {said['value']:.3f}{error}{rows}, as its card says"
 
 
 def _choice(console: Any, choice: dict[str, Any]) -> None:
