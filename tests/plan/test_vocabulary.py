@@ -438,6 +438,17 @@ def test_tokenizers_of_other_pieces_need_a_choice(tmp_path, family):
     assert [out[EMBED][known.ids[t]].tolist() for t in "xyz"] == [mine[t] for t in "xyz"]
 
 
+@pytest.mark.parametrize("given", [None, "union"])
+def test_tokens_of_a_chat_template_that_the_written_tokenizer_has(tmp_path, given):
+    base = save(tmp_path / "base", THREE, 3, 0)
+    chat = save(tmp_path / "chat", {**THREE, "<|x|>": 3}, 4, 1, ("<|x|>",))
+    Path(chat, "chat_template.jinja").write_text("{{ '<|x|>' }}{{ '<|y|>' }}")
+    settings = {"method": "average", "chat_template": "auto", "vocabulary": given}
+    report = breadcrumbs.merge(base, [chat, chat], output=tmp_path / "out", **settings)
+    (line,) = [line for line in report.warnings if line.startswith("chat_template")]
+    assert "'<|y|>'" in line and "<|x|>" not in line
+
+
 def test_where_rows_are_not_matched_other_rows_are_refused(family):
     base, chat = family
     message = "shape .8, 5., .* has .4, 5..*breadcrumbs merge .* --vocabulary base"

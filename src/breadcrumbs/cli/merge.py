@@ -199,7 +199,7 @@ def _merge(made: Any, output: str | None, options: dict[str, Any], paging: Pagin
         if options["as_json"]:
             click.echo(json.dumps({"output": output, **report.to_mapping()}, indent=2))
         elif not options["quiet"]:
-            views_merging.report(report, output, verbose=options["verbose"])
+            views_merging.report(report, output, verbose=options["verbose"], told=plan.warnings)
         _page(paging, plan, report, output, options["threads"], quiet=quiet)
 
 

@@ -19,6 +19,7 @@ from collections import Counter
 from pathlib import Path
 
 from breadcrumbs.checkpoint import beside, chats, configs
+from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.errors import RecipeError, listing, suggestion
 from breadcrumbs.plan import Plan
 
@@ -79,8 +80,7 @@ def chosen(plan: Plan) -> str:
     wanted = plan.recipe.chat_template
     if wanted is None:
         return ""
-    labels = {source.label: source for source in plan.origins}
-    target = labels.get(plan.recipe.tokenizer or "", plan.target)
+    target = _speaker(plan)
     if not beside.has_tokenizer(target):
         raise RecipeError(
             f"chat_template: {target.label} has no tokenizer for the template to go with. Leave it"
@@ -90,6 +90,13 @@ def chosen(plan: Plan) -> str:
     if "{" in found:
         _check(found)
     return found
+
+
+def _speaker(plan: Plan) -> Checkpoint:
+    """Return the model whose tokenizer is written."""
+    labels = {source.label: source for source in plan.origins}
+    words = plan.words.tokenizer if plan.words is not None else None
+    return labels.get(plan.recipe.tokenizer or "") or words or plan.target
 
 
 def _found(plan: Plan, wanted: str) -> str:
@@ -141,11 +148,11 @@ def said(plan: Plan, text: str) -> list[str]:
     """Return what the user should look at: tokens that the template writes and that are none."""
     if not text:
         return []
-    labels = {source.label: source for source in plan.origins}
-    target = labels.get(plan.recipe.tokenizer or "", plan.target)
+    target = _speaker(plan)
     known = _tokens(target.folder)
     tokens = re.findall(r"<\|[^|<>{}\s]+\|>|<(?:start|end)_of_turn>", text)
-    lost = [token for token in dict.fromkeys(tokens) if token not in known]
+    added = plan.words.ids if plan.words is not None else {}
+    lost = [t for t in dict.fromkeys(tokens) if t not in known and t not in added]
     if not known or not lost:
         return []
     return [

@@ -264,14 +264,13 @@ def planned(
     )
     base, *found = sinusoids.told([base, *models, *([onto] if onto is not None else [])])
     models, onto = found[: len(models)], found[-1] if onto is not None else None
-    words, said_of_rows = None, ""
+    words = None
     if on_base:
-        models, said_of_rows = vocabulary.on_base(recipe, base, models)
+        models, words = vocabulary.on_base(recipe, base, models)
     elif by_token:
         it = vocabulary.matched(recipe, base, models, onto, statistics)
         base, models, onto, statistics = it.base, it.models, it.onto, it.statistics
         words = it.words
-        said_of_rows = words.said if words else ""
     else:
         vocabulary.check(recipe, base, [*models, *([onto] if onto is not None else [])])
     wanted = recipe.tokenizer
@@ -284,7 +283,7 @@ def planned(
         from breadcrumbs.checkpoint.adapters import placing
 
         warnings = (*warnings, placing.said(base, base.untied))
-    notes = (*said, *([said_of_rows] if said_of_rows else []), *notes, *made.notes)
+    notes = (*said, *([words.said] if words else []), *notes, *made.notes)
     return replace(made, notes=notes, warnings=warnings, sizes=sizes, words=words)
 
 

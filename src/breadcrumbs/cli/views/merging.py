@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from breadcrumbs import machine
@@ -74,8 +75,8 @@ def _text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def report(report: Report, output: str | None, *, verbose: bool) -> None:
-    """Print what a merge did."""
+def report(report: Report, output: str | None, *, verbose: bool, told: Sequence[str] = ()) -> None:
+    """Print what a merge did. told: warnings that were printed before it began."""
     console = terminal(stderr=True)
     table = ruled("model", "weight", "kept", "of weights", right=(1, 2, 3))
     for row in report.models:
@@ -110,7 +111,7 @@ def report(report: Report, output: str | None, *, verbose: bool) -> None:
             f"{', '.join(map(printable, shown))}{more}"
         )
     note(report.notes)
-    warnings(report.warnings)
+    warnings([line for line in report.warnings if line not in told])
     console.print(f"written: {printable(str(output))}")
 
 

@@ -121,20 +121,20 @@ def check(recipe: Recipe, base: Checkpoint, models: Sequence[Checkpoint]) -> Non
 
 def on_base(
     recipe: Recipe, base: Checkpoint, models: Sequence[Checkpoint]
-) -> tuple[list[Checkpoint], str]:
-    """Return models with the base's rows, matched by token, and a line on what that leaves out.
+) -> tuple[list[Checkpoint], Words | None]:
+    """Return models with the base's rows, matched by token, and what is to be said of these.
 
     For what is kept beside the base as it is: task files, archives, stores. Models are as they are,
-    and the line is empty, where the rows are the same. MismatchError where it cannot be told which
-    tokens rows are of.
+    and nothing is to be said, where the rows are the same. MismatchError where it cannot be told
+    which tokens rows are of.
     """
     found = tables.by_token(base)
     rows = {_rows(source, found) for source in (base, *models)} - {0}
     if _asks(recipe) or len(rows) < 2 or _keeps_tables(recipe, base, found):
         check(recipe, base, models)
-        return list(models), ""
+        return list(models), None
     made = matched(replace(recipe, vocabulary=targets.BASE), base, models)
-    return made.models, made.words.said if made.words is not None else ""
+    return made.models, made.words
 
 
 def _keeps_tables(recipe: Recipe, base: Checkpoint, found: Mapping[str, int]) -> bool:
