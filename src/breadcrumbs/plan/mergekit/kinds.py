@@ -67,7 +67,8 @@ def documents(path: Path) -> list[Document]:
         body = dict(root.mapping("a mergekit configuration"))
         name = body.pop("name").text("name") if "name" in body else ""
         if name in nodes:
-            root.refuse(f"a second merge {f'is called {name}' if name else 'has no name'}.")
+            what = f"is called {name}" if name else "has no name"
+            root.refuse(f"a second merge {what}. Give each a `name` of its own.")
         if name and ("/" in name or name in (".", "..")):
             root.refuse(f"{name!r} cannot be the name of a merge: it becomes a folder's.")
         nodes[name] = replace(root, value=body)
