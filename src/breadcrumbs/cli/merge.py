@@ -104,6 +104,11 @@ from breadcrumbs.errors import printable, sentence
     metavar="auto|MODEL|FILE",
     help="Write this chat template: that of most models, of one, of a file, or chatml, llama3...",
 )
+@click.option(
+    "--space",
+    type=click.Choice(("full", "core", "knots")),
+    help="Merge adapters in coordinates of their own: core or knots. Default: full, the weights.",
+)
 @click.option("--seed", type=click.IntRange(0), help="Seed of random methods. Default: 0.")
 @click.option("--shard-size", default="5GB", show_default=True, help="Largest file of a folder.")
 @threads_option
@@ -285,7 +290,7 @@ def _changed(made: Any, options: dict[str, Any]) -> Any:
     changes: dict[str, Any] = {
         key: options[key]
         for key in (
-            *("method", "dtype", "missing", "extra", "seed", "onto", "tokenizer"),
+            *("method", "dtype", "missing", "extra", "seed", "onto", "tokenizer", "space"),
             "chat_template",
             *("vocabulary", "pad_to"),
         )

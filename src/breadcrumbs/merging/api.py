@@ -114,6 +114,7 @@ def merge(
     vocabulary: str | os.PathLike[str] | None = None,
     pad_to: int | None = None,
     tokens: Mapping[str, Any] | None = None,
+    space: str = "full",
     threads: int | None = None,
     kernel: str = "auto",
     sync: bool = True,
@@ -153,6 +154,7 @@ def merge(
         the smallest that loses no token. Rows of embeddings are matched by token.
     pad_to: rows of the embedding are a multiple of this.
     tokens: which rows single tokens begin as, as in a recipe.
+    space: ``core`` or ``knots``: merge adapters in coordinates of their own (docs/adapters.md).
     threads: how many work at once (all cores unless told); the result does not depend on it.
     kernel: ``auto``, ``native``, ``numpy``, or the name of installed kernels; the same bits.
     sync: wait until the output is on the disk, so that it survives a power cut.
@@ -219,6 +221,7 @@ def merge(
         vocabulary=None if vocabulary is None else os.fspath(vocabulary),
         pad_to=None if pad_to is None else opening.whole("pad_to", pad_to),
         tokens=tokens or {},
+        space=space,
     )
     added = [] if onto is None else [onto]
     state = opening.under(base, opening.any_files([*models, *added]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from breadcrumbs.engine.outputs import TensorReport
 from breadcrumbs.kernels import AUTO, described
 from breadcrumbs.merging import publishing
 from breadcrumbs.plan import Plan, TensorPlan, shift, step
+from breadcrumbs.plan.plan import Coordinates
 
 if TYPE_CHECKING:
     import pandas
@@ -92,6 +93,8 @@ class Report:
 
         same: labels of models whose files are the base's, byte for byte.
         """
+        if plan.coordinates is not None:
+            return Report._of_coordinates(plan, plan.coordinates, seconds, same, kernel)
         merged = [(t, row) for t, row in zip(plan.tensors, rows, strict=True) if not t.copied]
         models = []
         for number, model in enumerate(plan.recipe.models):
@@ -152,6 +155,25 @@ class Report:
             step=length.ratio if length else None,
             step_exact=length is None or length.exact,
             kernel=described(kernel),
+        )
+
+    @staticmethod
+    def _of_coordinates(
+        plan: Plan, within: Coordinates, seconds: float, same: Sequence[str], kernel: str
+    ) -> Report:
+        """Return the report of a merge in coordinates: lengths are those of the weights."""
+        names = {tensor.name for tensor in within.plan.tensors}
+        copied = Counter(t.copied for t in plan.tensors if t.copied and t.name not in names)
+        inner = Report.of(within.plan, within.rows, seconds, same, kernel)
+        return replace(
+            inner,
+            tensors=len(plan.tensors),
+            copied=dict(copied),
+            bytes_read=plan.bytes_read,
+            bytes_written=plan.bytes_written,
+            kinds=dict(plan.kinds),
+            notes=list(plan.notes),
+            warnings=list(dict.fromkeys([*plan.warnings, *inner.warnings])),
         )
 
     @property
