@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from breadcrumbs.checkpoint import configs, origin, whole
+from breadcrumbs.checkpoint import configs, origin, tied, whole
 from breadcrumbs.checkpoint.adapters import peft
 from breadcrumbs.checkpoint.beside import RECIPE
 from breadcrumbs.checkpoint.outfile import Entry, header
 from breadcrumbs.checkpoint.tensors import NAMES, Tensor
-from breadcrumbs.errors import MismatchError, OutputError
+from breadcrumbs.errors import MismatchError, OutputError, listing
 from breadcrumbs.plan import Plan, TensorPlan
 
 #: Modules that are tables of rows, not matrices that multiply: PEFT keeps their factors elsewhere.
@@ -67,6 +67,21 @@ class Made:
         else:
             pair = {"A.weight": right, "B.weight": left}
         self.tensors |= {stem + key: value for key, value in pair.items()}
+
+    def keep(self, tensor: TensorPlan, label: str, advice: str) -> None:
+        """Note that a tensor is kept whole, with its module or as a bias; MismatchError if neither.
+
+        label: of the model that changes it.
+        """
+        module, _, what = tensor.name.rpartition(".")
+        if what == "bias" and module:
+            self.biases.append(tensor)
+        elif what == "weight" and module:
+            self.modules.append(module)
+        else:
+            raise MismatchError(
+                f"{label}: tensor {tensor.name!r} cannot be in an adapter. {advice}"
+            )
 
     def rest(self, plan: Plan, add: Callable[[TensorPlan, str], None]) -> None:
         """Add biases, and modules that are kept whole. add: adds a tensor under a key."""
@@ -159,23 +174,30 @@ def is_turned(plan: Plan, tensor: Tensor) -> bool:
     return last in _TURNED_NAMES and configs.read(plan.base.folder).get("model_type") in _TURNED
 
 
-def sort(plan: Plan, made: Made, tensor: TensorPlan, advice: str) -> bool:
-    """Return whether a tensor that changes goes in as factors, or note how else it does.
+def both_names(plan: Plan, name: str, ties: Mapping[str, str], advice: str) -> list[str]:
+    """Return both names of a tensor that two modules share; MismatchError for one of more names.
 
-    MismatchError for what cannot be in an adapter.
+    PEFT changes each module by itself, and where it merges products into one tensor that two
+    modules share it adds both: so such a tensor is kept whole, under each name.
     """
-    module, _, what = tensor.name.rpartition(".")
-    if what == "weight" and module and len(tensor.base.shape) > 1:
-        return True
-    if what == "bias" and module:
-        made.biases.append(tensor)
-    elif module and tensor.name.endswith(".weight"):
-        made.modules.append(module)
-    else:
+    source = ties.get(name, name)
+    names = [source, *(n for n, other in ties.items() if other == source)]
+    if len(names) > 2:
         raise MismatchError(
-            f"{plan.models[0].label}: tensor {tensor.name!r} cannot be in an adapter. {advice}"
+            f"{plan.models[0].label}: changes {source!r}, which is {listing(names[1:])} too, and no"
+            f" adapter that PEFT runs says so. {advice}"
         )
-    return False
+    return names
+
+
+def check_apart(plan: Plan) -> None:
+    """Raise MismatchError for a head apart that the base's kind of model scales otherwise."""
+    for name in plan.base.untied:
+        if tied.head_scale(plan.base, name) != 1:
+            raise MismatchError(
+                f"{plan.models[0].label}: has {name!r} apart, which this kind of model then scales"
+                " otherwise, so no adapter says it. Export to dense."
+            )
 
 
 def _task_type(plan: Plan) -> str | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from breadcrumbs import kernels
 from breadcrumbs.checkpoint import durable
 from breadcrumbs.errors import RecipeError, explained, suggestion
-from breadcrumbs.merging import opening, saving
+from breadcrumbs.merging import adapting, opening, saving
 from breadcrumbs.merging import progress as bars
 from breadcrumbs.merging.files import carried_out, to_files
 from breadcrumbs.merging.opening import Source, globs, label, opened
@@ -94,6 +94,8 @@ def merge(
     method: str = "breadcrumbs",
     output: str | os.PathLike[str] | None = None,
     as_: Literal["numpy", "torch"] | None = None,
+    to: Literal["model", "lora"] = "model",
+    lora_rank: int | None = None,
     weights: Iterable[Any] | None = None,
     names: Iterable[str] | None = None,
     overrides: Sequence[Mapping[str, Any]] | None = (),
@@ -135,6 +137,9 @@ def merge(
     output: a folder, or a ``.safetensors`` file, to stream the result to. Without it the result
         comes back as what the base was given as.
     as_: ``numpy`` or ``torch``: return a dict of such tensors instead.
+    to: ``lora`` writes the folder of an adapter that PEFT loads on the base, of ``lora_rank`` at
+        most: all that the step has, unless told. In a ``space`` of adapters, and for sums, the base
+        may be None, or the name of a model that is not on this machine.
     weights: one factor for each task vector. names: of the models, which key random masks.
     overrides: parameters for some tensors, such as ``{"tensors": "*.bias", "alpha": 1}``.
     exclude, only: globs of tensor names; what they leave out is copied from the base.
@@ -187,11 +192,19 @@ def merge(
         raise RecipeError(f"as_: {as_!r} is for results in memory. Leave it or the output out.")
     if output is not None and not isinstance(output, str | os.PathLike):
         raise RecipeError(f"output: {output!r} is no path. Give a folder, or a .safetensors file.")
-    kind = kind_of(base, as_)
+    if to not in ("model", "lora"):
+        raise RecipeError(f"to: there is no {to!r}. Give 'model' or 'lora'.")
+    if to == "lora":
+        adapting.check(output, resume)
+        kind = "adapter"
+    else:
+        if lora_rank is not None:
+            raise RecipeError("lora_rank: is of an adapter. Give to='lora'.")
+        kind = kind_of(base, as_)
     if kind == "module" and output is None and untie:
         raise RecipeError("untie: tied weights of a module are one. Give its `state_dict()`.")
     recipe = Recipe(
-        base=label(base, "base"),
+        base=label("" if base is None and to == "lora" else base, "base"),
         models=tuple(
             replace(
                 model,
@@ -230,6 +243,12 @@ def merge(
     kernels.check(str(kernel))
     threads = None if threads is None else max(1, opening.whole("threads", threads))
     settings: dict[str, Any] = {"threads": threads, "kernel": kernel}
+    if to == "lora":
+        assert output is not None
+        with adapting.opened(recipe, sources) as it, durable.syncing(sync):
+            rank = None if lora_rank is None else opening.whole("lora_rank", lora_rank)
+            settings |= {"force": force, "strict": strict}
+            return adapting.to_folder(it, output, rank=rank, **settings)
     on_disk = all(isinstance(source, str | os.PathLike) for source in sources)
     with opened(recipe, sources, by_token=True) as it:
         if output is not None or strict or on_disk:

@@ -20,6 +20,8 @@ class Options(Parameters, total=False):
     exclude: str | Sequence[str] | None
     only: str | Sequence[str] | None
     only_changed: bool
+    to: Literal["model", "lora"]
+    lora_rank: int | None
     dtype: Any
     missing: str | Sequence[str]
     extra: str | Sequence[str]

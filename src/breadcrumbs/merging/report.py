@@ -54,6 +54,8 @@ class Report:
     with the size of its weight; step_exact: or about, from a sample. parts: of a model whose
     weights lie in several folders, the norm of the update in each, "" for the folder itself.
     kernel: which kernels did the arithmetic. output: where files were written, if they were.
+    adapter: what was written, in words, if it is one; error: the norm of what it lacks of the
+    update, over the norm of that.
     """
 
     method: str
@@ -80,6 +82,8 @@ class Report:
     step_exact: bool = True
     kernel: str = ""
     output: str = ""
+    adapter: str = ""
+    error: float | None = None
 
     @staticmethod
     def of(
@@ -200,6 +204,7 @@ class Report:
             f"{self.entries:,} weights",
             self.found,
             self.length,
+            self.adapter,
             f"{self.seconds:.2g} s",
             f"written to {self.output}" if self.output else "",
         ]

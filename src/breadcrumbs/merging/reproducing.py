@@ -14,6 +14,7 @@ from typing import Any
 from blake3 import blake3
 
 from breadcrumbs.checkpoint import digests, opening, stack, wrapped
+from breadcrumbs.checkpoint.adapters import peft
 from breadcrumbs.checkpoint.beside import RECIPE
 from breadcrumbs.checkpoint.safetensors import open_safetensors, read_header
 from breadcrumbs.errors import CheckpointError, RecipeError, listing
@@ -114,6 +115,11 @@ def found(model: Path) -> Recipe:
     if not model.exists():
         raise CheckpointError(
             f"{model}: no such file or folder. Give a merged model; download one of a hub first."
+        )
+    if (model / peft.CONFIG).is_file():
+        raise RecipeError(
+            f"{model}: is an adapter, and those are not compared. `breadcrumbs merge"
+            f" {model / RECIPE} --to lora` makes it again."
         )
     header = _header(model)
     recipe = model / RECIPE

@@ -77,7 +77,8 @@ def settled(
         inner = replace(inner, task_length=_length(inner))  # of which a sample says too little
     sink = arrays.ArraySink(inner)
     rows = runner.write(inner, sink, facts=facts, **settings)
-    done = replace(within, plan=inner, rows=tuple(rows))
+    steps = {name: found for name, found in sink.arrays.items() if name in within.bases}
+    done = replace(within, plan=inner, rows=tuple(rows), steps=steps)
     tensors = tuple(_known(tensor, within, sink.arrays) for tensor in it.tensors)
     return replace(it, tensors=tensors, coordinates=done)
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, bits
 from breadcrumbs.methods.method import Method
 from breadcrumbs.methods.parameters import AUTO, Factor, Values
@@ -84,12 +86,14 @@ class Coordinates:
     """What is merged before the output is written, of adapters in a space of their own.
 
     plan: with matrices of coordinates in the place of matrices. bases: what they are coordinates
-    in, by the name of the tensor. rows: what was done to the plan's tensors, once it is done.
+    in, by the name of the tensor. Once it is done: ``rows``, what was done to the plan's tensors,
+    and ``steps``, the merged coordinates by name.
     """
 
     plan: Plan
     bases: Mapping[str, Basis]
     rows: Sequence[Any] = ()
+    steps: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

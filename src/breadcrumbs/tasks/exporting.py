@@ -108,19 +108,22 @@ def _adapter(plan: Plan, output: Path, rank: int, force: bool) -> dict[str, floa
     adapter_folder.check_output(output, force)
     made, losses = Made(), list[writing.Loss]()
     ties = {} if plan.base.untied else tied.ties(plan.base)
-    _check_apart(plan)
+    adapter_folder.check_apart(plan)
     with one_blas_thread():
         for tensor, model in _changed(plan):
             if tensor.name in ties or tensor.name in ties.values():
                 _add_tied(plan, made, losses, tensor, ties)
                 continue
-            if tensor.copied:
+            what = tensor.name.rpartition(".")[2]
+            if what == "weight" and len(tensor.base.shape) > 1 and not tensor.copied:
+                losses.append(_factor(plan, made, tensor, model, rank))
+            elif tensor.copied:
                 raise MismatchError(
                     f"{plan.models[0].label}: tensor {tensor.name!r} cannot be in an adapter."
                     f" {_ADVICE}"
                 )
-            if adapter_folder.sort(plan, made, tensor, _ADVICE):
-                losses.append(_factor(plan, made, tensor, model, rank))
+            else:
+                made.keep(tensor, plan.models[0].label, _ADVICE)
     if not made.ranks:
         raise MismatchError(f"{plan.models[0].label}: changes no matrix. {_ADVICE}")
     made.rest(plan, partial(_add_whole, made, losses))
@@ -137,32 +140,11 @@ def _add_tied(
     tensor: TensorPlan,
     ties: Mapping[str, str],
 ) -> None:
-    """Add a tensor whole, under both of its names; MismatchError for one of more names.
-
-    PEFT changes each module by itself, and where it merges products into one tensor that two
-    modules share it adds both.
-    """
-    source = ties.get(tensor.name, tensor.name)
-    names = [source, *(n for n, other in ties.items() if other == source)]
-    if len(names) > 2:
-        raise MismatchError(
-            f"{plan.models[0].label}: changes {source!r}, which is {listing(names[1:])} too, and no"
-            f" adapter that PEFT runs says so. {_ADVICE}"
-        )
-    for name in names:
+    """Add a tensor whole, under both of its names."""
+    for name in adapter_folder.both_names(plan, tensor.name, ties, _ADVICE):
         if peft.PREFIX + name not in made.tensors:
             made.tied.append(name.rpartition(".")[0])
             _add_whole(made, losses, tensor, peft.PREFIX + name)
-
-
-def _check_apart(plan: Plan) -> None:
-    """Raise MismatchError for a head apart that the base's kind of model scales otherwise."""
-    for name in plan.base.untied:
-        if tied.head_scale(plan.base, name) != 1:
-            raise MismatchError(
-                f"{plan.models[0].label}: has {name!r} apart, which this kind of model then scales"
-                " otherwise, so no adapter says it. Export to dense."
-            )
 
 
 def _factor(plan: Plan, made: Made, tensor: TensorPlan, model: Tensor, rank: int) -> writing.Loss:

@@ -95,6 +95,8 @@ def report(report: Report, output: str | None, *, verbose: bool) -> None:
     )
     if report.parts:
         console.print(printable(said_of_parts(report.parts)))
+    if report.adapter:
+        console.print(report.adapter)
     if report.lost is not None:
         console.print(f"lost to FP8: {report.lost:.0%} of the step")
     if report.shares:

@@ -70,7 +70,8 @@ def make(
     others = [_in_coordinates(model, found, t) for t, model in enumerate(models)]
     under = None if onto is None else _in_coordinates(onto, found, None)
     inner = making.make(recipe, small, others, under)
-    tensors = [_inner(tensor, found, plan) for tensor in inner.tensors]
+    outer = {tensor.name: tensor for tensor in plan.tensors}
+    tensors = [_inner(tensor, outer[tensor.name], found, plan) for tensor in inner.tensors]
     bases = {name: it for name, (it, _) in found.items()}
     within = Coordinates(replace(inner, tensors=tuple(tensors)), bases)
     kinds = {t.name: LIFTED if t.name in found else WHOLE for t in within.plan.merged}
@@ -82,16 +83,21 @@ def make(
     )
 
 
-def _inner(tensor: TensorPlan, found: Container[str], plan: Plan) -> TensorPlan:
-    """Return a tensor of what is merged first: coordinates, and what is merged in full."""
+def _inner(tensor: TensorPlan, outer: TensorPlan, found: Container[str], plan: Plan) -> TensorPlan:
+    """Return a tensor of what is merged first: coordinates, and what is merged in full.
+
+    outer: what happens to it where there is no space.
+    """
     if tensor.name in found:
         return replace(tensor, dtype="F64")
-    return tensor if tensor.copied or _changed(plan, tensor) else replace(tensor, copied=_SAME)
+    if outer.copied or tensor.copied:
+        return replace(tensor, copied=outer.copied or tensor.copied)
+    return tensor if changed(plan, tensor) else replace(tensor, copied=_SAME)
 
 
 def _outer(tensor: TensorPlan, kinds: dict[str, str], plan: Plan) -> TensorPlan:
     """Return a tensor of the output, copied if it is merged before, or changed by no model."""
-    if tensor.name not in kinds:
+    if tensor.copied or tensor.name not in kinds:
         return tensor if tensor.copied else replace(tensor, copied=_SAME)
     onto = replace(tensor.target, source=Pending(tensor.target))
     return replace(tensor, copied=kinds[tensor.name], onto=onto)
@@ -101,15 +107,15 @@ def _said(recipe: Recipe, within: Coordinates, plan: Plan) -> str:
     """Return what a space is of, in a sentence."""
     numbers = sum(t.base.size for t in within.plan.merged if t.name in within.bases)
     weights = sum(t.base.size for t in plan.tensors if t.name in within.bases)
-    changed = [t for t in within.plan.merged if t.name not in within.bases]
-    rest = f"; merged in full: {listing([t.name for t in changed], 3)}" if changed else ""
+    others = [t for t in within.plan.merged if t.name not in within.bases]
+    rest = f"; merged in full: {listing([t.name for t in others], 3)}" if others else ""
     return (
         f"space {recipe.space}: {len(within.bases)} matrices are merged as {numbers:,} coordinates"
         f" of {weights:,} weights{rest}"
     )
 
 
-def _changed(plan: Plan, tensor: TensorPlan) -> bool:
+def changed(plan: Plan, tensor: TensorPlan) -> bool:
     """Return whether some model may change a tensor, as far as is known without reading."""
     return any(
         model is not None and tensor.name not in left
@@ -192,4 +198,4 @@ def _in_coordinates(
     return replace(model, tensors=tensors, stored=None)
 
 
-__all__ = ["LIFTED", "WHOLE", "Pending", "make"]
+__all__ = ["LIFTED", "WHOLE", "Pending", "changed", "make"]
