@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from breadcrumbs.checkpoint import configs, origin, tied, whole
-from breadcrumbs.checkpoint.adapters import peft
+from breadcrumbs.checkpoint.adapters import nominal, peft
 from breadcrumbs.checkpoint.beside import RECIPE
 from breadcrumbs.checkpoint.outfile import Entry, header
 from breadcrumbs.checkpoint.tensors import NAMES, Tensor
@@ -203,6 +203,8 @@ def check_apart(plan: Plan) -> None:
 def _task_type(plan: Plan) -> str | None:
     """Return what PEFT calls the kind of the base, without which its `AutoPeftModelForCausalLM`
     does not load; None of others, whose kind may bring modules that are not in the adapter."""
+    if told := plan.base.metadata.get(nominal.TASK):
+        return told
     names = configs.read(plan.base.folder).get("architectures")
     name = names[0] if isinstance(names, list) and names else None
     return "CAUSAL_LM" if isinstance(name, str) and name.endswith(_CAUSAL) else None

@@ -172,6 +172,7 @@ class Report:
         return replace(
             inner,
             tensors=len(plan.tensors),
+            entries=sum(t.base.size for t in plan.tensors if t.name in names),
             copied=dict(copied),
             bytes_read=plan.bytes_read,
             bytes_written=plan.bytes_written,

@@ -14,6 +14,9 @@ from breadcrumbs.checkpoint.adapters.adapter import Adapter
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, shown
 from breadcrumbs.errors import MismatchError, RecipeError
 
+#: Under what the metadata of such a base say what PEFT calls its kind.
+TASK = "task_type"
+
 
 @dataclass(frozen=True)
 class Absent:
@@ -52,7 +55,8 @@ def of(sources: Sequence[Checkpoint], named: str = "") -> Checkpoint:
                     f"{' (fan_in_fan_out)' * turned}, and another adapter's is for one of"
                     f" {known.shape}. They are of different bases."
                 )
-    return Checkpoint(label, tensors)
+    kinds = {str(adapter.config.get("task_type") or "") for adapter in adapters}
+    return Checkpoint(label, tensors, metadata={TASK: kinds.pop() if len(kinds) == 1 else ""})
 
 
 def _read(source: Checkpoint) -> Adapter:
