@@ -146,7 +146,7 @@ def _cases() -> list[Any]:
     settings: list[tuple[str, dict[str, Any]]] = [(n, task.get(n, {})) for n in METHODS]
     settings += [("nuslerp", {"of": "models"}), ("karcher", {"of": "base_and_models"})]
     settings += [("multislerp", {"of": "models"}), ("average", {"base_weight": 1})]
-    settings += [("task_arithmetic", {"normalize": "none"})]
+    settings += [("average", {"normalize": "none"})]
     return [pytest.param(*one, id=f"{one[0]} {one[1] or ''}") for one in settings]
 
 
@@ -175,7 +175,7 @@ def test_what_looks_at_the_base_is_refused(name: str, given: dict[str, Any]) -> 
 def test_what_has_no_place_in_a_space_is_refused_by_name(family: Any, tmp_path: Path) -> None:
     base, paths, _ = family
     merge = breadcrumbs.merge
-    with pytest.raises(RecipeError, match="karcher looks at the base's weights.*space: full"):
+    with pytest.raises(RecipeError, match=r"karcher looks at the base's weights.*space: full"):
         merge(base, paths, method="karcher", space="core")
     with pytest.raises(RecipeError, match="cor"):
         merge(base, paths, space="cor")

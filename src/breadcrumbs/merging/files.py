@@ -249,7 +249,8 @@ def check_not_input(it: Plan, output: Path) -> None:
     """Refuse an output that is an input, lies in the folder of one, or holds one."""
     out = os.path.normcase(os.path.realpath(output))
     for source in it.inputs:
-        for path in (source.folder, *source.files):
+        adapter = source.inserted.folder if source.inserted else None
+        for path in (source.folder, adapter, *source.files):
             if path is None:
                 continue
             real = os.path.normcase(os.path.realpath(path))
