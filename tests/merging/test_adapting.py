@@ -230,9 +230,9 @@ def test_what_cannot_be_is_said_before_anything_is_written(folder: Path, tmp_pat
         with pytest.raises(kind, match=message):
             breadcrumbs.merge(settings.pop("base"), settings.pop("models"), **settings)
     assert not out.exists()
-    breadcrumbs.merge("org/base", paths, to="lora", output=out)
+    breadcrumbs.merge("org/base", paths, method="average", to="lora", output=out)
     with pytest.raises(BreadcrumbsError, match="exists"):
-        breadcrumbs.merge("org/base", paths, to="lora", output=out)
+        breadcrumbs.merge("org/base", paths, method="average", to="lora", output=out)
     (out / "mine.txt").write_text("")
     with pytest.raises(BreadcrumbsError, match=re.escape("holds 'mine.txt'")):
-        breadcrumbs.merge("org/base", paths, to="lora", output=out, force=True)
+        breadcrumbs.merge("org/base", paths, method="average", to="lora", output=out, force=True)
