@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from safetensors.numpy import save_file
 
 import breadcrumbs
+from breadcrumbs.cli.group import main
 from breadcrumbs.errors import BreadcrumbsError, MismatchError, RecipeError
 
 torch = pytest.importorskip("torch")
@@ -236,3 +238,38 @@ def test_what_cannot_be_is_said_before_anything_is_written(folder: Path, tmp_pat
     (out / "mine.txt").write_text("")
     with pytest.raises(BreadcrumbsError, match=re.escape("holds 'mine.txt'")):
         breadcrumbs.merge("org/base", paths, method="average", to="lora", output=out, force=True)
+
+
+def test_the_command_line(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a base, with one that is but named, and from the recipe that lies beside."""
+    monkeypatch.chdir(folder)
+
+    def run(*words: str) -> Any:
+        return CliRunner().invoke(main, ["merge", *words])
+
+    flags = ["-m", "ties", "--space", "core", "--to", "lora", "-w", "1", "-w", "2"]
+    outs = [tmp_path / name for name in ("alone", "named", "again")]
+    first = run("one", "two", *flags, "-o", str(outs[0]))
+    assert first.exit_code == 0, first.output
+    assert "adapter of rank" in first.output
+    assert "lacks nothing of the step but rounding" in first.output
+    named = run("org/base", "one", "two", *flags, "-o", str(outs[1]), "--json")
+    found = json.loads(named.stdout)
+    assert found["error"] < 1e-6
+    assert found["adapter"].startswith("adapter of rank")
+    again = run(str(outs[0] / "breadcrumbs.yaml"), "--to", "lora", "-o", str(outs[2]))
+    assert again.exit_code == 0, again.output
+    one, *others = (breadcrumbs.load(out / "adapter_model.safetensors") for out in outs)
+    assert all(np.array_equal(one[name], other[name]) for other in others for name in one)
+    assert "library_name: peft" in (outs[0] / "README.md").read_text()
+    for words, message in [
+        (["base", "one", "--rank", "2", "-o", "x"], "give --to lora"),
+        (["one", "two", "--to", "lora", "--verify", "-o", "x"], "does not go with --verify"),
+        (["one", "two", "--to", "lora"], "give -o OUTPUT"),
+        (["one", "two", "--space", "core", "-o", "x"], "one: is an adapter, which is no base"),
+    ]:
+        wrong = run(*words)
+        assert wrong.exit_code in (1, 2)
+        assert message in wrong.output
+    wrong = CliRunner().invoke(main, ["reproduce", str(outs[0])])
+    assert "is an adapter, and those are not compared" in wrong.output
