@@ -303,8 +303,10 @@ class _Making:
 
 
 def _apart(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]) -> float:
-    """Return the squared norm of the difference of two products of thin matrices."""
-    left = np.hstack([first[0], -second[0].astype(np.float64)])
-    right = np.vstack([first[1], second[1].astype(np.float64)])
-    (_, a), (_, b) = np.linalg.qr(left), np.linalg.qr(right.T)
-    return float(np.square(a @ b.T).sum())
+    """Return the squared norm of the difference of two products of thin matrices, nearly alike.
+
+    ``A B - A' B' = (A - A') B + A' (B - B')`` is one product, of thin matrices side by side.
+    """
+    (a, b), (c, d) = first, (one.astype(np.float64) for one in second)
+    left, right = np.hstack([a - c, c]), np.vstack([b, b - d])
+    return max(0.0, float(np.sum((left.T @ left) * (right @ right.T))))

@@ -25,7 +25,7 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
         },
         "models": len(plan.models),
         "tensors": len(plan.tensors),
-        "merged": len(plan.merged),
+        "merged": len((plan.coordinates.plan if plan.coordinates else plan).merged),
         "quantised": quantised,
         "copied": dict(copied),
         "bytes_read": plan.bytes_read,

@@ -12,6 +12,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from breadcrumbs.checkpoint import tied
 from breadcrumbs.checkpoint.memory import ArrayBytes
@@ -64,8 +65,8 @@ def make(
     if recipe.space == SPACES[0]:
         return plan
     _check(plan)
-    changes = _changes(plan)
-    found = {name: coordinates.of(recipe.space, mine) for name, mine in changes.items()}
+    with threadpool_limits(1, user_api="blas"):  # what it rounds to may depend on their number
+        found = {n: coordinates.of(recipe.space, mine) for n, mine in _changes(plan).items()}
     small = _in_coordinates(base, found, None)
     others = [_in_coordinates(model, found, t) for t, model in enumerate(models)]
     under = None if onto is None else _in_coordinates(onto, found, None)
