@@ -118,6 +118,17 @@ def test_random_masks_and_ranks_of_the_model_are_of_coordinates(family: Any) -> 
     assert row.kept == int(0.2 * row.entries)
 
 
+def test_alpha_is_chosen_as_in_full(family: Any, tmp_path: Path) -> None:
+    """From inner products, which coordinates keep; the recipe has the number."""
+    found = []
+    for space in ("full", "core", "knots"):
+        settings = {"method": "task_arithmetic", "alpha": "auto", "space": space}
+        out = tmp_path / space
+        found.append(breadcrumbs.merge(family[0], family[1], output=out, **settings).alpha)
+        assert f"alpha: {found[-1]}" in (out / "breadcrumbs.yaml").read_text()
+    assert found[0] == found[1] == found[2]
+
+
 def test_adapters_of_one_direction_more_are_isotropic_in_their_span(tmp_path: Path) -> None:
     """Three adapters of rank 8: the step has the 24 directions of their sum, at one length."""
     rng, taus, paths = np.random.default_rng(0), [], []

@@ -157,6 +157,8 @@ def to_folder(
             rows = made.of_coordinates(it.coordinates)
         else:
             rows = made.of_weights(threads, kernel)
+    known = made.plan  # with the alpha that was found
+    told = replace(told, recipe=known.recipe, method=known.method, alphas=known.alphas)
     check_unchanged(stamps, stamps_of(told))
     hashes.keep(digests.digests)
     report = Report.of(made.plan, rows, 0.0, kernel=kernel)

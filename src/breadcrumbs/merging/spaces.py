@@ -80,7 +80,8 @@ def settled(
     steps = {name: found for name, found in sink.arrays.items() if name in within.bases}
     done = replace(within, plan=inner, rows=tuple(rows), steps=steps)
     tensors = tuple(_known(tensor, within, sink.arrays) for tensor in it.tensors)
-    return replace(it, tensors=tensors, coordinates=done)
+    found = {"recipe": inner.recipe, "method": inner.method, "alphas": inner.alphas}
+    return replace(it, tensors=tensors, coordinates=done, **found)
 
 
 def _known(tensor: TensorPlan, within: Coordinates, found: Mapping[str, np.ndarray]) -> TensorPlan:

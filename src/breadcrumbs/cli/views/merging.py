@@ -16,7 +16,8 @@ from breadcrumbs.plan import Plan
 
 def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
     """Print what a merge would do."""
-    copied = Counter(tensor.copied for tensor in plan.tensors if tensor.copied)
+    merged = {t.name for t in (plan.coordinates.plan if plan.coordinates else plan).merged}
+    copied = Counter(t.copied for t in plan.tensors if t.copied and t.name not in merged)
     quantised = {source.label: found for source in plan.sources if (found := source.quantised)}
     facts: dict[str, Any] = {
         "method": plan.recipe.method,
@@ -25,7 +26,7 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
         },
         "models": len(plan.models),
         "tensors": len(plan.tensors),
-        "merged": len((plan.coordinates.plan if plan.coordinates else plan).merged),
+        "merged": len(merged),
         "quantised": quantised,
         "copied": dict(copied),
         "bytes_read": plan.bytes_read,
