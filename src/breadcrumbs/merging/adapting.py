@@ -63,13 +63,14 @@ def opened(recipe: Recipe, sources: Sequence[Any] | None = None) -> Iterator[Pla
     """
     with ExitStack() as stack:
         given = list(sources or recipe.paths)
-        if _is_away(given[0]):
+        spaced = recipe.space != SPACES[0] or _is_sum(recipe)
+        if _is_away(given[0], spaced):
             number = 1 + len(recipe.models)
             labels = recipe.paths[1:number]
             given[0] = _named(given[1:number], labels, recipe.base)
             recipe = replace(recipe, base=given[0].label)
         wanted = recipe
-        if recipe.space == SPACES[0] and _is_sum(recipe):
+        if recipe.space == SPACES[0] and spaced:
             wanted = replace(recipe, space="core")
         try:
             plan = stack.enter_context(opening.opened(wanted, given, by_token=True))
@@ -88,12 +89,16 @@ def is_adapter(path: str) -> bool:
         return found.is_bare_adapter
 
 
-def _is_away(base: Any) -> bool:
-    """Return whether a base is but a name."""
+def _is_away(base: Any, spaced: bool) -> bool:
+    """Return whether a base is but a name. spaced: whether no weight of it may be needed.
+
+    Where some are, what is no path of this machine is opened, as the id of a model of a hub.
+    """
     if not isinstance(base, str | os.PathLike):
         return base is None
     text = os.fspath(base)
-    return not text or not ("+" in text or os.path.exists(os.path.expanduser(text)))
+    there = "+" in text or os.path.exists(os.path.expanduser(text))
+    return not text or (spaced and not there)
 
 
 def _named(sources: Sequence[Any], labels: Sequence[str], base: str) -> Checkpoint:
