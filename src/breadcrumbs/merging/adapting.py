@@ -81,6 +81,11 @@ def opened(recipe: Recipe, sources: Sequence[Any] | None = None) -> Iterator[Pla
         yield plan
 
 
+def called(base: Any) -> str:
+    """Return how messages call a base; nothing where there is none."""
+    return "" if base is None else opening.label(base, "base")
+
+
 def is_adapter(path: str) -> bool:
     """Return whether a path is of an adapter by itself, where a base may stand."""
     if not os.path.exists(path):

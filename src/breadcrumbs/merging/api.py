@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @overload
 def merge(
-    base: Source, models: Iterable[Source], *, output: Path_, **options: Unpack[Options]
+    base: Source | None, models: Iterable[Source], *, output: Path_, **options: Unpack[Options]
 ) -> Report: ...
 @overload
 def merge(
@@ -204,7 +204,7 @@ def merge(
     if kind == "module" and output is None and untie:
         raise RecipeError("untie: tied weights of a module are one. Give its `state_dict()`.")
     recipe = Recipe(
-        base=label("" if base is None and to == "lora" else base, "base"),
+        base=adapting.called(base) if to == "lora" else label(base, "base"),
         models=tuple(
             replace(
                 model,
