@@ -32,6 +32,16 @@ from breadcrumbs.errors import printable, sentence
 @command()
 @click.argument("sources", nargs=-1, required=True, metavar="BASE FINETUNED... | RECIPE.yaml")
 @click.option("-o", "--output", metavar="PATH", help="Folder, or FILE.safetensors, to write.")
+@click.option(
+    "--to",
+    type=click.Choice(("model", "lora")),
+    default="model",
+    show_default=True,
+    help="What to write: lora is the folder of an adapter, which PEFT loads on the base.",
+)
+@click.option(
+    "--rank", type=click.IntRange(1), help="Of that adapter, at most. Default: all that is there."
+)
 @click.option("-m", "--method", help="Merging method; `breadcrumbs methods` lists them.")
 @click.option("--transform", help="With --aggregate: your own pair instead of a method.")
 @click.option("--aggregate", help="How the transformed task vectors are combined.")
@@ -104,6 +114,11 @@ from breadcrumbs.errors import printable, sentence
     metavar="auto|MODEL|FILE",
     help="Write this chat template: that of most models, of one, of a file, or chatml, llama3...",
 )
+@click.option(
+    "--space",
+    type=click.Choice(("full", "core", "knots")),
+    help="Merge adapters in coordinates of their own: core or knots. Default: full, the weights.",
+)
 @click.option("--seed", type=click.IntRange(0), help="Seed of random methods. Default: 0.")
 @click.option("--shard-size", default="5GB", show_default=True, help="Largest file of a folder.")
 @threads_option
@@ -138,6 +153,7 @@ def merge(sources: tuple[str, ...], output: str | None, paging: Paging, **option
     breadcrumbs merge base ft1 ft2 -o merged -p beta=0.85 -p gamma=0.993 -p alpha=0.5
     breadcrumbs merge base ft1 ft2 -o merged -m task_arithmetic -p alpha=0.4 --exclude "lm_head*"
     breadcrumbs merge base lora1 lora2 -o merged -m ties
+    breadcrumbs merge lora1 lora2 -o merged-lora --to lora -m ties --space core
     breadcrumbs merge base ft1 ft2 --print-recipe > recipe.yaml
     breadcrumbs merge base ft1 ft2 --dry-run --html plan.html
     """
@@ -146,7 +162,12 @@ def merge(sources: tuple[str, ...], output: str | None, paging: Paging, **option
     for plugin in options["plugins"]:
         load_plugin(plugin)
     several = _several(sources)
-    if len(several) > 1:
+    if options["to"] == "lora":
+        _check_lora(options, several, paging)
+        _merge_to_lora(sources, output, options)
+    elif options["rank"] is not None:
+        raise click.UsageError("--rank is of an adapter: give --to lora")
+    elif len(several) > 1:
         _merge_several(sources[0], several, output, options, paging)
     else:
         _merge(_recipe(sources, options), output, options, paging)
@@ -201,6 +222,43 @@ def _merge(made: Any, output: str | None, options: dict[str, Any], paging: Pagin
         elif not options["quiet"]:
             views_merging.report(report, output, verbose=options["verbose"], told=plan.warnings)
         _page(paging, plan, report, output, options["threads"], quiet=quiet)
+
+
+def _check_lora(options: dict[str, Any], several: list[Any], paging: Paging) -> None:
+    """Raise UsageError for what does not go with --to lora."""
+    for key in ("resume", "verify", "dry_run"):
+        if options[key]:
+            raise click.UsageError(f"--to lora does not go with --{key.replace('_', '-')}")
+    if len(several) > 1 or paging.wanted:
+        raise click.UsageError("--to lora writes one adapter, without a page")
+
+
+def _merge_to_lora(sources: tuple[str, ...], output: str | None, options: dict[str, Any]) -> None:
+    """Merge adapters into one, of which the base may be missing."""
+    from breadcrumbs import kernels
+    from breadcrumbs.cli import console
+    from breadcrumbs.cli.views import merging as views_merging
+    from breadcrumbs.merging import adapting
+    from breadcrumbs.plan import recipe
+
+    kernels.check(options["kernel"])
+    if not _is_file(sources) and adapting.is_adapter(sources[0]):
+        sources = ("", *sources)
+    made = _recipe(sources, options)
+    if options["print_recipe"]:
+        click.echo(recipe.to_yaml(made), nl=False)
+        return
+    if output is None:
+        raise click.UsageError("give -o OUTPUT")
+    quiet = options["quiet"] or options["as_json"]
+    with adapting.opened(made) as plan:
+        console.warnings(plan.warnings if not quiet else ())
+        settings = {key: options[key] for key in ("rank", "threads", "kernel", "force", "strict")}
+        report = adapting.to_folder(plan, output, **settings)
+    if options["as_json"]:
+        click.echo(json.dumps({"output": output, **report.to_mapping()}, indent=2))
+    elif not options["quiet"]:
+        views_merging.report(report, output, verbose=options["verbose"])
 
 
 def _page(
@@ -285,7 +343,7 @@ def _changed(made: Any, options: dict[str, Any]) -> Any:
     changes: dict[str, Any] = {
         key: options[key]
         for key in (
-            *("method", "dtype", "missing", "extra", "seed", "onto", "tokenizer"),
+            *("method", "dtype", "missing", "extra", "seed", "onto", "tokenizer", "space"),
             "chat_template",
             *("vocabulary", "pad_to"),
         )

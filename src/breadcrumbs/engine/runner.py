@@ -71,7 +71,8 @@ def run(
     context = Context(plan, space, given, kernel=kernel, replay=replay, begins=begins, keeps=keeps)
     runner = _Runner(context, consumer, progress, only, found)
     tasks = _spread(runner.tasks(), digests.tasks() if digests else [])
-    alone = one_blas_thread() if plan.lowered.in_memory else nullcontext()
+    products = plan.lowered.in_memory or plan.coordinates is not None
+    alone = one_blas_thread() if products else nullcontext()
     here = threads == 1 and is_small(plan)
     with alone, kernels.explained(kernel):
         run_tasks(tasks, 0 if here else threads)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from breadcrumbs import kernels
 from breadcrumbs.checkpoint import durable
 from breadcrumbs.errors import RecipeError, explained, suggestion
-from breadcrumbs.merging import opening, saving
+from breadcrumbs.merging import adapting, opening, saving
 from breadcrumbs.merging import progress as bars
 from breadcrumbs.merging.files import carried_out, to_files
 from breadcrumbs.merging.opening import Source, globs, label, opened
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @overload
 def merge(
-    base: Source, models: Iterable[Source], *, output: Path_, **options: Unpack[Options]
+    base: Source | None, models: Iterable[Source], *, output: Path_, **options: Unpack[Options]
 ) -> Report: ...
 @overload
 def merge(
@@ -94,6 +94,8 @@ def merge(
     method: str = "breadcrumbs",
     output: str | os.PathLike[str] | None = None,
     as_: Literal["numpy", "torch"] | None = None,
+    to: Literal["model", "lora"] = "model",
+    lora_rank: int | None = None,
     weights: Iterable[Any] | None = None,
     names: Iterable[str] | None = None,
     overrides: Sequence[Mapping[str, Any]] | None = (),
@@ -114,6 +116,7 @@ def merge(
     vocabulary: str | os.PathLike[str] | None = None,
     pad_to: int | None = None,
     tokens: Mapping[str, Any] | None = None,
+    space: str = "full",
     threads: int | None = None,
     kernel: str = "auto",
     sync: bool = True,
@@ -134,6 +137,9 @@ def merge(
     output: a folder, or a ``.safetensors`` file, to stream the result to. Without it the result
         comes back as what the base was given as.
     as_: ``numpy`` or ``torch``: return a dict of such tensors instead.
+    to: ``lora`` writes the folder of an adapter that PEFT loads on the base, of ``lora_rank`` at
+        most: all that the step has, unless told. In a ``space`` of adapters, and for sums, the base
+        may be None, or the name of a model that is not on this machine.
     weights: one factor for each task vector. names: of the models, which key random masks.
     overrides: parameters for some tensors, such as ``{"tensors": "*.bias", "alpha": 1}``.
     exclude, only: globs of tensor names; what they leave out is copied from the base.
@@ -153,6 +159,7 @@ def merge(
         the smallest that loses no token. Rows of embeddings are matched by token.
     pad_to: rows of the embedding are a multiple of this.
     tokens: which rows single tokens begin as, as in a recipe.
+    space: ``core`` or ``knots``: merge adapters in coordinates of their own (docs/adapters.md).
     threads: how many work at once (all cores unless told); the result does not depend on it.
     kernel: ``auto``, ``native``, ``numpy``, or the name of installed kernels; the same bits.
     sync: wait until the output is on the disk, so that it survives a power cut.
@@ -187,11 +194,19 @@ def merge(
         raise RecipeError(
             f"output: {output!r} is not a path. Give a folder, or a .safetensors file."
         )
-    kind = kind_of(base, as_)
+    if to not in ("model", "lora"):
+        raise RecipeError(f"to: there is no {to!r}. Give 'model' or 'lora'.")
+    if to == "lora":
+        adapting.check(output, resume)
+        kind = "adapter"
+    else:
+        if lora_rank is not None:
+            raise RecipeError("lora_rank: is of an adapter. Give to='lora'.")
+        kind = kind_of(base, as_)
     if kind == "module" and output is None and untie:
         raise RecipeError("untie: a module holds tied weights once. Give its `state_dict()`.")
     recipe = Recipe(
-        base=label(base, "base"),
+        base=adapting.called(base) if to == "lora" else label(base, "base"),
         models=tuple(
             replace(
                 model,
@@ -221,6 +236,7 @@ def merge(
         vocabulary=None if vocabulary is None else os.fspath(vocabulary),
         pad_to=None if pad_to is None else opening.whole("pad_to", pad_to),
         tokens=tokens or {},
+        space=space,
     )
     added = [] if onto is None else [onto]
     state = opening.under(base, opening.any_files([*models, *added]))
@@ -229,6 +245,12 @@ def merge(
     kernels.check(str(kernel))
     threads = None if threads is None else max(1, opening.whole("threads", threads))
     settings: dict[str, Any] = {"threads": threads, "kernel": kernel}
+    if to == "lora":
+        assert output is not None
+        with adapting.opened(recipe, sources) as it, durable.syncing(sync):
+            rank = None if lora_rank is None else opening.whole("lora_rank", lora_rank)
+            settings |= {"force": force, "strict": strict}
+            return adapting.to_folder(it, output, rank=rank, **settings)
     on_disk = all(isinstance(source, str | os.PathLike) for source in sources)
     with opened(recipe, sources, by_token=True) as it:
         if output is not None or strict or on_disk:

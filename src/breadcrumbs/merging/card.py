@@ -180,7 +180,8 @@ def card(
     import yaml
 
     parts = said.of_all(plan.origins)
-    front = yaml.safe_dump(front_matter.matter(plan, parts), sort_keys=False, allow_unicode=True)
+    matter = front_matter.matter(plan, parts, bool(report.adapter))
+    front = yaml.safe_dump(matter, sort_keys=False, allow_unicode=True)
     rows = "\n".join(
         f"| {cell(row.name)} | {row.weight:g} | {row.fraction:.2%} |" for row in report.models
     )
@@ -201,7 +202,7 @@ def card(
 {front.strip()}
 ---
 
-# Merged model
+# Merged {"adapter" if report.adapter else "model"}
 
 Made with Breadcrumbs {__version__} by the method
 `{plan.method.name}`: {plan.method.summary}.
@@ -222,11 +223,12 @@ Made with Breadcrumbs {__version__} by the method
 Tensors of which a model kept nothing: {emptied}.\
 {f" Of the weights that changed, {shares}." if shares else ""}\
 {f" By part: {cell(said_of_parts(report.parts))}." if report.parts else ""}\
+{f" This is an {report.adapter}." if report.adapter else ""}\
 {"" if report.lost is None else f" Lost to FP8: {report.lost:.0%} of the step."}
 {notes}
 {_warnings(report, names)}{choice and choice + chr(10)}{_sources(plan, parts, names)}## Recipe
 
-{_again(plan)}
+{_again(plan, report)}
 
 ```yaml
 {recipe_text(plan, digests, names).strip()}
@@ -248,8 +250,10 @@ def _merged(report: Report) -> str:
     return f"{report.merged} of {counted(report.tensors, 'tensor')} {were} merged ({weights})"
 
 
-def _again(plan: Plan) -> str:
+def _again(plan: Plan, report: Report) -> str:
     """Return how a merge is made again."""
+    if report.adapter:
+        return f"`breadcrumbs merge {RECIPE} --to lora -o FOLDER` makes the adapter again."
     if any(not source.files for source in plan.inputs):
         return f"`{RECIPE}` beside this card says how; some models were only in memory."
     return (

@@ -15,6 +15,7 @@ from breadcrumbs.errors import RecipeError
 from breadcrumbs.machine import available_cores, human
 from breadcrumbs.methods.aggregates import Whole
 from breadcrumbs.plan import Plan, TensorPlan
+from breadcrumbs.plan.plan import Coordinates
 from breadcrumbs.plan.recipe import SAME
 from breadcrumbs.plan.units import alone, in_rows, surveyed
 
@@ -38,6 +39,8 @@ def memory(plan: Plan, threads: int, budget: int | None = None, begun: int | Non
     more = _step_bytes(plan, threads) + _survey_bytes(plan, threads, budget or sizes.budget)
     if plan.lowered.band:
         more += sizes.begun if begun is None else begun
+    if plan.coordinates is not None:
+        more += _coordinate_bytes(plan.coordinates, threads)
     return (
         more
         + _quantised_bytes(plan, threads)
@@ -48,6 +51,15 @@ def memory(plan: Plan, threads: int, budget: int | None = None, begun: int | Non
             + len(plan.tensors) * 2048
         )
     )
+
+
+def _coordinate_bytes(within: Coordinates, threads: int) -> int:
+    """Return what coordinates take: what they are in, those of all models, what is merged."""
+    held = sum(basis.nbytes for basis in within.bases.values())
+    for tensor in within.plan.merged:
+        number = 3 + len(tensor.models) if tensor.name in within.bases else 1
+        held += number * tensor.base.size * DTYPES[tensor.dtype].itemsize
+    return held + _step_bytes(within.plan, threads)
 
 
 def _quantised_bytes(plan: Plan, threads: int) -> int:

@@ -22,7 +22,17 @@ from breadcrumbs.engine.digests import FileDigests
 from breadcrumbs.engine.facts import Facts
 from breadcrumbs.engine.outputs import Output, SegmentReport, TensorReport
 from breadcrumbs.errors import MismatchError, RecipeError
-from breadcrumbs.merging import arrays, calibration, card, chat, estimate, inputs, licences, said
+from breadcrumbs.merging import (
+    arrays,
+    calibration,
+    card,
+    chat,
+    estimate,
+    inputs,
+    licences,
+    said,
+    spaces,
+)
 from breadcrumbs.merging.opening import without_same_parts
 from breadcrumbs.merging.provenance import Choice, check_unchanged, key, provenance, stamps_of
 from breadcrumbs.merging.published import Names
@@ -58,6 +68,7 @@ def carried_out(
     threads = estimate.threads(it, threads, None)
     facts = Facts()
     settings = {"threads": threads, "kernel": kernel, "progress": progress}
+    it = spaces.settled(it, threads=threads, kernel=kernel)
     it = calibration.fixed(it, facts=facts, **settings)
     sink = arrays.ArraySink(it)
     rows = runner.write(it, sink, facts=facts, **settings)
@@ -113,6 +124,7 @@ def to_files(
     digests = FileDigests(files, hashes.known | cut)
     inputs.check(it, digests)  # what is known before anything is read; the rest at the end
     facts = Facts()
+    it = spaces.settled(it, threads=threads, kernel=kernel)
     it = calibration.fixed(it, facts=facts, **settings)
     if note := inputs.other_version(it):
         it = replace(it, notes=(*it.notes, note))
@@ -204,6 +216,9 @@ def _check_added(it: Plan, rows: Sequence[TensorReport]) -> None:
 
     rows: what was done to its tensors.
     """
+    if it.coordinates is not None:
+        _check_added(it.coordinates.plan, it.coordinates.rows)
+        return
     others = [tensor for tensor in it.tensors if tensor.copied]
     taken = [t for t in others if t.name not in it.base or t.target is not t.base]
     asked = [
@@ -234,7 +249,8 @@ def check_not_input(it: Plan, output: Path) -> None:
     """Refuse an output that is an input, lies in the folder of one, or holds one."""
     out = os.path.normcase(os.path.realpath(output))
     for source in it.inputs:
-        for path in (source.folder, *source.files):
+        adapter = source.inserted.folder if source.inserted else None
+        for path in (source.folder, adapter, *source.files):
             if path is None:
                 continue
             real = os.path.normcase(os.path.realpath(path))

@@ -34,19 +34,28 @@ _TASKS = {
 }
 
 
-def matter(plan: Plan, said: Mapping[str, Card]) -> dict[str, Any]:
-    """Return the front matter of a merge. said: by label, what each input says of itself."""
+def matter(plan: Plan, said: Mapping[str, Card], adapter: bool = False) -> dict[str, Any]:
+    """Return the front matter of a merge. said: by label, what each input says of itself.
+
+    adapter: whether what was written is one, of the base.
+    """
     front: dict[str, Any] = {}
-    repos = dict.fromkeys(repo for mine in hub_ids(plan, said).values() for repo in mine)
-    if repos:
+    ids = hub_ids(plan, said)
+    repos = dict.fromkeys(repo for mine in ids.values() for repo in mine)
+    base = ids.get(plan.base.label, ()) or (plan.base.label,)
+    if adapter and origin.is_repo(base[0]):
+        front["base_model"] = base[0]
+        front["base_model_relation"] = "adapter"
+    elif repos and not adapter:
         front["base_model"] = list(repos)
         front["base_model_relation"] = "merge"
     languages = dict.fromkeys(one for card in said.values() for one in card.languages)
     if languages:
         front["language"] = list(languages)
     target = said.get(plan.target.label, Card())
-    if library := _library(plan.target.folder) or target.library_name:
-        front["library_name"] = library
+    library = _library(plan.target.folder) or target.library_name
+    if adapter or library:
+        front["library_name"] = "peft" if adapter else library
     licence = licences.of(said)
     if licence.id:
         front["license"] = licence.id
@@ -56,7 +65,7 @@ def matter(plan: Plan, said: Mapping[str, Card]) -> dict[str, Any]:
         front["license_link"] = licence.link
     if task := _task(plan.target.folder, library, said, target):
         front["pipeline_tag"] = task
-    front["tags"] = ["merge", "breadcrumbs"]
+    front["tags"] = ["merge", "breadcrumbs", *(["lora"] if adapter else [])]
     return front
 
 

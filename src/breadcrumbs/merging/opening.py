@@ -17,7 +17,7 @@ from breadcrumbs.checkpoint.tensors import Checkpoint, shown
 from breadcrumbs.errors import CheckpointError, RecipeError, counted
 from breadcrumbs.plan import USUAL, Plan, Sizes
 from breadcrumbs.plan.partners import refused
-from breadcrumbs.plan.recipe import Model, Recipe
+from breadcrumbs.plan.recipe import SPACES, Model, Recipe
 
 
 class Module(Protocol):
@@ -276,7 +276,12 @@ def planned(
     wanted = recipe.tokenizer
     tokenizer = next((c for c in checkpoints if wanted and wanted in (c.label, c.repo)), None)
     lines = beside.notices(onto or base, given, words.tokenizer if words else tokenizer)
-    made = plan.make(recipe, base, models, onto, statistics)
+    make = plan.make
+    if recipe.space != SPACES[0]:
+        from breadcrumbs.plan import spaces
+
+        make = spaces.make
+    made = make(recipe, base, models, onto, statistics)
     said = [f"{it.label}: {note}" for it in opened for note in it.notes]
     warnings = (*made.warnings, *lines, *(line for it in opened for line in it.warnings))
     if base.untied:

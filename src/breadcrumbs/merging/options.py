@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from breadcrumbs.merging.opening import Source
 from breadcrumbs.merging.typed import MethodName, Number, Parameters
@@ -20,6 +20,8 @@ class Options(Parameters, total=False):
     exclude: str | Sequence[str] | None
     only: str | Sequence[str] | None
     only_changed: bool
+    to: Literal["model", "lora"]
+    lora_rank: int | None
     dtype: Any
     missing: str | Sequence[str]
     extra: str | Sequence[str]
@@ -34,6 +36,7 @@ class Options(Parameters, total=False):
     vocabulary: str | os.PathLike[str] | None
     pad_to: int | None
     tokens: Mapping[str, Any] | None
+    space: Literal["full", "core", "knots"]
     threads: int | None
     kernel: str
     sync: bool

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from breadcrumbs.errors import counted
 from breadcrumbs.kernels import AUTO, described
 from breadcrumbs.merging import publishing
 from breadcrumbs.plan import Plan, TensorPlan, shift, step
+from breadcrumbs.plan.plan import Coordinates
 
 if TYPE_CHECKING:
     import pandas
@@ -54,6 +55,8 @@ class Report:
     with the size of its weight; step_exact: or about, from a sample. parts: of a model whose
     weights lie in several folders, the norm of the update in each, "" for the folder itself.
     kernel: which kernels did the arithmetic. output: where files were written, if they were.
+    adapter: what was written, in words, if it is one; error: the norm of what it lacks of the
+    update, over the norm of that.
     """
 
     method: str
@@ -80,6 +83,8 @@ class Report:
     step_exact: bool = True
     kernel: str = ""
     output: str = ""
+    adapter: str = ""
+    error: float | None = None
 
     @staticmethod
     def of(
@@ -93,6 +98,8 @@ class Report:
 
         same: labels of models whose files are the base's, byte for byte.
         """
+        if plan.coordinates is not None:
+            return Report._of_coordinates(plan, plan.coordinates, seconds, same, kernel)
         merged = [(t, row) for t, row in zip(plan.tensors, rows, strict=True) if not t.copied]
         models = []
         for number, model in enumerate(plan.recipe.models):
@@ -155,6 +162,26 @@ class Report:
             kernel=described(kernel),
         )
 
+    @staticmethod
+    def _of_coordinates(
+        plan: Plan, within: Coordinates, seconds: float, same: Sequence[str], kernel: str
+    ) -> Report:
+        """Return the report of a merge in coordinates: lengths are those of the weights."""
+        names = {tensor.name for tensor in within.plan.tensors}
+        copied = Counter(t.copied for t in plan.tensors if t.copied and t.name not in names)
+        inner = Report.of(within.plan, within.rows, seconds, same, kernel)
+        return replace(
+            inner,
+            tensors=len(plan.tensors),
+            entries=sum(t.base.size for t in plan.tensors if t.name in names),
+            copied=dict(copied),
+            bytes_read=plan.bytes_read,
+            bytes_written=plan.bytes_written,
+            kinds=dict(plan.kinds),
+            notes=list(plan.notes),
+            warnings=list(dict.fromkeys([*plan.warnings, *inner.warnings])),
+        )
+
     @property
     def found(self) -> str:
         """What alpha was found to be, in words; empty if it was given."""
@@ -179,6 +206,7 @@ class Report:
             counted(self.entries, "weight"),
             self.found,
             self.length,
+            self.adapter,
             f"{self.seconds:.2g} s",
             f"written to {self.output}" if self.output else "",
         ]

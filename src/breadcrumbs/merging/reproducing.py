@@ -14,6 +14,7 @@ from typing import Any
 from blake3 import blake3
 
 from breadcrumbs.checkpoint import digests, opening, stack, wrapped
+from breadcrumbs.checkpoint.adapters import peft
 from breadcrumbs.checkpoint.beside import RECIPE
 from breadcrumbs.checkpoint.safetensors import open_safetensors, read_header
 from breadcrumbs.errors import RecipeError, counted, listing
@@ -127,6 +128,11 @@ def place_of(model: str | os.PathLike[str]) -> Path:
 
 def found(model: Path) -> Recipe:
     """Return the recipe that a merged model carries, paths as it has them; RecipeError if none."""
+    if (model / peft.CONFIG).is_file():
+        raise RecipeError(
+            f"{model}: is an adapter, and those are not compared. `breadcrumbs merge"
+            f" {model / RECIPE} --to lora` makes it again."
+        )
     header = _header(model)
     recipe = model / RECIPE
     if model.is_dir() and recipe.is_file():

@@ -15,6 +15,7 @@ from breadcrumbs.engine import runner
 from breadcrumbs.engine.consumers import Writing
 from breadcrumbs.engine.facts import Facts, UnitId
 from breadcrumbs.engine.outputs import Nowhere
+from breadcrumbs.errors import RecipeError
 from breadcrumbs.merging import calibration, opening
 from breadcrumbs.plan import USUAL, Plan, Sizes, units
 from breadcrumbs.plan.recipe import Recipe
@@ -36,6 +37,8 @@ def deal(plan: Plan, number: int, *, threads: int = 1, kernel: str = "auto") -> 
     Reads the models for what must be known first. Of `alpha: auto` the recipe of the shares has
     the number. Tied copies are in no share: they repeat what others are (`units.repeats`).
     """
+    if plan.coordinates is not None:
+        raise RecipeError(f"space {plan.recipe.space}: is not merged in shares. Merge it whole.")
     plan = calibration.fixed(plan, threads=threads, kernel=kernel)
     facts = runner.known(plan, threads=threads, kernel=kernel)
     jobs = sorted(units.jobs(plan), key=lambda job: -_entries(job))

@@ -13,7 +13,7 @@ import numpy as np
 from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.engine import replay, runner
-from breadcrumbs.merging import arrays, calibration, opening
+from breadcrumbs.merging import arrays, calibration, opening, spaces
 from breadcrumbs.merging.opening import Source
 from breadcrumbs.plan import USUAL, Sizes
 from breadcrumbs.plan.recipe import Recipe
@@ -85,9 +85,9 @@ class Sweep:
         """
         plan = opening.planned(recipe, self._models(recipe.paths), self.sizes, by_token=True)
         settings = {"threads": self.threads, "kernel": self.kernel}
-        plan = calibration.fixed(plan, **settings)
+        plan = calibration.fixed(spaces.settled(plan, **settings), **settings)
         sink = arrays.ArraySink(plan)
-        if not replay.factors(plan) or not self.keep:
+        if plan.coordinates is not None or not replay.factors(plan) or not self.keep:
             runner.write(plan, sink, **settings)
             return sink.arrays
         key = replay.key(plan)

@@ -7,11 +7,13 @@ finds it or None.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from breadcrumbs.methods.aggregates import Aggregate, Elementwise, Gram, Linear, Whole
 from breadcrumbs.methods.finishes import Finish
 from breadcrumbs.methods.method import Method
+from breadcrumbs.methods.parameters import Values
 from breadcrumbs.methods.transforms import (
     Band,
     Chances,
@@ -83,6 +85,16 @@ class Lowered:
 def of(method: Method) -> Lowered:
     """Return what a method declares."""
     return lowered(method.transform, method.aggregate, method.finish)
+
+
+def beyond(method: Lowered, values: Values, weights: Sequence[float]) -> str:
+    """Return why a step depends on more than task vectors, as the end of a sentence; or nothing."""
+    takes = next((it.base for it in (method.gram, method.whole) if it is not None), None)
+    if takes is not None and takes(values):
+        return "looks at the base's weights"
+    if method.linear is not None and method.linear.more(values, weights):
+        return "adds a part of the base's weights"
+    return ""
 
 
 def lowered(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
+
+import numpy as np
 
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, bits
 from breadcrumbs.methods.method import Method
 from breadcrumbs.methods.parameters import AUTO, Factor, Values
 from breadcrumbs.plan import lowering
+from breadcrumbs.plan.coordinates import Basis
 from breadcrumbs.plan.lowering import Lowered
 from breadcrumbs.plan.recipe import SAME, Recipe
 from breadcrumbs.plan.settings import Own
@@ -78,6 +82,21 @@ class TensorPlan:
 
 
 @dataclass(frozen=True)
+class Coordinates:
+    """What is merged before the output is written, of adapters in a space of their own.
+
+    plan: with matrices of coordinates in the place of matrices. bases: what they are coordinates
+    in, by the name of the tensor. Once it is done: ``rows``, what was done to the plan's tensors,
+    and ``steps``, the merged coordinates by name.
+    """
+
+    plan: Plan
+    bases: Mapping[str, Basis]
+    rows: Sequence[Any] = ()
+    steps: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Plan:
     """A recipe that fits its checkpoints. tensors: in the base's order, then markers of the models.
     warnings: what the user should look at. notes: what the user should know, and is right.
@@ -85,7 +104,7 @@ class Plan:
     model, if the method takes any. alphas: what `merging.calibration` has found from the weights:
     by component, or of "", the whole of a model that has none; task_length: the mean length of the
     task vectors, where that found it too. sizes: in what pieces it is carried out. words: the
-    vocabulary, where rows were matched by token.
+    vocabulary, where rows were matched by token. coordinates: of a merge in a space of adapters.
     """
 
     recipe: Recipe
@@ -101,6 +120,7 @@ class Plan:
     task_length: float | None = None
     sizes: Sizes = USUAL
     words: Words | None = None
+    coordinates: Coordinates | None = None
 
     @property
     def target(self) -> Checkpoint:

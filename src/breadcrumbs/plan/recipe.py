@@ -40,6 +40,8 @@ OUTPUT_DTYPES = {
 }
 #: The output dtype of a quantised base that is quantised again as it was.
 SAME = "same"
+#: In what models are merged: as they are, or adapters in coordinates of their own (`plan.spaces`).
+SPACES = ("full", "core", "knots")
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ class Recipe:
     inputs: the files that it was merged from once, as an output says of itself: a merge checks
         that they are the same (`merging.inputs`).
     made_by: the program that wrote it, with its version.
+    space: ``full``, or ``core`` or ``knots``, where adapters are merged in coordinates of their own
+        (`plan.spaces`).
     """
 
     base: str
@@ -122,12 +126,14 @@ class Recipe:
     vocabulary: str | None = None
     pad_to: int | None = None
     tokens: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    space: str = SPACES[0]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "models", _named(self.models))
         self._check_parameters()
         if self.dtype is not None:
             RECIPE.choice(self.dtype, "recipe: dtype", (*OUTPUT_DTYPES, SAME))
+        RECIPE.choice(self.space, "recipe: space", SPACES)
         for key, words in _WORDS.items():
             object.__setattr__(self, key, _allowed(getattr(self, key), f"recipe: {key}", words))
         RECIPE.whole(self.seed, "recipe: seed")

@@ -20,15 +20,18 @@ def is_base(plan: Plan, read: Callable[[int, int, int], np.ndarray]) -> bool:
     first entry that differs, so that it reads next to nothing of a merge that has added something.
     """
     return not any(
-        _differs(plan, index, read) for index, it in enumerate(plan.tensors) if not it.copied
+        _differs(plan, index, read)
+        for index, it in enumerate(plan.tensors)
+        if not it.copied or (plan.coordinates and it.name in plan.coordinates.bases)
     )
 
 
 def _differs(plan: Plan, index: int, read: Callable[[int, int, int], np.ndarray]) -> bool:
     it = plan.tensors[index]
+    under = it.base if plan.coordinates is not None else it.target
     for start in range(0, it.base.size, _STEP):
-        before = np.empty(min(_STEP, it.base.size - start), DTYPES[it.target.dtype])
-        it.target.read_into(start, before)
+        before = np.empty(min(_STEP, it.base.size - start), DTYPES[under.dtype])
+        under.read_into(start, before)
         with np.errstate(over="ignore", invalid="ignore"):
             old = before.astype(DTYPES[it.dtype]).astype(np.float64)
         new = read(index, start, before.size).astype(np.float64)

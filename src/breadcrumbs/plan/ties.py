@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from breadcrumbs.checkpoint import composite, configs, tied
+from breadcrumbs.checkpoint.adapters.nominal import Absent
 from breadcrumbs.checkpoint.names import renamed
 from breadcrumbs.checkpoint.tensors import DTYPES, Checkpoint, Tensor, items
 from breadcrumbs.checkpoint.tied import equal
@@ -233,6 +234,8 @@ def groups(base: Checkpoint) -> list[tuple[str, ...]]:
     Equal matrices that are not constant are tied, and the biases that are known to be.
     """
     alike: dict[tuple, list[str]] = {}
+    if any(isinstance(tensor.source, Absent) for tensor in base.tensors.values()):
+        return []  # a base of names, of which nothing can be told
     for name, tensor in base.tensors.items():
         if len(tensor.shape) > 1 and tensor.is_weight:
             component = composite.component(base, name)

@@ -12,6 +12,7 @@ import numpy as np
 from blake3 import blake3
 
 from breadcrumbs import checkpoint
+from breadcrumbs.checkpoint.products import Factors
 from breadcrumbs.checkpoint.sparse import Kept
 from breadcrumbs.checkpoint.tensors import DTYPES, WEIGHT_DTYPES, Checkpoint, Tensor, shown
 from breadcrumbs.errors import CheckpointError, MismatchError, printable
@@ -172,6 +173,17 @@ class TaskFile:
         except CheckpointError as error:
             raise self._damaged(error, f"tensor {shown(name)}") from None
         return True
+
+    def product(self, name: str) -> Factors | None:
+        """Return the factors of a tensor; None of one that is kept otherwise."""
+        if name not in self._products:
+            return None
+        try:
+            found = self._sound(name)
+        except CheckpointError as error:
+            raise self._damaged(error, f"tensor {shown(name)}") from None
+        it = found.tensor
+        return Factors(found.left.read(), found.right.read(), it.scale, it.stack)
 
     def _damaged(self, error: CheckpointError, where: str) -> CheckpointError:
         if str(error).startswith(str(self.source.label)):  # it could not be read at all

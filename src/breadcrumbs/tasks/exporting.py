@@ -4,36 +4,29 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from breadcrumbs import plan as plans
-from breadcrumbs.checkpoint import configs, durable, origin, products, tied, whole
+from breadcrumbs.checkpoint import durable, products, tied, whole
 from breadcrumbs.checkpoint.adapters import peft
 from breadcrumbs.checkpoint.outfile import Entry, header
 from breadcrumbs.checkpoint.sparse import BLOCK
-from breadcrumbs.checkpoint.tensors import DTYPES, NAMES, Tensor
+from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
 from breadcrumbs.engine.workspace import one_blas_thread
 from breadcrumbs.errors import MismatchError, OutputError, RecipeError, listing
-from breadcrumbs.merging import files, opening
+from breadcrumbs.merging import adapter_folder, files, opening
+from breadcrumbs.merging.adapter_folder import Made
 from breadcrumbs.plan import Plan, TensorPlan
 from breadcrumbs.plan.recipe import Recipe
 from breadcrumbs.taskfile import factors, writing
 from breadcrumbs.tasks import packing, unpacking
 
 KINDS = ("dense", "lora", "patch")
-#: Modules that are tables of rows, not matrices that multiply: PEFT keeps their factors elsewhere.
-_TABLES = re.compile(r"(?i)embed|^(wte|wpe|shared|relative_attention_bias)$")
-#: Models whose layers of these names hold their weights as (in, out).
-_TURNED = {"gpt2", "imagegpt", "openai-gpt", "decision_transformer"}
-_TURNED_NAMES = ("c_attn", "c_proj", "c_fc", "q_attn")
-#: How classes of transformers that are causal language models end.
-_CAUSAL = ("ForCausalLM", "LMHeadModel")
 _ADVICE = "Give --exclude for what is to stay the base's, or export to dense."
 
 
@@ -110,135 +103,61 @@ def _changed(plan: Plan) -> list[tuple[TensorPlan, Tensor]]:
     return found
 
 
-@dataclass
-class _Made:
-    """An adapter being put together. modules, tied: that are kept whole."""
-
-    tensors: dict[str, np.ndarray] = field(default_factory=dict)
-    targets: list[str] = field(default_factory=list)
-    modules: list[str] = field(default_factory=list)
-    biases: list[TensorPlan] = field(default_factory=list)
-    tied: list[str] = field(default_factory=list)
-    turned: bool = False
-    losses: list[writing.Loss] = field(default_factory=list)
-
-
 def _adapter(plan: Plan, output: Path, rank: int, force: bool) -> dict[str, float]:
     """Write an adapter; return what it loses."""
-    if output.suffix == ".safetensors":
-        raise OutputError(f"{output}: an adapter is a folder. Give the name of one.")
-    if output.exists() and not force:
-        raise OutputError(f"{output}: exists. Give another output, or --force to replace it.")
-    _check_replaceable(output)
-    made = _Made()
+    adapter_folder.check_output(output, force)
+    made, losses = Made(), list[writing.Loss]()
     ties = {} if plan.base.untied else tied.ties(plan.base)
-    _check_apart(plan)
+    adapter_folder.check_apart(plan)
     with one_blas_thread():
         for tensor, model in _changed(plan):
             if tensor.name in ties or tensor.name in ties.values():
-                _add_tied(plan, made, tensor, ties)
+                _add_tied(plan, made, losses, tensor, ties)
                 continue
-            module, _, what = tensor.name.rpartition(".")
-            if what == "weight" and module and len(tensor.base.shape) > 1 and not tensor.copied:
-                _factor(plan, made, tensor, model, rank)
-            elif what == "bias" and module and not tensor.copied:
-                made.biases.append(tensor)
-            elif module and not tensor.copied and tensor.name.endswith(".weight"):
-                made.modules.append(module)
-            else:
+            what = tensor.name.rpartition(".")[2]
+            if what == "weight" and len(tensor.base.shape) > 1 and not tensor.copied:
+                losses.append(_factor(plan, made, tensor, model, rank))
+            elif tensor.copied:
                 raise MismatchError(
                     f"{plan.models[0].label}: tensor {tensor.name!r} cannot be in an adapter."
                     f" {_ADVICE}"
                 )
-    if not made.targets:
+            else:
+                made.keep(tensor, plan.models[0].label, _ADVICE)
+    if not made.ranks:
         raise MismatchError(f"{plan.models[0].label}: changes no matrix. {_ADVICE}")
-    _rest(plan, made)
-    error = writing.error(made.losses)
+    made.rest(plan, partial(_add_whole, made, losses))
+    error = writing.error(losses)
     said = {"format": "pt", "breadcrumbs.error": json.dumps(error)}
-    entries = [Entry(n, NAMES[x.dtype], x.shape) for n, x in made.tensors.items()]
-    data = [header(entries, said)]
-    data += [np.ascontiguousarray(x).reshape(-1).view(np.uint8).data for x in made.tensors.values()]
-    config = json.dumps(_config(plan, made, rank), indent=2).encode()
-    with whole.folder(output, force=force) as folder:
-        for name, pieces in (
-            (f"{peft.WEIGHTS}.safetensors", data),
-            (peft.CONFIG, [config]),
-        ):
-            with open(folder / name, "wb") as file:
-                file.writelines(pieces)
+    made.write(plan, output, said, force)
     return error
 
 
-def _check_replaceable(output: Path) -> None:
-    """Raise OutputError for what is not a folder, or holds more than an adapter."""
-    if not output.exists():
-        return
-    if not output.is_dir():
-        raise OutputError(f"{output}: is not a folder, so it is not replaced by one. Remove it.")
-    mine = {f"{peft.WEIGHTS}.safetensors", peft.CONFIG}
-    for entry in output.iterdir():
-        if entry.name not in mine:
-            raise OutputError(
-                f"{output}: holds {entry.name!r}, so --force does not replace it. Remove it"
-                " yourself, or give another output."
-            )
-
-
-def _add_tied(plan: Plan, made: _Made, tensor: TensorPlan, ties: Mapping[str, str]) -> None:
-    """Add a tensor whole, under both of its names; MismatchError for one of more names.
-
-    PEFT changes each module by itself, and where it merges products into one tensor that two
-    modules share it adds both.
-    """
-    source = ties.get(tensor.name, tensor.name)
-    names = [source, *(n for n, other in ties.items() if other == source)]
-    if len(names) > 2:
-        raise MismatchError(
-            f"{plan.models[0].label}: changes {source!r}, which is {listing(names[1:])} too, and no"
-            f" adapter that PEFT runs says so. {_ADVICE}"
-        )
-    for name in names:
+def _add_tied(
+    plan: Plan,
+    made: Made,
+    losses: list[writing.Loss],
+    tensor: TensorPlan,
+    ties: Mapping[str, str],
+) -> None:
+    """Add a tensor whole, under both of its names."""
+    for name in adapter_folder.both_names(plan, tensor.name, ties, _ADVICE):
         if peft.PREFIX + name not in made.tensors:
             made.tied.append(name.rpartition(".")[0])
-            _add_whole(made, tensor, peft.PREFIX + name)
+            _add_whole(made, losses, tensor, peft.PREFIX + name)
 
 
-def _check_apart(plan: Plan) -> None:
-    """Raise MismatchError for a head apart that the base's kind of model scales otherwise."""
-    for name in plan.base.untied:
-        if tied.head_scale(plan.base, name) != 1:
-            raise MismatchError(
-                f"{plan.models[0].label}: has {name!r} apart, which this kind of model then scales"
-                " otherwise, so no adapter says it. Export to dense."
-            )
-
-
-def _factor(plan: Plan, made: _Made, tensor: TensorPlan, model: Tensor, rank: int) -> None:
-    """Add the leading triplets of what changed of a tensor."""
-    module = tensor.name.removesuffix(".weight")
-    last = module.rpartition(".")[2]
+def _factor(plan: Plan, made: Made, tensor: TensorPlan, model: Tensor, rank: int) -> writing.Loss:
+    """Add the leading triplets of what changed of a tensor; return what is lost of it."""
     base, weights = tensor.base.read(), model.read()
-    rows = base.shape[0]
-    tau = (weights.astype(np.float64) - base.astype(np.float64)).reshape(rows, -1)
+    tau = (weights.astype(np.float64) - base.astype(np.float64)).reshape(len(base), -1)
     if not np.isfinite(tau).all():
         raise MismatchError(f"{plan.models[0].label}: tensor {tensor.name!r} is not finite.")
     found = factors.cut(tau, rank)
     back = products.added(base.reshape(-1), found, 0, np.dtype(np.float64))
-    made.losses.append(writing.loss(weights.reshape(-1), back, base.reshape(-1)))
     left, right = _padded(found.left, rank, 1), _padded(found.right, rank, 0)
-    stem = f"{peft.PREFIX}{module}.lora_"
-    made.targets.append(module)
-    if base.ndim > 2:
-        a = right.reshape(rank, *base.shape[1:])
-        pair = {"A.weight": a, "B.weight": left.reshape(rows, rank, *[1] * (base.ndim - 2))}
-    elif _TABLES.search(last):
-        pair = {"embedding_A": left.T, "embedding_B": right.T}
-    elif last in _TURNED_NAMES and _model_type(plan) in _TURNED:
-        made.turned = True
-        pair = {"A.weight": left.T, "B.weight": right.T}
-    else:
-        pair = {"A.weight": right, "B.weight": left}
-    made.tensors |= {stem + key: value for key, value in pair.items()}
+    made.add(tensor.base, left, right, adapter_folder.is_turned(plan, tensor.base))
+    return writing.loss(weights.reshape(-1), back, base.reshape(-1))
 
 
 def _padded(factor: np.ndarray, rank: int, axis: int) -> np.ndarray:
@@ -248,65 +167,13 @@ def _padded(factor: np.ndarray, rank: int, axis: int) -> np.ndarray:
     return np.pad(factor, pad)
 
 
-def _rest(plan: Plan, made: _Made) -> None:
-    """Add biases, and modules that are kept whole."""
-    found = {tensor.name: tensor for tensor in plan.tensors}
-    for module in made.modules:
-        for name, tensor in found.items():
-            if name.startswith(f"{module}."):
-                _add_whole(made, tensor, peft.PREFIX + name)
-    for tensor in made.biases:
-        module = tensor.name.removesuffix(".bias")
-        if module in made.modules:
-            continue
-        inner = ".base_layer" if module in made.targets else ""
-        _add_whole(made, tensor, f"{peft.PREFIX}{module}{inner}.bias")
-
-
-def _add_whole(made: _Made, tensor: TensorPlan, key: str) -> None:
+def _add_whole(made: Made, losses: list[writing.Loss], tensor: TensorPlan, key: str) -> None:
     model = tensor.models[0] or tensor.base
     values, base = model.read(), tensor.base.read()
     made.tensors[key] = values
     if tensor.base.is_weight:
         flat = values.reshape(-1)
-        made.losses.append(writing.loss(flat, flat, base.reshape(-1)))
-
-
-def _config(plan: Plan, made: _Made, rank: int) -> dict[str, Any]:
-    known = origin.at_commit(plan.base)
-    repo, _, revision = known.partition("@")
-    repo = repo or next(iter(origin.repos(plan.base)), "")
-    biased = any(t.name.removesuffix(".bias") not in made.modules for t in made.biases)
-    return {
-        "peft_type": "LORA",
-        "task_type": _task_type(plan),
-        "base_model_name_or_path": repo or os.path.abspath(plan.base.label),
-        "revision": revision or None,
-        "inference_mode": True,
-        "r": rank,
-        "lora_alpha": rank,
-        "lora_dropout": 0.0,
-        "use_rslora": False,
-        "use_dora": False,
-        "init_lora_weights": True,
-        "fan_in_fan_out": made.turned,
-        "bias": "all" if biased else "none",
-        "target_modules": made.targets,
-        "modules_to_save": list(dict.fromkeys([*made.modules, *made.tied])) or None,
-    }
-
-
-def _task_type(plan: Plan) -> str | None:
-    """Return what PEFT calls the kind of the base, without which its `AutoPeftModelForCausalLM`
-    does not load; None of others, whose kind may bring modules that are not in the adapter."""
-    names = configs.read(plan.base.folder).get("architectures")
-    name = names[0] if isinstance(names, list) and names else None
-    return "CAUSAL_LM" if isinstance(name, str) and name.endswith(_CAUSAL) else None
-
-
-def _model_type(plan: Plan) -> str:
-    """Return what the base's config.json says of its kind; empty if that cannot be told."""
-    return str(configs.read(plan.base.folder).get("model_type", ""))
+        losses.append(writing.loss(flat, flat, base.reshape(-1)))
 
 
 def _patch(plan: Plan, output: Path, force: bool) -> None:

@@ -17,7 +17,8 @@ from breadcrumbs.plan import Plan
 
 def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
     """Print what a merge would do."""
-    copied = Counter(tensor.copied for tensor in plan.tensors if tensor.copied)
+    merged = {t.name for t in (plan.coordinates.plan if plan.coordinates else plan).merged}
+    copied = Counter(t.copied for t in plan.tensors if t.copied and t.name not in merged)
     quantised = {source.label: found for source in plan.sources if (found := source.quantised)}
     facts: dict[str, Any] = {
         "method": plan.recipe.method,
@@ -26,7 +27,7 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
         },
         "models": len(plan.models),
         "tensors": len(plan.tensors),
-        "merged": len(plan.merged),
+        "merged": len(merged),
         "quantised": quantised,
         "copied": dict(copied),
         "bytes_read": plan.bytes_read,
@@ -97,6 +98,8 @@ def report(report: Report, output: str | None, *, verbose: bool, told: Sequence[
     )
     if report.parts:
         console.print(printable(said_of_parts(report.parts)))
+    if report.adapter:
+        console.print(report.adapter)
     if report.lost is not None:
         console.print(f"lost to FP8: {report.lost:.0%} of the step")
     if report.shares:

@@ -181,12 +181,16 @@ class Gram:
     coefficients: (gram, weights, values) -> c (..., 1 + T); gram (..., 1 + T, 1 + T): the inner
     products of the base and the task vectors in float64, of the flat tensor, or of each of its
     lines: values -> ``tensor``, ``row`` (along the last axis) or ``column`` (along the first).
+    base: values -> whether the coefficients depend on the base.
     """
 
     coefficients: Callable[[np.ndarray, Weights, Values], np.ndarray]
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     models: Models = (1, None)
     lines: Callable[[Values], str] = lambda values: values.get("angles", "tensor")
+    base: Callable[[Values], bool] = lambda values: (
+        values.get("of", "task_vectors") != "task_vectors"
+    )
     name: str = ""
     alone: str = ""
 
@@ -210,7 +214,8 @@ class Whole:
     factor. fits: (parameters, number of models) -> anything; raises RecipeError where so many
     models cannot be merged so. counts: whether ``combine`` returns a pair, the step and how many
     entries it keeps of each model, in their order. check: given parameters -> the same with those
-    that depend on others; raises RecipeError for what contradicts each other.
+    that depend on others; raises RecipeError for what contradicts each other. base: values ->
+    whether ``combine`` looks at the base's weights.
     """
 
     combine: Callable[..., Any]
@@ -227,6 +232,7 @@ class Whole:
     fits: Callable[[Values, int], object] = lambda values, models: None
     counts: bool = False
     check: Callable[[Values], Values] = lambda values: values
+    base: Callable[[Values], bool] = lambda values: False
     name: str = ""
     alone: str = ""
 

@@ -57,6 +57,7 @@ ARCEE_FUSION = Whole(
     combine=combine,
     parameters={"alpha": Factor(1.0, "factor of what is kept")},
     models=(1, 1),
+    base=lambda values: True,
     alone="arcee_fusion cuts by itself",
 )
 

@@ -33,6 +33,7 @@ SLERP = Gram(
     coefficients=_coefficients,
     parameters={"t": Fraction("0.5", "position on the arc: 0 is the base, 1 the model")},
     models=(1, 1),
+    base=lambda values: True,
     alone="slerp turns whole weights, not task vectors",
 )
 
