@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -66,7 +66,7 @@ def run(
     are left to whoever does them. keeps: bytes of cuts that stay in ``facts``.
     """
     given = Facts() if facts is None else facts
-    begins = plan.sizes.begun if consumer.merges and only is None and not replay else 0
+    begins = plan.sizes.begun if consumer.merges and not replay else 0
     space = Workspace(digests)
     context = Context(plan, space, given, kernel=kernel, replay=replay, begins=begins, keeps=keeps)
     runner = _Runner(context, consumer, progress, only, found)
@@ -97,6 +97,27 @@ def known(
     runner = _Runner(context, Reading(), progress)
     run_tasks(runner.looks(), threads)
     return context.facts
+
+
+def known_alone(context: Context, only: Collection[UnitId], *, threads: int) -> None:
+    """Find of some jobs what is found of each by itself; the facts of the context get it."""
+    runner = _Runner(context, Reading(), silent, only)
+    jobs = [job for job in units.jobs(context.plan) if job.unit_id in only and not job.together]
+    mine = [job for job in jobs if not runner._is_copy(job)]
+    run_tasks([partial(runner._known, job, lambda: []) for job in mine], threads)
+
+
+def searches(context: Context) -> Iterator[Callable[[], Facts | Pass]]:
+    """Yield what begins each search over the whole model, each after the facts of the last one."""
+    plan, runner = context.plan, _Runner(context, Reading(), silent)
+    jobs = [job for job in units.jobs(plan) if not runner._is_copy(job)]
+    for job in jobs:
+        if job.together:
+            yield from runner._unknown(job)
+    if plan.prepares:
+        for name, mine in model.by_component(plan, jobs).items():
+            if name not in context.facts.model:
+                yield model.Folding(context, mine).begun
 
 
 def write(

@@ -13,7 +13,7 @@ from breadcrumbs.checkpoint.tensors import Tensor
 from breadcrumbs.engine.context import Context
 from breadcrumbs.engine.facts import Begun, Facts
 from breadcrumbs.engine.passes import tally
-from breadcrumbs.engine.passes.protocol import Looked, Pass
+from breadcrumbs.engine.passes.protocol import Looked, Looks, Pass
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.kernels.bounds import NO_EXTENT
 from breadcrumbs.plan.units import Job, Segment
@@ -219,7 +219,7 @@ class Item:
     models: tuple[int, ...]
 
 
-class _Looking:
+class _Looking(Looks):
     """What the passes of a search have in common: they look at every segment of its unit."""
 
     def __init__(self, search: Search, models: list[int]):
@@ -256,6 +256,12 @@ class Counting(_Looking):
         sizes = np.zeros(counts.shape[:2], np.int64)
         part.kernels.tally(base, models, chunk, brackets, counts, sizes, kept)
         return counts, sizes, kept
+
+    def sent(
+        self, item: Item, part: tuple[np.ndarray, np.ndarray, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        counts, sizes, kept = part
+        return counts, sizes, kept[:, : sizes.sum(axis=0).max(initial=0)].copy()
 
     def join(self, item: Item, part: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
         counts, sizes, kept = part
@@ -367,6 +373,16 @@ class Narrowing(_Looking):
                     result[t, end] = before[0] + below, before[1] + counts
         return result
 
+    def added(
+        self,
+        one: dict[tuple[int, int], tuple[int, np.ndarray]],
+        other: dict[tuple[int, int], tuple[int, np.ndarray]],
+    ) -> dict[tuple[int, int], tuple[int, np.ndarray]]:
+        for place, (below, counts) in other.items():
+            before = one.get(place, (0, np.zeros_like(counts)))
+            one[place] = before[0] + below, before[1] + counts
+        return one
+
     def join(self, item: Item, part: dict[tuple[int, int], tuple[int, np.ndarray]]) -> None:
         for place, (below, counts) in part.items():
             self.found[place].below += below
@@ -431,6 +447,13 @@ class Bisecting(_Looking):
                 run = slice(start, start + unit.job.chunk)
                 unit.kernels.histogram(base[run], model[:, run], low, self.shift, result[t][None])
         return result
+
+    def added(
+        self, one: dict[int, np.ndarray], other: dict[int, np.ndarray]
+    ) -> dict[int, np.ndarray]:
+        for t, counts in other.items():
+            one[t] = one[t] + counts if t in one else counts
+        return one
 
     def join(self, item: Item, part: dict[int, np.ndarray]) -> None:
         for t, counts in part.items():
