@@ -196,9 +196,7 @@ class Nothing(MismatchError):
     """The merged model would be the base."""
 
 
-def warn_of_rounding(
-    it: Plan, report: Report, read: Callable[[int, int, int], np.ndarray]
-) -> None:
+def warn_of_rounding(it: Plan, report: Report, read: Callable[[int, int, int], np.ndarray]) -> None:
     """Add a warning to a report if the output is the base. read: entries of the output."""
     if rounded.is_base(it, read):
         report.warnings.append(

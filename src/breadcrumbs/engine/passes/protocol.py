@@ -42,6 +42,10 @@ class Pass(Protocol):
         """Return two parts that are sent as one, which may be the first; None: one by one."""
         ...
 
+    def is_impossible(self, item: Any, part: Any) -> bool:
+        """Return whether a part that was sent counts more than there is, and so is wrong."""
+        ...
+
     def end(self) -> Facts | Pass:
         """Return what is known when all items are joined, or one more pass."""
         ...
@@ -55,3 +59,6 @@ class Looks:
 
     def added(self, one: Any, other: Any) -> Any | None:
         return None
+
+    def is_impossible(self, item: Any, part: Any) -> bool:
+        return False

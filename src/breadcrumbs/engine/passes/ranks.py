@@ -263,6 +263,12 @@ class Counting(_Looking):
         counts, sizes, kept = part
         return counts, sizes, kept[:, : sizes.sum(axis=0).max(initial=0)].copy()
 
+    def is_impossible(self, item: Item, part: tuple[np.ndarray, np.ndarray, np.ndarray]) -> bool:
+        first, (counts, sizes, _) = self.unit.segments[item.number].first_chunk, part
+        most = self.unit.entries[first : first + len(counts), None]
+        wrong = (counts < 0) | (counts > most[..., None])
+        return bool(wrong.any() or (sizes < 0).any() or (sizes > 2 * most).any())
+
     def join(self, item: Item, part: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
         counts, sizes, kept = part
         first = self.unit.segments[item.number].first_chunk
@@ -383,6 +389,11 @@ class Narrowing(_Looking):
             one[place] = before[0] + below, before[1] + counts
         return one
 
+    def is_impossible(
+        self, item: Item, part: dict[tuple[int, int], tuple[int, np.ndarray]]
+    ) -> bool:
+        return any(below + counts.sum() > self.unit.n for below, counts in part.values())
+
     def join(self, item: Item, part: dict[tuple[int, int], tuple[int, np.ndarray]]) -> None:
         for place, (below, counts) in part.items():
             self.found[place].below += below
@@ -454,6 +465,9 @@ class Bisecting(_Looking):
         for t, counts in other.items():
             one[t] = one[t] + counts if t in one else counts
         return one
+
+    def is_impossible(self, item: Item, part: dict[int, np.ndarray]) -> bool:
+        return any(counts.sum() > self.unit.n for counts in part.values())
 
     def join(self, item: Item, part: dict[int, np.ndarray]) -> None:
         for t, counts in part.items():

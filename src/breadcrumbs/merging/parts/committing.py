@@ -25,7 +25,7 @@ from breadcrumbs.checkpoint.hashing import FileHashes
 from breadcrumbs.checkpoint.outfile import OutFile, index
 from breadcrumbs.checkpoint.safetensors import read_header
 from breadcrumbs.checkpoint.tensors import DTYPES
-from breadcrumbs.checkpoint.writer import IN_PARTS, REPLACED, told
+from breadcrumbs.checkpoint.writer import REPLACED, told
 from breadcrumbs.engine.digests import FileDigests
 from breadcrumbs.engine.outputs import TensorReport
 from breadcrumbs.errors import CheckpointError, OutputError
@@ -33,16 +33,15 @@ from breadcrumbs.merging import card, files, inputs
 from breadcrumbs.merging.parts import dealing
 from breadcrumbs.merging.parts.dealing import Deal, Shard
 from breadcrumbs.merging.parts.doing import Merge, begun, is_there, listed
-from breadcrumbs.merging.parts.passes import Again, Round, has_votes, majority
-from breadcrumbs.merging.parts.state import Folder
-from breadcrumbs.merging.parts.writing import WHOLE, head, metadata, of_row, weights
+from breadcrumbs.merging.parts.passes import FILES, Again, Round, has_votes, majority
+from breadcrumbs.merging.parts.state import WHOLE, Folder
+from breadcrumbs.merging.parts.writing import head, metadata, of_row, weights
 from breadcrumbs.merging.published import Names
 from breadcrumbs.merging.report import Report
 from breadcrumbs.plan import Plan, variants
 from breadcrumbs.plan.judgement import refuse
 
 AGAIN = "give --commit again"
-COMMITTED = "committed"
 
 
 def commit(
@@ -60,17 +59,11 @@ def commit(
     """
     began, folder = time.perf_counter(), Folder(Path(merge.output))
     with durable.syncing(sync), told(folder.shown, AGAIN):
-        if is_committed(folder):
-            shutil.rmtree(folder.path, ignore_errors=True)
+        if folder.is_committed:
+            folder.clear()
             return None
         with begun(merge, only_on=True) as (plan, folder):
             return _Commit(merge, plan, folder, threads or 1, kernel).done(began, verify)
-
-
-def is_committed(folder: Folder) -> bool:
-    """Return whether the output has its name, and its folder of parts was only to be removed."""
-    marked = (folder.path / COMMITTED).exists() and folder.output.is_dir()
-    return marked and not (folder.path / WHOLE).exists()
 
 
 class _Commit:
@@ -87,8 +80,9 @@ class _Commit:
         except Again as again:
             names = [it.path for it in self.deal.shards if it.number in again.left]
             raise OutputError(
-                f"{folder.shown}: {len(names)} of {len(self.deal.shards)} parts of {again.what} are"
-                f" missing: {listed(names)}. Run the parts again, and then --commit."
+                f"{folder.shown}: {again.what} {'are' if again.what == FILES else 'is'} not there"
+                f" yet: {len(names)} of {len(self.deal.shards)} are missing, {listed(names)}. Run"
+                " the parts again, and then --commit."
             ) from None
         self.way = majority({n: {0: it} for n, it in self.notes.items()}) if votes else 0
         self.plan = replace(self.plan, notes=(*self.plan.notes, *variants.said(self.plan)))
@@ -109,7 +103,7 @@ class _Commit:
         try:
             files.check_added(plan, rows)
         except files.Nothing:
-            shutil.rmtree(folder.path, ignore_errors=True)
+            folder.clear()
             raise
         names = Names(plan, folder.shown)
         try:
@@ -124,8 +118,9 @@ class _Commit:
             self._beside(said, lambda side: card.add(side, plan, report, digests_, names))
             self._rename()
         except FileNotFoundError:  # another commit was faster
-            if self.whole.exists() or not folder.output.is_dir():
+            if not self._is_named(digests_):
                 raise
+            folder.clear()
         inputs.remember(plan, digests_, names)
         report.seconds = time.perf_counter() - began
         return report
@@ -230,19 +225,38 @@ class _Commit:
 
     def _rename(self) -> None:
         """Give the output its name. Stopped anywhere in here, old or new is whole somewhere."""
-        folder = self.folder
-        (folder.path / COMMITTED).touch()
-        if folder.output.exists():
+        folder, old = self.folder, self.folder.path / REPLACED
+        folder.mark()
+        replaced = folder.output.exists()
+        if replaced:
+            if not self.whole.exists():
+                raise FileNotFoundError(self.whole)
             if not self.merge.force:
                 raise OutputError(
                     f"{folder.shown}: was created in the meantime. Give --force to replace it."
                 )
-            shutil.rmtree(folder.path / REPLACED, ignore_errors=True)
-            durable.rename(folder.output, folder.path / REPLACED)
-        durable.rename(self.whole, folder.output)
-        with contextlib.suppress(OSError):
-            (folder.path / IN_PARTS).unlink()
-        shutil.rmtree(folder.path, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+            durable.rename(folder.output, old)
+        try:
+            durable.rename(self.whole, folder.output)
+        except OSError:
+            if replaced:
+                durable.rename(old, folder.output)
+            raise
+        folder.clear()
+
+    def _is_named(self, found: FileDigests) -> bool:
+        """Return whether the output is the one of these parts, with their headers."""
+        about = metadata(self.plan, self.folder.shown, found.digests)
+        for shard in self.deal.shards:
+            data = head(shard, about, bytes.fromhex(self.notes[shard.number]["tensors"]))
+            try:
+                with open(self.folder.output / shard.path, "rb") as file:
+                    if file.read(len(data)) != data:
+                        return False
+            except OSError:
+                return False
+        return True
 
 
 def _notes(way: int) -> str:

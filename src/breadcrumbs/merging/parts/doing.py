@@ -21,8 +21,8 @@ from breadcrumbs.merging import card, estimate, files, inputs, opening
 from breadcrumbs.merging.parts import dealing
 from breadcrumbs.merging.parts.dealing import Deal, Shard
 from breadcrumbs.merging.parts.passes import ENDINGS, Again, Round, has_votes
-from breadcrumbs.merging.parts.state import Folder, compare
-from breadcrumbs.merging.parts.writing import WHOLE, Merging, weights
+from breadcrumbs.merging.parts.state import WHOLE, Folder, compare
+from breadcrumbs.merging.parts.writing import Merging, weights
 from breadcrumbs.methods import registry
 from breadcrumbs.plan import USUAL, Plan, Sizes
 from breadcrumbs.plan.judgement import judged

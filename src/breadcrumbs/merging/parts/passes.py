@@ -31,6 +31,8 @@ from breadcrumbs.threads import Task, run_tasks
 
 #: What the results of a pass that anyone does alone are called instead of a shard's.
 ANYONE = 0
+#: What is found of written shards, and what messages call these.
+NOTES, FILES = "notes", "the files"
 #: The endings of what was merged with a majority, and with none.
 ENDINGS = {0: "", -1: "-minus", 1: "-plus"}
 
@@ -94,6 +96,11 @@ class Round:
                     " begin again."
                 )
             for i, part in found:
+                if pass_.is_impossible(items[i], part):
+                    raise OutputError(
+                        f"{self.folder.path}/{kind}/{number:05d}: counts more than there is. Remove"
+                        " it and run the parts again."
+                    )
                 pass_.join(items[i], part)
         return pass_.end()
 
@@ -154,7 +161,7 @@ class Round:
         left = [number for number, mine in found.items() if not mine]
         undecided = any(it["undecided"] for s in self.mine for it in found[s.number].values())
         if left and (wait or undecided):
-            raise Again("the shards" if kind == "notes" else kind, left)
+            raise Again(FILES if kind == NOTES else kind, left)
         right = majority(found) if votes and not left else 0
         if votes and not left:
             for shard in self.mine:
@@ -163,7 +170,7 @@ class Round:
         chosen = {number: _chosen(mine, right) for number, mine in found.items()}
         left = [number for number, it in chosen.items() if it is None]
         if left and wait:
-            raise Again("the shards" if kind == "notes" else kind, left)
+            raise Again(FILES if kind == NOTES else kind, left)
         return {number: it for number, it in chosen.items() if it is not None}
 
     # --- alpha ---

@@ -4,7 +4,7 @@
     OUT.partial/pass-1/00003        what shard 3 found in the first pass over the model
     OUT.partial/notes/00003         that shard 3 is written: digests of its tensors, what was done
     OUT.partial/weights/...         shards, under their final names; attempts are .NAME.ATTEMPT
-    OUT.partial/whole/              the output, while it is put together
+    OUT.partial/whole/              the output, while it is put together; .committed: it was
 
 There is no lock. What a file says follows from the plan and its name alone, and it takes its name
 when it is whole: so it does not matter who writes it, how often, or who was killed at it. Each has
@@ -18,6 +18,7 @@ import errno
 import json
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,8 @@ from breadcrumbs.checkpoint.writer import IN_PARTS, check_replaceable, told
 from breadcrumbs.engine.plain import of_json, to_json
 from breadcrumbs.errors import CheckpointError, OutputError
 
+#: Where a commit puts the output together, and the mark that it is done.
+WHOLE, COMMITTED = "whole", ".committed"
 #: Seconds to wait for whoever is writing the plan, where it cannot be linked to its name.
 _PATIENCE = 5.0
 #: What systems answer that cannot link.
@@ -45,6 +48,28 @@ class Folder:
         self.shown, self.output = output, Path(os.path.realpath(output))
         self.path = self.output.parent / f"{self.output.name}.partial"
         self.key = ""
+
+    # --- what was committed ---
+
+    @property
+    def is_committed(self) -> bool:
+        """Whether the output has its name, and this folder was only to be removed."""
+        marked = (self.path / COMMITTED).exists() and self.output.is_dir()
+        return marked and not (self.path / WHOLE).exists()
+
+    def mark(self) -> None:
+        """Note that the output is whole and about to get its name."""
+        (self.path / COMMITTED).touch()
+
+    def clear(self) -> None:
+        """Remove all of it, the mark last."""
+        with contextlib.suppress(OSError):
+            for path in self.path.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                elif path.name != COMMITTED:
+                    path.unlink()
+        shutil.rmtree(self.path, ignore_errors=True)
 
     # --- the plan ---
 
@@ -67,6 +92,8 @@ class Folder:
     def begin(self, about: Mapping[str, Any]) -> dict[str, Any]:
         """Make the plan what this output is made of, unless there is one; return that one."""
         with told(self.shown, "run the parts again"):
+            if self.is_committed:
+                self.clear()
             durable.mkdir(self.path)
             if (self.path / JOURNAL).exists():
                 raise OutputError(

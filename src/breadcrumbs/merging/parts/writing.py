@@ -33,8 +33,6 @@ from breadcrumbs.plan import Plan
 from breadcrumbs.plan.units import Segment
 
 AGAIN = "run the part again"
-#: Where a commit puts the output together.
-WHOLE = "whole"
 
 
 def metadata(plan: Plan, output: Path, known: Mapping[Path, str] | None = None) -> dict[str, str]:
