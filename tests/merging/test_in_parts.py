@@ -35,7 +35,7 @@ CASES: dict[str, dict[str, Any]] = {
     "ranks of tensors": {"method": "breadcrumbs", "beta": 0.3, "gamma": 0.9},
     "ranks of the model": {"method": "breadcrumbs", "granularity": "model"},
     "ranks of the model, by histograms": {
-        "method": "bottom_masking", "granularity": "model", "sizes": {"budget": 64, "bins": 16},
+        "method": "bottom_masking", "granularity": "model", "sizes": {"budget": 64, "bins": 64},
     },
     "an election": {"method": "ties", "granularity": "model"},
     "an election, and alpha": {"method": "ties", "granularity": "model", "alpha": "auto"},
@@ -136,8 +136,9 @@ def rounds(it: Merge, order: Callable[[int], Iterable[tuple[int, int]]]) -> list
 
 ORDERS: dict[str, Callable[[int], list[tuple[int, int]]]] = {
     "in order": lambda number: [(1, 2), (2, 2)],
-    "in reverse": lambda number: [(3, 3), (2, 3), (1, 3)],
-    "dealt anew": lambda number: [(k, 9 - number) for k in range(1, 10 - number)],
+    "in reverse, and dealt anew": lambda number: [
+        (k, 5 - number % 4) for k in range(5 - number % 4, 0, -1)
+    ],
 }
 
 
@@ -317,9 +318,8 @@ SCALED = Linear(
     factor=lambda values, weights: values["scale"],
     parameters={"scale": Factor(AUTO, "the factor")},
 )
-METHODS = [
-    Method("found", Everything(), SCALED, "a sum", "f", "p", calibration=Calibration("weights", find))
-]
+FOUND = Calibration("weights", find)
+METHODS = [Method("found", Everything(), SCALED, "a sum", "f", "p", calibration=FOUND)]
 """
 
 
@@ -357,7 +357,7 @@ def test_what_cannot_be_done_in_parts_is_refused_by_name(
         (
             replace(it, recipe=found, output=str(tmp_path / "p")),
             RecipeError,
-            "method found: .*cali",
+            "found: .* calib",
         ),
     ]
     for one, error, words in refused:
