@@ -28,7 +28,7 @@ from breadcrumbs.plan import Sizes
 from breadcrumbs.plan.recipe import Model, Recipe
 
 #: Chunks and segments so small that tensors have several, and bounds that every pass meets.
-SMALL = Sizes(chunk=256, arena=1 << 14, run=32, few=1 << 9)
+SMALL = Sizes(chunk=256, arena=1 << 14, run=32, few=1 << 11)
 #: So many bytes make five files of the family below; the copy of a table is in the last.
 SHARD = 4100
 CASES: dict[str, dict[str, Any]] = {
