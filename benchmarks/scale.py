@@ -113,7 +113,7 @@ def _parts(command: list[str]) -> int:
     killed.wait()
     numbers = "".join(f"{number}\n" for number in range(1, PARTS + 1))
     for rounds in range(1, 20):
-        each = ["xargs", "-P", "2", "-I", "K", *command, "--part", f"K/{PARTS}"]
+        each = ["xargs", "-P", "2", "-I", "{}", *command, "--part", f"{{}}/{PARTS}"]
         quiet = subprocess.run(each, input=numbers.encode(), stderr=subprocess.DEVNULL)
         if quiet.returncode == 0:
             subprocess.run([*command, "--commit"], check=True)

@@ -69,7 +69,7 @@ DIGITS = 3
 #: Bytes of weights that are read at once where they are not at hand.
 _READ = 4 << 20
 #: Bytes of what is found of ranks on the way that are kept for the merge.
-_KEPT = 64 << 20
+KEPT = 64 << 20
 
 
 def fixed(
@@ -112,7 +112,7 @@ def _with_alpha(plan: Plan, run: Callable[..., object], facts: Facts) -> Plan:
     away from the task vectors.
     """
     sink, found_facts = Products(measured(plan)), Facts()
-    run(sink.plan, sink, facts=found_facts, keeps=_KEPT)
+    run(sink.plan, sink, facts=found_facts, keeps=KEPT)
     return told(plan, sink, found_facts, facts)
 
 

@@ -163,7 +163,7 @@ class Search:
         self.tries = 0
         some = self.waiting[: BEGUN if unit.begins else unit.sizes.group]
         fresh = [t for t in some if t not in self.sampled]
-        self.sampled |= unit.sampled(fresh, tally.MARGINS[0]) if fresh else {}
+        self.sampled |= self._sampled(fresh, tally.MARGINS[0]) if fresh else {}
         most = unit.sizes.budget / 2
         wide = [t for t in some if self.sampled[t].collected * unit.keys.itemsize > most]
         if wide:  # more keys lie in these brackets than are collected
@@ -180,6 +180,9 @@ class Search:
         del self.waiting[: len(some)]
         return Counting(self, {t: self.sampled.pop(t).bracket for t in some})
 
+    def _sampled(self, models: list[int], margin: float) -> dict[int, Sampled]:
+        return self.unit.context.once(lambda: self.unit.sampled(models, margin))
+
     def again(self, models: list[int]) -> Pass:
         """Return the next pass for models whose brackets misled."""
         self.unit.context.hold(-sum(begun.nbytes for begun in self.begun.values()))
@@ -187,7 +190,7 @@ class Search:
         self.unit.begins = False
         self.tries += 1
         if self.tries < len(tally.MARGINS):
-            found = self.unit.sampled(models, tally.MARGINS[self.tries])
+            found = self._sampled(models, tally.MARGINS[self.tries])
             return Counting(self, {t: one.bracket for t, one in found.items()})
         return Bisecting(self, models).begun()
 

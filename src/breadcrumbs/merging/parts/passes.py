@@ -33,6 +33,8 @@ from breadcrumbs.threads import Task, run_tasks
 ANYONE = 0
 #: What is found of written shards, and what messages call these.
 NOTES, FILES = "notes", "the files"
+#: What was found of the ranks of a shard's tensors on the way to alpha, by name and first entry.
+CUTS = "cuts"
 #: The endings of what was merged with a majority, and with none.
 ENDINGS = {0: "", -1: "-minus", 1: "-plus"}
 
@@ -56,19 +58,28 @@ class Round:
     kernel: str = "auto"
     progress: Callable[[int], None] = runner.silent
     count: int = field(default=0, init=False)
+    samples: int = field(default=0, init=False)
 
     def whole(self, plan: Plan, facts: Facts | None = None) -> Facts:
         """Return what must be known of the whole model of a plan; `Again` if others must help.
 
         facts: what is known, to be added to.
         """
-        context = Context(plan, facts=facts or Facts(), kernel=self.kernel)
+        context = Context(plan, facts=facts or Facts(), kernel=self.kernel, once=self._once)
         for begin in runner.searches(context):
             found = begin()
             while not isinstance(found, Facts):
                 found = self._passed(context, found)
             context.facts.add(found)
         return context.facts
+
+    def _once(self, find: Callable[[], Any]) -> Any:
+        """Return what a sample of the model gives, which whoever comes first takes for all."""
+        self.samples += 1
+        kind = f"sample-{self.samples}"
+        if not self.folder.has(kind, ANYONE):
+            self.folder.write(kind, ANYONE, find())
+        return self.folder.read(kind, ANYONE)
 
     def _passed(self, context: Context, pass_: Pass) -> Facts | Pass:
         """Carry out a pass, or what of it is to be done here; return what comes after it."""
@@ -192,9 +203,15 @@ class Round:
         ids = self.deal.units(measured) if self.mine else {}
 
         def measure(shard: Shard, way: int) -> dict[str, Any]:
-            sink = _Measuring(measured, self.deal, shard, way)
-            only = ids[shard.number]
-            self.run(measured, sink, facts, only)
+            sink, mine = _Measuring(measured, self.deal, shard, way), copied(facts)
+            self.run(measured, sink, mine, ids[shard.number], keeps=calibration.KEPT)
+            cuts = {
+                (measured.tensors[index].name, start): cut
+                for (index, start), cut in mine.cuts.items()
+                if (index, start) not in facts.cuts
+            }
+            if cuts:  # for who writes the shard
+                self.folder.write(CUTS, shard.number, cuts)
             return {**sink.sent(), "votes": sink.votes, "undecided": sink.undecided}
 
         sink, fresh = calibration.Products(measured), Facts()
@@ -203,17 +220,22 @@ class Round:
         return calibration.told(plan, sink, facts, fresh), fresh
 
     def run(self, plan: Plan, consumer: Consumer, facts: Facts, only: set, **more: Any) -> list:
-        """Carry out some jobs of a plan, with what is known; return the reports."""
+        """Carry out some jobs of a plan, with what is known, which is changed; return reports."""
         return runner.run(
             plan,
             consumer,
             threads=self.threads,
             kernel=self.kernel,
             progress=self.progress,
-            facts=Facts(**{key: dict(mine) for key, mine in vars(facts).items()}),
+            facts=facts,
             only=only,
             **more,
         )
+
+
+def copied(facts: Facts) -> Facts:
+    """Return facts that may be added to, with the same contents."""
+    return Facts(**{key: dict(mine) for key, mine in vars(facts).items()})
 
 
 def majority(found: dict[int, dict[int, dict[str, Any]]]) -> int:

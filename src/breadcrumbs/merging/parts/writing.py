@@ -26,7 +26,7 @@ from breadcrumbs.errors import OutputError
 from breadcrumbs.kernels import described
 from breadcrumbs.merging.parts import dealing
 from breadcrumbs.merging.parts.dealing import Shard
-from breadcrumbs.merging.parts.passes import ENDINGS, Round, Settled
+from breadcrumbs.merging.parts.passes import CUTS, ENDINGS, Round, Settled, copied
 from breadcrumbs.merging.provenance import check_unchanged, provenance, stamps_of
 from breadcrumbs.merging.published import Names
 from breadcrumbs.plan import Plan
@@ -181,7 +181,7 @@ class Merging:
             out = ShardFile(path, shard, wanted, begin)
             try:
                 consumer = _Writing(out, way, len(plan.models))
-                rows = self.round.run(plan, consumer, self.facts, only, digests=found)
+                rows = self.round.run(plan, consumer, self._known(shard), only, digests=found)
                 tensors = out.end()
                 if self.verify:
                     out.verify(tensors)
@@ -199,6 +199,15 @@ class Merging:
             "undecided": out.undecided,
             "kernel": described(self.round.kernel),
         }
+
+    def _known(self, shard: Shard) -> Facts:
+        """Return what is known of a shard: of the whole model, and what led to alpha."""
+        facts, folder = copied(self.facts), self.round.folder
+        if folder.has(CUTS, shard.number):
+            numbers = {tensor.name: number for number, tensor in enumerate(self.plan.tensors)}
+            found = folder.read(CUTS, shard.number).items()
+            facts.cuts |= {(numbers[name], start): cut for (name, start), cut in found}
+        return facts
 
 
 def row_of(report: TensorReport) -> list[Any]:
