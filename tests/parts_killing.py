@@ -24,7 +24,7 @@ from breadcrumbs.merging.parts.state import Folder
 from breadcrumbs.plan import Sizes
 from breadcrumbs.plan.recipe import Model, Recipe
 
-SMALL = Sizes(chunk=256, arena=1 << 14, run=32, few=1 << 11)
+SMALL = Sizes(chunk=256, arena=1 << 12, run=32, few=1 << 11)
 TRIED = 14
 
 

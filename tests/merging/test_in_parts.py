@@ -28,14 +28,18 @@ from breadcrumbs.plan import Sizes
 from breadcrumbs.plan.recipe import Model, Recipe
 
 #: Chunks and segments so small that tensors have several, and bounds that every pass meets.
-SMALL = Sizes(chunk=256, arena=1 << 14, run=32, few=1 << 11)
+SMALL = Sizes(chunk=256, arena=1 << 12, run=32, few=1 << 11)
 #: So many bytes make five files of the family below; the copy of a table is in the last.
 SHARD = 4100
 CASES: dict[str, dict[str, Any]] = {
     "ranks of tensors": {"method": "breadcrumbs", "beta": 0.3, "gamma": 0.9},
     "ranks of the model": {"method": "breadcrumbs", "granularity": "model"},
+    "ranks of the model, without ties": {
+        "method": "breadcrumbs", "granularity": "model", "plain": True,
+    },
     "ranks of the model, by histograms": {
         "method": "bottom_masking", "granularity": "model", "sizes": {"budget": 64, "bins": 64},
+        "plain": True,
     },
     "an election": {"method": "ties", "granularity": "model"},
     "an election, and alpha": {"method": "ties", "granularity": "model", "alpha": "auto"},
@@ -56,17 +60,21 @@ CASES: dict[str, dict[str, Any]] = {
 WITHOUT_ALPHA = ("tvq", "nuslerp", "emr", "awd", "sce")
 
 
-def family(folder: Path) -> list[str]:
-    """Write a base and two fine-tunings with many equal magnitudes and sums of zero, and a table
-    of two names, one in the first file of an output and one in the last."""
+def family(folder: Path, ties: bool = True) -> list[str]:
+    """Write a base and two fine-tunings with many equal magnitudes and sums of zero, unless no two
+    are equal, and a table of two names, one in the first file of an output and one in the last."""
     rng = np.random.default_rng(3)
     shapes = {"b.embed_tokens.weight": (32, 32), "z.weight": (24, 40), "a.weight": (30, 33),
               "m.bias": (40,), "scale": (), "c.weight": (16, 64)}  # fmt: skip
     base = {name: rng.integers(-8, 9, shape) / 4 for name, shape in shapes.items()}
     paths = []
+
+    def moved(shape: tuple[int, ...]) -> np.ndarray:
+        return rng.integers(-3, 4, shape) / 8 if ties else rng.normal(0, 0.1, shape)
+
     for number in range(3):
         model = {
-            name: np.asarray(values + (rng.integers(-3, 4, values.shape) / 8 if number else 0.0))
+            name: np.asarray(values + bool(number) * moved(values.shape))
             for name, values in base.items()
         }
         model["m.bias"] = base["m.bias"]
@@ -88,6 +96,7 @@ class Bench:
 
     def __init__(self, folder: Path):
         self.folder, self.paths, self.number = folder, family(folder / "in"), 0
+        self.plain = family(folder / "plain", ties=False)
         self.known: dict[str, Path] = {}
 
     def merge(self, case: str = "a sum", **changes: Any) -> Merge:
@@ -96,7 +105,7 @@ class Bench:
         if given["method"] not in WITHOUT_ALPHA:
             given.setdefault("alpha", 0.5)
         sizes = replace(SMALL, **given.pop("sizes", {}))
-        base, *models = self.paths
+        base, *models = self.plain if given.pop("plain", False) else self.paths
         recipe = Recipe(base, tuple(map(Model, models)), given.pop("method"), given)
         self.number += 1
         return Merge(recipe, str(self.folder / str(self.number) / "out"), SHARD, sizes=sizes)
