@@ -31,7 +31,7 @@ CASES = {
     "many": (Size(256, 704, 24, 4000, shards=1), "400KB"),
 }
 METHODS = {
-    "breadcrumbs": ["-m", "breadcrumbs"],
+    "breadcrumbs": ["-m", "breadcrumbs", "-p", "alpha=0.5"],
     "ties of the model": ["-m", "ties", "-p", "granularity=model"],
     "alpha auto": ["-m", "breadcrumbs", "-p", "alpha=auto"],
 }

@@ -15,6 +15,7 @@ from breadcrumbs.checkpoint.tensors import Tensor
 from breadcrumbs.engine.facts import UnitId
 from breadcrumbs.merging import files
 from breadcrumbs.plan import Plan, units, variants
+from breadcrumbs.plan.units import Job
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,9 @@ class Deal:
         """Return the shards of one of so many parts: every so-manieth."""
         return self.shards[part - 1 :: parts]
 
-    def units(self, plan: Plan) -> dict[int, set[UnitId]]:
+    def jobs(self, plan: Plan) -> dict[int, dict[UnitId, Job]]:
         """Return by shard the jobs of a plan that have something of it."""
-        found: dict[int, set[UnitId]] = {it.number: set() for it in self.shards}
+        found: dict[int, dict[UnitId, Job]] = {it.number: {} for it in self.shards}
         for index, mine in jobs(plan).items():
             found[self.owner[plan.tensors[index].name]] |= mine
         return found
@@ -79,12 +80,12 @@ class Deal:
         return found
 
 
-def jobs(plan: Plan) -> dict[int, set[UnitId]]:
+def jobs(plan: Plan) -> dict[int, dict[UnitId, Job]]:
     """Return by the number of a tensor the jobs that have some of it."""
-    found: dict[int, set[UnitId]] = {}
+    found: dict[int, dict[UnitId, Job]] = {}
     for job in units.jobs(plan):
         for piece in job.pieces:
-            found.setdefault(piece.index, set()).add(job.unit_id)
+            found.setdefault(piece.index, {})[job.unit_id] = job
     return found
 
 
@@ -107,7 +108,7 @@ def stamps(plan: Plan) -> list[list[object]]:
     for source in plan.inputs:
         for path in source.files:
             said = path.stat()
-            found.append([source.label, path.name, said.st_size, said.st_mtime_ns])
+            found.append([source.label, source.shown_file(path), said.st_size, said.st_mtime_ns])
     return found
 
 

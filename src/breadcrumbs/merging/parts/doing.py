@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -105,11 +105,16 @@ def merge_part(
     with durable.syncing(sync), begun(merge) as (plan, folder):
         deal = Deal(plan, merge.shard_size)
         mine = deal.of(part, parts)
-        made = partial(PartReport, part, parts, tuple(it.path for it in mine), of=len(deal.shards))
         written: list[str] = []
-        said = {"warnings": plan.warnings}
+        warnings, paths = plan.warnings, tuple(it.path for it in mine)
+
+        def made(waits: str = "", left: Iterable[int] = ()) -> PartReport:
+            names = tuple(it.path for it in deal.shards if it.number in set(left))
+            done = tuple(written)
+            return PartReport(part, parts, paths, done, len(deal.shards), waits, names, warnings)
+
         if not mine:
-            return made((), **said)
+            return made()
         threads = estimate.threads(plan, threads, max_memory)
         check_room(folder, sum(it.nbytes for it in mine if not _is_done(folder, it)))
         round_ = Round(folder, deal, mine, threads, kernel, progress)
@@ -129,9 +134,8 @@ def merge_part(
                 there = partial(is_there, folder)
                 round_.elected("notes", votes, write, wait=False, there=there)
         except Again as again:
-            paths = tuple(it.path for it in deal.shards if it.number in again.left)
-            return made(tuple(written), waits=again.what, left=paths, **said)
-        return made(tuple(written), **said)
+            return made(again.what, again.left)
+        return made()
 
 
 def is_there(folder: Folder, shard: Shard, way: int) -> bool:
@@ -178,7 +182,7 @@ def begun(merge: Merge, *, only_on: bool = False) -> Iterator[tuple[Plan, Folder
         folder.check_output(merge.force)
         about = _about(merge, plan)
         found = folder.plan() if only_on else folder.begin(about)
-        sizes = found.get("sizes")
+        sizes: Any = found.get("sizes", about["sizes"])
         compare(folder, {**about, "sizes": sizes}, found)
         plan = replace(plan, sizes=Sizes(**{**sizes, "begun": plan.sizes.begun}))
         if note := inputs.other_version(plan):

@@ -17,16 +17,16 @@ from breadcrumbs import kernels
 from breadcrumbs.engine import runner
 from breadcrumbs.engine.consumers import Consumer
 from breadcrumbs.engine.context import Context
-from breadcrumbs.engine.facts import Facts
+from breadcrumbs.engine.facts import Facts, UnitId
 from breadcrumbs.engine.majority import Ballot
-from breadcrumbs.engine.outputs import Nowhere, SegmentReport
+from breadcrumbs.engine.outputs import Nowhere, SegmentReport, TensorReport
 from breadcrumbs.engine.passes.protocol import Pass
 from breadcrumbs.errors import OutputError, RecipeError
 from breadcrumbs.merging import calibration
 from breadcrumbs.merging.parts.dealing import Deal, Shard
 from breadcrumbs.merging.parts.state import Folder
 from breadcrumbs.plan import Plan, units
-from breadcrumbs.plan.units import Segment
+from breadcrumbs.plan.units import Job, Segment
 from breadcrumbs.threads import Task, run_tasks
 
 #: What the results of a pass that anyone does alone are called instead of a shard's.
@@ -117,8 +117,8 @@ class Round:
 
     def _local(self, context: Context, number: int) -> None:
         """Find what of a shard's tensors is found of each by itself."""
-        ids = self.deal.units(context.plan)[number]
-        runner.known_alone(context, ids, threads=self.threads)
+        jobs = self.deal.jobs(context.plan)[number]
+        runner.known_alone(context, list(jobs.values()), threads=self.threads)
 
     def _write(self, plan: Plan, kind: str, number: int, found: Any) -> None:
         try:
@@ -200,11 +200,11 @@ class Round:
             )
         measured = calibration.measured(plan)
         facts = self.whole(measured) if self.mine else Facts()
-        ids = self.deal.units(measured) if self.mine else {}
+        jobs = self.deal.jobs(measured) if self.mine else {}
 
         def measure(shard: Shard, way: int) -> dict[str, Any]:
-            sink, mine = _Measuring(measured, self.deal, shard, way), copied(facts)
-            self.run(measured, sink, mine, ids[shard.number], keeps=calibration.KEPT)
+            sink, mine = Measuring(measured, self.deal, shard, way), copied(facts)
+            self.run(measured, sink, mine, jobs[shard.number], keeps=calibration.KEPT)
             cuts = {
                 (measured.tensors[index].name, start): cut
                 for (index, start), cut in mine.cuts.items()
@@ -219,7 +219,14 @@ class Round:
             sink.add(found)
         return calibration.told(plan, sink, facts, fresh), fresh
 
-    def run(self, plan: Plan, consumer: Consumer, facts: Facts, only: set, **more: Any) -> list:
+    def run(
+        self,
+        plan: Plan,
+        consumer: Consumer,
+        facts: Facts,
+        jobs: dict[UnitId, Job],
+        **more: Any,
+    ) -> list[TensorReport]:
         """Carry out some jobs of a plan, with what is known, which is changed; return reports."""
         return runner.run(
             plan,
@@ -228,7 +235,8 @@ class Round:
             kernel=self.kernel,
             progress=self.progress,
             facts=facts,
-            only=only,
+            only=jobs,
+            jobs=list(jobs.values()),
             **more,
         )
 
@@ -294,7 +302,7 @@ class Settled(Ballot):
         return False
 
 
-class _Measuring(calibration.Products):
+class Measuring(calibration.Products):
     """Inner products of one shard."""
 
     def __init__(self, plan: Plan, deal: Deal, shard: Shard, way: int):

@@ -5,10 +5,12 @@ The room for its header stays empty until the commit, which alone knows the hash
 
 from __future__ import annotations
 
+import os
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -21,7 +23,7 @@ from breadcrumbs.engine.consumers import Writing
 from breadcrumbs.engine.digests import PENDING, FileDigests
 from breadcrumbs.engine.facts import Facts
 from breadcrumbs.engine.majority import Ballot
-from breadcrumbs.engine.outputs import SegmentReport, TensorReport
+from breadcrumbs.engine.outputs import Output, SegmentReport, TensorReport
 from breadcrumbs.errors import OutputError
 from breadcrumbs.kernels import described
 from breadcrumbs.merging.parts import dealing
@@ -73,6 +75,7 @@ class ShardFile:
             self._starts.append(self._starts[-1] + entry.nbytes)
         self._file = OutFile(path, self._starts[-1], self._early)
         self._digests = digests.Growing([entry.nbytes for entry in shard.entries])
+        self._kept: IO[bytes] | None = None
         self.votes = self.undecided = 0
 
     def is_done(self, segment: Segment) -> SegmentReport | None:
@@ -100,11 +103,19 @@ class ShardFile:
         at = self._starts[place] + entry.bytes_of(start)
         return np.frombuffer(self._file.read(at, entry.bytes_of(n)), DTYPES[entry.dtype]).copy()
 
-    def keep(self, data: bytes) -> int | None:
-        return None
+    def keep(self, data: bytes) -> int:
+        with self._lock:
+            if self._kept is None:
+                self._kept = tempfile.TemporaryFile(dir=self._file.path.parent)  # noqa: SIM115
+            at = self._kept.seek(0, os.SEEK_END)
+            self._kept.write(data)
+            return at
 
     def kept(self, at: int, size: int) -> bytes:
-        raise NotImplementedError
+        with self._lock:
+            assert self._kept is not None
+            self._kept.seek(at)
+            return self._kept.read(size)
 
     def end(self) -> bytes:
         """Put the file on the disk; return the digests of its tensors, one after another."""
@@ -128,6 +139,8 @@ class ShardFile:
         """Close the file; a second call does nothing."""
         self._early.end()
         self._file.close()
+        if self._kept is not None:
+            self._kept.close()
 
     @property
     def _sizes(self) -> list[int]:
@@ -137,10 +150,10 @@ class ShardFile:
         return lambda start, size: self._file.read(self._starts[place] + start, size)
 
 
-class _Writing(Writing):
+class WritingShard(Writing):
     """Writes with a majority that is given."""
 
-    def __init__(self, output: ShardFile, way: int, models: int):
+    def __init__(self, output: Output, way: int, models: int):
         super().__init__(output)
         self._way, self._models = way, models
 
@@ -172,7 +185,7 @@ class Merging:
         hashes = FileHashes(mine)
         found = FileDigests(mine, hashes.known)
         wanted = dealing.wanted(plan, shard)
-        only = {one for i in wanted for one in self._jobs.get(i, ())}
+        jobs = {one: job for i in wanted for one, job in self._jobs.get(i, {}).items()}
         begin = len(head(shard, self.said))
         with (
             told(folder.shown, AGAIN),
@@ -180,8 +193,8 @@ class Merging:
         ):
             out = ShardFile(path, shard, wanted, begin)
             try:
-                consumer = _Writing(out, way, len(plan.models))
-                rows = self.round.run(plan, consumer, self._known(shard), only, digests=found)
+                consumer = WritingShard(out, way, len(plan.models))
+                rows = self.round.run(plan, consumer, self._known(shard), jobs, digests=found)
                 tensors = out.end()
                 if self.verify:
                     out.verify(tensors)
