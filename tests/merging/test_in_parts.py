@@ -35,13 +35,16 @@ CASES: dict[str, dict[str, Any]] = {
     "ranks of tensors": {"method": "breadcrumbs", "beta": 0.3, "gamma": 0.9},
     "ranks of the model": {"method": "breadcrumbs", "granularity": "model"},
     "ranks of the model, without ties": {
-        "method": "breadcrumbs", "granularity": "model", "plain": True,
+        "method": "breadcrumbs", "granularity": "model", "family": "no ties",
     },
     "ranks of the model, by histograms": {
         "method": "bottom_masking", "granularity": "model", "sizes": {"budget": 64, "bins": 64},
-        "plain": True,
+        "family": "no ties",
     },
     "an election": {"method": "ties", "granularity": "model"},
+    "elections of a pipeline": {
+        "method": "ties", "granularity": "model", "family": "a pipeline",
+    },
     "an election, and alpha": {"method": "ties", "granularity": "model", "alpha": "auto"},
     "alpha": {"method": "breadcrumbs", "alpha": "auto"},
     "a sum": {"method": "task_arithmetic"},
@@ -91,12 +94,36 @@ def family(folder: Path, ties: bool = True) -> list[str]:
     return paths
 
 
+def pipeline(folder: Path) -> list[str]:
+    """Write a pipeline and two fine-tunings, whose components elect different signs."""
+    rng, paths = np.random.default_rng(5), []
+    first = rng.integers(-8, 9, (40, 30)) / 4
+    for number in range(3):
+        path = folder / ("base" if not number else f"ft{number}")
+        for part, lean in (("text_encoder", 1), ("unet", -1)):
+            state = {}
+            for name in ("a.weight", "b.weight", "c.weight"):
+                step = rng.integers(-2, 3, first.shape) + lean * (rng.random(first.shape) < 0.3)
+                state[name] = (first + bool(number) * step / 8).astype(np.float32)
+            stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
+            (path / part).mkdir(parents=True)
+            save_file(state, path / part / f"{stem}.safetensors")
+        index = {part: ["library", "Class"] for part in ("text_encoder", "unet")}
+        (path / "model_index.json").write_text(json.dumps({"_class_name": "P", **index}))
+        paths.append(str(path))
+    return paths
+
+
 class Bench:
     """Merges of one family, and what one process makes of them."""
 
     def __init__(self, folder: Path):
         self.folder, self.paths, self.number = folder, family(folder / "in"), 0
-        self.plain = family(folder / "plain", ties=False)
+        self.families = {
+            "ties": self.paths,
+            "no ties": family(folder / "plain", ties=False),
+            "a pipeline": pipeline(folder / "pipeline"),
+        }
         self.known: dict[str, Path] = {}
 
     def merge(self, case: str = "a sum", **changes: Any) -> Merge:
@@ -105,7 +132,7 @@ class Bench:
         if given["method"] not in WITHOUT_ALPHA:
             given.setdefault("alpha", 0.5)
         sizes = replace(SMALL, **given.pop("sizes", {}))
-        base, *models = self.plain if given.pop("plain", False) else self.paths
+        base, *models = self.families[given.pop("family", "ties")]
         recipe = Recipe(base, tuple(map(Model, models)), given.pop("method"), given)
         self.number += 1
         return Merge(recipe, str(self.folder / str(self.number) / "out"), SHARD, sizes=sizes)
@@ -129,7 +156,8 @@ def assert_same(one: Path, other: str | Path) -> None:
     """Check that two folders have the same files, to the byte, and nothing is left beside."""
     names = sorted(p.relative_to(one).as_posix() for p in one.rglob("*"))
     assert names == sorted(p.relative_to(other).as_posix() for p in Path(other).rglob("*"))
-    _, wrong, lost = filecmp.cmpfiles(one, other, names, shallow=False)
+    files_ = [name for name in names if (one / name).is_file()]
+    _, wrong, lost = filecmp.cmpfiles(one, other, files_, shallow=False)
     assert not wrong and not lost
     assert not Path(f"{other}.partial").exists()
 
@@ -156,17 +184,17 @@ def test_the_bytes_are_those_of_one_process(case: str, bench: Bench) -> None:
     for order in ORDERS.values():
         it = bench.merge(case)
         found = rounds(it, order)
-        assert found[0].of == 5
+        assert found[0].of > 4
         commit(it)
         assert_same(bench.one(case), it.output)
 
 
-def test_what_a_wrong_majority_decided_is_written_again(bench: Bench) -> None:
-    case = "an election"
+@pytest.mark.parametrize("case", ["an election", "elections of a pipeline"])
+def test_what_a_wrong_majority_decided_is_written_again(case: str, bench: Bench) -> None:
     it = bench.merge(case)
     first = merge_part(it, 1, 1, threads=1)
     notes = {path.name for path in Path(f"{it.output}.partial").glob("notes-*")}
-    assert notes == {"notes-minus", "notes-plus"} and len(first.written) > first.of
+    assert notes == {"notes-minus", "notes-plus"} and len(first.written) >= first.of
     again = merge_part(it, 1, 1, threads=1)
     assert not again.written
     commit(it)

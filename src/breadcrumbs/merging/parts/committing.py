@@ -33,7 +33,7 @@ from breadcrumbs.merging import card, files, inputs
 from breadcrumbs.merging.parts import dealing
 from breadcrumbs.merging.parts.dealing import Deal, Shard
 from breadcrumbs.merging.parts.doing import Merge, begun, is_there, listed
-from breadcrumbs.merging.parts.passes import FILES, Again, Round, has_votes, majority
+from breadcrumbs.merging.parts.passes import ENDINGS, FILES, NOTES, Again, Round, has_votes
 from breadcrumbs.merging.parts.state import WHOLE, Folder
 from breadcrumbs.merging.parts.writing import head, metadata, of_row, weights
 from breadcrumbs.merging.published import Names
@@ -84,7 +84,6 @@ class _Commit:
                 f" yet: {len(names)} of {len(self.deal.shards)} are missing, {listed(names)}. Run"
                 " the parts again, and then --commit."
             ) from None
-        self.way = majority({n: {0: it} for n, it in self.notes.items()}) if votes else 0
         self.plan = replace(self.plan, notes=(*self.plan.notes, *variants.said(self.plan)))
 
     def done(self, began: float, verify: bool) -> Report:
@@ -146,9 +145,7 @@ class _Commit:
         for shard in self.deal.shards:
             place = self.whole / shard.path
             place.parent.mkdir(parents=True, exist_ok=True)
-            ways = (self.way, -self.way)
-            chosen = [w for w in ways if self.folder.has(_notes(w), shard.number)]
-            for way in chosen:
+            for way in (way for way in ENDINGS if self.folder.has(_notes(way), shard.number)):
                 if self.folder.read(_notes(way), shard.number) == self.notes[shard.number]:
                     with contextlib.suppress(FileNotFoundError):  # it is there already
                         os.rename(self.folder.path / weights(way) / shard.path, place)
@@ -260,7 +257,7 @@ class _Commit:
 
 
 def _notes(way: int) -> str:
-    return weights(way).replace("weights", "notes")
+    return NOTES + ENDINGS[way]
 
 
 def _nothing(shard: Shard, way: int) -> dict[str, Any]:

@@ -40,7 +40,8 @@ class Shard:
 
 
 class Deal:
-    """How a plan is dealt to shards. owner: by the name of a tensor, the number of its shard."""
+    """How a plan is dealt to shards. owner: by the name of a tensor, the number of its shard.
+    component: of a pipeline, by the number of a shard, all of which is of one."""
 
     def __init__(self, plan: Plan, shard_size: int):
         found = groups(files.entries(plan), variants.layout(plan), shard_size)
@@ -48,6 +49,10 @@ class Deal:
             Shard(i + 1, place, name, tuple(numbers), tuple(entries))
             for i, (place, name, numbers, entries) in enumerate(found)
         ]
+        self.component = {
+            it.number: plan.tensors[it.tensors[0]].component if it.tensors else ""
+            for it in self.shards
+        }
         self.owner = {plan.tensors[i].name: it.number for it in self.shards for i in it.tensors}
 
     def of(self, part: int, parts: int) -> list[Shard]:

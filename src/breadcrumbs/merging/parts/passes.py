@@ -162,23 +162,30 @@ class Round:
             self.folder.write(kind + ENDINGS[way], shard.number, it)
             found[shard.number][way] = it
 
+        def way_of(number: int) -> int:
+            """Return what most entries elect of the component of a shard, as far as is known."""
+            of = self.deal.component
+            alike = [mine for other, mine in found.items() if of[other] == of[number] and mine]
+            every = sum(next(iter(mine.values()))["votes"] for mine in alike)
+            return (1 if every > 0 else -1) if votes else 0
+
         for shard in self.deal.shards:
             look(shard)
         for shard in self.mine:
             if not found[shard.number]:
-                make(shard, majority(found) if votes else 0)
+                make(shard, way_of(shard.number))
         for shard in [shard for shard in self.deal.shards if not found[shard.number]]:
             look(shard)
         left = [number for number, mine in found.items() if not mine]
         undecided = any(it["undecided"] for s in self.mine for it in found[s.number].values())
         if left and (wait or undecided):
             raise Again(FILES if kind == NOTES else kind, left)
-        right = majority(found) if votes and not left else 0
+        right = {number: 0 if left else way_of(number) for number in found}
         if votes and not left:
             for shard in self.mine:
-                if _chosen(found[shard.number], right) is None:
-                    make(shard, right)
-        chosen = {number: _chosen(mine, right) for number, mine in found.items()}
+                if _chosen(found[shard.number], right[shard.number]) is None:
+                    make(shard, right[shard.number])
+        chosen = {number: _chosen(mine, right[number]) for number, mine in found.items()}
         left = [number for number, it in chosen.items() if it is None]
         if left and wait:
             raise Again(FILES if kind == NOTES else kind, left)
@@ -244,12 +251,6 @@ class Round:
 def copied(facts: Facts) -> Facts:
     """Return facts that may be added to, with the same contents."""
     return Facts(**{key: dict(mine) for key, mine in vars(facts).items()})
-
-
-def majority(found: dict[int, dict[int, dict[str, Any]]]) -> int:
-    """Return what most entries elect, as far as shards have voted, which do so alike each time."""
-    votes = sum(next(iter(mine.values()))["votes"] for mine in found.values() if mine)
-    return 1 if votes > 0 else -1
 
 
 def has_votes(plan: Plan) -> bool:
