@@ -82,7 +82,7 @@ def family(folder: Path, ties: bool = True) -> list[str]:
         }
         model["m.bias"] = base["m.bias"]
         model["b.lm_head.weight"] = model["b.embed_tokens.weight"]
-        arrays = {name: values.astype(np.float32) for name, values in model.items()}
+        arrays: dict[str, Any] = {name: it.astype(np.float32) for name, it in model.items()}
         arrays["steps"] = np.arange(3)
         path = folder / ("base" if not number else f"ft{number}")
         path.mkdir(parents=True)

@@ -32,7 +32,7 @@ from breadcrumbs.merging.report import Report
 #: Calls `merge_part` for every one of some parts; yields the reports in any order.
 Each = Callable[[Sequence[int]], Iterable[PartReport]]
 #: Parts for each process: so many that one that is slow is no hindrance.
-PARTS = 4
+PARTS = 2
 #: How often lost processes are replaced.
 RETRIES = 4
 #: Seconds between two looks at what is done.
