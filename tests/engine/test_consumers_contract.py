@@ -31,7 +31,7 @@ from breadcrumbs.engine.terms import Terms
 from breadcrumbs.merging import calibration, comparison, looking, opening
 from breadcrumbs.merging.arrays import ArraySink
 from breadcrumbs.merging.parts.dealing import Deal
-from breadcrumbs.merging.parts.passes import Measuring
+from breadcrumbs.merging.parts.measuring import Measuring
 from breadcrumbs.merging.parts.writing import WritingShard
 from breadcrumbs.plan import Plan, Sizes, TensorPlan, units
 from breadcrumbs.plan.recipe import Model, Recipe
@@ -160,7 +160,7 @@ CONSUMERS: dict[str, Callable[[ExitStack, Path], Taker]] = {
     "merging.comparison.Comparing": compared,
     "merging.calibration.Products": measured,
     "merging.looking.Looking": looked,
-    "merging.parts.passes.Measuring": measured_of_a_shard,
+    "merging.parts.measuring.Measuring": measured_of_a_shard,
     "merging.parts.writing.WritingShard": written_of_a_shard,
 }
 #: What others are made from.

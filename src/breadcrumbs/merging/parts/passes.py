@@ -18,15 +18,15 @@ from breadcrumbs.engine import runner
 from breadcrumbs.engine.consumers import Consumer
 from breadcrumbs.engine.context import Context
 from breadcrumbs.engine.facts import Facts, UnitId
-from breadcrumbs.engine.majority import Ballot
-from breadcrumbs.engine.outputs import Nowhere, SegmentReport, TensorReport
+from breadcrumbs.engine.outputs import TensorReport
 from breadcrumbs.engine.passes.protocol import Pass
 from breadcrumbs.errors import OutputError, RecipeError
 from breadcrumbs.merging import calibration
 from breadcrumbs.merging.parts.dealing import Deal, Shard
+from breadcrumbs.merging.parts.measuring import Measuring
 from breadcrumbs.merging.parts.state import Folder
 from breadcrumbs.plan import Plan, units
-from breadcrumbs.plan.units import Job, Segment
+from breadcrumbs.plan.units import Job
 from breadcrumbs.threads import Task, run_tasks
 
 #: What the results of a pass that anyone does alone are called instead of a shard's.
@@ -283,45 +283,3 @@ def scanned(
     with kernels.explained(kernel):
         run_tasks([partial(scan, i) for i in mine], threads)
     return sorted(found, key=lambda pair: pair[0])
-
-
-class Settled(Ballot):
-    """A ballot whose outcome is given."""
-
-    def __init__(self, way: int):
-        super().__init__(Nowhere())
-        self._way = way
-
-    @property
-    def majority(self) -> int:
-        return self._way
-
-    def note(self, segment: Segment, report: SegmentReport) -> None:
-        pass
-
-    def is_wrong(self, segment: Segment) -> bool:
-        return False
-
-
-class Measuring(calibration.Products):
-    """Inner products of one shard."""
-
-    def __init__(self, plan: Plan, deal: Deal, shard: Shard, way: int):
-        super().__init__(plan)
-        self._mine = {i for i, t in enumerate(plan.tensors) if deal.owner[t.name] == shard.number}
-        self._way = way
-        self.votes = self.undecided = 0
-
-    def done(self, segment: Segment) -> SegmentReport | None:
-        if segment.index in self._mine:
-            return None
-        return SegmentReport([0] * len(self.plan.models))
-
-    def ballot(self) -> Ballot:
-        return Settled(self._way)
-
-    def finish(self, segment: Segment, report: SegmentReport) -> None:
-        with self._lock:
-            if report.election is not None:
-                self.votes += report.election.votes
-                self.undecided += report.election.undecided

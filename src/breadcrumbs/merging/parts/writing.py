@@ -28,7 +28,8 @@ from breadcrumbs.errors import OutputError
 from breadcrumbs.kernels import described
 from breadcrumbs.merging.parts import dealing
 from breadcrumbs.merging.parts.dealing import Shard
-from breadcrumbs.merging.parts.passes import CUTS, ENDINGS, Round, Settled, copied
+from breadcrumbs.merging.parts.measuring import Settled
+from breadcrumbs.merging.parts.passes import CUTS, ENDINGS, Round, copied
 from breadcrumbs.merging.provenance import check_unchanged, provenance, stamps_of
 from breadcrumbs.merging.published import Names
 from breadcrumbs.plan import Plan
