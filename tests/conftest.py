@@ -52,5 +52,5 @@ def unsynced(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture
 def tables(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget afterwards what plugins added to the tables of methods."""
-    for name in ("METHODS", "TRANSFORMS", "AGGREGATES", "FINISHES", "PLUGINS"):
+    for name in ("METHODS", "TRANSFORMS", "AGGREGATES", "FINISHES", "PLUGINS", "FILES"):
         monkeypatch.setattr(registry, name, dict(getattr(registry, name)))

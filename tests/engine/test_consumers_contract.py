@@ -30,6 +30,9 @@ from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.merging import calibration, comparison, looking, opening
 from breadcrumbs.merging.arrays import ArraySink
+from breadcrumbs.merging.parts.dealing import Deal
+from breadcrumbs.merging.parts.measuring import Measuring
+from breadcrumbs.merging.parts.writing import WritingShard
 from breadcrumbs.plan import Plan, Sizes, TensorPlan, units
 from breadcrumbs.plan.recipe import Model, Recipe
 from breadcrumbs.plan.units import Segment
@@ -118,6 +121,27 @@ def measured(stack: ExitStack, folder: Path) -> Taker:
     return Taker(plan, make)
 
 
+def measured_of_a_shard(stack: ExitStack, folder: Path) -> Taker:
+    plan = writing(stack, folder).plan
+
+    def make(plan: Plan) -> tuple[Consumer, Callable]:
+        deal = Deal(plan, 10**9)
+        taking, every = Measuring(plan, deal, deal.shards[0], 0), calibration.Products(plan)
+
+        def taken() -> tuple[float, str]:
+            every.add(taking.sent())
+            return every.of(None).alpha, f"{every.of(None).mean:.9g}"
+
+        return taking, taken
+
+    return Taker(plan, make)
+
+
+def written_of_a_shard(stack: ExitStack, folder: Path) -> Taker:
+    plan = writing(stack, folder).plan
+    return Taker(plan, lambda it: written(lambda output: WritingShard(output, 0, 2), it))
+
+
 def looked(stack: ExitStack, folder: Path) -> Taker:
     plan = writing(stack, folder).plan
 
@@ -136,6 +160,8 @@ CONSUMERS: dict[str, Callable[[ExitStack, Path], Taker]] = {
     "merging.comparison.Comparing": compared,
     "merging.calibration.Products": measured,
     "merging.looking.Looking": looked,
+    "merging.parts.measuring.Measuring": measured_of_a_shard,
+    "merging.parts.writing.WritingShard": written_of_a_shard,
 }
 #: What others are made from.
 BASES = {"engine.consumers.Reading"}

@@ -22,6 +22,7 @@ import quantised_files
 from families import family, saved
 
 from breadcrumbs import checkpoint
+from breadcrumbs.checkpoint import digests
 from breadcrumbs.checkpoint.outfile import Entry
 from breadcrumbs.checkpoint.tensors import DTYPES
 from breadcrumbs.checkpoint.writer import Writer
@@ -29,6 +30,8 @@ from breadcrumbs.engine.outputs import Election, Nowhere, Output, SegmentReport
 from breadcrumbs.merging import opening
 from breadcrumbs.merging.arrays import ArraySink
 from breadcrumbs.merging.files import FileSink
+from breadcrumbs.merging.parts.dealing import Deal, wanted
+from breadcrumbs.merging.parts.writing import ShardFile, head
 from breadcrumbs.merging.quantising import Layout, SameSink
 from breadcrumbs.plan import Plan
 from breadcrumbs.plan.recipe import Model, Recipe
@@ -129,17 +132,36 @@ def quantised_again(stack: ExitStack, folder: Path) -> Opened:
     return start(False)
 
 
+def in_a_shard(stack: ExitStack, folder: Path) -> Opened:
+    plan, path = planned(stack, folder, dtype="float32"), folder / "out.safetensors"
+    (shard,) = Deal(plan, 10**9).shards
+    output = ShardFile(path, shard, wanted(plan, shard), len(head(shard, {"format": "pt"})))
+    stack.callback(output.close)
+
+    def end() -> dict[str, np.ndarray]:
+        data = head(shard, {"format": "pt"}, output.end())
+        with open(path, "r+b") as file:
+            file.write(data)
+        with checkpoint.open(path) as made:
+            digests.check(made, "it", 1)
+            return dict(made)
+
+    return Opened(output, plan, end)
+
+
 OUTPUTS = {
     "memory": in_memory,
     "a file": in_files("out.safetensors"),
     "a folder of shards": in_files("out"),
     "quantised again": quantised_again,
+    "a shard": in_a_shard,
 }
 CLASSES = {
     "memory": "merging.arrays.ArraySink",
     "a file": "merging.files.FileSink",
     "a folder of shards": "merging.files.FileSink",
     "quantised again": "merging.quantising.SameSink",
+    "a shard": "merging.parts.writing.ShardFile",
 }
 #: Outputs from which nothing is read: they hold inner products, pieces to send, or nothing. That of
 #: saving again is one of files that takes only what it knows (`test_merged`).

@@ -6,13 +6,14 @@ import json
 import math
 import os
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from breadcrumbs.checkpoint import durable
+from breadcrumbs.checkpoint import digests, durable
+from breadcrumbs.checkpoint.layout import Layout, Place
 from breadcrumbs.checkpoint.tensors import DTYPES, bits
 
 
@@ -51,6 +52,37 @@ def shards(entries: Sequence[Entry], shard_size: int | None) -> list[list[int]]:
         files[-1].append(number)
         used += entry.nbytes
     return files
+
+
+def groups(
+    entries: Sequence[Entry], layout: Layout, shard_size: int | None
+) -> list[tuple[Place, str, list[int], list[Entry]]]:
+    """Return of each file its place and name, the numbers of its entries, and these there."""
+    by_place: dict[Place, list[int]] = {}
+    there = []
+    for number, entry in enumerate(entries):
+        place, name = layout.split(entry.name)
+        by_place.setdefault(place, []).append(number)
+        there.append(entry if name == entry.name else replace(entry, name=name))
+    result = []
+    for place, numbers in (by_place or {Place(): []}).items():
+        found = shards([there[i] for i in numbers], shard_size)
+        for at, shard in enumerate(found):
+            group = [numbers[i] for i in shard]
+            name = place.file(at, len(found))
+            result.append((place, name, group, [there[i] for i in group]))
+    return result
+
+
+def index(files: Mapping[str, Sequence[Entry]], said: Mapping[str, str] | None) -> str:
+    """Return the index of several files of a place. said: the digest of each."""
+    about: dict[str, Any] = {
+        "total_size": sum(entry.nbytes for found in files.values() for entry in found)
+    }
+    if said is not None:
+        about[digests.FILES] = dict(said)
+    where = {entry.name: name for name, found in files.items() for entry in found}
+    return json.dumps({"metadata": about, "weight_map": where}, indent=2) + "\n"
 
 
 def header(entries: Sequence[Entry], metadata: dict[str, str]) -> bytes:

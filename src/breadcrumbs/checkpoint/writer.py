@@ -15,13 +15,11 @@ takes the output's name is on the disk by then (`durable`), and an old output go
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,11 +29,13 @@ from breadcrumbs.checkpoint import beside, digests, durable, locks
 from breadcrumbs.checkpoint.files import _allow_more_files
 from breadcrumbs.checkpoint.journal import JOURNAL, Journal
 from breadcrumbs.checkpoint.layout import Layout, Place
-from breadcrumbs.checkpoint.outfile import Entry, OutFile, header, shards
+from breadcrumbs.checkpoint.outfile import Entry, OutFile, groups, header, index
 from breadcrumbs.checkpoint.tensors import DTYPES
 from breadcrumbs.errors import OutputError, listing
 
 REPLACED = ".replaced"
+#: In the partial folder of a merge in parts (`merging.parts`), which is no process's own.
+IN_PARTS = "plan.json"
 _MANY_FILES = 100
 #: Ends of the names of single files of other kinds, which no folder of weights is meant to have.
 _OTHER_FILES = (".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".h5", ".npz")
@@ -131,8 +131,13 @@ class Writer:
                     f"{self.shown}: is not a {kind}, so it is not replaced by one. Remove it."
                 )
             if out.is_dir():
-                self._check_replaceable()
+                check_replaceable(self.output, self.shown)
         partial = self.partial
+        if (partial / IN_PARTS).is_file():
+            raise OutputError(
+                f"{partial}: a merge in parts is under way there. Go on with --part and --commit,"
+                " or remove it."
+            )
         ours = (partial / JOURNAL).is_file() or (partial.is_dir() and not any(partial.iterdir()))
         if partial.exists() and not ours:
             raise OutputError(
@@ -149,21 +154,6 @@ class Writer:
                 shutil.rmtree(self.output / REPLACED, ignore_errors=True)
                 if locks.renames_open():
                     journal.unlink()
-
-    def _check_replaceable(self) -> None:
-        """Raise unless the folder is empty or a model that we wrote and nothing else."""
-        if os.path.ismount(self.output):
-            raise OutputError(
-                f"{self.shown}: is where a disk is mounted, so it cannot be replaced. Give a new"
-                " folder inside it."
-            )
-        found = beside.foreign(self.output, spare=REPLACED)
-        if found is not None and any(p.name != REPLACED for p in self.output.iterdir()):
-            what = repr(found) if found else "no model of ours"
-            raise OutputError(
-                f"{self.shown}: holds {what}, so --force does not replace it. Remove it yourself,"
-                " or give another output."
-            )
 
     def _check_room(self) -> None:
         wanted = sum(entry.nbytes for entry in self.entries)
@@ -212,20 +202,7 @@ class Writer:
 
     def _groups(self, shard_size: int | None) -> list[tuple[Place, str, list[int], list[Entry]]]:
         """Return of each file its place and name, the numbers of its entries, and these there."""
-        by_place: dict[Place, list[int]] = {}
-        entries = []
-        for number, entry in enumerate(self.entries):
-            place, name = self.layout.split(entry.name)
-            by_place.setdefault(place, []).append(number)
-            entries.append(entry if name == entry.name else replace(entry, name=name))
-        result = []
-        for place, numbers in (by_place or {Place(): []}).items():
-            found = shards([entries[i] for i in numbers], shard_size)
-            for at, shard in enumerate(found):
-                group = [numbers[i] for i in shard]
-                name = place.file(at, len(found))
-                result.append((place, name, group, [entries[i] for i in group]))
-        return result
+        return groups(self.entries, self.layout, shard_size)
 
     def _find_done(self) -> None:
         """Take as done what the journal notes and what is on the disk as it was written."""
@@ -370,14 +347,10 @@ class Writer:
         said: the digest of each file, by place.
         """
         for place in dict.fromkeys(place for place, _ in self._names.values()):
-            mine = {file: found for file, (where, found) in self._names.items() if where == place}
+            pairs = self._names.items()
+            mine = {file.path.name: found for file, (where, found) in pairs if where == place}
             if len(mine) > 1:
-                total = sum(entry.nbytes for found in mine.values() for entry in found)
-                about: dict[str, Any] = {"total_size": total}
-                if self._digested:
-                    about[digests.FILES] = said[place]
-                where = {entry.name: file.path.name for file in mine for entry in mine[file]}
-                text = json.dumps({"metadata": about, "weight_map": where}, indent=2) + "\n"
+                text = index(mine, said[place] if self._digested else None)
                 (self.partial / place.folder / place.index).write_text(text, encoding="utf-8")
 
     def _rename(self) -> None:
@@ -432,12 +405,35 @@ class Writer:
     @contextmanager
     def errors(self) -> Iterator[None]:
         """Turn an OSError into an OutputError that says what to do."""
-        try:
+        with told(self.shown, self.again):
             yield
-        except OSError as error:
-            advice = _ADVICE.get(error.errno or 0, "Give another output, or check the disk.")
-            advice = advice.format(again=self.again)
-            raise OutputError(f"{self.shown}: {error.strerror or error}. {advice}") from None
+
+
+def check_replaceable(output: Path, shown: Path) -> None:
+    """Raise OutputError unless a folder is empty or a model that we wrote and nothing else."""
+    if os.path.ismount(output):
+        raise OutputError(
+            f"{shown}: is where a disk is mounted, so it cannot be replaced. Give a new folder"
+            " inside it."
+        )
+    found = beside.foreign(output, spare=REPLACED)
+    if found is not None and any(p.name != REPLACED for p in output.iterdir()):
+        what = repr(found) if found else "no model of ours"
+        raise OutputError(
+            f"{shown}: holds {what}, so --force does not replace it. Remove it yourself, or give"
+            " another output."
+        )
+
+
+@contextmanager
+def told(shown: Path, again: str) -> Iterator[None]:
+    """Turn an OSError into an OutputError that says what to do. again: how to go on after it."""
+    try:
+        yield
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, "Give another output, or check the disk.")
+        advice = advice.format(again=again)
+        raise OutputError(f"{shown}: {error.strerror or error}. {advice}") from None
 
 
 _FULL = "Make room and {again} to go on."

@@ -131,6 +131,13 @@ from breadcrumbs.errors import printable, sentence
     help="auto, native, numpy or an installed one; all give the same bits.",
 )
 @click.option("--resume", is_flag=True, help="Resume an interrupted merge.")
+@click.option(
+    "--part",
+    metavar="K/N",
+    help="Do every Nth file of the output from the Kth: a merge in parts (docs/scale.md).",
+)
+@click.option("--commit", is_flag=True, help="Make the output of its parts, when all are there.")
+@click.option("--on", metavar="processes:N", help="Do the parts on N processes, and commit.")
 @force_option
 @sync_option
 @click.option("--verify", is_flag=True, help="Read the result again and compare digests.")
@@ -193,6 +200,14 @@ def _merge(made: Any, output: str | None, options: dict[str, Any], paging: Pagin
     if options["max_memory"] is not None:
         max_memory = machine.parse(options["max_memory"])
     shard_size = machine.parse(options["shard_size"])
+    if options["part"] or options["commit"] or options["on"]:
+        from breadcrumbs.cli import in_parts
+
+        if options["dry_run"] or (paging is not None and paging.wanted):
+            raise click.UsageError("give no --dry-run and no page with --part, --commit or --on")
+        assert output is not None
+        in_parts.merge(made, output, options, shard_size, max_memory)
+        return
     with opening.opened(made, by_token=True) as plan:
         plan = judged(files.advised(plan), options["strict"])
         if options["dry_run"]:
@@ -226,7 +241,7 @@ def _merge(made: Any, output: str | None, options: dict[str, Any], paging: Pagin
 
 def _check_lora(options: dict[str, Any], several: list[Any], paging: Paging) -> None:
     """Raise UsageError for what does not go with --to lora."""
-    for key in ("resume", "verify", "dry_run"):
+    for key in ("resume", "verify", "dry_run", "part", "commit", "on"):
         if options[key]:
             raise click.UsageError(f"--to lora does not go with --{key.replace('_', '-')}")
     if len(several) > 1 or paging.wanted:
@@ -307,6 +322,8 @@ def _merge_several(
     """
     from breadcrumbs.plan import mergekit
 
+    if options["part"] or options["commit"] or options["on"]:
+        raise click.UsageError(f"{path} holds {len(documents)} merges: do one at a time in parts")
     if output is None or options["dry_run"] or options["print_recipe"]:
         raise click.UsageError(
             f"{path} holds {len(documents)} merges, of which some begin with what others make: give"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,8 @@ class Context:
     """kernel: see `kernels.choose`. replay: whether steps are wanted before their factor, so that
     they can be replayed with another (`replay.Steps`). begins: bytes of segments that may be held
     at a time which are merged before their ranks are known. keeps: bytes of cuts that stay in the
-    facts when what they are of is merged."""
+    facts when what they are of is merged. once: returns what a function finds that reads some of
+    the model, or what it found in an earlier run: the calls come in the same order in every one."""
 
     plan: Plan
     space: Workspace = field(default_factory=Workspace)
@@ -30,6 +32,7 @@ class Context:
     replay: bool = False
     begins: int = 0
     keeps: int = 0
+    once: Callable[[Callable[[], Any]], Any] = field(default=lambda find: find())
     _held: list[int] = field(default_factory=lambda: [0])
     _kept: list[int] = field(default_factory=lambda: [0])
     _lock: threading.Lock = field(default_factory=threading.Lock)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -55,6 +55,7 @@ def run(
     found: Callable[[Facts], None] = lambda facts: None,
     only: Collection[UnitId] | None = None,
     keeps: int = 0,
+    jobs: Sequence[Job] | None = None,
 ) -> list[TensorReport]:
     """Carry out ``plan`` for a consumer and return what was done to each tensor.
 
@@ -63,13 +64,14 @@ def run(
     digests: of the input files, to be found on the way. replay: whether steps are wanted.
     facts: what is known already. found: called with what each pass finds besides, from any thread.
     only: ids of the jobs to do, of which all must be known (`known`); the others, and tied copies,
-    are left to whoever does them. keeps: bytes of cuts that stay in ``facts``.
+    are left to whoever does them. keeps: bytes of cuts that stay in ``facts``. jobs: of the plan,
+    those of ``only`` at least, if they are at hand.
     """
     given = Facts() if facts is None else facts
-    begins = plan.sizes.begun if consumer.merges and only is None and not replay else 0
+    begins = plan.sizes.begun if consumer.merges and not replay else 0
     space = Workspace(digests)
     context = Context(plan, space, given, kernel=kernel, replay=replay, begins=begins, keeps=keeps)
-    runner = _Runner(context, consumer, progress, only, found)
+    runner = _Runner(context, consumer, progress, only, found, jobs)
     tasks = _spread(runner.tasks(), digests.tasks() if digests else [])
     products = plan.lowered.in_memory or plan.coordinates is not None
     alone = one_blas_thread() if products else nullcontext()
@@ -98,6 +100,26 @@ def known(
     runner = _Runner(context, Reading(), progress)
     run_tasks(runner.looks(), threads)
     return context.facts
+
+
+def known_alone(context: Context, jobs: Sequence[Job], *, threads: int) -> None:
+    """Find of some jobs what is found of each by itself; the facts of the context get it."""
+    runner = _Runner(context, Reading(), silent)
+    mine = [job for job in jobs if not job.together and not runner._is_copy(job)]
+    run_tasks([partial(runner._known, job, lambda: []) for job in mine], threads)
+
+
+def searches(context: Context) -> Iterator[Callable[[], Facts | Pass]]:
+    """Yield what begins each search over the whole model, each after the facts of the last one."""
+    plan, runner = context.plan, _Runner(context, Reading(), silent)
+    jobs = [job for job in units.jobs(plan) if not runner._is_copy(job)]
+    for job in jobs:
+        if job.together:
+            yield from runner._unknown(job)
+    if plan.prepares:
+        for name, mine in model.by_component(plan, jobs).items():
+            if name not in context.facts.model:
+                yield model.Folding(context, mine).begun
 
 
 def write(
@@ -155,9 +177,10 @@ class _Runner:
         progress: Progress,
         only: Collection[UnitId] | None = None,
         found: Callable[[Facts], None] = lambda facts: None,
+        jobs: Sequence[Job] | None = None,
     ):
         self.context, self.consumer, self.plan = context, consumer, context.plan
-        self.progress, self.only, self.found = progress, only, found
+        self.progress, self.only, self.found, self.jobs = progress, only, found, jobs
         models = len(self.plan.models)
         self.reports = [TensorReport([0] * models) for _ in self.plan.tensors]
         #: By tensor: the share of it that passes before writing have done, entries, bytes told.
@@ -171,7 +194,7 @@ class _Runner:
         In order; but where matrices are decomposed those that take long come first, so that no
         thread is left alone with one at the end.
         """
-        every, only = units.jobs(self.plan), self.only
+        every, only = self.jobs or units.jobs(self.plan), self.only
         jobs = [job for job in every if only is None or job.unit_id in only]
         if self.plan.lowered.in_memory:
             jobs.sort(key=self._work, reverse=True)

@@ -41,6 +41,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,7 @@ DIGITS = 3
 #: Bytes of weights that are read at once where they are not at hand.
 _READ = 4 << 20
 #: Bytes of what is found of ranks on the way that are kept for the merge.
-_KEPT = 64 << 20
+KEPT = 64 << 20
 
 
 def fixed(
@@ -110,15 +111,27 @@ def _with_alpha(plan: Plan, run: Callable[..., object], facts: Facts) -> Plan:
     without writing. RecipeError where the step is added to another model than the base, or leads
     away from the task vectors.
     """
-    asked = plan.automatic
+    sink, found_facts = Products(measured(plan)), Facts()
+    run(sink.plan, sink, facts=found_facts, keeps=KEPT)
+    return told(plan, sink, found_facts, facts)
+
+
+def measured(plan: Plan) -> Plan:
+    """Return the plan whose products alpha follows from: of the tensors that ask for it."""
     if plan.recipe.onto is not None:
         raise RecipeError(
             "recipe: alpha: auto is for a step from the base. With onto, give a number, such as"
             " 0.2."
         )
-    measured = replace(_with(plan, 1.0), tensors=tuple(map(_measured, asked)))
-    sink, found_facts = Products(measured), Facts()
-    run(measured, sink, facts=found_facts, keeps=_KEPT)
+    return replace(_with(plan, 1.0), tensors=tuple(map(_measured, plan.automatic)))
+
+
+def told(plan: Plan, sink: Products, found_facts: Facts, facts: Facts) -> Plan:
+    """Return the plan with the alpha that follows from products.
+
+    found_facts: of the plan that was measured; what of them holds for the merge goes into facts.
+    """
+    asked = plan.automatic
     if len(asked) == len(plan.merged):
         numbers = {tensor.name: number for number, tensor in enumerate(plan.tensors)}
         cuts = found_facts.cuts.items()
@@ -184,6 +197,19 @@ class Products(Writing):
             if moved:
                 self._moved.add(tensor.component)
             self._found[index, start] = row  # what comes again counts, not what came before
+
+    def sent(self) -> dict[str, Any]:
+        """Return what was found as plain data, which `add` takes."""
+        places = np.array(list(self._found), np.int64).reshape(-1, 2)
+        width = 3 + 2 * len(self.plan.models)
+        rows = np.array(list(self._found.values())).reshape(-1, width)
+        return {"places": places, "rows": rows, "moved": sorted(self._moved)}
+
+    def add(self, sent: Mapping[str, Any]) -> None:
+        """Take in what was found of other segments."""
+        places = map(tuple, sent["places"].tolist())
+        self._found |= dict(zip(places, sent["rows"], strict=True))
+        self._moved |= set(sent["moved"])
 
     @staticmethod
     def _is_other(terms: Terms, start: int, values: np.ndarray) -> bool:

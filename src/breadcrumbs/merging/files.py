@@ -61,7 +61,7 @@ def carried_out(
     progress: Callable[[int], None] = lambda nbytes: None,
 ) -> tuple[Plan, dict[str, np.ndarray], Report]:
     """Carry out a plan in memory; return it with what was chosen, the arrays and the report."""
-    if _is_quantised_again(it):
+    if is_quantised_again(it):
         raise RecipeError("dtype same: quantises what is written to files. Give an output.")
     began = time.perf_counter()
     it = without_same_parts(it)
@@ -130,7 +130,7 @@ def to_files(
         it = replace(it, notes=(*it.notes, note))
     names = Names(it, output)
     metadata = {"format": "pt", "breadcrumbs": provenance(it, digests, choice, names)}
-    layout = Layout(it) if _is_quantised_again(it) else None
+    layout = Layout(it) if is_quantised_again(it) else None
     writer = Writer(
         output,
         layout.entries if layout else entries(it),
@@ -168,12 +168,9 @@ def to_files(
         seconds = time.perf_counter() - began
         report = Report.of(it, rows, seconds, digests.models(it), kernel)
         report.output = os.fspath(output)
-        _check_added(it, rows)
-        if report.norm and not again and rounded.is_base(it, sink.read):
-            report.warnings.append(
-                "the step is so small that rounding removes all of it, so the result is the base:"
-                " give --dtype float32, or a larger step"
-            )
+        check_added(it, rows)
+        if report.norm and not again:
+            warn_of_rounding(it, report, sink.read)
         if strict:
             refuse(report.warnings)
         if again:
@@ -211,13 +208,22 @@ class Nothing(MismatchError):
     """The merged model would be the base."""
 
 
-def _check_added(it: Plan, rows: Sequence[TensorReport]) -> None:
+def warn_of_rounding(it: Plan, report: Report, read: Callable[[int, int, int], np.ndarray]) -> None:
+    """Add a warning to a report if the output is the base. read: entries of the output."""
+    if rounded.is_base(it, read):
+        report.warnings.append(
+            "the step is so small that rounding removes all of it, so the result is the base: give"
+            " --dtype float32, or a larger step"
+        )
+
+
+def check_added(it: Plan, rows: Sequence[TensorReport]) -> None:
     """Raise `Nothing` if a merge adds nothing to the base, though it was asked to.
 
     rows: what was done to its tensors.
     """
     if it.coordinates is not None:
-        _check_added(it.coordinates.plan, it.coordinates.rows)
+        check_added(it.coordinates.plan, it.coordinates.rows)
         return
     others = [tensor for tensor in it.tensors if tensor.copied]
     taken = [t for t in others if t.name not in it.base or t.target is not t.base]
@@ -241,7 +247,7 @@ def entries(it: Plan) -> list[Entry]:
     return [Entry(tensor.output, tensor.dtype, tensor.base.shape) for tensor in it.tensors]
 
 
-def _is_quantised_again(it: Plan) -> bool:
+def is_quantised_again(it: Plan) -> bool:
     return it.recipe.dtype == SAME and bool(it.target.quantised)
 
 

@@ -353,11 +353,15 @@ def _value(key: np.uint64) -> float:
 _HALF, _UNIT, _ROWS = 26, 1126, 2100
 
 
+def _no_units() -> np.ndarray:
+    return np.zeros((_ROWS, 2), np.int64)
+
+
+@dataclass(eq=False)
 class Total:
     """The exact sum of any number of finite float64, so that their order does not matter."""
 
-    def __init__(self) -> None:
-        self._units = np.zeros((_ROWS, 2), np.int64)
+    _units: np.ndarray = field(default_factory=_no_units)
 
     def add(self, values: np.ndarray) -> None:
         """Add all of some values; fewer than 2**35 in all."""

@@ -24,6 +24,8 @@ __all__ = ["AGGREGATES", "FINISHES", "METHODS", "TRANSFORMS", "Method", "get", "
 GROUP = "breadcrumbs.plugins"
 #: By name, the file that a method is from, if it is none of the table's.
 PLUGINS: dict[str, Path] = {}
+#: The files of plugins that are loaded, in their order.
+FILES: dict[Path, None] = {}
 _loaded = False
 
 
@@ -158,6 +160,7 @@ def load_plugin(path: str | Path) -> None:
         raise RecipeError(f"{path}: the plugin cannot be loaded: {reason}") from error
     known = set(METHODS)
     _add(found, str(path))
+    FILES[Path(path).absolute()] = None
     PLUGINS.update(dict.fromkeys(set(METHODS) - known, Path(path).absolute()))
 
 

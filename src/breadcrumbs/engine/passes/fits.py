@@ -9,13 +9,13 @@ import numpy as np
 
 from breadcrumbs.engine.context import Context
 from breadcrumbs.engine.facts import Facts
-from breadcrumbs.engine.passes.protocol import Looked
+from breadcrumbs.engine.passes.protocol import Looked, Looks
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Vectors
 from breadcrumbs.plan.units import Job
 
 
-class Fits:
+class Fits(Looks):
     """The pass over the one tensor of a job, which goes through it as often as the fit asks."""
 
     def __init__(self, context: Context, job: Job):

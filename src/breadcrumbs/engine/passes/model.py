@@ -7,7 +7,7 @@ from typing import Any
 
 from breadcrumbs.engine.context import Context
 from breadcrumbs.engine.facts import Facts
-from breadcrumbs.engine.passes.protocol import Looked, Pass
+from breadcrumbs.engine.passes.protocol import Looked, Looks, Pass
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Vectors
 from breadcrumbs.methods.aggregates import Extent, Fold
@@ -15,7 +15,7 @@ from breadcrumbs.plan import Plan, TensorPlan
 from breadcrumbs.plan.units import Job, Segment
 
 
-class Folding:
+class Folding(Looks):
     """One pass after the other, as the aggregate asks; the cuts of all jobs are known.
 
     jobs: all of the model, or of a component of a pipeline. only: the number of the one tensor that
@@ -98,6 +98,14 @@ class Folding:
 
     def join(self, item: int, part: Any) -> None:
         self.known = self.fold.join(self.known, part)
+
+    def added(self, one: Any, other: Any) -> Any:
+        return self.fold.join(one, other)
+
+    @property
+    def light(self) -> bool:
+        """Whether a pass reads little of the model: a sample, or the entries from one place on."""
+        return self.fold.at is not None or self.fold.some is not None
 
     def looked(self, item: int) -> Looked:
         segment, _ = self.segments[item]

@@ -8,7 +8,7 @@ import numpy as np
 
 from breadcrumbs.engine.context import Context
 from breadcrumbs.engine.facts import Facts
-from breadcrumbs.engine.passes.protocol import Looked
+from breadcrumbs.engine.passes.protocol import Looked, Looks
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Vectors
 from breadcrumbs.kernels.constants import PART
@@ -18,7 +18,7 @@ from breadcrumbs.plan.units import Job, Segment, rescaled
 LEAST_NORM = 1e-7
 
 
-class Norms:
+class Norms(Looks):
     """The pass over the tensors of a job that are rescaled, each by itself."""
 
     def __init__(self, context: Context, job: Job):

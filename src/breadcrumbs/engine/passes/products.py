@@ -9,7 +9,7 @@ import numpy as np
 from breadcrumbs.engine.context import Context
 from breadcrumbs.engine.facts import Facts
 from breadcrumbs.engine.passes import lines
-from breadcrumbs.engine.passes.protocol import Looked
+from breadcrumbs.engine.passes.protocol import Looked, Looks
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Vectors
 from breadcrumbs.kernels.constants import PART
@@ -21,7 +21,7 @@ from breadcrumbs.plan.units import Job, Segment
 SQUARED = 2.0**-480, 2.0**480
 
 
-class Products:
+class Products(Looks):
     """The pass over tensors whose coefficients follow from inner products."""
 
     def __init__(self, context: Context, job: Job):

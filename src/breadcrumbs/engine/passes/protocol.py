@@ -34,6 +34,31 @@ class Pass(Protocol):
         """Return how much of a tensor an item is, for whoever shows progress."""
         ...
 
+    def sent(self, item: Any, part: Any) -> Any:
+        """Return what was found in an item as it is sent to who joins it: plain data of its own."""
+        ...
+
+    def added(self, one: Any, other: Any) -> Any | None:
+        """Return two parts that are sent as one, which may be the first; None: one by one."""
+        ...
+
+    def is_impossible(self, item: Any, part: Any) -> bool:
+        """Return whether a part that was sent counts more than there is, and so is wrong."""
+        ...
+
     def end(self) -> Facts | Pass:
         """Return what is known when all items are joined, or one more pass."""
         ...
+
+
+class Looks:
+    """What most passes have in common: what they find is sent as it is, one by one."""
+
+    def sent(self, item: Any, part: Any) -> Any:
+        return part
+
+    def added(self, one: Any, other: Any) -> Any | None:
+        return None
+
+    def is_impossible(self, item: Any, part: Any) -> bool:
+        return False

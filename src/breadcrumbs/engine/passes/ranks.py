@@ -13,7 +13,7 @@ from breadcrumbs.checkpoint.tensors import Tensor
 from breadcrumbs.engine.context import Context
 from breadcrumbs.engine.facts import Begun, Facts
 from breadcrumbs.engine.passes import tally
-from breadcrumbs.engine.passes.protocol import Looked, Pass
+from breadcrumbs.engine.passes.protocol import Looked, Looks, Pass
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.kernels.bounds import NO_EXTENT
 from breadcrumbs.plan.units import Job, Segment
@@ -163,7 +163,7 @@ class Search:
         self.tries = 0
         some = self.waiting[: BEGUN if unit.begins else unit.sizes.group]
         fresh = [t for t in some if t not in self.sampled]
-        self.sampled |= unit.sampled(fresh, tally.MARGINS[0]) if fresh else {}
+        self.sampled |= self._sampled(fresh, tally.MARGINS[0]) if fresh else {}
         most = unit.sizes.budget / 2
         wide = [t for t in some if self.sampled[t].collected * unit.keys.itemsize > most]
         if wide:  # more keys lie in these brackets than are collected
@@ -180,6 +180,9 @@ class Search:
         del self.waiting[: len(some)]
         return Counting(self, {t: self.sampled.pop(t).bracket for t in some})
 
+    def _sampled(self, models: list[int], margin: float) -> dict[int, Sampled]:
+        return self.unit.context.once(lambda: self.unit.sampled(models, margin))
+
     def again(self, models: list[int]) -> Pass:
         """Return the next pass for models whose brackets misled."""
         self.unit.context.hold(-sum(begun.nbytes for begun in self.begun.values()))
@@ -187,7 +190,7 @@ class Search:
         self.unit.begins = False
         self.tries += 1
         if self.tries < len(tally.MARGINS):
-            found = self.unit.sampled(models, tally.MARGINS[self.tries])
+            found = self._sampled(models, tally.MARGINS[self.tries])
             return Counting(self, {t: one.bracket for t, one in found.items()})
         return Bisecting(self, models).begun()
 
@@ -219,7 +222,7 @@ class Item:
     models: tuple[int, ...]
 
 
-class _Looking:
+class _Looking(Looks):
     """What the passes of a search have in common: they look at every segment of its unit."""
 
     def __init__(self, search: Search, models: list[int]):
@@ -256,6 +259,18 @@ class Counting(_Looking):
         sizes = np.zeros(counts.shape[:2], np.int64)
         part.kernels.tally(base, models, chunk, brackets, counts, sizes, kept)
         return counts, sizes, kept
+
+    def sent(
+        self, item: Item, part: tuple[np.ndarray, np.ndarray, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        counts, sizes, kept = part
+        return counts, sizes, kept[:, : sizes.sum(axis=0).max(initial=0)].copy()
+
+    def is_impossible(self, item: Item, part: tuple[np.ndarray, np.ndarray, np.ndarray]) -> bool:
+        first, (counts, sizes, _) = self.unit.segments[item.number].first_chunk, part
+        most = self.unit.entries[first : first + len(counts), None]
+        wrong = (counts < 0) | (counts > most[..., None])
+        return bool(wrong.any() or (sizes < 0).any() or (sizes > 2 * most).any())
 
     def join(self, item: Item, part: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
         counts, sizes, kept = part
@@ -367,6 +382,21 @@ class Narrowing(_Looking):
                     result[t, end] = before[0] + below, before[1] + counts
         return result
 
+    def added(
+        self,
+        one: dict[tuple[int, int], tuple[int, np.ndarray]],
+        other: dict[tuple[int, int], tuple[int, np.ndarray]],
+    ) -> dict[tuple[int, int], tuple[int, np.ndarray]]:
+        for place, (below, counts) in other.items():
+            before = one.get(place, (0, np.zeros_like(counts)))
+            one[place] = before[0] + below, before[1] + counts
+        return one
+
+    def is_impossible(
+        self, item: Item, part: dict[tuple[int, int], tuple[int, np.ndarray]]
+    ) -> bool:
+        return any(below + counts.sum() > self.unit.n for below, counts in part.values())
+
     def join(self, item: Item, part: dict[tuple[int, int], tuple[int, np.ndarray]]) -> None:
         for place, (below, counts) in part.items():
             self.found[place].below += below
@@ -431,6 +461,16 @@ class Bisecting(_Looking):
                 run = slice(start, start + unit.job.chunk)
                 unit.kernels.histogram(base[run], model[:, run], low, self.shift, result[t][None])
         return result
+
+    def added(
+        self, one: dict[int, np.ndarray], other: dict[int, np.ndarray]
+    ) -> dict[int, np.ndarray]:
+        for t, counts in other.items():
+            one[t] = one[t] + counts if t in one else counts
+        return one
+
+    def is_impossible(self, item: Item, part: dict[int, np.ndarray]) -> bool:
+        return any(counts.sum() > self.unit.n for counts in part.values())
 
     def join(self, item: Item, part: dict[int, np.ndarray]) -> None:
         for t, counts in part.items():
