@@ -16,6 +16,8 @@ from breadcrumbs.engine.routes.general import added
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Chunk, Vectors
 from breadcrumbs.methods.published import wudi
+from breadcrumbs.plan import TensorPlan
+from breadcrumbs.plan.lowering import Lowered
 from breadcrumbs.plan.units import Segment
 from breadcrumbs.store.grams import Grams
 from breadcrumbs.store.summed import Summed
@@ -44,7 +46,7 @@ class Grammed(Summed):
         self.grams, self.scratch = grams, scratch
 
     def merge(self, terms: Terms, segment: Segment, ballot: Ballot | None) -> SegmentReport:
-        merged = self._solved(terms, segment) if _suits(terms, self.grams) else None
+        merged = self._solved(terms, segment)
         if merged is not None:
             return self.take(terms.tensor, segment, merged)
         if self.scratch:
@@ -53,6 +55,8 @@ class Grammed(Summed):
 
     def _solved(self, terms: Terms, segment: Segment) -> Merged | None:
         """Return a segment from sums; None where they are not those that it takes."""
+        if terms.careful or not suits(terms.lowered, terms.tensor, self.grams):
+            return None
         it = Vectors(terms)
         tensor, n = it.tensor.base, segment.stop - segment.start
         both = zip(it.all, it.weights.tolist(), strict=True)
@@ -96,12 +100,12 @@ class Grammed(Summed):
         return found.total * common / len(it.all)
 
 
-def _suits(it: Terms, grams: Grams) -> bool:
+def suits(lowered: Lowered, tensor: TensorPlan, grams: Grams) -> bool:
     """Return whether a tensor is merged by the closed form of `wudi`, of whole task vectors."""
-    lowered, values = it.lowered, it.tensor.values
+    values = tensor.values
     if lowered.whole is not wudi.WUDI or not lowered.keeps_all or lowered.finish is not None:
         return False
-    plain = it.tensor.onto is None and not it.careful and it.tensor.base.is_weight
+    plain = tensor.onto is None and tensor.base.is_weight
     same = values["normalize"] == grams.how["normalize"]
     return plain and same and values["solver"] in SOLVERS
 

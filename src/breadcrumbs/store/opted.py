@@ -11,24 +11,23 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from breadcrumbs import kernels, machine
+from breadcrumbs import kernels
 from breadcrumbs.checkpoint.tensors import shown
 from breadcrumbs.engine.consumers import Consumer
 from breadcrumbs.engine.outputs import Output
 from breadcrumbs.errors import StoreError
 from breadcrumbs.methods import registry
+from breadcrumbs.plan import Plan
 from breadcrumbs.store import files
-from breadcrumbs.store.grammed import Grammed
+from breadcrumbs.store.grammed import Grammed, suits
 from breadcrumbs.store.grams import Grams
+from breadcrumbs.store.held import Held
 from breadcrumbs.store.history import Entry
 from breadcrumbs.store.summed import Summed
 from breadcrumbs.store.sums import State, alone
 from breadcrumbs.taskfile.reader import TaskFile
-
-if TYPE_CHECKING:
-    from breadcrumbs.store.held import Held
 
 #: Their folder in a store.
 GRAMS = "grams"
@@ -44,8 +43,11 @@ def of(store: Held) -> Grams | None:
     return _made(store) if keeps(store) else None
 
 
-def keep(store: Held, threads: int | None = None) -> None:
-    """Make a store keep Grams, and make them; StoreError if its tasks are not whole."""
+def begin(store: Held) -> bool:
+    """Note that a store is to keep Grams, which `update` makes; return whether that is new.
+
+    StoreError if its tasks are not whole.
+    """
     transform, _ = store.packed_as()
     if transform != "none":
         raise StoreError(
@@ -54,8 +56,9 @@ def keep(store: Held, threads: int | None = None) -> None:
         )
     for task in store.ledger.tasks().values():
         _check_whole(str(task.said.get("name")), str(task.said.get("transform")), store)
+    new = not keeps(store)
     (store.folder / GRAMS).mkdir(exist_ok=True)
-    store.update(threads)
+    return new
 
 
 def give_up(store: Held) -> bool:
@@ -127,6 +130,17 @@ def consumer(
     return None if scratch else partial(Summed, sums=store.sums, hashes=hashes)
 
 
+def said(store: Held, plan: Plan) -> tuple[str, ...]:
+    """Return what is to be said of a merge of a store: that it is one from Grams."""
+    grams, merged = of(store), plan.merged
+    if grams is None or not any(suits(plan.lowered, tensor, grams) for tensor in merged):
+        return ()
+    return (
+        "merged from the Grams that the store keeps; `breadcrumbs merge` of the task files gives"
+        " the same up to rounding",
+    )
+
+
 def _made(store: Held) -> Grams:
     settings = store.settings
     method = registry.get("wudi")
@@ -146,12 +160,3 @@ def _state(store: Held, number: int) -> State:
     return Counter(
         (entry.task, entry.weight) for entry in store.entries(number) if entry.weight != 0
     )
-
-
-def described(store: Held) -> str:
-    """Return whether a store keeps Grams, in words."""
-    bytes_, number = expected(store)
-    whole = f"{number} matrices, {machine.human(bytes_)}"
-    if keeps(store):
-        return f"{store.folder}: keeps Grams for wudi ({whole})"
-    return f"{store.folder}: keeps no Grams; they would be of {whole} at most"

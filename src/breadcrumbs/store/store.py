@@ -234,6 +234,17 @@ class Store(Held):
             self.sums.update(self.ledger.latest, threads or machine.available_cores())
             opted.update(self, threads or machine.available_cores())
 
+    def keep_grams(self, keep: bool = True, threads: int | None = None) -> bool:
+        """Keep what `wudi` takes of all tasks, or give it up; return whether that is new.
+
+        Then merging by wudi takes one decomposition a matrix, however many tasks there are.
+        """
+        if not keep:
+            return opted.give_up(self)
+        new = opted.begin(self)
+        self.update(threads)
+        return new
+
     # --- merging ---
 
     def merge(
@@ -265,6 +276,8 @@ class Store(Held):
         tasks = self.ledger.tasks()
         with self._naming(), opening.opened(recipe) as plan:
             self._sure = True  # what opens task files has compared the hash
+            more = weighting.said(entries, weights) + opted.said(self, plan)
+            plan = dataclasses.replace(plan, notes=(*plan.notes, *more))
             license = licences.of_folder(self.base.folder)
             report = merging_files.to_files(
                 judged(plan, strict),

@@ -18,6 +18,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from breadcrumbs.checkpoint.tensors import shown
 from breadcrumbs.errors import RecipeError, StoreError, listing, suggestion
 from breadcrumbs.store.history import Entry
 
@@ -45,6 +46,14 @@ def weighted(entries: Sequence[Entry], weights: Sequence[str] | Mapping[str, flo
         if not math.isfinite(weight):
             raise RecipeError(f"weights: {name}={weight} is not a finite number.")
     return [replace(one, weight=given.get(one.name, one.weight)) for one in found]
+
+
+def said(entries: Sequence[Entry], weights: Sequence[str] | Mapping[str, float]) -> tuple[str, ...]:
+    """Return what is to be said of a merge with other weights: which they are, and the cost."""
+    if not weights:
+        return ()
+    each = ", ".join(f"{shown(one.name)} {one.weight:.4g}" for one in entries)
+    return (f"weights of this merge alone: {each}. They take all task files, no running sum",)
 
 
 def _by_age(entries: Sequence[Entry], beta: float) -> list[Entry]:
