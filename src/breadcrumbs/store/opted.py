@@ -54,8 +54,14 @@ def begin(store: Held) -> bool:
             f"{store.folder}: fine-tunings that are added are cut by {transform}, and Grams are of"
             " whole task vectors. Make a store with -m wudi."
         )
+    names = store.ledger.history().tasks()
     for task in store.ledger.tasks().values():
-        _check_whole(str(task.said.get("name")), str(task.said.get("transform")), store)
+        how = task.said.get("transform")
+        if task.hash in names and how != "none":
+            raise StoreError(
+                f"{store.folder}: task {shown(names[task.hash])} was cut by {how}, and Grams are of"
+                " whole task vectors. Pack it with --transform none for a new store."
+            )
     new = not keeps(store)
     (store.folder / GRAMS).mkdir(exist_ok=True)
     return new
@@ -83,24 +89,20 @@ def expected(store: Held) -> tuple[int, int]:
     return made.bytes, len(made.matrices)
 
 
-def check(task: TaskFile, store: Held, note: Callable[[str], None]) -> None:
+def check(task: TaskFile, store: Held, label: str, note: Callable[[str], None]) -> None:
     """Raise StoreError for a task that is to be added and that Grams cannot be of."""
     if not keeps(store):
         return
-    _check_whole(task.name, task.transform, store)
+    if task.transform != "none":
+        raise StoreError(
+            f"{label}: was cut by {task.transform}, and the Grams of {store.folder} are of whole"
+            " task vectors. Pack it with --transform none, or give Grams up with `breadcrumbs store"
+            " grams DIR off`."
+        )
     if not task.encoding.lossless:
         note(
-            f"task {shown(task.name)} is stored as {task.encoding.name}: Grams are of the task"
-            " vectors as they are stored"
-        )
-
-
-def _check_whole(name: str, transform: str, store: Held) -> None:
-    if transform != "none":
-        raise StoreError(
-            f"task {shown(name)}: was cut by {transform}, and the Grams of {store.folder} are of"
-            " whole task vectors. Pack it with --transform none, or give Grams up with"
-            " `breadcrumbs store grams DIR off`."
+            f"{label}: is stored as {task.encoding.name}; Grams are of the task vectors as they are"
+            " stored"
         )
 
 

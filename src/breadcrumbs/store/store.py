@@ -146,7 +146,7 @@ class Store(Held):
                     )
             with TaskFile.open(path) as task:
                 adding.check_task(self, task, os.fspath(source))
-                opted.check(task, self, note)
+                opted.check(task, self, os.fspath(source), note)
                 said = settling.said_of(task)
             digest = files.digest_of(path)
             nbytes = path.stat().st_size
