@@ -200,6 +200,7 @@ def _memory(shape: tuple[int, ...], models: int) -> float:
 
 WUDI = Whole(
     combine=of_matrices(wudi),
+    by_entry=True,
     each=each,
     parameters={
         "solver": OneOf(
