@@ -123,7 +123,7 @@ def _whole_bytes(aggregate: Whole, tensor: TensorPlan, models: int, held: int) -
     held: entries of the tensor that are there at once.
     """
     shape = aggregate.each(tensor.name, tensor.base.shape, tensor.values)
-    if aggregate.run(tensor.values) or len(shape) != 2 and held < tensor.base.size:
+    if aggregate.run(tensor.values) or (len(shape) != 2 and held < tensor.base.size):
         shape = (held,)
     size = math.prod(shape)
     raw = max(DTYPES[one.dtype].itemsize for one in (tensor.base, *filter(None, tensor.models)))
