@@ -45,8 +45,8 @@ from breadcrumbs.cli.storing.options import (
 @click.option(
     "--weights",
     multiple=True,
-    metavar="ema:BETA|NAME=WEIGHT",
-    help="Weights of this merge: by age, BETA times as much for each newer task; or of one task."
+    metavar="ema:B|NAME=W",
+    help="Weights of this merge alone: by age, B times that of the next newer task; or W of one."
     " Repeatable.",
 )
 @force_option
