@@ -17,6 +17,7 @@ import breadcrumbs
 from breadcrumbs import tasks
 from breadcrumbs.cli.group import main
 from breadcrumbs.errors import StoreError
+from breadcrumbs.merging import reproducing
 from breadcrumbs.methods.published import wudi
 from breadcrumbs.store import Store, grams, info, opted
 from breadcrumbs.store.grammed import Grammed
@@ -251,6 +252,8 @@ def test_the_commands(tmp_path: Path) -> None:
     assert told["grams"] and told["bytes"]["grams"] > 1000
     report = json.loads(run("merge", folder, "-o", str(tmp_path / "out"), "--json"))
     assert any("from the Grams" in note for note in report["notes"])
+    again = reproducing.reproduce(tmp_path / "out")
+    assert again.same and "up to rounding" in again.notes[-1]
     assert "6 Grams" in run("verify", folder)
     assert not json.loads(run("grams", folder, "off", "--json"))["grams"]
     assert not (tmp_path / "store/grams").exists()

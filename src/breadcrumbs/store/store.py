@@ -276,7 +276,8 @@ class Store(Held):
         tasks = self.ledger.tasks()
         with self._naming(), opening.opened(recipe) as plan:
             self._sure = True  # what opens task files has compared the hash
-            more = weighting.said(entries, weights) + opted.said(self, plan)
+            grams = opted.said(self, plan)
+            more = weighting.said(entries, weights) + grams
             plan = dataclasses.replace(plan, notes=(*plan.notes, *more))
             license = licences.of_folder(self.base.folder)
             report = merging_files.to_files(
@@ -287,7 +288,7 @@ class Store(Held):
                 force=force,
                 strict=strict,
                 progress=progress,
-                choice=licences.Parts(self.settings, number, entries, tasks, license),
+                choice=licences.Parts(self.settings, number, entries, tasks, license, bool(grams)),
                 consumer=consumer,
             )
             report.warnings = [self.named(line) for line in report.warnings]
