@@ -29,7 +29,10 @@ SHAPES = {
 
 
 def models(folder: Path, dtype: Any = np.float64, number: int = 4) -> list[str]:
-    """Write a base and fine-tunings, all of which leave one matrix as it is; return their paths."""
+    """Write a base and fine-tunings, all of which leave one matrix as it is; return their paths.
+
+    The second one hardly moves some inputs, so that terms are of very different sizes.
+    """
     rng = np.random.default_rng(0)
     base = {name: rng.standard_normal(shape).astype(dtype) for name, shape in SHAPES.items()}
     paths = [str(folder / f"{number}.safetensors") for number in range(number + 1)]
@@ -39,6 +42,9 @@ def models(folder: Path, dtype: Any = np.float64, number: int = 4) -> list[str]:
             name: values + (rng.standard_normal(values.shape) / 8).astype(dtype)
             for name, values in base.items()
         }
+        if path == paths[2] and dtype == np.float64:
+            first = base["l.up.weight"][:, :3]
+            tuned["l.up.weight"][:, :3] = first + 1e-9 * (tuned["l.up.weight"][:, :3] - first)
         save_file(tuned | {"still.weight": base["still.weight"]}, path)
     return paths
 
@@ -80,7 +86,7 @@ def assert_near(store: Store, base: str, paths: list[str], weights: Any, **how: 
     assert_same(merged(store, scratch=True, **how), found)
 
 
-HOWS = [{}, {"solver": "ridge", "ridge": 0.2}, {"normalize": "none"}, {"stack": "whole"}]
+HOWS = [{}, {"solver": "ridge", "ridge": 0.2}, {"normalize": "none", "stack": "whole"}]
 
 
 @pytest.mark.parametrize("how", HOWS, ids=str)
