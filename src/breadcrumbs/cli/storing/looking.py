@@ -152,9 +152,10 @@ def verify(folder: str, at: int | None, **options: Any) -> None:
         click.echo(json.dumps(found.__dict__, indent=2))
     elif not options["quiet"]:
         repaired = f" ({found.repaired} of them rebuilt)" if found.repaired else ""
-        grams = f", {found.grams} Grams" if found.grams else ""
         click.echo(
-            f"{folder}: {found.tasks} task files{grams} and {found.blocks} blocks of the sum are"
-            f" intact{repaired}; revision {found.revision} merged from scratch has the same bits,"
-            f" hash {found.hash}"
+            f"{folder}: {found.tasks} task files and {found.blocks} blocks of the sum are intact"
+            f"{repaired}; revision {found.revision} merged from scratch has the same bits, hash"
+            f" {found.hash}"
         )
+        if found.grams:
+            click.echo(f"{folder}: {found.grams} Grams are the same bits when made from the tasks")
