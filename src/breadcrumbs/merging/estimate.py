@@ -134,9 +134,9 @@ def _whole_bytes(aggregate: Whole, tensor: TensorPlan, models: int, held: int) -
 
 
 def _matrix_bytes(tensor: TensorPlan, models: int, held: int) -> int:
-    """Return what a transform or a finish of matrices holds: task vectors twice, and triplets."""
+    """Return what a transform or a finish of matrices holds: task vectors, and triplets."""
     square = min(tensor.base.shape[-2:], default=0) ** 2
-    return held * (models * 17 + 8 * 6) + 8 * 6 * square
+    return held * (models * 9 + 8 * 6) + 8 * 6 * square
 
 
 def _angle_bytes(plan: Plan, size: int) -> int:

@@ -37,6 +37,8 @@ def merge(terms: Terms, segment: Segment) -> Merged | None:
         _shape(it, whole.taus)
     found = _found(it, segment, whole, report)
     if terms.lowered.finish is not None:
+        none = np.empty((0, 0))
+        whole = whole._replace(taus=none, kept=none)  # the finish reads them again, unchanged
         _finish(it, segment, found)
     merged = Merged([], report)
     merged.pieces = [(segment.start, added(it, whole, found, merged))]
@@ -158,7 +160,11 @@ def _finish(it: Vectors, segment: Segment, found: np.ndarray) -> None:
     for first in range(0, found.size, size):
         part = slice(first, first + size)
         mine = taus[:, part]
-        mine = np.ascontiguousarray(mine[mine.any(axis=1)])
+        rows = np.flatnonzero(mine.any(axis=1))
+        for row, there in enumerate(rows):  # in place: a copy may be as large as all else
+            if row != there:
+                mine[row] = mine[there]
+        mine = np.ascontiguousarray(mine[: rows.size])
         if not len(mine) or not found[part].any():
             continue
         order = ordering.by_content(mine, np.ones(len(mine)))
