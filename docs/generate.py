@@ -170,6 +170,33 @@ def store_table() -> str:
     return markdown(head, rows)
 
 
+def grams_table() -> str:
+    """Return the processor seconds of stores with Grams, as `benchmarks.grams` measured them."""
+    found = json.loads((HERE.parent / "benchmarks" / "results" / "grams.json").read_text())
+    times = {
+        "merge_grams": "`store merge` from Grams",
+        "merge_all": "`breadcrumbs merge -m wudi` of all task files",
+        "add_grams": "`store add`",
+        "add": "without Grams",
+        "remove_grams": "`store remove`",
+        "remove": "without Grams",
+        "grams_on": "`store grams on`",
+    }
+    sizes = {"tasks_mb": "task files", "grams_mb": "Grams"}
+    rows = []
+    for row in found["rows"]:
+        cells = [f"{row[f'{key}_cpu_seconds']:.1f} s" for key in times]
+        cells += [f"{row[key]:,.0f} MB" for key in sizes]
+        rows.append([str(row["tasks"]), *cells, f"{row['weights_that_differ']:,}"])
+    return markdown(["tasks", *times.values(), *sizes.values(), "weights that differ"], rows)
+
+
+def store_page() -> str:
+    """Return docs/store.md with the tables of what was measured."""
+    text = (HERE / "store.md").read_text(encoding="utf-8")
+    return _filled(_filled(text, "times", store_table()), "grams", grams_table())
+
+
 def task_example() -> str:
     """Return the bytes of a task file."""
     from breadcrumbs import tasks
@@ -212,9 +239,7 @@ def paper_page() -> str:
 def main(arguments: list[str]) -> int:
     """Write the pages, or with ``--check`` return 1 if one is not up to date."""
     stale = []
-    performance, store, task_file = (
-        HERE / f"{n}.md" for n in ("performance", "store", "task-file")
-    )
+    performance, task_file = (HERE / f"{n}.md" for n in ("performance", "task-file"))
     pages = {
         HERE / "methods.md": methods_page,
         HERE / "cli.md": cli_page,
@@ -222,7 +247,7 @@ def main(arguments: list[str]) -> int:
         HERE / "api.md": lambda: f"{MADE}\n{names.page()}",
         HERE.parent / "src/breadcrumbs/merging/typed.py": typed.source,
         performance: lambda: between(performance, "methods", times_table),
-        store: lambda: between(store, "times", store_table),
+        HERE / "store.md": store_page,
         task_file: lambda: between(task_file, "example", task_example),
     }
     for path, make in pages.items():

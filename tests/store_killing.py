@@ -1,7 +1,7 @@
 """Changes a store in processes that are killed, or that run at the same time, and looks at it.
 
     python tests/store_killing.py kill FOLDER BASE FINETUNED CHANGE POINTS
-    python tests/store_killing.py race FOLDER BASE FINETUNED FINETUNED FINETUNED
+    python tests/store_killing.py race FOLDER BASE FINETUNED FINETUNED FINETUNED METHOD
 
 A process of its own that forks: only then are there no threads and connections that a fork would
 tear. ``kill``: FOLDER/store holds tasks; a copy is changed by a process that kills itself when so
@@ -143,12 +143,14 @@ def kill(folder: Path, source: str, change: str, points: list[int]) -> None:
     print(ends)
 
 
-def race(folder: Path, base: str, sources: list[str]) -> None:
+def race(folder: Path, base: str, sources: list[str], method: str) -> None:
     """Add tasks from several processes at once, all of them one of the same name, too."""
     path, output = folder / "race", folder / "merged.safetensors"
 
     def make() -> None:
-        Store.create(path, base).close()
+        with Store.create(path, base, method=method) as store:
+            if method == "wudi":
+                store.keep_grams()
 
     def work(number: int) -> None:
         with Store.open(path) as store:
@@ -185,4 +187,4 @@ if __name__ == "__main__":
     if what == "kill":
         kill(Path(folder), rest[0], rest[1], [int(point) for point in rest[2].split(",")])
     else:
-        race(Path(folder), base, rest)
+        race(Path(folder), base, rest[:-1], rest[-1])

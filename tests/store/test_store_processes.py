@@ -49,6 +49,17 @@ def test_killed_at_any_line(tmp_path: Path, change: str, points: tuple[int, ...]
     assert told["killed"] == len(points) and told["before"] and told["after"], told
 
 
-def test_three_at_once(tmp_path: Path) -> None:
+def test_killed_while_grams_are_brought_up(tmp_path: Path) -> None:
     base, *models = checkpoints(tmp_path, models=3)
-    run("race", tmp_path, base, *models)
+    with Store.create(tmp_path / "store", base, method="wudi") as store:
+        store.add("t1", models[0])
+        store.keep_grams()
+        store.add("t2", models[1], weight=0.5)
+    told = ast.literal_eval(run("kill", tmp_path, base, models[2], "add", "1500"))
+    assert told["killed"] == told["after"] == 1, told
+
+
+@pytest.mark.parametrize("method", ["breadcrumbs", "wudi"])
+def test_three_at_once(tmp_path: Path, method: str) -> None:
+    base, *models = checkpoints(tmp_path, models=3)
+    run("race", tmp_path, base, *models, method)

@@ -19,7 +19,7 @@ from breadcrumbs.cli.shared import (
     sync_option,
     threads_option,
 )
-from breadcrumbs.cli.storing import looking, writing
+from breadcrumbs.cli.storing import grams, looking, writing
 from breadcrumbs.cli.storing.options import (
     author_option,
     base_option,
@@ -38,7 +38,7 @@ class Commands(Grouped):
     """The commands of `breadcrumbs store` in the order of their help."""
 
     heads: ClassVar = {
-        "Change": ("init", "add", "set", "remove", "revert"),
+        "Change": ("init", "add", "set", "remove", "revert", "grams"),
         "Look": ("info", "list", "log", "diff", "verify"),
         "Write": ("merge", "export", "import", "gc"),
     }
@@ -228,7 +228,7 @@ def revert(folder: str, revision: int, **options: Any) -> None:
         say(opened, opened.revert(revision, **how(options)), options)
 
 
-for _one in (init, add, set_, remove, revert):
+for _one in (init, add, set_, remove, revert, grams.grams):
     store.add_command(_one)
 for _one in (looking.info, looking.list_, looking.log, looking.diff, looking.verify):
     store.add_command(_one)

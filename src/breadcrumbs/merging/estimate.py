@@ -17,7 +17,7 @@ from breadcrumbs.methods.aggregates import Whole
 from breadcrumbs.plan import Plan, TensorPlan
 from breadcrumbs.plan.plan import Coordinates
 from breadcrumbs.plan.recipe import SAME
-from breadcrumbs.plan.units import alone, in_rows, surveyed
+from breadcrumbs.plan.units import alone, by_entry, in_rows, surveyed
 
 #: Resident memory of the program itself, measured: Python with NumPy and the kernels.
 PROGRAM_BYTES = 70 << 20
@@ -111,6 +111,8 @@ def _step_bytes(plan: Plan, threads: int) -> int:
     each = []
     for tensor in plan.merged:
         mine = alone(plan, tensor)
+        if by_entry(plan, tensor, plan.sizes.chunk):
+            mine = min(mine, plan.sizes.chunk)
         need = _whole_bytes(aggregate, tensor, models, mine) if aggregate else 0
         if plan.lowered.shaped or plan.lowered.finish:
             need += _matrix_bytes(tensor, models, mine)
@@ -133,7 +135,7 @@ def _whole_bytes(aggregate: Whole, tensor: TensorPlan, models: int, held: int) -
     held: entries of the tensor that are there at once.
     """
     shape = aggregate.each(tensor.name, tensor.base.shape, tensor.values)
-    if aggregate.run(tensor.values):
+    if aggregate.run(tensor.values) or (len(shape) != 2 and held < tensor.base.size):
         shape = (held,)
     size = math.prod(shape)
     raw = max(DTYPES[one.dtype].itemsize for one in (tensor.base, *filter(None, tensor.models)))
@@ -144,9 +146,9 @@ def _whole_bytes(aggregate: Whole, tensor: TensorPlan, models: int, held: int) -
 
 
 def _matrix_bytes(tensor: TensorPlan, models: int, held: int) -> int:
-    """Return what a transform or a finish of matrices holds: task vectors twice, and triplets."""
+    """Return what a transform or a finish of matrices holds: task vectors, and triplets."""
     square = min(tensor.base.shape[-2:], default=0) ** 2
-    return held * (models * 17 + 8 * 6) + 8 * 6 * square
+    return held * (models * 9 + 8 * 6) + 8 * 6 * square
 
 
 def _angle_bytes(plan: Plan, size: int) -> int:

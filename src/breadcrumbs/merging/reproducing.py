@@ -107,6 +107,8 @@ def reproduce(
     differ = [_shown(place) for place in places_ if then.get(place) != now.get(place)]
     whole = blake3(json.dumps(sorted([*place, *what] for place, what in now.items())).encode())
     notes = (note,) if note else ()
+    if (_header(path) or {}).get("choice", {}).get("store", {}).get("grams"):
+        notes += ("it was merged from Grams of a store, which agree with its tasks up to rounding",)
     return Reproduction(
         os.fspath(model), len(then), tuple(differ), whole.hexdigest(), recipe.made_by, notes
     )

@@ -185,6 +185,21 @@ def alone(plan: Plan, tensor: TensorPlan) -> int:
     return math.prod(each) if len(each) > 1 else tensor.base.size
 
 
+def by_entry(plan: Plan, tensor: TensorPlan, chunk: int) -> bool:
+    """Return whether a tensor is merged chunk by chunk, since none of its matrices is looked at."""
+    lowered, shape = plan.lowered, tensor.base.shape
+    mine = matrices.each(tensor.name, shape, tensor.values)
+    if lowered.finish is not None and (lowered.finish.rows or len(mine) == 2):
+        return False
+    if lowered.shaped is not None and len(mine) == 2:
+        return False
+    if lowered.whole is None:
+        return True
+    if not lowered.whole.by_entry or tensor.base.size % chunk == 1:
+        return False  # NumPy adds up the numbers of one entry in another order
+    return len(lowered.whole.each(tensor.name, shape, tensor.values)) != 2
+
+
 def _tensor_jobs(
     plan: Plan, transform: Band, tensor: TensorPlan, index: int, rows: int
 ) -> Iterator[Job]:

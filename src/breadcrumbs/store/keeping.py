@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from breadcrumbs.errors import StoreError
-from breadcrumbs.store import files
+from breadcrumbs.store import files, opted
 
 if TYPE_CHECKING:
     from breadcrumbs.store.store import Store
@@ -81,7 +81,8 @@ def info(store: Store) -> dict[str, Any]:
     """Return what a store is, as plain data: base, method, revisions, tasks, licences, bytes.
 
     packed_as: the transform that fine-tunings are cut by when they are added. bytes: of task files
-    of the latest revision, of all task files, of the running sum.
+    of the latest revision, of all task files, of the running sum, of Grams. grams: whether it keeps
+    these.
     """
     history = store.ledger.history()
     entries, tasks = history.at(None), store.ledger.tasks()
@@ -103,10 +104,12 @@ def info(store: Store) -> dict[str, Any]:
         "latest": history.latest,
         "last": asdict(history.log[-1]) if history.log else None,
         "tasks": [asdict(entry) for entry in entries],
+        "grams": opted.keeps(store),
         "licences": dict(Counter(str(one.get("license") or "") for one in said)),
         "bytes": {
             "tasks": sum({entry.task: tasks[entry.task].bytes for entry in entries}.values()),
             "all_tasks": sum(every),
             "sums": sum(sums),
+            "grams": opted.size(store),
         },
     }

@@ -17,19 +17,22 @@ __all__ = ["Parts", "of_folder"]
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of a revision. base_license: as its card states it, or empty."""
+    """The parts of a revision. base_license: as its card states it, or empty. grams: whether they
+    were merged from Grams, which the recipe gives up to rounding."""
 
     settings: Settings
     revision: int
     entries: Sequence[Entry]
     tasks: dict[str, Task]
     base_license: str
+    grams: bool = False
 
     def to_mapping(self) -> dict[str, Any]:
         """Return it as plain data, for the metadata."""
         return {
             "store": {
                 "revision": self.revision,
+                **({"grams": True} if self.grams else {}),
                 "base": {"hash": self.settings.base_hash, "license": self.base_license},
                 "tasks": [
                     {

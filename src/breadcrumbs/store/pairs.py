@@ -22,7 +22,7 @@ def terms(values: np.ndarray, base: np.ndarray, weight: float) -> tuple[np.ndarr
     return weight * tau, weight * two_sum(x, -base, tau)
 
 
-def add(at: np.ndarray, first: np.ndarray, second: np.ndarray, total, rest) -> None:
+def add(at: np.ndarray | slice, first: np.ndarray, second: np.ndarray, total, rest) -> None:
     """Add terms at positions ``at``, of which none is there twice, to pairs."""
     before, more = total[at], rest[at]
     sum_ = before + first

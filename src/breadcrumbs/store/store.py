@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,33 +12,33 @@ from typing import Any
 
 from breadcrumbs import checkpoint, machine
 from breadcrumbs.checkpoint import durable, hashing
-from breadcrumbs.engine.consumers import Consumer, Writing
-from breadcrumbs.engine.outputs import Output
+from breadcrumbs.engine.consumers import Writing
 from breadcrumbs.errors import BreadcrumbsError, StoreError
 from breadcrumbs.merging import files as merging_files
 from breadcrumbs.merging import opening
 from breadcrumbs.merging.report import Report
 from breadcrumbs.plan.judgement import judged
 from breadcrumbs.plan.recipe import Recipe
-from breadcrumbs.store import adding, authors, files, licences, settling
+from breadcrumbs.store import adding, authors, files, licences, opted, settling, weighting
 from breadcrumbs.store.held import Held
 from breadcrumbs.store.history import Revision
 from breadcrumbs.store.ledger import Ledger, Task, already
-from breadcrumbs.store.summed import Summed
 from breadcrumbs.taskfile import reader
 from breadcrumbs.taskfile.reader import TaskFile
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What `Store.verify` found. tasks: files read. blocks: of the running sum; repaired: those of
-    them that were damaged, and were made again. hash: of the merged model."""
+    """What `Store.verify` found. tasks: files read. blocks: of the running sum; grams: matrices
+    whose Grams are kept; repaired: those of both that were damaged, and were made again. hash: of
+    the merged model."""
 
     revision: int
     tasks: int
     blocks: int
     repaired: int
     hash: str
+    grams: int = 0
 
 
 class Store(Held):
@@ -146,6 +146,7 @@ class Store(Held):
                     )
             with TaskFile.open(path) as task:
                 adding.check_task(self, task, os.fspath(source))
+                opted.check(task, self, os.fspath(source), note)
                 said = settling.said_of(task)
             digest = files.digest_of(path)
             nbytes = path.stat().st_size
@@ -227,10 +228,22 @@ class Store(Held):
         return revision
 
     def update(self, threads: int | None = None) -> None:
-        """Bring the running sum to the latest revision."""
+        """Bring the running sum, and Grams if they are kept, to the latest revision."""
         self._check_base()
         with self._naming():
             self.sums.update(self.ledger.latest, threads or machine.available_cores())
+            opted.update(self, threads or machine.available_cores())
+
+    def keep_grams(self, keep: bool = True, threads: int | None = None) -> bool:
+        """Keep what `wudi` takes of all tasks, or give it up; return whether that is new.
+
+        Then merging by wudi takes one decomposition a matrix, however many tasks there are.
+        """
+        if not keep:
+            return opted.give_up(self)
+        new = opted.begin(self)
+        self.update(threads)
+        return new
 
     # --- merging ---
 
@@ -246,24 +259,26 @@ class Store(Held):
         force: bool = False,
         scratch: bool = False,
         strict: bool = False,
+        weights: Sequence[str] | Mapping[str, float] = (),
         progress: Callable[[int], None] = lambda nbytes: None,
         **parameters: Any,
     ) -> Report:
         """Write the merged model of a revision, the latest unless told; return the report.
 
         method, parameters: others than the store's. scratch: from all task files, and not from the
-        running sum; the same bits. strict: whether warnings are errors.
+        running sum; the same bits. strict: whether warnings are errors. weights: others than the
+        store's, for this merge alone, as `weighting.weighted` takes them.
         """
         number = self.ledger.latest() if at is None else at
-        entries = self.entries(number)
+        entries = weighting.weighted(self.entries(number), weights)
         recipe = self.recipe(entries, method, parameters, dtype)
-        consumer: Callable[[Output], Consumer] = Writing
-        if not scratch:
-            hashes = [entry.task for entry in entries]
-            consumer = partial(Summed, sums=self.sums, hashes=hashes)
+        consumer = opted.consumer(self, entries, scratch) or Writing
         tasks = self.ledger.tasks()
         with self._naming(), opening.opened(recipe) as plan:
             self._sure = True  # what opens task files has compared the hash
+            grams = opted.said(self, plan)
+            more = weighting.said(entries, weights) + grams
+            plan = dataclasses.replace(plan, notes=(*plan.notes, *more))
             license = licences.of_folder(self.base.folder)
             report = merging_files.to_files(
                 judged(plan, strict),
@@ -273,7 +288,7 @@ class Store(Held):
                 force=force,
                 strict=strict,
                 progress=progress,
-                choice=licences.Parts(self.settings, number, entries, tasks, license),
+                choice=licences.Parts(self.settings, number, entries, tasks, license, bool(grams)),
                 consumer=consumer,
             )
             report.warnings = [self.named(line) for line in report.warnings]
@@ -289,6 +304,7 @@ class Store(Held):
         self._check_base(fresh=True)
         cores = threads or machine.available_cores()
         repaired = self.sums.repair(self.ledger.latest, cores)
+        grams, wrong = opted.repair(self, cores)
         number = self.ledger.latest() if at is None else at
         with files.spare(self.folder) as spare:
             hashes = []
@@ -304,4 +320,4 @@ class Store(Held):
                 f" {hashes[0][:16]}..., from the running sum {hashes[1][:16]}.... Delete the folder"
                 f" {files.SUMS!r} in it, and report this."
             )
-        return Verified(number, used, self.sums.blocks, repaired, hashes[0])
+        return Verified(number, used, self.sums.blocks, repaired + wrong, hashes[0], grams)

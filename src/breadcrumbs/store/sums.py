@@ -121,9 +121,12 @@ class Sums:
             tensor.name in self.task(task).about.tied for task, _ in wanted
         )
 
-    def at(self, tensor: Tensor, number: int, wanted: State) -> Sum:
-        """Return the sum of the ``wanted`` tasks in block ``number`` of a tensor of the base."""
-        held, header = self._held(tensor, number)
+    def at(self, tensor: Tensor, number: int, wanted: State, scratch: bool = False) -> Sum:
+        """Return the sum of the ``wanted`` tasks in block ``number`` of a tensor of the base.
+
+        scratch: from the task files.
+        """
+        held, header = (State(), None) if scratch else self._held(tensor, number)
         out, into = held - wanted, wanted - held
         if out.total() + into.total() > wanted.total():  # less work from the beginning
             header, out, into = None, State(), wanted
@@ -228,7 +231,7 @@ class Sums:
     def update(self, latest: Callable[[], int], threads: int) -> None:
         """Bring all blocks to the latest revision, one process at a time."""
         self.folder.mkdir(exist_ok=True)
-        with _alone(self.folder):
+        with alone(self.folder):
             revision = latest()
             wanted = self.states(revision)
             for name in ("blocks", "totals", "rests"):
@@ -261,7 +264,7 @@ class Sums:
                 self._write(tensor, number, revision, self.at(tensor, number, wanted))
             return []
 
-        with _alone(self.folder):
+        with alone(self.folder):
             revision = latest()
             wanted = self.states(revision)
             run_tasks([partial(look, *block) for block in self._all()], threads)
@@ -345,7 +348,7 @@ def _digest(total: np.ndarray, rest: np.ndarray) -> bytes:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Keep other processes from writing sums; ends with the process, however that ends."""
     try:
         connection = sqlite3.connect(folder / "lock.sqlite", timeout=WAIT, isolation_level=None)

@@ -159,3 +159,5 @@ def verify(folder: str, at: int | None, **options: Any) -> None:
             f"{repaired}; revision {found.revision} merged from scratch has the same bits, hash"
             f" {found.hash}"
         )
+        if found.grams:
+            click.echo(f"{folder}: {found.grams} Grams are the same bits when made from the tasks")

@@ -42,6 +42,13 @@ from breadcrumbs.cli.storing.options import (
 @click.option(
     "--scratch", is_flag=True, help="Merge all task files, without the running sum: the same bits."
 )
+@click.option(
+    "--weights",
+    multiple=True,
+    metavar="ema:B|NAME=W",
+    help="Weights of this merge alone: by age, B times that of the next newer task; or W of one."
+    " Repeatable.",
+)
 @force_option
 @strict_option
 @base_option
@@ -59,6 +66,7 @@ def merge(folder: str, output: str, params: tuple[str, ...], **options: Any) -> 
     breadcrumbs store merge shared -o merged
     breadcrumbs store merge shared -o merged -p alpha=0.5 --dtype bfloat16
     breadcrumbs store merge shared -o before --at 3
+    breadcrumbs store merge shared -o recent -m task_arithmetic -p alpha=1 --weights ema:0.5
     """
     from breadcrumbs import machine
     from breadcrumbs.cli.views import merging
@@ -69,7 +77,7 @@ def merge(folder: str, output: str, params: tuple[str, ...], **options: Any) -> 
             output,
             shard_size=machine.parse(options["shard_size"]),
             **{key: options[key] for key in ("method", "at", "dtype", "threads")},
-            **{key: options[key] for key in ("scratch", "force", "strict")},
+            **{key: options[key] for key in ("scratch", "force", "strict", "weights")},
             **pairs(params),
         )
     if as_json:

@@ -36,6 +36,8 @@ def info(found: dict[str, Any]) -> None:
     more = f", and {machine.human(old)} of earlier revisions" if old > 0 else ""
     table.add_row("task files", f"{machine.human(sizes['tasks'])}{more}")
     table.add_row("running sum", machine.human(sizes["sums"]))
+    if found["grams"]:
+        table.add_row("Grams for wudi", machine.human(sizes["grams"]))
     console.terminal().print(table)
 
 

@@ -7,6 +7,7 @@ after it.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Chunk, Vectors
 from breadcrumbs.methods.aggregates import Whole, matrices, ordering
 from breadcrumbs.plan import statistics
-from breadcrumbs.plan.units import Segment
+from breadcrumbs.plan.units import Segment, by_entry
 
 
 def merge(terms: Terms, segment: Segment) -> Merged | None:
@@ -27,15 +28,42 @@ def merge(terms: Terms, segment: Segment) -> Merged | None:
     if not terms.lowered.in_memory:
         return None
     it, report = Vectors(terms), SegmentReport([0] * terms.number)
+    if by_entry(terms.context.plan, terms.tensor, terms.job.chunk):
+        merged = Merged([], report)
+        merged.pieces = _in_chunks(it, segment, merged)
+        return merged
     whole = _read(it, segment, report)
     if terms.lowered.shaped is not None:
         _shape(it, whole.taus)
     found = _found(it, segment, whole, report)
     if terms.lowered.finish is not None:
+        none = np.empty((0, 0))
+        whole = whole._replace(taus=none, kept=none)  # the finish reads them again, unchanged
         _finish(it, segment, found)
     merged = Merged([], report)
     merged.pieces = [(segment.start, added(it, whole, found, merged))]
     return merged
+
+
+def _in_chunks(it: Vectors, segment: Segment, merged: Merged) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the merged chunks of a segment, in the order of models that is that of all of it."""
+    aggregate, report = it.lowered.whole, merged.report
+    order = list(range(len(it.all)))
+    if aggregate is not None and not aggregate.ordered and len(order) > 1:
+        content = ordering.Content(it.weights)
+        for chunk in it.chunks(segment, again=True):
+            content.add(it.everyone(chunk.taus))
+        order = content.order()
+    for chunk in it.chunks(segment, again=True):
+        count_kept(it, chunk.kept, report)
+        if aggregate is None:
+            found = general.found_of(it, chunk, None, segment, report)
+        else:
+            taus, weights = it.everyone(chunk.taus), it.weights[order].tolist()
+            ordering.permute(taus, order)
+            made = aggregate.combine(chunk.base, taus, weights, unscaled(it))
+            found = checked(it, made, chunk.base.shape)
+        yield chunk.start, added(it, chunk, found, merged)
 
 
 def _read(it: Vectors, segment: Segment, report: SegmentReport) -> Chunk:
@@ -132,7 +160,11 @@ def _finish(it: Vectors, segment: Segment, found: np.ndarray) -> None:
     for first in range(0, found.size, size):
         part = slice(first, first + size)
         mine = taus[:, part]
-        mine = np.ascontiguousarray(mine[mine.any(axis=1)])
+        rows = np.flatnonzero(mine.any(axis=1))
+        for row, there in enumerate(rows):  # in place: a copy may be as large as all else
+            if row != there:
+                mine[row] = mine[there]
+        mine = np.ascontiguousarray(mine[: rows.size])
         if not len(mine) or not found[part].any():
             continue
         order = ordering.by_content(mine, np.ones(len(mine)))

@@ -213,9 +213,10 @@ class Whole:
     tasks are kept apart, so that T of them make a step of sqrt(T) task vectors at a published
     factor. fits: (parameters, number of models) -> anything; raises RecipeError where so many
     models cannot be merged so. counts: whether ``combine`` returns a pair, the step and how many
-    entries it keeps of each model, in their order. check: given parameters -> the same with those
-    that depend on others; raises RecipeError for what contradicts each other. base: values ->
-    whether ``combine`` looks at the base's weights.
+    entries it keeps of each model, in their order. base: values -> whether ``combine`` looks at the
+    base's weights. by_entry: whether an entry of what is no matrix depends on the task vectors there
+    alone, so that such a tensor need not be held. check: given parameters -> the same with those
+    that depend on others; raises RecipeError for what contradicts each other.
     """
 
     combine: Callable[..., Any]
@@ -231,6 +232,7 @@ class Whole:
     apart: bool = False
     fits: Callable[[Values, int], object] = lambda values, models: None
     counts: bool = False
+    by_entry: bool = False
     check: Callable[[Values], Values] = lambda values: values
     base: Callable[[Values], bool] = lambda values: False
     name: str = ""

@@ -23,11 +23,26 @@ _ROUNDING = 1e-9
 
 def by_content(rows: np.ndarray, weights: np.ndarray) -> list[int]:
     """Return the numbers of the contiguous rows (T, n) in the order of their weights and bytes."""
-    keys = [
-        (float(weight), blake3(np.ascontiguousarray(row).view(np.uint8).data).digest())
-        for row, weight in zip(rows, weights, strict=True)
-    ]
-    return sorted(range(len(keys)), key=keys.__getitem__)
+    content = Content(weights)
+    content.add(rows)
+    return content.order()
+
+
+class Content:
+    """The order of rows that come part by part."""
+
+    def __init__(self, weights: np.ndarray):
+        self.weights, self.hashers = weights.tolist(), [blake3() for _ in weights]
+
+    def add(self, rows: np.ndarray) -> None:
+        """Take the next entries of all rows (T, n)."""
+        for row, hasher in zip(rows, self.hashers, strict=True):
+            hasher.update(np.ascontiguousarray(row).view(np.uint8).data)
+
+    def order(self) -> list[int]:
+        """Return the numbers of the rows in the order of their weights and bytes."""
+        keys = [(w, h.digest()) for w, h in zip(self.weights, self.hashers, strict=True)]
+        return sorted(range(len(keys)), key=keys.__getitem__)
 
 
 def permute(rows: np.ndarray, order: Sequence[int]) -> None:

@@ -42,6 +42,7 @@ def cart(taus: np.ndarray, values: Values) -> np.ndarray:
 
 CART = Whole(
     combine=of_matrices(cart),
+    by_entry=True,
     each=each,
     parameters={
         "rank": Fraction("0.12", "fraction of the triplets kept of what a model is off the mean"),

@@ -89,6 +89,7 @@ def dc(taus: np.ndarray, values: Values) -> np.ndarray:
 
 DC = Whole(
     combine=of_matrices(dc),
+    by_entry=True,
     each=each,
     parameters={
         "top": Fraction("0.001", "fraction of largest entries kept of each task in the space"),

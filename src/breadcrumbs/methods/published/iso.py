@@ -95,6 +95,7 @@ def iso_cts(taus: np.ndarray, values: Values) -> np.ndarray:
 
 ISO_C = Whole(
     combine=of_matrices(iso_c),
+    by_entry=True,
     each=each,
     parameters={
         "stack": STACK,
@@ -108,6 +109,7 @@ ISO_C = Whole(
 )
 ISO_CTS = Whole(
     combine=of_matrices(iso_cts),
+    by_entry=True,
     each=each,
     parameters={
         "common": Fraction("0.8", "fraction of the directions that all tasks share"),

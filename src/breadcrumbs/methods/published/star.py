@@ -65,6 +65,7 @@ def caution(values: Values, models: int) -> str:
 
 STAR = Whole(
     combine=of_matrices(star),
+    by_entry=True,
     each=each,
     parameters={
         "eta": Fraction("0.4", "fraction of the sum of singular values that is kept"),

@@ -42,6 +42,7 @@ def _memory(shape: tuple[int, ...], models: int) -> float:
 
 TSV_M = Whole(
     combine=of_matrices(tsv_m),
+    by_entry=True,
     each=each,
     parameters={
         "stack": STACK,

@@ -75,6 +75,25 @@ def terms(taus: np.ndarray, norms: bool) -> tuple[np.ndarray, np.ndarray]:
     return (taus.reshape(-1, columns) if thin else a), c
 
 
+def term(tau: np.ndarray, norms: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return what one task vector ``(m, n)`` adds to A, here always ``(n, n)``, and to C.
+
+    norms: as for `terms`; without, nothing is divided.
+    """
+    size = np.abs(tau).max(initial=0) if norms else 1.0
+    if not size:
+        return np.zeros((tau.shape[1],) * 2), np.zeros(tau.shape)
+    unit = tau / size
+    square = np.vdot(unit, unit) if norms else 1.0
+    gram = unit.T @ unit
+    gram /= square
+    if is_thin(tau.shape, 1):
+        c = (tau @ unit.T) @ unit
+        c /= square
+        return gram, c
+    return gram, tau @ gram
+
+
 def times(matrix: np.ndarray, a: np.ndarray) -> np.ndarray:
     """Return ``M A``."""
     return matrix @ a if len(a) == a.shape[1] else (matrix @ a.T) @ a
@@ -94,7 +113,11 @@ def spectrum(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def solved(taus: np.ndarray, values: Values) -> np.ndarray:
     """Return what gradient flow or the ridge make of the task vectors."""
     start = taus.sum(axis=0)
-    a, c = terms(taus, values["normalize"] == "norms")
+    return solution(start, *terms(taus, values["normalize"] == "norms"), values)
+
+
+def solution(start: np.ndarray, a: np.ndarray, c: np.ndarray, values: Values) -> np.ndarray:
+    """Return what gradient flow or the ridge make of the sum of the task vectors, A and C."""
     if not a.any():
         return np.zeros(c.shape)
     e, q = spectrum(a)
@@ -177,6 +200,7 @@ def _memory(shape: tuple[int, ...], models: int) -> float:
 
 WUDI = Whole(
     combine=of_matrices(wudi),
+    by_entry=True,
     each=each,
     parameters={
         "solver": OneOf(
