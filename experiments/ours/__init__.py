@@ -1,1 +1,1 @@
-"""The search for a data-free default: candidates, their trials, and how the last ones are judged."""
+"""The search for a data-free default: candidates, trials, and how the last ones were judged."""

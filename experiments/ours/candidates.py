@@ -113,7 +113,7 @@ def even(taus: np.ndarray, power: float = 0.0) -> np.ndarray:
 
 
 def equal(taus: np.ndarray, power: float = 1.0) -> np.ndarray:
-    """Return the sum of task vectors whose norms are to a power of what they were, times their mean."""
+    """Return the sum of task vectors brought to one norm (power 1), or nearer to it."""
     sizes = np.linalg.norm(taus.reshape(len(taus), -1), axis=1)
     new = sizes ** (1 - power)
     return np.einsum("t,tmn->mn", new * sizes.sum() / new.sum() / sizes, taus)
@@ -179,7 +179,9 @@ def parsed(text: str) -> Candidate:
     """Return a candidate by its name: ``flow:time=3,power=.5|flat:power=.5|fit``."""
     head, *after = text.split("|")
     name, _, values = head.partition(":")
-    given = {k: float(v) for k, v in (one.split("=") for one in values.split(",") if one)}
+    given: dict[str, Any] = {
+        k: float(v) for k, v in (one.split("=") for one in values.split(",") if one)
+    }
     start = {
         "ta": lambda taus: taus.sum(axis=0),
         "tsv_m": _wide(tsv_m, {}),
@@ -202,7 +204,9 @@ def parsed(text: str) -> Candidate:
 
 def _then(of: Candidate, text: str) -> Candidate:
     name, _, values = text.partition(":")
-    given = {k: float(v) for k, v in (one.split("=") for one in values.split(",") if one)}
+    given: dict[str, Any] = {
+        k: float(v) for k, v in (one.split("=") for one in values.split(",") if one)
+    }
     if name == "svc":
         return _svc(of, given.get("least"))
     if name == "boost":

@@ -1,8 +1,8 @@
 """What was developed, once, on test rows of a family that was not looked at before.
 
-`python -m experiments.ours.judge SUITE OUT --size 50 --steps tsv_m iso_c iso_c@length=2`: a step is a
-candidate, at alpha 1 unless ``@alpha=``, ``@length=`` (in mean task vectors, matrix by matrix) or
-``@share=`` (exponent of c, as `alpha: auto`) says otherwise.
+`python -m experiments.ours.judge SUITE OUT --size 50 --steps tsv_m iso_c iso_c@length=2`: a step is
+a candidate, at alpha 1 unless ``@alpha=``, ``@length=`` (in mean task vectors, matrix by matrix) or
+``@share=`` (exponent of c, as `alpha: auto`) says otherwise. ``base`` is the base.
 """
 
 from __future__ import annotations

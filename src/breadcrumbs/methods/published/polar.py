@@ -65,6 +65,7 @@ POLAR = Whole(
     svds="1",
     directions=True,
     memory=of_svd(4, 5.5),
+    apart=True,  # as long as this step was measured to be right for two tasks and more
     name="polar",
 )
 
