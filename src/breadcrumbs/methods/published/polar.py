@@ -76,6 +76,6 @@ METHOD = Method(
     "the directions of the sum, all alike, in a step whose length the task vectors set",
     "base + alpha * sigma U V^T, U diag(s_1..s_k) V^T = sum_t weight_t tau_t, sigma = "
     "min(length mean_t |weight_t tau_t| / sqrt(k), min(sum_t |weight_t tau_t|^2, sum s^2) / sum s)",
-    "This project, docs/own-method.md; directions of Iso-C, arXiv:2502.04959",
+    "This project, 2026 (docs/own-method.md); the directions are Iso-C's, arXiv:2502.04959",
     OF_MATRICES + " A task vector of zeros in a matrix does not count there.",
 )
