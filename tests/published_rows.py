@@ -326,6 +326,7 @@ TABLE: dict[str, Row] = {
     "tsv_m": Row(by_tensor(spectrum(spectral.tsv_m)), [{}, {"alpha": 0.5}], exact=False),
     "iso_c": Row(by_tensor(spectrum(spectral.iso_c)), [{}, {"alpha": 0.5}], exact=False),
     "iso_cts": Row(by_tensor(spectrum(spectral.iso_cts)), [{}, {"common": 0.5}], exact=False),
+    "polar": Row(by_tensor(spectrum(spectral.polar_step)), [{}, {"length": 0.5}], exact=False),
     "star": Row(by_tensor(spectrum(spectral.star)), [{}, {"eta": 0.7}], exact=False),
     "dc": Row(
         by_tensor(spectrum(recent.dc)),

@@ -35,7 +35,7 @@ WITH_DATA = {"fisher", "regmean"}
 UNWEIGHTED = {"arcee_fusion", "geometric_median", "karcher", "model_stock"}
 RANKED = ("breadcrumbs", "magnitude", "ties", "breadcrumbs_ties", "localize_and_stitch")
 #: Those that decompose or multiply matrices, whose rounding is that of the linear algebra library.
-MATRICES = {"cart", "dc", "tsv_m", "iso_c", "iso_cts", "star", "wudi", "regmean"}
+MATRICES = {"cart", "dc", "tsv_m", "iso_c", "iso_cts", "polar", "star", "wudi", "regmean"}
 
 
 def digest(arrays: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from breadcrumbs.methods.aggregates import Elementwise, Entries, Extent, Whole, 
 from breadcrumbs.methods.published import iso, star
 from breadcrumbs.methods.published.cabs import CABS
 from breadcrumbs.methods.published.iso import ISO_C, ISO_CTS
+from breadcrumbs.methods.published.polar import POLAR
 from breadcrumbs.methods.published.sce import SCE
 from breadcrumbs.methods.published.star import STAR
 from breadcrumbs.methods.published.tsv_m import TSV_M
@@ -27,6 +28,7 @@ SPECTRAL: dict[str, tuple[Whole, Callable[..., np.ndarray]]] = {
     "tsv_m": (TSV_M, spectral.tsv_m),
     "iso_c": (ISO_C, spectral.iso_c),
     "iso_cts": (ISO_CTS, spectral.iso_cts),
+    "polar": (POLAR, spectral.polar_step),
     "star": (STAR, spectral.star),
 }
 WHOLE = SPECTRAL | {
@@ -39,6 +41,7 @@ OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("iso_cts", {"common": Decimal("0.3")}),
     ("iso_cts", {"common": Decimal(0)}),
     ("iso_cts", {"common": Decimal(1)}),
+    ("polar", {"length": 0.5}),
     ("star", {"eta": Decimal("0.9")}),
     ("star", {"eta": Decimal(0)}),
     ("star", {"eta": Decimal(1)}),

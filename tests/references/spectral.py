@@ -117,6 +117,27 @@ def iso_c(base: np.ndarray, models: Sequence[np.ndarray], *, alpha: float = 1.0)
     return wide(base) + alpha * s.sum() / min(base.shape) * u @ v
 
 
+def polar_step(
+    base: np.ndarray, models: Sequence[np.ndarray], *, alpha: float = 1.0, length: float = 2.0
+) -> np.ndarray:
+    """Return ``base + alpha * sigma U V^T`` of the sum of the task vectors, k triplets.
+
+    sigma: ``length`` mean norms of task vectors over the root of k, or what makes the product with
+    the sum that of the sum with itself, or the sum of all squared norms, whichever is least.
+    """
+    if base.ndim != 2 or 0 in base.shape:
+        return wide(base) + alpha * mean_step(base, models)
+    taus = [difference(base, m) for m in models]
+    u, s, v = triplets(np.sum(taus, axis=0))
+    norms = [math.sqrt(sum(float(x) ** 2 for x in tau.flat)) for tau in taus if tau.any()]
+    if not s.size:
+        return wide(base)
+    sigma = length * sum(norms) / len(norms) / math.sqrt(s.size)
+    for square in (sum(n * n for n in norms), sum(float(x) ** 2 for x in s)):
+        sigma = min(sigma, square / float(s.sum()))
+    return wide(base) + alpha * sigma * u @ v
+
+
 def iso_cts_ranks(d: int, tasks: int, common: Any = 0.8) -> tuple[int, int]:
     """Return how many triplets are common and how many each task has of its own, of ``d``.
 

@@ -54,6 +54,7 @@ MethodName = Literal[
     "tsv_m",
     "iso_c",
     "iso_cts",
+    "polar",
     "star",
     "dc",
     "cart",
@@ -107,6 +108,8 @@ class Parameters(TypedDict, total=False):
     k: int | np.integer
     #: Size above which an entry counts as changed; 1e-5 in mergekit.
     least: Number
+    #: Of the step at most, in mean task vectors, matrix by matrix.
+    length: Number
     #: Entries of a block.
     m: int | np.integer
     #: Steps at most.

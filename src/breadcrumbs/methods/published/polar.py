@@ -1,0 +1,81 @@
+"""Polar: the directions of the sum, all alike, in a step as long as the task vectors allow.
+
+A method of this project, found on one family and judged on others: docs/own-method.md has its
+derivation, every trial, and where it is behind. Its directions are those of Iso-C (Marczak et al.,
+ICML 2025, arXiv:2502.04959): with ``S = sum tau_t = U diag(s) V^T``, k singular values that are not
+0, the step is ``sigma U V^T``. Iso-C takes ``sigma = mean(s)``, so that the step of T task vectors
+is about sqrt(T) of them long, too short for two and too long for fifty. Here
+
+    sigma = min(length * mean_t |tau_t| / sqrt(k), sum_t |tau_t|^2 / sum s, |S|^2 / sum s)
+
+The first makes the step ``length`` mean task vectors long, whatever the number of tasks. The others
+are where ``<M, S> = sum_t |tau_t|^2`` and ``<M, S> = |S|^2``: the step goes no further along the
+task vectors than these do themselves, nor than their sum does. They decide for one model, for
+models that are alike, and for models that cancel each other.
+
+All it needs are the sum and the norms of the task vectors, and one decomposition for a matrix.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from breadcrumbs.methods import Everything, Method, Real, Values, Whole
+from breadcrumbs.methods.aggregates.matrices import (
+    OF_MATRICES,
+    STACK,
+    TABLES,
+    each,
+    of_matrices,
+    of_svd,
+)
+from breadcrumbs.methods.aggregates.singular import triplets
+
+
+def polar(taus: np.ndarray, values: Values) -> np.ndarray:
+    """Return ``sigma U V^T`` of the task vectors ``(T, m, n)``, those of zeros apart.
+
+    They are scaled by their largest entry first, so that squares are numbers.
+    """
+    largest = np.abs(taus).max(initial=0.0)
+    if not largest:
+        return np.zeros(taus.shape[1:])
+    taus /= largest
+    norms = np.sqrt(np.einsum("tmn,tmn->t", taus, taus))
+    norms = norms[norms > 0]
+    u, s, v = triplets(taus.sum(axis=0))
+    if not s.size:
+        return np.zeros(taus.shape[1:])
+    furthest = min(np.square(norms).sum(), np.square(s).sum()) / s.sum()
+    sigma = min(values["length"] * norms.mean() / math.sqrt(s.size), furthest)
+    return (largest * sigma * u) @ v
+
+
+POLAR = Whole(
+    combine=of_matrices(polar),
+    each=each,
+    parameters={
+        "length": Real(2.0, "of the step at most, in mean task vectors, matrix by matrix"),
+        "stack": STACK,
+        "tables": TABLES,
+        "alpha": Real(1.0, "factor of the merged task vector"),
+    },
+    svds="1",
+    directions=True,
+    memory=of_svd(4, 5.5),
+    apart=True,  # as long as this step was measured to be right for two tasks and more
+    name="polar",
+)
+
+METHOD = Method(
+    "polar",
+    Everything(),
+    POLAR,
+    "the directions of the sum, all alike, in a step whose length the task vectors set",
+    "base + alpha * sigma U V^T, U diag(s_1..s_k) V^T = sum_t weight_t tau_t, sigma = "
+    "min(length mean_t |weight_t tau_t| / sqrt(k), min(sum_t |weight_t tau_t|^2, sum s^2) / sum s)",
+    "This project, 2026 (docs/own-method.md); the directions are Iso-C's, arXiv:2502.04959",
+    OF_MATRICES + " A task vector of zeros in a matrix does not count there.",
+)
