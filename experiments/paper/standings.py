@@ -119,8 +119,7 @@ def untuned(every: Sequence[Mapping[str, Any]]) -> str:
 
     Sorted by the mean of what they lose; those that are not measured in every column come last.
     """
-    made = [column for found in every for column in columns(found)]
-    made = [column for column in made if any(map(column.comes, _contenders()))]
+    made = _measured(every)
     best = [max(fmean(v) for one in _contenders() if (v := it.comes(one))) for it in made]
     rows: list[tuple[tuple[int, float], list[str]]] = []
     for one in _contenders():
@@ -140,7 +139,7 @@ def untuned(every: Sequence[Mapping[str, Any]]) -> str:
 
 def gains(every: Sequence[Mapping[str, Any]]) -> str:
     """Return what `auto` and what tuning add to the untuned method, in points, over all suites."""
-    made = [column for found in every for column in columns(found)]
+    made = _measured(every)
     rows = []
     for one in _contenders():
         cells = []
@@ -160,6 +159,13 @@ def missing(every: Sequence[Mapping[str, Any]]) -> str:
     lines = [f"* {it.name}: {'; '.join(lack)}." for it in made if (lack := it.missing())]
     there = {column.suite.partition(",")[0] for column in made}
     return "\n".join([*lines, *[f"* {name}: all." for name in ORDER if name not in there]])
+
+
+def _measured(every: Sequence[Mapping[str, Any]]) -> list[Column]:
+    """Return the columns in which methods that have an alpha were measured without a choice."""
+    made = [column for found in every for column in columns(found)]
+    choosing = [one for one in _contenders() if one.tried]
+    return [column for column in made if any(map(column.comes, choosing))]
 
 
 def _contenders() -> list[Contender]:
