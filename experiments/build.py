@@ -123,7 +123,8 @@ def figures(
         command += ["--figures", str(out / "figures")]
         of_all, part = FEWER.get(name, (None, 1))
         few = of_all if rows is None else max(1, int(rows * part))
-        found[name] = [*command, *(["--rows", str(few)] if few else [])]
+        parts = ["--parts", "untuned", "tuned"] if name == "frontier" else []  # side by side, no cost
+        found[name] = [*command, *parts, *(["--rows", str(few)] if few else [])]
     return found
 
 
