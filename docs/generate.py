@@ -2,8 +2,8 @@
 
 docs/methods.md from the table of methods, docs/cli.md from the commands, docs/api.md from the names
 for Python; between two marks each the times of all methods in docs/performance.md, those of
-docs/store.md, the example of docs/task-file.md, and what experiments/results hold in docs/paper.md
-and docs/table.md.
+docs/store.md, the example of docs/task-file.md, and what experiments/results hold in docs/paper.md,
+docs/table.md and docs/choosing.md.
 src/breadcrumbs/merging/typed.py, the parameters as type checkers know them, is made too.
 """
 
@@ -221,8 +221,8 @@ def table_page() -> str:
 def main(arguments: list[str]) -> int:
     """Write the pages, or with ``--check`` return 1 if one is not up to date."""
     stale = []
-    performance, store, task_file = (
-        HERE / f"{n}.md" for n in ("performance", "store", "task-file")
+    performance, store, task_file, choosing = (
+        HERE / f"{n}.md" for n in ("performance", "store", "task-file", "choosing")
     )
     pages = {
         HERE / "methods.md": methods_page,
@@ -232,6 +232,7 @@ def main(arguments: list[str]) -> int:
         HERE / "api.md": lambda: f"{MADE}\n{names.page()}",
         HERE.parent / "src/breadcrumbs/merging/typed.py": typed.source,
         performance: lambda: between(performance, "methods", times_table),
+        choosing: lambda: between(choosing, "leaders", lambda: figures.frontier("leaders")),
         store: lambda: between(store, "times", store_table),
         task_file: lambda: between(task_file, "example", task_example),
     }

@@ -123,7 +123,9 @@ def figures(
         command += ["--figures", str(out / "figures")]
         of_all, part = FEWER.get(name, (None, 1))
         few = of_all if rows is None else max(1, int(rows * part))
-        parts = ["--parts", "untuned", "tuned"] if name == "frontier" else []  # side by side, no cost
+        parts = (
+            ["--parts", "untuned", "tuned"] if name == "frontier" else []
+        )  # side by side, no cost
         found[name] = [*command, *parts, *(["--rows", str(few)] if few else [])]
     return found
 

@@ -13,6 +13,9 @@ from experiments.paper.tables import markdown, parameters, percent
 #: What a column is called besides its suite, in the order in which columns stand.
 ORDER = ("text8", "text20", "wordnet200", "lm6", "demo")
 
+#: How many contenders, the first ones, docs/choosing.md shows.
+LEADERS = 13
+
 
 @dataclass(frozen=True)
 class Column:
@@ -114,15 +117,16 @@ def _best(column: Column, one: Contender) -> float:
     return fmean(found or column.values(one.name, "untuned") or [0.0])
 
 
-def untuned(every: Sequence[Mapping[str, Any]]) -> str:
+def untuned(every: Sequence[Mapping[str, Any]], most: int | None = None) -> str:
     """Return methods as they come over all suites, and what they lose against the best of each.
 
     Sorted by the mean of what they lose; those that are not measured in every column come last.
+    most: the first contenders alone, so many; all unless told.
     """
     made = _measured(every)
     best = [max(fmean(v) for one in _contenders() if (v := it.comes(one))) for it in made]
     rows: list[tuple[tuple[int, float], list[str]]] = []
-    for one in _contenders():
+    for one in _contenders()[:most]:
         mine = [column.comes(one) for column in made]
         lost = [top - fmean(v) for top, v in zip(best, mine, strict=True) if v]
         if not lost:
@@ -135,6 +139,11 @@ def untuned(every: Sequence[Mapping[str, Any]]) -> str:
     rows.append(((-1, 0.0), ["base", *base, "", ""]))
     head = ["method", *[column.name for column in made], "loses, mean", "at worst"]
     return markdown(head, [row for _, row in sorted(rows, key=lambda row: row[0])])
+
+
+def leaders(every: Sequence[Mapping[str, Any]]) -> str:
+    """Return `untuned` of the most telling methods."""
+    return untuned(every, LEADERS)
 
 
 def gains(every: Sequence[Mapping[str, Any]]) -> str:
