@@ -123,7 +123,7 @@ CONTENDERS = {
         _of("cabs", SPARSE),
         _of("tatr", SUMS),
         _of("della_linear", SUMS),
-        _of("negmerge", MEANS),
+        _of("negmerge", (1.0, 2.0, 4.0, 8.0, 16.0)),
         _of("awd", SUMS),
         _of("emr"),
         _of("karcher"),
