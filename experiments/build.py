@@ -40,6 +40,8 @@ MORE = {
     "text20": ("alpha",),
     "wordnet200": ("alpha",),
 }
+#: Where `fisher` and `regmean` stand in the table.
+STATISTICS = ("text8",)
 EPOCHS = {"wordnet200": 6}
 #: The rows of each task where very many merges are scored: of all, and of ``--rows``.
 FEWER = {"fig2": (100, 0.5)}
@@ -65,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if unknown := [name for name in names if name not in known]:
         parser.error(f"--figures: no {listing(unknown)}. There are {listing(known)}.")
     began = time.monotonic()
-    for step in family(given.suite, given.out, given.seeds, "frontier" in names).items():
+    statistics = given.suite in STATISTICS and "frontier" in names
+    for step in family(given.suite, given.out, given.seeds, statistics).items():
         run(*step)
     cores = 1 if device().type == "cuda" else os.cpu_count() or 1
     with ThreadPoolExecutor(min(cores, len(names))) as pool:

@@ -148,6 +148,11 @@ def test_standings_rank_by_what_is_lost_and_say_what_is_missing() -> None:
         "| Task Arithmetic",
     ]
     assert rows[3].endswith("| 90.0 | 80.0 | 5.0 | 10.0 |")
+    both[0]["seeds"]["1"] = {"8": column(iso_c=0.7)}  # alone there: as good as the best of its seed
+    assert standings.untuned(both).splitlines()[3].endswith("| 80.0 ± 10.0 | 80.0 | 5.0 | 10.0 |")
+    tuned = {"methods": {"iso_c": {"untuned": [0.7, 0.7], "tuned": [0.75, 0.7]}}}
+    both[0]["seeds"]["1"] = {"8": {**column(), **tuned}}
+    assert "| Iso-C |  / +5.0 |" in standings.gains(both)  # of the seed that has both
     lacking = standings.missing(both)
     assert "text8, 8: untuned of 1 of 3 methods: `average`" in lacking and "* lm6: all." in lacking
 
@@ -165,8 +170,8 @@ def test_a_figure_may_score_fewer_rows(folder: Path) -> None:
 
 def test_a_suite_is_built_step_by_step(tmp_path: Path) -> None:
     assert set(build.FIGURES) == set(SUITES)
-    for suite, names in build.FIGURES.items():
-        steps = build.family(suite, tmp_path, [0, 1], "frontier" in names)
+    for suite in build.FIGURES:
+        steps = build.family(suite, tmp_path, [0, 1], suite in build.STATISTICS)
         assert list(steps) == ["data", "fine-tunings", "statistics"][: 2 + (suite == "text8")]
         assert ("--epochs" in steps["fine-tunings"]) == (suite == "wordnet200")
         assert steps["fine-tunings"].count("--seed") == 2

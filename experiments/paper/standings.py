@@ -19,7 +19,10 @@ LEADERS = 13
 
 @dataclass(frozen=True)
 class Column:
-    """What was measured of a suite with so many tasks. cells: by method, what each seed gave."""
+    """What was measured of a suite with so many tasks.
+
+    cells: by method, what each seed gave, empty where it gave nothing.
+    """
 
     suite: str
     tasks: int
@@ -39,6 +42,22 @@ class Column:
     def comes(self, one: Contender) -> list[float]:
         """Return what seeds scored with the method as it comes."""
         return self.values(one.name, one.comes)
+
+    def differs(self, name: str, part: str) -> float | None:
+        """Return by how much a part is ahead of the untuned method in seeds that have both."""
+        cells = self.cells.get(name, ())
+        both = [c[part][0] - c["untuned"][0] for c in cells if part in c and "untuned" in c]
+        return fmean(both) if both else None
+
+    def loses(self, one: Contender) -> float | None:
+        """Return how far the method as it comes is behind the best, seed by seed, on average."""
+        found = []
+        for seed, cell in enumerate(self.cells.get(one.name, ())):
+            if one.comes in cell:
+                others = [(it.comes, self.cells.get(it.name)) for it in _contenders()]
+                scores = [c[seed][part][0] for part, c in others if c and part in c[seed]]
+                found.append(max(scores) - cell[one.comes][0])
+        return fmean(found) if found else None
 
     def shown(self, values: Sequence[float]) -> str:
         """Return a cell, which says of how many seeds if not of all."""
@@ -70,10 +89,7 @@ def columns(found: Mapping[str, Any]) -> list[Column]:
     for size in sizes:
         mine = [seed[size] for seed in seeds if size in seed]
         names = dict.fromkeys(name for one in mine for name in one["methods"])
-        cells = {
-            name: [one["methods"][name] for one in mine if one["methods"].get(name)]
-            for name in names
-        }
+        cells = {name: [one["methods"].get(name, {}) for one in mine] for name in names}
         made.append(Column(found["suite"], int(size), len(mine), mine, cells))
     return made
 
@@ -92,7 +108,7 @@ def _table(column: Column) -> str:
     """Return the table of a column: untuned, auto and tuned side by side."""
     base, own = [one["base"] for one in column.ends], [one["fine-tuned"] for one in column.ends]
     rows = [["base", percent([one[0] for one in base]), "", "", percent([one[1] for one in base])]]
-    known = [one for one in CONTENDERS.values() if column.cells.get(one.name)]
+    known = [one for one in CONTENDERS.values() if any(column.cells.get(one.name, ()))]
     for one in sorted(known, key=lambda one: _best(column, one)):
         cells = column.cells[one.name]
         raw = column.values(one.name, "tuned", 1) or column.values(one.name, one.comes, 1)
@@ -124,14 +140,12 @@ def untuned(every: Sequence[Mapping[str, Any]], most: int | None = None) -> str:
     most: the first contenders alone, so many; all unless told.
     """
     made = _measured(every)
-    best = [max(fmean(v) for one in _contenders() if (v := it.comes(one))) for it in made]
     rows: list[tuple[tuple[int, float], list[str]]] = []
     for one in _contenders()[:most]:
-        mine = [column.comes(one) for column in made]
-        lost = [top - fmean(v) for top, v in zip(best, mine, strict=True) if v]
+        lost = [value for column in made if (value := column.loses(one)) is not None]
         if not lost:
             continue
-        shown = [column.shown(values) for column, values in zip(made, mine, strict=True)]
+        shown = [column.shown(column.comes(one)) for column in made]
         ends = [f"{100 * fmean(lost):.1f}", f"{100 * max(lost):.1f}"]
         called = one.called + (" *" if one.comes == "auto" else "")
         rows.append(((len(made) - len(lost), fmean(lost)), [called, *shown, *ends]))
@@ -153,9 +167,8 @@ def gains(every: Sequence[Mapping[str, Any]]) -> str:
     for one in _contenders():
         cells = []
         for column in made:
-            base = column.values(one.name, "untuned")
-            both = [column.values(one.name, part) for part in ("auto", "tuned")]
-            shown = [f"{100 * (fmean(v) - fmean(base)):+.1f}" if v and base else "" for v in both]
+            both = [column.differs(one.name, part) for part in ("auto", "tuned")]
+            shown = ["" if value is None else f"{100 * value:+.1f}" for value in both]
             cells.append(" / ".join(shown) if any(shown) else "")
         if any(cells):
             rows.append([one.called, *cells])
