@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
+from experiments.paper.contenders import CONTENDERS, SLOW
 from experiments.paper.family import say
 from experiments.paper.pages import table
 

@@ -177,6 +177,9 @@ def test_a_suite_is_built_step_by_step(tmp_path: Path) -> None:
         assert steps["fine-tunings"].count("--seed") == 2
     few = build.figures(tmp_path, [0], 50, ["fig2", "fig3"], 1)
     assert [command[-2:] for command in few.values()] == [["--rows", "25"], ["--rows", "50"]]
+    (quick,) = build.figures(tmp_path, [0], 50, ["frontier"], 1).values()
+    (slow,) = build.figures(tmp_path, [0], None, ["frontier"], 1).values()
+    assert "wudi (ridge)" in quick and "wudi (adam)" not in quick and "--methods" not in slow
     whole = build.figures(tmp_path, [0], None, ["fig2", "fig3"], 1)
     assert whole["fig2"][-2:] == ["--rows", "100"] and "--rows" not in whole["fig3"]
 

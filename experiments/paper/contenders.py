@@ -137,3 +137,5 @@ CONTENDERS = {
         _of("wudi", MATRICES, name="wudi (adam)", solver="adam"),
     )
 }
+#: What a quick look leaves out: minutes of optimisation.
+SLOW = ("wudi (adam)",)
