@@ -127,10 +127,11 @@ def figures(
         command += ["--figures", str(out / "figures")]
         of_all, part = FEWER.get(name, (None, 1))
         few = of_all if rows is None else max(1, int(rows * part))
-        parts = (
-            ["--parts", "untuned", "tuned"] if name == "frontier" else []
-        )  # side by side, no cost
-        found[name] = [*command, *parts, *(["--rows", str(few)] if few else [])]
+        if name == "frontier":
+            command += ["--parts", "untuned", "tuned"]  # what costs are is not told side by side
+            quick = [one for one in CONTENDERS if one not in SLOW]
+            command += ["--methods", *quick] if rows else []
+        found[name] = [*command, *(["--rows", str(few)] if few else [])]
     return found
 
 
