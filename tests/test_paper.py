@@ -103,6 +103,14 @@ def test_the_table_goes_on_where_it_was(
         program.main()
 
 
+def test_two_runs_of_the_table_keep_what_the_other_found(tmp_path: Path) -> None:
+    path = tmp_path / "frontier.json"
+    for cell in ({"tuned": [0.9, 0.8]}, {"cost": 1.0}):  # each knows of its own alone
+        program.keep(path, "letters", 0, {"4": {"methods": {"ties": cell}}}, 1, name="frontier")
+    (column,) = json.loads(path.read_text())["seeds"]["0"].values()
+    assert column["methods"]["ties"] == {"tuned": [0.9, 0.8], "cost": 1.0}
+
+
 def test_the_three_of_a_method_are_what_they_are_called(family: Family) -> None:
     cell = frontier.measure(family)["4"]["methods"]["task_arithmetic"]
     asked = {"untuned": 0.3, "auto": "auto", "tuned": cell["chosen"]["alpha"]}
@@ -154,7 +162,11 @@ def test_standings_rank_by_what_is_lost_and_say_what_is_missing() -> None:
     both[0]["seeds"]["1"] = {"8": {**column(), **tuned}}
     assert "| Iso-C |  / +5.0 |" in standings.gains(both)  # of the seed that has both
     lacking = standings.missing(both)
-    assert "text8, 8: untuned of 1 of 3 methods: `average`" in lacking and "* lm6: all." in lacking
+    assert "* text20, 14 tasks: all." in lacking
+    assert (
+        "text8, 8 tasks: untuned of 1 of 3 methods: `average`" in lacking
+        and "* lm6: all." in lacking
+    )
 
 
 def test_a_figure_may_score_fewer_rows(folder: Path) -> None:

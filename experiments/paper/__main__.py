@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import operator
 import os
 import platform
 import time
@@ -118,7 +119,8 @@ def keep(
     more = more or not measured.keys() <= mine.keys()
     for part, value in measured.items():
         both = isinstance(value, dict) and isinstance(mine.get(part), dict)
-        mine[part] = mine[part] | value if both else value
+        join = _joined if name == "frontier" else operator.or_  # several may run at once
+        mine[part] = join(mine[part], value) if both else value
     found["seconds"][str(seed)] = round(seconds + more * found["seconds"].get(str(seed), 0), 1)
     found["machine"] = f"{platform.machine()}, {cores} core{'s' * (cores > 1)}"
     found["version"] = __version__
@@ -127,6 +129,15 @@ def keep(
     written = path.with_suffix(".part")
     written.write_text(json.dumps(found, indent=1) + "\n")
     written.replace(path)
+
+
+def _joined(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Return both, of the same key the new one; dicts joined likewise."""
+    found = {**old, **new}
+    for key in old.keys() & new.keys():
+        if isinstance(old[key], dict) and isinstance(new[key], dict):
+            found[key] = _joined(old[key], new[key])
+    return found
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """The table: what every method without data scores untuned, with `alpha: auto`, and tuned.
 
-On all tasks of a suite, or its first ones where `SIZES` says so. Tuned is chosen on validation rows
-(`experiments.paper.contenders` says from what); each of the three is scored on test rows once. What
-was measured is not measured again, so the same command goes on after an interruption.
+On all tasks of a suite, or its first ones where `SIZES` of `experiments.paper.standings` says so.
+Tuned is chosen on validation rows (`experiments.paper.contenders` says from what); each of the
+three is scored on test rows once. What was measured is not measured again, so the same command goes
+on after an interruption.
 `fisher` and `regmean` need `python -m experiments.paper.gather` first.
 """
 
@@ -17,15 +18,13 @@ from typing import Any
 from experiments.paper.contenders import CONTENDERS, Contender
 from experiments.paper.demo import Demo
 from experiments.paper.family import Family, say
-from experiments.paper.standings import table
+from experiments.paper.standings import SIZES, table
 
 from breadcrumbs.errors import listing
 from breadcrumbs.merging.sweep import Sweep
 
 __all__ = ["draw", "measure", "steps", "table"]
 
-#: Numbers of tasks that are looked at, where they are not all.
-SIZES = {"text20": (14, 20), "wordnet200": (10, 50)}
 #: What is measured, all methods of one before the next: what needs no choice, what does, seconds.
 PARTS = ("untuned", "tuned", "cost")
 Cell = dict[str, Any]

@@ -13,6 +13,8 @@ from experiments.paper.tables import markdown, parameters, percent
 #: What a column is called besides its suite, in the order in which columns stand.
 ORDER = ("text8", "text20", "wordnet200", "lm6", "demo")
 
+#: Numbers of tasks that are looked at, where they are not all.
+SIZES = {"text20": (14, 20), "wordnet200": (10, 50)}
 #: How many contenders, the first ones, docs/choosing.md shows.
 LEADERS = 13
 
@@ -178,9 +180,21 @@ def gains(every: Sequence[Mapping[str, Any]]) -> str:
 def missing(every: Sequence[Mapping[str, Any]]) -> str:
     """Return what is not measured yet, a line a column; and columns that are not there at all."""
     made = [column for found in every for column in columns(found)]
-    lines = [f"* {it.name}: {'; '.join(lack)}." for it in made if (lack := it.missing())]
-    there = {column.suite.partition(",")[0] for column in made}
-    return "\n".join([*lines, *[f"* {name}: all." for name in ORDER if name not in there]])
+    lines = [
+        f"* {it.suite}, {it.tasks} tasks: {'; '.join(lack)}."
+        for it in made
+        if (lack := it.missing())
+    ]
+    suites = {column.suite.partition(",")[0] for column in made}
+    names = {column.name for column in made}
+    lines += [
+        f"* {suite}, {size} tasks: all."
+        for suite, sizes in SIZES.items()
+        for size in sizes
+        if f"{suite}, {size}" not in names
+    ]
+    lines += [f"* {suite}: all." for suite in ORDER if suite not in {*suites, *SIZES}]
+    return "\n".join(lines)
 
 
 def _measured(every: Sequence[Mapping[str, Any]]) -> list[Column]:
