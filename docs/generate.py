@@ -2,7 +2,8 @@
 
 docs/methods.md from the table of methods, docs/cli.md from the commands, docs/api.md from the names
 for Python; between two marks each the times of all methods in docs/performance.md, those of
-docs/store.md, the example of docs/task-file.md, and what experiments/results hold in docs/paper.md.
+docs/store.md, the example of docs/task-file.md, and what experiments/results hold in docs/paper.md,
+docs/table.md and docs/choosing.md.
 src/breadcrumbs/merging/typed.py, the parameters as type checkers know them, is made too.
 """
 
@@ -236,17 +237,29 @@ def paper_page() -> str:
     return text
 
 
+def table_page() -> str:
+    """Return docs/table.md with what was measured of all methods without data."""
+    text = (HERE / "table.md").read_text(encoding="utf-8")
+    for name in figures.TABLES:
+        text = _filled(text, name, figures.frontier(name))
+    return text
+
+
 def main(arguments: list[str]) -> int:
     """Write the pages, or with ``--check`` return 1 if one is not up to date."""
     stale = []
-    performance, task_file = (HERE / f"{n}.md" for n in ("performance", "task-file"))
+    performance, task_file, choosing = (
+        HERE / f"{n}.md" for n in ("performance", "task-file", "choosing")
+    )
     pages = {
         HERE / "methods.md": methods_page,
         HERE / "cli.md": cli_page,
         HERE / "paper.md": paper_page,
+        HERE / "table.md": table_page,
         HERE / "api.md": lambda: f"{MADE}\n{names.page()}",
         HERE.parent / "src/breadcrumbs/merging/typed.py": typed.source,
         performance: lambda: between(performance, "methods", times_table),
+        choosing: lambda: between(choosing, "leaders", lambda: figures.frontier("leaders")),
         HERE / "store.md": store_page,
         task_file: lambda: between(task_file, "example", task_example),
     }

@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
+from experiments.paper.contenders import CONTENDERS, SLOW
 from experiments.paper.family import say
 from experiments.paper.pages import table
 
@@ -30,7 +31,7 @@ from breadcrumbs.modules.devices import device
 #: The figures of papers for each suite, longest first. (fig5 takes two more foundations: see the
 #: README.)
 FIGURES = {
-    "text8": ("fig2", "table1", "fig3", "fig6", "table2", "fig9", "fig7", "fig8"),
+    "text8": ("fig2", "frontier", "fig3", "fig6", "table2", "fig9", "fig7", "fig8"),
     "text20": ("tall", "votes"),
     "wordnet200": ("fig4",),
 }
@@ -40,6 +41,8 @@ MORE = {
     "text20": ("alpha",),
     "wordnet200": ("alpha",),
 }
+#: Where `fisher` and `regmean` stand in the table.
+STATISTICS = ("text8",)
 EPOCHS = {"wordnet200": 6}
 #: The rows of each task where very many merges are scored: of all, and of ``--rows``.
 FEWER = {"fig2": (100, 0.5)}
@@ -65,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if unknown := [name for name in names if name not in known]:
         parser.error(f"--figures: no {listing(unknown)}. There are {listing(known)}.")
     began = time.monotonic()
-    for step in family(given.suite, given.out, given.seeds, "table1" in names).items():
+    statistics = given.suite in STATISTICS and "frontier" in names
+    for step in family(given.suite, given.out, given.seeds, statistics).items():
         run(*step)
     cores = 1 if device().type == "cuda" else os.cpu_count() or 1
     with ThreadPoolExecutor(min(cores, len(names))) as pool:
@@ -123,6 +127,10 @@ def figures(
         command += ["--figures", str(out / "figures")]
         of_all, part = FEWER.get(name, (None, 1))
         few = of_all if rows is None else max(1, int(rows * part))
+        if name == "frontier":
+            command += ["--parts", "untuned", "tuned"]  # what costs are is not told side by side
+            quick = [one for one in CONTENDERS if one not in SLOW]
+            command += ["--methods", *quick] if rows else []
         found[name] = [*command, *(["--rows", str(few)] if few else [])]
     return found
 

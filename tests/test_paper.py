@@ -16,9 +16,11 @@ pytest.importorskip("matplotlib")
 
 from experiments import build
 from experiments.paper import __main__ as program
-from experiments.paper import choosing, encodings, pages, table1, tall
+from experiments.paper import choosing, contenders, encodings, frontier, pages, standings, tall
 from experiments.paper.family import Family
 from experiments.suites.tasks import SUITES
+
+from breadcrumbs.methods.registry import METHODS
 
 TASKS = ("first", "second", "third", "fourth")
 PAPER = (0.3, 0.5, 1.0)
@@ -43,9 +45,10 @@ def family(folder: Path):
 def few(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Try little of each method, so that all is quick; keep the user's cache as it is."""
     monkeypatch.setenv("BREADCRUMBS_CACHE", str(folder / "cache"))
-    tried = {"task_arithmetic": [{"alpha": a} for a in PAPER], "breadcrumbs": [{"alpha": 0.5}]}
-    tried["fisher"] = [{}]  # without statistics: left out
-    monkeypatch.setattr(table1, "TRIED", tried)
+    tried = {name: contenders.CONTENDERS[name] for name in ("task_arithmetic", "iso_c", "average")}
+    tried["fisher"] = contenders.CONTENDERS["fisher"]  # without statistics: left out
+    monkeypatch.setattr(frontier, "CONTENDERS", tried)
+    monkeypatch.setattr(standings, "CONTENDERS", tried)
     monkeypatch.setattr(choosing, "ALPHAS", {"task_arithmetic": PAPER, "breadcrumbs": PAPER})
     monkeypatch.setattr(tall, "SIZES", (2, 4))
     kinds = {"breadcrumbs": ("exact", "ternary"), "whole": ("exact", "tsv:rank=2")}
@@ -64,8 +67,8 @@ def test_every_figure_is_measured_and_drawn(
     monkeypatch.setattr(pages, "RESULTS", tmp_path / "results")
     assert pages.filled(name) == "Not measured yet."
     measured = figure.measure(family)
-    program.keep(pages.RESULTS / f"{name}.json", "letters", 0, measured, 60)
-    found = json.loads((pages.RESULTS / f"{name}.json").read_text())
+    program.keep(pages.path(name), "letters", 0, measured, 60)
+    found = json.loads(pages.path(name).read_text())
     made = pages.filled(name)
     assert made.count("\n|") >= 2 and "1 min a seed" in made
     tmp_path = tmp_path / "figures"
@@ -75,33 +78,95 @@ def test_every_figure_is_measured_and_drawn(
     shutil.rmtree(tmp_path)
     figure.draw(found, tmp_path)
     assert first == {path.name: path.read_bytes() for path in tmp_path.glob("*")}
-    assert bool(first) == (not name.startswith("table"))
+    assert bool(first) == (name not in ("frontier", "table2"))
 
 
-def test_methods_without_their_statistics_are_left_out(family: Family) -> None:
-    assert set(table1.measure(family)["methods"]) == {
-        "task_arithmetic",
-        "breadcrumbs",
-        table1.AUTHORS,
-    }
-
-
-def test_more_methods_stand_beside_those_measured(
+def test_the_table_goes_on_where_it_was(
     family: Family, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "table1.json"
-    command = ["paper", "table1", "--family", str(folder), "--workers", "1", "--out", str(path)]
-    for method in ("task_arithmetic", "breadcrumbs"):
-        monkeypatch.setattr("sys.argv", [*command, "--methods", method])
+    path = tmp_path / "frontier.json"
+    command = ["paper", "frontier", "--family", str(folder), "--workers", "1", "--out", str(path)]
+    more: tuple[list[str], ...] = (["--methods", "iso_c"], ["--parts", "untuned"], [])
+    for flags in more:
+        monkeypatch.setattr("sys.argv", [*command, *flags])
         program.main()
-    found = json.loads(path.read_text())["seeds"]["0"]
-    assert list(found["methods"]) == ["task_arithmetic", "breadcrumbs"]
-    whole = table1.measure(family)
-    assert found["methods"]["breadcrumbs"] == whole["methods"]["breadcrumbs"]
-    assert found["base"] == whole["base"]
+    found = json.loads(path.read_text())["seeds"]["0"]["4"]
+    whole = frontier.measure(family)["4"]
+    for name, cell in whole["methods"].items():
+        assert {**found["methods"][name], "cost": 0} == {**cell, "cost": 0}
+    assert found["base"] == whole["base"] and "fisher" not in whole["methods"]
+    monkeypatch.setattr(frontier, "_MEASURED", {})  # nothing is left to measure
+    monkeypatch.setattr("sys.argv", command)
+    program.main()
     monkeypatch.setattr("sys.argv", ["paper", "fig8", *command[2:], "--methods", "ties"])
     with pytest.raises(SystemExit):
         program.main()
+
+
+def test_two_runs_of_the_table_keep_what_the_other_found(tmp_path: Path) -> None:
+    path = tmp_path / "frontier.json"
+    for cell in ({"tuned": [0.9, 0.8]}, {"cost": 1.0}):  # each knows of its own alone
+        program.keep(path, "letters", 0, {"4": {"methods": {"ties": cell}}}, 1, name="frontier")
+    (column,) = json.loads(path.read_text())["seeds"]["0"].values()
+    assert column["methods"]["ties"] == {"tuned": [0.9, 0.8], "cost": 1.0}
+
+
+def test_the_three_of_a_method_are_what_they_are_called(family: Family) -> None:
+    cell = frontier.measure(family)["4"]["methods"]["task_arithmetic"]
+    asked = {"untuned": 0.3, "auto": "auto", "tuned": cell["chosen"]["alpha"]}
+    for part, alpha in asked.items():
+        (score,) = family.scores([family.recipe("task_arithmetic", alpha=alpha)], "test")
+        assert cell[part] == [round(score.mean, 5), round(score.raw, 5)]
+    alphas = [one["alpha"] for one in contenders.CONTENDERS["task_arithmetic"].tried]
+    recipes = [family.recipe("task_arithmetic", alpha=alpha) for alpha in alphas]
+    tried = [round(one.mean, 5) for one in family.scores(recipes, "validation")]
+    assert [value for _, value in cell["tried"]] == tried
+    assert cell["validation"] == max(tried) and cell["cost"] > 0
+
+
+def test_every_contender_merges_what_it_says(family: Family) -> None:
+    models = contenders.CONTENDERS.values()
+    for one in models:
+        for values in (one.untuned, one.automatic, *one.choices):
+            if values is not None:
+                family.recipe(one.method, **values)
+    merging = {one.method for one in models}
+    others = {"tall_mask", "nearswap", "slerp", "nuslerp", "arcee_fusion"}  # of one model or two
+    assert {*METHODS} <= merging | others
+    comes = [contenders.CONTENDERS[name].comes for name in ("breadcrumbs", "ties", "tsv_m")]
+    assert comes == ["auto", "untuned", "untuned"]
+    assert contenders.CONTENDERS["breadcrumbs"].untuned["alpha"] == 1.0
+    assert contenders.CONTENDERS["wudi (ridge)"].automatic is None
+
+
+def test_standings_rank_by_what_is_lost_and_say_what_is_missing() -> None:
+    def column(**scores: float) -> dict[str, Any]:
+        cells = {name: {"untuned": [score, score]} for name, score in scores.items()}
+        return {"methods": cells, "base": [0.5, 0.4], "fine-tuned": 0.8}
+
+    both = [
+        {"suite": "text8", "seeds": {"0": {"8": column(iso_c=0.9, task_arithmetic=0.8)}}},
+        {"suite": "demo", "seeds": {"0": {"6": column(iso_c=0.8, average=0.9)}}},
+    ]
+    rows = standings.untuned(both).splitlines()
+    assert [row.split(" | ")[0] for row in rows[2:]] == [
+        "| base",
+        "| Iso-C",
+        "| `average`",
+        "| Task Arithmetic",
+    ]
+    assert rows[3].endswith("| 90.0 | 80.0 | 5.0 | 10.0 |")
+    both[0]["seeds"]["1"] = {"8": column(iso_c=0.7)}  # alone there: as good as the best of its seed
+    assert standings.untuned(both).splitlines()[3].endswith("| 80.0 ± 10.0 | 80.0 | 5.0 | 10.0 |")
+    tuned = {"methods": {"iso_c": {"untuned": [0.7, 0.7], "tuned": [0.75, 0.7]}}}
+    both[0]["seeds"]["1"] = {"8": {**column(), **tuned}}
+    assert "| Iso-C |  / +5.0 |" in standings.gains(both)  # of the seed that has both
+    lacking = standings.missing(both)
+    assert "* text20, 14 tasks: all." in lacking
+    assert (
+        "text8, 8 tasks: untuned of 1 of 3 methods: `average`" in lacking
+        and "* lm6: all." in lacking
+    )
 
 
 def test_a_figure_may_score_fewer_rows(folder: Path) -> None:
@@ -117,13 +182,16 @@ def test_a_figure_may_score_fewer_rows(folder: Path) -> None:
 
 def test_a_suite_is_built_step_by_step(tmp_path: Path) -> None:
     assert set(build.FIGURES) == set(SUITES)
-    for suite, names in build.FIGURES.items():
-        steps = build.family(suite, tmp_path, [0, 1], "table1" in names)
+    for suite in build.FIGURES:
+        steps = build.family(suite, tmp_path, [0, 1], suite in build.STATISTICS)
         assert list(steps) == ["data", "fine-tunings", "statistics"][: 2 + (suite == "text8")]
         assert ("--epochs" in steps["fine-tunings"]) == (suite == "wordnet200")
         assert steps["fine-tunings"].count("--seed") == 2
     few = build.figures(tmp_path, [0], 50, ["fig2", "fig3"], 1)
     assert [command[-2:] for command in few.values()] == [["--rows", "25"], ["--rows", "50"]]
+    (quick,) = build.figures(tmp_path, [0], 50, ["frontier"], 1).values()
+    (slow,) = build.figures(tmp_path, [0], None, ["frontier"], 1).values()
+    assert "wudi (ridge)" in quick and "wudi (adam)" not in quick and "--methods" not in slow
     whole = build.figures(tmp_path, [0], None, ["fig2", "fig3"], 1)
     assert whole["fig2"][-2:] == ["--rows", "100"] and "--rows" not in whole["fig3"]
 

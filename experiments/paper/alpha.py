@@ -11,12 +11,14 @@ from typing import Any
 from experiments.paper import defaults
 from experiments.paper.drawing import COLOURS, NAMES, drawn
 from experiments.paper.family import Family, say
-from experiments.paper.table1 import ALPHAS, LARGE
 from experiments.paper.tables import by_seed, markdown
 
 from breadcrumbs.merging import calibration, opening
 from breadcrumbs.plan.recipe import Recipe
 
+#: What alpha is chosen from: of sums of task vectors, and of what is left of them by masks.
+ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.3)
+LARGE = (0.3, 0.5, 0.7, 1.0, 1.3, 1.6)
 #: Results of several families stand side by side, by the names of their suites.
 SUITE = "several suites"
 #: Numbers of tasks that are looked at. (The first eight tasks of text20 are those of text8.)

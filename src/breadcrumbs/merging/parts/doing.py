@@ -179,7 +179,7 @@ def begun(merge: Merge, *, only_on: bool = False) -> Iterator[tuple[Plan, Folder
             )
         if plan.coordinates is not None:
             raise RecipeError(
-                f"space {plan.recipe.space}: is merged at once, as it is small. Merge without --part"
+                f"space {plan.recipe.space}: is merged at once. Merge without --part"
                 " and --on."
             )
         if any(not source.files for source in plan.inputs):

@@ -214,9 +214,9 @@ class Whole:
     factor. fits: (parameters, number of models) -> anything; raises RecipeError where so many
     models cannot be merged so. counts: whether ``combine`` returns a pair, the step and how many
     entries it keeps of each model, in their order. base: values -> whether ``combine`` looks at the
-    base's weights. by_entry: whether an entry of what is no matrix depends on the task vectors there
-    alone, so that such a tensor need not be held. check: given parameters -> the same with those
-    that depend on others; raises RecipeError for what contradicts each other.
+    base's weights. by_entry: whether an entry of what is not a matrix depends on the task vectors
+    there alone, so that such a tensor need not be held. check: given parameters -> the same with
+    those that depend on others; raises RecipeError for what contradicts each other.
     """
 
     combine: Callable[..., Any]
