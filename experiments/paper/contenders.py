@@ -92,6 +92,7 @@ CONTENDERS = {
         _of("task_arithmetic+svc", MATRICES, alpha=1.0),
         _of("tsv_m", MATRICES),
         _of("iso_c", MATRICES),
+        _of("polar", tried=grid(length=(1.0, 1.5, 2.0, 2.5, 3.0))),
         _of("wudi", MATRICES),
         _of("dc", (0.5, 1.0, 1.5, 2.0, 2.5)),
         _of("cart", tried=grid(scale=(0.5, 1.0, 1.5, 2.0, 2.5))),
