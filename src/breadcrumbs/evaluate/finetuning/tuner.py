@@ -16,7 +16,7 @@ from breadcrumbs.evaluate.data.task import Rows, Split, Task
 from breadcrumbs.evaluate.finetuning import finetuned
 from breadcrumbs.evaluate.finetuning.saved import Saved
 from breadcrumbs.evaluate.finetuning.training import Settings, Step, Training, drawn
-from breadcrumbs.evaluate.foundations.foundation import on
+from breadcrumbs.evaluate.foundations.foundation import Answering, on
 from breadcrumbs.evaluate.scoring.scoring import check_labels
 from breadcrumbs.modules.precise import precise
 
@@ -96,7 +96,11 @@ class Tuner:
         from breadcrumbs.evaluate.scoring.scoring import Scorer
 
         return Scorer(
-            self.suite, device=self.device, precision=self.settings.precision, cache=self.cache
+            self.suite,
+            device=self.device,
+            precision=self.settings.precision,
+            cache=self.cache,
+            train=True,
         )
 
     def _train(
@@ -193,6 +197,8 @@ def _check_labels(scorer: Scorer, head: Any, task: Task, rows: Rows, validation:
     """Raise SuiteError for labels that the head has no class for."""
     import torch
 
+    if isinstance(scorer.foundation, Answering) and scorer.foundation.answers(task):
+        return
     first = Rows(rows.inputs[:1], rows.labels[:1], rows.digest + "[:1]")
     batch = on(scorer.foundation.prepare(task, first, 1)[0], scorer.device)
     with torch.no_grad(), precise(scorer.precision, scorer.device):
