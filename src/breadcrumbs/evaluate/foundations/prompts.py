@@ -65,12 +65,12 @@ class Prompts:
         SuiteError for two that are the same, and one that is no token of its own.
         """
         said = words(task)
-        template = task.head.get("template", "{0}")
-        ends = [end for end, *_ in string.Formatter().parse(template)]
-        before = self._tokens((ends[-1] if len(ends) > 1 else "") or "a")
+        *_, (last, field, *_) = string.Formatter().parse(task.head.get("template", "{0}"))
+        stem = last if field is None else "a"  # the end of every prompt, or some text
+        before = self._tokens(stem)
         found = []
         for word in said:
-            whole = self._tokens((ends[-1] if len(ends) > 1 else "") or "a", word)
+            whole = self._tokens(stem, word)
             if whole[: len(before)] != before or len(whole) == len(before):
                 raise SuiteError(
                     f"task {task.name!r}: word {word!r} runs into the end of the prompt. End the"
