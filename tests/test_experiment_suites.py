@@ -346,10 +346,11 @@ def test_a_sequence_gives_each_task_classes_of_its_own(tmp_path):
 
 
 def test_the_suites_have_as_many_tasks_as_their_names_say():
-    assert {name: len({s.name for s in made}) for name, made in tasks.SUITES.items()} == {
+    assert {n: len({s.name for s in made.tasks}) for n, made in tasks.SUITES.items()} == {
         "text8": 8,
         "text20": 20,
         "wordnet200": 200,
+        "lm6": 6,
     }
     assert tasks.TEXT20[:8] == tasks.TEXT8
 
@@ -363,7 +364,8 @@ def test_a_suite_is_written_the_same_twice(tmp_path, monkeypatch, capsys):
         for text in (folder / "plain.txt").read_text().splitlines():
             yield Example(text, "odd" if text.endswith("1") else "even")
 
-    monkeypatch.setitem(tasks.SUITES, "text8", (tasks.Source("parity", "made", read, SIZES),))
+    made = tasks.Suite((tasks.Source("parity", "made", read, SIZES),))
+    monkeypatch.setitem(tasks.SUITES, "text8", made)
     outs = [tmp_path / "one", tmp_path / "two"]
     for out in outs:
         assert __main__.main(["text8", "--out", str(out), "--cache", str(tmp_path / "c")]) == 0
