@@ -41,6 +41,11 @@ if TYPE_CHECKING:
     import torch
 
 
+#: How an answer is written, whatever the base's generation_config.json says.
+GREEDY = {"do_sample": False, "num_beams": 1, "temperature": 1.0, "top_p": 1.0, "top_k": 50}
+GREEDY |= {"repetition_penalty": 1.0}
+
+
 class Causal:
     """`Foundation` of models that transformers opens with AutoModelForCausalLM.
 
@@ -184,8 +189,7 @@ class Causal:
                 input_ids=ids.to(module.device),
                 attention_mask=mask.long().to(module.device),
                 max_new_tokens=self.settings["new_tokens"],
-                do_sample=False,
-                num_beams=1,
+                **GREEDY,
                 **asked,
             )[:, ids.shape[1] :]
             texts_ = self._tokenizer.batch_decode(written, skip_special_tokens=True)
