@@ -28,17 +28,15 @@ from breadcrumbs.checkpoint.outfile import Entry
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.checkpoint.writer import Writer
 from breadcrumbs.errors import OutputError, SuiteError
+from breadcrumbs.evaluate.finetuning.lora import STEM, Lora
 
 if TYPE_CHECKING:
     from breadcrumbs.evaluate.data.task import Task
-    from breadcrumbs.evaluate.finetuning.lora import Lora
     from breadcrumbs.evaluate.finetuning.training import Settings
     from breadcrumbs.evaluate.suite import Suite
 
 RECORD = "finetune.json"
 STATE = "state"
-#: Of the file of an adapter.
-STEM = "adapter_model"
 _PACKAGES = ("breadcrumbs", "torch", "transformers", "tokenizers", "numpy", "safetensors")
 
 

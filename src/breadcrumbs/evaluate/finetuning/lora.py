@@ -20,7 +20,6 @@ import numpy as np
 
 from breadcrumbs.checkpoint import Checkpoint
 from breadcrumbs.errors import MissingExtraError, SuiteError, install
-from breadcrumbs.evaluate.finetuning import finetuned
 from breadcrumbs.modules.slots import Slots
 from breadcrumbs.taskfile import view
 
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
 
 #: PEFT's alpha over the rank.
 SCALE = 2
+#: Of the file of weights.
+STEM = "adapter_model"
 
 
 class Lora:
@@ -87,7 +88,7 @@ class Lora:
 
         with tempfile.TemporaryDirectory(prefix="breadcrumbs-lora-") as folder:
             self.write_config(Path(folder))
-            save_file(self.state(), Path(folder, f"{finetuned.STEM}.safetensors"))
+            save_file(self.state(), Path(folder, f"{STEM}.safetensors"))
             with view.open_model(base, folder) as model:
                 yield model
 
