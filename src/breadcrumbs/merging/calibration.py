@@ -134,7 +134,7 @@ def _with_alpha(plan: Plan, run: Callable[..., object], facts: Facts) -> Plan:
 class Products(Writing):
     """A consumer that keeps of what is merged nothing but inner products with the task vectors."""
 
-    merges = False
+    merges = several = False
 
     def __init__(self, plan: Plan):
         super().__init__(Nowhere())
