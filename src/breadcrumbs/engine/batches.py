@@ -78,7 +78,7 @@ def _key(context: Context, job: Job) -> tuple | None:
     whole = piece.start == 0 and n == tensor.base.size and n <= job.chunk
     if not whole or tensor.copied or tensor.careful or tensor.onto is not None or rescaled(tensor):
         return None
-    if ranks and (ranks.count(ranks[0]) < len(ranks) or job.unit not in (n, max(n, LEAST_UNIT))):
+    if ranks and (ranks.count(ranks[0]) < len(ranks) or job.unit < min(n, LEAST_UNIT)):
         return None
     for one in (tensor.base, *tensor.models):
         if one is None or not isinstance(one.source, FileRange) or not as_is(one, job.dtype):
