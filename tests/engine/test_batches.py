@@ -21,7 +21,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "breadcrumbs": dict(beta=0.8, alpha=0.7),
     "breadcrumbs rows": dict(granularity="row", alpha=0.7),
     "task_arithmetic": dict(alpha=0.3, weights=(0.5, -2.0)),
-    "dare_linear": dict(density=0.4, alpha=1.0),
+    "dare_linear": dict(p=0.6, alpha=1.0),
     "average": dict(),
     "task_arithmetic without one": dict(weights=(0.0, 1.0)),
 }
