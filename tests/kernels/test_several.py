@@ -19,7 +19,10 @@ SIZES = np.array([64, 1, 4500, 64, 0, 192], np.int64)
 def test_each_is_as_by_itself(kernels, how, weights, dtype):
     rng = np.random.default_rng(len(how))
     n, count, alpha = int(SIZES.sum()), len(SIZES), 0.7
-    base, models = (raw_weights("usual", (n,), dtype, rng), raw_weights("usual", (3, n), dtype, rng))
+    base, models = (
+        raw_weights("usual", (n,), dtype, rng),
+        raw_weights("usual", (3, n), dtype, rng),
+    )
     given = np.array(weights, np.float64)
     keys, limits = np.empty((0, 3), np.uint64), np.empty(0, np.uint32)
     ranks = np.empty((0, 3), np.int64)

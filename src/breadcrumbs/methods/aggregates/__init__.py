@@ -209,7 +209,9 @@ class Whole:
     tasks are kept apart, so that T of them make a step of sqrt(T) task vectors at a published
     factor. fits: (parameters, number of models) -> anything; raises RecipeError where so many
     models cannot be merged so. counts: whether ``combine`` returns a pair, the step and how many
-    entries it keeps of each model, in their order. check: given parameters -> the same with those
+    entries it keeps of each model, in their order. turns: whether ``combine`` may be given the task
+    vectors as `turns.Turns`, which it goes through one after the other: then the base is zeros, and
+    they have their weights. check: given parameters -> the same with those
     that depend on others; raises RecipeError for what contradicts each other.
     """
 
@@ -226,6 +228,7 @@ class Whole:
     apart: bool = False
     fits: Callable[[Values, int], object] = lambda values, models: None
     counts: bool = False
+    turns: bool = False
     check: Callable[[Values], Values] = lambda values: values
     name: str = ""
     alone: str = ""
