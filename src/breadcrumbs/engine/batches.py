@@ -59,9 +59,12 @@ def of(context: Context, jobs: Sequence[Job]) -> Iterator[Batch | list[Job]]:
 
 
 def _found(context: Context, jobs: list[Job], alike: bool) -> Iterator[Batch | list[Job]]:
-    terms = Terms(context, jobs[0], context.plan.tensors[jobs[0].pieces[0].index])
-    fits = alike and len(jobs) >= LEAST and terms.linear and terms.fused
-    yield Batch(jobs, terms) if fits else jobs
+    if alike and len(jobs) >= LEAST:
+        terms = Terms(context, jobs[0], context.plan.tensors[jobs[0].pieces[0].index])
+        if terms.linear and terms.fused:
+            yield Batch(jobs, terms)
+            return
+    yield jobs
 
 
 def _same(key: tuple, last: tuple | None) -> bool:
