@@ -225,6 +225,11 @@ def test_what_cannot_be_is_said_before_anything_is_written(folder: Path, tmp_pat
         ({"lora_rank": 0}, RecipeError, "rank 0 is not possible"),
         ({"output": folder / "one" / "in"}, RecipeError, "is one of the models"),
         ({"method": "slerp", "models": paths[:1]}, RecipeError, "slerp looks at the base"),
+        (
+            {"base": f"{folder / 'base'}+{paths[0]}", "models": paths[1:]},
+            MismatchError,
+            "is a model with an adapter, and an adapter of it",
+        ),
     ]
     for given, kind, message in cases:
         settings = {"base": None, "models": paths, "output": out, "to": "lora", "lora_rank": 1}
@@ -266,7 +271,8 @@ def test_the_command_line(folder: Path, tmp_path: Path, monkeypatch: pytest.Monk
         (["base", "one", "--rank", "2", "-o", "x"], "give --to lora"),
         (["one", "two", "--to", "lora", "--verify", "-o", "x"], "does not go with --verify"),
         (["one", "two", "--to", "lora"], "give -o OUTPUT"),
-        (["one", "two", "--space", "core", "-o", "x"], "one: is an adapter, which is no base"),
+        (["base", "--to", "lora", "-o", "x"], "no fine-tuned model is given"),
+        (["one", "two", "--space", "core", "-o", "x"], "one: is an adapter, not a base model"),
     ]:
         wrong = run(*words)
         assert wrong.exit_code in (1, 2)

@@ -190,6 +190,16 @@ def both_names(plan: Plan, name: str, ties: Mapping[str, str], advice: str) -> l
     return names
 
 
+def check_base(plan: Plan) -> None:
+    """Raise MismatchError for a base that is a model with an adapter: no folder of it is there, so
+    PEFT would load the result on the model alone."""
+    if plan.base.inserted is not None:
+        raise MismatchError(
+            f"{plan.base.label}: is a model with an adapter, and an adapter of it fits no model"
+            " that PEFT loads. Write that model to a folder first, and give the folder as the base."
+        )
+
+
 def check_apart(plan: Plan) -> None:
     """Raise MismatchError for a head apart that the base's kind of model scales otherwise."""
     for name in plan.base.untied:

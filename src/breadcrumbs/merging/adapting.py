@@ -29,6 +29,7 @@ from breadcrumbs.engine.digests import FileDigests
 from breadcrumbs.engine.outputs import TensorReport
 from breadcrumbs.engine.workspace import one_blas_thread
 from breadcrumbs.errors import BreadcrumbsError, MismatchError, OutputError, RecipeError
+from breadcrumbs.errors import counted as counted_as
 from breadcrumbs.merging import adapter_folder, card, dense, estimate, files, inputs, opening
 from breadcrumbs.merging import spaces as carried
 from breadcrumbs.merging.adapter_folder import Made
@@ -146,6 +147,9 @@ def to_folder(
         raise RecipeError("dtype same: an adapter is not quantised. Give another dtype.")
     if it.onto is not None:
         raise RecipeError("onto: an adapter is one of the base. Leave one of both out.")
+    if not it.models:
+        raise RecipeError("to lora: no fine-tuned model is given. Give an adapter at least.")
+    adapter_folder.check_base(it)
     it = files.advised(it)
     if it.base.files:  # else there are neither weights nor configs to judge by
         it = judged(it, strict)
@@ -231,12 +235,14 @@ class _Making:
         ranks = sorted(set(self.made.ranks.values()))
         shown = f"{ranks[0]}" if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
         kept = [*self.made.modules, *self.made.tied]
-        also = f", {len(kept)} modules kept whole" if kept else ""
-        also += f", {len(self.made.biases)} biases" if self.made.biases else ""
+        also = f", {counted_as(len(kept), 'module')} kept whole" if kept else ""
+        biases = len(self.made.biases)
+        also += f", {counted_as(biases, 'bias', 'biases')}" if biases else ""
         error = f"lacks {self.error:.2%} of the step" if self.error >= 5e-5 else "lacks nothing"
         if self.error < 5e-5:
             error += f" of the step but rounding ({self.error:.0e})"
-        return f"adapter of rank {shown} on {len(self.made.ranks)} matrices{also}: {error}"
+        number = counted_as(len(self.made.ranks), "matrix", "matrices")
+        return f"adapter of rank {shown} on {number}{also}: {error}"
 
     def of_coordinates(self, within: Coordinates) -> Sequence[TensorReport]:
         """Add all that was merged in a space of the adapters; return what was done to it."""

@@ -108,6 +108,7 @@ def _adapter(plan: Plan, output: Path, rank: int, force: bool) -> dict[str, floa
     adapter_folder.check_output(output, force)
     made, losses = Made(), list[writing.Loss]()
     ties = {} if plan.base.untied else tied.ties(plan.base)
+    adapter_folder.check_base(plan)
     adapter_folder.check_apart(plan)
     with one_blas_thread():
         for tensor, model in _changed(plan):
