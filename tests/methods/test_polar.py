@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from breadcrumbs.errors import RecipeError
+from breadcrumbs.methods import registry
 from breadcrumbs.methods.published.polar import polar
 
 RNG = np.random.default_rng(0)
@@ -36,3 +38,9 @@ def test_it_goes_no_further_along_task_vectors_than_these_or_their_sum_go():
 def test_it_scales_with_the_task_vectors_whose_squares_may_be_no_numbers():
     assert step(TAUS * 2.0**600) == pytest.approx(step(TAUS) * 2.0**600)
     assert not step(np.zeros((2, 3, 4))).any()
+
+
+def test_a_length_below_0_is_refused():
+    assert registry.get("polar").complete({"length": 0})["length"] == 0
+    with pytest.raises(RecipeError, match="length -1 is below 0"):
+        registry.get("polar").complete({"length": -1})

@@ -22,6 +22,7 @@ import math
 
 import numpy as np
 
+from breadcrumbs.errors import RecipeError
 from breadcrumbs.methods import Everything, Method, Real, Values, Whole
 from breadcrumbs.methods.aggregates.matrices import (
     OF_MATRICES,
@@ -53,9 +54,19 @@ def polar(taus: np.ndarray, values: Values) -> np.ndarray:
     return (largest * sigma * u) @ v
 
 
+def _check(given: Values) -> Values:
+    if given.get("length", 0) < 0:
+        raise RecipeError(
+            f"polar: length {given['length']:g} is below 0, and would go against the task vectors."
+            " Give 0 or more."
+        )
+    return given
+
+
 POLAR = Whole(
     combine=of_matrices(polar),
     each=each,
+    check=_check,
     parameters={
         "length": Real(2.0, "of the step at most, in mean task vectors, matrix by matrix"),
         "stack": STACK,
