@@ -314,3 +314,15 @@ def test_an_export_written_anew_is_imported(made: Path, tmp_path: Path) -> None:
     ):
         assert store.log() == first.log()
         assert_same(merged(store), merged(first))
+
+
+def test_a_folder_that_cannot_be_written_is_told_from_a_damaged_one(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(made / "store", tmp_path / "store")
+    (tmp_path / "store" / "ledger.sqlite").write_bytes(b"none" * 99)
+    with pytest.raises(BreadcrumbsError, match="Is the disk full, or the file damaged"):
+        Store.open(tmp_path / "store")
+    monkeypatch.setattr("breadcrumbs.store.tables.os.access", lambda *given: False)
+    with pytest.raises(BreadcrumbsError, match="which SQLite needs even to read"):
+        Store.open(tmp_path / "store")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -75,9 +76,13 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise StoreError(
-            f"{path}: the ledger cannot be used: {error}. Is the disk full, or the file damaged?"
-        ) from None
+        why = "Is the disk full, or the file damaged?"
+        if not os.access(path.parent, os.W_OK):
+            why = (
+                "The folder cannot be written to, which SQLite needs even to read: copy the"
+                " store to another place, or ask for the right to write."
+            )
+        raise StoreError(f"{path}: the ledger cannot be used: {error}. {why}") from None
 
 
 def check(path: Path, connection: sqlite3.Connection) -> None:
