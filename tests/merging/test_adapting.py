@@ -226,6 +226,11 @@ def test_what_cannot_be_is_said_before_anything_is_written(folder: Path, tmp_pat
         ({"output": folder / "one" / "in"}, RecipeError, "is one of the models"),
         ({"method": "slerp", "models": paths[:1]}, RecipeError, "slerp looks at the base"),
         (
+            {"method": "task_arithmetic", "dtype": "float16", "alpha": 1e12},
+            MismatchError,
+            "the step does not fit float16",
+        ),
+        (
             {"base": f"{folder / 'base'}+{paths[0]}", "models": paths[1:]},
             MismatchError,
             "is a model with an adapter, and an adapter of it",

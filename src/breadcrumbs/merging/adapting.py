@@ -285,7 +285,7 @@ class _Making:
         left, right = u[:, :number] * roots, roots[:, None] * v[:number]
         mine = left.astype(self.dtype), right.astype(self.dtype)
         if not all(np.isfinite(one).all() for one in mine):
-            raise MismatchError(f"tensor {tensor.name!r}: the step is not finite. Repair a model.")
+            raise MismatchError(_not_finite(tensor, bool(np.isfinite(s).all()), self.dtype))
         self.lost += float(np.square(s[number:]).sum()) + _apart((left, right), mine)
         source = tensor.base.source
         turned = adapter_folder.is_turned(self.plan, tensor.base)
@@ -318,6 +318,16 @@ class _Making:
             self.made.tensors[key] = tensor.base.read() if mine is None else mine
 
         self.made.rest(self.plan, add)
+
+
+def _not_finite(tensor: TensorPlan, is_number: bool, dtype: np.dtype) -> str:
+    """Return what is said of a step of which the factors are not finite. is_number: if it is."""
+    if is_number:
+        return (
+            f"tensor {tensor.name!r}: the step does not fit {dtype}. Give a wider output dtype,"
+            " such as --dtype float32, or a smaller alpha."
+        )
+    return f"tensor {tensor.name!r}: the step is not finite. Repair a model."
 
 
 def _apart(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]) -> float:
