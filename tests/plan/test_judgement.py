@@ -20,6 +20,7 @@ from breadcrumbs.errors import BreadcrumbsError, MismatchError, RecipeError
 from breadcrumbs.merging import api, opening
 from breadcrumbs.plan.judgement import configs, judged, labels, rope, tokenizers
 from breadcrumbs.plan.recipe import Model, Recipe
+from breadcrumbs.tasks import packing
 
 LLAMA = {
     "model_type": "llama",
@@ -450,6 +451,11 @@ def test_other_tokens_are_named(tmp_path, base, its, expected):
     option = "--chat-template" if "chat" in expected else "--tokenizer"
     assert expected in line and f"Give {option} {b} " in line
     assert warned(a, b, tokenizer=str(b)) == ()
+    recipe = packing.recipe(str(a), (Model(str(b)),), "none", {})
+    with opening.opened(recipe, on_base=True) as plan:  # what packs has neither option
+        (line,) = judged(plan, packing=True).warnings
+    merging = "When you merge it" if "chat" in expected else "merge the model itself"
+    assert f"not that of {a}, on which it is packed: " in line and merging in line
 
 
 @pytest.mark.parametrize(("base", "its"), SAME_TOKENS)

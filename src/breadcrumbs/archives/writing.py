@@ -147,7 +147,7 @@ def of(
     files.check_not_input(plan, output)
     for source in plan.sources:
         quantised.refuse(source, "an archive")
-    plan = judged(replace(plan, warnings=()), strict)  # what the base lacks is stored
+    plan = judged(replace(plan, warnings=()), strict, packing=True)  # what the base lacks is stored
     compression = _Compression(plan, method, threads or machine.available_cores(), progress)
     compression.write(output, force)
     size, seconds = output.stat().st_size, time.perf_counter() - began

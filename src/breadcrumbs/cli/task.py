@@ -107,7 +107,7 @@ def pack(base: str, finetuned: str, output: str, **options: Any) -> None:
     )
     quiet = options["quiet"] or options["as_json"]
     with opening.opened(made, on_base=True) as plan:
-        plan = judged(plan, options["strict"])
+        plan = judged(plan, options["strict"], packing=True)
         console.warnings(plan.warnings if not quiet else ())
         with console.progress(plan, quiet=quiet, doing="packing") as progress:
             said = packing.of(

@@ -78,6 +78,6 @@ def check_fits(store: Held, name: str, path: Path) -> None:
 
 def judge(plan: Plan, strict: bool, warn: Callable[[Sequence[str]], None]) -> Plan:
     """Return the plan, and call ``warn`` with its warnings."""
-    plan = judged(plan, strict)
+    plan = judged(plan, strict, packing=True)
     warn(plan.warnings)
     return plan

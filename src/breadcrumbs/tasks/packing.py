@@ -90,7 +90,7 @@ def pack(
     )
     with opening.opened(made, [base, finetuned], on_base=True) as plan, durable.syncing(sync):
         return of(
-            judged(plan, strict) if strict else plan,
+            judged(plan, strict, packing=True) if strict else plan,
             output,
             encoding=encoding,
             base_name=base_name,

@@ -15,12 +15,15 @@ from breadcrumbs.plan.judgement import configs, directions, schedulers, tokenize
 from breadcrumbs.plan.plan import Plan
 
 
-def judged(plan: Plan, strict: bool = False) -> Plan:
-    """Return the plan with the warnings of all judgements; MismatchError for any if ``strict``."""
+def judged(plan: Plan, strict: bool = False, packing: bool = False) -> Plan:
+    """Return the plan with the warnings of all judgements; MismatchError for any if ``strict``.
+
+    packing: whether nothing is merged yet, but task vectors are written.
+    """
     found = [
         *configs.warnings(plan),
         *schedulers.warnings(plan),
-        *tokenizers.warnings(plan),
+        *tokenizers.warnings(plan, packing),
         *weights.warnings(plan),
         *directions.warnings(plan),
     ]

@@ -42,8 +42,11 @@ _CHATS = ([_OTHER_CHAT], [_NO_CHAT])
 Said = tuple[dict[str, Any], list[Any] | None]
 
 
-def warnings(plan: Plan) -> list[str]:
-    """Return a line for each model whose tokenizer is not that which the merged model gets."""
+def warnings(plan: Plan, packing: bool = False) -> list[str]:
+    """Return a line for each model whose tokenizer is not that which the merged model gets.
+
+    packing: whether nothing is merged yet, but task vectors are written.
+    """
     labels = {source.label: source for source in plan.origins}
     target = labels.get(plan.recipe.tokenizer or "", plan.target)
     if plan.words is not None:
@@ -67,11 +70,21 @@ def warnings(plan: Plan) -> list[str]:
                 if plan.recipe.tokenizer is None or what in _CHATS
                 else "Merge models that share one tokenizer"
             )
+            gets = "which the merged model gets"
+            if packing:
+                gets, advice = "on which it is packed", _later(option, source.label)
             found.append(
-                f"{source.label}: its tokenizer is not that of {target.label}, which the merged"
-                f" model gets: {'; '.join(what)}. {advice}"
+                f"{source.label}: its tokenizer is not that of {target.label}, {gets}:"
+                f" {'; '.join(what)}. {advice}"
             )
     return found
+
+
+def _later(option: str, label: str) -> str:
+    """Return what to do where a model is packed, which has none of these options."""
+    if option == "--tokenizer":
+        return "A merge for its texts needs its tokenizer: merge the model itself, with --tokenizer"
+    return f"When you merge it, give --chat-template {label} if the merged model is for its texts"
 
 
 def differences(
