@@ -193,13 +193,13 @@ def test_an_error_of_a_part_comes_as_it_is(bench: Bench, machines: Any, tmp_path
 def test_other_programs_are_refused_before_the_first_part(
     what: str, told: Told, machines: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from breadcrumbs.merging.parts import on_ray as module
+    from breadcrumbs.merging.parts import sending
 
     it = told.merge()
     if what == "version":
-        monkeypatch.setattr(module, "__version__", "0.0.1")
+        monkeypatch.setattr(sending, "__version__", "0.0.1")
     else:
-        monkeypatch.setattr(module, "hashed", lambda path: "another")
+        monkeypatch.setattr(sending, "hashed", lambda path: "another")
     with pytest.raises(OutputError, match=r"Breadcrumbs 0\.0\.1\b|own.py .* another plugin"):
         on_ray(it, threads=1)
     assert {path.name for path in Path(f"{it.output}.partial").iterdir()} == {"plan.json"}

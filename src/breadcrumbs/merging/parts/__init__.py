@@ -14,6 +14,6 @@ No engine is needed and no lock is held: what is found and written lies in files
 from breadcrumbs.merging.parts.committing import commit
 from breadcrumbs.merging.parts.doing import Merge, PartReport, merge_part
 from breadcrumbs.merging.parts.driving import drive, on_processes
-from breadcrumbs.merging.parts.on_ray import on_ray
+from breadcrumbs.merging.parts.sending import on_ray
 
 __all__ = ["Merge", "PartReport", "commit", "drive", "merge_part", "on_processes", "on_ray"]

@@ -8,7 +8,7 @@ from functools import partial
 
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.merging.parts.driving import on_processes
-from breadcrumbs.merging.parts.on_ray import on_ray
+from breadcrumbs.merging.parts.sending import on_ray
 from breadcrumbs.merging.report import Report
 
 _CLUSTER = re.compile(r"ray://(\[[0-9a-fA-F:.%]+\]|[^\s/:\[\]]+):\d{1,5}")
