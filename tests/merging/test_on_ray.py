@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -230,8 +231,14 @@ def test_more_threads_than_a_machine_has_are_refused(bench: Bench, machines: Any
         on_ray(bench.merge(), threads=2)
 
 
-def test_names_of_engines() -> None:
+def test_names_of_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert engines.engine("ray") is on_ray
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{taken.getsockname()[1]}")
+        with pytest.raises(OutputError, match="no cluster answers there"):
+            engines.engine("ray")
     for wrong in (
         "ray://",
         "ray:h:1",

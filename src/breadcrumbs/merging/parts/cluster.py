@@ -10,11 +10,13 @@ import contextlib
 import errno
 import logging
 import os
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
 from breadcrumbs.errors import BreadcrumbsError, MissingExtraError, OutputError, counted, install
@@ -28,6 +30,8 @@ RETRIES = 4
 THREADS = 16
 #: Seconds between two looks at the cluster, and how long it may be without a machine.
 LOOK, PATIENCE = 2.0, 60.0
+#: Seconds in which the head of a cluster must answer.
+REACHED = 10.0
 #: Bytes of the store of a cluster that is started here, which is given reports alone.
 STORE = 100 * 10**6
 #: What may be over when it is tried again: a full or failing disk, a server that is away.
@@ -212,11 +216,10 @@ def connected(address: str | None = None, threads: int | None = None) -> Iterato
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray
-    except ImportError:
-        raise MissingExtraError(f"--on ray: Ray is not installed. {install('ray')}") from None
-    name = address or os.environ.get("RAY_ADDRESS") or "ray"
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    name = reach(address)
+    import ray
+
     if ray.is_initialized():
         with _silenced():
             yield Cluster(ray, name, threads)
@@ -230,14 +233,39 @@ def connected(address: str | None = None, threads: int | None = None) -> Iterato
     with _silenced():
         try:
             ray.init(**given)
-        except (ConnectionError, RuntimeError, ValueError, ImportError, AssertionError) as error:
+        except (ConnectionError, RuntimeError, ValueError, AssertionError) as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             said = lines[0].rstrip(".") if lines else type(error).__name__
-            raise OutputError(f"--on {name}: cannot connect to Ray: {said}.") from None
+            raise OutputError(
+                f"--on {name}: cannot connect to Ray: {said}. If the cluster asks for a token, set"
+                " RAY_AUTH_MODE=token."
+            ) from None
         try:
             yield Cluster(ray, name, threads)
         finally:
             ray.shutdown()
+
+
+def reach(address: str | None) -> str:
+    """Return what a cluster is called; MissingExtraError without Ray, and OutputError where nobody
+    answers at its host and port, which Ray would try for minutes."""
+    if find_spec("ray") is None:
+        raise MissingExtraError(f"--on ray: Ray is not installed. {install('ray')}")
+    name = address or os.environ.get("RAY_ADDRESS") or "ray"
+    if address is not None and find_spec("grpc") is None:
+        raise MissingExtraError(f"--on {name}: grpcio is not installed. {install('ray')}")
+    host, colon, port = name.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return name
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED).close()
+    except (OSError, OverflowError) as error:
+        said = getattr(error, "strerror", None) or "no answer"
+        raise OutputError(
+            f"--on {name}: no cluster answers there ({said}). `ray status` on its head says whether"
+            " it runs."
+        ) from None
+    return name
 
 
 @contextmanager
