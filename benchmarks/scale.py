@@ -3,9 +3,10 @@
     python -m benchmarks.scale --folder /tmp/breadcrumbs-benchmark
 
 makes seeded checkpoints (once) and merges them with one process, with `--on processes:2`, with
-`--on ray` and two workers where Ray is installed, and part by part with `xargs -P 2`, where one part is killed as soon as it has written something and all are
-run again. Every output is compared with that of one process, all files, headers included. Prints
-seconds of the clock and of processors; the latter hold where others use the machine too.
+`--on ray` and two workers where Ray is installed, and part by part with `xargs -P 2`, where one
+part is killed as soon as it has written something and all are run again. Every output is compared
+with that of one process, all files, headers included. Prints seconds of the clock and of
+processors; the latter hold where others use the machine too.
 """
 
 from __future__ import annotations

@@ -216,7 +216,6 @@ def connected(address: str | None = None, threads: int | None = None) -> Iterato
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     name = reach(address)
     import ray
 
