@@ -2,10 +2,11 @@
 
     python -m benchmarks.scale --folder /tmp/breadcrumbs-benchmark
 
-makes seeded checkpoints (once) and merges them with one process, with `--on processes:2`, and part
-by part with `xargs -P 2`, where one part is killed as soon as it has written something and all are
-run again. Every output is compared with that of one process, all files, headers included. Prints
-seconds of the clock and of processors; the latter hold where others use the machine too.
+makes seeded checkpoints (once) and merges them with one process, with `--on processes:2`, with
+`--on ray` and two workers where Ray is installed, and part by part with `xargs -P 2`, where one
+part is killed as soon as it has written something and all are run again. Every output is compared
+with that of one process, all files, headers included. Prints seconds of the clock and of
+processors; the latter hold where others use the machine too.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks import programs
@@ -68,8 +70,13 @@ def _compared(
         "--on processes:2": lambda out: _ran(
             [*command, "-o", out, "--threads", alone, "--on", "processes:2"]
         ),
+        "--on ray, two workers": lambda out: _ran(
+            [*command, "-o", out, "--threads", one, "--on", "ray"]
+        ),
         "xargs -P 2, one killed": lambda out: _parts([*command, "-o", out, "--threads", one]),
     }
+    if find_spec("ray") is None:
+        del ways["--on ray, two workers"]
     rows: list[dict[str, object]] = []
     for number, (way, run) in enumerate(ways.items()):
         out = folder / str(number) / "out"

@@ -15,7 +15,7 @@ AGAIN = 75
 def merge(
     made: Any, output: str, options: dict[str, Any], shard_size: int, max_memory: int | None
 ) -> None:
-    """Do a part of a recipe, or commit all, or both on processes, as the options say."""
+    """Do a part of a recipe, or commit all, or both on an engine, as the options say."""
     from breadcrumbs.merging import parts
 
     if sum(map(bool, (options["part"], options["commit"], options["on"]))) > 1:
@@ -63,15 +63,15 @@ def _part(it: Any, options: dict[str, Any], settings: dict[str, Any]) -> None:
 
 def _on(it: Any, options: dict[str, Any], settings: dict[str, Any]) -> None:
     from breadcrumbs.cli import console
-    from breadcrumbs.merging.parts import doing, driving
+    from breadcrumbs.merging.parts import doing, driving, engines
 
-    number = driving.parsed(options["on"])
+    run = engines.engine(options["on"])
     driving.fresh(it, resume=options["resume"], force=options["force"])
     quiet = options["quiet"] or options["as_json"]
     with doing.begun(it) as (plan, _):
         console.warnings(plan.warnings if not quiet else ())
         with console.progress(plan, quiet=quiet) as progress:
-            report = driving.on_processes(it, number, progress=progress, **settings)
+            report = run(it, progress=progress, retries=options["retries"], **settings)
     _said(report, it.output, options)
 
 

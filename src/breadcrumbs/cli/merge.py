@@ -137,7 +137,18 @@ from breadcrumbs.errors import printable, sentence
     help="Do every Nth file of the output from the Kth: a merge in parts (docs/scale.md).",
 )
 @click.option("--commit", is_flag=True, help="Make the output of its parts, when all are there.")
-@click.option("--on", metavar="processes:N", help="Do the parts on N processes, and commit.")
+@click.option(
+    "--on",
+    metavar="ENGINE",
+    help="Do the parts, and commit: processes:N, ray, or ray://HOST:10001.",
+)
+@click.option(
+    "--retries",
+    type=click.IntRange(0),
+    default=4,
+    show_default=True,
+    help="With --on: how often lost workers are replaced.",
+)
 @force_option
 @sync_option
 @click.option("--verify", is_flag=True, help="Read the result again and compare digests.")

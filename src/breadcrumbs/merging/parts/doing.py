@@ -201,7 +201,7 @@ def _about(merge: Merge, plan: Plan) -> dict[str, Any]:
     depends = [to_mapping(plan.recipe, complete=True), words]
     given = [Path(plugin) for plugin in merge.plugins]
     given += [registry.PLUGINS[it] for it in [plan.recipe.method] if it in registry.PLUGINS]
-    plugins = {path.name: _hash(path) for path in given}
+    plugins = {path.name: hashed(path) for path in given}
     return {
         "by": {"Breadcrumbs": __version__, "NumPy": np.__version__},
         "recipe": blake3(json.dumps(depends).encode()).hexdigest(),
@@ -216,7 +216,7 @@ def _about(merge: Merge, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _hash(path: Path) -> str:
+def hashed(path: Path) -> str:
     return blake3(path.read_bytes()).hexdigest()
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from breadcrumbs.checkpoint import durable
 from breadcrumbs.checkpoint.writer import IN_PARTS
-from breadcrumbs.errors import OutputError, RecipeError
+from breadcrumbs.errors import OutputError
 from breadcrumbs.machine import available_cores
 from breadcrumbs.merging.parts.committing import commit
 from breadcrumbs.merging.parts.dealing import Deal
@@ -125,7 +125,7 @@ def on_processes(
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    with _watched(folder, shards, total, progress):
+    with watched(folder, shards, total, progress):
         return drive(merge, parts, each, kernel=kernel, sync=sync)
 
 
@@ -134,7 +134,7 @@ def _work(merge: Merge, part: int, **settings: Any) -> PartReport:
 
 
 @contextmanager
-def _watched(
+def watched(
     folder: Folder, shards: int, total: int, progress: Callable[[int], None]
 ) -> Iterator[None]:
     """Tell what is done from the notes that lie there, as parts of so many bytes."""
@@ -160,11 +160,3 @@ def _watched(
     finally:
         ended.set()
         watcher.join()
-
-
-def parsed(text: str) -> int:
-    """Return the number of processes of ``processes:N``; RecipeError for anything else."""
-    kind, _, number = text.partition(":")
-    if kind == "processes" and number.isdecimal() and 1 <= int(number) <= 1024:
-        return int(number)
-    raise RecipeError(f"--on {text}: is not processes:N, such as processes:4.")
