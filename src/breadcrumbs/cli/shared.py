@@ -196,6 +196,29 @@ def sync_option(function: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def _scratch(context: click.Context, _: Any, given: str | None) -> None:
+    if given is not None:
+        from breadcrumbs.checkpoint import mirrors
+
+        before = os.environ.get(mirrors.SCRATCH)
+        os.environ[mirrors.SCRATCH] = given  # as worker processes read it too
+
+        @context.call_on_close
+        def restore() -> None:
+            os.environ.pop(mirrors.SCRATCH)
+            if before is not None:
+                os.environ[mirrors.SCRATCH] = before
+
+
+scratch_option = click.option(
+    "--scratch",
+    metavar="DIR[:SIZE]",
+    expose_value=False,
+    callback=_scratch,
+    help="Where models at URLs are kept while they are read. Default: the temporary folder.",
+)
+
+
 def pairs(texts: tuple[str, ...]) -> dict[str, str]:
     """Return what `--param KEY=VALUE` options say; wrong usage if a key is given twice."""
     found = {}
