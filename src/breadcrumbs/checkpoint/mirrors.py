@@ -26,6 +26,8 @@ from breadcrumbs.machine import human, parse
 BLOCK = 8 << 20
 #: Blocks that are asked for before they are needed, of each file.
 AHEAD = 4
+#: Reads of less than this part of a block do not ask for what follows.
+_LOOK = 16
 #: Blocks that are fetched at one time, of all files.
 CONNECTIONS = 16
 #: Bytes of memory that a block takes while it is fetched: it is written piece by piece.
@@ -81,8 +83,9 @@ class Mirror:
     def ensure(self, start: int, stop: int, ahead: bool = False) -> None:
         """Fetch what is not there yet of some bytes; CheckpointError where that fails.
 
-        ahead: whether what follows will be wanted too.
+        ahead: whether what follows will be wanted too, unless so few bytes are that it is a look.
         """
+        ahead &= (stop - start) * _LOOK >= BLOCK
         first, last = start // BLOCK, min(len(self._have), -(-stop // BLOCK))
         end = min(len(self._have), last + AHEAD) if ahead else last
         if self._have.find(0, first, end) < 0:
@@ -137,6 +140,7 @@ class _Here:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.by_path: dict[str, Mirror] = {}
+        self.by_url: dict[str, tuple[object, Path]] = {}
         self.taken = 0
         self._folder: Path | None = None
         self._numbers = itertools.count()
@@ -204,6 +208,11 @@ def scratch() -> tuple[Path, int | None]:
 def new_folder() -> Path:
     """Return a new folder in the scratch folder, which is removed when the program ends."""
     return _here().folder()
+
+
+def known() -> dict[str, tuple[object, Path]]:
+    """Return, to read and to change, what was found at a URL last and what stands for it here."""
+    return _here().by_url
 
 
 def add(mirror: Mirror) -> None:

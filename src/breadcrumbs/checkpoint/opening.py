@@ -163,6 +163,9 @@ def _open_url(text: str) -> Checkpoint:
     where = path if path.is_dir() else path.parent
     try:
         found = replace(opened(path), label=text, repo=url)
+        if where == path and url.startswith("http"):
+            note = "its server lists no files: beside the weights, those of common names were read"
+            found = replace(found, notes=(*found.notes, note))
     except CheckpointError as error:
         named = str(error).replace(str(where), url if where == path else url.rpartition("/")[0])
         raise type(error)(named) from None

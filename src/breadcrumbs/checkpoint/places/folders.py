@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -11,18 +11,22 @@ from pathlib import Path
 
 from breadcrumbs.checkpoint import mirrors, parts
 from breadcrumbs.checkpoint.beside import RECIPE
-from breadcrumbs.checkpoint.folder import AdapterError, is_index, parse_index
+from breadcrumbs.checkpoint.folder import AdapterError, is_index, is_plain, parse_index
 from breadcrumbs.checkpoint.mirrors import Identity, Mirror
 from breadcrumbs.checkpoint.places import Address, parsed, stores
 from breadcrumbs.checkpoint.places.stores import Found, NotThereError, Store
 from breadcrumbs.errors import CheckpointError
 
+#: Lists of folders that are not looked into where a server lists none.
+_PIPELINES = (parts.COMPONENTS, parts.ROUTES)
 #: Small files that are asked for by name where a server lists none.
 _NAMES = (
     "model.safetensors.index.json", "config.json", "generation_config.json", "tokenizer.json",
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
     "vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja", "preprocessor_config.json",
-    "adapter_config.json", "README.md", RECIPE,
+    "processor_config.json", "spiece.model", "sentence_bert_config.json",
+    "config_sentence_transformers.json", "data_config.json", "LICENSE", "LICENSE.txt", "NOTICE",
+    "adapter_config.json", "README.md", RECIPE, parts.MODULES, *_PIPELINES,
 )  # fmt: skip
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 _AT_ONCE = 8
@@ -82,8 +86,6 @@ class Elsewhere:
         return self.store.url(self.at(path))
 
 
-#: By URL, what was found there last and the folder that stands for it.
-_KNOWN: dict[str, tuple[int, dict[str, Found], Path]] = {}
 _LOCK = threading.Lock()
 
 
@@ -112,10 +114,10 @@ def here(text: str) -> tuple[Path, str]:
         raise CheckpointError(f"{text}: there are no files of a model. Check the name.")
     tree = Elsewhere(text, store, root, found, kept)
     with _LOCK:
-        pid, before, folder = _KNOWN.get(str(address), (0, {}, Path()))
-        if pid != os.getpid() or before != found or _says_nothing(found):
+        before, folder = mirrors.known().get(str(address), ({}, Path()))
+        if before != found or _says_nothing(found):
             folder = _mirrored(tree, [address.name] if address.is_file else tree.wanted(), address)
-            _KNOWN[str(address)] = os.getpid(), found, folder
+            mirrors.known()[str(address)] = found, folder
     return folder / address.name if address.is_file else folder, str(address)
 
 
@@ -161,7 +163,8 @@ def _looked_for(store: Store, root: str) -> tuple[dict[str, Found], dict[str, by
             return None
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        texts = {name: it for name, it in zip(_NAMES, pool.map(ask, _NAMES), strict=True) if it}
+        both = zip(_NAMES, pool.map(ask, _NAMES), strict=True)
+        texts = {name: it for name, it in both if it is not None}
         index = _NAMES[0]
         if index in texts:
             names = sorted(set(parse_index(texts[index][0], "model.safetensors", index).values()))
@@ -174,8 +177,28 @@ def _looked_for(store: Store, root: str) -> tuple[dict[str, Found], dict[str, by
             f"{store.url(root)}: has neither {names[0]} nor {_NAMES[0]}. Web servers list no files:"
             " give the URL of a .safetensors file, or of a folder with these names."
         )
+    for name in texts.keys() & set(_PIPELINES):
+        raise CheckpointError(
+            f"{store.url(root)}: has parts in folders, by its {name}, and its server lists no"
+            " files. Give the URL of one part, or download it."
+        )
+    for part in _modules(texts[parts.MODULES][0]) if parts.MODULES in texts else ():
+        if config := ask(f"{part}/config.json"):
+            texts[f"{part}/config.json"] = config
+        if weights := head(f"{part}/model.safetensors"):
+            found[f"{part}/model.safetensors"] = weights
     found |= {name: it for name, (_, it) in texts.items()}
     return found, {name: data for name, (data, _) in texts.items()}
+
+
+def _modules(text: bytes) -> list[str]:
+    """Return the folders that a ``modules.json`` names, none if it is not understood: of that
+    `parts` says what is wrong."""
+    try:
+        paths = [module["path"] for module in json.loads(text)]
+    except (ValueError, TypeError, KeyError):
+        return []
+    return [path for path in paths if path and isinstance(path, str) and is_plain(path)]
 
 
 def _of_hub(address: Address) -> tuple[str, dict[str, Found]]:

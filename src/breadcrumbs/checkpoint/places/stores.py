@@ -32,6 +32,8 @@ _KINDS = {
     "FileNotFoundError": 404,
     "PreconditionError": 412,
 }
+#: What may be better the next time, by the status if there is one.
+_PASSING = ("GenericError", "JoinError", "_Cut")
 _SET = {
     "s3": "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN) to ones that are"
     " valid now, or AWS_SKIP_SIGNATURE=true where the bucket is public; and AWS_REGION",
@@ -56,8 +58,8 @@ class Found:
 class Store:
     """A bucket, host or repository. url: of an object in it, by its path."""
 
-    def __init__(self, scheme: str, store: Any, url: Callable[[str], str], pinned: bool = False):
-        self.scheme, self.store, self.url, self.pinned = scheme, store, url, pinned
+    def __init__(self, scheme: str, store: Any, url: Callable[[str], str]):
+        self.scheme, self.store, self.url = scheme, store, url
 
     def listed(self, folder: str) -> dict[str, Found]:
         """Return all files in a folder and its subfolders, by their paths in it."""
@@ -109,8 +111,8 @@ class Store:
 
         def ask() -> None:
             nonlocal at
-            options = {**self._options(found), "range": (at, stop)}
-            got = obstore.get(self.store, path, options=options)
+            options: Any = {**self._options(found), "range": (at, stop)}
+            got: Any = obstore.get(self.store, path, options=options)
             if got.meta["size"] != found.size or tuple(got.range) != (at, stop):
                 raise CheckpointError(_changed(self.url(path)))
             for piece in got.stream(min_chunk_size=_PIECE):
@@ -122,7 +124,7 @@ class Store:
 
         self._tried(path, ask)
 
-    def _options(self, found: Found | None) -> dict[str, Any]:
+    def _options(self, found: Found | None) -> Any:
         if found is None or found.identity.kind != "etag":
             return {}
         version = found.identity.version
@@ -140,6 +142,7 @@ class Store:
             except Exception as error:  # of obstore, by kind and status
                 status = _status(error)
                 passing = status is None or status >= 500 or status in (408, 429)
+                passing &= isinstance(error, OSError) or type(error).__name__ in _PASSING
                 if not passing or tries == TRIES or _hopeless(error):
                     raise self._explained(path, error, status, tries) from None
             time.sleep(wait * random.uniform(0.7, 1.3))
@@ -200,7 +203,7 @@ def store(address: Address, commit: str = "") -> Store:
         elif address.scheme == "hf":
             return _hub(address, commit, settings)
         else:
-            options = {"allow_http": address.scheme == "http"}
+            options: Any = {"allow_http": address.scheme == "http"}
             made = stores.HTTPStore(root, client_options=options, **settings)
     except Exception as error:  # settings of the environment that it does not understand
         advice = _SET.get(address.scheme, _SET["https"])
@@ -213,7 +216,7 @@ def _hub(address: Address, commit: str, settings: dict[str, Any]) -> Store:
     from obstore.store import HTTPStore
 
     endpoint, token = constants.ENDPOINT, get_token()
-    options: dict[str, Any] = {"allow_http": endpoint.startswith("http://")}
+    options: Any = {"allow_http": endpoint.startswith("http://")}
     if token:  # which the client leaves out where it is sent on to another host
         options["default_headers"] = {"Authorization": f"Bearer {token}"}
     url = f"{endpoint}/{address.root}/resolve/{commit}"
