@@ -239,7 +239,7 @@ def memory(paths: Iterable[Path]) -> int:
 
 def check_room(paths: Iterable[Path]) -> None:
     """Raise CheckpointError unless there is room for what is not fetched yet of mirrors."""
-    mirrors = list(filter(None, map(of, paths)))
+    mirrors = list(dict.fromkeys(filter(None, map(of, paths))))
     needed = sum(mirror.missing for mirror in mirrors)
     if not needed:
         return
