@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.checkpoints import Size, make
 
@@ -47,21 +48,10 @@ def main() -> None:
                     web.files[f"/{place.name}/{path.name}"] = path.read_bytes()
             web.latency = given.latency
             urls = [f"{web.url}/{place.name}" for place in places]
-            weights = {path for path in web.files if path.endswith(".safetensors")}
-            row(
-                f"web, {1000 * given.latency:g} ms",
-                method,
-                urls,
-                given.folder,
-                lambda: (
-                    sum(path in weights for _, path, _ in web.asked),
-                    sum(b - a for path in weights for a, b in web.parts(path)),
-                    sum(len(web.files[path]) for path in weights),
-                ),
-            )
+            row(f"web, {1000 * given.latency:g} ms", method, urls, given.folder, web)
 
 
-def row(source: str, method: str, models: list[str], folder: Path, counts=None) -> None:
+def row(source: str, method: str, models: list[str], folder: Path, web: Any = None) -> None:
     """Merge, and print a row of the table."""
     output = folder / "merged"
     shutil.rmtree(output, ignore_errors=True)

@@ -20,6 +20,7 @@ import breadcrumbs
 from breadcrumbs.checkpoint import hashing, mirrors
 from breadcrumbs.checkpoint import open as open_model
 from breadcrumbs.checkpoint.places import parsed, stores
+from breadcrumbs.cli import main
 from breadcrumbs.errors import BreadcrumbsError
 from breadcrumbs.merging.reproducing import reproduce
 
@@ -262,6 +263,16 @@ def test_nothing_is_written_elsewhere(models, output, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BreadcrumbsError, match="not written to them"):
         merged(str(models), output)  # type: ignore[arg-type]
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("command", [["task", "pack"], ["compress"], ["merge"]])
+def test_no_command_writes_elsewhere(models, command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    given = [str(models / "base"), str(models / "ft1"), "-o", "gs://bucket/out.safetensors"]
+    with pytest.raises(SystemExit) as caught:
+        main([*command, *given], standalone_mode=False)
+    assert caught.value.code == 1 and "not written to them" in capsys.readouterr().err
     assert not os.listdir(tmp_path)
 
 

@@ -54,6 +54,7 @@ def command(name: str | None = None) -> Callable[[Callable[..., None]], click.Co
             quiet = kwargs["quiet"] if told else kwargs.pop("quiet")
             try:
                 with silence.silent(quiet), interrupts.heeded():
+                    _refuse_url(kwargs.get("output"))
                     function(*args, **kwargs)
                     _say_what_is_slow()
             except BreadcrumbsError as error:
@@ -89,6 +90,13 @@ def command(name: str | None = None) -> Callable[[Callable[..., None]], click.Co
 COMPLETE = "_BREADCRUMBS_COMPLETE"
 #: Options that all commands, or many, have: after all others, in this order.
 _LAST = {"force": 1, "strict": 2, "no_sync": 3, "verbose": 4, "quiet": 5, "as_json": 6}
+
+
+def _refuse_url(output: Any) -> None:
+    if isinstance(output, str) and "://" in output:
+        from breadcrumbs.checkpoint import places
+
+        places.refuse_output(output)
 
 
 def _say_what_is_slow() -> None:
