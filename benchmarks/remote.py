@@ -60,10 +60,13 @@ def row(source: str, method: str, models: list[str], folder: Path, web: Any = No
     began = time.perf_counter()
     subprocess.run(command, check=True)
     seconds = time.perf_counter() - began
-    requests, fetched, of = counts() if counts else ("", "", "")
-    print(
-        f"| {source} | {method} | {seconds:.1f} | {requests} | {fetched} | {of} | {digest(output)} |"
-    )
+    counts = ["", "", ""]
+    if web:
+        weights = {path for path in web.files if path.endswith(".safetensors")}
+        requests = sum(path in weights for _, path, _ in web.asked)
+        fetched = sum(stop - start for path in weights for start, stop in web.parts(path))
+        counts = [str(requests), str(fetched), str(sum(len(web.files[path]) for path in weights))]
+    print(f"| {' | '.join([source, method, f'{seconds:.1f}', *counts, digest(output)])} |")
 
 
 def digest(output: Path) -> str:

@@ -140,6 +140,7 @@ class _Here:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.by_path: dict[str, Mirror] = {}
+        self.urls: dict[str, str] = {}
         self.by_url: dict[str, tuple[object, Path]] = {}
         self.taken = 0
         self._folder: Path | None = None
@@ -218,6 +219,18 @@ def known() -> dict[str, tuple[object, Path]]:
 def add(mirror: Mirror) -> None:
     """Let `of` find a mirror from now on."""
     _here().by_path[os.path.abspath(mirror.path)] = mirror
+    named(mirror.path, mirror.url)
+
+
+def named(path: Path, url: str) -> None:
+    """Note where a file was fetched from."""
+    _here().urls[os.path.abspath(path)] = url
+
+
+def url_of(path: str | os.PathLike[str]) -> str:
+    """Return where a file was fetched from, "" of a file as any other."""
+    known = _here().urls
+    return known.get(os.path.abspath(path), "") if known else ""
 
 
 def of(path: str | os.PathLike[str]) -> Mirror | None:

@@ -140,6 +140,7 @@ def _mirrored(tree: Elsewhere, wanted: list[str], address: Address) -> Path:
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for path, data in zip(small, pool.map(tree.read, small), strict=True):
             (folder / path).write_bytes(data)
+            mirrors.named(folder / path, tree.store.url(tree.at(path)))
     for path in weights:
         at, found = tree.at(path), tree.found[path]
         fetch = partial(tree.store.fetch, at, found)
