@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["task_arithmetic", "breadcrumbs"])
     given = parser.parse_args()
     sys.path.insert(0, str(ROOT / "tests"))
-    from range_server import serving
+    from range_server import serving  # pyright: ignore[reportMissingImports]
 
     size = Size(layers=given.layers)
     places = [make(given.folder / f"m{i}", size, i) for i in range(given.models + 1)]

@@ -19,7 +19,7 @@ from range_server import serving
 import breadcrumbs
 from breadcrumbs.checkpoint import hashing, mirrors
 from breadcrumbs.checkpoint import open as open_model
-from breadcrumbs.checkpoint.places import parsed, stores
+from breadcrumbs.checkpoint.places import parsed
 from breadcrumbs.cli import main
 from breadcrumbs.errors import BreadcrumbsError
 from breadcrumbs.merging.reproducing import reproduce
@@ -27,6 +27,7 @@ from breadcrumbs.merging.reproducing import reproduce
 obstore = pytest.importorskip("obstore")
 
 BLOCK = 16 << 10
+SIZES = mirrors.Sizes(block=BLOCK, piece=BLOCK // 8, wait=0.001)
 SECRET = "wJalrXUtnFEMI"
 SHARDS = "model-0000{}-of-00002.safetensors"
 
@@ -34,10 +35,9 @@ SHARDS = "model-0000{}-of-00002.safetensors"
 @pytest.fixture(autouse=True)
 def small(monkeypatch, tmp_path):
     """Blocks of 16 KiB, no long waits, and mirrors under the test's own folder."""
-    monkeypatch.setattr(mirrors, "BLOCK", BLOCK)
-    monkeypatch.setattr(mirrors, "_HERE", mirrors._Here())  # nothing of other tests
-    monkeypatch.setattr(stores, "FIRST", 0.001)
     monkeypatch.setenv(mirrors.SCRATCH, str(tmp_path / "scratch"))
+    with mirrors.fresh(SIZES):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -184,10 +184,7 @@ def test_a_changed_model_is_fetched_again(web):
     assert hashing.model_hash(web.url + path) != before
 
 
-def test_of_a_cut_answer_the_rest_is_read_and_refusals_are_tried_again(
-    web, models, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(stores, "_PIECE", BLOCK // 8)
+def test_of_a_cut_answer_the_rest_is_read_and_refusals_are_tried_again(web, models, tmp_path):
     refused, cut = (f"/m/{model}/{SHARDS.format(1)}" for model in ("ft1", "ft2"))
     web.faults = {refused: [503, 429, 503], cut: ["", "cut", "cut"]}  # the first asks for the size
     merged(f"{web.url}/m", tmp_path / "out")
@@ -197,13 +194,12 @@ def test_of_a_cut_answer_the_rest_is_read_and_refusals_are_tried_again(
     assert BLOCK // 2 in starts  # not from the beginning
 
 
-def test_what_does_not_pass_says_so_in_a_line(web, monkeypatch):
-    monkeypatch.setattr(stores, "TRIES", 3)
+def test_what_does_not_pass_says_so_in_a_line(web):
     path = f"/m/base/{SHARDS.format(1)}"
-    web.faults = {path: [503] * 3}
-    with pytest.raises(BreadcrumbsError, match="its server said 503, 3 times"):
+    web.faults = {path: [503] * 8}
+    with pytest.raises(BreadcrumbsError, match="its server said 503, 8 times"):
         open_model(web.url + path)
-    assert len(web.asked) == 3
+    assert len(web.asked) == 8
 
 
 @pytest.mark.parametrize("status", [403, 401])

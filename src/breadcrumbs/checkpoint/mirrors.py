@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import util
@@ -23,9 +23,6 @@ from pathlib import Path
 from breadcrumbs.errors import CheckpointError
 from breadcrumbs.machine import human, parse
 
-BLOCK = 8 << 20
-#: Blocks that are asked for before they are needed, of each file.
-AHEAD = 4
 #: Reads of less than this part of a block do not ask for what follows.
 _LOOK = 16
 #: Blocks that are fetched at one time, of all files.
@@ -36,6 +33,21 @@ _HELD = 3 << 20
 SCRATCH = "BREADCRUMBS_SCRATCH"
 #: Fetches bytes ``start`` to ``stop``: hands over pieces with where each begins.
 Fetch = Callable[[int, int, Callable[[int, bytes], None]], None]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """In what pieces files are fetched, and how often that is tried.
+
+    block: bytes of a request. ahead: blocks of a file that are asked for before they are needed.
+    piece: bytes that are written at once. tries: of a request; wait: seconds before the second one.
+    """
+
+    block: int = 8 << 20
+    ahead: int = 4
+    piece: int = 1 << 20
+    tries: int = 8
+    wait: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -60,9 +72,9 @@ class Mirror:
 
     def __init__(self, url: str, path: Path, size: int, identity: Identity, fetch: Fetch):
         self.url, self.path, self.size, self.identity = url, path, size, identity
-        self._fetch = fetch
+        self._fetch, self._sizes = fetch, sizes()
         self._lock = threading.Lock()
-        self._have = bytearray(-(-size // BLOCK))
+        self._have = bytearray(-(-size // self._sizes.block))
         self._coming: dict[int, Future[None]] = {}
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
         os.ftruncate(self._fd, size)
@@ -85,9 +97,10 @@ class Mirror:
 
         ahead: whether what follows will be wanted too, unless so few bytes are that it is a look.
         """
-        ahead &= (stop - start) * _LOOK >= BLOCK
-        first, last = start // BLOCK, min(len(self._have), -(-stop // BLOCK))
-        end = min(len(self._have), last + AHEAD) if ahead else last
+        block = self._sizes.block
+        ahead &= (stop - start) * _LOOK >= block
+        first, last = start // block, min(len(self._have), -(-stop // block))
+        end = min(len(self._have), last + self._sizes.ahead) if ahead else last
         if self._have.find(0, first, end) < 0:
             return
         with self._lock:
@@ -104,7 +117,7 @@ class Mirror:
         return found
 
     def _bring(self, block: int) -> None:
-        start = block * BLOCK
+        start = block * self._sizes.block
         _here().take(self._bytes(block), self.url)
         try:
             self._fetch(start, start + self._bytes(block), self._put)
@@ -131,13 +144,14 @@ class Mirror:
             ) from None
 
     def _bytes(self, block: int) -> int:
-        return min(BLOCK, self.size - block * BLOCK)
+        return min(self._sizes.block, self.size - block * self._sizes.block)
 
 
 class _Here:
     """The mirrors of this process, and where they lie."""
 
-    def __init__(self) -> None:
+    def __init__(self, sizes: Sizes) -> None:
+        self.sizes = sizes
         self.pid = os.getpid()
         self.by_path: dict[str, Mirror] = {}
         self.urls: dict[str, str] = {}
@@ -185,15 +199,31 @@ class _Here:
             self.taken += nbytes
 
 
-_HERE = _Here()
+_HERE = _Here(Sizes())
 
 
 def _here() -> _Here:
     """Return the mirrors of this process: a child that was forked begins with none."""
     global _HERE
     if _HERE.pid != os.getpid():
-        _HERE = _Here()
+        _HERE = _Here(_HERE.sizes)
     return _HERE
+
+
+def sizes() -> Sizes:
+    """Return in what pieces files are fetched."""
+    return _here().sizes
+
+
+@contextlib.contextmanager
+def fresh(sizes: Sizes) -> Iterator[None]:
+    """A context in which nothing is fetched yet, and files come in pieces of other sizes."""
+    global _HERE
+    before, _HERE = _here(), _Here(sizes)
+    try:
+        yield
+    finally:
+        _HERE = before
 
 
 def scratch() -> tuple[Path, int | None]:

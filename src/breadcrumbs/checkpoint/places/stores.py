@@ -15,15 +15,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from breadcrumbs.checkpoint import mirrors
 from breadcrumbs.checkpoint.mirrors import Identity
 from breadcrumbs.checkpoint.places import Address
 from breadcrumbs.errors import CheckpointError, MissingExtraError, install
 
-TRIES = 8
-#: Seconds before the second try, and at most.
-FIRST, LONGEST = 0.2, 10.0
+#: Seconds between two tries at most.
+LONGEST = 10.0
 _STATUS = re.compile(r"status code: (\d{3})")
-_PIECE = 1 << 20
 _MOST = 10_000
 _KINDS = {
     "UnauthenticatedError": 401,
@@ -115,7 +114,7 @@ class Store:
             got: Any = obstore.get(self.store, path, options=options)
             if got.meta["size"] != found.size or tuple(got.range) != (at, stop):
                 raise CheckpointError(_changed(self.url(path)))
-            for piece in got.stream(min_chunk_size=_PIECE):
+            for piece in got.stream(min_chunk_size=mirrors.sizes().piece):
                 data = bytes(piece)[: stop - at]
                 put(at, data)
                 at += len(data)
@@ -133,8 +132,8 @@ class Store:
 
     def _tried(self, path: str, ask: Callable[[], T]) -> T:
         """Return what ``ask`` does, tried again where that may help; else CheckpointError."""
-        wait = FIRST
-        for tries in range(1, TRIES + 1):
+        most, wait = mirrors.sizes().tries, mirrors.sizes().wait
+        for tries in range(1, most + 1):
             try:
                 return ask()
             except CheckpointError:
@@ -143,7 +142,7 @@ class Store:
                 status = _status(error)
                 passing = status is None or status >= 500 or status in (408, 429)
                 passing &= isinstance(error, OSError) or type(error).__name__ in _PASSING
-                if not passing or tries == TRIES or _hopeless(error):
+                if not passing or tries == most or _hopeless(error):
                     raise self._explained(path, error, status, tries) from None
             time.sleep(wait * random.uniform(0.7, 1.3))
             wait = min(LONGEST, 2 * wait)
