@@ -227,7 +227,7 @@ def test_each_of_what_tells_files_apart_counts(tmp_path, monkeypatch, field):
             with monkeypatch.context() as patch:
                 patch.setattr(Path, "stat", lambda self, said=said, **_: said)
                 patch.setattr(os, "fstat", lambda fd, said=said: said)
-                mine = hashing.stamp(str(path)), provenance._stamp(path), hashing._key(model)
+                mine = hashing.stamp(str(path)), provenance.stamp(path), hashing._key(model)
                 found.append(mine)
     assert None not in found[0] and found[0] == found[1]
     assert all(a != b for a, b in zip(found[0], found[2], strict=True))

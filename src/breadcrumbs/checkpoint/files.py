@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from breadcrumbs.checkpoint import mirrors
 from breadcrumbs.errors import CheckpointError
 
 try:
@@ -27,7 +28,10 @@ _STEP = 1 << 20
 
 
 class File:
-    """An open regular file. ``path``: where; ``size``: its bytes when it was opened."""
+    """An open regular file. ``path``: where; ``size``: its bytes when it was opened.
+
+    Of a mirror (`breadcrumbs.checkpoint.mirrors`), what is read is fetched first.
+    """
 
     #: Bytes that are read in one call: macOS refuses 2 GiB or more.
     at_once = 1 << 30
@@ -37,12 +41,18 @@ class File:
         self._lock = threading.Lock()
         self._raw = _open(self.path)
         self.size = os.fstat(self._raw.fileno()).st_size
+        self._mirror = mirrors.of(self.path)
 
     def read_into(self, offset: int, out: memoryview) -> None:
         """Fill ``out`` (bytes, contiguous) from ``offset`` on.
 
         Raises CheckpointError when the file has become shorter, ValueError when it is closed.
         """
+        if self._mirror is not None:
+            self._mirror.ensure(offset, min(offset + len(out), self.size), ahead=True)
+        self._fill(offset, out)
+
+    def _fill(self, offset: int, out: memoryview) -> None:
         done = 0
         while done < len(out):
             piece = out[done : done + self.at_once]
@@ -59,8 +69,10 @@ class File:
 
     def read(self, offset: int, nbytes: int) -> bytes:
         """Return ``nbytes`` bytes from ``offset`` on, raising as `read_into` does."""
+        if self._mirror is not None:  # headers and the like, after which nothing may be wanted
+            self._mirror.ensure(offset, min(offset + nbytes, self.size))
         out = bytearray(nbytes)
-        self.read_into(offset, memoryview(out))
+        self._fill(offset, memoryview(out))
         return bytes(out)
 
     def read_runs(self, offsets: Sequence[int], out: np.ndarray) -> None:
@@ -69,6 +81,9 @@ class File:
         Of many short runs each is read by one call, where that brings all of it.
         """
         size, read = out.shape[1], self._read_some
+        if self._mirror is not None:
+            for offset in offsets:
+                self._mirror.ensure(offset, min(offset + size, self.size))
         for offset, row in zip(offsets, out, strict=True):
             try:
                 count = read(offset, row.data)

@@ -13,7 +13,7 @@ import numpy as np
 from blake3 import blake3
 
 from breadcrumbs import checkpoint
-from breadcrumbs.checkpoint import cache
+from breadcrumbs.checkpoint import cache, mirrors, places
 from breadcrumbs.checkpoint.files import File, FileRange
 from breadcrumbs.checkpoint.memory import ArrayBytes
 from breadcrumbs.checkpoint.tensors import Checkpoint
@@ -70,6 +70,10 @@ class FileHashes:
         self._keys = {file: _file_key(file, settled) for file in files}
         self.known: dict[Path, str] = {}
         for file, key in self._keys.items():
+            mirror = mirrors.of(file)
+            if mirror is not None and mirror.known is not None:
+                self.known[file] = mirror.known  # which is told, and nothing is read for it
+                continue
             kept = cache.read(cache.folder(), FILES, key) if key else None
             if kept is not None:
                 self.known[file] = kept.decode()
@@ -84,8 +88,13 @@ class FileHashes:
 def stamp(path: str) -> tuple[tuple[str, int, int, int, int], ...]:
     """Return what changes when something writes to a file or folder, or replaces it.
 
-    The same for whatever is neither, such as a hub id.
+    The same for whatever is neither, such as a hub id. Of a URL, what is there now is asked.
     """
+    if places.is_url(path):
+        from breadcrumbs.checkpoint.places import folders
+
+        here = str(folders.here(path)[0])  # another one where a file has changed
+        return ((here, 0, 0, 0, 0),)
     where = Path(path)
     files = sorted(where.iterdir()) if where.is_dir() else [where]
     found = [(file.name, file.stat()) for file in files if file.exists()]
@@ -129,7 +138,11 @@ def _key(model: Checkpoint, settled: float = SETTLED) -> str | None:
             if not isinstance(source, FileRange):
                 return None
             if source.file not in files:
-                found = _written(os.fstat(source.file.fileno()), source.file.path, settled)
+                mirror = mirrors.of(source.file.path)
+                if mirror is not None:
+                    found = [mirror.known, mirror.size] if mirror.known else None
+                else:
+                    found = _written(os.fstat(source.file.fileno()), source.file.path, settled)
                 if found is None:
                     return None
                 files[source.file] = [len(files), *found]
@@ -140,7 +153,10 @@ def _key(model: Checkpoint, settled: float = SETTLED) -> str | None:
 
 
 def _file_key(file: Path, settled: float) -> str | None:
-    """Return a digest of where a file lies and when it was last written; None as `_key` does."""
+    """Return a digest of where a file lies and when it was last written; None as `_key` does, and
+    of a mirror, which is written as it is read."""
+    if mirrors.of(file) is not None:
+        return None
     try:
         found = _written(file.stat(), file, settled)
     except OSError:

@@ -122,6 +122,30 @@ def fetch(repo: str, revision: str | None = None) -> tuple[Path, str]:
     return folder, folder.name
 
 
+def listed(repo: str, revision: str | None = None) -> tuple[str, dict[str, tuple[int, str | None]]]:
+    """Return the commit that ``revision`` means, and the files there: bytes, and SHA-256 if the hub
+    tells, by path. Nothing is downloaded. CheckpointError as for `fetch`."""
+    import huggingface_hub as hub
+    from huggingface_hub import constants
+
+    where = f"hf://{repo}@{revision}" if revision else f"hf://{repo}"
+    if constants.HF_HUB_OFFLINE:
+        raise CheckpointError(
+            f"{where}: HF_HUB_OFFLINE forbids to read it. Unset it, or give {where[5:]}, which is"
+            " taken from the local cache."
+        )
+    try:
+        info = hub.HfApi().model_info(repo, revision=revision, files_metadata=True)
+    except Exception as error:  # of several HTTP libraries, by version
+        raise _explained(error, where, offline=False) from None
+    files = {
+        file.rfilename: (file.size, file.lfs.sha256 if file.lfs else None)
+        for file in info.siblings or []
+        if file.size is not None
+    }
+    return str(info.sha), files
+
+
 def fetch_adapter(repo: str, revision: str | None = None) -> tuple[Path, str]:
     """Return the folder in the cache that holds the adapter ``repo``, and its commit.
 

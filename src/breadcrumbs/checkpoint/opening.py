@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from breadcrumbs.checkpoint import composite, kept, quantised, stack, wrapped
+from breadcrumbs.checkpoint import composite, kept, places, quantised, stack, wrapped
 from breadcrumbs.checkpoint import folder as _folder
 from breadcrumbs.checkpoint.memory import open_mapping
 from breadcrumbs.checkpoint.tensors import Checkpoint, shown
@@ -41,6 +41,9 @@ def opened(
     if not isinstance(source, str | os.PathLike):
         raise CheckpointError(not_a_source(source))
     text = os.fsdecode(source)
+    if isinstance(source, str) and places.is_url(text) and stack.parse(text) is None:
+        both = _with_adapter(text)
+        return insert(text, *both) if both and insert else _open_url(text)
     path = Path(os.path.expanduser(text))
     if text and os.path.isdir(path):
         return composite.open_folder(path, text)
@@ -77,6 +80,8 @@ def _with_adapter(text: str) -> tuple[str, str] | None:
     for base, adapter in splits:  # a path may hold a + itself
         if _is_there(adapter) and (_is_there(base) or _with_adapter(base)):
             return base, adapter
+    if places.is_url(text) and not any(places.is_url(adapter) for _, adapter in splits):
+        return None  # a URL may hold a + itself
     for base, adapter in splits[:1]:
         if _is_there(adapter) or _HUB_ID.fullmatch(adapter):
             return base, adapter
@@ -89,6 +94,8 @@ def is_single(text: str) -> bool:
 
 
 def _is_there(text: str) -> bool:
+    if places.is_url(text):
+        return not any(places.is_url(piece) for piece in text.split("+")[1:])
     return os.path.exists(os.path.expanduser(text))
 
 
@@ -147,6 +154,22 @@ def _open_stack(
         made = stack.put_together(text, parts, [found[part.path] for part in parts])
         within.pop_all()
     return made
+
+
+def _open_url(text: str) -> Checkpoint:
+    from breadcrumbs.checkpoint.places import folders
+
+    path, url = folders.here(text)
+    where = path if path.is_dir() else path.parent
+    try:
+        found = replace(opened(path), label=text, repo=url)
+        if where == path and url.startswith("http"):
+            note = "its server lists no files: beside the weights, those of common names were read"
+            found = replace(found, notes=(*found.notes, note))
+    except CheckpointError as error:
+        named = str(error).replace(str(where), url if where == path else url.rpartition("/")[0])
+        raise type(error)(named) from None
+    return found
 
 
 def _open_hub(text: str, repo: str, revision: str | None, path: Path) -> Checkpoint:

@@ -45,7 +45,7 @@ def repos(model: Checkpoint) -> tuple[str, ...]:
     folder = model.folder if bare is None else bare.folder
     known = model.repo or cached(folder)
     if known:
-        found = (one.partition("@")[0] for one in known.split("+"))
+        found = (one.removeprefix("hf://").partition("@")[0] for one in known.split("+"))
         return tuple(one for one in found if is_repo(one))
     named = named_in_config(model) if bare is None else ""
     if folder is not None and named:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from breadcrumbs.checkpoint import durable, locks
+from breadcrumbs.checkpoint import durable, locks, places
 from breadcrumbs.errors import OutputError
 
 #: Characters of the name that are part of the one beside it; names have 255 bytes at most.
@@ -61,6 +61,7 @@ def file(path: Path, *, force: bool = True) -> Iterator[Path]:
 
     A symbolic link stays one: what it points to is replaced. force: as of `write`.
     """
+    places.refuse_output(str(path))
     path = Path(os.path.realpath(path))
     _clean(path.parent, path.name)
     place, fd = _begin(path)

@@ -26,7 +26,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from breadcrumbs.checkpoint import beside, digests, durable, locks
+from breadcrumbs.checkpoint import beside, digests, durable, locks, places
 from breadcrumbs.checkpoint.files import _allow_more_files, runs
 from breadcrumbs.checkpoint.journal import JOURNAL, Journal
 from breadcrumbs.checkpoint.layout import Layout, Place
@@ -71,6 +71,7 @@ class Writer:
         digested: bool = True,
         layout: Layout | None = None,
     ):
+        places.refuse_output(str(output))
         self.again, self.layout = again if key else "run this again", layout or Layout()
         self.shown, self.output = output, Path(os.path.realpath(output))
         self.entries, self.metadata, self.force = list(entries), metadata, force

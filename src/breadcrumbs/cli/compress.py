@@ -15,6 +15,7 @@ from breadcrumbs.cli.shared import (
     quiet_option,
     rename_option,
     scoring,
+    scratch_option,
     sync_option,
     threads_option,
 )
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 @click.option("--precision", default="auto", help="float32, bfloat16, or auto (the fastest here).")
 @click.option("--device", default="auto", help="cpu, cuda, or auto.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes. Default: all cores.")
+@scratch_option
 @threads_option
 @force_option
 @click.option("--strict", is_flag=True, help="Treat warnings as errors, and then write nothing.")

@@ -23,6 +23,7 @@ from breadcrumbs.cli.shared import (
     plugin_option,
     quiet_option,
     rename_option,
+    scratch_option,
     sync_option,
     threads_option,
 )
@@ -121,6 +122,7 @@ from breadcrumbs.errors import printable, sentence
 )
 @click.option("--seed", type=click.IntRange(0), help="Seed of random methods. Default: 0.")
 @click.option("--shard-size", default="5GB", show_default=True, help="Largest file of a folder.")
+@scratch_option
 @threads_option
 @max_memory_option
 @click.option(

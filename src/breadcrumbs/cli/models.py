@@ -15,6 +15,7 @@ from breadcrumbs.cli.shared import (
     nonfinite_option,
     pairs,
     rename_option,
+    scratch_option,
     threads_option,
 )
 from breadcrumbs.errors import counted
@@ -41,6 +42,7 @@ from breadcrumbs.errors import counted
 @nonfinite_option
 @rename_option
 @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of random transforms.")
+@scratch_option
 @threads_option
 @click.option("--layers", is_flag=True, help="Print a table of the layers too.")
 @page_options

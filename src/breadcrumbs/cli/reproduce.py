@@ -15,6 +15,7 @@ from breadcrumbs.cli.shared import (
     max_memory_option,
     plugin_option,
     quiet_option,
+    scratch_option,
     sync_option,
     threads_option,
 )
@@ -33,6 +34,7 @@ from breadcrumbs.errors import printable, sentence
     help="Where an input is, by its name in the recipe, or the folder of several. Repeatable.",
 )
 @plugin_option
+@scratch_option
 @threads_option
 @max_memory_option
 @force_option

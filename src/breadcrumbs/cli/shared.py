@@ -54,6 +54,7 @@ def command(name: str | None = None) -> Callable[[Callable[..., None]], click.Co
             quiet = kwargs["quiet"] if told else kwargs.pop("quiet")
             try:
                 with silence.silent(quiet), interrupts.heeded():
+                    _refuse_url(kwargs.get("output"))
                     function(*args, **kwargs)
                     _say_what_is_slow()
             except BreadcrumbsError as error:
@@ -89,6 +90,13 @@ def command(name: str | None = None) -> Callable[[Callable[..., None]], click.Co
 COMPLETE = "_BREADCRUMBS_COMPLETE"
 #: Options that all commands, or many, have: after all others, in this order.
 _LAST = {"force": 1, "strict": 2, "no_sync": 3, "verbose": 4, "quiet": 5, "as_json": 6}
+
+
+def _refuse_url(output: Any) -> None:
+    if isinstance(output, str) and "://" in output:
+        from breadcrumbs.checkpoint import places
+
+        places.refuse_output(output)
 
 
 def _say_what_is_slow() -> None:
@@ -194,6 +202,29 @@ def sync_option(function: Callable[..., None]) -> Callable[..., None]:
             function(*args, **kwargs)
 
     return run
+
+
+def _scratch(context: click.Context, _: Any, given: str | None) -> None:
+    if given is not None:
+        from breadcrumbs.checkpoint import mirrors
+
+        before = os.environ.get(mirrors.SCRATCH)
+        os.environ[mirrors.SCRATCH] = given  # as worker processes read it too
+
+        @context.call_on_close
+        def restore() -> None:
+            os.environ.pop(mirrors.SCRATCH)
+            if before is not None:
+                os.environ[mirrors.SCRATCH] = before
+
+
+scratch_option = click.option(
+    "--scratch",
+    metavar="DIR[:SIZE]",
+    expose_value=False,
+    callback=_scratch,
+    help="Where models at URLs are kept while they are read. Default: the temporary folder.",
+)
 
 
 def pairs(texts: tuple[str, ...]) -> dict[str, str]:

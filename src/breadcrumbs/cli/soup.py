@@ -14,6 +14,7 @@ from breadcrumbs.cli.shared import (
     json_option,
     quiet_option,
     rename_option,
+    scratch_option,
     sync_option,
     threads_option,
 )
@@ -43,6 +44,7 @@ from breadcrumbs.cli.shared import (
 @click.option("--dtype", help="Output dtype, such as bfloat16. Default: the base's.")
 @fit_options()
 @rename_option
+@scratch_option
 @threads_option
 @force_option
 @quiet_option

@@ -16,6 +16,7 @@ from breadcrumbs.cli.shared import (
     pairs,
     quiet_option,
     rename_option,
+    scratch_option,
     sync_option,
     threads_option,
 )
@@ -121,6 +122,7 @@ def init(folder: str, base: str, method: str, params: tuple[str, ...], **options
 @rename_option
 @strict_option
 @base_option
+@scratch_option
 @threads_option
 @quiet_option
 @sync_option
@@ -172,6 +174,7 @@ def remove(folder: str, name: str, **options: Any) -> None:
 @message_option
 @author_option
 @click.option("--base", help="Where the base is now. The store remembers it; its hash must match.")
+@scratch_option
 @threads_option
 @quiet_option
 @sync_option

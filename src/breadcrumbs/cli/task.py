@@ -17,6 +17,7 @@ from breadcrumbs.cli.shared import (
     pairs,
     quiet_option,
     rename_option,
+    scratch_option,
     sync_option,
     threads_option,
 )
@@ -70,6 +71,7 @@ def task() -> None:
 @fit_options("FINETUNED", "BASE")
 @rename_option
 @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of random transforms.")
+@scratch_option
 @threads_option
 @force_option
 @click.option("--strict", is_flag=True, help="Treat warnings as errors, and then write nothing.")
@@ -146,6 +148,7 @@ def pack(base: str, finetuned: str, output: str, **options: Any) -> None:
     "-o", "--output", required=True, metavar="PATH", help="Folder, or FILE.safetensors, to write."
 )
 @click.option("--shard-size", default="5GB", show_default=True, help="Largest file of a folder.")
+@scratch_option
 @threads_option
 @force_option
 @quiet_option

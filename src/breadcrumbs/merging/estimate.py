@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from dataclasses import replace
 
+from breadcrumbs.checkpoint import mirrors
 from breadcrumbs.checkpoint.quantised.experts import BANDS_BYTES
 from breadcrumbs.checkpoint.quantised.layouts import BLOCK
 from breadcrumbs.checkpoint.tensors import DTYPES
@@ -44,6 +45,7 @@ def memory(plan: Plan, threads: int, budget: int | None = None, begun: int | Non
     return (
         more
         + _quantised_bytes(plan, threads)
+        + mirrors.memory(file for source in plan.inputs for file in source.files)
         + (
             PROGRAM_BYTES
             + threads * (arena + chunks + chunk * 32)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from breadcrumbs import plan
-from breadcrumbs.checkpoint import beside
+from breadcrumbs.checkpoint import beside, mirrors, places
 from breadcrumbs.checkpoint.hashing import FileHashes
 from breadcrumbs.checkpoint.outfile import Entry
 from breadcrumbs.checkpoint.writer import Writer
@@ -111,6 +111,7 @@ def to_files(
         refuse(it.warnings)
     it = without_same_parts(it)
     it, threads = estimate.fitted(it, threads, max_memory)
+    places.refuse_output(os.fspath(output))  # before anything is read
     output = Path(output)
     check_not_input(it, output)
     card.tokenizer_of(it)
@@ -120,6 +121,7 @@ def to_files(
     settings = {"threads": threads, "kernel": kernel, "progress": progress}
     cut = {file: c.cut.hash for c in it.inputs if c.cut for file in c.files}
     files = tuple(dict.fromkeys(f for c in it.inputs for f in c.files))
+    mirrors.check_room(files)
     hashes = FileHashes(file for file in files if file not in cut)
     digests = FileDigests(files, hashes.known | cut)
     inputs.check(it, digests)  # what is known before anything is read; the rest at the end

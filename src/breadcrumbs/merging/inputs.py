@@ -6,12 +6,16 @@ the same bits, or an error that names the file that is another one now.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
+from breadcrumbs.checkpoint import mirrors
+from breadcrumbs.checkpoint.files import File
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.engine.digests import PENDING, FileDigests
 from breadcrumbs.errors import CheckpointError
@@ -23,6 +27,7 @@ from breadcrumbs.version import __version__
 
 MADE_BY = f"breadcrumbs {__version__}"
 _SHOWN = 12
+_STEP = 8 << 20
 
 
 class Changed(CheckpointError):
@@ -33,13 +38,18 @@ def described(it: Plan, digests: FileDigests, names: Names) -> list[dict[str, An
     """Return each input with its name in the output, and of each file its bytes and hash.
 
     The hash of a task file is that which it has in its header, and which its blocks were compared
-    with as they were read. A plugin that the method is from is an input too.
+    with as they were read. A file elsewhere has what told it from others without being read
+    (`mirrors.Identity`). A plugin that the method is from is an input too.
     """
     found = []
     for number, source in enumerate(it.inputs):
         hash_ = "task" if source.cut else "blake3"
         files = [
-            {"file": source.shown_file(f), "bytes": digests.sizes[f], hash_: digests.digests[f]}
+            {
+                "file": source.shown_file(f),
+                "bytes": digests.sizes[f],
+                **(_told(f) or {hash_: digests.digests[f]}),
+            }
             for f in source.own_files
         ]
         what = "model" if number < len(it.origins) else "statistics"
@@ -60,10 +70,25 @@ def _whole(path: Path) -> dict[str, Any]:
     return {"file": path.name, "bytes": path.stat().st_size, "blake3": _hash(path)}
 
 
-def _hash(path: Path) -> str:
-    hasher = blake3()
-    hasher.update_mmap(path)
+def _told(path: Path) -> dict[str, str]:
+    """Return what a recipe says of a file elsewhere, nothing of one that is known by its hash."""
+    mirror = mirrors.of(path)
+    return mirror.identity.said() if mirror is not None and mirror.identity.kind else {}
+
+
+@cache
+def _of_all(path: Path, kind: str, told: object) -> str:
+    """Return the hash of a file, which is read. told: what tells it from what was there before."""
+    hasher = hashlib.sha256() if kind == "sha256" else blake3()
+    with File(path) as file:
+        for start in range(0, file.size, _STEP):
+            hasher.update(file.read(start, min(_STEP, file.size - start)))
     return hasher.hexdigest()
+
+
+def _hash(path: Path, kind: str = "blake3") -> str:
+    said = path.stat()
+    return _of_all(path, kind, mirrors.of(path) or (said.st_ino, said.st_size, said.st_mtime_ns))
 
 
 def check(it: Plan, digests: FileDigests) -> None:
@@ -96,9 +121,27 @@ def _check(source: Checkpoint, files: list[dict[str, Any]], digests: FileDigests
         now = digests.digests[path]
         if now == PENDING and file.get("bytes", digests.sizes[path]) != digests.sizes[path]:
             now = _hash(path)
+        now = _as_known(path, file, now, source.label)
         single = source.label.endswith(names[0]) and len(names) == 1
         where = source.label if single else f"{source.label}: {source.shown_file(path)}"
         _compare(where, path, file, now)
+
+
+def _as_known(path: Path, file: Mapping[str, Any], now: str, label: str) -> str:
+    """Return what a file is now, told as the recipe tells what it was."""
+    told = _told(path)
+    if "etag" in file:
+        if "etag" not in told:
+            raise Changed(
+                f"{label}: the recipe knows {file['file']} by the tag that a server gave it, which"
+                " says nothing of another place. Give the URL that it was read from, or remove"
+                " `inputs` from the recipe."
+            )
+        same = told.get("version", "") == file.get("version", "")
+        return told["etag"] if same else f"{told['etag']} {told.get('version', '')}"
+    if "sha256" in file:
+        return told.get("sha256") or _hash(path, "sha256")
+    return _hash(path) if told and "blake3" in file else now
 
 
 def _compare(where: str, path: Path, file: Mapping[str, Any], now: str) -> None:

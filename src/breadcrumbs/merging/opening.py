@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from breadcrumbs import checkpoint, plan
-from breadcrumbs.checkpoint import Weights, beside, composite, live, sinusoids
+from breadcrumbs.checkpoint import Weights, beside, composite, live, mirrors, sinusoids
 from breadcrumbs.checkpoint.tensors import Checkpoint, shown
 from breadcrumbs.errors import CheckpointError, RecipeError, counted
 from breadcrumbs.plan import USUAL, Plan, Sizes
@@ -215,6 +215,7 @@ class opened:
                 self.stack.enter_context(checkpoint.open(source, label))
                 for source, label in zip(self.sources, labels, strict=True)
             ]
+            mirrors.check_room(file for it in found for file in it.files)
             made = planned(
                 self.recipe, found, self.sizes, by_token=self.by_token, on_base=self.on_base
             )

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from blake3 import blake3
 
+from breadcrumbs.checkpoint import mirrors
 from breadcrumbs.engine.digests import FileDigests
 from breadcrumbs.errors import CheckpointError
 from breadcrumbs.merging import inputs, published
@@ -23,14 +24,22 @@ Stamp = tuple[int, int, int, int]
 def stamps_of(it: Plan) -> dict[str, Stamp]:
     """Return what changes when an input file is written to or replaced, of every one."""
     files = [file for source in it.inputs for file in source.files]
-    return {str(file): _stamp(file) for file in files}
+    return {mirrors.url_of(file) or str(file): stamp(file) for file in files}
 
 
-def _stamp(file: Path) -> Stamp:
+def stamp(file: Path) -> Stamp:
     """Return size, times and inode: whoever sets the time of writing back changes the other one.
 
-    Not the number of the disk, which may be another after the next start of the machine.
+    Not the number of the disk, which may be another after the next start of the machine. Of a file
+    elsewhere it is what tells it from others: that it is the same is asked at every read.
     """
+    mirror = mirrors.of(file)
+    if mirror is not None:
+        told = blake3((mirror.known or mirror.url).encode()).digest(8)
+        return mirror.size, int.from_bytes(told, "little"), 0, 0
+    if mirrors.url_of(file):  # a small one that was fetched whole: the same in every process
+        told = blake3(file.read_bytes()).digest(8)
+        return file.stat().st_size, int.from_bytes(told, "little"), 0, 0
     try:
         found = file.stat()
     except OSError:  # gone: changed

@@ -14,6 +14,7 @@ from typing import Any
 from blake3 import blake3
 
 from breadcrumbs.checkpoint import digests, opening, stack, wrapped
+from breadcrumbs.checkpoint import places as elsewhere
 from breadcrumbs.checkpoint.adapters import peft
 from breadcrumbs.checkpoint.beside import RECIPE
 from breadcrumbs.checkpoint.safetensors import open_safetensors, read_header
@@ -119,6 +120,10 @@ def place_of(model: str | os.PathLike[str]) -> Path:
 
     CheckpointError where there is none.
     """
+    if elsewhere.is_url(os.fspath(model)):
+        from breadcrumbs.checkpoint.places import folders
+
+        return folders.here(os.fspath(model))[0]
     text = os.path.expanduser(os.fspath(model))
     if os.path.exists(text):
         return Path(text)
@@ -199,6 +204,8 @@ def located(recipe: Recipe, folder: Path, places: Sequence[str] = ()) -> Recipe:
             if (place / Path(name).name).exists():
                 return str(place / Path(name).name)
         found = beside(folder / RECIPE, name)
+        if elsewhere.is_url(found):
+            return found
         if os.path.exists(os.path.expanduser(found)) or opening.is_hub_id(found):
             return _in_cache(found, recipe) or said.remembered(known.get(name), found)
         place = said.remembered(known.get(name), "")

@@ -21,8 +21,9 @@ from breadcrumbs.plan.declared import RECIPE
 KINDS = ("model", "statistics", "plugin")
 #: Those that are named by their path.
 PATHS = KINDS[:2]
-#: BLAKE3 of the whole file, or of a task file the hash in its header.
-HASHES = ("blake3", "task")
+#: BLAKE3 of the whole file, of a task file the hash in its header, or what told a file elsewhere
+#: from others without being read: the hub's SHA-256, or the tag of a server.
+HASHES = ("blake3", "task", "sha256", "etag")
 _WIDE = 1 << 30
 _CACHE = "inputs"
 
@@ -103,11 +104,13 @@ def _absolute(place: str) -> str:
 
 
 def _file(file: Any, where: str) -> dict[str, Any]:
-    file = RECIPE.mapping(file, where, ("file", "bytes", *HASHES))
+    file = RECIPE.mapping(file, where, ("file", "bytes", *HASHES, "version"))
     if "file" not in file or sum(key in file for key in HASHES) != 1:
-        raise RecipeError(f"{where}: a file has its name and its hash, blake3 or task.")
+        raise RecipeError(f"{where}: a file has its name and one of {', '.join(HASHES)}.")
     RECIPE.text(file["file"], f"{where}: file")
     RECIPE.text(digest(file), f"{where}: {file['file']}")
+    if "version" in file:
+        RECIPE.text(file["version"], f"{where}: {file['file']}: version")
     if "bytes" in file:
         RECIPE.whole(file["bytes"], f"{where}: {file['file']}: bytes")
     return file

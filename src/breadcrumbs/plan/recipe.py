@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from breadcrumbs.checkpoint import origin, renaming, stack
+from breadcrumbs.checkpoint import origin, places, renaming, stack
 from breadcrumbs.errors import RecipeError, suggestion
 from breadcrumbs.methods import registry
 from breadcrumbs.methods.parameters import (
@@ -129,6 +129,8 @@ class Recipe:
     space: str = SPACES[0]
 
     def __post_init__(self) -> None:
+        for path in self.paths:
+            places.check(path)
         object.__setattr__(self, "models", _named(self.models))
         self._check_parameters()
         if self.dtype is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from breadcrumbs import checkpoint, machine
-from breadcrumbs.checkpoint import durable, hashing
+from breadcrumbs.checkpoint import durable, hashing, mirrors, places
 from breadcrumbs.engine.consumers import Writing
 from breadcrumbs.errors import BreadcrumbsError, StoreError
 from breadcrumbs.merging import files as merging_files
@@ -57,6 +57,7 @@ class Store(Held):
         method, parameters: how its tasks are merged; what fine-tunings keep when they are packed is
         what the method's transform keeps.
         """
+        places.refuse_output(os.fspath(folder))
         path = Path(folder)
         made = Recipe(os.fspath(base), (), method, parameters)
         with files.fresh(path) as making:
@@ -122,6 +123,7 @@ class Store(Held):
                             f"{opened.label}: is a task file, which states its author, licence and"
                             " tensors itself. Leave these options out."
                         )
+                    mirrors.whole(opened.files)
                     with open(opened.files[0], "rb") as file:
                         files.copy(file, path)
                 else:

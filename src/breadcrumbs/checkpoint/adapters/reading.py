@@ -78,9 +78,15 @@ def _is_of_peft(path: Path) -> bool:
 
 
 def _fetched(text: str) -> tuple[Path, str]:
-    """Return the folder in the cache of the hub's adapter, and what it is called there."""
-    from breadcrumbs.checkpoint import hub, opening
+    """Return the folder in the cache of the hub's adapter, or the one that stands for a URL, and
+    what it is called there."""
+    from breadcrumbs.checkpoint import hub, opening, places
 
+    if places.is_url(text):
+        from breadcrumbs.checkpoint.places import folders
+
+        path, url = folders.here(text)
+        return (path if path.is_dir() else path.parent), url
     repo, revision = opening.hub_id(text, "adapter")
     folder, commit = hub.fetch_adapter(repo, revision)
     return folder, f"{repo}@{commit}"

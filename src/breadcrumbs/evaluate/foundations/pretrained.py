@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from breadcrumbs import checkpoint
+from breadcrumbs.checkpoint import mirrors
 from breadcrumbs.errors import BreadcrumbsError, MissingExtraError, SuiteError, install, listing
 
 
@@ -27,6 +28,7 @@ def folder(base: str) -> str:
     """Return the folder of a base, downloaded if it is a hub id; SuiteError if it has no config."""
     with checkpoint.open(base) as it:
         found = it.folder
+        mirrors.whole(it.files)
     if found is None or not os.path.isfile(os.path.join(found, "config.json")):
         raise SuiteError(
             f"{base}: has no config.json beside the weights, so the kind of model is not known."

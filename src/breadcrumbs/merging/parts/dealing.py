@@ -14,6 +14,7 @@ from breadcrumbs.checkpoint.outfile import Entry, groups
 from breadcrumbs.checkpoint.tensors import Tensor
 from breadcrumbs.engine.facts import UnitId
 from breadcrumbs.merging import files
+from breadcrumbs.merging.provenance import stamp
 from breadcrumbs.plan import Plan, units, variants
 from breadcrumbs.plan.units import Job
 
@@ -108,12 +109,13 @@ def wanted(plan: Plan, shard: Shard) -> dict[int, list[int]]:
 
 
 def stamps(plan: Plan) -> list[list[object]]:
-    """Return of every input file its model, name, size and time of writing."""
+    """Return of every input file its model, name, size and time of writing; of one at a URL what
+    tells it from others there, in place of the time."""
     found: list[list[object]] = []
     for source in plan.inputs:
         for path in source.files:
-            said = path.stat()
-            found.append([source.label, source.shown_file(path), said.st_size, said.st_mtime_ns])
+            size, written, *_ = stamp(path)
+            found.append([source.label, source.shown_file(path), size, written])
     return found
 
 
