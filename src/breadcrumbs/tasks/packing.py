@@ -327,8 +327,8 @@ class Packing(Reading):
         if cut or lossy:
             base = self._base(index, number) if base is None else base
             weights = _at(base, at)
-        if cut:
-            squares = writing.squares(kept, weights), writing.squares(values, base)
+            if cut:
+                squares = writing.squares(kept, weights), writing.squares(values, base)
         if not lossy:
             weights = None
         if weights is not None and not coder.lossless:  # zeros of another sign: nothing to code
