@@ -204,3 +204,23 @@ def test_what_no_pair_holds_is_merged_exactly_too():
         assert kept.tolist() == [3] * 3
         both.append((out.tobytes(), extent.tobytes()))
     assert len(set(both)) == 1
+
+
+@pytest.mark.parametrize("fine", [0.0, 0.01, 0.4, 0.9])
+def test_keys_with_and_without_lower_bits_are_ranked_together(fine):
+    # Few keys have lower bits in bfloat16: those are sorted apart, and all where they are many.
+    rng = np.random.default_rng(1)
+    base, key = np.zeros(2600, np.float32), stream(1)
+    model = rng.integers(0, 40, 2600).astype(np.float32) / 1024
+    apart = rng.random(2600) < fine
+    model[apart] *= 1 + rng.integers(0, 9, apart.sum()) * np.float32(2**-20)
+    model *= rng.choice([-1, 1], 2600)
+    for unit in (20, 260, 1300):
+        chances = np.linspace(0.2, 0.3, unit)
+        for divide in (False, True):
+            both = []
+            for kernels in PACKAGES.values():
+                taus, kept = np.empty(2600), np.empty(2600, np.bool_)
+                kernels.keep_by_rank(base, model, unit, key, 0, chances, divide, taus, kept)
+                both.append((taus.tobytes(), kept.tobytes()))
+            assert len(set(both)) == 1

@@ -314,11 +314,12 @@ def _is_file(sources: tuple[str, ...]) -> bool:
 
 def _several(sources: tuple[str, ...]) -> list[Any]:
     """Return the merges of a file of mergekit's that holds several."""
+    if not _is_file(sources):
+        return []
     from breadcrumbs.plan import mergekit
 
-    if not _is_file(sources) or not mergekit.is_config(Path(sources[0])):
-        return []
-    return mergekit.documents(Path(sources[0]))
+    path = Path(sources[0])
+    return mergekit.documents(path) if mergekit.is_config(path) else []
 
 
 def _merge_several(

@@ -69,23 +69,21 @@ def error(losses: Sequence[Loss]) -> dict[str, float]:
     return {"relative": float(f"{relative:.3e}"), "largest": float(f"{largest:.3e}")}
 
 
-def squares(values: np.ndarray, base: np.ndarray, keep: np.ndarray) -> tuple[float, float]:
-    """Return the squared norm of the kept entries of a task vector, and of all; (n,) arrays.
+def squares(values: np.ndarray, base: np.ndarray) -> float:
+    """Return the squared norm of a task vector, of weights and the base's, (n,) arrays.
 
     In parts that stay in a processor's cache. What is not finite does not count.
     """
-    kept = whole = 0.0
+    found = 0.0
     for start in range(0, values.size, _PART):
         part = slice(start, start + _PART)
         tau = _less(values[part], base[part])
-        whole_part = _square(tau)
-        if not math.isfinite(whole_part):
+        square = _square(tau)
+        if not math.isfinite(square):
             tau[~np.isfinite(tau)] = 0
-            whole_part = _square(tau)
-        whole += whole_part
-        tau *= keep[part]
-        kept += _square(tau)
-    return kept, whole
+            square = _square(tau)
+        found += square
+    return found
 
 
 def share(found: Sequence[tuple[float, float]]) -> float:

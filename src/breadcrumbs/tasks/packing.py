@@ -323,12 +323,14 @@ class Packing(Reading):
         coder = EXACT if whole or self.encoding.rank else self.encoding
         cut = not whole and not self.plan.lowered.keeps_all
         lossy = not (whole or self.encoding.lossless)
-        weights, loss, squares = None, Loss(), None
+        kept, weights, loss, squares = _at(values, at), None, Loss(), None
         if cut or lossy:
             base = self._base(index, number) if base is None else base
-            squares = writing.squares(values, base, keep) if cut else None
-            weights = _at(base, at) if lossy else None
-        kept = _at(values, at)
+            weights = _at(base, at)
+            if cut:
+                squares = writing.squares(kept, weights), writing.squares(values, base)
+        if not lossy:
+            weights = None
         if weights is not None and not coder.lossless:  # zeros of another sign: nothing to code
             moved = np.flatnonzero(kept != weights)
             at, weights, kept = _at(at, moved), _at(weights, moved), _at(kept, moved)
