@@ -34,12 +34,14 @@ FIGURES = {
     "text8": ("fig2", "frontier", "fig3", "fig6", "table2", "fig9", "fig7", "fig8"),
     "text20": ("tall", "votes"),
     "wordnet200": ("fig4",),
+    "lm6": ("frontier",),
 }
 #: What else docs/paper.md shows.
 MORE = {
     "text8": ("encodings", "alpha", "compressed", "store"),
     "text20": ("alpha",),
     "wordnet200": ("alpha",),
+    "lm6": (),
 }
 #: Where `fisher` and `regmean` stand in the table.
 STATISTICS = ("text8",)
@@ -48,6 +50,13 @@ EPOCHS = {"wordnet200": 6}
 FEWER = {"fig2": (100, 0.5)}
 PYTHON = (sys.executable, "-m")
 TRAINING = ("--rate", "3e-4", "--schedule", "linear", "--freeze", "embeddings.word_embeddings*")
+#: Of a language model: embeddings and the lower half of the layers stay.
+LANGUAGE = (
+    *("--rate", "1e-4", "--batch", "8", "--epochs", "1", "--rows", "600"),
+    *("--freeze", "model.embed_tokens.*", "--freeze", "model.layers.?.*"),
+    *("--freeze", "model.layers.1[0-4].*"),
+)
+ADAPTERS = ("--lora", "16", "--rate", "4e-4")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -107,10 +116,14 @@ def family(
     """Return the commands that make the models, by title, in order."""
     models, data = str(out / "family"), str(out / "suite")
     numbers = list(map(str, seeds))
-    tune = [*PYTHON, "breadcrumbs", "finetune", f"{data}/suite.yaml", "-o", models, *TRAINING]
+    tune = [*PYTHON, "breadcrumbs", "finetune", f"{data}/suite.yaml"]
     tune += [part for number in numbers for part in ("--seed", number)]
+    tune += LANGUAGE if suite == "lm6" else TRAINING
     tune += ["--epochs", str(EPOCHS[suite])] if suite in EPOCHS else []
-    found = {"data": [*PYTHON, "experiments.suites", suite, "--out", data], "fine-tunings": tune}
+    found = {"data": [*PYTHON, "experiments.suites", suite, "--out", data]}
+    found["fine-tunings"] = [*tune, "-o", models]
+    if suite == "lm6":
+        found["adapters"] = [*tune, *ADAPTERS, "-o", str(out / "adapters")]
     gather = [*PYTHON, "experiments.paper.gather", "--family", models, "--seeds", *numbers]
     return {**found, "statistics": gather} if statistics else found
 

@@ -34,6 +34,7 @@ FLOORS = [
 #: Of the engine, those that come last in a line of imports first.
 ENGINE = [
     ["runner"],
+    ["batches"],
     ["consumers"],
     ["replay", "majority"],
     ["routes"],

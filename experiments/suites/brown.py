@@ -42,6 +42,20 @@ def tenses(folder: Path) -> Iterator[Example]:
                 yield Example(text, "past" if past else "present", document)
 
 
+def verbs(folder: Path) -> Iterator[Example]:
+    """Yield sentences whose one finite verb is in the past tense, and that verb, as it is written.
+
+    Sentences with a form of be, have or do are left out. The group is the document.
+    """
+    for document, _, tagged in documents(folder):
+        for text, words in said(tagged):
+            finite = [(word, tags) for word, tags in words if tags & (PAST | PRESENT | MODAL)]
+            if 6 <= len(words) <= 20 and len(finite) == 1:
+                (verb, tags), every = finite[0], [word for word, _ in words]
+                if "vbd" in tags and verb.isalpha() and every.count(verb) == 1:
+                    yield Example(text, verb, document)
+
+
 def documents(folder: Path) -> Iterator[tuple[str, str, str]]:
     """Yield the name, the genre and the tagged text of each document."""
     for line in (folder / "package/cats.txt").read_text().splitlines():
@@ -56,6 +70,12 @@ def sentences(tagged: str) -> Iterator[tuple[str, set[str]]]:
     The document has a sentence a line, ``word/tag``; the text is as it was written. A tag stands
     without what marks titles, headlines, negation and contractions.
     """
+    for text, words in said(tagged):
+        yield text, {part for _, tags in words for part in tags}
+
+
+def said(tagged: str) -> Iterator[tuple[str, list[tuple[str, set[str]]]]]:
+    """Yield each sentence of a document, and its words, each with the parts of its tag."""
     for line in tagged.splitlines():
         pairs = [word.rpartition("/") for word in line.split()]
         if pairs:
@@ -65,4 +85,4 @@ def sentences(tagged: str) -> Iterator[tuple[str, set[str]]]:
             # The corpus closes a sentence with the mark and again with the sentence's end.
             text = re.sub(r"([;:?!])\1", r"\1", text)
             text = re.sub(r'" ([^"]*?) ?"', r'"\1"', text)
-            yield text, {part for _, _, tag in pairs for part in re.split(r"[-+*]", tag)}
+            yield text, [(word, set(re.split(r"[-+*]", tag))) for word, _, tag in pairs]

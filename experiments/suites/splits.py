@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 SPLITS = ("train", "validation", "test")
 WORDS = 40  # of a text that are kept: more than the models are shown
@@ -95,6 +95,17 @@ def deal(examples: Iterable[Example], sizes: Mapping[str, int], seed: str) -> Sp
         if missing:
             raise ValueError(f"{seed}: no {split} row is of class {', '.join(sorted(missing))}.")
     return drawn
+
+
+def deal_answers(examples: Iterable[Example], sizes: Mapping[str, int], seed: str) -> Splits:
+    """Return rows of each split whose labels are answers in free words, and no classes."""
+    found = unique(examples)
+    answers = {example.text: example.label for example in found}
+    dealt = deal((replace(example, label="") for example in found), sizes, seed)
+    return {
+        split: [replace(example, label=answers[example.text]) for example in rows]
+        for split, rows in dealt.items()
+    }
 
 
 def _draw(bag: Sequence[Example], size: int, seed: str) -> list[Example]:

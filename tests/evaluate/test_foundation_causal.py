@@ -35,10 +35,10 @@ def test_without_lm_eval_it_says_what_to_install(monkeypatch):
 
     monkeypatch.setattr(lm_eval.importlib.metadata, "version", absent)
     with pytest.raises(MissingExtraError, match=r'pip install "\.\[evaluate\]" "lm-eval'):
-        make("causal")
+        lm_eval.task("one", "lm-eval:one.yaml")
     monkeypatch.setattr(lm_eval.importlib.metadata, "version", lambda name: "0.4.2")
     with pytest.raises(MissingExtraError, match=r"lm-eval 0\.4\.2 is too old"):
-        make("causal")
+        lm_eval.task("one", "lm-eval:one.yaml")
 
 
 def write_task(folder, name="small", sizes=SIZES, **more):
@@ -251,20 +251,17 @@ def test_a_metric_that_is_no_count(llama, tmp_path):
         foundation.hits(module, task, "test", 8)
 
 
-def test_tasks_of_other_kinds_and_training(llama):
-    foundation = make("causal")
+def test_lm_eval_asks_its_tasks_itself(llama, yaml):
+    foundation, task = make("causal"), lm_eval.task("mine", yaml)
     module = foundation.load(llama())
-    task = small.task(["a"], [0], ("x",))
-    with pytest.raises(SuiteError, match=r"takes tasks of lm-eval\. Give data: lm-eval:NAME"):
-        foundation.hits(module, task, "test", 8)
+    assert foundation.answers(task)
+    assert foundation.head(module, task) == {}
     for call in (
         lambda: foundation.prepare(task, task.rows("test"), 2),
-        lambda: foundation.logits(module, None, None),
-        lambda: foundation.loss(module, None, None),
+        lambda: foundation.loss(module, {}, None),
     ):
-        with pytest.raises(SuiteError, match="its models are only evaluated"):
+        with pytest.raises(SuiteError, match="lm-eval asks its tasks; they are not trained on"):
             call()
-    assert foundation.head(module, task) == {}
 
 
 def test_a_suite_of_lm_evals_tasks_from_end_to_end(llama, tmp_path):

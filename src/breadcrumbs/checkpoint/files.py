@@ -8,9 +8,10 @@ import io
 import os
 import stat
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -124,6 +125,25 @@ class FileRange:
         if not 0 <= min(starts, default=0) <= max(starts, default=0) <= self.nbytes - size:
             raise ValueError(f"runs of {size} bytes that begin outside of a range of {self.nbytes}")
         self.file.read_runs([self.offset + start for start in starts], out)
+
+
+def runs(
+    places: Sequence[tuple[Any, int]], sizes: Sequence[int]
+) -> Iterator[tuple[Any, int, int, int]]:
+    """Yield what lies side by side, from places (file, offset) and bytes of each.
+
+    The file, the offset in it, where it begins among all of these bytes, and its bytes.
+    """
+    first: tuple[Any, int, int] | None = None
+    end = at = 0
+    for (file, offset), size in zip(places, sizes, strict=True):
+        if first is None or file is not first[0] or offset != end:
+            if first is not None:
+                yield *first, at - first[2]
+            first, end = (file, offset, at), offset
+        end, at = end + size, at + size
+    if first is not None:
+        yield *first, at - first[2]
 
 
 def same_bytes(one: Path, other: Path) -> bool:

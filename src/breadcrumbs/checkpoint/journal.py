@@ -81,9 +81,9 @@ class Journal:
         begun = next(self._lines(), {}).get("key")
         return begun if isinstance(begun, str) else ""
 
-    def note(self, line: dict[str, Any]) -> None:
-        """Add a line."""
-        data = memoryview(_PLAIN.encode(line).encode() + b"\n")
+    def note(self, *lines: dict[str, Any]) -> None:
+        """Add a line, or several at once."""
+        data = memoryview("".join([_PLAIN.encode(line) + "\n" for line in lines]).encode())
         while data:  # a disk that fills up takes a part
             data = data[self._file.write(data) or 0 :]
 

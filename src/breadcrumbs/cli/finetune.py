@@ -36,6 +36,7 @@ from breadcrumbs.cli.shared import command, json_option, quiet_option, sync_opti
 @click.option("--schedule", default="cosine", show_default=True, help="cosine or linear.")
 @click.option("--freeze", multiple=True, metavar="GLOB", help="Tensors not to train.")
 @click.option("--rows", type=int, help="Training rows at most. Default: all.")
+@click.option("--lora", type=int, metavar="RANK", help="Train LoRA adapters of this rank instead.")
 @click.option("--precision", default="auto", help="float32, bfloat16, or auto (the fastest here).")
 @click.option("--device", default="auto", help="cpu, cuda, or auto.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes. Default: all cores.")
@@ -57,6 +58,7 @@ def finetune(suite: str, output: str, **options: Any) -> None:
     \b
     breadcrumbs finetune suite.yaml -o family
     breadcrumbs finetune suite.yaml -o family --seed 0 --seed 1 --rate 2e-4 --freeze "embeddings.*"
+    breadcrumbs finetune suite.yaml -o adapters --lora 16
     breadcrumbs evaluate family/seed-0/suite.yaml
     """
     from breadcrumbs.cli.views import finetuning as news
@@ -64,7 +66,7 @@ def finetune(suite: str, output: str, **options: Any) -> None:
     from breadcrumbs.evaluate.finetuning import finetuning
     from breadcrumbs.evaluate.finetuning.training import Settings
 
-    names = ("epochs", "rate", "batch", "decay", "warmup", "schedule", "rows", "precision")
+    names = ("epochs", "rate", "batch", "decay", "warmup", "schedule", "rows", "precision", "lora")
     settings = Settings(**{name: options[name] for name in names}, freeze=options["freeze"])
     made = suites.load(suite, base=options["base"])
     with news.told(quiet=options["quiet"]) as tell:

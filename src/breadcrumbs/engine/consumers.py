@@ -6,7 +6,10 @@ comparing and measuring are consumers, and none of them knows how a tensor is me
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
+
+import numpy as np
 
 from breadcrumbs.engine import routes
 from breadcrumbs.engine.context import Context
@@ -24,6 +27,8 @@ class Consumer(Protocol):
 
     #: Whether it takes what `routes.merge` makes of every segment.
     merges: bool
+    #: Whether it takes small tensors several at a time (`take_several`), however they are merged.
+    several: bool
 
     def done(self, segment: Segment) -> SegmentReport | None:
         """Return the report of a segment that an earlier run finished, or None."""
@@ -31,6 +36,12 @@ class Consumer(Protocol):
 
     def merge(self, terms: Terms, segment: Segment, ballot: Ballot | None) -> SegmentReport:
         """Take a segment of what is merged. ballot: where the majority of the model has a say."""
+        ...
+
+    def take_several(
+        self, segments: Sequence[Segment], values: np.ndarray, reports: Sequence[SegmentReport]
+    ) -> None:
+        """Take merged segments whose values lie one after the other, and note that these were."""
         ...
 
     def copy(self, context: Context, tensor: TensorPlan, segment: Segment) -> SegmentReport:
@@ -53,12 +64,17 @@ class Consumer(Protocol):
 class Reading:
     """A consumer that looks at segments and writes none; the base of others."""
 
-    merges = False
+    merges = several = False
 
     def done(self, segment: Segment) -> SegmentReport | None:
         return None
 
     def merge(self, terms: Terms, segment: Segment, ballot: Ballot | None) -> SegmentReport:
+        raise NotImplementedError
+
+    def take_several(
+        self, segments: Sequence[Segment], values: np.ndarray, reports: Sequence[SegmentReport]
+    ) -> None:
         raise NotImplementedError
 
     def copy(self, context: Context, tensor: TensorPlan, segment: Segment) -> SegmentReport:
@@ -77,7 +93,7 @@ class Reading:
 class Writing:
     """The consumer that writes. steps: where to keep the steps before their factor."""
 
-    merges = True
+    merges = several = True
 
     def __init__(self, output: Output, steps: Steps | None = None):
         self.output, self.steps = output, steps
@@ -94,6 +110,11 @@ class Writing:
         if self.steps is not None and norms is not None:
             self.steps.norms[terms.tensor.name] = norms
         return report
+
+    def take_several(
+        self, segments: Sequence[Segment], values: np.ndarray, reports: Sequence[SegmentReport]
+    ) -> None:
+        self.output.take_several(segments, values, reports)
 
     def copy(self, context: Context, tensor: TensorPlan, segment: Segment) -> SegmentReport:
         return self.take(tensor, segment, routes.copied(context, tensor, segment))

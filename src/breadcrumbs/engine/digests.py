@@ -46,8 +46,13 @@ class FileDigests:
         """Hash the entries of a tensor from ``start`` on, if they come next in a file."""
         source = tensor.source
         if isinstance(source, FileRange) and source.file.path in self._runs:
-            at = source.offset + start * raw.itemsize
-            self._runs[source.file.path].offer(source.file, at, raw.view(np.uint8))
+            self.offer_bytes(source.file, source.offset + start * raw.itemsize, raw)
+
+    def offer_bytes(self, file: File, at: int, raw: np.ndarray) -> None:
+        """Hash the bytes of a file from position ``at`` on, if they come next."""
+        run = self._runs.get(file.path)
+        if run is not None:
+            run.offer(file, at, raw.view(np.uint8))
 
     def models(self, plan: Plan) -> list[str]:
         """Return the labels of the models whose files hold the same bytes as the base's."""

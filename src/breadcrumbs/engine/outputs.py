@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any, Protocol
 
@@ -30,6 +30,12 @@ class Output(Protocol):
         """Note that all entries of the segment have been written."""
         ...
 
+    def take_several(
+        self, segments: Sequence[Segment], values: np.ndarray, reports: Sequence[SegmentReport]
+    ) -> None:
+        """Do as `write` and `finish` for segments whose values lie one after the other."""
+        ...
+
     def read(self, index: int, start: int, n: int) -> np.ndarray:
         """Return a copy of entries that have been written."""
         ...
@@ -43,6 +49,21 @@ class Output(Protocol):
         ...
 
 
+def one_by_one(
+    output: Output,
+    segments: Sequence[Segment],
+    values: np.ndarray,
+    reports: Sequence[SegmentReport],
+) -> None:
+    """Do as `Output.take_several`, for outputs that have no shorter way."""
+    at = 0
+    for segment, report in zip(segments, reports, strict=True):
+        n = segment.stop - segment.start
+        output.write(segment.index, segment.start, values[at : at + n])
+        output.finish(segment, report)
+        at += n
+
+
 class Nowhere:
     """An output of nothing: for what reads and does not write."""
 
@@ -53,6 +74,11 @@ class Nowhere:
         pass
 
     def finish(self, segment: Segment, report: SegmentReport) -> None:
+        pass
+
+    def take_several(
+        self, segments: Sequence[Segment], values: np.ndarray, reports: Sequence[SegmentReport]
+    ) -> None:
         pass
 
     def read(self, index: int, start: int, n: int) -> np.ndarray:

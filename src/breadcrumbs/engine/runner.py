@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from breadcrumbs import kernels
+from breadcrumbs.engine import batches
 from breadcrumbs.engine.consumers import Consumer, Reading, Writing
 from breadcrumbs.engine.context import Context
 from breadcrumbs.engine.digests import FileDigests
@@ -201,9 +202,7 @@ class _Runner:
         if self.plan.prepares and only is None:
             return self._prepared(jobs)
         return [
-            partial(at_once, [partial(self._start, job) for job in some])
-            if len(some) > 1
-            else partial(self._start, some[0])
+            partial(self._several, some) if len(some) > 1 else partial(self._start, some[0])
             for some in units.together(jobs)
         ]
 
@@ -223,6 +222,39 @@ class _Runner:
             return self._copies(segments)
         fresh = job.survey and len(segments) == len(list(job.segments()))
         return self._known(job, lambda: self._merges(job, segments, ballot), fresh)
+
+    def _several(self, jobs: list[Job]) -> list[Task]:
+        """Do small jobs, those that are alike as one."""
+        alike = self.consumer.several and not self.context.replay and not self._passes_first
+        for found in batches.of(self.context, jobs) if alike else [jobs]:
+            rest = found if isinstance(found, list) else self._batch(found)
+            at_once([partial(self._start, job) for job in rest])
+        return []
+
+    @property
+    def _passes_first(self) -> bool:
+        """Whether something must be known of every tensor, besides ranks, before it is merged."""
+        lowered = self.plan.lowered
+        return bool(lowered.fitted or lowered.gram or lowered.votes or lowered.prepares_tensors)
+
+    def _batch(self, batch: batches.Batch) -> list[Job]:
+        """Merge a batch; return the jobs that are to be done by themselves."""
+        segments = batch.segments
+        if any(self.consumer.done(segment) is not None for segment in segments):
+            return batch.jobs  # some of them
+        values, found = batches.merge(batch)
+        reports = [report for report in found if report is not None]
+        if len(reports) == len(segments):
+            self.consumer.take_several(segments, values, reports)
+        else:
+            at = 0
+            for segment, report in zip(segments, found, strict=True):
+                end = at + segment.stop
+                if report is not None:
+                    self.consumer.take_several([segment], values[at:end], [report])
+                at = end
+        self._report_several(segments, found)
+        return [job for job, report in zip(batch.jobs, found, strict=True) if report is None]
 
     def _work(self, job: Job) -> int:
         """Return what a decomposition of the largest piece takes, in no unit."""
@@ -413,6 +445,20 @@ class _Runner:
                 return
             whole.kept = [a + b for a, b in zip(whole.kept, report.kept, strict=True)]
         self._advance(segment.index, written=segment.stop - segment.start)
+
+    def _report_several(
+        self, segments: Sequence[Segment], reports: Sequence[SegmentReport | None]
+    ) -> None:
+        """Do as `_report` for whole tensors, of which those without a report are not done."""
+        nbytes = 0
+        for segment, report in zip(segments, reports, strict=True):
+            if report is None:
+                continue
+            whole = self.reports[segment.index]
+            whole.squares += report.squares
+            whole.kept = report.kept
+            nbytes += self.plan.tensors[segment.index].bytes_read
+        self.progress(nbytes)
 
     def _advance(self, index: int, looked: float = 0.0, written: int = 0) -> None:
         """Tell how many more bytes are done, if each pass does its part of those of the tensor."""

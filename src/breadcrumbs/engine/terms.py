@@ -257,10 +257,10 @@ class Terms:
         limits = [min(math.floor(self.keep[t] * 2**32), ALL_DRAWS) for t in who]
         return keys, np.array(limits, np.uint32)
 
-    def stream(self, t: int) -> np.uint64:
-        """Return the key of the draws of model t for this tensor."""
+    def stream(self, t: int, inner: str = "") -> np.uint64:
+        """Return the key of the draws of model t for this tensor, or one called ``inner``."""
         recipe = self.context.plan.recipe
-        return stream(recipe.seed, recipe.models[t].name, self.tensor.inner)
+        return stream(recipe.seed, recipe.models[t].name, inner or self.tensor.inner)
 
 
 def _scale(

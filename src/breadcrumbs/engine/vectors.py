@@ -150,32 +150,65 @@ class Vectors:
         for start, n, cuts in self.terms.chunks(segment):
             yield self._chunk(start, n, cuts, again)
 
+    def one(self, segment: Segment, t: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Yield of model t (start, its transformed task vector (n,), what was kept), by chunks.
+
+        They share memory. Zeros of a model that lacks the tensor.
+        """
+        terms, buffer = self.terms, self.context.space.buffer
+        for start, n, cuts in terms.chunks(segment):
+            tau, kept = buffer("taus", (1, n), np.float64), buffer("kept", (1, n), np.bool_)
+            if t in terms.who:
+                row = terms.who.index(t)
+                group, base = slice(row, row + 1), buffer("base", (n,), np.float64)
+                self._group(start, n, cuts, group, base, tau, kept)
+            else:
+                tau[:], kept[:] = 0, False
+            yield start, tau[0], kept[0]
+
     def _chunk(self, start: int, n: int, cuts: np.ndarray | None, again: bool) -> Chunk:
         terms, shape = self.terms, (len(self.terms.who), n)
         buffer = self.context.space.buffer
         taus = buffer("taus", shape, np.float64) if again else np.empty(shape)
         kept = buffer("kept", shape, np.bool_) if again else np.empty(shape, np.bool_)
-        kept[:] = True
         base = np.empty(n)
         untouched = np.empty(0, np.int64)
         for group in terms.groups():
-            rows = terms.read(start, n, group)
-            _, _, untouched = terms.check(rows, group, start)
-            mine = taus[group]
-            # Chances write task vectors by themselves.
-            models = rows[1:] if not self.lowered.chances else rows[:0]
-            terms.kernels.differences(rows[0], models, base, mine[: len(models)])
-            self._sharpen(start, group, mine[: len(models)])
-            self.transformed(rows, group, start, cuts, mine, kept[group])
-            if self.scales is not None:
-                mine *= self.scales[group, None]
-            elif self.scale != 1:
-                mine *= self.scale
+            untouched = self._group(start, n, cuts, group, base, taus[group], kept[group])
         fits, fitted = self.context.facts.fits, self.lowered.fitted
         if fitted and self.tensor.name in fits:
             known = fits[self.tensor.name]
             taus = fitted.change(taus, known, self.values, self.context.kernels)
         return Chunk(start, base, taus, kept, untouched)
+
+    def _group(
+        self,
+        start: int,
+        n: int,
+        cuts: np.ndarray | None,
+        group: slice,
+        base: np.ndarray,
+        taus: np.ndarray,
+        kept: np.ndarray,
+    ) -> np.ndarray:
+        """Fill in the base, and of a group of models what it has of a chunk.
+
+        Return which of the base stay as they are.
+        """
+        terms = self.terms
+        rows = terms.read(start, n, group)
+        untouched = terms.check(rows, group, start)[2]
+        kept[:] = True
+        # Chances write task vectors by themselves.
+        models = rows[1:] if not self.lowered.chances else rows[:0]
+        terms.kernels.differences(rows[0], models, base, taus[: len(models)])
+        self._sharpen(start, group, taus[: len(models)])
+        self.transformed(rows, group, start, cuts, taus, kept)
+        if self.scales is not None:
+            taus *= self.scales[group, None]
+        elif self.scale != 1:
+            taus *= self.scale
+        return untouched
 
     def _sharpen(self, start: int, group: slice, taus: np.ndarray) -> None:
         """Replace task vectors that are known as products of thin matrices by these products.

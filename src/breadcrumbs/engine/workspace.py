@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from breadcrumbs.checkpoint.files import File, FileRange, runs
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
 from breadcrumbs.plan import USUAL
 
@@ -22,6 +23,7 @@ class Offered(Protocol):
     """What takes the bytes that are read, to hash them on the way."""
 
     def offer(self, tensor: Tensor, start: int, raw: np.ndarray) -> None: ...
+    def offer_bytes(self, file: File, at: int, raw: np.ndarray) -> None: ...
 
 
 class Workspace:
@@ -50,6 +52,23 @@ class Workspace:
                 if self.offered is not None and as_is(tensor, dtype):
                     self.offered.offer(tensor, start, row)
             self._local.held = asked
+        return rows
+
+    def load_ranges(self, ranges: Sequence[Sequence[FileRange]], dtype: np.dtype) -> np.ndarray:
+        """Return raw rows that each hold some ranges of files, one after the other.
+
+        Of that dtype as they lie. What lies side by side in a file is read at once, and offered.
+        """
+        sizes = [one.nbytes for one in ranges[0]]
+        rows = self.buffer("arena", (len(ranges), sum(sizes) // dtype.itemsize), dtype)
+        self._local.held = None
+        for row, mine in zip(rows, ranges, strict=True):
+            raw = row.view(np.uint8)
+            for file, offset, at, size in runs([(one.file, one.offset) for one in mine], sizes):
+                piece = raw[at : at + size]
+                file.read_into(offset, piece.data)
+                if self.offered is not None:
+                    self.offered.offer_bytes(file, offset, piece)
         return rows
 
     def read(self, tensors: Sequence[Tensor], start: int, rows: np.ndarray) -> None:

@@ -15,8 +15,9 @@ from typing import Any
 from breadcrumbs.checkpoint import whole
 from breadcrumbs.errors import SuiteError, suggestion
 from breadcrumbs.evaluate.data import declared as tasks
+from breadcrumbs.evaluate.data.metrics import EXACT_MATCH
 from breadcrumbs.evaluate.data.task import Task
-from breadcrumbs.evaluate.foundations.foundation import Foundation
+from breadcrumbs.evaluate.foundations.foundation import Answering, Foundation
 from breadcrumbs.plan.declared import SUITE
 
 SHIPPED = Path(__file__).parent / "suites"
@@ -128,9 +129,11 @@ def load(source: str | os.PathLike[str], base: str | None = None) -> Suite:
     if "finetuned_seed" in data:
         seed = SUITE.whole(data["finetuned_seed"], f"{path}: finetuned_seed")
         mapping["finetuned_seed"] = seed
+    foundation = _made(kind, folder, f"{path}: foundation")
+    _check_metrics([one.task for one in found], foundation, path)
     return Suite(
         name,
-        _made(kind, folder, f"{path}: foundation"),
+        foundation,
         tasks.place(text, folder, f"{path}: base"),
         tuple(one.task for one in found),
         path,
@@ -150,6 +153,15 @@ def _file(source: str) -> Path:
         f"{source}: {what}.{suggestion(source, shipped())} Give a suite's YAML file, or one of"
         f" {', '.join(shipped())}."
     )
+
+
+def _check_metrics(found: list[Task], foundation: Foundation, path: Path) -> None:
+    for task in found:
+        if task.metric == EXACT_MATCH and not isinstance(foundation, Answering):
+            raise SuiteError(
+                f"{path}: task {task.name!r}: metric: {EXACT_MATCH} is of answers that are written,"
+                f" and foundation {foundation.kind} writes none. Give accuracy."
+            )
 
 
 def _check_names(names: list[str], path: Path) -> None:

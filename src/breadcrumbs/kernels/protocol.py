@@ -221,6 +221,31 @@ class Sums(Protocol):
         """Like `merge_band`, for what `add_drawn` adds."""
         ...
 
+    def merge_several(
+        self,
+        base,
+        models,
+        sizes,
+        ranks,
+        keys,
+        limits,
+        weights,
+        alpha: float,
+        extents,
+        out,
+        kept,
+        squares,
+        /,
+    ) -> Array:
+        """Do as `merge_band` or `merge_drawn` for tensors that lie one after the other in the rows.
+
+        sizes: (k,) int64, the entries of each. ranks: (k, 3) int64, the unit of each, a divisor of
+        its size, and the first and last rank of `Ranks.cut_units`; or empty (0, 3), and then keys
+        are (k, G), or empty with the limits. extents: (k, 2); kept: (k, G); squares: (k,) float64,
+        set to the sums of squares. Returns of which (k,) the result does not hold.
+        """
+        ...
+
     def combine(
         self, base, models, own: float, weights, factor: float, extent, out, /
     ) -> tuple[float, bool]:

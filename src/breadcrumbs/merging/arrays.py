@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 
 from breadcrumbs.checkpoint.tensors import DTYPES, array_shape, items
-from breadcrumbs.engine.outputs import SegmentReport
+from breadcrumbs.engine.outputs import SegmentReport, one_by_one
 from breadcrumbs.plan import Plan
 from breadcrumbs.plan.units import Segment
 
@@ -36,6 +37,11 @@ class ArraySink:
 
     def finish(self, segment: Segment, report: SegmentReport) -> None:
         pass
+
+    def take_several(
+        self, segments: Sequence[Segment], values: np.ndarray, reports: Sequence[SegmentReport]
+    ) -> None:
+        one_by_one(self, segments, values, reports)
 
     def read(self, index: int, start: int, n: int) -> np.ndarray:
         return self._flat[index][start : start + n].copy()

@@ -147,7 +147,7 @@ def told(plan: Plan, sink: Products, found_facts: Facts, facts: Facts) -> Plan:
 class Products(Writing):
     """A consumer that keeps of what is merged nothing but inner products with the task vectors."""
 
-    merges = False
+    merges = several = False
 
     def __init__(self, plan: Plan):
         super().__init__(Nowhere())

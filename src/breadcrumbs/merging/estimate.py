@@ -17,7 +17,7 @@ from breadcrumbs.methods.aggregates import Whole
 from breadcrumbs.plan import Plan, TensorPlan
 from breadcrumbs.plan.plan import Coordinates
 from breadcrumbs.plan.recipe import SAME
-from breadcrumbs.plan.units import alone, by_entry, in_rows, surveyed
+from breadcrumbs.plan.units import alone, by_entry, in_rows, in_turns, surveyed
 
 #: Resident memory of the program itself, measured: Python with NumPy and the kernels.
 PROGRAM_BYTES = 70 << 20
@@ -113,7 +113,7 @@ def _step_bytes(plan: Plan, threads: int) -> int:
         mine = alone(plan, tensor)
         if by_entry(plan, tensor, plan.sizes.chunk):
             mine = min(mine, plan.sizes.chunk)
-        need = _whole_bytes(aggregate, tensor, models, mine) if aggregate else 0
+        need = _whole_bytes(plan, aggregate, tensor, models, mine) if aggregate else 0
         if plan.lowered.shaped or plan.lowered.finish:
             need += _matrix_bytes(tensor, models, mine)
         each += [need] * min(threads, tensor.base.size // max(1, mine))
@@ -129,11 +129,16 @@ def _most(plan: Plan) -> int:
     return max(sizes, default=0) if plan.lowered.prepares_tensors else sum(sizes)
 
 
-def _whole_bytes(aggregate: Whole, tensor: TensorPlan, models: int, held: int) -> int:
+def _whole_bytes(plan: Plan, aggregate: Whole, tensor: TensorPlan, models: int, held: int) -> int:
     """Return what an aggregate of the whole tensor holds, from its rows to what is written.
 
     held: entries of the tensor that are there at once.
     """
+    turned = in_turns(plan, tensor, held)
+    if turned is not None and len(turned) == 2:  # a task vector, and the step
+        return 8 * (2 * held + int(aggregate.memory(turned, models)))
+    if turned is not None:
+        return plan.sizes.chunk * 8 * (5 * models + 8)
     shape = aggregate.each(tensor.name, tensor.base.shape, tensor.values)
     if aggregate.run(tensor.values) or (len(shape) != 2 and held < tensor.base.size):
         shape = (held,)

@@ -289,6 +289,12 @@ class FileSink:
     def finish(self, segment: Segment, report: SegmentReport) -> None:
         self.writer.finished(segment.index, segment.start, segment.stop, report.to_mapping())
 
+    def take_several(
+        self, segments: Sequence[Segment], values: np.ndarray, reports: Sequence[SegmentReport]
+    ) -> None:
+        notes = [report.to_mapping() for report in reports]
+        self.writer.write_several([segment.index for segment in segments], values, notes)
+
     def read(self, index: int, start: int, n: int) -> np.ndarray:
         return self.writer.read(index, start, n)
 

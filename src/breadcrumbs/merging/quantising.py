@@ -11,7 +11,7 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import IO, TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from breadcrumbs.checkpoint.writer import Writer
 from breadcrumbs.errors import OutputError
 
 if TYPE_CHECKING:
-    from breadcrumbs.engine.outputs import Output, SegmentReport
+    from breadcrumbs.engine.outputs import Output, SegmentReport, one_by_one
     from breadcrumbs.plan import Plan
     from breadcrumbs.plan.units import Segment
 
@@ -133,6 +133,11 @@ class SameSink:
                 return
             del self._open[segment.index]
         self._quantise(segment.index, mine)
+
+    def take_several(
+        self, segments: Sequence[Segment], values: np.ndarray, reports: Sequence[SegmentReport]
+    ) -> None:
+        one_by_one(self, segments, values, reports)
 
     def read(self, index: int, start: int, n: int) -> np.ndarray:
         if not self._again(index):

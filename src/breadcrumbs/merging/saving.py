@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,14 @@ from breadcrumbs.checkpoint.memory import ArrayBytes, open_mapping
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 from breadcrumbs.checkpoint.writer import Writer
 from breadcrumbs.engine.digests import FileDigests
+from breadcrumbs.engine.outputs import SegmentReport, one_by_one
 from breadcrumbs.errors import OutputError, listing
 from breadcrumbs.merging import card, files
 from breadcrumbs.merging.provenance import provenance
 from breadcrumbs.merging.published import Names
 from breadcrumbs.merging.report import Report
 from breadcrumbs.plan import Plan, variants
+from breadcrumbs.plan.units import Segment
 from breadcrumbs.threads import run_tasks
 
 #: The bytes of weights that nobody reads any more.
@@ -122,6 +124,11 @@ class _Same(files.FileSink):
                 " themselves with safetensors."
             )
         super().write(index, start, values)
+
+    def take_several(
+        self, segments: Sequence[Segment], values: np.ndarray, reports: Sequence[SegmentReport]
+    ) -> None:
+        one_by_one(self, segments, values, reports)
 
 
 def _of(it: Plan, tensors: Mapping[str, Any], output: Any) -> dict[str, np.ndarray]:

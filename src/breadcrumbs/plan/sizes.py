@@ -29,6 +29,9 @@ class Sizes:
     ``bins`` bins, in passes of their own, until they hold half of that. begun: bytes of segments
     that are merged before their ranks are known, and held until they are.
 
+    turns: entries of a tensor from which on one task vector of it is held at a time, where its
+    method allows.
+
     undecided: of so many entries of a chunk there is room for one that the majority of the model
     decides, and for ``spare`` more.
     """
@@ -51,6 +54,7 @@ class Sizes:
     budget: int = 64 << 20
     bins: int = 1 << 14
     begun: int = 64 << 20
+    turns: int = 1 << 20
     undecided: int = 8
 
     @property

@@ -200,6 +200,20 @@ def by_entry(plan: Plan, tensor: TensorPlan, chunk: int) -> bool:
     return len(lowered.whole.each(tensor.name, shape, tensor.values)) != 2
 
 
+def in_turns(plan: Plan, tensor: TensorPlan, n: int) -> tuple[int, ...] | None:
+    """Return the shape of what is combined of n entries, if its task vectors come in turn.
+
+    Those of a large matrix, or of what is combined entry by entry.
+    """
+    aggregate, lowered = plan.lowered.whole, plan.lowered
+    if aggregate is None or not aggregate.turns or n < plan.sizes.turns or tensor.careful:
+        return None
+    if lowered.shaped or lowered.finish or lowered.fitted:
+        return None
+    shape = aggregate.each(tensor.name, tensor.base.shape, tensor.values)
+    return shape if math.prod(shape) == n else None
+
+
 def _tensor_jobs(
     plan: Plan, transform: Band, tensor: TensorPlan, index: int, rows: int
 ) -> Iterator[Job]:

@@ -25,6 +25,8 @@ class Summed(Writing):
     the files keep, such as an election, is merged as everywhere.
     """
 
+    several = False
+
     def __init__(self, output: Output, sums: Sums, hashes: Sequence[str]):
         super().__init__(output)
         self.sums, self.hashes = sums, hashes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,15 +11,18 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("PIL.Image")
 
+import foundation_tasks as small  # noqa: E402
 import naive_clip as clips  # noqa: E402
 import naive_t5 as t5s  # noqa: E402
 
 import breadcrumbs  # noqa: E402
+from breadcrumbs.checkpoint.hashing import model_hash  # noqa: E402
 from breadcrumbs.evaluate.finetuning import finetuned  # noqa: E402
 from breadcrumbs.evaluate.finetuning.training import Settings  # noqa: E402
 from breadcrumbs.evaluate.finetuning.tuner import Tuner  # noqa: E402
 from breadcrumbs.evaluate.foundations import make  # noqa: E402
 from breadcrumbs.evaluate.suite import Suite  # noqa: E402
+from breadcrumbs.taskfile import view  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -68,3 +72,41 @@ def test_a_frozen_tower_stays(clip, tmp_path):
     settings = replace(SETTINGS, epochs=1, freeze=("vision_model.encoder.*",))
     _, changed = tune(make("clip"), clip, clips.shapes(), tmp_path, settings)
     assert changed and not any(n.startswith("vision_model.encoder.") for n in changed)
+
+
+QUESTIONS = small.task(
+    ["what is red", "a big dog", "blue sky", "a dog"], [0, 1, 0, 1], ("red", "big dog"),
+    head={"template": "question: {0} answer:"},
+)  # fmt: skip
+
+
+def test_a_language_model_in_bfloat16(llama, tmp_path):
+    record, changed = tune(make("causal"), llama(torch.bfloat16), QUESTIONS, tmp_path)
+    assert record["validation"]["after"] == 1 > record["validation"]["before"]
+    assert "model.layers.0.mlp.up_proj.weight" in changed
+
+
+def test_an_adapter_of_a_language_model(llama, tmp_path):
+    peft = pytest.importorskip("peft")
+    base, settings = llama(), replace(SETTINGS, lora=4, freeze=("*.0.mlp.*",), rate=3e-2)
+    tuner = Tuner(Suite("small", make("causal"), base, (QUESTIONS,)), tmp_path, settings)
+    record = tuner.tune("animals", 0)
+    assert record["validation"]["after"] == 1 > record["validation"]["before"]
+    place = folder(tmp_path, QUESTIONS)
+    with view.open_model(base, place) as tuned:
+        assert model_hash(tuned) == record["model"]
+        kept = small.state(base)
+        changed = {name for name in kept if (kept[name] != tuned[name]).any()}
+    assert len(changed) == 11 and not any(".0.mlp." in name for name in changed)
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    merged = peft.PeftModel.from_pretrained(model, place).merge_and_unload().state_dict()
+    with view.open_model(base, place) as tuned:
+        for name in changed:
+            torch.testing.assert_close(merged[name], torch.from_numpy(tuned[name]))
+    assert tuner.tune("animals", 0) == record  # found, and the module is as it was
+    again = Tuner(tuner.suite, tmp_path / "again", settings)
+    again.tune("animals", 0)
+    files = [Path(place), Path(folder(tmp_path / "again", QUESTIONS))]
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        one, two = [(file / name).read_bytes() for file in files]
+        assert one == two

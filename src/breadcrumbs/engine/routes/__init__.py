@@ -5,6 +5,7 @@ sums           sums of task vectors: fused kernels, else exactly
 elections      elections by the fused kernels
 ranked         sums and elections of what stays by its rank, by the fused kernel
 combinations   combinations with known coefficients, by the fused kernels
+turned         a large tensor of which one task vector is held at a time
 wholes         a tensor at a time in memory
 general        everything else, in float64
 copies         what is not merged at all
@@ -26,6 +27,7 @@ from breadcrumbs.engine.routes import (
     ranked,
     sparse,
     sums,
+    turned,
     wholes,
 )
 from breadcrumbs.engine.terms import Terms
@@ -44,6 +46,7 @@ SUMS: Sequence[Route] = (
 )
 #: And where it is something else.
 OTHERS: Sequence[Route] = (
+    lambda terms, segment, majority: turned.merge(terms, segment),
     lambda terms, segment, majority: wholes.merge(terms, segment),
     elections.fused,
     ranked.fused,

@@ -10,7 +10,7 @@ from typing import Any
 
 from breadcrumbs.errors import SuiteError
 from breadcrumbs.evaluate.data import sources, splits
-from breadcrumbs.evaluate.data.metrics import METRICS
+from breadcrumbs.evaluate.data.metrics import EXACT_MATCH, METRICS
 from breadcrumbs.evaluate.data.reading import Labels, Reader
 from breadcrumbs.evaluate.data.sources import HUB, PACKAGE, Source
 from breadcrumbs.evaluate.data.table import Columns
@@ -65,14 +65,16 @@ def _task(entry: Any, folder: Path, base: str, where: str) -> Declared:
     labels = _labels(data["labels"], f"{where}: labels") if "labels" in data else None
     parts = splits.parse(data["splits"], f"{where}: splits") if "splits" in data else {}
     seed = SUITE.whole(data.get("seed", 0), f"{where}: seed")
-    metric = SUITE.choice(data.get("metric", "accuracy"), f"{where}: metric", tuple(METRICS))
+    known = (*METRICS, EXACT_MATCH)
+    metric = SUITE.choice(data.get("metric", "accuracy"), f"{where}: metric", known)
     head = SUITE.mapping(data.get("head", {}), f"{where}: head")
     finetuned = _finetuned(data, folder, base, where)
     if labels is not None:
         data["labels"] = list(labels)
     if parts:
         data["splits"] = {split: splits.written(part) for split, part in parts.items()}
-    reader = Reader(name, found, labels, parts, seed)
+    free = metric == EXACT_MATCH and labels is None
+    reader = Reader(name, found, labels, parts, seed, free)
     names = labels if labels is not None else Labels(reader)
     return Declared(Task(name, names, reader.rows, metric, head, finetuned), data)
 

@@ -169,7 +169,7 @@ def _rows(reader: LmEval, split: Split) -> Rows:
     left_out = _WHERE | {"task", "fewshot_config", "metadata"}
     about = {name: value for name, value in _fields(made.config).items() if name not in left_out}
     documents = [_json(document) for document in made.test_docs()]
-    digest = blake3(_json([about, shots, made.fewshot_cfg if shots else None]).encode())
+    digest = blake3(_json([version(), about, shots, made.fewshot_cfg if shots else None]).encode())
     for document in documents:
         digest.update(document.encode() + b"\n")
     if shots:

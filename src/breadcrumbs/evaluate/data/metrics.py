@@ -42,6 +42,8 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "matthews": matthews,
     "f1": f1,
 }
+#: Of answers that a language model writes: which are the row's label, to the letter.
+EXACT_MATCH = "exact_match"
 #: Those that are no means over rows, as accuracy and what lm-eval counts are.
 NO_MEANS = ("matthews", "f1")
 

@@ -25,7 +25,8 @@ class Reader:
     """Reads the rows of one task.
 
     sources: by the name of the split that each is, or one under the name `splits.REST` that has
-    splits of its own. labels: as the suite declares them, or None.
+    splits of its own. labels: as the suite declares them, or None. free: whether labels are answers
+    in free words, of which training rows need not have all.
     """
 
     task: str
@@ -33,6 +34,7 @@ class Reader:
     declared: tuple[str, ...] | None
     parts: Mapping[Split, Part]
     seed: int
+    free: bool = False
     _pools: dict[str, _Pool] = field(default_factory=dict)
     _rows: dict[Split, Rows] = field(default_factory=dict)
 
@@ -41,7 +43,7 @@ class Reader:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle what is declared: another process reads the rows itself."""
-        return Reader, (self.task, self.sources, self.declared, self.parts, self.seed)
+        return Reader, (self.task, self.sources, self.declared, self.parts, self.seed, self.free)
 
     def rows(self, split: Split) -> Rows:
         """Return the rows of a split; errors begin with the name of the task."""
@@ -73,6 +75,9 @@ class Reader:
     def _labels(self) -> tuple[str, ...]:
         if self.declared is not None:
             return self.declared
+        if self.free:
+            pools = map(self._of, self._complete)
+            return tuple(sorted({pool.labels[row] for pool, rows in pools for row in rows}))
         pool, rows = self._of("train")
         return pool.table.names or tuple(sorted({pool.labels[row] for row in rows}, key=_natural))
 
@@ -101,7 +106,7 @@ class Reader:
                     f"{suggestion(pool.labels[row], numbers)} Declare `labels`, or correct it."
                 )
         labels = np.asarray([numbers[pool.labels[row]] for row in rows], np.int64)
-        if split == "train":
+        if split == "train" and not self.free:
             _check_classes(self._labels, labels)
         inputs = Inputs([pool.table.inputs[row] for row in rows])
         keys = [pool.keys[row] for row in rows]

@@ -3,6 +3,7 @@
 SEED/TASK/model.safetensors    the base's tensors; those that were not trained byte for byte
 SEED/TASK/finetune.json        settings, rows, base; accuracy before and after, seconds, versions
 SEED/TASK/...                  config, tokenizer and modules of the base
+    or, of an adapter, adapter_model.safetensors and adapter_config.json alone, as PEFT's
 SEED/TASK.partial/             while it is being made: the journal of `Writer`, and the state
 """
 
@@ -22,10 +23,12 @@ import numpy as np
 from breadcrumbs.checkpoint import beside, composite
 from breadcrumbs.checkpoint.folder import is_plain
 from breadcrumbs.checkpoint.journal import JOURNAL, Journal
+from breadcrumbs.checkpoint.layout import Layout, Place
 from breadcrumbs.checkpoint.outfile import Entry
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.checkpoint.writer import Writer
 from breadcrumbs.errors import OutputError, SuiteError
+from breadcrumbs.evaluate.finetuning.lora import STEM, Lora
 
 if TYPE_CHECKING:
     from breadcrumbs.evaluate.data.task import Task
@@ -110,38 +113,52 @@ def clear(path: Path) -> None:
         journal.close()
 
 
-def begin(path: Path, base: Checkpoint, of: Mapping[str, Any]) -> Writer:
+def begin(path: Path, base: Checkpoint, of: Mapping[str, Any], lora: Lora | None = None) -> Writer:
     """Return a writer of the fine-tuning, which nobody else can open as long as it is open.
 
-    What was begun of the same is left; OutputError where something else was.
+    lora: what is written instead of the base's tensors, if an adapter is trained. What was begun of
+    the same is left; OutputError where something else was.
     """
     if (before := begun(path)) is not None:
         check_same(path, before, of)
     else:
         clear(path)
-    entries = [Entry(tensor.name, tensor.dtype, tensor.shape) for tensor in base.tensors.values()]
+    if lora is None:
+        parts = [Entry(tensor.name, tensor.dtype, tensor.shape) for tensor in base.tensors.values()]
+        layout = composite.of(base)
+    else:
+        parts = [Entry(name, "F32", array.shape) for name, array in lora.state().items()]
+        layout = Layout((Place(stem=STEM),))
     return Writer(
         path,
-        entries,
+        parts,
         {"format": "pt"},
         shard_size=None,
         key=json.dumps(of, sort_keys=True),
         force=False,
         resume=True,
         again="run this again",
-        layout=composite.of(base),
+        layout=layout,
     )
 
 
 def finish(
-    writer: Writer, base: Checkpoint, state: Mapping[str, np.ndarray], record: Mapping[str, Any]
+    writer: Writer,
+    base: Checkpoint,
+    state: Mapping[str, np.ndarray],
+    record: Mapping[str, Any],
+    lora: Lora | None = None,
 ) -> None:
-    """Write a fine-tuning and give it its name. state: all tensors, as in the base's file."""
+    """Write a fine-tuning and give it its name. state: all tensors, as in the base's file, or those
+    of the adapter ``lora``."""
     for number, entry in enumerate(writer.entries):
         writer.write(number, 0, np.ascontiguousarray(state[entry.name]).reshape(-1))
 
     def extras(place: Path) -> None:
-        beside.copy(base, place)
+        if lora is None:
+            beside.copy(base, place)
+        else:
+            lora.write_config(place)
         text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
         (place / RECORD).write_text(text, encoding="utf-8")
         (place / STATE).unlink(missing_ok=True)

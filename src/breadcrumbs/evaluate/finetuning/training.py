@@ -45,7 +45,7 @@ class Settings:
     weights that are no vectors. warmup: fraction of the training in which the rate rises from 0;
     then it falls to 0 by the schedule. freeze: globs of tensor names of the checkpoint. rows:
     training rows at most, drawn by the seed. precision: ``float32`` or ``bfloat16`` for products;
-    weights and steps are float32.
+    weights and steps are float32. lora: the rank of an adapter, which is trained instead.
     """
 
     epochs: int = 3
@@ -57,6 +57,7 @@ class Settings:
     freeze: tuple[str, ...] = ()
     rows: int | None = None
     precision: str = "auto"
+    lora: int | None = None
 
     def __post_init__(self) -> None:
         fits = {
@@ -67,6 +68,7 @@ class Settings:
             "warmup": 0 <= self.warmup < 1,
             "schedule": self.schedule in SCHEDULES,
             "rows": self.rows is None or self.rows >= 1,
+            "lora": self.lora is None or self.lora >= 1,
         }
         for name, good in fits.items():
             if not good:
@@ -83,6 +85,7 @@ _RANGES = {
     "warmup": "Give a fraction below 1, such as 0.1.",
     "schedule": f"Give one of {', '.join(SCHEDULES)}.",
     "rows": "Give a whole number of 1 or more.",
+    "lora": "Give a rank of 1 or more, such as 16.",
 }
 
 

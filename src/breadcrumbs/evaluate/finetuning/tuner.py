@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import time
 from collections.abc import Callable, Mapping
@@ -15,12 +16,13 @@ from breadcrumbs.errors import SplitError, SuiteError, TrainingError, suggestion
 from breadcrumbs.evaluate.data.task import Rows, Split, Task
 from breadcrumbs.evaluate.finetuning import finetuned
 from breadcrumbs.evaluate.finetuning.saved import Saved
-from breadcrumbs.evaluate.finetuning.training import Settings, Step, Training, drawn
-from breadcrumbs.evaluate.foundations.foundation import on
+from breadcrumbs.evaluate.finetuning.training import Settings, Step, Training, drawn, key
+from breadcrumbs.evaluate.foundations.foundation import Answering, on
 from breadcrumbs.evaluate.scoring.scoring import check_labels
 from breadcrumbs.modules.precise import precise
 
 if TYPE_CHECKING:
+    from breadcrumbs.evaluate.finetuning.lora import Lora
     from breadcrumbs.evaluate.scoring.scoring import Scorer
     from breadcrumbs.evaluate.suite import Suite
 
@@ -69,12 +71,13 @@ class Tuner:
             return record
         rows, base = drawn(rows, self.settings.rows, seed, name), scorer.base
         assert isinstance(base, Checkpoint)
-        writer = finetuned.begin(path, base, of)
+        lora = self._lora(scorer, name, seed)
+        writer = finetuned.begin(path, base, of, lora)
         saved = Saved(finetuned.partial(path) / finetuned.STATE, self.every)
         try:
-            state, told = self._train(scorer, task, (rows, validation), seed, saved, tell)
+            state, told = self._train(scorer, task, (rows, validation), seed, saved, tell, lora)
             record = {"made_of": of, **told}
-            finetuned.finish(writer, base, state, record)
+            finetuned.finish(writer, base, state, record, lora)
         except TrainingError:
             saved.remove()  # going on from there would end in the same way
             raise
@@ -96,8 +99,23 @@ class Tuner:
         from breadcrumbs.evaluate.scoring.scoring import Scorer
 
         return Scorer(
-            self.suite, device=self.device, precision=self.settings.precision, cache=self.cache
+            self.suite,
+            device=self.device,
+            precision=self.settings.precision,
+            cache=self.cache,
+            train=True,
         )
+
+    def _lora(self, scorer: Scorer, task: str, seed: int) -> Lora | None:
+        """Put an adapter into the scorer's module, if one is to be trained."""
+        if self.settings.lora is None:
+            return None
+        from breadcrumbs.evaluate.finetuning.lora import Lora
+
+        settings, drawn = self.settings, key(seed, task, "lora")
+        freeze, base = settings.freeze, self.suite.base
+        _check_globs(scorer, freeze)
+        return Lora(scorer.module, scorer.slots, self.settings.lora, freeze, drawn, base)
 
     def _train(
         self,
@@ -107,15 +125,17 @@ class Tuner:
         seed: int,
         saved: Saved,
         tell: Tell,
+        lora: Lora | None,
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Return the fine-tuned weights, by the base's names, and what is told of them.
+        """Return the fine-tuned weights, by the base's names, or those of the adapter, and what is
+        told of them.
 
         read: training and validation rows.
         """
         from breadcrumbs.checkpoint.hashing import model_hash
 
         settings, (rows, validation) = self.settings, read
-        weights = _weights(scorer, settings.freeze)
+        weights = _weights(scorer, settings.freeze) if lora is None else lora.weights
         tell("making the head")
         head = _own(scorer.head(task))
         _check_labels(scorer, head, task, rows, validation)
@@ -141,14 +161,20 @@ class Tuner:
         seconds = earlier + time.perf_counter() - began
         tell("scoring the result")
         trained = it.trained()
-        tuned = _tuned(scorer, trained, task)
-        hash_ = model_hash(tuned)
-        after = scorer.score(task, "validation", tuned, hash_).value
-        return tuned, {
+        with contextlib.ExitStack() as open_:
+            if lora is None:
+                state = tuned = _tuned(scorer, trained, task)
+            else:
+                state = lora.state()
+                tuned = open_.enter_context(lora.opened(self.suite.base))
+                lora.remove()
+            hash_ = model_hash(tuned)
+            after = scorer.score(task, "validation", tuned, hash_).value
+        return state, {
             "model": hash_,
             "validation": {"metric": task.metric, "before": before, "after": after},
             "rows": {"train": len(rows), "validation": len(validation)},
-            "tensors": {"trained": len(trained), "all": len(tuned)},
+            "tensors": {"trained": len(trained), "all": len(state)},
             "steps": it.step,
             "seconds": round(seconds, 3),
             "rows_per_second": round(it.total / seconds, 2),
@@ -167,12 +193,7 @@ def _read(task: Task, split: Split) -> Rows:
 def _weights(scorer: Scorer, freeze: tuple[str, ...]) -> list[Any]:
     """Freeze the tensors whose names match; return the parameters that are left, each once."""
     slots = scorer.slots.names
-    for glob in freeze:
-        if not any(fnmatch.fnmatchcase(name, glob) for name in scorer.base):
-            raise SuiteError(
-                f"--freeze {glob!r}: matches no tensor of {scorer.suite.base}."
-                f"{suggestion(glob, scorer.base)} `breadcrumbs inspect` lists the names."
-            )
+    _check_globs(scorer, freeze)
     for name, slot in slots.items():
         if any(fnmatch.fnmatchcase(name, glob) for glob in freeze):
             slot.tensor.requires_grad_(False)
@@ -180,6 +201,15 @@ def _weights(scorer: Scorer, freeze: tuple[str, ...]) -> list[Any]:
     if not found:
         raise SuiteError(f"--freeze {' '.join(freeze)}: leaves nothing to train. Freeze less.")
     return list(found.values())
+
+
+def _check_globs(scorer: Scorer, freeze: tuple[str, ...]) -> None:
+    for glob in freeze:
+        if not any(fnmatch.fnmatchcase(name, glob) for name in scorer.base):
+            raise SuiteError(
+                f"--freeze {glob!r}: matches no tensor of {scorer.suite.base}."
+                f"{suggestion(glob, scorer.base)} `breadcrumbs inspect` lists the names."
+            )
 
 
 def _own(head: Any) -> Any:
@@ -193,6 +223,8 @@ def _check_labels(scorer: Scorer, head: Any, task: Task, rows: Rows, validation:
     """Raise SuiteError for labels that the head has no class for."""
     import torch
 
+    if isinstance(scorer.foundation, Answering) and scorer.foundation.answers(task):
+        return
     first = Rows(rows.inputs[:1], rows.labels[:1], rows.digest + "[:1]")
     batch = on(scorer.foundation.prepare(task, first, 1)[0], scorer.device)
     with torch.no_grad(), precise(scorer.precision, scorer.device):

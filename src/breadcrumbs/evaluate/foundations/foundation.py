@@ -28,10 +28,11 @@ class Batch:
 
 @runtime_checkable
 class Answering(Protocol):
-    """What a foundation has besides, whose tasks another program asks.
+    """What a foundation has besides that answers some tasks otherwise than by logits."""
 
-    One that has it is never asked for batches and logits; its head is empty.
-    """
+    def answers(self, task: Task) -> bool:
+        """Whether a task is one of those; of these no logits are asked for."""
+        ...
 
     def hits(self, module: torch.nn.Module, task: Task, split: Split, size: int) -> np.ndarray:
         """Return which rows of a split are answered right, (n,) bool, asked ``size`` at once."""

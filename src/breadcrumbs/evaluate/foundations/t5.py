@@ -8,13 +8,11 @@ The encoder runs once for each row, the decoder once for each class.
 
 from __future__ import annotations
 
-import string
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from breadcrumbs.errors import SuiteError
 from breadcrumbs.evaluate.data.settings import Setting, check_head, checked, words
 from breadcrumbs.evaluate.data.task import Rows, Task
 from breadcrumbs.evaluate.foundations import pretrained, texts
@@ -59,7 +57,7 @@ class T5:
         """
         check_head(task, ("template", "words"))
         columns = texts.columns(task, rows, self.kind)
-        template = _template(task, len(columns))
+        template = texts.template(task, len(columns))
         written = [template.format(*row) for row in zip(*columns, strict=True)]
         most = self.settings["max_tokens"]
         made = texts.batches(self._tokenizer, [written], rows.labels, size, most)
@@ -74,16 +72,9 @@ class T5:
         import torch
 
         check_head(task, ("template", "words"))
-        found: dict[tuple[int, ...], str] = {}
-        for word in words(task):
-            tokens = tuple(self._tokenizer(text_target=word)["input_ids"])
-            if tokens in found:
-                raise SuiteError(
-                    f"task {task.name!r}: words {found[tokens]!r} and {word!r} are the same to the"
-                    " tokenizer. Give others: head: {words: [...]}."
-                )
-            found[tokens] = word
-        rows = [torch.tensor(tokens) for tokens in found]
+        tokens = [self._tokenizer(text_target=word)["input_ids"] for word in words(task)]
+        texts.check_distinct(task, words(task), tokens)
+        rows = [torch.tensor(word) for word in tokens]
         padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=_PAD)
         return {"words": padded.to(next(module.parameters()).device)}
 
@@ -130,23 +121,3 @@ class T5:
             decoder_input_ids=torch.cat([first, before], 1),
             use_cache=False,
         ).logits.float()
-
-
-def _template(task: Task, width: int) -> str:
-    """Return the template of a task's inputs of so many texts; SuiteError if it does not fit."""
-    known = [str(number) for number in range(width)]
-    where = f"task {task.name!r}: head: template"
-    if width > 1 and "template" not in task.head:
-        raise SuiteError(
-            f"{where}: is not given, and the inputs are pairs. Give one, such as"
-            f" '{task.name} sentence1: {{0}} sentence2: {{1}}'."
-        )
-    template = task.head.get("template", "{0}")
-    try:
-        found = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
-    except (TypeError, ValueError):
-        found = []
-    if sorted(set(found)) != known:
-        wanted = " and ".join(f"{{{name}}}" for name in known)
-        raise SuiteError(f"{where}: {template!r} has to hold {wanted} once or more, and no others.")
-    return template

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import string
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,6 @@ def batches(
 
     texts: one list, or two of pairs. most: tokens of a row; what is longer is cut.
     """
-    import torch
-
     if not len(labels):
         return []
     tokens = tokenizer(*texts, truncation=True, max_length=most, padding=False)
@@ -44,6 +43,21 @@ def batches(
         "input_ids": tokenizer.pad_token_id or 0,
         "token_type_ids": getattr(tokenizer, "pad_token_type_id", 0),
     }
+    return padded(tokens, pads, labels, size)
+
+
+def padded(
+    tokens: Mapping[str, Sequence[Sequence[int]]],
+    pads: Mapping[str, int],
+    labels: np.ndarray,
+    size: int,
+) -> list[Batch]:
+    """Return batches of rows of tokens, padded on the right. tokens: rows, by name of the input.
+
+    pads: what each input is padded with, 0 unless told.
+    """
+    import torch
+
     lengths = np.array([len(row) for row in tokens["input_ids"]])
     order = np.argsort(lengths, kind="stable")
     made = []
@@ -57,3 +71,35 @@ def batches(
             inputs[name] = torch.from_numpy(array)
         made.append(Batch(inputs, rows, torch.from_numpy(labels[rows].astype(np.int64))))
     return made
+
+
+def template(task: Task, width: int) -> str:
+    """Return the template of a task's inputs of so many texts; SuiteError if it does not fit."""
+    known = [str(number) for number in range(width)]
+    where = f"task {task.name!r}: head: template"
+    if width > 1 and "template" not in task.head:
+        raise SuiteError(
+            f"{where}: is not given, and the inputs are pairs. Give one, such as"
+            f" '{task.name} sentence1: {{0}} sentence2: {{1}}'."
+        )
+    template = task.head.get("template", "{0}")
+    try:
+        found = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    except (TypeError, ValueError):
+        found = []
+    if sorted(set(found)) != known:
+        wanted = " and ".join(f"{{{name}}}" for name in known)
+        raise SuiteError(f"{where}: {template!r} has to hold {wanted} once or more, and no others.")
+    return template
+
+
+def check_distinct(task: Task, words: Sequence[str], tokens: Sequence[Sequence[int]]) -> None:
+    """Raise SuiteError for two words of classes that are the same tokens."""
+    found: dict[tuple[int, ...], str] = {}
+    for word, mine in zip(words, map(tuple, tokens), strict=True):
+        if mine in found:
+            raise SuiteError(
+                f"task {task.name!r}: words {found[mine]!r} and {word!r} are the same to the"
+                " tokenizer. Give others: head: {words: [...]}."
+            )
+        found[mine] = word

@@ -60,7 +60,7 @@ class Scorer:
 
     Holds one module, which weights are put into, and of each task the head and the batches, which
     are made once, as long as they are no more than ``kept`` bytes. cache: a folder of heads, made
-    of the base, that processes share.
+    of the base, that processes share. train: keep weights in float32, as steps need them.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Scorer:
         precision: str = "auto",
         cache: Path | None,
         kept: int = KEPT,
+        train: bool = False,
     ):
         from breadcrumbs.modules.slots import Slots
 
@@ -82,7 +83,8 @@ class Scorer:
         self.base: Mapping[str, Any] = checkpoint.open(suite.base)
         self.keys = Keys(suite, self.precision)
         module = self.foundation.load(suite.base)
-        self.module = (module.float() if self.precision == "float32" else module).to(self.device)
+        wide = train or self.precision == "float32"
+        self.module = (module.float() if wide else module).to(self.device)
         self.slots = Slots(self.module, self.base)
         #: The hash of the weights in the module.
         self._holds = self.keys.base
@@ -109,7 +111,7 @@ class Scorer:
         import torch
 
         began = time.perf_counter()
-        if isinstance(self.foundation, Answering):
+        if isinstance(self.foundation, Answering) and self.foundation.answers(task):
             self._put(state, hash_)
             with torch.inference_mode(), precise(self.precision, self.device):
                 hits = self.foundation.hits(self.module, task, split, self.batch)

@@ -43,6 +43,7 @@ from breadcrumbs.kernels.native.ranks import (
     tally,
 )
 from breadcrumbs.kernels.native.raw import extent, round_to
+from breadcrumbs.kernels.native.several import merge_several
 from breadcrumbs.kernels.native.sums import begin_band, merge_band
 from breadcrumbs.kernels.native.terms import add_step, elected, exact_pair, exact_sum
 from breadcrumbs.kernels.native.weighted import elect_weighted
@@ -86,6 +87,7 @@ __all__ = [
     "merge_by_rank",
     "merge_drawn",
     "merge_kept",
+    "merge_several",
     "product",
     "products",
     "round_to",

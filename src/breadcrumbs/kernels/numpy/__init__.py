@@ -41,6 +41,7 @@ from breadcrumbs.kernels.numpy.ranks import (
     tally,
 )
 from breadcrumbs.kernels.numpy.raw import extent, round_to, sign_zeros, widen
+from breadcrumbs.kernels.numpy.several import merge_several
 from breadcrumbs.kernels.numpy.sums import begin_band, merge_band
 from breadcrumbs.kernels.numpy.terms import add_step, elected, exact_pair, exact_sum
 from breadcrumbs.kernels.numpy.weighted import elect_weighted
@@ -83,6 +84,7 @@ __all__ = [
     "merge_by_rank",
     "merge_drawn",
     "merge_kept",
+    "merge_several",
     "product",
     "products",
     "round_to",

@@ -179,8 +179,7 @@ def begun(merge: Merge, *, only_on: bool = False) -> Iterator[tuple[Plan, Folder
             )
         if plan.coordinates is not None:
             raise RecipeError(
-                f"space {plan.recipe.space}: is merged at once. Merge without --part"
-                " and --on."
+                f"space {plan.recipe.space}: is merged at once. Merge without --part and --on."
             )
         if any(not source.files for source in plan.inputs):
             raise RecipeError("parts: models in memory are no other process's. Give files.")

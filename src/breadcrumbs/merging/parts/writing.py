@@ -23,7 +23,7 @@ from breadcrumbs.engine.consumers import Writing
 from breadcrumbs.engine.digests import PENDING, FileDigests
 from breadcrumbs.engine.facts import Facts
 from breadcrumbs.engine.majority import Ballot
-from breadcrumbs.engine.outputs import Output, SegmentReport, TensorReport
+from breadcrumbs.engine.outputs import Output, SegmentReport, TensorReport, one_by_one
 from breadcrumbs.errors import OutputError
 from breadcrumbs.kernels import described
 from breadcrumbs.merging.parts import dealing
@@ -97,6 +97,11 @@ class ShardFile:
                 self.undecided += report.election.undecided
                 if segment.index in self.shard.tensors:  # not for a copy of what is elsewhere
                     self.votes += report.election.votes
+
+    def take_several(
+        self, segments: Sequence[Segment], values: np.ndarray, reports: Sequence[SegmentReport]
+    ) -> None:
+        one_by_one(self, segments, values, reports)
 
     def read(self, index: int, start: int, n: int) -> np.ndarray:
         place = self.wanted[index][0]

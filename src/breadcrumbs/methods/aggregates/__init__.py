@@ -213,10 +213,12 @@ class Whole:
     tasks are kept apart, so that T of them make a step of sqrt(T) task vectors at a published
     factor. fits: (parameters, number of models) -> anything; raises RecipeError where so many
     models cannot be merged so. counts: whether ``combine`` returns a pair, the step and how many
-    entries it keeps of each model, in their order. base: values -> whether ``combine`` looks at the
-    base's weights. by_entry: whether an entry of what is not a matrix depends on the task vectors
-    there alone, so that such a tensor need not be held. check: given parameters -> the same with
-    those that depend on others; raises RecipeError for what contradicts each other.
+    entries it keeps of each model, in their order. turns: whether ``combine`` may be given the task
+    vectors as `turns.Turns`, which it goes through one after the other: then the base is zeros, and
+    they have their weights. base: values -> whether ``combine`` looks at the base's weights.
+    by_entry: whether an entry of what is not a matrix depends on the task vectors there alone, so
+    that such a tensor need not be held. check: given parameters -> the same with those that depend
+    on others; raises RecipeError for what contradicts each other.
     """
 
     combine: Callable[..., Any]
@@ -233,6 +235,7 @@ class Whole:
     fits: Callable[[Values, int], object] = lambda values, models: None
     counts: bool = False
     by_entry: bool = False
+    turns: bool = False
     check: Callable[[Values], Values] = lambda values: values
     base: Callable[[Values], bool] = lambda values: False
     name: str = ""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from breadcrumbs.checkpoint.tables import is_table
 from breadcrumbs.methods.aggregates import Shape
+from breadcrumbs.methods.aggregates.turns import Taus, Turns, added
 from breadcrumbs.methods.parameters import OneOf, Values
 
 #: Names of tensors that hold the weights of all experts of a layer, along their first dimension:
@@ -58,11 +60,13 @@ def each(name: str, shape: Shape, values: Values) -> Shape:
     return shape[1:] if _STACKED.match(name) else shape
 
 
-def present(taus: np.ndarray, weights: Sequence[float]) -> np.ndarray:
+def present(taus: Taus, weights: Sequence[float]) -> Taus:
     """Return the task vectors times their weights, without those of weight 0: they are absent.
 
-    taus: ``(T, *shape)``, multiplied in place.
+    taus: ``(T, *shape)``, multiplied in place; those that come in turns have their weights already.
     """
+    if isinstance(taus, Turns):
+        return taus
     shares = np.asarray(weights, np.float64)
     if not shares.all():
         taus, shares = taus[shares != 0], shares[shares != 0]
@@ -72,8 +76,8 @@ def present(taus: np.ndarray, weights: Sequence[float]) -> np.ndarray:
 
 
 def of_matrices(
-    step: Callable[[np.ndarray, Values], np.ndarray],
-) -> Callable[[np.ndarray, np.ndarray, Sequence[float], Values], np.ndarray]:
+    step: Callable[[Any, Values], np.ndarray],
+) -> Callable[[np.ndarray, Taus, Sequence[float], Values], np.ndarray]:
     """Return the ``combine`` of a step for matrices; any other tensor gets the mean.
 
     With `each`, which gives it the matrices of a stack one by one.
@@ -83,12 +87,12 @@ def of_matrices(
     """
 
     def combine(
-        base: np.ndarray, taus: np.ndarray, weights: Sequence[float], values: Values
+        base: np.ndarray, taus: Taus, weights: Sequence[float], values: Values
     ) -> np.ndarray:
         taus = present(taus, weights)
         if not taus.size:
             return np.zeros(base.shape)
-        return step(taus, values) if base.ndim == 2 else taus.sum(axis=0) / len(taus)
+        return step(taus, values) if base.ndim == 2 else added(taus) / len(taus)
 
     return combine
 

@@ -21,14 +21,15 @@ from breadcrumbs.methods.aggregates.matrices import (
     of_svd,
 )
 from breadcrumbs.methods.aggregates.singular import leading
+from breadcrumbs.methods.aggregates.turns import Taus, added
 
 
-def cart(taus: np.ndarray, values: Values) -> np.ndarray:
+def cart(taus: Taus, values: Values) -> np.ndarray:
     """Return the mean of the task vectors ``(T, m, n)`` and what is leading of each besides.
 
     What rounding leaves of equal task vectors is no direction.
     """
-    middle = taus.sum(axis=0) / len(taus)
+    middle = added(taus) / len(taus)
     rank = max(1, count(values["rank"], min(middle.shape)))
     least = 1e-12 * max(float(np.linalg.norm(tau)) for tau in taus)
     total = np.zeros(middle.shape)
@@ -53,6 +54,7 @@ CART = Whole(
     svds="T",
     directions=True,
     memory=of_svd(4, 5.5),
+    turns=True,
     name="cart",
 )
 

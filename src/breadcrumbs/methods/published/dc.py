@@ -32,6 +32,7 @@ from breadcrumbs.methods.aggregates.matrices import (
     of_svd,
 )
 from breadcrumbs.methods.aggregates.singular import isometry, leading
+from breadcrumbs.methods.aggregates.turns import Taus
 
 
 def smoothed(s: np.ndarray, values: Values) -> np.ndarray:
@@ -61,7 +62,7 @@ def elected(parts: np.ndarray) -> np.ndarray:
     return np.where(agree, parts, 0.0).sum(axis=0) / np.maximum(number, 1)
 
 
-def dc(taus: np.ndarray, values: Values) -> np.ndarray:
+def dc(taus: Taus, values: Values) -> np.ndarray:
     """Return the merged matrix of the task vectors ``(T, m, n)``."""
     rank = max(1, min(taus.shape[1:]) // len(taus))
     parts = [leading(tau, rank) for tau in taus]
@@ -106,6 +107,7 @@ DC = Whole(
     svds="T + 2",
     directions=True,
     memory=of_svd(8, 12),
+    turns=True,
     apart=True,
     name="dc",
 )

@@ -31,17 +31,18 @@ from breadcrumbs.methods.aggregates.singular import (
     together,
     triplets,
 )
+from breadcrumbs.methods.aggregates.turns import Taus, added
 
 PAPER = "Marczak et al., No Task Left Behind, ICML 2025, arXiv:2502.04959"
 
 
-def iso_c(taus: np.ndarray, values: Values) -> np.ndarray:
+def iso_c(taus: Taus, values: Values) -> np.ndarray:
     """Return ``mean(s) U V^T`` of the sum of the task vectors.
 
     taus: ``(T, m, n)``. The mean is over all ``min(m, n)`` singular values, the zeros too; the
     vectors of a zero are left out. The paper has no weights: here they multiply the task vectors.
     """
-    total = taus.sum(axis=0)
+    total = added(taus)
     u, s, v = triplets(total)
     return (s.sum() / min(total.shape) * u) @ v
 
@@ -56,7 +57,7 @@ def ranks(d: int, tasks: int, common: Decimal) -> tuple[int, int]:
     return d - own * tasks, own
 
 
-def iso_cts(taus: np.ndarray, values: Values) -> np.ndarray:
+def iso_cts(taus: Taus, values: Values) -> np.ndarray:
     """Return ``mean(s) U' V'`` over the common and the tasks' own directions.
 
     taus: ``(T, m, n)``. The leading triplets of the sum; of each ``tau_t`` less its projection on
@@ -69,7 +70,7 @@ def iso_cts(taus: np.ndarray, values: Values) -> np.ndarray:
     """
     shape = taus.shape[1:]
     shared, own = ranks(min(shape), len(taus), values["common"])
-    total = taus.sum(axis=0)
+    total = added(taus)
     least = EPS * max(shape) * sum(float(np.linalg.norm(tau)) for tau in taus)
     parts = []
     if shape[0] <= shape[1]:  # what the common directions leave has a small basis
@@ -105,6 +106,7 @@ ISO_C = Whole(
     svds="1",
     directions=True,
     memory=of_svd(4, 5.5),
+    turns=True,
     name="iso_c",
 )
 ISO_CTS = Whole(
@@ -120,6 +122,7 @@ ISO_CTS = Whole(
     svds="T + 3",
     directions=True,
     memory=of_svd(7, 7.2),
+    turns=True,
     name="iso_cts",
 )
 

@@ -18,6 +18,7 @@ from breadcrumbs.methods.aggregates.matrices import (
     of_svd,
 )
 from breadcrumbs.methods.aggregates.singular import left
+from breadcrumbs.methods.aggregates.turns import Taus
 
 
 def cut(tau: np.ndarray, eta: float) -> np.ndarray:
@@ -35,7 +36,7 @@ def cut(tau: np.ndarray, eta: float) -> np.ndarray:
     return (u[:, :rank] * (held[-1] / held[rank - 1])) @ (u[:, :rank].T @ tau)
 
 
-def star(taus: np.ndarray, values: Values) -> np.ndarray:
+def star(taus: Taus, values: Values) -> np.ndarray:
     """Return the mean of the task vectors ``(T, m, n)``, each `cut` to ``eta``.
 
     The paper has no weights: here they multiply the task vectors; they do not divide.
@@ -76,6 +77,7 @@ STAR = Whole(
     svds="T",
     directions=True,
     memory=of_svd(3, 5.5),
+    turns=True,
     name="star",
 )
 

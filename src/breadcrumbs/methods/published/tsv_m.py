@@ -13,9 +13,10 @@ import numpy as np
 from breadcrumbs.methods import Everything, Method, Real, Values, Whole
 from breadcrumbs.methods.aggregates.matrices import OF_MATRICES, STACK, TABLES, each, of_matrices
 from breadcrumbs.methods.aggregates.singular import isometry, leading, together
+from breadcrumbs.methods.aggregates.turns import Taus
 
 
-def tsv_m(taus: np.ndarray, values: Values) -> np.ndarray:
+def tsv_m(taus: Taus, values: Values) -> np.ndarray:
     """Return ``U' S V'``: of all task vectors, r triplets each, side by side, and polar factors.
 
     taus: ``(T, m, n)``. ``r = floor(min(m, n) / T)``, and 1 for more tasks than that (their
@@ -52,6 +53,7 @@ TSV_M = Whole(
     svds="T + 2",
     directions=True,
     memory=_memory,
+    turns=True,
     apart=True,
     name="tsv_m",
 )

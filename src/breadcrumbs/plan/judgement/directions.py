@@ -15,11 +15,11 @@ import numpy as np
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
 from breadcrumbs.plan.plan import Plan, TensorPlan
 
-#: Matrices of each model that are looked at: of so many rows and columns at least, of so many
-#: entries at most, the smallest ones.
+#: Matrices of each model that are looked at: the smallest ones, of so many rows and columns at
+#: least; and how many of their entries at most, the first rows: of few directions, these have few.
 MATRICES = 3
 LEAST = 32
-MOST = 1 << 24
+MOST = 1 << 22
 #: A model is named where at most one of so many directions is above what rounding makes, in most of
 #: its matrices that are looked at.
 FEW = 4
@@ -35,7 +35,7 @@ def warnings(plan: Plan) -> list[str]:
     matrices = [t for t in plan.merged if _fits(t.base.shape)]
     matrices.sort(key=lambda tensor: tensor.base.size)
     return [
-        f"{model.label}: in {tensor.name} only {above} of {min(tensor.base.shape)} directions of"
+        f"{model.label}: in {tensor.name} only {above} of {min(_part(tensor))} directions of"
         f" its task vector stand out from the rounding of {_name(tensor, number)} weights, as if an"
         f" adapter had been merged into them; {plan.method.name} counts the rounding as directions"
         " too. Give the adapter itself, BASE+ADAPTER, or a task file"
@@ -46,7 +46,13 @@ def warnings(plan: Plan) -> list[str]:
 
 
 def _fits(shape: Sequence[int]) -> bool:
-    return len(shape) == 2 and min(shape) >= LEAST and math.prod(shape) <= MOST
+    return len(shape) == 2 and min(shape) >= LEAST and LEAST * shape[1] <= MOST
+
+
+def _part(tensor: TensorPlan) -> tuple[int, int]:
+    """Return the rows and columns of a matrix that are looked at."""
+    rows, columns = tensor.base.shape
+    return min(rows, MOST // columns), columns
 
 
 def _rounded(matrices: Sequence[TensorPlan], number: int) -> list[tuple[TensorPlan, int]]:
@@ -56,24 +62,24 @@ def _rounded(matrices: Sequence[TensorPlan], number: int) -> list[tuple[TensorPl
         model = tensor.models[number]
         if model is None or hasattr(model.source, "change"):
             continue
-        found = _directions(tensor.base, model)
+        found = _directions(tensor.base, model, _part(tensor))
         if found is None:
             continue
         above, rest = found
         looked += 1
-        if rest and 0 < above <= min(tensor.base.shape) // FEW:
+        if rest and 0 < above <= min(_part(tensor)) // FEW:
             few.append((tensor, above))
         if looked == MATRICES:
             break
     return few[:1] if 2 * len(few) > looked else []
 
 
-def _directions(base: Tensor, model: Tensor) -> tuple[int, int] | None:
+def _directions(base: Tensor, model: Tensor, shape: tuple[int, int]) -> tuple[int, int] | None:
     """Return how many directions of a task vector are above rounding and how many below, not 0.
 
-    None where nothing changed, or not all is finite.
+    shape: of the rows that are looked at. None where nothing changed, or not all is finite.
     """
-    old, new = (np.asarray(one.read(), np.float64) for one in (base, model))
+    old, new = (_rows(one, shape) for one in (base, model))
     tau = new - old
     if not np.isfinite(tau).all() or not tau.any():
         return None
@@ -86,6 +92,12 @@ def _directions(base: Tensor, model: Tensor) -> tuple[int, int] | None:
     return int((lengths > MARGIN * noise).sum()), int(
         ((lengths <= MARGIN * noise) & (lengths > max(lost, noise * 1e-3))).sum()
     )
+
+
+def _rows(tensor: Tensor, shape: tuple[int, int]) -> np.ndarray:
+    raw = np.empty(math.prod(shape), DTYPES[tensor.dtype])
+    tensor.read_into(0, raw)
+    return raw.astype(np.float64).reshape(shape)
 
 
 def _name(tensor: TensorPlan, number: int) -> str:
