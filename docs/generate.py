@@ -248,8 +248,8 @@ def table_page() -> str:
 def main(arguments: list[str]) -> int:
     """Write the pages, or with ``--check`` return 1 if one is not up to date."""
     stale = []
-    performance, task_file, choosing = (
-        HERE / f"{n}.md" for n in ("performance", "task-file", "choosing")
+    performance, task_file, choosing, language = (
+        HERE / f"{n}.md" for n in ("performance", "task-file", "choosing", "language-models")
     )
     pages = {
         HERE / "methods.md": methods_page,
@@ -261,6 +261,7 @@ def main(arguments: list[str]) -> int:
         performance: lambda: between(performance, "methods", times_table),
         choosing: lambda: between(choosing, "leaders", lambda: figures.frontier("leaders")),
         HERE / "store.md": store_page,
+        language: lambda: between(language, "lm6", lambda: figures.suite_of("lm6")),
         task_file: lambda: between(task_file, "example", task_example),
     }
     for path, make in pages.items():

@@ -19,6 +19,7 @@ from breadcrumbs.evaluate.results.results import Row
 from breadcrumbs.evaluate.scoring.pool import Pool
 from breadcrumbs.evaluate.scoring.settings import Settings
 from breadcrumbs.evaluate.suite import Suite
+from breadcrumbs.merging.adapting import is_adapter
 from breadcrumbs.plan.recipe import Model, Recipe
 
 #: What methods with data take of each model.
@@ -62,9 +63,11 @@ class Family:
         results = Path(source, "results.sqlite") if whole else Path(f"{self.suite.name}.sqlite")
         if rows is not None:
             self.suite = suites.load(fewer(self.suite, rows, path.parent if whole else Path()))
-        #: Of the suite, with how many rows of each task are scored if those are not all.
-        self.name = self.suite.name + (f", {rows} rows a task" if rows is not None else "")
         self.tasks = [task.name for task in self.suite.tasks]
+        trained = all(task.finetuned and is_adapter(task.finetuned) for task in self.suite.tasks)
+        few = f", {rows} rows a task" if rows is not None else ""
+        #: Of the suite; that adapters were trained, and how many rows of each task are scored.
+        self.name = self.suite.name + (" adapters" if trained else "") + few
         settings = Settings(results=str(results), workers=workers, cache=cache.folder())
         self.pool = Pool(self.suite, settings)
 

@@ -52,9 +52,18 @@ def table(name: str, path: Path) -> str:
 
 def frontier(name: str) -> str:
     """Return one of `TABLES`, or the leaders, over all suites that were measured."""
-    every = [json.loads(path.read_text()) for path in RESULTS.glob("frontier-*.json")]
     make = standings.leaders if name == "leaders" else TABLES[name]
-    return make(sorted(every, key=_place))
+    return make(_every())
+
+
+def suite_of(name: str) -> str:
+    """Return what `frontier` measured of a suite, and of adapters that were trained on it."""
+    return "\n\n".join(_suite(found) for found in _every() if found["suite"].startswith(name))
+
+
+def _every() -> list[dict[str, Any]]:
+    every = [json.loads(path.read_text()) for path in RESULTS.glob("frontier-*.json")]
+    return sorted(every, key=_place)
 
 
 def _place(found: dict[str, Any]) -> tuple[int, str]:

@@ -11,7 +11,7 @@ from experiments.paper.contenders import CONTENDERS, Contender
 from experiments.paper.tables import markdown, parameters, percent
 
 #: What a column is called besides its suite, in the order in which columns stand.
-ORDER = ("text8", "text20", "wordnet200", "lm6", "demo")
+ORDER = ("text8", "text20", "wordnet200", "lm6", "lm6 adapters", "demo")
 
 #: Numbers of tasks that are looked at, where they are not all.
 SIZES = {"text20": (14, 20), "wordnet200": (10, 50)}
