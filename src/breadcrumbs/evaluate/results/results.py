@@ -220,9 +220,7 @@ class Results:
     ):
         file = None if path == ":memory:" else Path(path)
         told = {} if warn is None else {"warn": warn}
-        self._database = Database(
-            file, COLUMNS, _UNIQUE, added=_ADDED, readonly=readonly, **told
-        )
+        self._database = Database(file, COLUMNS, _UNIQUE, added=_ADDED, readonly=readonly, **told)
         #: How messages call the file.
         self.name = str(path)
 

@@ -13,14 +13,15 @@ import numpy as np
 from breadcrumbs import checkpoint
 from breadcrumbs.errors import SuiteError
 from breadcrumbs.evaluate.data import metrics
-from breadcrumbs.evaluate.data.task import Split, Task
-from breadcrumbs.evaluate.foundations.foundation import Answering, Batch, on
+from breadcrumbs.evaluate.data.task import Rows, Split, Task
+from breadcrumbs.evaluate.foundations.foundation import Answering, Batch, Featured, on
 from breadcrumbs.evaluate.scoring import heads
 from breadcrumbs.evaluate.scoring.keys import Keys
 from breadcrumbs.modules import devices
 from breadcrumbs.modules.precise import precise
 
 if TYPE_CHECKING:
+    from breadcrumbs.evaluate.corrections.heads import Heads
     from breadcrumbs.evaluate.suite import Suite
 
 #: Rows in a batch, on the CPU and elsewhere.
@@ -106,11 +107,40 @@ class Scorer:
             self._heads[task.name] = on(found, self.device)
         return self._heads[task.name]
 
-    def score(self, task: Task, split: Split, state: Mapping[str, Any], hash_: str) -> Score:
-        """Return the score of weights. hash_: theirs, which tells whether they are in already."""
+    def features(self, task: Task, rows: Rows, state: Mapping[str, Any], hash_: str) -> np.ndarray:
+        """Return the features (rows, width) of rows, float32, that weights give."""
+        import torch
+
+        made = featured(self.foundation)
+        self._put(state, hash_)
+        found: list[tuple[np.ndarray, np.ndarray]] = []
+        with torch.inference_mode(), precise(self.precision, self.device):
+            for batch in self.foundation.prepare(task, rows, self.batch):
+                mine = Batch(on(batch.inputs, self.device), batch.rows, batch.labels)
+                found.append((batch.rows, made.features(self.module, mine).float().cpu().numpy()))
+        order = np.concatenate([rows for rows, _ in found])
+        features = np.concatenate([some for _, some in found])
+        whole = np.empty_like(features)
+        whole[order] = features
+        return whole
+
+    def score(
+        self,
+        task: Task,
+        split: Split,
+        state: Mapping[str, Any],
+        hash_: str,
+        corrections: Heads | None = None,
+    ) -> Score:
+        """Return the score of weights, corrected if told.
+
+        hash_: of the weights, which tells whether they are in already.
+        """
         import torch
 
         began = time.perf_counter()
+        if corrections is not None:
+            featured(self.foundation)
         if isinstance(self.foundation, Answering) and self.foundation.answers(task):
             self._put(state, hash_)
             with torch.inference_mode(), precise(self.precision, self.device):
@@ -119,13 +149,15 @@ class Scorer:
         else:
             head = self.head(task)
             self._put(state, hash_)
-            given, truth = self._answers(task, split, head)
+            given, truth = self._answers(task, split, head, corrections)
             value, stderr = metrics.measured(task.metric, given, truth)
             hits = given == truth
         seconds = time.perf_counter() - began
         return Score(task.name, split, task.metric, value, stderr, hits, seconds)
 
-    def _answers(self, task: Task, split: Split, head: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _answers(
+        self, task: Task, split: Split, head: Any, corrections: Heads | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the classes that the model answers, and the right ones, in the order of rows.
 
         Where logits are not numbers the answer is a wrong one.
@@ -138,7 +170,10 @@ class Scorer:
             for batch in batches:
                 inputs = on(batch.inputs, self.device)
                 mine = Batch(inputs, batch.rows, batch.labels)
-                found = self.foundation.logits(self.module, head, mine)
+                if corrections is None:
+                    found = self.foundation.logits(self.module, head, mine)
+                else:
+                    found = corrections.logits(self.foundation, self.module, head, mine, task.name)
                 truth = np.asarray(batch.labels)
                 check_labels(task, split, truth, batch.rows, found.shape[-1])
                 wrong = (truth + 1) % found.shape[-1]
@@ -166,6 +201,16 @@ class Scorer:
                 del self._batches[next(iter(self._batches))]  # the one not used for longest
         self._batches[key] = made
         return made
+
+
+def featured(foundation: Any) -> Featured:
+    """Return the foundation; SuiteError unless corrections have a place in it."""
+    if not isinstance(foundation, Featured):
+        raise SuiteError(
+            f"foundation {foundation.kind}: has no features(module, batch) and answer(head,"
+            " features), between which corrections go. Foundations sentence and clip have."
+        )
+    return foundation
 
 
 def check_labels(

@@ -1,0 +1,71 @@
+"""The kinds of corrections, by name, and what each has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from breadcrumbs.errors import SuiteError, suggestion
+from breadcrumbs.evaluate.corrections.affine import Affine
+from breadcrumbs.evaluate.corrections.head import Head
+from breadcrumbs.evaluate.corrections.lowrank import LowRank
+from breadcrumbs.evaluate.data.drawn import Draw
+
+#: How they are named, and the default first.
+NAMES = ("affine", "lowrank:16", "head")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a correction is learned from. merged, expert: features (rows, width), float32.
+
+    head: the frozen head of the task. answer: head, features -> logits, in Torch. labels: -1 where
+    they may not be seen.
+    """
+
+    task: str
+    draw: Draw
+    merged: np.ndarray
+    expert: np.ndarray
+    head: Any
+    answer: Callable[[Any, Any], Any]
+    labels: np.ndarray
+
+
+class Kind(Protocol):
+    """A correction. least: rows that it needs. answers: what it can learn from.
+
+    Numbers that are all 0, or a head's own, change no bit of an answer.
+    """
+
+    name: str
+    least: int
+    answers: tuple[str, ...]
+
+    def fit(self, seen: Seen) -> dict[str, np.ndarray]:
+        """Return the numbers of a task, by name, float32."""
+        ...
+
+    def features(self, numbers: Mapping[str, Any], features: Any) -> Any:
+        """Return what is to be answered from."""
+        ...
+
+    def head(self, numbers: Mapping[str, Any], head: Any) -> Any:
+        """Return the head that answers."""
+        ...
+
+
+def make(name: str) -> Kind:
+    """Return the kind of a name: ``affine``, ``lowrank`` or ``lowrank:RANK``, ``head``."""
+    kind, colon, rank = name.partition(":")
+    if kind == "lowrank" and (not colon or (rank.isdecimal() and 1 <= int(rank) <= 4096)):
+        return LowRank(int(rank)) if colon else LowRank()
+    if name in ("affine", "head"):
+        return Affine() if name == "affine" else Head()
+    raise SuiteError(
+        f"there is no correction {name!r}.{suggestion(name, NAMES)} There are affine,"
+        " lowrank:RANK (such as lowrank:16) and head."
+    )
