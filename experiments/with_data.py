@@ -1,9 +1,9 @@
 """What a few unlabelled rows give on the demo's family: `python -m experiments.with_data FOLDER`.
 
-Writes the demo's models, images and a suite into FOLDER, merges by task arithmetic and TSV-M, learns
-each kind of correction from 16, 64 and 200 validation rows a task, packs the fine-tunings against the
-base and against the merges, scores all on the test rows once, and prints a table. `results.sqlite`
-has all rows. docs/with-data.md shows what came out.
+Writes the demo's models, images and a suite into FOLDER, merges by task arithmetic and TSV-M,
+learns each kind of correction from 16, 64 and 200 validation rows a task, packs the fine-tunings
+against the base and against the merges, scores all on the test rows once, and prints a table.
+`results.sqlite` has all rows. docs/with-data.md shows what came out.
 
 The file is the suite's foundation too: the demo's encoder, in NumPy, with a head of class means.
 """
@@ -33,8 +33,12 @@ PACKED = {
 
 
 class Demo:
+    """The demo's encoder as a foundation with features."""
+
     kind, trains_heads = "demo", False
-    settings: dict = {"scale": 10.0}
+
+    def __init__(self):
+        self.settings = {"scale": 10.0}
 
     def load(self, base):
         root = torch.nn.Module()

@@ -209,11 +209,8 @@ def test_test_rows_are_opened_by_name_alone_and_have_no_labels(home):
     seen, stack = set(), [task]
     while stack:  # all that the task holds: no labels of these rows
         one = stack.pop()
-        if (
-            id(one) in seen
-            or isinstance(one, type)
-            or (callable(one) and hasattr(one, "__globals__"))
-        ):
+        code = callable(one) and hasattr(one, "__globals__")
+        if id(one) in seen or isinstance(one, type) or code:
             continue
         seen.add(id(one))
         assert not (isinstance(one, np.ndarray) and np.array_equal(one, truth))
@@ -296,7 +293,7 @@ def test_what_cannot_be_learned_is_refused(home, one_thread):
         learn(home, "affine", Draw(answers="labels"))
     with pytest.raises(SplitError, match="2 rows for an affine correction, which needs 3"):
         learn(home, "affine", Draw(rows=2))
-    with pytest.raises(SuiteError, match="no task 'mods'. Did you mean 'moods'"):
+    with pytest.raises(SuiteError, match=r"no task 'mods'. Did you mean 'moods'"):
         learn(home, "affine", experts={"mods": "x"})
 
 
@@ -307,11 +304,11 @@ def test_a_transductive_row_is_set_above_no_other():
     right = [1] * 10
     rows = [
         result_rows.row("a"),
-        result_rows.row("b", right=[1] * 6 + [0] * 4),
+        result_rows.row("d", right=[1] * 6 + [0] * 4),
         result_rows.row("c", right=right, correction="d" * 64, transductive=True),
     ]
     table = tables.of(rows).best_first()
-    assert [line.label for line in table.lines] == ["models/a", "models/b", "models/c"]
+    assert [line.label for line in table.lines] == ["models/a", "models/d", "models/c"]
     grid = exports.of_table(table)
     assert grid.body[2][0] == "models/c (transductive)" and {row for row, _ in grid.best} == {0}
     assert any("models/c: is transductive" in note for note in table.notes)
@@ -343,9 +340,8 @@ def test_a_file_of_version_1_is_brought_to_this_one_without_loss(tmp_path):
     with Results(copy, readonly=True) as results:
         assert results.select() == rows
     assert copy.read_bytes() == content
-    for _ in range(2):
-        with Results(path) as results:
-            assert results.select() == rows
-            results.add(replace(rows[0], label="again"))
-    with Results(path, readonly=True) as results:
-        assert len(results.select()) == 4
+    with Results(path) as results:
+        assert results.select() == rows
+        results.add(replace(rows[0], label="again"))
+    with Results(path) as results:
+        assert results.select()[:3] == rows and len(results.select()) == 4

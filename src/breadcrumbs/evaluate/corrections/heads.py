@@ -88,11 +88,10 @@ class Heads:
                 f"{self.path}: task {task!r} had other labels when it was learned. Learn it again."
             )
 
-    def logits(self, foundation: Any, module: Any, head: Any, batch: Any, task: str) -> Any:
-        """Return corrected logits (rows, classes). foundation: `Featured`."""
+    def logits(self, foundation: Any, head: Any, features: Any, task: str) -> Any:
+        """Return logits (rows, classes) of corrected features. foundation: `Featured`."""
         import torch
 
-        features = foundation.features(module, batch)
         with torch.autocast(features.device.type, enabled=False):
             numbers = self._numbers(task, features.device)
             features = self.kind.features(numbers, features)

@@ -21,6 +21,8 @@ from breadcrumbs.modules import devices
 from breadcrumbs.modules.precise import precise
 
 if TYPE_CHECKING:
+    import torch
+
     from breadcrumbs.evaluate.corrections.heads import Heads
     from breadcrumbs.evaluate.suite import Suite
 
@@ -91,6 +93,8 @@ class Scorer:
         self._holds = self.keys.base
         self._heads: dict[str, Any] = {}
         self._batches: dict[tuple[str, str], Sequence[Batch]] = {}
+        #: Features of the weights in the module, of batches by number: of all that corrects them.
+        self._features: dict[tuple[str, str, int], Any] = {}
 
     def head(self, task: Task) -> Any:
         """Return the frozen head of a task: from the cache, or made of the base now."""
@@ -167,13 +171,14 @@ class Scorer:
         batches = self._prepared(task, split)
         answers, labels = [], []
         with torch.inference_mode(), precise(self.precision, self.device):
-            for batch in batches:
+            for number, batch in enumerate(batches):
                 inputs = on(batch.inputs, self.device)
                 mine = Batch(inputs, batch.rows, batch.labels)
                 if corrections is None:
                     found = self.foundation.logits(self.module, head, mine)
                 else:
-                    found = corrections.logits(self.foundation, self.module, head, mine, task.name)
+                    features = self._featured(task, split, number, mine)
+                    found = corrections.logits(self.foundation, head, features, task.name)
                 truth = np.asarray(batch.labels)
                 check_labels(task, split, truth, batch.rows, found.shape[-1])
                 wrong = (truth + 1) % found.shape[-1]
@@ -185,9 +190,17 @@ class Scorer:
         given[order], truth[order] = np.concatenate(answers), np.concatenate(labels)
         return given, truth
 
+    def _featured(self, task: Task, split: Split, number: int, batch: Batch) -> torch.Tensor:
+        """Return the features of a batch, computed once for all corrections behind a model."""
+        key = task.name, split, number
+        if key not in self._features:
+            self._features[key] = featured(self.foundation).features(self.module, batch)
+        return self._features[key]
+
     def _put(self, state: Mapping[str, Any], hash_: str) -> None:
         if hash_ != self._holds:
             self._holds = ""
+            self._features.clear()
             self.slots.put(state)
             self._holds = hash_
 
