@@ -18,6 +18,7 @@ from breadcrumbs.cli.group import main
 from breadcrumbs.errors import CheckpointError, SplitError, SuiteError
 from breadcrumbs.evaluate import suite as suites
 from breadcrumbs.evaluate.corrections import affine, heads, kinds
+from breadcrumbs.evaluate.corrections.seen import Seen
 from breadcrumbs.evaluate.data.drawn import ABSENT, Draw
 from breadcrumbs.evaluate.results import database, exports, tables
 from breadcrumbs.evaluate.results.results import _ADDED, _UNIQUE, COLUMNS, Results, _values
@@ -92,7 +93,7 @@ def test_a_correction_of_nothing_changes_no_bit(name):
         kind.steps = 0
     answer = lambda head, features: features @ head["classes"].T  # noqa: E731
     labels = np.full(7, ABSENT)
-    made = kind.fit(kinds.Seen("t", Draw(), z, z, head, answer, labels))
+    made = kind.fit(Seen("t", Draw(), z, z, head, answer, labels))
     numbers = {name: torch.from_numpy(array) for name, array in made.items()}
     features = torch.from_numpy(z)
     out = answer(kind.head(numbers, head), kind.features(numbers, features))

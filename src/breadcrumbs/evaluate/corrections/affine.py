@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from breadcrumbs.evaluate.corrections.kinds import Seen
+    from breadcrumbs.evaluate.corrections.seen import Seen
 
 PENALTIES = tuple(10.0**k for k in np.arange(-4, 4.5, 0.5))
 #: Rows at least: of fewer, none can be left out.

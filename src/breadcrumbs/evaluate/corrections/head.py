@@ -17,7 +17,7 @@ import numpy as np
 from breadcrumbs.errors import SuiteError
 
 if TYPE_CHECKING:
-    from breadcrumbs.evaluate.corrections.kinds import Seen
+    from breadcrumbs.evaluate.corrections.seen import Seen
 
 STEPS, BATCH, RATE = 600, 16, 5e-3
 

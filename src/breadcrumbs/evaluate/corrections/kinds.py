@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,27 +11,10 @@ from breadcrumbs.errors import SuiteError, suggestion
 from breadcrumbs.evaluate.corrections.affine import Affine
 from breadcrumbs.evaluate.corrections.head import Head
 from breadcrumbs.evaluate.corrections.lowrank import LowRank
-from breadcrumbs.evaluate.data.drawn import Draw
+from breadcrumbs.evaluate.corrections.seen import Seen
 
 #: How they are named, and the default first.
 NAMES = ("affine", "lowrank:16", "head")
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a correction is learned from. merged, expert: features (rows, width), float32.
-
-    head: the frozen head of the task. answer: head, features -> logits, in Torch. labels: -1 where
-    they may not be seen.
-    """
-
-    task: str
-    draw: Draw
-    merged: np.ndarray
-    expert: np.ndarray
-    head: Any
-    answer: Callable[[Any, Any], Any]
-    labels: np.ndarray
 
 
 class Kind(Protocol):

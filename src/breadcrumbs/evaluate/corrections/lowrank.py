@@ -17,7 +17,7 @@ import numpy as np
 from blake3 import blake3
 
 if TYPE_CHECKING:
-    from breadcrumbs.evaluate.corrections.kinds import Seen
+    from breadcrumbs.evaluate.corrections.seen import Seen
 
 RANK, STEPS, BATCH, RATE = 16, 1000, 16, 1e-3
 

@@ -18,6 +18,7 @@ from breadcrumbs.checkpoint import cache as kept
 from breadcrumbs.errors import SuiteError
 from breadcrumbs.evaluate.corrections import kinds
 from breadcrumbs.evaluate.corrections.heads import DIGITS, Heads
+from breadcrumbs.evaluate.corrections.seen import Seen
 from breadcrumbs.evaluate.data.drawn import Draw, Drawn
 from breadcrumbs.evaluate.scoring.keys import beside, digest
 from breadcrumbs.taskfile import view
@@ -85,7 +86,7 @@ def learn(
         progress(2 * done + 1, 2 * len(names), f"{name}: the expert's features")
         labelled = draw.answers == "labels"
         goal = own if labelled else _features(scorer, task, rows, found[name], cache)
-        seen = kinds.Seen(
+        seen = Seen(
             name, draw, own, goal, scorer.head(task), opened.foundation.answer, rows.rows.labels
         )
         numbers[name] = made.fit(seen)
