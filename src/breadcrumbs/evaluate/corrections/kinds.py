@@ -18,14 +18,18 @@ NAMES = ("affine", "lowrank:16", "head")
 
 
 class Kind(Protocol):
-    """A correction. least: rows that it needs. answers: what it can learn from.
+    """A correction. least: rows that it needs.
 
     Numbers that are all 0, or a head's own, change no bit of an answer.
     """
 
     name: str
     least: int
-    answers: tuple[str, ...]
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """What it can learn from."""
+        ...
 
     def fit(self, seen: Seen) -> dict[str, np.ndarray]:
         """Return the numbers of a task, by name, float32."""

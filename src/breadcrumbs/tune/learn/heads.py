@@ -57,7 +57,7 @@ def learn(
             f"{made.name}: is learned from answers: {' or '.join(made.answers)}, not"
             f" {draw.answers}."
         )
-    featured(suite.foundation)
+    answering = featured(suite.foundation)
     names = list(dict.fromkeys(tasks)) or [task.name for task in suite.tasks]
     found = {name: _expert(suite.task(name), experts or {}) for name in names}
     for name in experts or {}:
@@ -87,7 +87,7 @@ def learn(
         labelled = draw.answers == "labels"
         goal = own if labelled else _features(scorer, task, rows, found[name], cache)
         seen = Seen(
-            name, draw, own, goal, scorer.head(task), opened.foundation.answer, rows.rows.labels
+            name, draw, own, goal, scorer.head(task), answering.answer, rows.rows.labels
         )
         numbers[name] = made.fit(seen)
         about["tasks"][name] = {
