@@ -103,7 +103,7 @@ def prepare(folder: Path) -> Path:
             {
                 "task": name,
                 "data": {split: f"{name}-{of}.npz" for split, of in files.items()},
-                "labels": [f"class {k}" for k in range(len(task.head))],
+                "labels": [f"{name} {k}" for k in range(len(task.head))],  # a head is kept by these
                 "finetuned": f"models/{name}",
             }
         )
