@@ -86,9 +86,7 @@ def learn(
         progress(2 * done + 1, 2 * len(names), f"{name}: the expert's features")
         labelled = draw.answers == "labels"
         goal = own if labelled else _features(scorer, task, rows, found[name], cache)
-        seen = Seen(
-            name, draw, own, goal, scorer.head(task), answering.answer, rows.rows.labels
-        )
+        seen = Seen(name, draw, own, goal, scorer.head(task), answering.answer, rows.rows.labels)
         numbers[name] = made.fit(seen)
         about["tasks"][name] = {
             "labels": list(task.labels),
