@@ -1,6 +1,6 @@
 """`heads.safetensors`: the corrections of all tasks, bound to the model they were learned behind.
 
-Tensors are ``TASK/NAME``, float32. The metadata ``breadcrumbs.heads`` is JSON: ``version`` 1, the
+Tensors are ``TASK/NAME``, float32. The metadata (key `META`) are JSON: ``version`` 1, the
 kind ``as``, hashes of the ``model`` and of the ``base`` (as results have them) and ``foundation``,
 what was drawn (``draw``) and of each task its ``labels``, the ``expert`` (a hash), ``rows`` (their
 digest), ``keys`` (16 digits of each row's) and ``encoder_passes``.
