@@ -472,7 +472,7 @@ def test_a_file_of_another_kind_stays_as_it_is(tmp_path):
     for path, says in [
         (suite, "suite.yaml: is not a file of results"),
         (foreign, "is a database of another program"),
-        (later, "by a later breadcrumbs .version 2 of the table; this one knows 1"),
+        (later, "by a later breadcrumbs .version 3 of the table; this one knows 2"),
     ]:
         before = path.read_bytes()
         for readonly in (False, True):

@@ -32,6 +32,11 @@ from breadcrumbs.cli.shared import command, json_option, quiet_option, scoring
 @click.option(
     "--alone", is_flag=True, help="Score only MODEL, not the base and the fine-tuned models."
 )
+@click.option(
+    "--heads",
+    metavar="FILE",
+    help="Score each MODEL with these corrections too (`breadcrumbs learn --what heads`).",
+)
 @click.option("--precision", default="auto", help="float32, bfloat16, or auto (the fastest here).")
 @click.option("--device", default="auto", help="cpu, cuda, or auto.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes. Default: all cores.")
@@ -48,6 +53,7 @@ def evaluate(suite: str, models: tuple[str, ...], paging: Paging, **options: Any
 
     \b
     breadcrumbs evaluate suite.yaml merged --html scores.html
+    breadcrumbs evaluate suite.yaml merged --heads heads.safetensors
     breadcrumbs evaluate suite.yaml best.yaml --task movies --split validation
     breadcrumbs results results.sqlite --format markdown
     """
@@ -67,6 +73,7 @@ def evaluate(suite: str, models: tuple[str, ...], paging: Paging, **options: Any
             split=options["split"],
             tasks=options["tasks"],
             alone=options["alone"],
+            heads=options["heads"],
             progress=progress,
         )
     if options["as_json"]:

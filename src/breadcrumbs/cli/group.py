@@ -42,6 +42,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "evaluate": "evaluate",
         "results": "results",
         "search": "search",
+        "learn": "learn",
         "report": "report",
         "finetune": "finetune",
     },

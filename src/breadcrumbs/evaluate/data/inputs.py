@@ -72,6 +72,14 @@ class Inputs(Sequence[Any]):
         found = self._stored[index]
         return found.open() if isinstance(found, Picture) else found
 
+    def keys(self) -> list[bytes]:
+        """Return what identifies each, without decoding pictures that have a file."""
+        return [key(one) for one in self._stored]
+
+    def picked(self, order: Sequence[int]) -> Inputs:
+        """Return some of them in an order."""
+        return Inputs([self._stored[row] for row in order])
+
 
 def key(stored: Any) -> bytes:
     """Return what identifies an input: BLAKE3 of its texts with their lengths, or of a picture."""

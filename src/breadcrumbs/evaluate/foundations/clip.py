@@ -137,16 +137,23 @@ class Clip:
                 made.append(torch.nn.functional.normalize(each.mean(0), dim=-1))
             return {"classes": torch.stack(made), "scale": module.logit_scale.exp().clone()}
 
-    def logits(self, module: Any, head: Any, batch: Batch) -> torch.Tensor:
+    def features(self, module: Any, batch: Batch) -> torch.Tensor:
+        """Return projections (rows, width), before they are normalised, float32."""
+        device = next(module.parameters()).device
+        pooled = module.vision_model(self._scaled(batch.inputs["pixels"].to(device))).pooler_output
+        return module.visual_projection(pooled).float()
+
+    def answer(self, head: Any, features: torch.Tensor) -> torch.Tensor:
         """Return scale * cosine (rows, classes), float32 whatever autocast makes of the tower."""
         import torch
 
-        device = next(module.parameters()).device
-        pooled = module.vision_model(self._scaled(batch.inputs["pixels"].to(device))).pooler_output
-        embedded = module.visual_projection(pooled).float()
-        with torch.autocast(device.type, enabled=False):
-            embedded = torch.nn.functional.normalize(embedded, dim=-1)
+        with torch.autocast(features.device.type, enabled=False):
+            embedded = torch.nn.functional.normalize(features, dim=-1)
             return head["scale"] * embedded @ head["classes"].T
+
+    def logits(self, module: Any, head: Any, batch: Batch) -> torch.Tensor:
+        """Return scale * cosine (rows, classes), float32."""
+        return self.answer(head, self.features(module, batch))
 
     def loss(self, module: Any, head: Any, batch: Batch) -> torch.Tensor:
         """Return the mean cross-entropy of the classes."""

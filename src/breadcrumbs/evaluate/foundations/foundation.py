@@ -39,6 +39,23 @@ class Answering(Protocol):
         ...
 
 
+@runtime_checkable
+class Featured(Protocol):
+    """What a foundation has besides, whose logits are those of a head on features of the row.
+
+    ``logits(module, head, batch)`` is ``answer(head, features(module, batch))``, bit for bit.
+    Corrections behind a frozen encoder are learned on features, and go in between.
+    """
+
+    def features(self, module: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """Return (rows of the batch, width), float32, in which no head has a part."""
+        ...
+
+    def answer(self, head: Any, features: torch.Tensor) -> torch.Tensor:
+        """Return (rows, classes), as `Foundation.logits` does."""
+        ...
+
+
 class Foundation(Protocol):
     """A kind of model: how to load it, ask it and train it.
 

@@ -88,13 +88,26 @@ class Sentence:
                 sums = sums + which.double().T @ embedded.double()
         return {"classes": torch.nn.functional.normalize(sums, dim=-1).float()}
 
-    def logits(self, module: torch.nn.Module, head: Any, batch: Batch) -> torch.Tensor:
-        """Return scale * cosine (rows, classes), float32 whatever autocast makes of the encoder."""
+    def features(self, module: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """Return embeddings (rows, width) of length 1, float32.
+
+        Those before have the length of their texts, which says nothing.
+        """
+        return self._embed(module, batch)
+
+    def answer(self, head: Any, features: torch.Tensor) -> torch.Tensor:
+        """Return scale * features . classes (rows, classes), float32.
+
+        A corrected embedding is not made of length 1 again: no answer depends on that.
+        """
         import torch
 
-        embedded = self._embed(module, batch)
-        with torch.autocast(embedded.device.type, enabled=False):
-            return self.settings["scale"] * embedded @ head["classes"].T
+        with torch.autocast(features.device.type, enabled=False):
+            return self.settings["scale"] * features @ head["classes"].T
+
+    def logits(self, module: torch.nn.Module, head: Any, batch: Batch) -> torch.Tensor:
+        """Return scale * cosine (rows, classes), float32 whatever autocast makes of the encoder."""
+        return self.answer(head, self.features(module, batch))
 
     def loss(self, module: torch.nn.Module, head: Any, batch: Batch) -> torch.Tensor:
         """Return the mean cross-entropy of the classes."""

@@ -11,6 +11,7 @@ killed leaves whole transactions. It belongs on a local disk; over a network WAL
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import sqlite3
@@ -40,7 +41,8 @@ class Database:
 
     path: a file, which is made where there is none; None is memory. columns: name -> SQL type.
     unique: the columns that no two rows share; a new row takes the place of the one before.
-    readonly: make, change and rename nothing.
+    added: of the columns, those that a file of version 1 lacks, and what its rows have there: such
+    a file is brought to this version when it is opened. readonly: make, change and rename nothing.
     """
 
     def __init__(
@@ -49,9 +51,14 @@ class Database:
         columns: Mapping[str, str],
         unique: Sequence[str],
         *,
+        added: Mapping[str, Any] | None = None,
         readonly: bool = False,
         warn: Callable[[str], None] = _warn,
     ):
+        self._added = dict(added or {})
+        before = {name: kind for name, kind in columns.items() if name not in self._added}
+        self._before = ("id", *before, "checksum")
+        self._schema_before = _schema(before, [name for name in unique if name in before])
         self.path, self.readonly, self.warn = path, readonly, warn
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
@@ -100,17 +107,20 @@ class Database:
             self._connection = None
 
     def _insert(self, connection: sqlite3.Connection, rows: Sequence[Values]) -> None:
-        names = self._names[1:]
-        marks = ", ".join("?" * len(names))
-        sql = f"INSERT OR REPLACE INTO rows ({_quoted(names)}) VALUES ({marks})"
         connection.execute("BEGIN IMMEDIATE")
         try:
-            connection.executemany(sql, [(*values, seal(values)) for values in rows])
+            self._put(connection, rows)
             connection.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
             raise
+
+    def _put(self, connection: sqlite3.Connection, rows: Sequence[Values]) -> None:
+        names = self._names[1:]
+        marks = ", ".join("?" * len(names))
+        sql = f"INSERT OR REPLACE INTO rows ({_quoted(names)}) VALUES ({marks})"
+        connection.executemany(sql, [(*values, seal(values)) for values in rows])
 
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do something with the file; if that shows damage, put it in order and do it again."""
@@ -157,7 +167,44 @@ class Database:
             self._opened = (os.getpid(), *files.identity(path))
             if not files.recognised(path, self.readonly):
                 raise files.DamagedError("it does not begin as a database does")
+            if self._added and files.version(path) == 1:
+                if self.readonly:
+                    return self._fill(sqlite3.connect(":memory:", **files.SETTINGS), self._old())
+                self._migrate(path)
             return files.connect(path, self._schema, readonly=self.readonly)
+
+    def _old(self) -> list[Values]:
+        """Return the rows of a file of version 1, with what they have in the columns added."""
+        assert self.path is not None
+        connection = files.connect(self.path, self._schema_before, readonly=True)
+        with contextlib.closing(connection):
+            return self._widened(connection)
+
+    def _widened(self, connection: sqlite3.Connection) -> list[Values]:
+        found = []
+        sql = f"SELECT {_quoted(self._before)} FROM rows ORDER BY id"
+        for _, *values, checksum in connection.execute(sql):
+            if checksum == seal(values):  # one that is damaged counts as absent, as always
+                known = self._added | dict(zip(self._before[1:-1], values, strict=True))
+                found.append(tuple(known[name] for name in self._names[1:-1]))
+        return found
+
+    def _migrate(self, path: Path) -> None:
+        """Bring a file of version 1 to this one, in one transaction: all of it, or nothing."""
+        with contextlib.closing(files.connect(path, self._schema_before)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                rows = self._widened(connection)
+                connection.execute("DROP TABLE rows")
+                for statement in self._schema:
+                    connection.execute(statement)
+                self._put(connection, rows)
+                connection.execute(f"PRAGMA user_version = {files.VERSION}")
+                connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+                raise
 
     def _make(self, path: Path, rows: Sequence[Values]) -> None:
         """Make a new file, which takes its name when it is whole."""
@@ -230,15 +277,19 @@ class Database:
             for suffix in ("", "-wal"):
                 with contextlib.suppress(FileNotFoundError):
                     shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
-            sql = f"SELECT {_quoted(self._names)} FROM rows ORDER BY id "
-            for order in ("", "DESC"):  # from both ends up to what is broken
+            tables = [(self._names, self._schema)]
+            tables += [(self._before, self._schema_before)] if self._added else []
+            for (names, schema), order in itertools.product(tables, ("", "DESC")):
+                # from both ends up to what is broken
                 with (
                     contextlib.suppress(sqlite3.Error, files.DamagedError),
-                    contextlib.closing(files.connect(copy, self._schema, checked=False)) as old,
+                    contextlib.closing(files.connect(copy, schema, checked=False)) as old,
                 ):
-                    for number, *values, checksum in old.execute(sql + order):
+                    sql = f"SELECT {_quoted(names)} FROM rows ORDER BY id {order}"
+                    for number, *values, checksum in old.execute(sql):
                         if checksum == seal(values):
-                            found[number] = tuple(values)
+                            known = self._added | dict(zip(names[1:-1], values, strict=True))
+                            found[number] = tuple(known[name] for name in self._names[1:-1])
         return [found[number] for number in sorted(found)]
 
 

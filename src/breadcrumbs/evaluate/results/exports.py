@@ -30,15 +30,17 @@ def of_table(table: Table | OverSeeds) -> Grid:
     """Return percentages: models in rows; tasks, mean and normalised mean in columns.
 
     The best of a column is marked where it is alone in being best as printed. The fine-tuned
-    models do not compete on their own tasks.
+    models do not compete on their own tasks, and what is transductive competes nowhere.
     """
     header = ("model", *(_heading(table, task) for task in table.tasks), "mean", "normalised")
     body, scores = [], []
     for line, estimates in _lines(table):
         cells = ["" if one is None else f"{100 * one.value:.1f}" for one in estimates[:-2]]
         cells += [_plus_minus(mean) for mean in estimates[-2:]]
-        body.append((line.name, *cells))
-        competing = [table.competes(line, task) for task in table.tasks] + [not line.together] * 2
+        fair = not line.transductive
+        body.append((line.name if fair else f"{line.name} (transductive)", *cells))
+        competing = [fair and table.competes(line, task) for task in table.tasks]
+        competing += [fair and not line.together] * 2
         scores.append(
             [
                 float(text.split(" ")[0]) if ok and text else None

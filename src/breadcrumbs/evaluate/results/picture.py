@@ -28,6 +28,7 @@ def of(table: Table, kind: str = "results") -> Page:
         (line.name, found)
         for line in shown.lines
         if line.label not in (BASE, FINETUNED)
+        and not line.transductive
         and (found := table.normalised(line) or table.mean(line)) is not None
     ]
     normalised = any(table.normalised(line) for line in table.lines)

@@ -35,7 +35,8 @@ class Key:
 
     model, base: hashes of weights. foundation, head, rows: digests of its settings and of what lies
     beside the base (configuration, tokenizer), of what the head was made of, and of the rows.
-    precision: float32 or bfloat16.
+    precision: float32 or bfloat16. correction: digest of the corrections that were learned
+    behind the model; empty where there are none.
     """
 
     model: str
@@ -47,6 +48,7 @@ class Key:
     split: str
     metric: str
     precision: str
+    correction: str = ""
 
 
 def _now() -> str:
@@ -62,6 +64,12 @@ class Row(Key):
     rows, as `numpy.packbits` packs them. finetuned: hash of the model that was fine-tuned on the
     task, which the value is normalised by. recipe: JSON of what the model was merged from.
     seconds: what scoring took. version: of breadcrumbs. when: UTC.
+    learned_split, learned_rows, learned_from, answers: the split, the number and a digest of the
+    rows of the task that something was learned from besides the model, and what was known of them:
+    expert (the fine-tuned model's answers) or labels. None where nothing was. transductive: whether
+    rows that are scored were among them. task_known: whether something that was learned has to be
+    told the task. extra_numbers: of the task, beside the model. encoder_passes: rows that went
+    through an encoder to learn them.
     reference: the row of the fine-tuned model, if it is there; it is not kept.
     """
 
@@ -79,6 +87,14 @@ class Row(Key):
     seconds: float | None = None
     version: str = __version__
     when: str = field(default_factory=_now)
+    learned_split: str | None = None
+    learned_rows: int | None = None
+    learned_from: str | None = None
+    answers: str | None = None
+    transductive: int = 0
+    task_known: int = 0
+    extra_numbers: int = 0
+    encoder_passes: int = 0
     reference: Row | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -110,9 +126,14 @@ class Row(Key):
         return Key(**{name: getattr(self, name) for name in KEY})
 
     @property
+    def own(self) -> bool:
+        """Whether this is the fine-tuned model on its own task, as it is."""
+        return self.model == self.finetuned and not self.correction
+
+    @property
     def divisor(self) -> Row | None:
         """The row of the fine-tuned model, which may be this one."""
-        return self if self.model == self.finetuned else self.reference
+        return self if self.own else self.reference
 
     @property
     def normalised(self) -> float | None:
@@ -133,6 +154,7 @@ class Row(Key):
     def to_mapping(self) -> dict[str, Any]:
         """Return all fields as plain data but for the hits, and the normalised value."""
         found = {name: getattr(self, name) for name in COLUMNS if name != "hits"}
+        found |= {name: bool(found[name]) for name in ("transductive", "task_known")}
         normalised = self.normalised_estimate
         return found | {
             "finetuned_value": self.finetuned_value,
@@ -165,7 +187,20 @@ _CASTS: dict[str, Callable[[Any], Any]] = {
 }
 #: The same score may stand in several suites, under several names and for several fine-tunings.
 _UNIQUE = (*KEY, "suite", "label", "finetuned", "recipe_hash", "seed")
+#: Columns that files of version 1 lack, and what their rows have there.
+_ADDED = {
+    "correction": "",
+    "learned_split": None,
+    "learned_rows": None,
+    "learned_from": None,
+    "answers": None,
+    "transductive": 0,
+    "task_known": 0,
+    "extra_numbers": 0,
+    "encoder_passes": 0,
+}
 _HASHES = ("model", "base", "foundation", "head", "rows", "finetuned", "recipe_hash")
+_HASHES += ("correction", "learned_from")
 
 
 class Results:
@@ -185,7 +220,7 @@ class Results:
     ):
         file = None if path == ":memory:" else Path(path)
         told = {} if warn is None else {"warn": warn}
-        self._database = Database(file, COLUMNS, _UNIQUE, readonly=readonly, **told)
+        self._database = Database(file, COLUMNS, _UNIQUE, added=_ADDED, readonly=readonly, **told)
         #: How messages call the file.
         self.name = str(path)
 
@@ -227,7 +262,7 @@ class Results:
     def referenced(self, rows: Iterable[Row]) -> list[Row]:
         """Return the rows with the rows of the fine-tuned models, as far as they are there."""
         rows = list(rows)
-        wanted = {row.finetuned for row in rows if row.finetuned not in (None, row.model)}
+        wanted = {row.finetuned for row in rows if row.finetuned is not None and not row.own}
         return refer(rows, self._read({"model": wanted}) if wanted else [])
 
     def contents(self) -> list[tuple[str, str, int]]:
@@ -257,10 +292,10 @@ class Results:
 
 def refer(rows: Iterable[Row], among: Iterable[Row]) -> list[Row]:
     """Return the rows with their reference among the others, if they have none."""
-    by_key = {_key(row, row.model): row for row in among}
+    by_key = {_key(row, row.model): row for row in among if not row.correction}
     found = []
     for row in rows:
-        if row.reference is None and row.finetuned not in (None, row.model):
+        if row.reference is None and row.finetuned is not None and not row.own:
             reference = by_key.get(_key(row, row.finetuned))
             row = row if reference is None else replace(row, reference=reference)
         found.append(row)
@@ -268,7 +303,7 @@ def refer(rows: Iterable[Row], among: Iterable[Row]) -> list[Row]:
 
 
 def _key(row: Row, model: str | None) -> tuple[Any, ...]:
-    return (model, *(getattr(row, name) for name in KEY if name != "model"))
+    return (model, *(getattr(row, name) for name in KEY if name not in ("model", "correction")))
 
 
 def _test(name: str, wanted: Any) -> tuple[str, list[Any]]:
@@ -277,7 +312,7 @@ def _test(name: str, wanted: Any) -> tuple[str, list[Any]]:
     if wanted is None:
         return f"{column} IS NULL", []
     wanted = _CASTS[name](wanted)
-    if name in _HASHES and len(wanted) < 64:
+    if name in _HASHES and 0 < len(wanted) < 64:
         return f"substr({column}, 1, ?) = ?", [len(wanted), wanted]
     if COLUMNS[name].startswith("TEXT") and re.search(r"[*?\[]", wanted):
         return f"{column} = ? OR {column} GLOB ?", [wanted, wanted]

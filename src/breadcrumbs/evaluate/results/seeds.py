@@ -45,6 +45,11 @@ class Group:
         return self.lines[0].together
 
     @property
+    def transductive(self) -> bool:
+        """Whether something was learned from rows that are scored here."""
+        return any(line.transductive for line in self.lines)
+
+    @property
     def seeds(self) -> list[int]:
         """The seeds that are known, in order."""
         return sorted(line.seed for line in self.lines if line.seed is not None)

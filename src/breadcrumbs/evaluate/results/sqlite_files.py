@@ -16,8 +16,9 @@ try:
 except ImportError:  # Windows, where a file that is open cannot be renamed either
     fcntl = None
 
-#: The version of the table, and who SQLite is told that the file belongs to.
-VERSION = 1
+#: The version of the table, and who SQLite is told that the file belongs to. Version 2 has columns
+#: more, of what a score was learned from.
+VERSION = 2
 APPLICATION = int.from_bytes(b"crmb", "big")
 #: Seconds to wait while another process writes.
 WAIT = 60.0
@@ -112,6 +113,21 @@ def connect(
         connection.close()
         raise
     return connection
+
+
+def version(path: Path) -> int:
+    """Return the version of the table in a file of ours; that of this program if it is damaged.
+
+    The beginning of the file may not say it yet, where the log has what was written last.
+    """
+    fixed = "" if os.access(path.absolute().parent, os.W_OK) else "&immutable=1"
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro{fixed}", uri=True, **SETTINGS)
+        ) as connection:
+            return int(connection.execute("PRAGMA user_version").fetchone()[0])
+    except sqlite3.DatabaseError:
+        return VERSION
 
 
 def _names(folder: Path) -> list[str]:

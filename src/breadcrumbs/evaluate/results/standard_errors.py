@@ -40,6 +40,8 @@ class Row(Protocol):
     @property
     def finetuned(self) -> str | None: ...
     @property
+    def own(self) -> bool: ...
+    @property
     def key(self) -> Any: ...
     @property
     def divisor(self) -> Row | None: ...
@@ -89,7 +91,7 @@ def ratio_difference(first: Row, second: Row) -> Estimate | None:
 def _parts(row: Row, sign: float) -> tuple[float, list[tuple[float, Row]]] | None:
     """Return the ratio a / f, and its derivatives by a and by f, times ``sign``."""
     divisor = row.divisor
-    if row.model == row.finetuned:
+    if row.own:
         return 1.0, []
     if divisor is None or divisor.value <= 0:
         return None

@@ -32,7 +32,7 @@ class Line:
     """A model, or the fine-tuned models together, and its row of each task that it was scored on.
 
     name: the label, with what tells it from others of the same label. model: the hash, empty for
-    the fine-tuned models together.
+    the fine-tuned models together. correction: digest of what was learned besides.
     """
 
     name: str
@@ -40,6 +40,12 @@ class Line:
     model: str
     seed: int | None
     rows: Mapping[str, Row]
+    correction: str = ""
+
+    @property
+    def transductive(self) -> bool:
+        """Whether something was learned from rows that are scored here."""
+        return any(row.transductive for row in self.rows.values())
 
     @property
     def together(self) -> bool:
@@ -49,7 +55,9 @@ class Line:
     def fits(self, name: str) -> bool:
         """Whether the line may be called that: a label, a glob, or the beginning of a hash."""
         named = fnmatchcase(self.name, name) or fnmatchcase(self.label, name)
-        return named or self.label == name or (len(name) >= 4 and self.model.startswith(name))
+        if len(name) >= 4 and (self.correction or self.model).startswith(name):
+            return True
+        return named or self.label == name
 
 
 @dataclass(frozen=True, repr=False)
@@ -93,7 +101,7 @@ class Table:
     def competes(self, line: Line, task: str) -> bool:
         """Whether a line has a row of a task, and not of the model that was fine-tuned on it."""
         row = line.rows.get(task)
-        return row is not None and row.model != row.finetuned
+        return row is not None and not row.own
 
     def metric(self, task: str) -> str:
         """Return what a task is measured in."""
@@ -121,7 +129,10 @@ class Table:
         return replace(self, lines=tuple(x for x in lines if any(map(x.fits, names))), single=())
 
     def best_first(self) -> Table:
-        """Return the table with the highest means first, after the base and the fine-tuned."""
+        """Return the table with the highest means first, after the base and the fine-tuned.
+
+        Transductive lines come after all others.
+        """
         return replace(self, lines=ranked(self, self.lines))
 
     def _unknown(self, name: str) -> ResultsError:
@@ -162,6 +173,7 @@ class Table:
                     "name": line.name,
                     "model": line.model or None,
                     "seed": line.seed,
+                    "transductive": line.transductive,
                     "mean": mean and mean._asdict(),
                     "normalised": normalised and normalised._asdict(),
                     "tasks": {task: row.to_mapping() for task, row in line.rows.items()},
@@ -240,6 +252,12 @@ def of(rows: Iterable[Row]) -> Table:
         for line in lines
         if len(line.rows) < len(tasks)
     ]
+    notes += [
+        f"{line.name}: is transductive: learned from rows that are scored here, so it is not"
+        " compared with the others"
+        for line in lines
+        if line.transductive
+    ]
     known = {row.task for row in kept if row.normalised is not None}
     lacking = [task for task in tasks if task not in known]
     if known and lacking:
@@ -249,7 +267,7 @@ def of(rows: Iterable[Row]) -> Table:
 
 def _comparable(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
     """Return, of each task, the rows that were measured as its latest was, and notes on others."""
-    names = [name for name in KEY if name != "model"]
+    names = [name for name in KEY if name not in ("model", "correction")]
     latest = {row.task: row for row in rows}
     kept, others, why = [], Counter[str](), dict[str, set[str]]()
     for row in rows:
@@ -268,17 +286,17 @@ def _comparable(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
 
 def _lines(rows: Sequence[Row]) -> tuple[list[Line], list[Line]]:
     """Return a line for each label, model and seed; apart from those of one's own task alone."""
-    found: dict[tuple[str, str, int | None], dict[str, Row]] = {}
+    found: dict[tuple[str, str, int | None, str], dict[str, Row]] = {}
     own: dict[int | None, dict[str, Row]] = {}
     for row in rows:
-        label = BASE if row.model == row.base else row.label
-        found.setdefault((label, row.model, row.seed), {})[row.task] = row
-        if row.model == row.finetuned:
+        label = BASE if row.model == row.base and not row.correction else row.label
+        found.setdefault((label, row.model, row.seed, row.correction), {})[row.task] = row
+        if row.own:
             own.setdefault(row.seed, {})[row.task] = row
     base, others, single = [], [], []
-    for (label, model, seed), mine in found.items():
-        line = Line(label, label, model, seed, mine)
-        alone = all(row.model == row.finetuned for row in mine.values())
+    for (label, model, seed, correction), mine in found.items():
+        line = Line(label, label, model, seed, mine, correction)
+        alone = all(row.own for row in mine.values())
         (base if label == BASE else single if alone else others).append(line)
     together = [Line(FINETUNED, FINETUNED, "", seed, mine) for seed, mine in own.items()]
     return _named([*base, *together, *others]), single
@@ -293,7 +311,7 @@ def _named(lines: Sequence[Line]) -> list[Line]:
         if len({other.seed for other in same}) > 1 and line.seed is not None:
             name += f" seed {line.seed}"
         if sum(other.seed == line.seed for other in same) > 1:
-            name += f" {line.model[:SHORT]}"
+            name += f" {(line.correction or line.model)[:SHORT]}"
         found.append(replace(line, name=name))
     return found
 
@@ -303,13 +321,14 @@ def _value(estimate: Estimate | None) -> float | None:
 
 
 def ranked(table: Any, lines: Iterable[T]) -> tuple[T, ...]:
-    """Return the lines of a table by their means, after the base and the fine-tuned."""
+    """Return the lines of a table by their means, after the base and the fine-tuned; transductive
+    ones last."""
 
-    def rank(line: Any) -> tuple[bool, float]:
+    def rank(line: Any) -> tuple[int, float]:
         if line.label in (BASE, FINETUNED):
-            return False, 0.0
+            return 0, 0.0
         found = table.normalised(line) or table.mean(line)
-        return True, -found.value if found else float("inf")
+        return 1 + line.transductive, -found.value if found else float("inf")
 
     return tuple(sorted(lines, key=rank))
 

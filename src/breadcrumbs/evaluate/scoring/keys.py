@@ -14,8 +14,12 @@ from blake3 import blake3
 from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint import beside as files_beside
 from breadcrumbs.checkpoint.hashing import model_hash, stamp
+from breadcrumbs.evaluate.corrections import heads
+from breadcrumbs.evaluate.corrections.heads import Heads
+from breadcrumbs.evaluate.data.drawn import keys_of
 from breadcrumbs.evaluate.data.task import Split
 from breadcrumbs.evaluate.results.results import Key
+from breadcrumbs.evaluate.scoring.settings import Corrected, Spec
 from breadcrumbs.plan.recipe import Recipe, to_mapping
 from breadcrumbs.taskfile import view
 from breadcrumbs.version import __version__
@@ -80,8 +84,8 @@ class Keys:
             )
         return self._heads[task]
 
-    def key(self, model: str, task: str, split: Split) -> Key:
-        """Return the key of a row. model: the hash of its weights."""
+    def key(self, model: str, task: str, split: Split, heads: Heads | None = None) -> Key:
+        """Return the key of a row. model: the hash of its weights. heads: that correct it."""
         mine = self.suite.task(task)
         return Key(
             model=model,
@@ -93,7 +97,21 @@ class Keys:
             split=split,
             metric=mine.metric,
             precision=self.precision,
+            correction="" if heads is None else heads.digest,
         )
+
+    def heads(self, spec: Spec, model: str, tasks: Sequence[str]) -> Heads | None:
+        """Return what corrects a model, if something does; SuiteError where it is of another.
+
+        model: the hash of its weights. tasks: that they have to serve.
+        """
+        if not isinstance(spec, Corrected):
+            return None
+        found = heads.load(spec.heads)
+        found.check(model, self.base, self.foundation, label(spec.model))
+        for name in tasks:
+            found.check_task(name, self.suite.task(name).labels)
+        return found
 
     def of_search(self, tasks: Sequence[str]) -> dict[str, Any]:
         """Return what validation scores depend on besides the merge that is scored."""
@@ -107,8 +125,16 @@ class Keys:
             "metrics": {name: self.suite.task(name).metric for name in tasks},
         }
 
-    def facts(self, spec: str | Recipe, task: str) -> dict[str, Any]:
+    def facts(
+        self, spec: Spec, task: str, split: Split, heads: Heads | None = None
+    ) -> dict[str, Any]:
         """Return what a row says besides of a model: what it is called, and was made from."""
+        if isinstance(spec, Corrected):
+            assert heads is not None
+            plain = self.facts(spec.model, task, split)
+            keys = keys_of(self.suite.task(task).rows(split))
+            called = {"label": f"{plain['label']} + {heads.called}"}
+            return plain | called | heads.facts(task, split, keys)
         seed = self.suite.seed
         facts = {"suite": self.suite.name, "finetuned": self.finetuned(task), "label": label(spec)}
         if not isinstance(spec, Recipe):

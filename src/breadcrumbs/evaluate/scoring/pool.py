@@ -19,7 +19,7 @@ from breadcrumbs.evaluate.data.task import Split
 from breadcrumbs.evaluate.results.results import Results, Row
 from breadcrumbs.evaluate.scoring import heads, processes
 from breadcrumbs.evaluate.scoring.keys import Keys
-from breadcrumbs.evaluate.scoring.settings import Settings, Spec
+from breadcrumbs.evaluate.scoring.settings import Corrected, Settings, Spec
 from breadcrumbs.plan.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -89,11 +89,15 @@ class Pool:
 
     def _known(self, spec: Spec, names: Sequence[str], split: Split) -> list[Row]:
         """Return the rows that are there of a model on disk; one to be merged has no hash yet."""
-        if isinstance(spec, Recipe):
+        plain = spec.model if isinstance(spec, Corrected) else spec
+        if isinstance(plain, Recipe):
             return []
-        model = self.keys.of(spec)
+        model, keys = self.keys.of(plain), self.keys
+        heads = keys.heads(spec, model, names)
         found = (
-            self.results.recall(self.keys.key(model, name, split), **self.keys.facts(spec, name))
+            self.results.recall(
+                keys.key(model, name, split, heads), **keys.facts(spec, name, split, heads)
+            )
             for name in names
         )
         return [row for row in found if row is not None]

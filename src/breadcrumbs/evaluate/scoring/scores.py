@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from breadcrumbs.errors import SuiteError
 from breadcrumbs.evaluate.data.task import Split
 from breadcrumbs.evaluate.results.results import BASE, FINETUNED, Results, Row, refer
 from breadcrumbs.evaluate.scoring.pool import Pool
-from breadcrumbs.evaluate.scoring.settings import Settings, Spec
+from breadcrumbs.evaluate.scoring.settings import Corrected, Settings, Spec
 from breadcrumbs.plan import recipe as recipes
 
 if TYPE_CHECKING:
@@ -28,18 +30,27 @@ def of(
     split: Split = "test",
     tasks: Sequence[str] = (),
     alone: bool = False,
+    heads: str | None = None,
     progress: Progress = lambda done, total, what: None,
 ) -> list[Row]:
     """Return the rows of models on the tasks of a suite: task by task, model by model.
 
     models: paths, hub ids, recipes or paths of recipes, which are merged in memory. tasks: names;
     all unless told. alone: leave out the base and the fine-tuned models, which are scored on their
-    own tasks and make accuracies comparable.
+    own tasks and make accuracies comparable. heads: a file of corrections; each model is scored
+    with it too, and has to be the one that they were learned behind.
     """
     chosen = [suite.task(name) for name in dict.fromkeys(tasks)] or list(suite.tasks)
     names = [task.name for task in chosen]
     specs = [read(model) for model in models]
     labels = [model if isinstance(model, str) else "" for model in models]
+    if heads is not None:
+        file = os.path.abspath(heads)
+        plain = [spec.model if isinstance(spec, Corrected) else spec for spec in specs]
+        if not plain:
+            raise SuiteError(f"{heads}: corrects a model. Name the one it was learned behind.")
+        specs += [Corrected(spec, file) for spec in plain]
+        labels += ["" for _ in plain]
     jobs: list[tuple[str, Spec, list[str]]] = [
         (label, spec, names) for label, spec in zip(labels, specs, strict=True)
     ]

@@ -13,14 +13,17 @@ import numpy as np
 from breadcrumbs import checkpoint
 from breadcrumbs.errors import SuiteError
 from breadcrumbs.evaluate.data import metrics
-from breadcrumbs.evaluate.data.task import Split, Task
-from breadcrumbs.evaluate.foundations.foundation import Answering, Batch, on
+from breadcrumbs.evaluate.data.task import Rows, Split, Task
+from breadcrumbs.evaluate.foundations.foundation import Answering, Batch, Featured, on
 from breadcrumbs.evaluate.scoring import heads
 from breadcrumbs.evaluate.scoring.keys import Keys
 from breadcrumbs.modules import devices
 from breadcrumbs.modules.precise import precise
 
 if TYPE_CHECKING:
+    import torch
+
+    from breadcrumbs.evaluate.corrections.heads import Heads
     from breadcrumbs.evaluate.suite import Suite
 
 #: Rows in a batch, on the CPU and elsewhere.
@@ -90,6 +93,8 @@ class Scorer:
         self._holds = self.keys.base
         self._heads: dict[str, Any] = {}
         self._batches: dict[tuple[str, str], Sequence[Batch]] = {}
+        #: Features of the weights in the module, of batches by number: of all that corrects them.
+        self._features: dict[tuple[str, str, int], Any] = {}
 
     def head(self, task: Task) -> Any:
         """Return the frozen head of a task: from the cache, or made of the base now."""
@@ -106,11 +111,40 @@ class Scorer:
             self._heads[task.name] = on(found, self.device)
         return self._heads[task.name]
 
-    def score(self, task: Task, split: Split, state: Mapping[str, Any], hash_: str) -> Score:
-        """Return the score of weights. hash_: theirs, which tells whether they are in already."""
+    def features(self, task: Task, rows: Rows, state: Mapping[str, Any], hash_: str) -> np.ndarray:
+        """Return the features (rows, width) of rows, float32, that weights give."""
+        import torch
+
+        made = featured(self.foundation)
+        self._put(state, hash_)
+        found: list[tuple[np.ndarray, np.ndarray]] = []
+        with torch.inference_mode(), precise(self.precision, self.device):
+            for batch in self.foundation.prepare(task, rows, self.batch):
+                mine = Batch(on(batch.inputs, self.device), batch.rows, batch.labels)
+                found.append((batch.rows, made.features(self.module, mine).float().cpu().numpy()))
+        order = np.concatenate([rows for rows, _ in found])
+        features = np.concatenate([some for _, some in found])
+        whole = np.empty_like(features)
+        whole[order] = features
+        return whole
+
+    def score(
+        self,
+        task: Task,
+        split: Split,
+        state: Mapping[str, Any],
+        hash_: str,
+        corrections: Heads | None = None,
+    ) -> Score:
+        """Return the score of weights, corrected if told.
+
+        hash_: of the weights, which tells whether they are in already.
+        """
         import torch
 
         began = time.perf_counter()
+        if corrections is not None:
+            featured(self.foundation)
         if isinstance(self.foundation, Answering) and self.foundation.answers(task):
             self._put(state, hash_)
             with torch.inference_mode(), precise(self.precision, self.device):
@@ -119,13 +153,15 @@ class Scorer:
         else:
             head = self.head(task)
             self._put(state, hash_)
-            given, truth = self._answers(task, split, head)
+            given, truth = self._answers(task, split, head, corrections)
             value, stderr = metrics.measured(task.metric, given, truth)
             hits = given == truth
         seconds = time.perf_counter() - began
         return Score(task.name, split, task.metric, value, stderr, hits, seconds)
 
-    def _answers(self, task: Task, split: Split, head: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _answers(
+        self, task: Task, split: Split, head: Any, corrections: Heads | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the classes that the model answers, and the right ones, in the order of rows.
 
         Where logits are not numbers the answer is a wrong one.
@@ -135,10 +171,14 @@ class Scorer:
         batches = self._prepared(task, split)
         answers, labels = [], []
         with torch.inference_mode(), precise(self.precision, self.device):
-            for batch in batches:
+            for number, batch in enumerate(batches):
                 inputs = on(batch.inputs, self.device)
                 mine = Batch(inputs, batch.rows, batch.labels)
-                found = self.foundation.logits(self.module, head, mine)
+                if corrections is None:
+                    found = self.foundation.logits(self.module, head, mine)
+                else:
+                    features = self._featured(task, split, number, mine)
+                    found = corrections.logits(self.foundation, head, features, task.name)
                 truth = np.asarray(batch.labels)
                 check_labels(task, split, truth, batch.rows, found.shape[-1])
                 wrong = (truth + 1) % found.shape[-1]
@@ -150,9 +190,17 @@ class Scorer:
         given[order], truth[order] = np.concatenate(answers), np.concatenate(labels)
         return given, truth
 
+    def _featured(self, task: Task, split: Split, number: int, batch: Batch) -> torch.Tensor:
+        """Return the features of a batch, computed once for all corrections behind a model."""
+        key = task.name, split, number
+        if key not in self._features:
+            self._features[key] = featured(self.foundation).features(self.module, batch)
+        return self._features[key]
+
     def _put(self, state: Mapping[str, Any], hash_: str) -> None:
         if hash_ != self._holds:
             self._holds = ""
+            self._features.clear()
             self.slots.put(state)
             self._holds = hash_
 
@@ -166,6 +214,16 @@ class Scorer:
                 del self._batches[next(iter(self._batches))]  # the one not used for longest
         self._batches[key] = made
         return made
+
+
+def featured(foundation: Any) -> Featured:
+    """Return the foundation; SuiteError unless corrections have a place in it."""
+    if not isinstance(foundation, Featured):
+        raise SuiteError(
+            f"foundation {foundation.kind}: has no features(module, batch) and answer(head,"
+            " features), between which corrections go. Foundations sentence and clip have."
+        )
+    return foundation
 
 
 def check_labels(

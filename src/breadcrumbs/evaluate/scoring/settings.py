@@ -7,8 +7,17 @@ from pathlib import Path
 
 from breadcrumbs.plan.recipe import Recipe
 
-#: A model to score: a path or hub id, or what is to be merged.
-Spec = str | Recipe
+
+@dataclass(frozen=True)
+class Corrected:
+    """A model, and the path of the corrections (`corrections.heads`) to put behind it."""
+
+    model: str | Recipe
+    heads: str
+
+
+#: A model to score: a path or hub id, or what is to be merged; corrected, perhaps.
+Spec = str | Recipe | Corrected
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,13 @@ from breadcrumbs.checkpoint.hashing import model_hash, stamp
 from breadcrumbs.evaluate.data.task import Split
 from breadcrumbs.evaluate.results.results import Results, Row
 from breadcrumbs.evaluate.scoring.scoring import Scorer
+from breadcrumbs.evaluate.scoring.settings import Corrected
 from breadcrumbs.merging.sweep import Sweep
 from breadcrumbs.plan.recipe import Recipe
 from breadcrumbs.taskfile import view
 
 if TYPE_CHECKING:
+    from breadcrumbs.evaluate.corrections.heads import Heads
     from breadcrumbs.evaluate.scoring.settings import Settings, Spec
     from breadcrumbs.evaluate.suite import Suite
 
@@ -47,10 +49,11 @@ class Worker:
 
     def score(self, spec: Spec, tasks: Sequence[str], split: Split) -> list[Row]:
         """Return the rows of a model, those that are known from before included."""
-        self._take(spec)
-        return [self._row(spec, name, split) for name in tasks]
+        self._take(spec.model if isinstance(spec, Corrected) else spec)
+        heads = self.scorer.keys.heads(spec, self._hash, tasks)
+        return [self._row(spec, name, split, heads) for name in tasks]
 
-    def _take(self, spec: Spec) -> None:
+    def _take(self, spec: str | Recipe) -> None:
         """Make ``spec`` the model that is scored next: open it, or merge it."""
         now = spec if isinstance(spec, Recipe) else (spec, stamp(spec))
         if now == self._now:
@@ -67,13 +70,15 @@ class Worker:
         self._hash = model_hash(self._state)
         self._now = now
 
-    def _row(self, spec: Spec, name: str, split: Split) -> Row:
+    def _row(self, spec: Spec, name: str, split: Split, heads: Heads | None) -> Row:
         keys = self.scorer.keys
-        key, facts = keys.key(self._hash, name, split), keys.facts(spec, name)
+        key = keys.key(self._hash, name, split, heads)
+        facts = keys.facts(spec, name, split, heads)
         row = self.results.recall(key, **facts)  # of this model by whatever name
         if row is not None:
             return row
-        score = self.scorer.score(self.suite.task(name), split, self._state, self._hash)
+        task = self.suite.task(name)
+        score = self.scorer.score(task, split, self._state, self._hash, heads)
         row = Row(
             **asdict(key),
             **facts,

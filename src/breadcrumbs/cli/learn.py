@@ -1,0 +1,121 @@
+"""`breadcrumbs learn`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from breadcrumbs.cli.shared import (
+    command,
+    force_option,
+    json_option,
+    pair,
+    quiet_option,
+    sync_option,
+)
+
+
+@command()
+@click.argument("suite", metavar="SUITE.yaml")
+@click.argument("model")
+@click.option(
+    "--what",
+    type=click.Choice(["heads"]),
+    default="heads",
+    show_default=True,
+    help="What to learn. heads: a correction for each task behind the frozen model.",
+)
+@click.option(
+    "--as",
+    "kind",
+    default="affine",
+    show_default=True,
+    metavar="KIND",
+    help="affine, lowrank:16 (Representation Surgery) or head (FT-Classifier).",
+)
+@click.option("--rows", type=click.IntRange(1), metavar="N", help="Rows of a task. Default: all.")
+@click.option(
+    "--split",
+    type=click.Choice(["validation", "train", "test-inputs"]),
+    default="validation",
+    show_default=True,
+    help="The rows to learn from. What was learned from test inputs is marked transductive.",
+)
+@click.option(
+    "--answers",
+    type=click.Choice(["expert", "labels"]),
+    default="expert",
+    show_default=True,
+    help="What is known of a row: what its task's expert answers, or (head alone) its label.",
+)
+@click.option(
+    "--expert",
+    "experts",
+    multiple=True,
+    metavar="TASK=MODEL",
+    help="The model to learn from, instead of the suite's fine-tuned one.",
+)
+@click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only these tasks.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the draw.")
+@click.option("-o", "--output", required=True, metavar="FILE.safetensors", help="Where to write.")
+@click.option("--base", help="The base model, instead of the suite's.")
+@click.option("--precision", default="auto", help="float32, bfloat16, or auto (the fastest here).")
+@click.option("--device", default="auto", help="cpu, cuda, or auto.")
+@force_option
+@quiet_option
+@sync_option
+@json_option
+def learn(suite: str, model: str, output: str, **options: Any) -> None:
+    """Learn from a few rows what makes a merged model better.
+
+    Rows go once through the merged model, which stays as it is, and through the model fine-tuned
+    on their task; what turns the first's features into the second's is written for each task. No
+    labels are needed. The file serves that model alone (docs/with-data.md).
+
+    \b
+    breadcrumbs learn suite.yaml merged --rows 200 -o heads.safetensors
+    breadcrumbs learn suite.yaml merged --as lowrank:16 --rows 200 -o surgery.safetensors
+    breadcrumbs evaluate suite.yaml merged --heads heads.safetensors
+    """
+    from breadcrumbs.checkpoint import cache
+    from breadcrumbs.cli import console
+    from breadcrumbs.errors import OutputError
+    from breadcrumbs.evaluate import suite as suites
+    from breadcrumbs.evaluate.data.drawn import Draw
+    from breadcrumbs.tune.learn import heads
+
+    place = Path(output)
+    if place.suffix != ".safetensors":
+        raise OutputError(f"{place}: corrections are one file. Give NAME.safetensors.")
+    if place.exists() and not options["force"]:
+        raise OutputError(f"{place} exists. Give another name, or --force to replace it.")
+    draw = Draw(options["split"], options["rows"], options["answers"], options["seed"])
+    made = suites.load(suite, base=options["base"])
+    quiet = options["quiet"] or options["as_json"]
+    with console.counted(quiet=quiet) as progress:
+        found = heads.learn(
+            made,
+            model,
+            draw,
+            kind=options["kind"],
+            tasks=options["tasks"],
+            experts=dict(pair(text) for text in options["experts"]),
+            device=options["device"],
+            precision=options["precision"],
+            cache=cache.folder(),
+            progress=progress,
+        )
+    found.save(place, force=options["force"])
+    told = {task: found.facts(task, "", ()) for task in found.numbers}
+    if options["as_json"]:
+        click.echo(json.dumps({"output": output, "digest": found.digest, "tasks": told}, indent=2))
+    elif not quiet:
+        numbers = max(one["extra_numbers"] for one in told.values())
+        passes = sum(one["encoder_passes"] for one in told.values())
+        click.echo(
+            f"{output}: {found.about['as']} for {len(told)} tasks, {numbers:,} numbers a task at"
+            f" most, {passes:,} encoder passes"
+        )

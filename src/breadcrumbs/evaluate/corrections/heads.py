@@ -1,0 +1,177 @@
+"""`heads.safetensors`: the corrections of all tasks, bound to the model they were learned behind.
+
+Tensors are ``TASK/NAME``, float32. The metadata (key `META`) are JSON: ``version`` 1, the
+kind ``as``, hashes of the ``model`` and of the ``base`` (as results have them) and ``foundation``,
+what was drawn (``draw``) and of each task its ``labels``, the ``expert`` (a hash), ``rows`` (their
+digest), ``keys`` (16 digits of each row's) and ``encoder_passes``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+
+from breadcrumbs.checkpoint import whole
+from breadcrumbs.checkpoint.safetensors import open_safetensors
+from breadcrumbs.errors import CheckpointError, OutputError, SuiteError, listing, suggestion
+from breadcrumbs.evaluate.corrections import kinds
+
+META, VERSION = "breadcrumbs.heads", 1
+#: Digits of a row's key that are kept.
+DIGITS = 16
+_KEYS = ("as", "model", "base", "foundation", "draw", "tasks")
+_TASK = ("labels", "expert", "rows", "keys", "encoder_passes")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Heads:
+    """Corrections by task. about: what the metadata say. numbers: task -> name -> array."""
+
+    about: Mapping[str, Any]
+    numbers: Mapping[str, Mapping[str, np.ndarray]]
+    path: str = "heads"
+    _torch: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<Heads: {self.about['as']} for {listing(sorted(self.numbers))}>"
+
+    @cached_property
+    def kind(self) -> kinds.Kind:
+        """What the corrections do."""
+        return kinds.make(self.about["as"])
+
+    @cached_property
+    def digest(self) -> str:
+        """BLAKE3 of what they are: numbers and metadata, in whichever order tasks were learned."""
+        hasher = blake3(json.dumps(self.about, sort_keys=True).encode())
+        for task, name, array in self._all():
+            hasher.update(json.dumps([task, name, array.shape]).encode() + array.tobytes())
+        return hasher.hexdigest()
+
+    @property
+    def called(self) -> str:
+        """What is added to the name of the model."""
+        draw = self.about["draw"]
+        number = "all" if draw["rows"] is None else draw["rows"]
+        label = ", labels" if draw["answers"] == "labels" else ""
+        seed = f", seed {draw['seed']}" if draw["seed"] else ""
+        split = "test inputs" if draw["split"] == "test-inputs" else f"{draw['split']} rows"
+        return f"{self.about['as']} ({number} {split}{label}{seed})"
+
+    def check(self, model: str, base: str, foundation: str, name: str) -> None:
+        """Raise SuiteError unless they were learned behind the model of that hash. name: its."""
+        for what, given in (("model", model), ("base", base), ("foundation", foundation)):
+            if self.about[what] != given:
+                which = name if what == "model" else f"the suite's {what}"
+                raise SuiteError(
+                    f"{self.path}: was learned behind {what} {self.about[what][:8]}, and {which} is"
+                    f" {given[:8]}. Learn it again for this one: breadcrumbs learn."
+                )
+
+    def check_task(self, task: str, labels: Iterable[str]) -> None:
+        """Raise SuiteError unless the task is there, with these labels."""
+        if task not in self.numbers:
+            raise SuiteError(
+                f"{self.path}: has no task {task!r}.{suggestion(task, self.numbers)} It has"
+                f" {listing(sorted(self.numbers), 24)}. Choose with --task, or learn it."
+            )
+        if self.about["tasks"][task]["labels"] != list(labels):
+            raise SuiteError(
+                f"{self.path}: task {task!r} had other labels when it was learned. Learn it again."
+            )
+
+    def logits(self, foundation: Any, head: Any, features: Any, task: str) -> Any:
+        """Return logits (rows, classes) of corrected features. foundation: `Featured`."""
+        import torch
+
+        with torch.autocast(features.device.type, enabled=False):
+            numbers = self._numbers(task, features.device)
+            features = self.kind.features(numbers, features)
+        return foundation.answer(self.kind.head(numbers, head), features)
+
+    def features(self, task: str, features: np.ndarray) -> np.ndarray:
+        """Return corrected features (rows, width) of a task, in NumPy."""
+        self.check_task(task, self.about["tasks"].get(task, {}).get("labels", ()))
+        return self.kind.features(self.numbers[task], features)
+
+    def facts(self, task: str, split: str, keys: Iterable[bytes]) -> dict[str, Any]:
+        """Return what a row of results says of them. keys: of the rows that are scored."""
+        draw, mine = self.about["draw"], self.about["tasks"][task]
+        same = split == ("test" if draw["split"] == "test-inputs" else draw["split"])
+        learned = set(mine["keys"])
+        return {
+            "learned_split": draw["split"],
+            "learned_rows": len(mine["keys"]),
+            "learned_from": mine["rows"],
+            "answers": draw["answers"],
+            "transductive": same or any(key.hex()[:DIGITS] in learned for key in keys),
+            "task_known": True,
+            "extra_numbers": sum(array.size for array in self.numbers[task].values()),
+            "encoder_passes": mine["encoder_passes"],
+        }
+
+    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
+        """Write the file, whole or not at all; OutputError if it exists, without ``force``."""
+        from safetensors.numpy import save
+
+        place = Path(path)
+        if place.suffix != ".safetensors":
+            raise OutputError(f"{place}: corrections are one file. Give NAME.safetensors.")
+        tensors = {f"{task}/{name}": array for task, name, array in self._all()}
+        said = json.dumps({"version": VERSION, **self.about}, sort_keys=True)
+        whole.write(place, [save(tensors, {META: said})], force=force)
+
+    def _all(self) -> Iterable[tuple[str, str, np.ndarray]]:
+        for task in sorted(self.numbers):
+            for name, array in sorted(self.numbers[task].items()):
+                yield task, name, np.ascontiguousarray(array, "<f4")
+
+    def _numbers(self, task: str, device: Any) -> Mapping[str, Any]:
+        import torch
+
+        if task not in self._torch:
+            arrays = self.numbers[task].items()
+            self._torch[task] = {n: torch.from_numpy(a.copy()).to(device) for n, a in arrays}
+        return self._torch[task]
+
+
+def load(path: str | os.PathLike[str]) -> Heads:
+    """Return the corrections of a file; CheckpointError for a file of something else."""
+    file = os.fspath(path)
+    with open_safetensors(file) as found:
+        said = found.metadata.get(META)
+        arrays = {name: np.array(found[name]) for name in found} if said else {}
+    if not said:
+        raise CheckpointError(
+            f"{file}: is not a file of corrections. Give one that `breadcrumbs learn` wrote."
+        )
+    try:
+        about = json.loads(said)
+        version = about.pop("version")
+        if version != VERSION:
+            raise CheckpointError(
+                f"{file}: is of version {version} of the format, and this breadcrumbs knows"
+                f" {VERSION}. Update breadcrumbs."
+            )
+        fits = all(key in about for key in _KEYS)
+        fits = fits and all(key in one for one in about["tasks"].values() for key in _TASK)
+    except (ValueError, KeyError, AttributeError, TypeError):
+        fits, about = False, {}
+    numbers: dict[str, dict[str, np.ndarray]] = {task: {} for task in about.get("tasks", {})}
+    for name, array in arrays.items():
+        task, _, own = name.partition("/")
+        fits = fits and task in numbers and bool(np.isfinite(array).all())
+        numbers.setdefault(task, {})[own] = array
+    if not fits or not all(numbers.values()):
+        raise CheckpointError(f"{file}: its corrections are damaged. Learn them again.")
+    made = Heads(about, numbers, file)
+    made.kind  # noqa: B018 - a kind that there is not is an error here
+    return made
