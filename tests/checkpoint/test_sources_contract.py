@@ -34,6 +34,7 @@ from breadcrumbs.checkpoint.rows import gathered as rows_of
 from breadcrumbs.checkpoint.sparse import BLOCK
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, items
 from breadcrumbs.checkpoint.tied import untied
+from breadcrumbs.merging.spaces import Lifted
 from breadcrumbs.taskfile import view
 
 #: One that task files keep in two blocks, one of odd rows, a scalar, none at all, one of bytes.
@@ -217,6 +218,18 @@ def gathered(folder: Path) -> Checkpoint:
     return replace(file, tensors={**file.tensors, "odd": table})
 
 
+def lifted(folder: Path) -> Checkpoint:
+    """A tensor of a file with a product of factors added, as merges in a space of adapters make."""
+    file = one_file(folder)
+    mine = file.tensors["odd"]
+    rng = np.random.default_rng(2)
+    left, right = rng.standard_normal((mine.shape[0], 3)), rng.standard_normal((3, mine.shape[1]))
+    found = replace(mine, dtype="F64", source=Lifted(mine, left, right))
+    expected = mine.read().astype(np.float64) + (left @ right).reshape(mine.shape)
+    assert np.allclose(found.read(), expected, rtol=0, atol=1e-12)
+    return replace(file, tensors={**file.tensors, "odd": found})
+
+
 SOURCES: dict[str, Callable[[Path], Checkpoint]] = {
     "a file": one_file,
     "shards": shards,
@@ -240,6 +253,7 @@ SOURCES: dict[str, Callable[[Path], Checkpoint]] = {
     "experts": experts,
     "a head that was tied": scaled,
     "rows of several tables": gathered,
+    "a step in a space": lifted,
 }
 #: Of each row the classes that have the bytes of its tensors; all have some from a file, too.
 KEPT = "taskfile.view.KeptBytes"
@@ -262,10 +276,13 @@ CLASSES = {
     "experts": {"checkpoint.quantised.experts.Experts"},
     "a head that was tied": {"checkpoint.tied.ScaledBytes"},
     "rows of several tables": {"checkpoint.rows.Gathered"},
+    "a step in a space": {"merging.spaces.Lifted"},
 }
 FILES = {"checkpoint.files.FileRange"}
-#: What others are made from, and what has a source itself.
+#: What others are made from, what has a source itself, and what only refuses to be read.
 BASES = {
+    "checkpoint.adapters.nominal.Absent",
+    "plan.spaces.__init__.Pending",
     "checkpoint.adapters.inserted._Changed",
     "checkpoint.quantised.sources.Dequantised",
     "checkpoint.tensors.Tensor",

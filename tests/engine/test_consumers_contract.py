@@ -26,7 +26,7 @@ from breadcrumbs.engine import runner
 from breadcrumbs.engine.consumers import Consumer, Reading, Writing
 from breadcrumbs.engine.context import Context
 from breadcrumbs.engine.majority import Ballot
-from breadcrumbs.engine.outputs import SegmentReport
+from breadcrumbs.engine.outputs import Output, SegmentReport
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.merging import calibration, comparison, looking, opening
 from breadcrumbs.merging.arrays import ArraySink
@@ -36,6 +36,8 @@ from breadcrumbs.merging.parts.writing import WritingShard
 from breadcrumbs.plan import Plan, Sizes, TensorPlan, units
 from breadcrumbs.plan.recipe import Model, Recipe
 from breadcrumbs.plan.units import Segment
+from breadcrumbs.store import opted
+from breadcrumbs.store.grammed import Grammed
 from breadcrumbs.store.summed import Summed
 from breadcrumbs.taskfile import encodings
 from breadcrumbs.tasks import packing
@@ -72,6 +74,21 @@ def summed(stack: ExitStack, folder: Path) -> Taker:
     plan = stack.enter_context(opening.opened(store.recipe(entries)))
     hashes = [entry.task for entry in entries]
     return Taker(plan, lambda plan: written(lambda o: Summed(o, store.sums, hashes), plan))
+
+
+def grammed(stack: ExitStack, folder: Path) -> Taker:
+    store, _ = filled(folder, models=2, method="wudi")
+    stack.enter_context(store)
+    store.keep_grams()
+    entries = store.entries(store.ledger.latest())
+    plan = stack.enter_context(opening.opened(store.recipe(entries)))
+    hashes, grams = [entry.task for entry in entries], opted.of(store)
+    assert grams is not None
+
+    def make(output: Output) -> Grammed:
+        return Grammed(output, store.sums, hashes, grams)
+
+    return Taker(plan, lambda plan: written(make, plan))
 
 
 def packed(encoding: str) -> Callable[[ExitStack, Path], Taker]:
@@ -155,6 +172,7 @@ def looked(stack: ExitStack, folder: Path) -> Taker:
 CONSUMERS: dict[str, Callable[[ExitStack, Path], Taker]] = {
     "engine.consumers.Writing": writing,
     "store.summed.Summed": summed,
+    "store.grammed.Grammed": grammed,
     "tasks.packing.Packing": packed("exact"),
     "tasks.packing.Packing, which loses": packed("int8"),
     "merging.comparison.Comparing": compared,

@@ -94,7 +94,7 @@ def test_a_seed_that_lacks_a_task_has_no_part_in_means():
     assert table.cell(ties, "movies") == pytest.approx((17 / 30, 0.145296631, 3))
     assert table.cell(ties, "spam") == pytest.approx((0.75, 0.05, 2))
     assert table.mean(ties) == pytest.approx((0.725, 0.075, 2))
-    assert any("ties: 1 of 2 tasks" in note for note in table.notes)
+    assert any("ties: only 1 of 2 tasks" in note for note in table.notes)
 
 
 def test_of_two_models_of_a_seed_the_last_counts_and_a_note_says_so():

@@ -255,7 +255,7 @@ def test_wrong_statistics_are_refused_in_one_line(method, case):
 def test_what_does_not_belong_together_is_refused(method):
     base, *models = family(17, "float32")
     statistics = TABLE[method].make(18)
-    with pytest.raises(RecipeError, match="statistics: 2 are given for 3 models"):
+    with pytest.raises(RecipeError, match="statistics: found 2 for 3 models"):
         breadcrumbs.merge(base, models, method=method, statistics=statistics[:2])
     with pytest.raises(RecipeError, match="statistics: found one value where a list is expected"):
         breadcrumbs.merge(base, models, method=method, statistics=statistics[0])

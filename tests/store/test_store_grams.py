@@ -42,7 +42,7 @@ def models(folder: Path, dtype: Any = np.float64, number: int = 4) -> list[str]:
             name: values + (rng.standard_normal(values.shape) / 8).astype(dtype)
             for name, values in base.items()
         }
-        if path == paths[2] and dtype == np.float64:
+        if path in paths[2:3] and dtype == np.float64:
             first = base["l.up.weight"][:, :3]
             tuned["l.up.weight"][:, :3] = first + 1e-9 * (tuned["l.up.weight"][:, :3] - first)
         save_file(tuned | {"still.weight": base["still.weight"]}, path)

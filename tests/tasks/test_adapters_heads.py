@@ -148,7 +148,7 @@ def test_a_head_of_unknown_name_is_refused(tmp_path: Path, kind: str) -> None:
         with breadcrumbs.open(base) as model:
             weights = {k: model[k] for k in model if not k.startswith("cls.")}
         save_file(weights, base / "model.safetensors")
-    with pytest.raises(MismatchError, match=rf"word_embeddings.*how '{kind}' ties its head"):
+    with pytest.raises(MismatchError, match=rf"word_embeddings.*how a '{kind}' ties its head"):
         breadcrumbs.merge(base, [f"{base}+{adapter}"])
 
 

@@ -135,7 +135,7 @@ def check(folder: Path, live: Any, base: Path, adapter: Path, untied: bool | Non
     if untied is not None:
         assert bool(said.untied) == untied
         assert config["tie_word_embeddings"] is not untied
-        assert any("changed apart" in warning for warning in report.warnings) == untied
+        assert any("changed separately" in warning for warning in report.warnings) == untied
     written = breadcrumbs.open(out)
     for given in (f"{base}+{adapter}", adapter):
         again = breadcrumbs.merge(base, [given], **how)
@@ -336,7 +336,7 @@ def test_what_cannot_be_told_is_refused_by_name(tmp_path: Path) -> None:
         return type(model)(model.config)
 
     _, base, adapter = trained(folder, square, **settings)
-    with pytest.raises(MismatchError, match=r"lie either way.*shapes.*merge_and_unload"):
+    with pytest.raises(MismatchError, match=r"shapes.*fit in two ways.*merge_and_unload"):
         imported(folder, base, adapter)
 
 
@@ -358,4 +358,4 @@ def test_the_command_says_what_is_apart(tmp_path: Path) -> None:
     run = CliRunner().invoke(
         main, ["merge", str(base), output, "-o", str(tmp_path / "m"), "--dry-run"]
     )
-    assert run.exit_code == 0 and "changed apart" in run.output
+    assert run.exit_code == 0 and "changed separately" in run.output

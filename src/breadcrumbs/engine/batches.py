@@ -61,7 +61,7 @@ def of(context: Context, jobs: Sequence[Job]) -> Iterator[Batch | list[Job]]:
 def _found(context: Context, jobs: list[Job], alike: bool) -> Iterator[Batch | list[Job]]:
     if alike and len(jobs) >= LEAST:
         terms = Terms(context, jobs[0], context.plan.tensors[jobs[0].pieces[0].index])
-        if terms.linear and terms.fused:
+        if terms.linear and terms.fused and terms.who:
             yield Batch(jobs, terms)
             return
     yield jobs

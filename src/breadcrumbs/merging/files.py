@@ -13,6 +13,7 @@ import numpy as np
 
 from breadcrumbs import plan
 from breadcrumbs.checkpoint import beside, mirrors, places
+from breadcrumbs.checkpoint.adapters import peft
 from breadcrumbs.checkpoint.hashing import FileHashes
 from breadcrumbs.checkpoint.outfile import Entry
 from breadcrumbs.checkpoint.writer import Writer
@@ -250,6 +251,7 @@ def entries(it: Plan) -> list[Entry]:
 
 
 def is_quantised_again(it: Plan) -> bool:
+    """Return whether a merge writes codes and scales again, as its base has them."""
     return it.recipe.dtype == SAME and bool(it.target.quantised)
 
 
@@ -258,7 +260,8 @@ def check_not_input(it: Plan, output: Path) -> None:
     out = os.path.normcase(os.path.realpath(output))
     for source in it.inputs:
         adapter = source.inserted.folder if source.inserted else None
-        for path in (source.folder, adapter, *source.files):
+        mine = adapter if adapter and (adapter / peft.CONFIG).is_file() else None
+        for path in (source.folder, mine, *source.files):
             if path is None:
                 continue
             real = os.path.normcase(os.path.realpath(path))

@@ -95,7 +95,9 @@ def test_a_folder_of_something_else_is_never_touched(suite, tmp_path):
     (tmp_path / "seed-0/two").mkdir(parents=True)
     (tmp_path / "seed-0/two/finetune.json").write_text("{}")
     for force in (False, True):
-        with pytest.raises(OutputError, match="exists and is not a fine-tuning of ours"):
+        with pytest.raises(
+            OutputError, match="exists, and `breadcrumbs finetune` did not write it"
+        ):
             finetuning.run(suite, tmp_path, SETTINGS, tasks=["two"], force=force)
 
 

@@ -217,6 +217,7 @@ def _about(merge: Merge, plan: Plan) -> dict[str, Any]:
 
 
 def hashed(path: Path) -> str:
+    """Return the hash of a file's bytes."""
     return blake3(path.read_bytes()).hexdigest()
 
 
