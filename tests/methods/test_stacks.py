@@ -138,7 +138,7 @@ def test_a_stack_needs_the_memory_of_a_matrix_for_each_thread():
 
     held = m * n * 3 * 20
     one, two = needed(STACK, 1), needed(STACK, 2)
-    assert needed(KERNEL, 1) - one > 0.9 * held * (experts - 1)
+    assert needed(KERNEL, 1) < one  # gets the mean, chunk by chunk
     assert two - one < 2 * held + (64 << 20)
     assert needed(STACK, 1, "breadcrumbs+tsv_m") > experts * held  # ranked together
 
