@@ -147,7 +147,7 @@ def test_errors_come_before_anything_is_scored(files, tmp_path):
         breadcrumbs.greedy_soup(files[0], files[1:3], never, output=there)
     with pytest.raises(BreadcrumbsError, match="one of the models"):
         breadcrumbs.greedy_soup(files[0], files[1:3], never, output=files[1])
-    with pytest.raises(BreadcrumbsError, match="1 are given for 2 models"):
+    with pytest.raises(BreadcrumbsError, match="found 1 for 2 models"):
         breadcrumbs.greedy_soup(files[0], files[1:3], never, [1.0], output=out)
     with pytest.raises(BreadcrumbsError, match="no models"):
         breadcrumbs.greedy_soup(files[0], [], never, output=out)
