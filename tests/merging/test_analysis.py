@@ -168,7 +168,7 @@ def test_what_cannot_be_compared_is_refused():
         ({"transform": "breadcrumb"}, "Did you mean 'breadcrumbs'"),
         ({"alpha": 1}, "transform none has no parameter 'alpha'"),
         ({"transform": "breadcrumbs", "betta": 1}, "Did you mean 'beta'"),
-        ({"names": ["a"]}, "1 are given for 4 models"),
+        ({"names": ["a"]}, "found 1 for 4 models"),
     ):
         with pytest.raises(BreadcrumbsError, match=message):
             breadcrumbs.compare(base, models, **given)
