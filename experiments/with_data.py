@@ -13,19 +13,21 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import yaml
 
 import breadcrumbs
+from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint import cache
 from breadcrumbs.demo import model as demo
 from breadcrumbs.evaluate.foundations.foundation import Batch
 
 KINDS = ("affine", "lowrank:16", "head")
 ROWS = (16, 64, 200)
-METHODS = {"task_arithmetic": {"alpha": 0.3}, "tsv_m": {"alpha": 1.0}}
+METHODS: dict[str, dict[str, Any]] = {"task_arithmetic": {"alpha": 0.3}, "tsv_m": {"alpha": 1.0}}
 PACKED = {
     "top 10 %": {"beta": 0.9, "gamma": 1.0},
     "tsv:rank=8": {"transform": "none", "encoding": "tsv:rank=8"},
@@ -42,7 +44,7 @@ class Demo:
 
     def load(self, base):
         root = torch.nn.Module()
-        with breadcrumbs.open(base) as state:
+        with checkpoint.open(base) as state:
             for name in state:
                 *path, last = name.split(".")
                 place = root

@@ -39,7 +39,7 @@ def model(dtype: str) -> Any:
     from transformers import AutoModelForCausalLM
 
     kind = getattr(torch, dtype)
-    read = AutoModelForCausalLM.from_pretrained(place(), gguf_file=FILE, dtype=kind)
+    read: Any = AutoModelForCausalLM.from_pretrained(place(), gguf_file=FILE, dtype=kind)
     del read.config.quantization_config
     made = AutoModelForCausalLM.from_config(read.config, dtype=kind)
     made.load_state_dict(read.state_dict())

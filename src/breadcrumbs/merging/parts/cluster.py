@@ -97,7 +97,9 @@ class Cluster:
     def everywhere(self, work: Callable[[T], R], item: T) -> list[R]:
         """Return what a call gives on every machine; its error is raised. One that is lost
         meanwhile gives nothing."""
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+        from ray.util.scheduling_strategies import (  # pyright: ignore[reportMissingImports]
+            NodeAffinitySchedulingStrategy,
+        )
 
         call = self.ray.remote(attempted)
         strategies = [NodeAffinitySchedulingStrategy(it["NodeID"], False) for it in self.nodes()]
@@ -154,7 +156,7 @@ class Cluster:
 
     def _outcome(self, reference: Any) -> Any:
         """Return what a call gave; None where its worker or machine was lost."""
-        from ray import exceptions as of
+        from ray import exceptions as of  # pyright: ignore[reportMissingImports]
 
         try:
             return self.ray.get(reference)
@@ -217,7 +219,7 @@ def connected(address: str | None = None, threads: int | None = None) -> Iterato
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     name = reach(address)
-    import ray
+    import ray  # pyright: ignore[reportMissingImports]
 
     if ray.is_initialized():
         with _silenced():
@@ -273,7 +275,7 @@ def _silenced() -> Iterator[None]:
 
     There is no setting for that, but the one that its own debugger uses.
     """
-    from ray._private import worker
+    from ray._private import worker  # pyright: ignore[reportMissingImports]
 
     logger, before = logging.getLogger("ray"), getattr(worker, "_worker_logs_enabled", True)
     level = logger.level
