@@ -392,7 +392,7 @@ def test_journal_cut_off(small: list[Path], tmp_path: Path, cut: int) -> None:
     text = journal.read_bytes()
     journal.write_bytes(text[: max(0, len(text) - cut)])
     calls = iter(range(8))  # what was done before counts
-    with pytest.raises(KeyboardInterrupt):
+    with one_by_one(), pytest.raises(KeyboardInterrupt):
 
         def progress(nbytes: int) -> None:
             if next(calls, None) is None:
