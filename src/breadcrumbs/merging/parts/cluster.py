@@ -4,6 +4,8 @@ Only arguments and what comes back travel through it, which are small. A worker 
 values (`Failed`), so that they arrive as they were raised and say whether to try again.
 """
 
+# Ray may be there or not, where types are checked.
+# pyright: reportUnnecessaryTypeIgnoreComment=false
 from __future__ import annotations
 
 import contextlib
