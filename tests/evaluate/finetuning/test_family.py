@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import breadcrumbs
+from breadcrumbs.checkpoint import durable
 from breadcrumbs.errors import BreadcrumbsError, OutputError, SplitError
 from breadcrumbs.evaluate import suite as suites
 from breadcrumbs.evaluate.finetuning import finetuned, finetuning
@@ -153,3 +154,23 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bits(home, suite, whole, tm
     assert re.match("going on after step", told[1])
     assert weights(output / "seed-0/three") == weights(whole)
     assert not (output / "seed-0/three.partial").exists()
+
+
+def test_stopped_while_the_result_is_synced_it_goes_on(suite, whole, tmp_path, monkeypatch):
+    """That takes as long as the disk does, so a process is often killed in there."""
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(durable, "tree", interrupt)
+        tuner(suite, tmp_path, every=0.0).tune("three", 0)
+    told = []
+    tuner(suite, tmp_path).tune("three", 0, told.append)
+    assert re.match("going on after step", told[1])
+    assert weights(tmp_path / "seed-0/three") == weights(whole)
+    state = tmp_path / "seed-0/three/state"
+    assert not state.exists()
+    state.touch()  # killed right after the rename
+    tuner(suite, tmp_path).tune("three", 0)
+    assert not state.exists()

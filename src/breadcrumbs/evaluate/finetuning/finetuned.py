@@ -161,9 +161,17 @@ def finish(
             lora.write_config(place)
         text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
         (place / RECORD).write_text(text, encoding="utf-8")
-        (place / STATE).unlink(missing_ok=True)
 
     writer.close(extras)
+    tidy(writer.output)
+
+
+def tidy(path: Path) -> None:
+    """Remove the state of training from a finished fine-tuning.
+
+    Not before it has its name: syncing it takes a while, and killed in there it would begin again.
+    """
+    (path / STATE).unlink(missing_ok=True)
 
 
 def versions() -> dict[str, str]:

@@ -68,6 +68,7 @@ class Tuner:
         if record is not None:
             self._scorer = scorer
             finetuned.check_same(path, record["made_of"], of)
+            finetuned.tidy(path)
             return record
         rows, base = drawn(rows, self.settings.rows, seed, name), scorer.base
         assert isinstance(base, Checkpoint)
