@@ -12,6 +12,7 @@ import contextlib
 import errno
 import os
 import queue
+import shutil
 import stat
 import threading
 from collections.abc import Collection, Iterator
@@ -116,6 +117,40 @@ def replace(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> N
     """Rename a file to a name that may be taken, for good; it is on the disk already."""
     os.replace(source, target)
     _named(source, target)
+
+
+def swap(
+    source: str | os.PathLike[str], target: str | os.PathLike[str], old: str | os.PathLike[str]
+) -> None:
+    """Rename a folder to the name of another, which is called ``old`` from then on.
+
+    Stopped in between, that one is whole and has its old name or ``old``; it gets its name back
+    after an error. What was called ``old`` before is removed.
+    """
+    shutil.rmtree(old, ignore_errors=True)
+    rename(target, old)
+    try:
+        rename(source, target)
+    except OSError:
+        rename(old, target)
+        raise
+
+
+def empty(top: str | os.PathLike[str], leave: str) -> None:
+    """Remove all in a folder but what is called ``leave``."""
+    for one in list(os.scandir(top)):
+        if one.is_dir(follow_symlinks=False):
+            shutil.rmtree(one.path)
+        elif one.name != leave:
+            os.unlink(one.path)
+
+
+def remove(top: str | os.PathLike[str], last: str) -> None:
+    """Remove as much of a folder as can be, the file ``last`` in it at the end: a mark of whose it
+    is."""
+    with contextlib.suppress(OSError):
+        empty(top, last)
+    shutil.rmtree(top, ignore_errors=True)
 
 
 def _named(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:

@@ -99,12 +99,7 @@ def folder(path: Path, *, force: bool) -> Iterator[Path]:
         old = path.with_name(f".{path.name}.{os.urandom(4).hex()}{_OLD}")
         fd, _ = _locked_folder(path)
         try:
-            durable.rename(path, old)
-            try:
-                durable.rename(place, path)
-            except OSError:
-                durable.rename(old, path)
-                raise
+            durable.swap(place, path, old)
             shutil.rmtree(old, ignore_errors=True)
         finally:
             if fd is not None:

@@ -177,11 +177,7 @@ class Writer:
         old = self.partial / REPLACED
         if old.exists() and not self.output.exists():
             durable.rename(old, self.output)
-        for path in self.partial.iterdir():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            elif path.name != JOURNAL:
-                path.unlink()
+        durable.empty(self.partial, leave=JOURNAL)
 
     def _open_files(self, shard_size: int | None) -> None:
         groups = self._groups(shard_size)
@@ -395,16 +391,10 @@ class Writer:
             durable.replace(self.files[0][0].path, self.output)
             self._remove_partial()
             return
-        old = self.partial / REPLACED
-        if replaced := self.output.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            durable.rename(self.output, old)
-        try:
+        if self.output.exists():
+            durable.swap(self.partial, self.output, self.partial / REPLACED)
+        else:
             durable.rename(self.partial, self.output)
-        except OSError:
-            if replaced:
-                durable.rename(old, self.output)
-            raise
         shutil.rmtree(self.output / REPLACED, ignore_errors=True)
         (self.output / JOURNAL).unlink()
 
@@ -430,13 +420,7 @@ class Writer:
 
     def _remove_partial(self) -> None:
         """Remove the partial folder, the journal last, which says that it is ours."""
-        with suppress(OSError):
-            for path in self.partial.iterdir():
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path, ignore_errors=True)
-                elif path.name != JOURNAL:
-                    path.unlink()
-        shutil.rmtree(self.partial, ignore_errors=True)
+        durable.remove(self.partial, last=JOURNAL)
 
     @contextmanager
     def errors(self) -> Iterator[None]:

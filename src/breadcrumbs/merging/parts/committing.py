@@ -222,24 +222,18 @@ class _Commit:
 
     def _rename(self) -> None:
         """Give the output its name. Stopped anywhere in here, old or new is whole somewhere."""
-        folder, old = self.folder, self.folder.path / REPLACED
+        folder = self.folder
         folder.mark()
-        replaced = folder.output.exists()
-        if replaced:
+        if folder.output.exists():
             if not self.whole.exists():
                 raise FileNotFoundError(self.whole)
             if not self.merge.force:
                 raise OutputError(
                     f"{folder.shown}: was created in the meantime. Give --force to replace it."
                 )
-            shutil.rmtree(old, ignore_errors=True)
-            durable.rename(folder.output, old)
-        try:
+            durable.swap(self.whole, folder.output, folder.path / REPLACED)
+        else:
             durable.rename(self.whole, folder.output)
-        except OSError:
-            if replaced:
-                durable.rename(old, folder.output)
-            raise
         folder.clear()
 
     def _is_named(self, found: FileDigests) -> bool:

@@ -18,7 +18,6 @@ import errno
 import json
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -63,13 +62,7 @@ class Folder:
 
     def clear(self) -> None:
         """Remove all of it, the mark last."""
-        with contextlib.suppress(OSError):
-            for path in self.path.iterdir():
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path, ignore_errors=True)
-                elif path.name != COMMITTED:
-                    path.unlink()
-        shutil.rmtree(self.path, ignore_errors=True)
+        durable.remove(self.path, last=COMMITTED)
 
     # --- the plan ---
 
