@@ -42,6 +42,9 @@ def counted(left: list[int]) -> None:
         before = getattr(owner, name)
 
         def run(*given: Any, **more: Any) -> Any:
+            # Hashes of inputs are kept as soon as these are old enough: so many or so few.
+            if owner is os and not more and not any("killed-" in str(path) for path in given):
+                return before(*given)
             left[0] -= 1
             if left[0] < 0:
                 if half:
