@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import breadcrumbs
 from breadcrumbs import checkpoint, tasks
 from breadcrumbs.merging import files, opening
 from breadcrumbs.plan.recipe import Model, Recipe
@@ -215,11 +216,17 @@ def tiny_pipeline(folder: Path) -> Any:
 
 def picture(folder: Path, **options: Any) -> np.ndarray:
     """Return what the pipeline in a folder draws in one step."""
+    return drawn(opened_pipeline(folder, **options))
+
+
+def opened_pipeline(folder: Path, **options: Any) -> Any:
     import diffusers
 
-    pipe = diffusers.DiffusionPipeline.from_pretrained(
-        folder, local_files_only=True, low_cpu_mem_usage=False, **options
-    )
+    options |= {"local_files_only": True, "low_cpu_mem_usage": False}
+    return diffusers.DiffusionPipeline.from_pretrained(folder, **options)
+
+
+def drawn(pipe: Any) -> np.ndarray:
     pipe.set_progress_bar_config(disable=True)
     draw = torch.Generator().manual_seed(0)
     size = {"height": 8, "width": 8, "num_inference_steps": 1}
@@ -269,3 +276,39 @@ def test_a_pipeline_of_diffusers(tmp_path, one_thread):
     loaded = kind.from_pretrained(tmp_path / "unet", low_cpu_mem_usage=False).state_dict()
     expected = kind.from_pretrained(first / "unet", low_cpu_mem_usage=False).state_dict()
     assert all((loaded[name] == expected[name]).all() for name in expected)
+
+
+def test_adapters_of_a_pipeline_give_one_that_diffusers_loads(tmp_path, one_thread):
+    diffusers = pytest.importorskip("diffusers")
+    peft = pytest.importorskip("peft")
+    diffusers.logging.set_verbosity_error()
+    tiny_pipeline(tmp_path).save_pretrained(tmp_path / "base")
+    for seed in (1, 2):  # of the U-Net: transformers takes no adapter by the newest PEFT
+        pipe = diffusers.DiffusionPipeline.from_pretrained(
+            tmp_path / "base", low_cpu_mem_usage=False
+        )
+        torch.manual_seed(seed)
+        config = peft.LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "proj_in", "conv1"])
+        pipe.unet.add_adapter(config)
+        for name, weight in pipe.unet.named_parameters():
+            if "lora_" in name:
+                torch.nn.init.normal_(weight, std=0.3)
+        given = peft.get_peft_model_state_dict(pipe.unet)
+        pipe.save_lora_weights(tmp_path / str(seed), unet_lora_layers=given)
+    paths = [tmp_path / "1", tmp_path / "2"]
+    for number, method in enumerate([{"method": "average"}, {"method": "ties", "space": "core"}]):
+        out = tmp_path / f"out{number}"
+        lora = tmp_path / f"lora{number}"
+        breadcrumbs.merge(tmp_path / "base", paths, output=out, **method)
+        breadcrumbs.merge(tmp_path / "base", paths, output=lora, to="lora", **method)
+        expected = picture(out)
+        assert np.abs(expected - picture(tmp_path / "base")).max() > 1e-3
+        pipe = diffusers.DiffusionPipeline.from_pretrained(
+            tmp_path / "base", low_cpu_mem_usage=False
+        )
+        pipe.load_lora_weights(lora)
+        assert np.allclose(drawn(pipe), expected, atol=2e-5)
+        assert "library_name: diffusers" in (lora / "README.md").read_text()
+        again = breadcrumbs.merge(tmp_path / "base", [lora], method="average")
+        for name, values in breadcrumbs.load(out).items():
+            assert np.allclose(again[name], values, atol=1e-5), name

@@ -76,6 +76,14 @@ def test_all_components_at_once(tmp_path: Path, form: str, text: str, image: str
         breadcrumbs.merge(base, [given], output=out, **ONE)
         written = load_file(out / image / "model.safetensors")
         assert (written[f"{UNET[0]}.weight"] == merged[names[0]]).all()
+    one = tmp_path / "lora"
+    breadcrumbs.merge(base, [file, file], method="average", space="core", to="lora", output=one)
+    keys = set(load_file(one / "pytorch_lora_weights.safetensors"))
+    modules = [f"{image}.{m}" for m in UNET] + [f"text_encoder.{text}{m}" for m in TEXT]
+    assert keys == {f"{module}.lora_{which}.weight" for module in modules for which in "AB"}
+    merged = breadcrumbs.merge(base, [one], **ONE)
+    for name, product in zip(names, products(), strict=True):
+        np.testing.assert_allclose(merged[name], before[name] + product, atol=1e-6)
 
 
 def test_one_component_alone(tmp_path: Path) -> None:

@@ -1,4 +1,8 @@
-"""The folder of an adapter, as PEFT reads it, put together and written."""
+"""The folder of an adapter, as PEFT reads it, put together and written.
+
+An adapter of a pipeline is for several models at once, which PEFT has no folder for: it is one file
+as diffusers writes it, ``COMPONENT.MODULE.lora_A.weight``, scale 1, for ``pipe.load_lora_weights``.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from breadcrumbs.checkpoint import configs, origin, tied, whole
-from breadcrumbs.checkpoint.adapters import nominal, peft
+from breadcrumbs.checkpoint.adapters import lora_files, nominal, peft
 from breadcrumbs.checkpoint.beside import RECIPE
 from breadcrumbs.checkpoint.outfile import Entry, header
 from breadcrumbs.checkpoint.tensors import NAMES, Tensor
@@ -29,7 +33,7 @@ _TURNED_NAMES = ("c_attn", "c_proj", "c_fc", "q_attn")
 #: How classes of transformers that are causal language models end.
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 #: What a folder holds that may be replaced by another.
-_MINE = {f"{peft.WEIGHTS}.safetensors", peft.CONFIG, "README.md", RECIPE}
+_MINE = {f"{peft.WEIGHTS}.safetensors", peft.CONFIG, lora_files.FILE, "README.md", RECIPE}
 
 
 @dataclass
@@ -37,9 +41,11 @@ class Made:
     """An adapter being put together.
 
     tensors: by key of the file. ranks: of each module with factors. modules, tied: that are kept
-    whole. biases: of what has one of its own. turned: whether weights lie as (in, out).
+    whole. biases: of what has one of its own. turned: whether weights lie as (in, out). pipeline:
+    whether it is for the components of one.
     """
 
+    pipeline: bool = False
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
     ranks: dict[str, int] = field(default_factory=dict)
     modules: list[str] = field(default_factory=list)
@@ -53,13 +59,14 @@ class Made:
         turned: whether the weight lies as (in, out), if it is no table.
         """
         module, rank = base.name.removesuffix(".weight"), left.shape[1]
-        stem = f"{peft.PREFIX}{module}.lora_"
+        where = module.replace("/", ".", 1) if self.pipeline else peft.PREFIX + module
+        stem = f"{where}.lora_"
         self.ranks[module] = rank
         if len(base.shape) > 2:
             ones = [1] * (len(base.shape) - 2)
             a = right.reshape(rank, *base.shape[1:])
             pair = {"A.weight": a, "B.weight": left.reshape(len(left), rank, *ones)}
-        elif _TABLES.search(module.rpartition(".")[2]):
+        elif not self.pipeline and _TABLES.search(module.rpartition(".")[2]):
             pair = {"embedding_A": left.T, "embedding_B": right.T}
         elif turned:
             self.turned = True
@@ -74,6 +81,11 @@ class Made:
         label: of the model that changes it.
         """
         module, _, what = tensor.name.rpartition(".")
+        if self.pipeline:
+            raise MismatchError(
+                f"{label}: tensor {tensor.name!r} changes as a whole, and an adapter that diffusers"
+                f" loads has matrices alone. {advice}"
+            )
         if what == "bias" and module:
             self.biases.append(tensor)
         elif what == "weight" and module:
@@ -142,9 +154,13 @@ class Made:
         entries = [Entry(n, NAMES[x.dtype], x.shape) for n, x in self.tensors.items()]
         arrays = (np.ascontiguousarray(x).reshape(-1) for x in self.tensors.values())
         data = [header(entries, dict(metadata)), *(x.view(np.uint8).data for x in arrays)]
-        config = json.dumps(self.config(plan), indent=2).encode()
+        if self.pipeline:
+            files = {lora_files.FILE: data}
+        else:
+            config = json.dumps(self.config(plan), indent=2).encode()
+            files = {f"{peft.WEIGHTS}.safetensors": data, peft.CONFIG: [config]}
         with whole.folder(output, force=force) as folder:
-            for name, pieces in ((f"{peft.WEIGHTS}.safetensors", data), (peft.CONFIG, [config])):
+            for name, pieces in files.items():
                 with open(folder / name, "wb") as file:
                     file.writelines(pieces)
             beside(folder)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from breadcrumbs import checkpoint
-from breadcrumbs.checkpoint import tied
+from breadcrumbs.checkpoint import composite, tied
 from breadcrumbs.checkpoint.adapters import nominal, peft
 from breadcrumbs.checkpoint.beside import RECIPE
 from breadcrumbs.checkpoint.hashing import FileHashes
@@ -165,7 +165,8 @@ def to_folder(
     inputs.check(told, digests)
     it = carried.settled(it, threads=threads, kernel=kernel)
     dtype = DTYPES[OUTPUT_DTYPES[it.recipe.dtype or "float32"]]
-    made = _Making(it, rank, dtype)
+    several = any(composite.component(it.base, tensor.name) for tensor in it.tensors)
+    made = _Making(it, rank, dtype, Made(pipeline=several))
     with one_blas_thread():
         if it.coordinates is not None:
             rows = made.of_coordinates(it.coordinates)
@@ -300,7 +301,7 @@ class _Making:
         if not square:
             return
         self.kept[tensor.name] = values
-        if tensor.name in self.together:
+        if tensor.name in self.together and not self.made.pipeline:
             for name in adapter_folder.both_names(self.plan, tensor.name, self.ties, _ADVICE):
                 self.made.tied.append(name.rpartition(".")[0])
                 self.made.tensors[peft.PREFIX + name] = values

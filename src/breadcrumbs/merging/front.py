@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from breadcrumbs.checkpoint import configs, origin, parts
+from breadcrumbs.checkpoint import composite, configs, origin, parts
 from breadcrumbs.checkpoint.tensors import Checkpoint
 from breadcrumbs.merging import licences
 from breadcrumbs.merging.said import Card
@@ -55,7 +55,7 @@ def matter(plan: Plan, said: Mapping[str, Card], adapter: bool = False) -> dict[
     target = said.get(plan.target.label, Card())
     library = _library(plan.target.folder) or target.library_name
     if adapter or library:
-        front["library_name"] = "peft" if adapter else library
+        front["library_name"] = _of_adapter(plan) if adapter else library
     licence = licences.of(said)
     if licence.id:
         front["license"] = licence.id
@@ -67,6 +67,12 @@ def matter(plan: Plan, said: Mapping[str, Card], adapter: bool = False) -> dict[
         front["pipeline_tag"] = task
     front["tags"] = ["merge", "breadcrumbs", *(["lora"] if adapter else [])]
     return front
+
+
+def _of_adapter(plan: Plan) -> str:
+    """Return the library that loads an adapter of the base, see `adapter_folder`."""
+    several = any(composite.component(plan.base, tensor.name) for tensor in plan.tensors)
+    return "diffusers" if several else "peft"
 
 
 def hub_ids(plan: Plan, said: Mapping[str, Card]) -> dict[str, tuple[str, ...]]:

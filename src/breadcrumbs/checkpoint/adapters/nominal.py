@@ -30,7 +30,8 @@ class Absent:
         """Raise RecipeError."""
         raise RecipeError(
             f"tensor {self.name!r}: its weights in the base {shown(self.base)} are needed for this"
-            " merge. Give the folder of the base first."
+            " merge. Give the folder of the base first, or merge in the space of the adapters"
+            " (--space core)."
         )
 
 
