@@ -526,6 +526,10 @@ class Kept(Protocol):
         """
         ...
 
+    def from_planes(self, planes, out, /) -> None:
+        """Write values of which plane j, uint8, holds byte j, from the lowest on; of any dtype."""
+        ...
+
     def fill(self, out, start: int, positions, values, /) -> None:
         """Set ``out[position - start]`` to its value, for the positions that ``out`` has."""
         ...
