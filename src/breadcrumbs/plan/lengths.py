@@ -24,8 +24,8 @@ from breadcrumbs.checkpoint import sparse
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
 from breadcrumbs.plan.plan import Plan, TensorPlan
 
-#: Entries that are read at once.
-BLOCK = 1024
+#: Entries that are read at once of a sample, and of a small model.
+BLOCK, WHOLE = 1024, 1 << 16
 #: Blocks that are read of each model at most.
 BLOCKS = 256
 #: Where models are task files, of which whole blocks are unpacked: of all of them together, and of
@@ -102,6 +102,7 @@ def _blocks(
 
 
 def _all(sizes: Sequence[int], each: int) -> Iterator[tuple[int, int, int]]:
+    each = max(each, WHOLE)
     for number, size in enumerate(sizes):
         for start in range(0, size, each):
             yield number, start, min(each, size - start)
