@@ -128,6 +128,11 @@ class FileRange:
     offset: int
     nbytes: int
 
+    @property
+    def stored(self) -> int:
+        """See `Tensor.stored`."""
+        return self.nbytes
+
     def read_into(self, start: int, out: memoryview) -> None:
         """Fill ``out`` from byte ``start`` of the range on; ValueError outside of the range."""
         if start < 0 or start + len(out) > self.nbytes:

@@ -12,16 +12,17 @@ import errno
 import itertools
 import os
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from breadcrumbs.errors import CheckpointError
 from breadcrumbs.machine import human, parse
+
+if TYPE_CHECKING:  # most merges fetch nothing, and begin sooner without
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 #: Reads of less than this part of a block do not ask for what follows.
 _LOOK = 16
@@ -163,6 +164,8 @@ class _Here:
         self._lock = threading.Lock()
 
     def pool(self) -> ThreadPoolExecutor:
+        from concurrent.futures import ThreadPoolExecutor
+
         with self._lock:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(CONNECTIONS, "breadcrumbs-fetch")
@@ -170,6 +173,9 @@ class _Here:
 
     def folder(self) -> Path:
         """Return a new folder for a mirror, in the scratch folder."""
+        import tempfile
+        from multiprocessing import util
+
         place, _ = scratch()
         with self._lock:
             if self._folder is None or self._folder.parent != place:
@@ -228,6 +234,8 @@ def fresh(sizes: Sizes) -> Iterator[None]:
 
 def scratch() -> tuple[Path, int | None]:
     """Return the folder in which mirrors lie and how many bytes they may have, None for any."""
+    import tempfile
+
     text = os.environ.get(SCRATCH, "")
     folder, colon, size = text.rpartition(":")
     limit = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +44,8 @@ def table(
 
 
 def _text(value: Any) -> str:
+    import html
+
     return html.escape(number(value))
 
 

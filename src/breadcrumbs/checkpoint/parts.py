@@ -29,6 +29,7 @@ from typing import Any, Protocol
 
 from breadcrumbs.checkpoint import layout, remote_code
 from breadcrumbs.checkpoint.folder import is_plain, weight_files
+from breadcrumbs.checkpoint.patterns import Pattern
 from breadcrumbs.checkpoint.tensors import shown
 from breadcrumbs.errors import CheckpointError
 
@@ -43,14 +44,14 @@ LARGEST = 100 << 20
 _LARGEST_LIST = 1 << 20
 _DEEPEST = 3
 
-_LEFT = re.compile(
+_LEFT = Pattern(
     r"""^(.*_results|trainer_state|training_args|training_config|train_config|log_history|ds_config.*
     |deepspeed.*|zero_config.*|optimizer.*|rng_state.*|random_states.*|wandb.*|events\.out.*|hparams
     |openvino.*|ov_config|mlc-chat-config|onnx.*|quant_?strategy|.*\.index(\..+)?)
     \.(json|ya?ml|txt)$""",
     re.VERBOSE,
 )
-_TOKENIZER = re.compile(
+_TOKENIZER = Pattern(
     r"""^(tokenizer|tokenization_|chat_template|special_tokens|added_tokens|sentencepiece)
     |\.(model|spm|codes|bpe|tiktoken|vocab|tokenizer)$ | \.model\.v\d+(m\d+)?$
     | vocab.*\.(json|txt|bin|pkl)$ | merges.*\.txt$
@@ -58,17 +59,15 @@ _TOKENIZER = re.compile(
     re.VERBOSE,
 )
 _TEXT = (".json", ".jinja", ".txt", ".yaml", ".yml", ".cfg", ".metadata", ".npy", ".npz")
-_LISTS = re.compile(r"(label|class|tag|synset)\w*\.(csv|tsv)$", re.IGNORECASE)
-_LEGAL = re.compile(
-    r"^(.*LICEN[CS]E.*|NOTICE.*|.*USE_POLICY.*|COPYING.*|.*TERMS.*)$", re.IGNORECASE
-)
-_CODE = re.compile(
+_LISTS = Pattern(r"(label|class|tag|synset)\w*\.(csv|tsv)$", re.IGNORECASE)
+_LEGAL = Pattern(r"^(.*LICEN[CS]E.*|NOTICE.*|.*USE_POLICY.*|COPYING.*|.*TERMS.*)$", re.IGNORECASE)
+_CODE = Pattern(
     r"^(configuration|modeling|processing|image_processing|feature_extraction)_\w+\.py$"
 )
 #: Weights of other formats, which a folder may hold besides those that are read.
 _OTHER_FORMATS = (".h5", ".msgpack", ".onnx", ".gguf", ".ot", ".mlmodel", ".tflite", ".pb")
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
-_OF_TRAINING = re.compile(
+_OF_TRAINING = Pattern(
     r"""^((optimizer|scheduler|scaler|sampler|dataloader|rng_state|random_states|training_args|trainer|ema
     |global_step|custom_checkpoint|pytorch_model_fsdp
     |openvino|consolidated|.*optim_states|.*model_states)([._-].*)?

@@ -40,8 +40,6 @@ class Sparse:
         """Return how many entries are kept in the blocks from entry ``start`` to ``stop``."""
         raise NotImplementedError
 
-    def kept(
-        self, block: int, kernels: Kernels | None = None, positions: np.ndarray | None = None
-    ) -> Kept:
-        """Return what a block keeps. positions: where to write them, an array of as many."""
+    def kept(self, block: int, kernels: Kernels | None = None, room: Kept | None = None) -> Kept:
+        """Return what a block keeps. room: where to write as many, values of that dtype."""
         raise NotImplementedError

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from breadcrumbs.checkpoint.patterns import Pattern
 from breadcrumbs.checkpoint.tensors import shown
 from breadcrumbs.errors import CheckpointError, listing, printable
 
@@ -27,14 +28,14 @@ DEPTH = 5
 OWN = "."
 
 #: Keys under which tensors are not weights, at any depth.
-_PASSED_OVER = re.compile(
+_PASSED_OVER = Pattern(
     r"optim|(^|_)opt(_|$)|sched|scaler|(^|_)amp(_|$)|(^|_)rng|random|callback|loops|hparams"
     r"|hyper_?param|(^|_)args?(_|$)|config|(^|_)cfg|metrics?(_|$)|history|(^|_)grads?(_|$)|sampler"
     r"|dataloader",
     re.IGNORECASE,
 )
 #: Keys of whole models: a tensor beside one, of no layer's name, is something else.
-_WRAPPERS = re.compile(
+_WRAPPERS = Pattern(
     r"state_?dict|model|module|net(work)?(_|$)|weights|params|(^|_)ema(_|$)|generator|encoder"
     r"|backbone|student|teacher",
     re.IGNORECASE,

@@ -1,8 +1,8 @@
 """Small tensors that are merged alike, several at a time.
 
 Of a mixture of experts with 100,000 of them, what Python does for one tensor would take longer than
-all else. So the sums of a batch are read, merged and written in one go; what comes out is what each
-would be by itself, its report included.
+all else. So the sums or elections of a batch are read, merged and written in one go; what comes out
+is what each would be by itself, its report included.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
 from breadcrumbs.engine.context import Context
 from breadcrumbs.engine.exactness import provably_exact
 from breadcrumbs.engine.outputs import SegmentReport
+from breadcrumbs.engine.routes import elections
 from breadcrumbs.engine.routes.sums import LEAST_UNIT
 from breadcrumbs.engine.terms import RANGE, Terms
+from breadcrumbs.engine.vectors import Vectors
 from breadcrumbs.engine.workspace import as_is
 from breadcrumbs.kernels.bounds import NO_EXTENT, extent_of
+from breadcrumbs.kernels.constants import TOTAL
 from breadcrumbs.plan import TensorPlan
 from breadcrumbs.plan.units import Job, Segment, rescaled
 
@@ -31,10 +34,16 @@ LEAST = 4
 
 @dataclass(frozen=True)
 class Batch:
-    """Jobs of a whole small tensor each, of which ``terms`` are those of the first."""
+    """Jobs of a whole small tensor each, of which ``terms`` are those of the first.
+
+    kind: of an election, or `TOTAL`. alpha: what the result is multiplied by. reach: as in `Terms`.
+    """
 
     jobs: list[Job]
     terms: Terms
+    kind: int
+    alpha: float
+    reach: float
 
     @property
     def segments(self) -> list[Segment]:
@@ -62,7 +71,12 @@ def _found(context: Context, jobs: list[Job], alike: bool) -> Iterator[Batch | l
     if alike and len(jobs) >= LEAST:
         terms = Terms(context, jobs[0], context.plan.tensors[jobs[0].pieces[0].index])
         if terms.linear and terms.fused and terms.who:
-            yield Batch(jobs, terms)
+            yield Batch(jobs, terms, TOTAL, terms.factor, terms.reach)
+            return
+        kind = elections.kind_of(terms)
+        if kind is not None and terms.who and not elections.is_weighted(terms):
+            alpha = Vectors(terms).alpha
+            yield Batch(jobs, terms, kind, alpha, 1 + 2 * abs(alpha) * len(terms.who))
             return
     yield jobs
 
@@ -73,7 +87,7 @@ def _same(key: tuple, last: tuple | None) -> bool:
 
 def _key(context: Context, job: Job) -> tuple | None:
     """Return what the jobs of a batch have in common; None for one that is done by itself."""
-    if job.survey or len(job.pieces) != 1:
+    if job.survey or job.together or len(job.pieces) != 1:
         return None
     (piece,) = job.pieces
     tensor = context.plan.tensors[piece.index]
@@ -107,11 +121,11 @@ def merge(batch: Batch) -> tuple[np.ndarray, list[SegmentReport | None]]:
     extents = np.tile(np.array(NO_EXTENT, np.uint32), (count, 1))
     kept, squares = np.zeros((count, models), np.int64), np.empty(count)
     out = terms.raw_buffer(rows.shape[1])
-    settings = terms.unequal, terms.factor, extents, out, kept, squares
+    settings = batch.kind, terms.unequal, batch.alpha, extents, out, kept, squares
     drawn = keys, limits
     inexact = terms.kernels.merge_several(rows[0], rows[1:], sizes, ranks, *drawn, *settings)
-    fine = _accepted(terms, extents, inexact)
-    squares *= terms.factor * terms.factor
+    fine = _accepted(batch, extents, inexact)
+    squares *= batch.alpha * batch.alpha
     reports: list[SegmentReport | None] = []
     stays = _kept(terms, jobs, sizes, kept).tolist()
     for mine, square, holds in zip(stays, squares.tolist(), fine, strict=True):
@@ -137,20 +151,21 @@ def _draws(batch: Batch, tensors: Sequence[TensorPlan]) -> tuple[np.ndarray, np.
     return np.array([[terms.stream(t, of.inner) for t in terms.who] for of in tensors]), limits
 
 
-def _accepted(terms: Terms, extents: np.ndarray, inexact: np.ndarray) -> list[bool]:
+def _accepted(batch: Batch, extents: np.ndarray, inexact: np.ndarray) -> list[bool]:
     """Return of which tensors the result is right, as `Terms.accept` says of one."""
     every = np.array([extents[:, 0].min(), extents[:, 1].max()], np.uint32)
-    if not inexact.any() and _holds(terms, every, False):
+    if not inexact.any() and _holds(batch, every, False):
         return [True] * len(inexact)
     both = zip(extents, inexact.tolist(), strict=True)
-    return [_holds(terms, extent, wrong) for extent, wrong in both]
+    return [_holds(batch, extent, wrong) for extent, wrong in both]
 
 
-def _holds(terms: Terms, extent: np.ndarray, inexact: bool) -> bool:
+def _holds(batch: Batch, extent: np.ndarray, inexact: bool) -> bool:
+    terms = batch.terms
     smallest, largest = extent_of(extent, terms.dtype)
     if not terms.unequal.size:
         inexact = not provably_exact(smallest, largest, len(terms.models), terms.precision)
-    return math.isfinite(largest) and not inexact and largest * terms.reach < RANGE
+    return math.isfinite(largest) and not inexact and largest * batch.reach < RANGE
 
 
 def _kept(terms: Terms, jobs: Sequence[Job], sizes: np.ndarray, kept: np.ndarray) -> np.ndarray:

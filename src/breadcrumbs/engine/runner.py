@@ -235,7 +235,7 @@ class _Runner:
     def _passes_first(self) -> bool:
         """Whether something must be known of every tensor, besides ranks, before it is merged."""
         lowered = self.plan.lowered
-        return bool(lowered.fitted or lowered.gram or lowered.votes or lowered.prepares_tensors)
+        return bool(lowered.fitted or lowered.gram or lowered.prepares_tensors)
 
     def _batch(self, batch: batches.Batch) -> list[Job]:
         """Merge a batch; return the jobs that are to be done by themselves."""

@@ -229,6 +229,7 @@ class Sums(Protocol):
         ranks,
         keys,
         limits,
+        kind: int,
         weights,
         alpha: float,
         extents,
@@ -239,10 +240,12 @@ class Sums(Protocol):
     ) -> Array:
         """Do as `merge_band` or `merge_drawn` for tensors that lie one after the other in the rows.
 
-        sizes: (k,) int64, the entries of each. ranks: (k, 3) int64, the unit of each, a divisor of
-        its size, and the first and last rank of `Ranks.cut_units`; or empty (0, 3), and then keys
-        are (k, G), or empty with the limits. extents: (k, 2); kept: (k, G); squares: (k,) float64,
-        set to the sums of squares. Returns of which (k,) the result does not hold.
+        kind: `constants.TOTAL`, or that of an election without weights and with the majority 1,
+        and then it does as `elect_band` or `elect_drawn`. sizes: (k,) int64, the entries of each.
+        ranks: (k, 3) int64, the unit of each, a divisor of its size, and the first and last rank of
+        `Ranks.cut_units`; or empty (0, 3), and then keys are (k, G), or empty with the limits.
+        extents: (k, 2); kept: (k, G); squares: (k,) float64, set to the sums of squares. Returns of
+        which (k,) the result does not hold.
         """
         ...
 
@@ -524,6 +527,10 @@ class Kept(Protocol):
         are kept. -1 where there are more than ``out`` has room for, or one is not below n, or the
         last is `LONG`.
         """
+        ...
+
+    def from_planes(self, planes, out, /) -> None:
+        """Write values of which plane j, uint8, holds byte j, from the lowest on; of any dtype."""
         ...
 
     def fill(self, out, start: int, positions, values, /) -> None:

@@ -6,7 +6,6 @@ the same bits, or an error that names the file that is another one now.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -79,6 +78,8 @@ def _told(path: Path) -> dict[str, str]:
 @cache
 def _of_all(path: Path, kind: str, told: object) -> str:
     """Return the hash of a file, which is read. told: what tells it from what was there before."""
+    import hashlib
+
     hasher = hashlib.sha256() if kind == "sha256" else blake3()
     with File(path) as file:
         for start in range(0, file.size, _STEP):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 _MEAN = "the mean of the models, in which the base does not count (-p base_weight=1 counts it)"
@@ -142,6 +141,8 @@ def parameter(name: str, value: Any, known: Collection[str]) -> str:
 
 def _kept(dropped: bool, value: Any, known: Collection[str]) -> str:
     """Return how a method that lacks it is told how much to keep, or to drop."""
+    from decimal import Decimal, InvalidOperation
+
     try:
         other = str(1 - Decimal(str(value)))
     except InvalidOperation:

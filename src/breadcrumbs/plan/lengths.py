@@ -1,7 +1,8 @@
 """How long the base and the task vectors are: exactly of small models, else from a sample.
 
-Entries of the merged tensors lie in blocks of `BLOCK`. Of a model with more than `BLOCKS` of them
-so many are read, one from every equal part of its entries, and a length is::
+Entries of the merged tensors lie in blocks of `BLOCK`, those of task files in theirs. Of a model
+with more than `BLOCKS` of them so many are read, one from every equal part of its entries, and a
+length is::
 
     |tau|  ~  sqrt(N * mean over the blocks read of the mean square of tau in it)
 
@@ -23,13 +24,13 @@ from breadcrumbs.checkpoint import sparse
 from breadcrumbs.checkpoint.tensors import DTYPES, Tensor
 from breadcrumbs.plan.plan import Plan, TensorPlan
 
-#: Entries that are read at once.
-BLOCK = 1024
+#: Entries that are read at once of a sample, and of a small model.
+BLOCK, WHOLE = 1024, 1 << 16
 #: Blocks that are read of each model at most.
 BLOCKS = 256
-#: Where models are task files, of which each costs the unpacking of a larger one: for all of them
-#: together, and of one of them at most and at least.
-TASK_BLOCKS, OF_ONE = 512, (4, 64)
+#: Where models are task files, of which whole blocks are unpacked: of all of them together, and of
+#: one of them at least and at most.
+TASK_BLOCKS, OF_ONE = 128, (4, 64)
 #: The square of what is larger may not be finite.
 _MOST = 1e150
 #: Where in its part of the entries a block is: fractions that spread evenly.
@@ -64,10 +65,10 @@ def of(plan: Plan) -> Lengths:
     """Return the lengths of what a plan merges; what is not finite counts as 0."""
     tensors = [tensor for tensor in plan.merged if tensor.base.size]
     models = len(plan.models)
-    most = BLOCKS
-    if any(model.cut for model in plan.models):
-        most = max(OF_ONE[0], min(OF_ONE[1], TASK_BLOCKS // models))
-    blocks, scale, exact = _blocks([tensor.base.size for tensor in tensors], most)
+    sizes, most, each = [tensor.base.size for tensor in tensors], BLOCKS, BLOCK
+    if any(model.cut for model in plan.models) and _number(sizes, BLOCK) > OF_ONE[1]:
+        most, each = max(OF_ONE[0], min(OF_ONE[1], TASK_BLOCKS // models)), sparse.BLOCK
+    blocks, scale, exact = _blocks(sizes, most, each)
     found = np.zeros((1 + 2 * models, 1 + len(blocks)))
     for column, (number, start, n) in enumerate(blocks):
         factor = 1.0 if exact else scale / n
@@ -77,11 +78,17 @@ def of(plan: Plan) -> Lengths:
     return Lengths(sums[0], tuple(sums[1 : 1 + models]), tuple(sums[1 + models :]), exact)
 
 
-def _blocks(sizes: Sequence[int], most: int) -> tuple[list[tuple[int, int, int]], float, bool]:
+def _number(sizes: Sequence[int], each: int) -> int:
+    return sum(-(-size // each) for size in sizes)
+
+
+def _blocks(
+    sizes: Sequence[int], most: int, each: int = BLOCK
+) -> tuple[list[tuple[int, int, int]], float, bool]:
     """Return blocks (number of the tensor, first entry, entries), what their mean squares are
-    multiplied by, and whether they are all."""
-    if sum(-(-size // BLOCK) for size in sizes) <= most:
-        return list(_all(sizes)), 1.0, True
+    multiplied by, and whether they are all. each: entries of one."""
+    if _number(sizes, each) <= most:
+        return list(_all(sizes, each)), 1.0, True
     ends = np.cumsum(np.array(sizes, np.int64))
     entries = int(ends[-1])
     found = []
@@ -89,15 +96,16 @@ def _blocks(sizes: Sequence[int], most: int) -> tuple[list[tuple[int, int, int]]
         place = min(entries - 1, int((i + (i * _GOLDEN) % 1.0) * entries / most))
         number = int(np.searchsorted(ends, place, side="right"))
         size = sizes[number]
-        start = (place - (int(ends[number]) - size)) // BLOCK * BLOCK
-        found.append((number, start, min(BLOCK, size - start)))
+        start = (place - (int(ends[number]) - size)) // each * each
+        found.append((number, start, min(each, size - start)))
     return found, entries / most, False
 
 
-def _all(sizes: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+def _all(sizes: Sequence[int], each: int) -> Iterator[tuple[int, int, int]]:
+    each = max(each, WHOLE)
     for number, size in enumerate(sizes):
-        for start in range(0, size, BLOCK):
-            yield number, start, min(BLOCK, size - start)
+        for start in range(0, size, each):
+            yield number, start, min(each, size - start)
 
 
 def _squares(tensor: TensorPlan, start: int, n: int) -> np.ndarray:
@@ -125,7 +133,8 @@ def _change(model: Tensor, base: np.ndarray, start: int) -> float:
         return _square(tau)
     block, first = divmod(start, sparse.BLOCK)
     kept = source.kept(block)
-    begin, end = np.searchsorted(kept.positions, (first, first + base.size))
+    ends = np.array((first, first + base.size), np.uint32)  # others would have all positions copied
+    begin, end = np.searchsorted(kept.positions, ends)
     tau = kept.values[begin:end].astype(np.float64)
     tau -= base[kept.positions[begin:end].astype(np.int64) - first]
     share = source.share

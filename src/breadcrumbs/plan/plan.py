@@ -181,7 +181,7 @@ class Plan:
             return False
         return any(aggregate.passes(tensor.values) for tensor in self.merged if tensor.base.size)
 
-    @property
+    @cached_property
     def bytes_read(self) -> int:
         """Bytes of the tensors that the result is made from, each counted once."""
         return sum(tensor.bytes_read for tensor in self.tensors)

@@ -134,9 +134,11 @@ def check_granularity(method: Method, values: Found) -> None:
         return {key: own.values.get(key) for key in known}
 
     first: tuple[Own, ...] | None = None
+    checked: set[int] = set()  # ids: tensors with the same overrides share their settings
     for name, (_, owns) in values.items():
-        if owns is first:
+        if id(owns) in checked:
             continue
+        checked.add(id(owns))
         units = {transform.granularity(own.values) for own in owns}
         if len(units) > 1:
             raise RecipeError(

@@ -234,8 +234,9 @@ def _tensor_jobs(
 def in_rows(plan: Plan, tensor: TensorPlan) -> bool:
     """Return whether a chunk is a row, however long: ranked by itself, where all are looked at."""
     transform, shape = plan.lowered.band, tensor.base.shape
-    looks = plan.lowered.looks_at_tensors or rescaled(tensor)
-    if not looks or transform is None or not shape or shape[-1] <= plan.sizes.chunk:
+    if transform is None or not shape or shape[-1] <= plan.sizes.chunk:
+        return False
+    if not (plan.lowered.looks_at_tensors or rescaled(tensor)):
         return False
     return tensor.base.size > shape[-1] and _granularity(transform, tensor) == "row"
 

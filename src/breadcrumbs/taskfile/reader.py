@@ -21,7 +21,7 @@ from breadcrumbs.kernels.protocol import Kernels
 from breadcrumbs.taskfile import about, encodings, factors
 from breadcrumbs.taskfile import positions as codes
 from breadcrumbs.taskfile.about import COLUMNS, About, BaseReference, TaskTensor
-from breadcrumbs.taskfile.encodings import Encoding
+from breadcrumbs.taskfile.encodings import Encoding, exact
 from breadcrumbs.taskfile.encodings.exact import EXACT
 from breadcrumbs.taskfile.factors import LEFT, RIGHT, Stored
 from breadcrumbs.taskfile.writing import BLOCKS, DATA
@@ -100,12 +100,12 @@ class TaskFile:
         block: int,
         base: np.ndarray | None = None,
         kernels: Kernels | None = None,
-        positions: np.ndarray | None = None,
+        room: Kept | None = None,
     ) -> Kept:
         """Return what block number ``block`` of a tensor keeps; CheckpointError if it is damaged.
 
-        base: the base's weights of the block, which encodings with ``needs_base`` take. positions:
-        where to write them, an array of as many.
+        base: the base's weights of the block, which encodings with ``needs_base`` take. room: where
+        to write as many positions, and values of that dtype where that saves a copy.
         """
         if base is None and self.encoding.needs_base and self.tensors[name].dtype in WEIGHT_DTYPES:
             raise MismatchError(
@@ -114,11 +114,11 @@ class TaskFile:
             )
         if name in self._products:
             assert base is not None
-            return self._product(name, block, base, positions)
+            return self._product(name, block, base, room)
         row = self._blocks[name][block]
         data = memoryview(np.empty(sum(row.sizes), np.uint8).data)
         tensor = self.tensors[name]
-        at = np.empty(row.kept, np.uint32) if positions is None else positions
+        at = np.empty(row.kept, np.uint32) if room is None else room.positions
         try:
             if len(data):
                 self.source.tensors[DATA + name].source.read_into(row.start, data)
@@ -133,7 +133,11 @@ class TaskFile:
             dtype = DTYPES[tensor.dtype]
             coded = tensor.dtype in WEIGHT_DTYPES and not tensor.exact
             encoding = self.encoding if coded else EXACT
-            values = encoding.decode(row.codes[1], second, row.kept, dtype, mine)
+            if encoding is EXACT:
+                out = room.values if room is not None and room.values.dtype == dtype else None
+                values = exact.decode(row.codes[1], second, row.kept, dtype, out)
+            else:
+                values = encoding.decode(row.codes[1], second, row.kept, dtype, mine)
         except CheckpointError as error:
             raise self._damaged(error, f"tensor {shown(name)}, block {block}") from None
         return Kept(at, values)
@@ -143,13 +147,13 @@ class TaskFile:
         name: str,
         block: int,
         base: np.ndarray,
-        positions: np.ndarray | None,
+        room: Kept | None,
     ) -> Kept:
         try:
             values = self._sound(name).weights(block, base)
         except CheckpointError as error:
             raise self._damaged(error, f"tensor {shown(name)}") from None
-        at = np.empty(base.size, np.uint32) if positions is None else positions
+        at = np.empty(base.size, np.uint32) if room is None else room.positions
         at[:] = np.arange(base.size, dtype=np.uint32)
         return Kept(at, values)
 

@@ -45,15 +45,13 @@ class KeptBytes(Sparse):
         """What is kept of the squared norm of the task vector."""
         return self.task.tensors[self.base.name].share
 
-    def kept(
-        self, block: int, kernels: Kernels | None = None, positions: np.ndarray | None = None
-    ) -> Kept:
-        """Return what a block keeps. positions: where to write them."""
+    def kept(self, block: int, kernels: Kernels | None = None, room: Kept | None = None) -> Kept:
+        """See `Sparse.kept`."""
         base = None
         if self.task.encoding.needs_base:
             base = np.empty(self.task.tensors[self.base.name].entries(block), self._own)
             self.base.read_into(block * BLOCK, base)
-        return self.task.kept(self.base.name, block, base, kernels, positions)
+        return self.task.kept(self.base.name, block, base, kernels, room)
 
     def change(self, start: int, out: np.ndarray) -> bool:
         """Fill the float64 ``out`` with what is added to the base from entry ``start`` on.

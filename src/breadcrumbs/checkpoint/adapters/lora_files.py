@@ -22,13 +22,14 @@ import numpy as np
 from breadcrumbs.checkpoint.adapters import peft
 from breadcrumbs.checkpoint.adapters.adapter import ADVICE, Adapter, Pair
 from breadcrumbs.checkpoint.folder import open_file
+from breadcrumbs.checkpoint.patterns import Pattern
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor, shown
 from breadcrumbs.errors import CheckpointError, MismatchError, listing
 
 FILE = "pytorch_lora_weights.safetensors"
 #: A component of kohya's names: ``lora_unet_``, ``lora_te1_``, ...
-_KOHYA = re.compile(r"(lora_(?:unet|te\d*|transformer|prior_\w+?|dit|llm)_)(.+)")
-_FACTOR = re.compile(
+_KOHYA = Pattern(r"(lora_(?:unet|te\d*|transformer|prior_\w+?|dit|llm)_)(.+)")
+_FACTOR = Pattern(
     r"(?P<module>.+?)(?:\.lora_(?P<new>A|B|down|up)(?:\.default)?|(?:\.|_)lora\.(?P<old>down|up))"
     r"\.weight"
 )

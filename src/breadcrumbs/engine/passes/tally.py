@@ -18,6 +18,7 @@ import numpy as np
 
 from breadcrumbs.engine.workspace import mapped
 from breadcrumbs.kernels.bounds import everything, nothing
+from breadcrumbs.kernels.draws import draws
 from breadcrumbs.kernels.protocol import Kernels
 from breadcrumbs.plan import Sizes
 
@@ -56,8 +57,9 @@ def sample_starts(n: int, run: int) -> list[int]:
     number = max(1, min(max(n // 64, 1 << 15), 1 << 18, n) // run)
     step = n // number
     # Jitter, so that no column of a matrix is favoured; from n alone, so that runs repeat.
-    jitter = np.random.Generator(np.random.Philox(key=n)).integers(0, max(1, step - run), number)
-    return [int(min(i * step + jitter[i], n - run)) for i in range(number)]
+    jitter = draws(np.uint64(n), 0, number).astype(np.uint64) * np.uint64(max(1, step - run))
+    jitter >>= np.uint64(32)
+    return [min(i * step + more, n - run) for i, more in enumerate(jitter.tolist())]
 
 
 def bracket(

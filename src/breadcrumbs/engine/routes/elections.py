@@ -18,23 +18,25 @@ from breadcrumbs.kernels.exact import shares as shares_of
 from breadcrumbs.plan.units import Segment
 
 
-def _is_election(it: Vectors) -> bool:
-    """Whether the fused kernels know this aggregate."""
-    terms, number = it.terms, len(it.terms.models)
-    return (
-        it.lowered.elementwise is not None
-        and it.lowered.elementwise.kind is not None
-        and it.lowered.masks
+def kind_of(terms: Terms) -> int | None:
+    """Return the kind of the election, as the fused kernels have it; None if they know it not."""
+    elementwise, lowered = terms.lowered.elementwise, terms.lowered
+    if elementwise is None or elementwise.kind is None:
+        return None
+    known = (
+        lowered.masks
+        and not lowered.in_memory
         and terms.fused
-        and it.scales is None
+        and terms.scales is None
         and not terms.careful
-        and it.tensor.onto is None
-        and (number <= SUBSETS or not _weighted(it))
+        and terms.tensor.onto is None
+        and (len(terms.models) <= SUBSETS or not is_weighted(terms))
     )
+    return elementwise.kind(terms.tensor.values) if known else None
 
 
-def _weighted(it: Vectors) -> bool:
-    return bool((it.terms.given != 1).any())
+def is_weighted(terms: Terms) -> bool:
+    return bool((terms.given != 1).any())
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,9 @@ def fused(terms: Terms, segment: Segment, majority: int | None) -> Merged | None
     majority: of the model so far, where it has a say, and then all are in one part.
     """
     it, job = Vectors(terms), terms.job
-    if not _is_election(it):
+    kind, band = kind_of(terms), terms.lowered.band
+    if kind is None:
         return None
-    aggregate, band = terms.lowered.elementwise, terms.lowered.band
-    assert aggregate is not None and aggregate.kind is not None
-    kind = aggregate.kind(it.values)
     cuts, replay = terms.cuts, terms.context.replay
     size = segment.stop - segment.start
     step = job.chunk if band and cuts is None else size
@@ -95,7 +95,7 @@ def fused(terms: Terms, segment: Segment, majority: int | None) -> Merged | None
         drawn = keys, start, limits
         part = _Part(rows[0], rows[1:], unit, mine, drawn, kind, results, kept, undecided)
         squares, inexact = _elect(it, part)
-        values = terms.accept(it.alpha**2 * squares, inexact, bits, out, merged.report)
+        values = terms.accept(it.alpha * it.alpha * squares, inexact, bits, out, merged.report)
         if values is None:
             return None
         pieces.append((start, values))
@@ -110,7 +110,7 @@ def fused(terms: Terms, segment: Segment, majority: int | None) -> Merged | None
 def _elect(it: Vectors, part: _Part) -> tuple[float, bool | None]:
     """Return the sum of squares of the steps, and, with weights, whether the result is no use."""
     given = part.base, part.models
-    if _weighted(it):
+    if is_weighted(it.terms):
         return _elect_weighted(it, part)
     if not len(part.cuts):
         how = part.kind, part.majority, *part.results, part.kept
@@ -158,6 +158,8 @@ def _tell(
     other = other[:undecided]
     if known and math.isfinite(it.terms.kernels.extent(other)[1]):
         values = other.view(DTYPES[it.tensor.dtype])
-        part.undecided.add(votes, where[:undecided].copy(), values.copy(), it.alpha**2 * more)
+        part.undecided.add(
+            votes, where[:undecided].copy(), values.copy(), it.alpha * it.alpha * more
+        )
     else:
         part.undecided.add_unknown(votes, undecided)

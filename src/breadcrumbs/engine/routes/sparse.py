@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from breadcrumbs.checkpoint.sparse import BLOCK, Sparse
+from breadcrumbs.checkpoint.sparse import BLOCK, Kept, Sparse
+from breadcrumbs.checkpoint.tensors import DTYPES
 from breadcrumbs.engine.merged import Merged
 from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.terms import Terms
@@ -73,7 +74,7 @@ def _block(
     terms: Terms, number: int, weights: np.ndarray, base, bits, out
 ) -> tuple[float, bool] | None:
     """Merge one block into ``out``; None where that needs the whole fine-tunings."""
-    tools = terms.kernels
+    tools, own = terms.kernels, DTYPES["BF16" if terms.dtype == np.uint16 else "F32"]
     sources = [model.source for model in terms.models]
     start = number * BLOCK
     sizes = [s.number(start, start + 1) if isinstance(s, Sparse) else 0 for s in sources]
@@ -91,8 +92,10 @@ def _block(
             mine = slice(ends[t], ends[t + 1])
             if mine.start < mine.stop:
                 assert isinstance(source, Sparse)
-                kept = source.kept(number, tools, positions[mine])
-                values[mine] = _raw(kept.values, terms.dtype)
+                room = Kept(positions[mine], values[mine].view(own))
+                kept = source.kept(number, tools, room)
+                if kept.values is not room.values:
+                    values[mine] = _raw(kept.values, terms.dtype)
             # A zero that all models hold has a sign that the sum does not know.
             zeros = zeros and tools.zeros(values[mine]) > 0
         last = group.stop == len(sources)

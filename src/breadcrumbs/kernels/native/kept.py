@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -24,6 +25,9 @@ for _byte in range(256):
     _found = [bit for bit in range(8) if _byte >> bit & 1]
     _PLACES[_byte, : len(_found)] = _found
     _ONES[_byte] = len(_found)
+
+
+_NONE = np.empty(0, np.uint16)
 
 
 def from_bitmap(bitmap: np.ndarray, n: int, out: np.ndarray) -> int:
@@ -55,6 +59,15 @@ def from_gaps(gaps: np.ndarray, n: int, out: np.ndarray) -> int:
         integer(out.size),
         at(out),
     )
+
+
+def from_planes(planes: Sequence[np.ndarray], out: np.ndarray) -> None:
+    """See `Kept.from_planes`."""
+    if out.itemsize not in (2, 4) or not takes(_NONE, out):
+        return numpy_kept.from_planes(planes, out)
+    planes = [flat(plane) for plane in planes]
+    pointers = (ctypes.c_void_p * len(planes))(*[at(plane).value for plane in planes])
+    function("from_planes", out.itemsize)(integer(out.size), pointers, at(out))
 
 
 def fill(out: np.ndarray, start: int, positions: np.ndarray, values: np.ndarray) -> None:

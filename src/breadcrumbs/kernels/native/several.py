@@ -20,11 +20,11 @@ from breadcrumbs.kernels.numpy import several as numpy_several
 
 
 def merge_several(
-    base, models, sizes, ranks, keys, limits, weights, alpha: float, extents, out, kept, squares
+    base, models, sizes, ranks, keys, limits, kind, weights, alpha, extents, out, kept, squares
 ) -> np.ndarray:
     """See `Sums.merge_several`."""
     if not takes(base, extents, out, kept, squares):
-        given = sizes, ranks, keys, limits, weights, alpha
+        given = sizes, ranks, keys, limits, kind, weights, alpha
         return numpy_several.merge_several(base, models, *given, extents, out, kept, squares)
     base, (models, stride) = flat(base), rows(models)
     sizes, ranks = flat(sizes, np.int64), flat(ranks, np.int64)
@@ -47,6 +47,7 @@ def merge_several(
         at(ties),
         maybe(keys),
         maybe(limits),
+        integer(kind),
         maybe(weights),
         number(alpha),
         at(extents),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from breadcrumbs.kernels.constants import LONG
@@ -30,6 +32,13 @@ def from_gaps(gaps: np.ndarray, n: int, out: np.ndarray) -> int:
         return -1
     out[: positions.size] = positions
     return positions.size
+
+
+def from_planes(planes: Sequence[np.ndarray], out: np.ndarray) -> None:
+    """See `Kept.from_planes`."""
+    raw = out.view(np.uint8).reshape(out.size, out.itemsize)
+    for j, plane in enumerate(planes):
+        raw[:, j] = plane
 
 
 def fill(out: np.ndarray, start: int, positions: np.ndarray, values: np.ndarray) -> None:

@@ -10,7 +10,6 @@ Subspaces", ICML 2025, arXiv:2502.04959.
 from __future__ import annotations
 
 from decimal import Decimal
-from fractions import Fraction as Ratio
 
 import numpy as np
 
@@ -53,6 +52,8 @@ def ranks(d: int, tasks: int, common: Decimal) -> tuple[int, int]:
     Each task has ``round((d - floor(common * d)) / T)``, halves to even; what remains is common.
     At least one stays common, else the task vectors have no space to be projected from.
     """
+    from fractions import Fraction as Ratio
+
     own = min(round(Ratio(d - count(common, d), tasks)), (d - 1) // tasks)
     return d - own * tasks, own
 

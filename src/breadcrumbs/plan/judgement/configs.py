@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from breadcrumbs.checkpoint.patterns import Pattern
 from breadcrumbs.plan.judgement import beside, defaults, labels, modules, rope
 from breadcrumbs.plan.plan import Plan
 
@@ -24,7 +25,7 @@ _SHOWN = 60
 _MOST = 1e300
 
 #: Keys that change nothing that weights mean, or that others look after.
-_HARMLESS = re.compile(
+_HARMLESS = Pattern(
     r"_.*|.*version|.*unsloth.*|.*dtype|architectures|auto_map|name_or_path|use_cache|.*_use_cache"
     r"|.*vocab_size|max_position_embeddings|max_seq\w*|seq_len\w*|n_positions|n_ctx|model_max_length"
     r"|.*drop.*|.*initiali[sz]er.*|init_.*|.*_init|.*_std|.*loss.*|.*_coef|.*jitter.*"
@@ -39,7 +40,7 @@ _HARMLESS = re.compile(
     r"|num_hidden_layers|num_layers|n_layers?|use_sliding_window|hidden_activation|.*_tp|ep_size"
 )  # fmt: skip
 #: Keys that get a line of their own; all others that differ share one.
-_NAMED = re.compile(
+_NAMED = Pattern(
     r"model_type|rope_.*|partial_rotary_factor|.*heads?|.*kv_heads|head_dim|.*act(ivation\w*)?|.*_fn"
     r"|.*eps\w*|.*epsilon|.*norm.*|sliding_window|.*window.*|layer_types|.*bias|tie_.*|.*softcap\w*"
     r"|.*multiplier|.*scal\w*|.*_type|.*per_tok|top_?k_.*|.*routing.*|.*pool.*|is_decoder|alibi"

@@ -42,6 +42,8 @@ def _far(plan: Plan) -> list[str]:
     Of matrices, and not only of some: a head that begins anew is long too. Task files were judged
     when they were packed.
     """
+    if all(model.cut for model in plan.models):
+        return []
     matrices = [_own(plan, t) for t in plan.merged if len(t.base.shape) >= 2 and t.base.size]
     if sum(tensor.base.size for tensor in matrices) < ENOUGH:
         return []

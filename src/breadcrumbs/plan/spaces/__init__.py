@@ -12,7 +12,6 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from breadcrumbs.checkpoint import tied
 from breadcrumbs.checkpoint.memory import ArrayBytes
@@ -65,6 +64,8 @@ def make(
     if recipe.space == SPACES[0]:
         return plan
     _check(plan)
+    from threadpoolctl import threadpool_limits
+
     with threadpool_limits(1, user_api="blas"):  # what it rounds to may depend on their number
         found = {n: coordinates.of(recipe.space, mine) for n, mine in _changes(plan).items()}
     small = _in_coordinates(base, found, None)

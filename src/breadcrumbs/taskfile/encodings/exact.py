@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from breadcrumbs import kernels
 from breadcrumbs.errors import CheckpointError
 from breadcrumbs.taskfile import zstd
 from breadcrumbs.taskfile.encodings.kind import Encoding, Kind
@@ -33,6 +34,13 @@ def _encode(values: np.ndarray, base: np.ndarray | None) -> tuple[int, bytes]:
 def _decode(
     code: int, data: memoryview, number: int, dtype: np.dtype, base: np.ndarray | None
 ) -> np.ndarray:
+    return decode(code, data, number, dtype)
+
+
+def decode(
+    code: int, data: memoryview, number: int, dtype: np.dtype, out: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the values, in ``out`` where they were made there; as `Encoding.decode` says."""
     width = dtype.itemsize
     if code == RAW:
         if len(data) != number * width:
@@ -53,18 +61,10 @@ def _decode(
             raise CheckpointError(f"has a plane of {len(whole)} bytes for {number} values")
         planes.append(np.frombuffer(whole, np.uint8))
         at += size
-    return _joined(planes, dtype)
-
-
-def _joined(planes: list[np.ndarray], dtype: np.dtype) -> np.ndarray:
-    """Return the values of planes of bytes, the lowest first."""
-    if len(planes) == 1:
-        return planes[0].view(dtype)
-    whole = planes[-1].astype(f"<u{dtype.itemsize}")  # shifts are as fast as copies, strides not
-    for plane in planes[-2::-1]:
-        whole <<= 8
-        whole |= plane
-    return whole.view(dtype)
+    if out is None:
+        out = np.empty(number, dtype)
+    kernels.choose().from_planes(planes, out)
+    return out
 
 
 EXACT = Encoding("exact", _encode, _decode, lossless=True)

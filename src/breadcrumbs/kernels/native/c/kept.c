@@ -28,20 +28,55 @@ static int64_t gap_at(const void *gaps, int64_t i, int size) {
     return wide;
 }
 
+/* Write the positions of whole runs of 16 short gaps, as far as there are such; return how many.
+ * at: the position before, raised. */
+static inline int64_t short_gaps(int64_t number, const uint8_t *gaps, int64_t *at, uint32_t *out) {
+    int64_t i = 0;
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+    const __m512i none = _mm512_setzero_si512(), one = _mm512_set1_epi32(1);
+    __m512i before = _mm512_set1_epi32((int32_t)*at);
+    for (; i + 16 <= number; i += 16) {
+        __m128i bytes = _mm_loadu_si128((const __m128i *)(gaps + i));
+        if (_mm_cmpeq_epi8_mask(bytes, _mm_set1_epi8(-1))) break;
+        __m512i sum = _mm512_add_epi32(_mm512_cvtepu8_epi32(bytes), one);
+        sum = _mm512_add_epi32(sum, _mm512_alignr_epi32(sum, none, 15));
+        sum = _mm512_add_epi32(sum, _mm512_alignr_epi32(sum, none, 14));
+        sum = _mm512_add_epi32(sum, _mm512_alignr_epi32(sum, none, 12));
+        sum = _mm512_add_epi32(sum, _mm512_alignr_epi32(sum, none, 8));
+        sum = _mm512_add_epi32(sum, before);
+        _mm512_storeu_si512(out + i, sum);
+        before = _mm512_permutexvar_epi32(_mm512_set1_epi32(15), sum);
+    }
+    *at = (int32_t)_mm_cvtsi128_si32(_mm512_castsi512_si128(before));
+#else
+    (void)number, (void)gaps, (void)at, (void)out;
+#endif
+    return i;
+}
+
 static inline int64_t from_gaps(int64_t number, const void *gaps, int size, int64_t n,
                                 int64_t room, uint32_t *out) {
     const int64_t longest = size == 1 ? 0xFF : 0xFFFF;
+    const int quick = size == 1 && n < 1 << 30 && room < 1 << 22; /* no position passes 2^31 */
     int64_t found = 0, at = -1;
-    for (int64_t i = 0; i < number; i++) {
-        int64_t gap = gap_at(gaps, i, size);
-        if (gap == longest) {
-            at += gap;
-            if (at >= n || i == number - 1) return -1;
-            continue;
+    for (int64_t i = 0; i < number;) {
+        if (quick) {
+            int64_t many = short_gaps(least(number - i, room - found), (const uint8_t *)gaps + i,
+                                      &at, out + found);
+            i += many, found += many;
+            if (at >= n) return -1;
         }
-        at += gap + 1;
-        if (at >= n || found == room) return -1;
-        out[found++] = (uint32_t)at;
+        for (int64_t stop = least(number, i + 16); i < stop; i++) {
+            int64_t gap = gap_at(gaps, i, size);
+            if (gap == longest) {
+                at += gap;
+                if (at >= n || i == number - 1) return -1;
+                continue;
+            }
+            at += gap + 1;
+            if (at >= n || found == room) return -1;
+            out[found++] = (uint32_t)at;
+        }
     }
     return found;
 }
@@ -87,6 +122,19 @@ void KERNEL(product)(int64_t size, int64_t rank, int64_t n, const float *left, c
     }
 }
 #endif
+
+/* planes: where the bytes of all values lie, plane by plane from the lowest on. */
+void KERNEL(from_planes)(int64_t n, const uint8_t *const *planes, raw *restrict out) {
+#if RAW == 16
+    const uint8_t *restrict a = planes[0], *restrict b = planes[1];
+    for (int64_t i = 0; i < n; i++) out[i] = (raw)(a[i] | b[i] << 8);
+#else
+    const uint8_t *restrict a = planes[0], *restrict b = planes[1];
+    const uint8_t *restrict c = planes[2], *restrict d = planes[3];
+    for (int64_t i = 0; i < n; i++)
+        out[i] = a[i] | (raw)b[i] << 8 | (raw)c[i] << 16 | (raw)d[i] << 24;
+#endif
+}
 
 /* Return the first of ascending positions that is not below `start`. */
 static int64_t first_from(int64_t n, const uint32_t *positions, int64_t start) {
