@@ -280,19 +280,24 @@ def memory(paths: Iterable[Path]) -> int:
     return CONNECTIONS * _HELD if any(map(of, paths)) else 0
 
 
-def check_room(paths: Iterable[Path]) -> None:
-    """Raise CheckpointError unless there is room for what is not fetched yet of mirrors."""
+def check_room(paths: Iterable[Path], output: int = 0) -> None:
+    """Raise CheckpointError unless there is room for what is not fetched yet of mirrors.
+
+    output: bytes that are written into the scratch folder besides.
+    """
     mirrors = list(dict.fromkeys(filter(None, map(of, paths))))
-    needed = sum(mirror.missing for mirror in mirrors)
-    if not needed:
+    needed = sum(mirror.missing for mirror in mirrors) + output
+    if not needed or (not mirrors and scratch()[1] is None):
         return
     folder, limit = scratch()
     room = 0 if limit is None else max(0, limit - _here().taken)
+    there = mirrors[0].path if mirrors else folder
     with contextlib.suppress(OSError):
-        free = shutil.disk_usage(mirrors[0].path).free
+        free = shutil.disk_usage(there).free
         room = free if limit is None else min(room, free)
     if needed > room:
+        what = f"the models that lie elsewhere need {needed} bytes ({human(needed)}) while they are"
+        what += f" read, {human(output)} of it for the output" if output else " read"
         raise CheckpointError(
-            f"{folder}: the models that lie elsewhere need {needed} bytes ({human(needed)}) while"
-            f" they are read, and there is room for {human(room)}. Give --scratch FOLDER[:SIZE]."
+            f"{folder}: {what}, and there is room for {human(room)}. Give --scratch FOLDER[:SIZE]."
         )

@@ -196,6 +196,7 @@ def merge(sources: tuple[str, ...], output: str | None, paging: Paging, **option
 def _merge(made: Any, output: str | None, options: dict[str, Any], paging: Paging | None) -> None:
     """Carry out a recipe, or print it or its plan, as the options say; None: without a page."""
     from breadcrumbs import kernels, machine
+    from breadcrumbs.checkpoint import places
     from breadcrumbs.cli import console
     from breadcrumbs.cli.views import merging as views_merging
     from breadcrumbs.merging import estimate, files, opening
@@ -219,6 +220,7 @@ def _merge(made: Any, output: str | None, options: dict[str, Any], paging: Pagin
         if options["dry_run"] or (paging is not None and paging.wanted):
             raise click.UsageError("give no --dry-run and no page with --part, --commit or --on")
         assert output is not None
+        places.refuse_output(output)
         in_parts.merge(made, output, options, shard_size, max_memory)
         return
     with opening.opened(made, by_token=True) as plan:
@@ -231,7 +233,8 @@ def _merge(made: Any, output: str | None, options: dict[str, Any], paging: Pagin
         assert output is not None
         quiet = options["quiet"] or options["as_json"]
         console.warnings(plan.warnings if not quiet else ())
-        with console.progress(plan, quiet=quiet) as progress:
+        more = plan.bytes_written if places.is_output(output) else 0
+        with console.progress(plan, quiet=quiet, more=more) as progress:
             report = files.to_files(
                 plan,
                 output,
@@ -334,10 +337,12 @@ def _merge_several(
     That without a name is the output, and the others lie beside it, in ``OUTPUT.parts``; where all
     have names, all lie in the output. A page is that of the last one.
     """
+    from breadcrumbs.checkpoint import places
     from breadcrumbs.plan import mergekit
 
     if options["part"] or options["commit"] or options["on"]:
         raise click.UsageError(f"{path} holds {len(documents)} merges: do one at a time in parts")
+    places.refuse_output(output or "")
     if output is None or options["dry_run"] or options["print_recipe"]:
         raise click.UsageError(
             f"{path} holds {len(documents)} merges, of which some begin with what others make: give"

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from breadcrumbs import kernels
-from breadcrumbs.checkpoint import durable
+from breadcrumbs.checkpoint import durable, places
 from breadcrumbs.errors import RecipeError, explained, suggestion
 from breadcrumbs.merging import adapting, opening, saving
 from breadcrumbs.merging import progress as bars
@@ -256,6 +256,8 @@ def merge(
         if output is not None or strict or on_disk:
             it = judged(it, strict)
         total = it.bytes_measured + it.bytes_read
+        if output is not None and places.is_output(os.fspath(output)):
+            total += it.bytes_written
         with bars.bar(total, progress, "merging") as told:
             settings["progress"] = told
             if output is not None:
