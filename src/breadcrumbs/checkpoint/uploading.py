@@ -5,8 +5,8 @@ of its files, which come first in them, name the hashes of the inputs, and those
 has been read. So ``--resume`` goes on with the merge and with the upload, and the journal of the
 partial folder notes both:
 
-    SCRATCH/breadcrumbs-output-.../NAME.partial/.breadcrumbs-journal    {"uploaded": ..., "etag": ...,
-                                                    "header": ...}      a file of weights
+    SCRATCH/breadcrumbs-output-.../NAME.partial/.breadcrumbs-journal
+        {"uploaded": ..., "etag": ..., "header": ...}       a file of weights, besides other lines
 """
 
 from __future__ import annotations

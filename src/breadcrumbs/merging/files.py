@@ -96,8 +96,8 @@ def to_files(
     consumer: Callable[[Output], Consumer] = Writing,
     wrap: Callable[[FileSink], FileSink] = lambda sink: sink,
 ) -> Report:
-    """Carry out a plan into a folder or a ``.safetensors`` file, here or at a URL of a bucket; return
-    the report.
+    """Carry out a plan into a folder or a ``.safetensors`` file, also of a bucket; return the
+    report.
 
     max_memory: bytes of resident memory not to go beyond; fewer threads are used if need be.
     shard_size: bytes of a file of a folder at most. resume: go on with an interrupted merge.

@@ -153,6 +153,7 @@ def greedy_soup(
     state = opening.under(base)
     with opening.opened(recipe, [state, *models]) as plan:
         if output is not None:
+            places.refuse_output(os.fspath(output))
             _check_output(plan, Path(output), force)
         like = state if isinstance(state, Mapping) else None
         measure = _scorer(plan, score, like, output, threads, step)

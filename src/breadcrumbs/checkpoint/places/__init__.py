@@ -64,7 +64,7 @@ def parsed(text: str) -> Address:
     scheme = found["scheme"].lower() if found else ""
     if found is None or scheme not in SCHEMES:
         raise CheckpointError(
-            f"{plain(text)}: models are not read from there. Give a path, or a URL of"
+            f"{plain(text)}: is no place for models. Give a path, or a URL of"
             f" {', '.join(f'{one}://' for one in SCHEMES if one != 'http')}."
         )
     check(text)
@@ -108,7 +108,7 @@ def plain(text: str) -> str:
 
 def is_output(text: str) -> bool:
     """Whether an output is a URL; also one that was given as a path, and so lost a slash."""
-    return _OUTPUT.match(text) is not None
+    return _OUTPUT.match(text) is not None or is_url(text)
 
 
 def output(text: str) -> Address:

@@ -369,8 +369,8 @@ class Target:
                 self._bucket.fetch(at, found, 0, found.size, look)
         if not same or found.size != file.stat().st_size:
             raise OutputError(
-                f"{self._bucket.url(at)}: reads back other bytes than were uploaded. Give --force to"
-                " upload it again."
+                f"{self._bucket.url(at)}: reads back other bytes than were uploaded. Give --force"
+                " to upload it again."
             )
 
 
