@@ -92,10 +92,16 @@ def listed(s3: S3, folder: str = "m/") -> dict[str, bytes]:
     return {name[len(folder) :]: bytes(obstore.get(store, name).bytes()) for name in mine}
 
 
-def merge(family: Path, output: Any, shard_size: int = 100_000, **options: Any) -> Any:
+def merge(
+    family: Path,
+    output: Any,
+    shard_size: int = 100_000,
+    method: str = "task_arithmetic",
+    **options: Any,
+) -> Any:
     """Merge into four files of 80 kB, which are uploaded in parts."""
     models = tuple(Model(str(family / name)) for name in ("ft1", "ft2"))
-    with opening.opened(Recipe(str(family / "base"), models, "task_arithmetic")) as plan:
+    with opening.opened(Recipe(str(family / "base"), models, method)) as plan:
         return files.to_files(plan, output, shard_size=shard_size, threads=1, **options)
 
 
@@ -127,7 +133,9 @@ def test_a_model_is_there_at_once_and_whole(family, s3, tmp_path):
     s3.before = before
     report = merge(family, "s3://bucket/m", verify=True)
     assert report.output == "s3://bucket/m"
-    assert seen == [{CLAIM, "config.json", "README.md", "breadcrumbs.yaml", *SHARDS}]
+    beside = ["README.md", "breadcrumbs.yaml", "config.json"]
+    assert seen == [{CLAIM, *beside, *SHARDS}]
+    assert [it[1][2:] for it in s3.asked if it[1][2:] in beside and it[0] == "PUT"] == beside
     found = listed(s3)
     assert same(found, tmp_path / "near")
     assert not any(SECRET.encode() in data or b"AKIATEST" in data for data in found.values())
@@ -214,6 +222,15 @@ def test_a_merge_that_is_under_way_keeps_others_out_before_they_read(family, s3)
     assert not read and set(listed(s3)) == {CLAIM}
 
 
+def test_who_may_not_write_hears_of_it_before_weights_are_read(family, s3):
+    denied = "403 Forbidden", "<Error><Code>AccessDenied</Code></Error>"
+    s3.before = lambda asked: denied if asked[0] == "PUT" else None
+    read = []
+    with pytest.raises(OutputError, match=r"may not be written \(403\)"):
+        merge(family, "s3://bucket/m", method="breadcrumbs", progress=read.append)
+    assert not read and not listed(s3)
+
+
 def test_an_output_is_replaced_and_what_is_not_ours_is_not(family, s3, tmp_path):
     merge(family, tmp_path / "near")
     merge(family, "s3://bucket/m", shard_size=200_000)
@@ -254,12 +271,16 @@ def test_one_file_is_written_under_a_condition(family, s3):
 
 
 def test_a_merge_that_fails_leaves_nothing_there(family, s3, tmp_path, monkeypatch):
-    save_file({"layers.0.w": np.full((100, 200), np.nan, np.float32)}, tmp_path / "nan.safetensors")
-    with pytest.raises(BreadcrumbsError, match="nan"):
+    save_file({"layers.0.w": np.full((100, 200), np.nan, np.float32)}, tmp_path / "bad.safetensors")
+    given = [family / "ft1", tmp_path / "bad.safetensors"]
+    with pytest.raises(BreadcrumbsError, match=r"has nan at entry"):
         breadcrumbs.merge(
-            family / "base", [tmp_path / "nan.safetensors"], output="s3://bucket/m", missing="base"
+            *(family / "base", given),
+            output="s3://bucket/m",
+            method="task_arithmetic",
+            missing="base",
         )
-    assert not listed(s3)
+    assert s3.put(f"m/{CLAIM}") == 2 and not listed(s3)
     monkeypatch.setenv(mirrors.SCRATCH, f"{tmp_path}/scratch:100KB")
     with pytest.raises(BreadcrumbsError, match=r"320000 bytes .* room for 100 kB. Give --scratch"):
         merge(family, "s3://bucket/m")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -151,6 +152,12 @@ from breadcrumbs.errors import printable, sentence
     show_default=True,
     help="With --on: how often lost workers are replaced.",
 )
+@click.option(
+    "--push-to-hub",
+    metavar="ORG/NAME",
+    help="Upload the result to a hub, too; without -o nothing stays here (docs/publishing.md).",
+)
+@click.option("--public", is_flag=True, help="With --push-to-hub: let all read it.")
 @force_option
 @sync_option
 @click.option("--verify", is_flag=True, help="Read the result again and compare digests.")
@@ -198,6 +205,7 @@ def _merge(made: Any, output: str | None, options: dict[str, Any], paging: Pagin
     from breadcrumbs import kernels, machine
     from breadcrumbs.checkpoint import places
     from breadcrumbs.cli import console
+    from breadcrumbs.cli import push as pushing
     from breadcrumbs.cli.views import merging as views_merging
     from breadcrumbs.merging import estimate, files, opening
     from breadcrumbs.plan import recipe
@@ -208,7 +216,7 @@ def _merge(made: Any, output: str | None, options: dict[str, Any], paging: Pagin
     if options["print_recipe"]:
         click.echo(recipe.to_yaml(made), nl=False)
         return
-    if output is None and not options["dry_run"]:
+    if output is None and not (options["dry_run"] or options["push_to_hub"]):
         raise click.UsageError("give -o OUTPUT, or --dry-run to see the plan")
     max_memory = None
     if options["max_memory"] is not None:
@@ -217,17 +225,23 @@ def _merge(made: Any, output: str | None, options: dict[str, Any], paging: Pagin
     if options["part"] or options["commit"] or options["on"]:
         from breadcrumbs.cli import in_parts
 
+        if options["push_to_hub"]:
+            raise click.UsageError("merge in parts first, then `breadcrumbs push OUTPUT ORG/NAME`")
         if options["dry_run"] or (paging is not None and paging.wanted):
             raise click.UsageError("give no --dry-run and no page with --part, --commit or --on")
         assert output is not None
         places.refuse_output(output)
         in_parts.merge(made, output, options, shard_size, max_memory)
         return
+    to, output, kept = _pushing(output, options)
     with opening.opened(made, by_token=True) as plan:
         plan = judged(files.advised(plan), options["strict"])
         if options["dry_run"]:
             plan, threads = estimate.fitted(plan, options["threads"], max_memory)
-            views_merging.plan(plan, threads, as_json=options["as_json"])
+            more = pushing.planned(plan, to, shard_size) if to else None
+            views_merging.plan(plan, threads, as_json=options["as_json"], push=more)
+            if more and not options["as_json"]:
+                click.echo("\n".join(map(printable, pushing.said(more))))
             _page(paging, plan, None, None, threads, quiet=options["as_json"])
             return
         assert output is not None
@@ -243,21 +257,48 @@ def _merge(made: Any, output: str | None, options: dict[str, Any], paging: Pagin
                 shard_size=shard_size,
                 kernel=kernel,
                 resume=options["resume"],
-                force=options["force"],
+                force=options["force"] or not kept,
                 verify=options["verify"],
                 strict=options["strict"],
                 progress=progress,
             )
+        push = pushing.pushed(Path(output), to) if to else None
+        if not kept:
+            shutil.rmtree(Path(output).parent, ignore_errors=True)
+            report.output, output = "", None
         if options["as_json"]:
-            click.echo(json.dumps({"output": output, **report.to_mapping()}, indent=2))
+            more = {"output": output, **report.to_mapping(), **({"push": push} if push else {})}
+            click.echo(json.dumps(more, indent=2))
         elif not options["quiet"]:
             views_merging.report(report, output, verbose=options["verbose"], told=plan.warnings)
+            if push:
+                click.echo(f"pushed: {printable(push['commit'])}", err=True)
         _page(paging, plan, report, output, options["threads"], quiet=quiet)
+
+
+def _pushing(output: str | None, options: dict[str, Any]) -> tuple[Any, str | None, bool]:
+    """Return the repository to push to if one is asked for, the folder to write, and whether it
+    stays."""
+    if options["push_to_hub"] is None:
+        if options["public"]:
+            raise click.UsageError("--public is of --push-to-hub")
+        return None, output, True
+    from breadcrumbs.checkpoint import mirrors, places
+    from breadcrumbs.merging import publishing
+
+    if output is not None and (places.is_output(output) or output.endswith(".safetensors")):
+        raise click.UsageError("--push-to-hub uploads a folder: give -o FOLDER, or no -o")
+    repo = options["push_to_hub"]
+    to = publishing.looked(repo, public=options["public"], force=options["force"])
+    if output is not None:
+        return to, output, True
+    home = mirrors.scratch()[0] / f"breadcrumbs-push-{repo.replace('/', '--')}"
+    return to, str(home / to.name.partition("/")[2]), False
 
 
 def _check_lora(options: dict[str, Any], several: list[Any], paging: Paging) -> None:
     """Raise UsageError for what does not go with --to lora."""
-    for key in ("resume", "verify", "dry_run", "part", "commit", "on"):
+    for key in ("resume", "verify", "dry_run", "part", "commit", "on", "push_to_hub"):
         if options[key]:
             raise click.UsageError(f"--to lora does not go with --{key.replace('_', '-')}")
     if len(several) > 1 or paging.wanted:
@@ -342,6 +383,8 @@ def _merge_several(
 
     if options["part"] or options["commit"] or options["on"]:
         raise click.UsageError(f"{path} holds {len(documents)} merges: do one at a time in parts")
+    if options["push_to_hub"]:
+        raise click.UsageError(f"{path} holds {len(documents)} merges: push what they make later")
     places.refuse_output(output or "")
     if output is None or options["dry_run"] or options["print_recipe"]:
         raise click.UsageError(

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from breadcrumbs import plan as plans
-from breadcrumbs.checkpoint import durable, notebook, whole
+from breadcrumbs.checkpoint import durable, notebook, places, whole
 from breadcrumbs.checkpoint import like as checkpoint_like
 from breadcrumbs.errors import OutputError, RecipeError, ScoreError, explained, printable
 from breadcrumbs.merging import card, files, opening

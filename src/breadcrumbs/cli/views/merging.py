@@ -15,8 +15,8 @@ from breadcrumbs.merging.report import Report, said_of_parts
 from breadcrumbs.plan import Plan
 
 
-def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
-    """Print what a merge would do."""
+def plan(plan: Plan, threads: int, *, as_json: bool, push: Any = None) -> None:
+    """Print what a merge would do. push: what of it would be pushed, for JSON."""
     merged = {t.name for t in (plan.coordinates.plan if plan.coordinates else plan).merged}
     copied = Counter(t.copied for t in plan.tensors if t.copied and t.name not in merged)
     quantised = {source.label: found for source in plan.sources if (found := source.quantised)}
@@ -42,6 +42,7 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
         "kinds": dict(plan.kinds),
         "notes": list(plan.notes),
         "warnings": list(plan.warnings),
+        **({"push": push} if push else {}),
     }
     if as_json:
         print(json.dumps(facts, indent=2))
@@ -115,7 +116,8 @@ def report(report: Report, output: str | None, *, verbose: bool, told: Sequence[
         )
     note(report.notes)
     warnings([line for line in report.warnings if line not in told])
-    console.print(f"written: {printable(str(output))}")
+    if output is not None:
+        console.print(f"written: {printable(str(output))}")
 
 
 def _parts(plan: Plan) -> dict[str, int]:
