@@ -34,13 +34,13 @@ class S3:
 
     def pending(self) -> bool:
         """Return whether there are uploads that are neither completed nor aborted."""
-        with urllib.request.urlopen(f"{self.url}/bucket?uploads") as answer:
+        with urllib.request.urlopen(f"{self.url}/outputs?uploads") as answer:
             return b"<Upload>" in answer.read()
 
 
 @contextmanager
 def serving() -> Iterator[S3]:
-    """Serve a bucket called ``bucket`` until the end."""
+    """Serve a bucket called ``outputs`` until the end."""
     from moto.server import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
@@ -48,7 +48,7 @@ def serving() -> Iterator[S3]:
     moto = DomainDispatcherApplication(create_backend_app)
 
     def app(environ: dict[str, Any], start: Any) -> Any:
-        path = environ["PATH_INFO"].removeprefix("/bucket").strip("/")
+        path = environ["PATH_INFO"].removeprefix("/outputs").strip("/")
         asked = environ["REQUEST_METHOD"], path, environ.get("QUERY_STRING", "")
         it.asked.append(asked)
         if answer := it.before(asked):
@@ -66,6 +66,6 @@ def serving() -> Iterator[S3]:
     server = make_server("127.0.0.1", 0, app, threaded=True)
     it = S3(f"http://127.0.0.1:{server.port}")
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    urllib.request.urlopen(urllib.request.Request(f"{it.url}/bucket", method="PUT")).close()
+    urllib.request.urlopen(urllib.request.Request(f"{it.url}/outputs", method="PUT")).close()
     yield it
     server.shutdown()

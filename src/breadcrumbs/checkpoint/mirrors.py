@@ -37,10 +37,11 @@ Fetch = Callable[[int, int, Callable[[int, bytes], None]], None]
 
 @dataclass(frozen=True)
 class Sizes:
-    """In what pieces files are fetched, and how often that is tried.
+    """In what pieces files are fetched and uploaded, and how often that is tried.
 
     block: bytes of a request. ahead: blocks of a file that are asked for before they are needed.
     piece: bytes that are written at once. tries: of a request; wait: seconds before the second one.
+    part: bytes of an upload at least of which there are several.
     """
 
     block: int = 8 << 20
@@ -48,6 +49,7 @@ class Sizes:
     piece: int = 1 << 20
     tries: int = 8
     wait: float = 0.2
+    part: int = 8 << 20
 
 
 @dataclass(frozen=True)

@@ -19,19 +19,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
-from breadcrumbs.checkpoint import layout, parts
+from breadcrumbs.checkpoint import layout, mirrors, parts
 from breadcrumbs.checkpoint.beside import RECIPE
 from breadcrumbs.checkpoint.places import Address, stores
 from breadcrumbs.checkpoint.places.stores import CLAIM, Found, NotThereError, Store
 from breadcrumbs.errors import BreadcrumbsError, CheckpointError, OutputError
 from breadcrumbs.version import __version__
 
-#: Bytes of a part of an upload at least, and of a piece that is handed over; parts at one time.
-PART, PIECE, AT_ONCE = 8 << 20, 1 << 20, 8
-#: Parts of an upload at most: a store takes 10,000.
-_MOST = 9_000
+#: Parts of an upload at most, as a store takes 10,000, and those that are sent at one time.
+_MOST, _AT_ONCE = 9_000, 8
 #: What readers look for first, the most telling last.
 _FIRST = (RECIPE, "config.json", "model.safetensors.index.json", parts.MODULES, parts.COMPONENTS)
 _ADVICE = {
@@ -47,15 +45,19 @@ T = TypeVar("T")
 class Bucket(Store):
     """A bucket that is written to. What may pass is tried again by the client, part by part."""
 
-    retries: ClassVar[dict[str, Any]] = {
-        "max_retries": 8,
-        "backoff": {
-            "init_backoff": timedelta(milliseconds=200),
-            "max_backoff": timedelta(seconds=stores.LONGEST),
-            "base": 2,
-        },
-        "retry_timeout": timedelta(minutes=5),
-    }
+    @classmethod
+    def retries(cls) -> dict[str, Any]:
+        most, wait = mirrors.sizes().tries, mirrors.sizes().wait
+        longest = min(stores.LONGEST, 64 * wait)
+        return {
+            "max_retries": most,
+            "backoff": {
+                "init_backoff": timedelta(seconds=wait),
+                "max_backoff": timedelta(seconds=longest),
+                "base": 2,
+            },
+            "retry_timeout": timedelta(minutes=5),
+        }
 
     def put(self, path: str, file: Path, told: Callable[[int], None] = lambda nbytes: None) -> str:
         """Upload a file, in parts if it is large; return the tag of what is there then.
@@ -66,14 +68,15 @@ class Bucket(Store):
         import obstore
 
         size = file.stat().st_size
-        part = max(PART, -(-size // _MOST))
+        least = mirrors.sizes().part
+        part = max(least, -(-size // _MOST))
 
         def ask() -> str:
-            if size <= PART:
+            if size <= least:
                 done = obstore.put(self.store, path, file.read_bytes(), use_multipart=False)
                 told(size)
             else:
-                settings: Any = {"chunk_size": part, "max_concurrency": AT_ONCE}
+                settings: Any = {"chunk_size": part, "max_concurrency": _AT_ONCE}
                 done = obstore.put(self.store, path, _pieces(file, told), **settings)
             return done["e_tag"] or ""
 
@@ -149,7 +152,7 @@ def _version(version: str) -> dict[str, str]:
 
 def _pieces(file: Path, told: Callable[[int], None]) -> Iterator[bytes]:
     with open(file, "rb") as data:
-        while piece := data.read(PIECE):
+        while piece := data.read(mirrors.sizes().piece):
             yield piece
             told(len(piece))
 
@@ -257,7 +260,7 @@ class Target:
         """Put what readers look for first, if it is not there."""
         if self.single and self.replaces:
             self._bucket.put(self._at(last), file, told)
-        elif file.stat().st_size <= PART:
+        elif file.stat().st_size <= mirrors.sizes().part:
             if not self._bucket.put_new(self._at(last), file.read_bytes()):
                 raise OutputError(self._created())
             told(file.stat().st_size)

@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from breadcrumbs.checkpoint import mirrors
 from breadcrumbs.checkpoint.mirrors import Identity
@@ -60,11 +60,13 @@ class Found:
 class Store:
     """A bucket, host or repository. url: of an object in it, by its path."""
 
-    #: How often the client itself tries again: never, since `_tried` does.
-    retries: ClassVar[dict[str, Any]] = {"max_retries": 0}
-
     def __init__(self, scheme: str, store: Any, url: Callable[[str], str]):
         self.scheme, self.store, self.url = scheme, store, url
+
+    @classmethod
+    def retries(cls) -> dict[str, Any]:
+        """Return how often the client itself tries again: never, since `_tried` does."""
+        return {"max_retries": 0}
 
     def listed(self, folder: str) -> dict[str, Found]:
         """Return all files in a folder and its subfolders, by their paths in it."""
@@ -193,7 +195,7 @@ def store(address: Address, commit: str = "", kind: type[S] = Store) -> S:
             f"{address}: models elsewhere are read by obstore, which is not installed."
             f" {install('remote')}"
         ) from None
-    settings: dict[str, Any] = {"retry_config": kind.retries}
+    settings: dict[str, Any] = {"retry_config": kind.retries()}
     root = f"{address.scheme}://{address.root}"
     try:
         if address.scheme == "s3":
