@@ -33,7 +33,12 @@ from breadcrumbs.errors import printable, sentence
 
 @command()
 @click.argument("sources", nargs=-1, required=True, metavar="BASE FINETUNED... | RECIPE.yaml")
-@click.option("-o", "--output", metavar="PATH", help="Folder, or FILE.safetensors, to write.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="PATH",
+    help="Folder, or FILE.safetensors, to write; also s3://BUCKET/PATH, gs:// or az://.",
+)
 @click.option(
     "--to",
     type=click.Choice(("model", "lora")),
@@ -218,6 +223,8 @@ def _merge(made: Any, output: str | None, options: dict[str, Any], paging: Pagin
         return
     if output is None and not (options["dry_run"] or options["push_to_hub"]):
         raise click.UsageError("give -o OUTPUT, or --dry-run to see the plan")
+    if output is not None and places.is_output(output):
+        places.output(output)
     max_memory = None
     if options["max_memory"] is not None:
         max_memory = machine.parse(options["max_memory"])

@@ -20,6 +20,7 @@ def plan(plan: Plan, threads: int, *, as_json: bool, push: Any = None) -> None:
     merged = {t.name for t in (plan.coordinates.plan if plan.coordinates else plan).merged}
     copied = Counter(t.copied for t in plan.tensors if t.copied and t.name not in merged)
     quantised = {source.label: found for source in plan.sources if (found := source.quantised)}
+    time = estimate.seconds(plan)
     facts: dict[str, Any] = {
         "method": plan.recipe.method,
         "parameters": {
@@ -33,6 +34,8 @@ def plan(plan: Plan, threads: int, *, as_json: bool, push: Any = None) -> None:
         "bytes_read": plan.bytes_read,
         "bytes_measured": plan.bytes_measured,
         "bytes_written": plan.bytes_written,
+        "seconds": time and time[0],
+        "read_speed": time and time[1],
         "memory": estimate.memory(plan, threads),
         "threads": threads,
         "excluded": [
@@ -66,6 +69,9 @@ def plan(plan: Plan, threads: int, *, as_json: bool, push: Any = None) -> None:
     if plan.bytes_measured:
         table.add_row("", f"{machine.human(plan.bytes_measured)} before that, to choose alpha")
     table.add_row("to write", machine.human(plan.bytes_written))
+    if time:
+        took, speed = machine.duration(time[0]), machine.human(time[1])
+        table.add_row("time", f"{took} or more, at the {speed}/s measured on this disk")
     memory = machine.human(facts["memory"])
     table.add_row("memory", f"about {memory} with {counted(threads, 'thread')}")
     terminal().print(table)
