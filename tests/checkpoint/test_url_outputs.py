@@ -191,20 +191,30 @@ def test_a_killed_upload_is_no_model_and_is_resumed(family, s3, tmp_path, monkey
 
 
 @pytest.mark.parametrize(
-    ("theirs", "says"), [(INDEX, "was created in the meantime"), (CLAIM, "another merge into it")]
+    ("theirs", "when", "says"),
+    [
+        (INDEX, "README.md", "was created in the meantime"),
+        (CLAIM, "README.md", "another merge into it"),
+        (CLAIM, SHARDS[0], "another merge into it"),
+        (SHARDS[0], "README.md", f"{SHARDS[0]}: is not what was uploaded"),
+    ],
 )
-def test_a_second_commit_is_refused(family, s3, theirs, says):
+def test_a_second_commit_is_refused(family, s3, theirs, when, says):
     def before(asked):
-        if asked[:2] == ("PUT", "m/README.md"):
+        if asked[0] == "PUT" and asked[1] == f"m/{when}":
             s3.before = lambda asked: None
-            obstore.put(there(s3), f"m/{theirs}", b"theirs")
+            obstore.put(there(s3), f"m/{theirs}", b"theirs".ljust(size))
+
+    merge(family, "s3://outputs/n")
+    size = len(listed(s3, "n/")[SHARDS[0]])
 
     s3.before = before
     with pytest.raises(OutputError, match=says):
         merge(family, "s3://outputs/m")
     found = listed(s3)
-    assert found[theirs] == b"theirs"
+    assert found[theirs].startswith(b"theirs")
     assert (INDEX in found) == (theirs == INDEX)
+    assert (SHARDS[1] in found) == (when != SHARDS[0])
 
 
 def test_a_merge_that_is_under_way_keeps_others_out_before_they_read(family, s3):

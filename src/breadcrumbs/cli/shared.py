@@ -227,7 +227,7 @@ scratch_option = click.option(
     metavar="DIR[:SIZE]",
     expose_value=False,
     callback=_scratch,
-    help="Where models at URLs are kept while they are read or made. Default: the temporary folder.",
+    help="Where models at URLs are kept while they are read or made. Default: the temporary one.",
 )
 
 

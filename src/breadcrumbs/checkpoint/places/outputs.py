@@ -238,18 +238,22 @@ class Target:
         if self.replaces and not self.single:  # so that readers find no model, and no mixture
             first = [path for path in found if path in _FIRST or layout.indexed(path)]
             self._bucket.remove(map(self._at, first))
-        for path in weights:
+        tags: dict[str, str] = {}
+        for path in (path for path in weights if path != last):
             size = files[path].stat().st_size
             there = found.get(path)
             if there and known.get(path) == there.identity.value and there.size == size:
+                tags[path] = there.identity.value
                 told(size)
-            elif path != last:
-                noted(path, self._bucket.put(self._at(path), files[path], told))
+            else:
+                self._check_claim()
+                tags[path] = self._bucket.put(self._at(path), files[path], told)
+                noted(path, tags[path])
         for path in sorted(files.keys() - {*weights, last}, key=_order):
-            self._bucket.put(self._at(path), files[path], told)
+            tags[path] = self._bucket.put(self._at(path), files[path], told)
         if self.replaces:
             self._bucket.remove(self._at(path) for path in found if path not in files)
-        self._check_sent({path: file for path, file in files.items() if path != last}, compare)
+        self._check_sent(files, tags, compare)
         self._check_claim()
         self._commit(last, files[last], told)
         if compare:
@@ -344,13 +348,18 @@ class Target:
                 " and give --force to replace what it made."
             )
 
-    def _check_sent(self, files: Mapping[str, Path], compare: bool) -> None:
-        """Raise OutputError unless all files are there, of their sizes; compare: of their bytes."""
-        if self.single or not files:
-            return
-        found = self._look().found
-        for path, file in files.items():
-            if path not in found or found[path].size != file.stat().st_size:
+    def _check_sent(
+        self, files: Mapping[str, Path], tags: Mapping[str, str], compare: bool
+    ) -> None:
+        """Raise OutputError unless files are there as they were uploaded, by size and tag.
+
+        compare: and by their bytes.
+        """
+        found = self._look().found if tags else {}
+        for path, tag in tags.items():
+            there, file = found.get(path, Found(-1)), files[path]
+            same = not (tag and there.identity.value) or tag == there.identity.value
+            if there.size != file.stat().st_size or not same:
                 raise OutputError(
                     f"{self._bucket.url(self._at(path))}: is not what was uploaded. Make sure that"
                     " nothing else writes there."
