@@ -231,6 +231,12 @@ def test_who_may_not_write_hears_of_it_before_weights_are_read(family, s3, monke
     monkeypatch.setattr(files.calibration, "fixed", None)  # which reads weights for alpha
     with pytest.raises(OutputError, match=r"may not be written \(403\)"):
         merge(family, "s3://outputs/m", method="breadcrumbs")
+    for how in ("501 Not Implemented", None):
+        s3.careless = how is None
+        s3.before = lambda asked, how=how: (how, "") if how and asked[0] == "PUT" else None
+        with pytest.raises(OutputError, match=r"puts nothing under a condition"):
+            merge(family, "s3://outputs/m", method="breadcrumbs")
+    s3.careless = False
     assert not listed(s3)
 
 
@@ -283,7 +289,7 @@ def test_a_merge_that_fails_leaves_nothing_there(family, s3, tmp_path, monkeypat
             method="task_arithmetic",
             missing="base",
         )
-    assert s3.put(f"m/{CLAIM}") == 2 and not listed(s3)
+    assert s3.put(f"m/{CLAIM}") == 3 and not listed(s3)
     monkeypatch.setenv(mirrors.SCRATCH, f"{tmp_path}/scratch:100KB")
     with pytest.raises(BreadcrumbsError, match=r"320000 bytes .* room for 100 kB. Give --scratch"):
         merge(family, "s3://outputs/m")

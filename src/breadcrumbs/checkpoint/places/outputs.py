@@ -39,6 +39,10 @@ _ADVICE = {
     "az": "Set AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY or"
     " AZURE_STORAGE_SAS_TOKEN that may write and delete there",
 }
+_CARELESS = (
+    "its server puts nothing under a condition (If-None-Match), so two merges could get mixed. Give"
+    " a folder, and copy it there when it is whole."
+)
 T = TypeVar("T")
 
 
@@ -138,10 +142,7 @@ class Bucket(Store):
         if status == 301:
             return OutputError(f"{url}: its bucket is in another region. Set AWS_REGION.")
         if status in (405, 501):
-            return OutputError(
-                f"{url}: its server puts nothing under a condition (If-None-Match), so two merges"
-                " could get mixed. Give a folder, and copy it there when it is whole."
-            )
+            return OutputError(f"{url}: {_CARELESS}")
         said = f"its server said {status}" if status else stores.short(text)
         return OutputError(f"{url}: could not be written: {said}. Run this again later.")
 
@@ -187,7 +188,10 @@ class Target:
         if self._looked(force=force, resume=resume).claim is None:
             if not self._bucket.put_new(self._claim, b"{}"):
                 raise OutputError(self._under_way())
+            careless = self._bucket.put_new(self._claim, b"[]")
             self._bucket.remove([self._claim])
+            if careless:
+                raise OutputError(f"{self.url}: {_CARELESS}")
 
     def claim(self, *, force: bool, resume: bool) -> None:
         """Keep others from writing here; OutputError as for `check`."""
