@@ -68,6 +68,7 @@ def test_a_merge_is_pushed_in_one_commit_and_nothing_stays(hub):
     assert [repo.files[n][-8000:] for n in SHARDS] == [near[n][-8000:] for n in SHARDS]
     card = repo.files["README.md"].decode()
     assert "license: cc-by-nc-4.0" in card and "apache-2.0" in card
+    assert "base: base\n" in repo.files["breadcrumbs.yaml"].decode()
     assert not any(TOKEN.encode() in data for data in repo.files.values())
     assert not os.listdir("scratch")
 

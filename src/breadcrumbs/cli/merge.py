@@ -267,20 +267,34 @@ def _merge(made: Any, output: str | None, options: dict[str, Any], paging: Pagin
                 force=options["force"] or not kept,
                 verify=options["verify"],
                 strict=options["strict"],
+                moved=not kept,
                 progress=progress,
             )
-        push = pushing.pushed(Path(output), to) if to else None
-        if not kept:
-            shutil.rmtree(Path(output).parent, ignore_errors=True)
-            report.output, output = "", None
-        if options["as_json"]:
-            more = {"output": output, **report.to_mapping(), **({"push": push} if push else {})}
-            click.echo(json.dumps(more, indent=2))
-        elif not options["quiet"]:
-            views_merging.report(report, output, verbose=options["verbose"], told=plan.warnings)
-            if push:
-                click.echo(f"pushed: {printable(push['commit'])}", err=True)
+        output = _said(report, output, to, kept, options, plan.warnings)
         _page(paging, plan, report, output, options["threads"], quiet=quiet)
+
+
+def _said(
+    report: Any, output: str, to: Any, kept: bool, options: dict[str, Any], told: Sequence[str] = ()
+) -> str | None:
+    """Push what was written, if it is to be, and print the report; return where it stays, if it
+    does. told: warnings that were printed before."""
+    from breadcrumbs.cli import push as pushing
+    from breadcrumbs.cli.views import merging as views_merging
+
+    push = pushing.pushed(Path(output), to) if to else None
+    if not kept:
+        shutil.rmtree(Path(output).parent, ignore_errors=True)
+        report.output = ""
+    place = output if kept else None
+    if options["as_json"]:
+        more = {"output": place, **report.to_mapping(), **({"push": push} if push else {})}
+        click.echo(json.dumps(more, indent=2))
+    elif not options["quiet"]:
+        views_merging.report(report, place, verbose=options["verbose"], told=told)
+        if push:
+            click.echo(f"pushed: {printable(push['commit'])}", err=True)
+    return place
 
 
 def _pushing(output: str | None, options: dict[str, Any]) -> tuple[Any, str | None, bool]:
@@ -305,7 +319,7 @@ def _pushing(output: str | None, options: dict[str, Any]) -> tuple[Any, str | No
 
 def _check_lora(options: dict[str, Any], several: list[Any], paging: Paging) -> None:
     """Raise UsageError for what does not go with --to lora."""
-    for key in ("resume", "verify", "dry_run", "part", "commit", "on", "push_to_hub"):
+    for key in ("resume", "verify", "dry_run", "part", "commit", "on"):
         if options[key]:
             raise click.UsageError(f"--to lora does not go with --{key.replace('_', '-')}")
     if len(several) > 1 or paging.wanted:
@@ -316,7 +330,6 @@ def _merge_to_lora(sources: tuple[str, ...], output: str | None, options: dict[s
     """Merge adapters into one, of which the base may be missing."""
     from breadcrumbs import kernels
     from breadcrumbs.cli import console
-    from breadcrumbs.cli.views import merging as views_merging
     from breadcrumbs.merging import adapting
     from breadcrumbs.plan import recipe
 
@@ -327,17 +340,16 @@ def _merge_to_lora(sources: tuple[str, ...], output: str | None, options: dict[s
     if options["print_recipe"]:
         click.echo(recipe.to_yaml(made), nl=False)
         return
+    to, output, kept = _pushing(output, options)
     if output is None:
         raise click.UsageError("give -o OUTPUT")
     quiet = options["quiet"] or options["as_json"]
     with adapting.opened(made) as plan:
         console.warnings(plan.warnings if not quiet else ())
-        settings = {key: options[key] for key in ("rank", "threads", "kernel", "force", "strict")}
+        settings = {key: options[key] for key in ("rank", "threads", "kernel", "strict")}
+        settings["force"] = options["force"] or not kept
         report = adapting.to_folder(plan, output, **settings)
-    if options["as_json"]:
-        click.echo(json.dumps({"output": output, **report.to_mapping()}, indent=2))
-    elif not options["quiet"]:
-        views_merging.report(report, output, verbose=options["verbose"])
+    _said(report, output, to, kept, options)
 
 
 def _page(

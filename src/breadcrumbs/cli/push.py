@@ -12,7 +12,7 @@ import click
 
 from breadcrumbs.cli import silence
 from breadcrumbs.cli.shared import command, force_option, json_option
-from breadcrumbs.errors import OutputError, ResultsError, counted, printable
+from breadcrumbs.errors import CheckpointError, OutputError, ResultsError, counted, printable
 
 
 @command()
@@ -114,11 +114,10 @@ def _rows(folder: Path, results: str | None) -> list[Any]:
 
     if results is None and not Path(DEFAULT).is_file():
         return []
-    found = hashing.model_hash(folder)
     if results is not None:
-        return model_index.rows_of(str(folder), found, results)
-    with suppress(ResultsError):
-        return model_index.rows_of(str(folder), found, DEFAULT)
+        return model_index.rows_of(str(folder), hashing.model_hash(folder), results)
+    with suppress(ResultsError, CheckpointError):  # none of it, or an adapter
+        return model_index.rows_of(str(folder), hashing.model_hash(folder), DEFAULT)
     return []
 
 

@@ -134,8 +134,8 @@ def merge(
         returns. A model of PEFT is its active adapter on its base; as ``base`` it is the base
         alone.
     method: a name that `breadcrumbs methods` lists; ``parameters`` are its parameters.
-    output: a folder, or a ``.safetensors`` file, to stream the result to. Without it the result
-        comes back as what the base was given as.
+    output: a folder, or a ``.safetensors`` file, to stream the result to, or a URL of a bucket.
+        Without it the result comes back as what the base was given as.
     as_: ``numpy`` or ``torch``: return a dict of such tensors instead.
     to: ``lora`` writes the folder of an adapter that PEFT loads on the base, of ``lora_rank`` at
         most: all that the step has, unless told. In a ``space`` of adapters, and for sums, the base

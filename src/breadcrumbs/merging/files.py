@@ -91,6 +91,7 @@ def to_files(
     force: bool = False,
     verify: bool = False,
     strict: bool = False,
+    moved: bool = False,
     progress: Callable[[int], None] = lambda nbytes: None,
     choice: Choice | None = None,
     consumer: Callable[[Output], Consumer] = Writing,
@@ -103,6 +104,7 @@ def to_files(
     shard_size: bytes of a file of a folder at most. resume: go on with an interrupted merge.
     force: replace an existing output. verify: read the result again and compare digests.
     strict: whether warnings are errors, those of the plan before anything is read.
+    moved: whether the output will lie elsewhere, as one at a URL, from where no path leads here.
     progress: called with numbers of input bytes done, and then of bytes uploaded.
     choice: how the models were chosen, for the metadata and the model card.
     consumer: makes what takes the merged segments, from the output. wrap: puts something around the
@@ -137,8 +139,7 @@ def to_files(
     it = calibration.fixed(it, facts=facts, **settings)
     if note := inputs.other_version(it):
         it = replace(it, notes=(*it.notes, note))
-    # From a URL no path leads to a file here, so their last parts are left.
-    names = Names(it, Path("/") if target else Path(output))
+    names = Names(it, Path("/") if target or moved else Path(output))
     metadata = {"format": "pt", "breadcrumbs": provenance(it, digests, choice, names)}
     layout = Layout(it) if is_quantised_again(it) else None
     begin = partial(Uploading, target, told=progress) if target else partial(Writer, Path(output))
