@@ -121,7 +121,7 @@ def test_a_model_is_there_at_once_and_whole(family, s3, tmp_path):
             s3.before = lambda asked: None
             seen.append(set(listed(s3)))
             with pytest.raises(BreadcrumbsError, match="under way, or was interrupted"):
-                breadcrumbs.open("s3://outputs/m")
+                breadcrumbs.load("s3://outputs/m")
 
     s3.before = before
     report = merge(family, "s3://outputs/m", verify=True)
@@ -158,7 +158,7 @@ def test_credentials_that_expire_are_said_and_the_upload_is_resumed(family, s3, 
     assert set(listed(s3)) == {CLAIM, *SHARDS[:2]} and not s3.pending()
     s3.before = lambda asked: None
     with pytest.raises(BreadcrumbsError, match="is not whole"):
-        breadcrumbs.open("s3://outputs/m")
+        breadcrumbs.load("s3://outputs/m")
     with pytest.raises(OutputError, match=r"interrupted \(since 2.* UTC\).*--resume"):
         merge(family, "s3://outputs/m")
     merge(family, "s3://outputs/m", resume=True)
@@ -273,7 +273,7 @@ def test_one_file_is_written_under_a_condition(family, s3):
     merge(family, "s3://outputs/m.safetensors", verify=True)
     assert seen == [{f"m.safetensors{CLAIM}"}]
     assert set(listed(s3, "")) == {"m.safetensors"}
-    assert len(breadcrumbs.open("s3://outputs/m.safetensors")) == 4
+    assert len(breadcrumbs.load("s3://outputs/m.safetensors")) == 4
     with pytest.raises(OutputError, match="exists"):
         merge(family, "s3://outputs/m.safetensors")
     merge(family, "s3://outputs/m.safetensors", force=True)

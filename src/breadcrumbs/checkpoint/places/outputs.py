@@ -32,6 +32,8 @@ from breadcrumbs.version import __version__
 _MOST, _AT_ONCE = 9_000, 8
 #: What readers look for first, the most telling last.
 _FIRST = (RECIPE, "config.json", "model.safetensors.index.json", parts.MODULES, parts.COMPONENTS)
+#: For all of a part to be sent, which takes long on a slow line.
+_PATIENCE = timedelta(minutes=10)
 _ADVICE = {
     "s3": "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN) to ones that are"
     " valid now and may write and delete there, and AWS_REGION",
@@ -50,17 +52,16 @@ class Bucket(Store):
     """A bucket that is written to. What may pass is tried again by the client, part by part."""
 
     @classmethod
-    def retries(cls) -> dict[str, Any]:
-        most, wait = mirrors.sizes().tries, mirrors.sizes().wait
-        longest = min(stores.LONGEST, 64 * wait)
+    def settings(cls) -> dict[str, Any]:
+        wait = timedelta(seconds=mirrors.sizes().wait)
+        longest = min(timedelta(seconds=stores.LONGEST), 64 * wait)
         return {
-            "max_retries": most,
-            "backoff": {
-                "init_backoff": timedelta(seconds=wait),
-                "max_backoff": timedelta(seconds=longest),
-                "base": 2,
+            "retry_config": {
+                "max_retries": mirrors.sizes().tries,
+                "backoff": {"init_backoff": wait, "max_backoff": longest, "base": 2},
+                "retry_timeout": 4 * _PATIENCE,
             },
-            "retry_timeout": timedelta(minutes=5),
+            "client_options": {"timeout": _PATIENCE},
         }
 
     def put(self, path: str, file: Path, told: Callable[[int], None] = lambda nbytes: None) -> str:

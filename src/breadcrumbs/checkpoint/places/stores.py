@@ -64,9 +64,9 @@ class Store:
         self.scheme, self.store, self.url = scheme, store, url
 
     @classmethod
-    def retries(cls) -> dict[str, Any]:
-        """Return how often the client itself tries again: never, since `_tried` does."""
-        return {"max_retries": 0}
+    def settings(cls) -> dict[str, Any]:
+        """Return settings of the client: that it never tries again, since `_tried` does."""
+        return {"retry_config": {"max_retries": 0}}
 
     def listed(self, folder: str) -> dict[str, Found]:
         """Return all files in a folder and its subfolders, by their paths in it."""
@@ -195,13 +195,13 @@ def store(address: Address, commit: str = "", kind: type[S] = Store) -> S:
             f"{address}: models elsewhere are read by obstore, which is not installed."
             f" {install('remote')}"
         ) from None
-    settings: dict[str, Any] = {"retry_config": kind.retries()}
+    settings: dict[str, Any] = kind.settings()
     root = f"{address.scheme}://{address.root}"
     try:
         if address.scheme == "s3":
             endpoint = os.environ.get("AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT", ""))
             if endpoint.startswith("http://"):
-                settings["client_options"] = {"allow_http": True}
+                settings.setdefault("client_options", {})["allow_http"] = True
             made: Any = stores.S3Store(address.root, **settings)
         elif address.scheme == "gs":
             made = stores.GCSStore(address.root, **settings)
