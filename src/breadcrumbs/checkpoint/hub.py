@@ -198,6 +198,8 @@ def upload_failed(error: Exception, repo: str) -> str:
         text = "is not a valid hub id. Ids are like org/name"
     elif status in (401, 403) or isinstance(error, errors.LocalTokenNotFoundError):
         text = f"{endpoint} refuses this token. Set HF_TOKEN to one that may write there"
+    elif status == 412:
+        text = "was changed in the meantime, so nothing is changed. Run this again"
     else:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         text = f"could not be uploaded to {endpoint} ({reason}). Run this again"

@@ -5,6 +5,7 @@ A file of JSON lines in the partial folder, which is locked as long as a process
     {"key": ...}                                        what the output depends on
     {"tensor": ..., "start": ..., "stop": ..., "digest": ..., ...}      a segment that is written
     {"known": ..., "digest": ...}                       a text of what was found before that
+    {"uploaded": ..., "etag": ..., "header": ...}       a file of an output at a URL
 
 A line is appended after the bytes that it tells of. One cut off by a kill or a full disk is not
 read, and what follows begins on a line of its own.
@@ -90,6 +91,10 @@ class Journal:
     def segments(self) -> Iterator[dict[str, Any]]:
         """Yield the notes of segments, in the order in which they were done."""
         return (line for line in self._lines() if "tensor" in line)
+
+    def uploads(self) -> Iterator[dict[str, Any]]:
+        """Yield the notes of files that were uploaded (`breadcrumbs.checkpoint.uploading`)."""
+        return (line for line in self._lines() if isinstance(line.get("uploaded"), str))
 
     def remember(self, text: str) -> None:
         """Note a text of what was found out for this output."""

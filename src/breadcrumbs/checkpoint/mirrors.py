@@ -38,10 +38,11 @@ Fetch = Callable[[int, int, Callable[[int, bytes], None]], None]
 
 @dataclass(frozen=True)
 class Sizes:
-    """In what pieces files are fetched, and how often that is tried.
+    """In what pieces files are fetched and uploaded, and how often that is tried.
 
     block: bytes of a request. ahead: blocks of a file that are asked for before they are needed.
     piece: bytes that are written at once. tries: of a request; wait: seconds before the second one.
+    part: bytes of an upload at least of which there are several.
     """
 
     block: int = 8 << 20
@@ -49,6 +50,7 @@ class Sizes:
     piece: int = 1 << 20
     tries: int = 8
     wait: float = 0.2
+    part: int = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -288,19 +290,24 @@ def memory(paths: Iterable[Path]) -> int:
     return CONNECTIONS * _HELD if any(map(of, paths)) else 0
 
 
-def check_room(paths: Iterable[Path]) -> None:
-    """Raise CheckpointError unless there is room for what is not fetched yet of mirrors."""
+def check_room(paths: Iterable[Path], output: int = 0) -> None:
+    """Raise CheckpointError unless there is room for what is not fetched yet of mirrors.
+
+    output: bytes that are written into the scratch folder besides.
+    """
     mirrors = list(dict.fromkeys(filter(None, map(of, paths))))
-    needed = sum(mirror.missing for mirror in mirrors)
-    if not needed:
+    needed = sum(mirror.missing for mirror in mirrors) + output
+    if not needed or (not mirrors and scratch()[1] is None):
         return
     folder, limit = scratch()
     room = 0 if limit is None else max(0, limit - _here().taken)
+    there = mirrors[0].path if mirrors else folder
     with contextlib.suppress(OSError):
-        free = shutil.disk_usage(mirrors[0].path).free
+        free = shutil.disk_usage(there).free
         room = free if limit is None else min(room, free)
     if needed > room:
+        what = f"the models that lie elsewhere need {needed} bytes ({human(needed)}) while they are"
+        what += f" read, {human(output)} of it for the output" if output else " read"
         raise CheckpointError(
-            f"{folder}: the models that lie elsewhere need {needed} bytes ({human(needed)}) while"
-            f" they are read, and there is room for {human(room)}. Give --scratch FOLDER[:SIZE]."
+            f"{folder}: {what}, and there is room for {human(room)}. Give --scratch FOLDER[:SIZE]."
         )

@@ -57,6 +57,9 @@ class Writer:
     what `finished` was given.
     """
 
+    #: What to do where the disk has no room.
+    room = "Make room, or give an output on another disk."
+
     def __init__(
         self,
         output: Path,
@@ -169,7 +172,7 @@ class Writer:
         if wanted > free:
             raise OutputError(
                 f"{self.output.parent}: {wanted / 1e9:.3g} GB are needed and {free / 1e9:.3g} GB"
-                " are free. Make room, or give an output on another disk."
+                f" are free. {self.room}"
             )
 
     def _clear(self) -> None:

@@ -147,8 +147,13 @@ def _is_utf8(stream: TextIO) -> bool:
 
 
 @contextmanager
-def progress(plan: Plan, *, quiet: bool, doing: str = "merging") -> Iterator[Callable[[int], None]]:
-    """Show a bar with bytes per second and time left on a terminal, and nothing elsewhere."""
+def progress(
+    plan: Plan, *, quiet: bool, doing: str = "merging", more: int = 0
+) -> Iterator[Callable[[int], None]]:
+    """Show a bar with bytes per second and time left on a terminal, and nothing elsewhere.
+
+    more: bytes that are done besides those that the plan reads.
+    """
     if quiet or silence.is_on() or not sys.stderr.isatty():
         yield lambda nbytes: None
         return
@@ -171,7 +176,7 @@ def progress(plan: Plan, *, quiet: bool, doing: str = "merging") -> Iterator[Cal
         transient=True,
     )
     with bar:
-        task = bar.add_task("", total=plan.bytes_measured + plan.bytes_read)
+        task = bar.add_task("", total=plan.bytes_measured + plan.bytes_read + more)
         yield lambda nbytes: bar.advance(task, nbytes)
 
 

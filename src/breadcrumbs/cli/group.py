@@ -37,6 +37,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "compare": "models",
         "methods": "methods",
         "card": "card",
+        "push": "push",
     },
     "Measure": {
         "evaluate": "evaluate",

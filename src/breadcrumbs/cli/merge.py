@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,12 @@ from breadcrumbs.errors import printable, sentence
 
 @command()
 @click.argument("sources", nargs=-1, required=True, metavar="BASE FINETUNED... | RECIPE.yaml")
-@click.option("-o", "--output", metavar="PATH", help="Folder, or FILE.safetensors, to write.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="PATH",
+    help="Folder, or FILE.safetensors, to write; also s3://BUCKET/PATH, gs:// or az://.",
+)
 @click.option(
     "--to",
     type=click.Choice(("model", "lora")),
@@ -151,6 +157,12 @@ from breadcrumbs.errors import printable, sentence
     show_default=True,
     help="With --on: how often lost workers are replaced.",
 )
+@click.option(
+    "--push-to-hub",
+    metavar="ORG/NAME",
+    help="Upload the result to a hub, too; without -o nothing stays here (docs/publishing.md).",
+)
+@click.option("--public", is_flag=True, help="With --push-to-hub: let all read it.")
 @force_option
 @sync_option
 @click.option("--verify", is_flag=True, help="Read the result again and compare digests.")
@@ -196,7 +208,9 @@ def merge(sources: tuple[str, ...], output: str | None, paging: Paging, **option
 def _merge(made: Any, output: str | None, options: dict[str, Any], paging: Paging | None) -> None:
     """Carry out a recipe, or print it or its plan, as the options say; None: without a page."""
     from breadcrumbs import kernels, machine
+    from breadcrumbs.checkpoint import places
     from breadcrumbs.cli import console
+    from breadcrumbs.cli import push as pushing
     from breadcrumbs.cli.views import merging as views_merging
     from breadcrumbs.merging import estimate, files, opening
     from breadcrumbs.plan import recipe
@@ -207,8 +221,10 @@ def _merge(made: Any, output: str | None, options: dict[str, Any], paging: Pagin
     if options["print_recipe"]:
         click.echo(recipe.to_yaml(made), nl=False)
         return
-    if output is None and not options["dry_run"]:
+    if output is None and not (options["dry_run"] or options["push_to_hub"]):
         raise click.UsageError("give -o OUTPUT, or --dry-run to see the plan")
+    if output is not None and places.is_output(output):
+        places.output(output)
     max_memory = None
     if options["max_memory"] is not None:
         max_memory = machine.parse(options["max_memory"])
@@ -216,22 +232,30 @@ def _merge(made: Any, output: str | None, options: dict[str, Any], paging: Pagin
     if options["part"] or options["commit"] or options["on"]:
         from breadcrumbs.cli import in_parts
 
+        if options["push_to_hub"]:
+            raise click.UsageError("merge in parts first, then `breadcrumbs push OUTPUT ORG/NAME`")
         if options["dry_run"] or (paging is not None and paging.wanted):
             raise click.UsageError("give no --dry-run and no page with --part, --commit or --on")
         assert output is not None
+        places.refuse_output(output)
         in_parts.merge(made, output, options, shard_size, max_memory)
         return
+    to, output, kept = _pushing(output, options)
     with opening.opened(made, by_token=True) as plan:
         plan = judged(files.advised(plan), options["strict"])
         if options["dry_run"]:
             plan, threads = estimate.fitted(plan, options["threads"], max_memory)
-            views_merging.plan(plan, threads, as_json=options["as_json"])
+            more = pushing.planned(plan, to, shard_size) if to else None
+            views_merging.plan(plan, threads, as_json=options["as_json"], push=more)
+            if more and not options["as_json"]:
+                click.echo("\n".join(map(printable, pushing.said(more))))
             _page(paging, plan, None, None, threads, quiet=options["as_json"])
             return
         assert output is not None
         quiet = options["quiet"] or options["as_json"]
         console.warnings(plan.warnings if not quiet else ())
-        with console.progress(plan, quiet=quiet) as progress:
+        more = plan.bytes_written if places.is_output(output) else 0
+        with console.progress(plan, quiet=quiet, more=more) as progress:
             report = files.to_files(
                 plan,
                 output,
@@ -240,16 +264,57 @@ def _merge(made: Any, output: str | None, options: dict[str, Any], paging: Pagin
                 shard_size=shard_size,
                 kernel=kernel,
                 resume=options["resume"],
-                force=options["force"],
+                force=options["force"] or not kept,
                 verify=options["verify"],
                 strict=options["strict"],
+                moved=not kept,
                 progress=progress,
             )
-        if options["as_json"]:
-            click.echo(json.dumps({"output": output, **report.to_mapping()}, indent=2))
-        elif not options["quiet"]:
-            views_merging.report(report, output, verbose=options["verbose"], told=plan.warnings)
+        output = _said(report, output, to, kept, options, plan.warnings)
         _page(paging, plan, report, output, options["threads"], quiet=quiet)
+
+
+def _said(
+    report: Any, output: str, to: Any, kept: bool, options: dict[str, Any], told: Sequence[str] = ()
+) -> str | None:
+    """Push what was written, if it is to be, and print the report; return where it stays, if it
+    does. told: warnings that were printed before."""
+    from breadcrumbs.cli import push as pushing
+    from breadcrumbs.cli.views import merging as views_merging
+
+    push = pushing.pushed(Path(output), to) if to else None
+    if not kept:
+        shutil.rmtree(Path(output).parent, ignore_errors=True)
+        report.output = ""
+    place = output if kept else None
+    if options["as_json"]:
+        more = {"output": place, **report.to_mapping(), **({"push": push} if push else {})}
+        click.echo(json.dumps(more, indent=2))
+    elif not options["quiet"]:
+        views_merging.report(report, place, verbose=options["verbose"], told=told)
+        if push:
+            click.echo(f"pushed: {printable(push['commit'])}", err=True)
+    return place
+
+
+def _pushing(output: str | None, options: dict[str, Any]) -> tuple[Any, str | None, bool]:
+    """Return the repository to push to if one is asked for, the folder to write, and whether it
+    stays."""
+    if options["push_to_hub"] is None:
+        if options["public"]:
+            raise click.UsageError("--public is of --push-to-hub")
+        return None, output, True
+    from breadcrumbs.checkpoint import mirrors, places
+    from breadcrumbs.merging import publishing
+
+    if output is not None and (places.is_output(output) or output.endswith(".safetensors")):
+        raise click.UsageError("--push-to-hub uploads a folder: give -o FOLDER, or no -o")
+    repo = options["push_to_hub"]
+    to = publishing.looked(repo, public=options["public"], force=options["force"])
+    if output is not None:
+        return to, output, True
+    home = mirrors.scratch()[0] / f"breadcrumbs-push-{repo.replace('/', '--')}"
+    return to, str(home / to.name.partition("/")[2]), False
 
 
 def _check_lora(options: dict[str, Any], several: list[Any], paging: Paging) -> None:
@@ -265,7 +330,6 @@ def _merge_to_lora(sources: tuple[str, ...], output: str | None, options: dict[s
     """Merge adapters into one, of which the base may be missing."""
     from breadcrumbs import kernels
     from breadcrumbs.cli import console
-    from breadcrumbs.cli.views import merging as views_merging
     from breadcrumbs.merging import adapting
     from breadcrumbs.plan import recipe
 
@@ -276,17 +340,16 @@ def _merge_to_lora(sources: tuple[str, ...], output: str | None, options: dict[s
     if options["print_recipe"]:
         click.echo(recipe.to_yaml(made), nl=False)
         return
+    to, output, kept = _pushing(output, options)
     if output is None:
         raise click.UsageError("give -o OUTPUT")
     quiet = options["quiet"] or options["as_json"]
     with adapting.opened(made) as plan:
         console.warnings(plan.warnings if not quiet else ())
-        settings = {key: options[key] for key in ("rank", "threads", "kernel", "force", "strict")}
+        settings = {key: options[key] for key in ("rank", "threads", "kernel", "strict")}
+        settings["force"] = options["force"] or not kept
         report = adapting.to_folder(plan, output, **settings)
-    if options["as_json"]:
-        click.echo(json.dumps({"output": output, **report.to_mapping()}, indent=2))
-    elif not options["quiet"]:
-        views_merging.report(report, output, verbose=options["verbose"])
+    _said(report, output, to, kept, options)
 
 
 def _page(
@@ -334,10 +397,14 @@ def _merge_several(
     That without a name is the output, and the others lie beside it, in ``OUTPUT.parts``; where all
     have names, all lie in the output. A page is that of the last one.
     """
+    from breadcrumbs.checkpoint import places
     from breadcrumbs.plan import mergekit
 
     if options["part"] or options["commit"] or options["on"]:
         raise click.UsageError(f"{path} holds {len(documents)} merges: do one at a time in parts")
+    if options["push_to_hub"]:
+        raise click.UsageError(f"{path} holds {len(documents)} merges: push what they make later")
+    places.refuse_output(output or "")
     if output is None or options["dry_run"] or options["print_recipe"]:
         raise click.UsageError(
             f"{path} holds {len(documents)} merges, of which some begin with what others make: give"

@@ -25,6 +25,9 @@ _GO_ON = {
     "search": " Run it again to go on; what was scored is kept, and with --storage the trials are.",
 }
 
+#: Commands that write to URLs, or say themselves why they do not.
+_TO_URLS = ("merge",)
+
 
 class Telling(Command):
     """A command that says what an option of another program is called here."""
@@ -54,7 +57,8 @@ def command(name: str | None = None) -> Callable[[Callable[..., None]], click.Co
             quiet = kwargs["quiet"] if told else kwargs.pop("quiet")
             try:
                 with silence.silent(quiet), interrupts.heeded():
-                    _refuse_url(kwargs.get("output"))
+                    if function.__name__ not in _TO_URLS:
+                        _refuse_url(kwargs.get("output"))
                     function(*args, **kwargs)
                     _say_what_is_slow()
             except BreadcrumbsError as error:
@@ -223,7 +227,7 @@ scratch_option = click.option(
     metavar="DIR[:SIZE]",
     expose_value=False,
     callback=_scratch,
-    help="Where models at URLs are kept while they are read. Default: the temporary folder.",
+    help="Where models at URLs are kept while they are read or made. Default: the temporary one.",
 )
 
 

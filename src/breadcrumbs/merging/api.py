@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from breadcrumbs import kernels
-from breadcrumbs.checkpoint import durable
+from breadcrumbs.checkpoint import durable, places
 from breadcrumbs.errors import RecipeError, explained, suggestion
 from breadcrumbs.merging import adapting, opening, saving
 from breadcrumbs.merging import progress as bars
@@ -134,8 +134,8 @@ def merge(
         returns. A model of PEFT is its active adapter on its base; as ``base`` it is the base
         alone.
     method: a name that `breadcrumbs methods` lists; ``parameters`` are its parameters.
-    output: a folder, or a ``.safetensors`` file, to stream the result to. Without it the result
-        comes back as what the base was given as.
+    output: a folder, or a ``.safetensors`` file, to stream the result to, or a URL of a bucket.
+        Without it the result comes back as what the base was given as.
     as_: ``numpy`` or ``torch``: return a dict of such tensors instead.
     to: ``lora`` writes the folder of an adapter that PEFT loads on the base, of ``lora_rank`` at
         most: all that the step has, unless told. In a ``space`` of adapters, and for sums, the base
@@ -256,6 +256,8 @@ def merge(
         if output is not None or strict or on_disk:
             it = judged(it, strict)
         total = it.bytes_measured + it.bytes_read
+        if output is not None and places.is_output(os.fspath(output)):
+            total += it.bytes_written
         with bars.bar(total, progress, "merging") as told:
             settings["progress"] = told
             if output is not None:

@@ -13,7 +13,7 @@ from breadcrumbs.checkpoint.tensors import DTYPES
 from breadcrumbs.engine import runner
 from breadcrumbs.engine.passes import lines as angles
 from breadcrumbs.errors import RecipeError
-from breadcrumbs.machine import available_cores, human
+from breadcrumbs.machine import available_cores, human, read_speed
 from breadcrumbs.methods.aggregates import Whole
 from breadcrumbs.plan import Plan, TensorPlan
 from breadcrumbs.plan.plan import Coordinates
@@ -170,6 +170,20 @@ def _angle_bytes(plan: Plan, size: int) -> int:
             each = size if lines == "row" else 6 * size * size
             most = max(most, angles.number(tensor.base.shape, lines) * each * 8)
     return most
+
+
+def seconds(plan: Plan) -> tuple[float, float] | None:
+    """Return how long reading and writing take at the speed of the disk of the largest input, and
+    that speed in bytes a second; None where it is not measured.
+
+    Arithmetic, a second look at what memory did not keep and slower disks come on top.
+    """
+    files = {file for source in plan.inputs for file in source.files if not mirrors.of(file)}
+    sized = [(file.stat().st_size, file) for file in files if file.is_file()]
+    speed = read_speed(max(sized)[1]) if sized else None
+    if not speed:
+        return None
+    return (plan.bytes_measured + plan.bytes_read + plan.bytes_written) / speed, speed
 
 
 def fitted(plan: Plan, wanted: int | None, max_memory: int | None) -> tuple[Plan, int]:

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from breadcrumbs.checkpoint import beside, mirrors, places
 from breadcrumbs.checkpoint.adapters import peft
 from breadcrumbs.checkpoint.hashing import FileHashes
 from breadcrumbs.checkpoint.outfile import Entry
+from breadcrumbs.checkpoint.places.outputs import Target
+from breadcrumbs.checkpoint.uploading import Uploading
 from breadcrumbs.checkpoint.writer import Writer
 from breadcrumbs.engine import runner
 from breadcrumbs.engine.consumers import Consumer, Writing
@@ -88,18 +91,21 @@ def to_files(
     force: bool = False,
     verify: bool = False,
     strict: bool = False,
+    moved: bool = False,
     progress: Callable[[int], None] = lambda nbytes: None,
     choice: Choice | None = None,
     consumer: Callable[[Output], Consumer] = Writing,
     wrap: Callable[[FileSink], FileSink] = lambda sink: sink,
 ) -> Report:
-    """Carry out a plan into a folder or a ``.safetensors`` file; return the report.
+    """Carry out a plan into a folder or a ``.safetensors`` file, also of a bucket; return the
+    report.
 
     max_memory: bytes of resident memory not to go beyond; fewer threads are used if need be.
     shard_size: bytes of a file of a folder at most. resume: go on with an interrupted merge.
     force: replace an existing output. verify: read the result again and compare digests.
     strict: whether warnings are errors, those of the plan before anything is read.
-    progress: called with numbers of input bytes done.
+    moved: whether the output will lie elsewhere, as one at a URL, from where no path leads here.
+    progress: called with numbers of input bytes done, and then of bytes uploaded.
     choice: how the models were chosen, for the metadata and the model card.
     consumer: makes what takes the merged segments, from the output. wrap: puts something around the
     sink that writes.
@@ -112,9 +118,11 @@ def to_files(
         refuse(it.warnings)
     it = without_same_parts(it)
     it, threads = estimate.fitted(it, threads, max_memory)
-    places.refuse_output(os.fspath(output))  # before anything is read
-    output = Path(output)
-    check_not_input(it, output)
+    target = target_of(it, os.fspath(output))
+    if target is None:
+        check_not_input(it, output := Path(output))
+    else:  # before anything is read
+        target.check(force=force, resume=resume)
     card.tokenizer_of(it)
     if it.target.folder:
         beside.files(it.target.folder)  # which says what cannot be read, before it is too late
@@ -122,7 +130,7 @@ def to_files(
     settings = {"threads": threads, "kernel": kernel, "progress": progress}
     cut = {file: c.cut.hash for c in it.inputs if c.cut for file in c.files}
     files = tuple(dict.fromkeys(f for c in it.inputs for f in c.files))
-    mirrors.check_room(files)
+    mirrors.check_room(files, it.bytes_written if target and not resume else 0)
     hashes = FileHashes(file for file in files if file not in cut)
     digests = FileDigests(files, hashes.known | cut)
     inputs.check(it, digests)  # what is known before anything is read; the rest at the end
@@ -131,11 +139,11 @@ def to_files(
     it = calibration.fixed(it, facts=facts, **settings)
     if note := inputs.other_version(it):
         it = replace(it, notes=(*it.notes, note))
-    names = Names(it, output)
+    names = Names(it, Path("/") if target or moved else Path(output))
     metadata = {"format": "pt", "breadcrumbs": provenance(it, digests, choice, names)}
     layout = Layout(it) if is_quantised_again(it) else None
-    writer = Writer(
-        output,
+    begin = partial(Uploading, target, told=progress) if target else partial(Writer, Path(output))
+    writer = begin(
         layout.entries if layout else entries(it),
         metadata,
         shard_size=shard_size,
@@ -170,7 +178,7 @@ def to_files(
             writer.verify()
         seconds = time.perf_counter() - began
         report = Report.of(it, rows, seconds, digests.models(it), kernel)
-        report.output = os.fspath(output)
+        report.output = target.url if target else os.fspath(output)
         check_added(it, rows)
         if report.norm and not again:
             warn_of_rounding(it, report, sink.read)
@@ -270,6 +278,27 @@ def check_not_input(it: Plan, output: Path) -> None:
                     f"{output}: is one of the models to merge, or lies in its folder, or contains"
                     " it. Inputs are never overwritten: give another output."
                 )
+
+
+def target_of(it: Plan, output: str) -> Target | None:
+    """Return what a plan is written to if that is a URL, which no input is, holds or lies in; None
+    for a path."""
+    if not places.is_output(output):
+        return None
+    target = Target(places.output(output))
+    for source in it.inputs:
+        for file in source.files:
+            if not (url := mirrors.url_of(file)):
+                continue
+            folder = f"{url}/"
+            if source.folder is not None and source.folder in file.parents:
+                folder = url.removesuffix(file.relative_to(source.folder).as_posix())
+            if f"{target.url}/".startswith(folder) or folder.startswith(f"{target.url}/"):
+                raise RecipeError(
+                    f"{target.url}: is one of the models to merge, or lies in its folder, or"
+                    " contains it. Inputs are never overwritten: give another output."
+                )
+    return target
 
 
 def _inside(path: str, folder: str) -> bool:

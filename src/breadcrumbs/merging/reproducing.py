@@ -86,6 +86,7 @@ def reproduce(
     Raises CheckpointError, RecipeError for a model without a recipe and for inputs that are not
     found or not the same as then.
     """
+    elsewhere.refuse_output(os.fspath(output or ""))
     path = place_of(model)
     recipe = found(path)
     recipe = located(recipe, path if path.is_dir() else path.parent, places)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from breadcrumbs import plan as plans
-from breadcrumbs.checkpoint import durable, notebook, whole
+from breadcrumbs.checkpoint import durable, notebook, places, whole
 from breadcrumbs.checkpoint import like as checkpoint_like
 from breadcrumbs.errors import OutputError, RecipeError, ScoreError, explained, printable
 from breadcrumbs.merging import card, files, opening
@@ -153,6 +153,7 @@ def greedy_soup(
     state = opening.under(base)
     with opening.opened(recipe, [state, *models]) as plan:
         if output is not None:
+            places.refuse_output(os.fspath(output))
             _check_output(plan, Path(output), force)
         like = state if isinstance(state, Mapping) else None
         measure = _scorer(plan, score, like, output, threads, step)

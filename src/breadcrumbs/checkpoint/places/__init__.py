@@ -17,6 +17,8 @@ from breadcrumbs.errors import CheckpointError, OutputError
 
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9.-]+)://(?P<rest>.*)", re.DOTALL)
 SCHEMES = ("s3", "gs", "az", "https", "http", "hf")
+#: Those of them that models are written to.
+WRITTEN = ("s3", "gs", "az")
 #: Where a URL begins that follows another name, of an adapter or a part of a stack.
 _NEXT = re.compile(r"\s*\+\s*(?=[A-Za-z][A-Za-z0-9.-]+://)")
 #: As a path, which has one slash where there are two.
@@ -62,7 +64,7 @@ def parsed(text: str) -> Address:
     scheme = found["scheme"].lower() if found else ""
     if found is None or scheme not in SCHEMES:
         raise CheckpointError(
-            f"{plain(text)}: models are not read from there. Give a path, or a URL of"
+            f"{plain(text)}: is no place for models. Give a path, or a URL of"
             f" {', '.join(f'{one}://' for one in SCHEMES if one != 'http')}."
         )
     check(text)
@@ -104,10 +106,37 @@ def plain(text: str) -> str:
     return f"{found['scheme']}://{root.rpartition('@')[2]}{slash}{path}"
 
 
-def refuse_output(text: str) -> None:
-    """Raise OutputError for an output that is a URL: nothing is written elsewhere."""
-    if _OUTPUT.match(text):
+def is_output(text: str) -> bool:
+    """Whether an output is a URL; also one that was given as a path, and so lost a slash."""
+    return _OUTPUT.match(text) is not None or is_url(text)
+
+
+def output(text: str) -> Address:
+    """Return where a model is to be written; OutputError where nothing can be."""
+    try:
+        address = parsed(re.sub(r":/+", "://", text, count=1))
+    except CheckpointError as error:
+        raise OutputError(str(error)) from None
+    if address.scheme == "hf":
         raise OutputError(
-            f"{plain(text)}: models are read from URLs, and not written to them. Give a folder, and"
-            " copy it there when it is whole."
+            f"{address}: is not written to. Give -o FOLDER and --push-to-hub {address.root}."
+        )
+    if address.scheme not in WRITTEN:
+        raise OutputError(
+            f"{address}: web servers are read from, and not written to. Give a folder, or a URL of"
+            f" {', '.join(f'{one}://' for one in WRITTEN)}."
+        )
+    if not address.path:
+        raise OutputError(
+            f"{address}: is a bucket. Give the name of a folder in it, {address}/NAME."
+        )
+    return address
+
+
+def refuse_output(text: str) -> None:
+    """Raise OutputError for an output that is a URL: `merge` alone writes to them."""
+    if is_output(text):
+        raise OutputError(
+            f"{plain(text)}: models are read from URLs, and what this makes is not written to them."
+            " Give a folder, and copy it there when it is whole."
         )

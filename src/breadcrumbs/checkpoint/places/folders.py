@@ -112,6 +112,11 @@ def here(text: str) -> tuple[Path, str]:
             found = store.listed(root)
     if not found:
         raise CheckpointError(f"{text}: there are no files of a model. Check the name.")
+    if stores.CLAIM in found:
+        raise CheckpointError(
+            f"{text}: a merge into it is under way, or was interrupted, so it is not whole. Wait"
+            " for it, or merge again with --resume."
+        )
     tree = Elsewhere(text, store, root, found, kept)
     with _LOCK:
         before, folder = mirrors.known().get(str(address), ({}, Path()))

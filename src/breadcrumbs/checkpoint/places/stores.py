@@ -18,8 +18,10 @@ from typing import Any, TypeVar
 from breadcrumbs.checkpoint import mirrors
 from breadcrumbs.checkpoint.mirrors import Identity
 from breadcrumbs.checkpoint.places import Address
-from breadcrumbs.errors import CheckpointError, MissingExtraError, install
+from breadcrumbs.errors import BreadcrumbsError, CheckpointError, MissingExtraError, install
 
+#: In a folder into which a model is uploaded, until it is whole (`places.outputs`).
+CLAIM = ".breadcrumbs-upload"
 #: Seconds between two tries at most.
 LONGEST = 10.0
 _STATUS = re.compile(r"status code: (\d{3})")
@@ -44,6 +46,7 @@ _SET = {
     "https": "No credentials are sent to web servers. Give a URL that is open to you",
 }
 T = TypeVar("T")
+S = TypeVar("S", bound="Store")
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,11 @@ class Store:
     def __init__(self, scheme: str, store: Any, url: Callable[[str], str]):
         self.scheme, self.store, self.url = scheme, store, url
 
+    @classmethod
+    def settings(cls) -> dict[str, Any]:
+        """Return settings of the client: that it never tries again, since `_tried` does."""
+        return {"retry_config": {"max_retries": 0}}
+
     def listed(self, folder: str) -> dict[str, Found]:
         """Return all files in a folder and its subfolders, by their paths in it."""
         import obstore
@@ -70,7 +78,7 @@ class Store:
             for some in obstore.list(self.store, prefix=folder or None):
                 for meta in some:
                     if meta["path"].startswith(start):
-                        found[meta["path"][len(start) :]] = _found(meta)
+                        found[meta["path"][len(start) :]] = found_of(meta)
                 if len(found) > _MOST:
                     raise CheckpointError(
                         f"{self.url(folder)}: holds more than {_MOST} files. Give the folder of one"
@@ -84,7 +92,7 @@ class Store:
         """Return what is known of a file; CheckpointError if it is not there."""
         import obstore
 
-        return self._tried(path, lambda: _found(obstore.head(self.store, path)))
+        return self._tried(path, lambda: found_of(obstore.head(self.store, path)))
 
     def read(self, path: str, found: Found | None = None) -> tuple[bytes, Found]:
         """Return the bytes of a whole file, which was ``found``, and what is known of it."""
@@ -92,7 +100,7 @@ class Store:
 
         def ask() -> tuple[bytes, Found]:
             got = obstore.get(self.store, path, options=self._options(found))
-            now = _found(got.meta)
+            now = found_of(got.meta)
             return bytes(got.bytes()), now
 
         return self._tried(path, ask)
@@ -139,10 +147,10 @@ class Store:
             except CheckpointError:
                 raise
             except Exception as error:  # of obstore, by kind and status
-                status = _status(error)
+                status = status_of(error)
                 passing = status is None or status >= 500 or status in (408, 429)
                 passing &= isinstance(error, OSError) or type(error).__name__ in _PASSING
-                if not passing or tries == most or _hopeless(error):
+                if not passing or tries == most or hopeless(error):
                     raise self._explained(path, error, status, tries) from None
             time.sleep(wait * random.uniform(0.7, 1.3))
             wait = min(LONGEST, 2 * wait)
@@ -150,7 +158,7 @@ class Store:
 
     def _explained(
         self, path: str, error: Exception, status: int | None, tries: int
-    ) -> CheckpointError:
+    ) -> BreadcrumbsError:
         url, what = self.url(path), _SET.get(self.scheme, _SET["https"])
         text = str(error)
         if status == 404:
@@ -159,13 +167,13 @@ class Store:
             return CheckpointError(_changed(url))
         if status in (401, 403) or re.search(r"Expired|InvalidAccessKey|InvalidToken", text):
             return CheckpointError(f"{url}: is refused ({status}). {what}.")
-        if _hopeless(error) and "169.254." in text:
+        if hopeless(error) and "169.254." in text:
             return CheckpointError(f"{url}: there are no credentials to ask with. {what}.")
         if type(error).__name__ == "NotSupportedError":
             return CheckpointError(
                 f"{url}: its server does not give parts of a file. Download it, and give the path."
             )
-        said = f"its server said {status}" if status else _short(text)
+        said = f"its server said {status}" if status else short(text)
         again = f", {tries} times" if tries > 1 else ""
         return CheckpointError(f"{url}: could not be read: {said}{again}. Run this again later.")
 
@@ -178,7 +186,7 @@ class _Cut(Exception):
     """The connection ended before all was there."""
 
 
-def store(address: Address, commit: str = "") -> Store:
+def store(address: Address, commit: str = "", kind: type[S] = Store) -> S:
     """Return where the files of an address are asked for. commit: of a repository of a hub."""
     try:
         from obstore import store as stores
@@ -187,30 +195,30 @@ def store(address: Address, commit: str = "") -> Store:
             f"{address}: models elsewhere are read by obstore, which is not installed."
             f" {install('remote')}"
         ) from None
-    settings: dict[str, Any] = {"retry_config": {"max_retries": 0}}
+    settings: dict[str, Any] = kind.settings()
     root = f"{address.scheme}://{address.root}"
     try:
         if address.scheme == "s3":
             endpoint = os.environ.get("AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT", ""))
             if endpoint.startswith("http://"):
-                settings["client_options"] = {"allow_http": True}
+                settings.setdefault("client_options", {})["allow_http"] = True
             made: Any = stores.S3Store(address.root, **settings)
         elif address.scheme == "gs":
             made = stores.GCSStore(address.root, **settings)
         elif address.scheme == "az":
             made = stores.AzureStore(address.root, **settings)
         elif address.scheme == "hf":
-            return _hub(address, commit, settings)
+            return _hub(address, commit, settings, kind)
         else:
             options: Any = {"allow_http": address.scheme == "http"}
             made = stores.HTTPStore(root, client_options=options, **settings)
     except Exception as error:  # settings of the environment that it does not understand
         advice = _SET.get(address.scheme, _SET["https"])
-        raise CheckpointError(f"{address}: {_short(str(error))}. {advice}.") from None
-    return Store(address.scheme, made, lambda path: str(replace(address, path=path)))
+        raise CheckpointError(f"{address}: {short(str(error))}. {advice}.") from None
+    return kind(address.scheme, made, lambda path: str(replace(address, path=path)))
 
 
-def _hub(address: Address, commit: str, settings: dict[str, Any]) -> Store:
+def _hub(address: Address, commit: str, settings: dict[str, Any], kind: type[S]) -> S:
     from huggingface_hub import constants, get_token
     from obstore.store import HTTPStore
 
@@ -220,28 +228,28 @@ def _hub(address: Address, commit: str, settings: dict[str, Any]) -> Store:
         options["default_headers"] = {"Authorization": f"Bearer {token}"}
     url = f"{endpoint}/{address.root}/resolve/{commit}"
     made = HTTPStore(url, client_options=options, **settings)
-    return Store("hf", made, lambda path: f"hf://{address.root}@{commit}/{path}")
+    return kind("hf", made, lambda path: f"hf://{address.root}@{commit}/{path}")
 
 
-def _found(meta: Any) -> Found:
+def found_of(meta: Any) -> Found:
     tag = meta["e_tag"] or ""
     if not tag or tag.startswith("W/"):  # weak: says nothing of bytes, and never matches
         return Found(meta["size"])
     return Found(meta["size"], Identity("etag", tag, meta["version"] or ""))
 
 
-def _status(error: Exception) -> int | None:
+def status_of(error: Exception) -> int | None:
     found = _STATUS.search(str(error))
     status = int(found[1]) if found else _KINDS.get(type(error).__name__)
     return 301 if status is None and "redirect without LOCATION" in str(error) else status
 
 
-def _hopeless(error: Exception) -> bool:
+def hopeless(error: Exception) -> bool:
     text = str(error)
     return "169.254." in text or type(error).__name__ in ("NotSupportedError", "InvalidPathError")
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
     """Return the first line of what a client says, without queries of URLs, which may be signed."""
     line = text.strip().splitlines()[0] if text.strip() else "the connection was cut"
     return re.sub(r"\?[^\s)\"']*", "", line)[:200]

@@ -15,11 +15,12 @@ from breadcrumbs.merging.report import Report, said_of_parts
 from breadcrumbs.plan import Plan
 
 
-def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
-    """Print what a merge would do."""
+def plan(plan: Plan, threads: int, *, as_json: bool, push: Any = None) -> None:
+    """Print what a merge would do. push: what of it would be pushed, for JSON."""
     merged = {t.name for t in (plan.coordinates.plan if plan.coordinates else plan).merged}
     copied = Counter(t.copied for t in plan.tensors if t.copied and t.name not in merged)
     quantised = {source.label: found for source in plan.sources if (found := source.quantised)}
+    time = estimate.seconds(plan)
     facts: dict[str, Any] = {
         "method": plan.recipe.method,
         "parameters": {
@@ -33,6 +34,8 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
         "bytes_read": plan.bytes_read,
         "bytes_measured": plan.bytes_measured,
         "bytes_written": plan.bytes_written,
+        "seconds": time and time[0],
+        "read_speed": time and time[1],
         "memory": estimate.memory(plan, threads),
         "threads": threads,
         "excluded": [
@@ -42,6 +45,7 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
         "kinds": dict(plan.kinds),
         "notes": list(plan.notes),
         "warnings": list(plan.warnings),
+        **({"push": push} if push else {}),
     }
     if as_json:
         print(json.dumps(facts, indent=2))
@@ -65,6 +69,9 @@ def plan(plan: Plan, threads: int, *, as_json: bool) -> None:
     if plan.bytes_measured:
         table.add_row("", f"{machine.human(plan.bytes_measured)} before that, to choose alpha")
     table.add_row("to write", machine.human(plan.bytes_written))
+    if time:
+        took, speed = machine.duration(time[0]), machine.human(time[1])
+        table.add_row("time", f"{took} or more, at the {speed}/s measured on this disk")
     memory = machine.human(facts["memory"])
     table.add_row("memory", f"about {memory} with {counted(threads, 'thread')}")
     terminal().print(table)
@@ -115,7 +122,8 @@ def report(report: Report, output: str | None, *, verbose: bool, told: Sequence[
         )
     note(report.notes)
     warnings([line for line in report.warnings if line not in told])
-    console.print(f"written: {printable(str(output))}")
+    if output is not None:
+        console.print(f"written: {printable(str(output))}")
 
 
 def _parts(plan: Plan) -> dict[str, int]:
