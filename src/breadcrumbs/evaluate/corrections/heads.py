@@ -22,11 +22,11 @@ from blake3 import blake3
 from breadcrumbs.checkpoint import whole
 from breadcrumbs.checkpoint.safetensors import open_safetensors
 from breadcrumbs.errors import CheckpointError, OutputError, SuiteError, listing, suggestion
+from breadcrumbs.evaluate import learned
 from breadcrumbs.evaluate.corrections import kinds
 
 META, VERSION = "breadcrumbs.heads", 1
-#: Digits of a row's key that are kept.
-DIGITS = 16
+DIGITS = learned.DIGITS
 _KEYS = ("as", "model", "base", "foundation", "draw", "tasks")
 _TASK = ("labels", "expert", "rows", "keys", "encoder_passes")
 
@@ -104,19 +104,9 @@ class Heads:
 
     def facts(self, task: str, split: str, keys: Iterable[bytes]) -> dict[str, Any]:
         """Return what a row of results says of them. keys: of the rows that are scored."""
-        draw, mine = self.about["draw"], self.about["tasks"][task]
-        same = split == ("test" if draw["split"] == "test-inputs" else draw["split"])
-        learned = set(mine["keys"])
-        return {
-            "learned_split": draw["split"],
-            "learned_rows": len(mine["keys"]),
-            "learned_from": mine["rows"],
-            "answers": draw["answers"],
-            "transductive": same or any(key.hex()[:DIGITS] in learned for key in keys),
-            "task_known": True,
-            "extra_numbers": sum(array.size for array in self.numbers[task].values()),
-            "encoder_passes": mine["encoder_passes"],
-        }
+        mine = learned.facts(self.about["draw"], self.about["tasks"][task], split, keys)
+        numbers = sum(array.size for array in self.numbers[task].values())
+        return mine | {"task_known": True, "extra_numbers": numbers}
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write the file, whole or not at all; OutputError if it exists, without ``force``."""

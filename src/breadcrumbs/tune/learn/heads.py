@@ -59,7 +59,7 @@ def learn(
         )
     answering = featured(suite.foundation)
     names = list(dict.fromkeys(tasks)) or [task.name for task in suite.tasks]
-    found = {name: _expert(suite.task(name), experts or {}) for name in names}
+    found = {name: expert_of(suite.task(name), experts or {}) for name in names}
     for name in experts or {}:
         suite.task(name)
     opened = draw.opened(suite)
@@ -99,7 +99,7 @@ def learn(
     return Heads(about, numbers)
 
 
-def _expert(task: Task, experts: Mapping[str, str]) -> str:
+def expert_of(task: Task, experts: Mapping[str, str]) -> str:
     path = experts.get(task.name, task.finetuned)
     if path is None:
         raise SuiteError(
