@@ -18,16 +18,16 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
+from experiments import with_data
 from torch.nn import functional
 
 import breadcrumbs
 from breadcrumbs.checkpoint import cache
 from breadcrumbs.demo import model as demo
-from experiments import with_data
 
 ROWS, SEEDS = (64, 200), (0, 1, 2)
-#: By name, what begins it and what is given to `kinds.make`.
-KINDS = {"distill": ("tsv_m", {})}
+#: By name: the kind, what it begins as, and its numbers.
+KINDS: dict[str, tuple[str, str, dict[str, float]]] = {"distill": ("distill", "tsv_m", {})}
 
 
 class Block(torch.nn.Module):
@@ -123,13 +123,19 @@ def run(folder: Path, names: list[str]) -> None:
             breadcrumbs.merge(made.base, models, method=method, output=path, **parameters)
         paths.append(str(path))
     for name in names:
-        start, given = KINDS[name]
+        kind, start, given = KINDS[name]
         for number in ROWS:
             for seed in SEEDS:
                 path = folder / f"{name}-{number}-{seed}.safetensors"
                 if not path.exists():
-                    draw, kind = Draw(rows=number, seed=seed), kinds.make(**({"name": name} | given))
-                    learn(made, str(folder / f"{start}.safetensors"), path, draw, kind)
+                    draw = Draw(rows=number, seed=seed)
+                    learn(
+                        made,
+                        str(folder / f"{start}.safetensors"),
+                        path,
+                        draw,
+                        kinds.make(kind, given),
+                    )
                 paths.append(str(path))
     settings = Settings(str(folder / "results.sqlite"), workers=1, cache=cache.folder())
     rows = scores.of(made, paths, settings)

@@ -2,8 +2,8 @@
 
 In the metadata (key `META`) as JSON: ``version`` 1, what was learned and how, hashes of the
 ``model`` that it began as, of the ``base`` and of the ``foundation``, what was drawn (``draw``) and
-of each task its ``labels``, the ``expert`` (a hash), ``rows`` (their digest), ``keys`` (16 digits of
-each row's) and ``encoder_passes``. Rows of results have it from there.
+of each task its ``labels``, the ``expert`` (a hash), ``rows`` (their digest), ``keys`` (16 digits
+of each row's) and ``encoder_passes``. Rows of results have it from there.
 """
 
 from __future__ import annotations

@@ -8,8 +8,9 @@ without their weights: each is passed by, and the hidden state goes through unch
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from breadcrumbs.errors import SuiteError
@@ -66,11 +67,8 @@ class Stack:
 
             return forward
 
-        with _forwards(self.blocks, passing):
-            try:
-                run()
-            except _Stop:
-                pass
+        with _forwards(self.blocks, passing), suppress(_Stop):
+            run()
         return hidden[0], calls
 
     def through(self, number: int, hidden: torch.Tensor, call: Call) -> torch.Tensor:
@@ -147,10 +145,10 @@ def _is_stack(blocks: Sequence[Any], seen: Mapping[int, Sequence[tuple[Any, Any,
     turns = [one[0] for one in calls]
     if any(not torch.is_tensor(own) or not own.is_floating_point() for own, _, _ in turns):
         return False
-    pairs = list(zip(turns, turns[1:], strict=False))
+    pairs = list(pairwise(turns))
     in_order = all(first[2] < second[2] for first, second in pairs)
-    same = all(torch.is_tensor(_first(out)) and _first(out).shape == own.shape
-               for own, out, _ in turns)  # fmt: skip
+    outs = [(own, _first(out)) for own, out, _ in turns]
+    same = all(torch.is_tensor(out) and out.shape == own.shape for own, out in outs)
     return in_order and same and all(_first(a[1]) is b[0] for a, b in pairs)
 
 

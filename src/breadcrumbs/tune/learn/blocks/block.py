@@ -51,7 +51,9 @@ class Block:
     def through(self, task: str, batch: int) -> torch.Tensor:
         """Return what the weights in the module make of a batch of the merged stream."""
         stream = self.streams[task]
-        return self.module.through(self.number, stream.hidden[batch], stream.calls[batch][self.number])
+        return self.module.through(
+            self.number, stream.hidden[batch], stream.calls[batch][self.number]
+        )
 
     def goal(self, task: str, batch: int) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return what it should give, and which places count."""

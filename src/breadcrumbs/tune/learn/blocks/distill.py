@@ -1,6 +1,7 @@
 """Distillation, a block at a time: its own weights are trained to give what the experts' give.
 
-    W_b = argmin  mean over tasks t, places p of  |B(x_t,p; W) - B(e_t,p; W_t)|^2 / |B(e_t,p; W_t)|^2
+    W_b = argmin  mean over tasks t, places p of  |B(x_tp; W) - y_tp|^2 / |y_tp|^2
+    y_tp = B(e_tp; W_t)
 
 x: what the blocks learned so far make of the rows; e: what the expert's make of them. The squared
 error of ProDistill (Xu et al., "Scalable Model Merging with Progressive Layer-wise Distillation",
@@ -25,7 +26,7 @@ from breadcrumbs.tune.learn.blocks.block import distance
 if TYPE_CHECKING:
     from breadcrumbs.tune.learn.blocks.block import Block, Weights
 
-RATE, STEPS = 0.05, 300
+RATE, STEPS = 0.5, 240
 
 
 class Distill:
@@ -65,7 +66,8 @@ class Distill:
         for name in tuned:
             places[name].requires_grad_(True)
             size = math.sqrt(self._squares[name] / len(block.tasks))
-            groups.append({"params": [places[name]], "lr": self.rate * size, "top": self.rate * size})
+            top = self.rate * size
+            groups.append({"params": [places[name]], "lr": top, "top": top})
         adam = torch.optim.Adam(groups)
         for step in range(self.steps):
             for group in adam.param_groups:

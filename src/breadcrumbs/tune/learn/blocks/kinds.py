@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from breadcrumbs.errors import SuiteError, suggestion
 from breadcrumbs.tune.learn.blocks.distill import Distill
 
 if TYPE_CHECKING:
     from breadcrumbs.tune.learn.blocks.block import Block, Weights
-
-#: How they are named, and the default first.
-NAMES = ("distill",)
 
 
 class Kind(Protocol):
@@ -45,20 +44,37 @@ class Kind(Protocol):
         ...
 
 
-def make(name: str, **settings: float | None) -> Kind:
-    """Return the kind of a name. settings: those that are not its defaults; None is not given.
+_KINDS: dict[str, Callable[..., Kind]] = {"distill": Distill}
+#: How they are named, and the default first.
+NAMES = tuple(_KINDS)
 
-    SuiteError for a name that there is not, and for settings that it does not have.
+
+def make(name: str, given: Mapping[str, str | float] | None = None) -> Kind:
+    """Return the kind of a name. given: numbers of it by name, as text or as they are.
+
+    SuiteError for a name that there is not, and for numbers that it does not have.
     """
-    kinds = {"distill": Distill}
-    if name not in kinds:
+    if name not in _KINDS:
         raise SuiteError(
-            f"there is no --as {name!r} of blocks.{suggestion(name, NAMES)} There are"
-            f" {', '.join(NAMES)}."
+            f"there is nothing to learn of blocks called {name!r}.{suggestion(name, NAMES)} Give"
+            f" one of {', '.join(NAMES)}."
         )
-    given = {key: value for key, value in settings.items() if value is not None}
-    known = kinds[name]().settings
-    for key in given:
+    known = _KINDS[name]().settings
+    found: dict[str, Any] = {}
+    for key, value in (given or {}).items():
         if key not in known:
-            raise SuiteError(f"{name}: has no {key}. It has {', '.join(known) or 'no settings'}.")
-    return kinds[name](**given)
+            also = f"It has {', '.join(known)}." if known else "It has none."
+            raise SuiteError(f"{name}: has no number {key!r}.{suggestion(key, known)} {also}")
+        found[key] = _number(f"{name}: {key}", value, type(known[key]))
+    return _KINDS[name](**found)
+
+
+def _number(where: str, value: str | float, kind: type) -> float:
+    try:
+        found = kind(value)
+    except ValueError:
+        found = math.nan
+    if not 0 <= found < math.inf:
+        what = "a whole number of 0 or more" if kind is int else "a number of 0 or more"
+        raise SuiteError(f"{where}: {value!r} is not possible. Give {what}.")
+    return found
