@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 def learn(suite: str, model: str, output: str, options: Mapping[str, Any]) -> None:
     """Learn, write and tell. options: of the command."""
-    from breadcrumbs.checkpoint import durable
     from breadcrumbs.cli import console
     from breadcrumbs.evaluate import suite as suites
     from breadcrumbs.evaluate.data.drawn import Draw
@@ -31,7 +30,7 @@ def learn(suite: str, model: str, output: str, options: Mapping[str, Any]) -> No
     kind = kinds.make(options["kind"] or kinds.NAMES[0], pairs(options["params"]))
     made = suites.load(suite, base=options["base"])
     quiet = options["quiet"] or options["as_json"]
-    with console.counted(quiet=quiet) as progress, durable.syncing(options["sync"]):
+    with console.counted(quiet=quiet) as progress:
         found = learning.learn(
             made,
             model,

@@ -26,7 +26,7 @@ from breadcrumbs.tune.learn.blocks.block import distance
 if TYPE_CHECKING:
     from breadcrumbs.tune.learn.blocks.block import Block, Weights
 
-RATE, STEPS = 0.5, 240
+RATE, STEPS = 0.5, 300
 
 
 class Distill:

@@ -168,12 +168,12 @@ class _Run:
         before = self._outs(number, start) if kind.follows else {}
         fitted = out.rounded(number, kind.fit(block))
         after = self._outs(number, fitted)
-        errors = (block.error(before), block.error(after)) if kind.follows else None
+        errors = [block.error(before), block.error(after)] if kind.follows else None
         if errors is not None:
             if not all(map(math.isfinite, errors)) and not kind.keeps:
                 raise SuiteError(f"block {number}: gives no finite numbers. Learn from other rows.")
             if kind.keeps and not errors[1] < errors[0]:
-                fitted, after, errors = start, before, (errors[0], errors[0])
+                fitted, after, errors = start, before, [errors[0]] * 2
         out.write(number, fitted, errors)
         self._go_on(after, block.goals)
 

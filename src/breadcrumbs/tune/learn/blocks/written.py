@@ -69,7 +69,7 @@ class Written:
             else:
                 self.numbers[place[0]].append((number, place[1]))
         self._begun = False
-        self.errors: dict[str, tuple[float, float]] = {}
+        self.errors: dict[str, list[float]] = {}
         for line in self.writer.remembered():
             self.errors |= json.loads(line)
 
@@ -91,7 +91,7 @@ class Written:
         return {name: _wide(tensor.to(dtypes[name])) for name, tensor in weights.items()}
 
     def write(
-        self, number: int, weights: Weights, errors: tuple[float, float] | None = None
+        self, number: int, weights: Weights, errors: list[float] | None = None
     ) -> None:
         """Write a block. errors: how far it was from its goal at first, and is now."""
         if errors is not None:
