@@ -34,7 +34,7 @@ from breadcrumbs.cli.shared import (
     "kind",
     metavar="KIND",
     help="Of heads: affine (default), lowrank:16 (Representation Surgery), head (FT-Classifier). Of"
-    " blocks: distill (default).",
+    " blocks: distill (default), prodistill, regmean, regmean++, lot, lot++.",
 )
 @click.option(
     "-p",
@@ -42,7 +42,7 @@ from breadcrumbs.cli.shared import (
     "params",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Of blocks, a number of the kind: steps, rate.",
+    help="Of blocks, a number of the kind: steps, rate, alpha, off_diagonal, ridge.",
 )
 @click.option("--rows", type=click.IntRange(1), metavar="N", help="Rows of a task. Default: all.")
 @click.option(

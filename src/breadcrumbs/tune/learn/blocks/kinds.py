@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from breadcrumbs.errors import SuiteError, suggestion
 from breadcrumbs.tune.learn.blocks.distill import Distill
+from breadcrumbs.tune.learn.blocks.prodistill import ProDistill
+from breadcrumbs.tune.learn.blocks.regmean import RegMean
 
 if TYPE_CHECKING:
     from breadcrumbs.tune.learn.blocks.block import Block, Weights
@@ -44,7 +47,14 @@ class Kind(Protocol):
         ...
 
 
-_KINDS: dict[str, Callable[..., Kind]] = {"distill": Distill}
+_KINDS: dict[str, Callable[..., Kind]] = {
+    "distill": Distill,
+    "prodistill": ProDistill,
+    "regmean": RegMean,
+    "regmean++": partial(RegMean, "regmean++", merged=True),
+    "lot": partial(RegMean, "lot", 1.0, 0.0, lot=True),
+    "lot++": partial(RegMean, "lot++", 1.0, 0.0, lot=True, merged=True),
+}
 #: How they are named, and the default first.
 NAMES = tuple(_KINDS)
 

@@ -81,6 +81,8 @@ class Streamed:
         for own in self.places:
             for name, tensor in own.items():
                 tensor.data = tensor.data.new_zeros(()).expand(shapes[name])  # one entry's memory
+        #: Which places count of the batch that is on its way (`advance`).
+        self.counts: torch.Tensor | None = None
         self._block = {name: number for number, own in enumerate(self.places) for name in own}
 
     def open(self, path: str) -> Model:
@@ -150,9 +152,12 @@ class Streamed:
         """Return what a block makes of all batches of a stream."""
         import torch
 
+        found = []
         with torch.no_grad():
-            pairs = zip(stream.hidden, stream.calls, strict=True)
-            return [self.through(number, x, calls[number]) for x, calls in pairs]
+            all_ = zip(stream.hidden, stream.calls, stream.counts, strict=True)
+            for hidden, calls, self.counts in all_:
+                found.append(self.through(number, hidden, calls[number]))
+        return found
 
     def _run(self, task: str, batch: Batch) -> Callable[[], Any]:
         made = self.foundation

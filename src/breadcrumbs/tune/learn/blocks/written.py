@@ -90,9 +90,7 @@ class Written:
         dtypes = {name: self._dtype(place) for place, name in self.numbers[number]}
         return {name: _wide(tensor.to(dtypes[name])) for name, tensor in weights.items()}
 
-    def write(
-        self, number: int, weights: Weights, errors: list[float] | None = None
-    ) -> None:
+    def write(self, number: int, weights: Weights, errors: list[float] | None = None) -> None:
         """Write a block. errors: how far it was from its goal at first, and is now."""
         if errors is not None:
             self.errors[str(number)] = errors
