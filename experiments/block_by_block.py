@@ -27,7 +27,16 @@ from breadcrumbs.demo import model as demo
 
 ROWS, SEEDS = (64, 200), (0, 1, 2)
 #: By name: the kind, what it begins as, and its numbers.
-KINDS: dict[str, tuple[str, str, dict[str, float]]] = {"distill": ("distill", "tsv_m", {})}
+KINDS: dict[str, tuple[str, str, dict[str, float]]] = {
+    "distill": ("distill", "tsv_m", {}),
+    "distill-ta": ("distill", "task_arithmetic", {}),
+    "prodistill": ("prodistill", "task_arithmetic", {}),
+    "regmean": ("regmean", "average", {}),
+    "regmean++": ("regmean++", "average", {}),
+    "lot": ("lot", "average", {}),
+    "lot++": ("lot++", "average", {}),
+    "regmean-tsv": ("regmean", "tsv_m", {}),
+}
 
 
 class Block(torch.nn.Module):
