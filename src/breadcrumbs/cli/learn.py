@@ -33,8 +33,9 @@ from breadcrumbs.cli.shared import (
     "--as",
     "kind",
     metavar="KIND",
-    help="Of heads: affine (default), lowrank:16 (Representation Surgery), head (FT-Classifier). Of"
-    " blocks: distill (default), prodistill, regmean, regmean++, lot, lot++.",
+    help="Of heads: affine (default), lowrank:16 (Representation Surgery), head (FT-Classifier),"
+    " blocks:16 (SurgeryV2). Of blocks: distill (default), prodistill, regmean, regmean++, lot,"
+    " lot++.",
 )
 @click.option(
     "-p",

@@ -71,6 +71,20 @@ class Stack:
             run()
         return hidden[0], calls
 
+    def end(self, run: Callable[[], Any], hidden: torch.Tensor) -> Any:
+        """Return what ``run`` returns where the last block gives ``hidden``."""
+
+        def passing(number: int) -> Callable[..., Any]:
+            def forward(*args: Any, **kwargs: Any) -> Any:
+                last = number == len(self) - 1
+                own = hidden if last else _parted(args, kwargs)[0]
+                return own if self._alone[number] else (own, None)
+
+            return forward
+
+        with _forwards(self.blocks, passing):
+            return run()
+
     def through(self, number: int, hidden: torch.Tensor, call: Call) -> torch.Tensor:
         """Return what a block makes of a hidden state."""
         if call.named:

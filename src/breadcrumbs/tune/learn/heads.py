@@ -17,6 +17,7 @@ import numpy as np
 from breadcrumbs.checkpoint import cache as kept
 from breadcrumbs.errors import SuiteError
 from breadcrumbs.evaluate.corrections import kinds
+from breadcrumbs.evaluate.corrections.blocks import Blocks
 from breadcrumbs.evaluate.corrections.heads import DIGITS, Heads
 from breadcrumbs.evaluate.corrections.seen import Seen
 from breadcrumbs.evaluate.data.drawn import Draw, Drawn
@@ -66,6 +67,11 @@ def learn(
     devices.require_torch()
     where = devices.device(device)
     precision = devices.precision(precision, where)
+    if isinstance(made, Blocks):
+        from breadcrumbs.tune.learn.blocks import surgery
+
+        told = {"device": where, "precision": precision, "progress": progress}
+        return surgery.learn(suite, model, draw, made, found, **told)
     scorer = Scorer(opened, device=str(where), precision=precision, cache=cache)
     hash_ = scorer.keys.of(model)
     about: dict[str, Any] = {

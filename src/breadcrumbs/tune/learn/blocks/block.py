@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,9 +44,7 @@ class Block:
 
     def batch(self, task: str, step: int) -> int:
         """Return which batch of a task a step takes: all in turn, each round in another order."""
-        number = len(self.streams[task].hidden)
-        turn, place = divmod(step, number)
-        return int(self.draw.batch(f"{task}\0{self.number}", turn, number, number)[place])
+        return turn(self.draw, task, self.number, len(self.streams[task].hidden))(step)
 
     def through(self, task: str, batch: int) -> torch.Tensor:
         """Return what the weights in the module make of a batch of the merged stream."""
@@ -67,6 +65,16 @@ class Block:
             parts = [(float(distance(x, *self.goal(task, i))), len(x)) for i, x in pairs]
             each.append(math.fsum(d * n for d, n in parts) / sum(n for _, n in parts))
         return math.sqrt(math.fsum(each) / len(each))
+
+
+def turn(draw: Draw, task: str, block: int, batches: int) -> Callable[[int], int]:
+    """Return which of so many batches each step takes: all in turn, each round in another order."""
+
+    def batch(step: int) -> int:
+        round_, place = divmod(step, batches)
+        return int(draw.batch(f"{task}\0{block}", round_, batches, batches)[place])
+
+    return batch
 
 
 def distance(out: torch.Tensor, goal: torch.Tensor, counts: torch.Tensor | None) -> torch.Tensor:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from breadcrumbs import checkpoint
 from breadcrumbs.errors import MismatchError, listing
 from breadcrumbs.evaluate.foundations.foundation import Batch, Featured, on
@@ -126,13 +128,34 @@ class Streamed:
             tensor.requires_grad_(False)
             tensor.data = tensor.data.new_zeros(()).expand(tensor.shape)
 
-    def enter(self, model: Model, task: str) -> Stream:
-        """Return what a model makes of the rows of a task before the first block."""
+    def settle(self, model: Model) -> None:
+        """Let the module have a model's weights outside of blocks."""
         import torch
 
         with torch.no_grad():
             for tensor, name in model.outside:
                 tensor.copy_(as_torch(model.state[name]))
+
+    def features(self, task: str, stream: Stream) -> np.ndarray:
+        """Return the features (rows, width) of the rows of a task, in the order of batches, of
+        what the last block gave; by the weights outside of blocks that are in the module."""
+        import torch
+
+        found = []
+        with torch.no_grad():
+            for batch, hidden in zip(self.batches[task], stream.hidden, strict=True):
+                mine = Batch(on(batch.inputs, self.device), batch.rows, batch.labels)
+                with precise(self.precision, self.device):
+                    out = self.stack.end(self._run(task, mine), hidden)
+                found.append(out.float().cpu().numpy())
+        return np.concatenate(found)
+
+    def enter(self, model: Model, task: str) -> Stream:
+        """Return what a model makes of the rows of a task before the first block."""
+        import torch
+
+        self.settle(model)
+        with torch.no_grad():
             hidden, calls, counts = [], [], []
             for batch in self.batches[task]:
                 mine = Batch(on(batch.inputs, self.device), batch.rows, batch.labels)
