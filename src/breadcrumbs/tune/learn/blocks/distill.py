@@ -55,7 +55,7 @@ class Distill:
         return nullcontext()
 
     def fit(self, block: Block) -> Weights:
-        """Return the weights of the block."""
+        """Return the weights of the block; the start's themselves where nothing is trained."""
         import torch
 
         tuned = {n: t.clone() for n, t in block.start.items() if self._squares[n]}

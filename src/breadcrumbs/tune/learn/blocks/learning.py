@@ -23,7 +23,7 @@ from breadcrumbs.evaluate.data.drawn import Draw
 from breadcrumbs.evaluate.scoring.keys import Keys
 from breadcrumbs.tune.learn.blocks import written
 from breadcrumbs.tune.learn.blocks.block import Block
-from breadcrumbs.tune.learn.heads import expert_of
+from breadcrumbs.tune.learn.heads import expert
 
 if TYPE_CHECKING:
     from breadcrumbs.evaluate.suite import Suite
@@ -70,7 +70,7 @@ def learn(
     if draw.answers != "expert":
         raise SuiteError(f"{kind.name}: is learned from answers: expert, not {draw.answers}.")
     names = sorted(dict.fromkeys(tasks)) or sorted(task.name for task in suite.tasks)
-    found = {name: expert_of(suite.task(name), experts or {}) for name in names}
+    found = {name: expert(suite.task(name), experts or {}) for name in names}
     for name in experts or {}:
         suite.task(name)
     opened = draw.opened(suite)
@@ -166,8 +166,12 @@ class _Run:
             if kind.follows:
                 block.goals[task] = outs
         before = self._outs(number, start) if kind.follows else {}
-        fitted = out.rounded(number, kind.fit(block))
-        after = self._outs(number, fitted)
+        fitted = kind.fit(block)
+        if kind.follows and fitted is start:  # as where no expert has changed anything
+            after = before
+        else:
+            fitted = out.rounded(number, fitted)
+            after = self._outs(number, fitted)
         errors = [block.error(before), block.error(after)] if kind.follows else None
         if errors is not None:
             if not all(map(math.isfinite, errors)) and not kind.keeps:

@@ -79,7 +79,10 @@ class Streamed:
         shapes = {name: t.shape for own in self.places for name, t in own.items()}
         for tensor in (t for own in self.places for t in own.values()):
             tensor.data = tensor.data.new_empty(0)
-        self.module.float().to(device)
+        for tensor in (*self.module.parameters(), *self.module.buffers()):
+            # In place: these are the tensors that slots know.
+            dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+            tensor.data = tensor.data.to(device, dtype)
         for own in self.places:
             for name, tensor in own.items():
                 tensor.data = tensor.data.new_zeros(()).expand(shapes[name])  # one entry's memory
