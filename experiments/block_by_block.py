@@ -36,6 +36,7 @@ KINDS: dict[str, tuple[str, str, dict[str, float]]] = {
     "lot": ("lot", "average", {}),
     "lot++": ("lot++", "average", {}),
     "regmean-tsv": ("regmean", "tsv_m", {}),
+    "surgery": ("blocks:16", "tsv_m", {}),  # corrections, task known
 }
 
 
@@ -118,14 +119,15 @@ def run(folder: Path, names: list[str]) -> None:
     from breadcrumbs.evaluate.data.drawn import Draw
     from breadcrumbs.evaluate.results import exports, tables
     from breadcrumbs.evaluate.scoring import scores
-    from breadcrumbs.evaluate.scoring.settings import Settings
+    from breadcrumbs.evaluate.scoring.settings import Corrected, Settings, Spec
+    from breadcrumbs.tune.learn import heads
     from breadcrumbs.tune.learn.blocks import kinds
     from breadcrumbs.tune.learn.blocks.learning import learn
 
     folder.mkdir(parents=True, exist_ok=True)
     made = suites.load(prepare(folder))
     models = [str(task.finetuned) for task in made.tasks]
-    paths = []
+    paths: list[Spec] = []
     for method, parameters in {**with_data.METHODS, "average": {}}.items():
         path = folder / f"{method}.safetensors"
         if not path.exists():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from breadcrumbs.evaluate import learned
 from breadcrumbs.evaluate import suite as suites
 from breadcrumbs.evaluate.data.drawn import Draw
 from breadcrumbs.evaluate.scoring import scores
-from breadcrumbs.evaluate.scoring.settings import Settings
+from breadcrumbs.evaluate.scoring.keys import Keys
+from breadcrumbs.evaluate.scoring.settings import Corrected, Settings
 from breadcrumbs.modules import stack
 from breadcrumbs.tune.learn.blocks import kinds, learning, streamed
 
@@ -310,6 +312,9 @@ def test_the_command_writes_an_ordinary_model_that_says_what_it_was_learned_from
     kind, test = kinds.make("distill", {"steps": 1}), tmp_path / "test.safetensors"
     learn(home, test, kind, Draw("test-inputs", 5))
     assert scores.of(made, [str(test)], settings)[-1].transductive
+    heads = SimpleNamespace(called="affine", facts=lambda *_: {"transductive": False})
+    behind = Keys(made, "float32").facts(Corrected(str(test), "h"), "moods", "test", heads)
+    assert behind["transductive"]  # what it was learned behind has seen these rows
     record = json.loads((out / "learned.json").read_text())
     assert record["as"] == "distill" and len(record["errors"]) == 2
     about = learned.of(breadcrumbs.open(str(out)).metadata, "out")
