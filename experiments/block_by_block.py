@@ -138,16 +138,12 @@ def run(folder: Path, names: list[str]) -> None:
         for number in ROWS:
             for seed in SEEDS:
                 path = folder / f"{name}-{number}-{seed}.safetensors"
-                if not path.exists():
-                    draw = Draw(rows=number, seed=seed)
-                    learn(
-                        made,
-                        str(folder / f"{start}.safetensors"),
-                        path,
-                        draw,
-                        kinds.make(kind, given),
-                    )
-                paths.append(str(path))
+                begun, draw = str(folder / f"{start}.safetensors"), Draw(rows=number, seed=seed)
+                if not path.exists() and ":" in kind:
+                    heads.learn(made, begun, draw, kind=kind).save(path)
+                elif not path.exists():
+                    learn(made, begun, path, draw, kinds.make(kind, given))
+                paths.append(Corrected(begun, str(path)) if ":" in kind else str(path))
     settings = Settings(str(folder / "results.sqlite"), workers=1, cache=cache.folder())
     rows = scores.of(made, paths, settings)
     print(exports.markdown(exports.of_table(tables.of(rows))))

@@ -271,6 +271,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits_in_any_order(home, tmp_
     kind.fit = lambda block: (fits.append(block.number), fit(block))[1]
     second = learn(home, again, kind, tasks=["things", "moods"], progress=tell)
     assert fits == [1] and seen == [0, 1, 2]
+    assert list(second.about["tasks"]) == ["moods", "things"]  # gradients are added in this order
     assert again.read_bytes() == whole.read_bytes() and second.errors == first.errors
     other = learn(home, tmp_path / "seed.safetensors", draw=Draw(rows=20, seed=1))
     assert other.errors != first.errors
