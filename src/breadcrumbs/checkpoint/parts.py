@@ -39,6 +39,7 @@ TEMPLATES, GENERATE = "additional_chat_templates", "custom_generate"
 #: About the one model beside which they lie.
 ABOUT = (
     "breadcrumbs.yaml", "README.md", "mergekit_config.yml", "adapter_config.json", "finetune.json",
+    "learned.json",
 )  # fmt: skip
 LARGEST = 100 << 20
 _LARGEST_LIST = 1 << 20

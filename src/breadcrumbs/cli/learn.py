@@ -23,18 +23,27 @@ from breadcrumbs.cli.shared import (
 @click.argument("model")
 @click.option(
     "--what",
-    type=click.Choice(["heads"]),
+    type=click.Choice(["heads", "blocks"]),
     default="heads",
     show_default=True,
-    help="What to learn. heads: a correction for each task behind the frozen model.",
+    help="What to learn. heads: a correction for each task behind the frozen model. blocks: the"
+    " weights of one block after the other.",
 )
 @click.option(
     "--as",
     "kind",
-    default="affine",
-    show_default=True,
     metavar="KIND",
-    help="affine, lowrank:16 (Representation Surgery) or head (FT-Classifier).",
+    help="Of heads: affine (default), lowrank:16 (Representation Surgery), head (FT-Classifier),"
+    " blocks:16 (SurgeryV2). Of blocks: distill (default), prodistill, regmean, regmean++, lot,"
+    " lot++.",
+)
+@click.option(
+    "-p",
+    "--param",
+    "params",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Of blocks, a number of the kind: steps, rate, alpha, off_diagonal, ridge.",
 )
 @click.option("--rows", type=click.IntRange(1), metavar="N", help="Rows of a task. Default: all.")
 @click.option(
@@ -60,7 +69,13 @@ from breadcrumbs.cli.shared import (
 )
 @click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only these tasks.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the draw.")
-@click.option("-o", "--output", required=True, metavar="FILE.safetensors", help="Where to write.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    metavar="FILE",
+    help="Where to write: heads to NAME.safetensors, blocks to a folder or NAME.safetensors.",
+)
 @click.option("--base", help="The base model, instead of the suite's.")
 @click.option("--precision", default="auto", help="float32, bfloat16, or auto (the fastest here).")
 @click.option("--device", default="auto", help="cpu, cuda, or auto.")
@@ -79,7 +94,21 @@ def learn(suite: str, model: str, output: str, **options: Any) -> None:
     breadcrumbs learn suite.yaml merged --rows 200 -o heads.safetensors
     breadcrumbs learn suite.yaml merged --as lowrank:16 --rows 200 -o surgery.safetensors
     breadcrumbs evaluate suite.yaml merged --heads heads.safetensors
+
+    With --what blocks, the weights of the merged model are learned, one block after the other: what
+    each block of the experts gives is the goal. What comes out is an ordinary model, and one
+    block of each model is in memory at a time.
+
+    \b
+    breadcrumbs learn suite.yaml merged --what blocks --rows 200 -o distilled
     """
+    if options["what"] == "blocks":
+        from breadcrumbs.cli.learning import blocks
+
+        blocks.learn(suite, model, output, options)
+        return
+    if options["params"]:
+        raise click.UsageError("-p is of --what blocks")
     from breadcrumbs.checkpoint import cache
     from breadcrumbs.cli import console
     from breadcrumbs.errors import OutputError
@@ -100,7 +129,7 @@ def learn(suite: str, model: str, output: str, **options: Any) -> None:
             made,
             model,
             draw,
-            kind=options["kind"],
+            kind=options["kind"] or "affine",
             tasks=options["tasks"],
             experts=dict(pair(text) for text in options["experts"]),
             device=options["device"],

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _GO_ON = {
     "merge": " Give --resume to go on.",
     "finetune": " Run it again to go on.",
+    "learn": " Run it again to go on.",
     "evaluate": " Run it again to go on; what was scored is kept.",
     "search": " Run it again to go on; what was scored is kept, and with --storage the trials are.",
 }

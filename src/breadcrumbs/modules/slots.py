@@ -87,6 +87,18 @@ class Slots:
                 elif kept is not None:
                     slot.tensor.copy_(kept)
 
+    def filled(self, state: Mapping[str, np.ndarray]) -> list[tuple[Slot, str]]:
+        """Return the weights of the module that ``state`` has, each with its name there.
+
+        Nothing is copied. MismatchError as of `put`.
+        """
+        given = self._check(state)
+        return [(slot, given[id(slot)]) for slot in self._all if id(slot) in given]
+
+    def slot(self, name: str) -> Slot | None:
+        """Return the weight of the module that a tensor of that name goes to."""
+        return self.names.get(name) or self._renamed(name)
+
     def take(self) -> dict[str, np.ndarray]:
         """Return copies of the module's weights, with the names and dtypes of the checkpoint."""
         tensors = {
@@ -157,7 +169,7 @@ class Slots:
         given: dict[int, str] = {}
         unexpected, changed, wrong, untied = [], [], [], []
         for name, shape in _shapes(state).items():
-            slot = self.names.get(name) or self._renamed(name)
+            slot = self.slot(name)
             if name in self._unused:
                 changed += [name] if _digest(state[name]) != self._unused[name] else []
             elif slot is None:

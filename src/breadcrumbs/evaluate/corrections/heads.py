@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,11 +23,11 @@ from blake3 import blake3
 from breadcrumbs.checkpoint import whole
 from breadcrumbs.checkpoint.safetensors import open_safetensors
 from breadcrumbs.errors import CheckpointError, OutputError, SuiteError, listing, suggestion
-from breadcrumbs.evaluate.corrections import kinds
+from breadcrumbs.evaluate import learned
+from breadcrumbs.evaluate.corrections import blocks, kinds
 
 META, VERSION = "breadcrumbs.heads", 1
-#: Digits of a row's key that are kept.
-DIGITS = 16
+DIGITS = learned.DIGITS
 _KEYS = ("as", "model", "base", "foundation", "draw", "tasks")
 _TASK = ("labels", "expert", "rows", "keys", "encoder_passes")
 
@@ -88,35 +89,42 @@ class Heads:
                 f"{self.path}: task {task!r} had other labels when it was learned. Learn it again."
             )
 
-    def logits(self, foundation: Any, head: Any, features: Any, task: str) -> Any:
-        """Return logits (rows, classes) of corrected features. foundation: `Featured`."""
+    @property
+    def is_inside(self) -> bool:
+        """Whether blocks of the model are corrected: then features are computed `within` them."""
+        return isinstance(self.kind, blocks.Blocks)
+
+    def within(self, stack: Any, task: str, device: Any) -> AbstractContextManager[None]:
+        """Return a context in which blocks are corrected. stack: of the module (`Stack`)."""
+        return blocks.within(stack.blocks, self._numbers(task, device))
+
+    def logits(
+        self, foundation: Any, head: Any, features: Any, task: str, *, within: bool = False
+    ) -> Any:
+        """Return logits (rows, classes) of corrected features. foundation: `Featured`.
+
+        within: whether features were computed with the blocks corrected; SuiteError where they have
+        to be, and were not.
+        """
         import torch
 
+        self._check_within(within)
         with torch.autocast(features.device.type, enabled=False):
             numbers = self._numbers(task, features.device)
             features = self.kind.features(numbers, features)
         return foundation.answer(self.kind.head(numbers, head), features)
 
     def features(self, task: str, features: np.ndarray) -> np.ndarray:
-        """Return corrected features (rows, width) of a task, in NumPy."""
+        """Return corrected features (rows, width) of a task, in NumPy; not of what is inside."""
+        self._check_within(False)
         self.check_task(task, self.about["tasks"].get(task, {}).get("labels", ()))
         return self.kind.features(self.numbers[task], features)
 
     def facts(self, task: str, split: str, keys: Iterable[bytes]) -> dict[str, Any]:
         """Return what a row of results says of them. keys: of the rows that are scored."""
-        draw, mine = self.about["draw"], self.about["tasks"][task]
-        same = split == ("test" if draw["split"] == "test-inputs" else draw["split"])
-        learned = set(mine["keys"])
-        return {
-            "learned_split": draw["split"],
-            "learned_rows": len(mine["keys"]),
-            "learned_from": mine["rows"],
-            "answers": draw["answers"],
-            "transductive": same or any(key.hex()[:DIGITS] in learned for key in keys),
-            "task_known": True,
-            "extra_numbers": sum(array.size for array in self.numbers[task].values()),
-            "encoder_passes": mine["encoder_passes"],
-        }
+        mine = learned.facts(self.about["draw"], self.about["tasks"][task], split, keys)
+        numbers = sum(array.size for array in self.numbers[task].values())
+        return mine | {"task_known": True, "extra_numbers": numbers}
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write the file, whole or not at all; OutputError if it exists, without ``force``."""
@@ -128,6 +136,13 @@ class Heads:
         tensors = {f"{task}/{name}": array for task, name, array in self._all()}
         said = json.dumps({"version": VERSION, **self.about}, sort_keys=True)
         whole.write(place, [save(tensors, {META: said})], force=force)
+
+    def _check_within(self, within: bool) -> None:
+        if self.is_inside and not within:
+            raise SuiteError(
+                f"{self.path}: {self.about['as']} corrects blocks inside the model, which"
+                " breadcrumbs evaluate alone does. Learn affine or lowrank:16 for other uses."
+            )
 
     def _all(self) -> Iterable[tuple[str, str, np.ndarray]]:
         for task in sorted(self.numbers):

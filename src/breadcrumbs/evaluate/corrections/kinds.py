@@ -9,12 +9,13 @@ import numpy as np
 
 from breadcrumbs.errors import SuiteError, suggestion
 from breadcrumbs.evaluate.corrections.affine import Affine
+from breadcrumbs.evaluate.corrections.blocks import Blocks
 from breadcrumbs.evaluate.corrections.head import Head
 from breadcrumbs.evaluate.corrections.lowrank import LowRank
 from breadcrumbs.evaluate.corrections.seen import Seen
 
 #: How they are named, and the default first.
-NAMES = ("affine", "lowrank:16", "head")
+NAMES = ("affine", "lowrank:16", "head", "blocks:16")
 
 
 class Kind(Protocol):
@@ -45,13 +46,15 @@ class Kind(Protocol):
 
 
 def make(name: str) -> Kind:
-    """Return the kind of a name: ``affine``, ``lowrank`` or ``lowrank:RANK``, ``head``."""
+    """Return the kind of a name: ``affine``, ``head``, and with a rank or without ``lowrank:RANK``
+    and ``blocks:RANK``."""
     kind, colon, rank = name.partition(":")
-    if kind == "lowrank" and (not colon or (rank.isdecimal() and 1 <= int(rank) <= 4096)):
-        return LowRank(int(rank)) if colon else LowRank()
+    ranked = {"lowrank": LowRank, "blocks": Blocks}
+    if kind in ranked and (not colon or (rank.isdecimal() and 1 <= int(rank) <= 4096)):
+        return ranked[kind](int(rank)) if colon else ranked[kind]()
     if name in ("affine", "head"):
         return Affine() if name == "affine" else Head()
     raise SuiteError(
         f"there is no correction {name!r}.{suggestion(name, NAMES)} There are affine,"
-        " lowrank:RANK (such as lowrank:16) and head."
+        " lowrank:RANK (such as lowrank:16), head and blocks:RANK."
     )

@@ -37,13 +37,7 @@ class LowRank:
         import torch
 
         z, e = (torch.from_numpy(np.asarray(x, np.float32)) for x in (seen.merged, seen.expert))
-        salt = f"{seen.draw.seed}\0{seen.task}".encode("utf-8", "surrogatepass")
-        rng = np.random.default_rng(int.from_bytes(blake3(salt).digest(16), "little"))
-        bound = z.shape[1] ** -0.5
-        down = rng.uniform(-bound, bound, (self.rank, z.shape[1])).astype(np.float32)
-        numbers = {"down": torch.from_numpy(down), "up": torch.zeros(z.shape[1], self.rank)}
-        for tensor in numbers.values():
-            tensor.requires_grad_(True)
+        numbers = begun(f"{seen.draw.seed}\0{seen.task}", self.rank, z.shape[1])
         adam = torch.optim.Adam(list(numbers.values()), lr=RATE)
         with torch.enable_grad():
             for step in range(self.steps):
@@ -61,3 +55,15 @@ class LowRank:
     def head(self, numbers: Mapping[str, Any], head: Any) -> Any:
         """Return the head as it is."""
         return head
+
+
+def begun(salt: str, rank: int, width: int, where: Any = "cpu") -> dict[str, Any]:
+    """Return ``down`` and ``up`` as they begin, tensors that take gradients. salt: of the draw."""
+    import torch
+
+    data = blake3(salt.encode("utf-8", "surrogatepass")).digest(16)
+    rng = np.random.default_rng(int.from_bytes(data, "little"))
+    bound = width**-0.5
+    down = rng.uniform(-bound, bound, (rank, width)).astype(np.float32)
+    numbers = {"down": torch.from_numpy(down), "up": torch.zeros(width, rank)}
+    return {name: tensor.to(where).requires_grad_(True) for name, tensor in numbers.items()}

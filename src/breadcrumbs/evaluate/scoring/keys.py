@@ -14,6 +14,7 @@ from blake3 import blake3
 from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint import beside as files_beside
 from breadcrumbs.checkpoint.hashing import model_hash, stamp
+from breadcrumbs.evaluate import learned
 from breadcrumbs.evaluate.corrections import heads
 from breadcrumbs.evaluate.corrections.heads import Heads
 from breadcrumbs.evaluate.data.drawn import keys_of
@@ -134,14 +135,26 @@ class Keys:
             plain = self.facts(spec.model, task, split)
             keys = keys_of(self.suite.task(task).rows(split))
             called = {"label": f"{plain['label']} + {heads.called}"}
-            return plain | called | heads.facts(task, split, keys)
+            mine = heads.facts(task, split, keys)
+            mine["transductive"] |= plain.get("transductive", False)  # of the model behind which
+            return plain | called | mine
         seed = self.suite.seed
         facts = {"suite": self.suite.name, "finetuned": self.finetuned(task), "label": label(spec)}
         if not isinstance(spec, Recipe):
+            facts |= self._learned(spec, task, split)
             return facts | {"recipe": None, "recipe_hash": None, "seed": seed}
         made = to_mapping(replace(spec, inputs=(), made_by=""), complete=True)
         seed = spec.seed if seed is None else seed
         return facts | {"recipe": json.dumps(made), "recipe_hash": digest(made), "seed": seed}
+
+    def _learned(self, path: str, task: str, split: Split) -> dict[str, Any]:
+        """Return what a row says of what the weights of a model were learned from, if they were."""
+        with checkpoint.open(path) as model:
+            about = learned.of(model.metadata, path)
+        if about is None or task not in about["tasks"]:
+            return {}
+        keys = keys_of(self.suite.task(task).rows(split))
+        return learned.facts(about["draw"], about["tasks"][task], split, keys)
 
 
 def label(spec: str | Recipe) -> str:

@@ -17,7 +17,7 @@ from breadcrumbs.evaluate.data.task import Rows, Split, Task
 from breadcrumbs.evaluate.foundations.foundation import Answering, Batch, Featured, on
 from breadcrumbs.evaluate.scoring import heads
 from breadcrumbs.evaluate.scoring.keys import Keys
-from breadcrumbs.modules import devices
+from breadcrumbs.modules import devices, stack
 from breadcrumbs.modules.precise import precise
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from breadcrumbs.evaluate.corrections.heads import Heads
     from breadcrumbs.evaluate.suite import Suite
+    from breadcrumbs.modules.stack import Stack
 
 #: Rows in a batch, on the CPU and elsewhere.
 BATCH, LARGE_BATCH = 32, 256
@@ -93,6 +94,7 @@ class Scorer:
         self._holds = self.keys.base
         self._heads: dict[str, Any] = {}
         self._batches: dict[tuple[str, str], Sequence[Batch]] = {}
+        self._stack: Stack | None = None
         #: Features of the weights in the module, of batches by number: of all that corrects them.
         self._features: dict[tuple[str, str, int], Any] = {}
 
@@ -176,6 +178,8 @@ class Scorer:
                 mine = Batch(inputs, batch.rows, batch.labels)
                 if corrections is None:
                     found = self.foundation.logits(self.module, head, mine)
+                elif corrections.is_inside:
+                    found = self._inside(task, head, mine, corrections)
                 else:
                     features = self._featured(task, split, number, mine)
                     found = corrections.logits(self.foundation, head, features, task.name)
@@ -196,6 +200,20 @@ class Scorer:
         if key not in self._features:
             self._features[key] = featured(self.foundation).features(self.module, batch)
         return self._features[key]
+
+    def _inside(self, task: Task, head: Any, batch: Batch, corrections: Heads) -> torch.Tensor:
+        """Return logits where the blocks of the module are corrected too."""
+
+        def features() -> torch.Tensor:
+            return featured(self.foundation).features(self.module, batch)
+
+        if self._stack is None:
+            says = getattr(self.foundation, "blocks", None)
+            given = None if says is None else says(self.module)
+            self._stack = stack.find(self.module, features, self.foundation.kind, given)
+        with corrections.within(self._stack, task.name, self.device):
+            made = features()
+        return corrections.logits(self.foundation, head, made, task.name, within=True)
 
     def _put(self, state: Mapping[str, Any], hash_: str) -> None:
         if hash_ != self._holds:

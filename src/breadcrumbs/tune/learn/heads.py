@@ -17,6 +17,7 @@ import numpy as np
 from breadcrumbs.checkpoint import cache as kept
 from breadcrumbs.errors import SuiteError
 from breadcrumbs.evaluate.corrections import kinds
+from breadcrumbs.evaluate.corrections.blocks import Blocks
 from breadcrumbs.evaluate.corrections.heads import DIGITS, Heads
 from breadcrumbs.evaluate.corrections.seen import Seen
 from breadcrumbs.evaluate.data.drawn import Draw, Drawn
@@ -59,13 +60,18 @@ def learn(
         )
     answering = featured(suite.foundation)
     names = list(dict.fromkeys(tasks)) or [task.name for task in suite.tasks]
-    found = {name: _expert(suite.task(name), experts or {}) for name in names}
+    found = {name: expert(suite.task(name), experts or {}) for name in names}
     for name in experts or {}:
         suite.task(name)
     opened = draw.opened(suite)
     devices.require_torch()
     where = devices.device(device)
     precision = devices.precision(precision, where)
+    if isinstance(made, Blocks):
+        from breadcrumbs.tune.learn.blocks import surgery
+
+        told = {"device": where, "precision": precision, "progress": progress}
+        return surgery.learn(suite, model, draw, made, found, **told)
     scorer = Scorer(opened, device=str(where), precision=precision, cache=cache)
     hash_ = scorer.keys.of(model)
     about: dict[str, Any] = {
@@ -99,7 +105,8 @@ def learn(
     return Heads(about, numbers)
 
 
-def _expert(task: Task, experts: Mapping[str, str]) -> str:
+def expert(task: Task, experts: Mapping[str, str]) -> str:
+    """Return the model that is given for a task, or the suite's; SuiteError if there is none."""
     path = experts.get(task.name, task.finetuned)
     if path is None:
         raise SuiteError(

@@ -1,0 +1,1 @@
+"""What `breadcrumbs learn` does besides corrections: a file each."""

@@ -1,0 +1,60 @@
+"""What a checkpoint says of the rows that its weights were learned from.
+
+In the metadata (key `META`) as JSON: ``version`` 1, what was learned and how, hashes of the
+``model`` that it began as, of the ``base`` and of the ``foundation``, what was drawn (``draw``) and
+of each task its ``labels``, the ``expert`` (a hash), ``rows`` (their digest), ``keys`` (16 digits
+of each row's) and ``encoder_passes``. Rows of results have it from there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from breadcrumbs.errors import CheckpointError
+
+META, VERSION = "breadcrumbs.learned", 1
+#: Digits of a row's key that are kept.
+DIGITS = 16
+
+
+def of(metadata: Mapping[str, str], label: str) -> Mapping[str, Any] | None:
+    """Return what the metadata of a checkpoint say, or None if it was not learned.
+
+    CheckpointError where they are damaged or of another version.
+    """
+    if META not in metadata:
+        return None
+    try:
+        about = json.loads(metadata[META])
+        if about["version"] != VERSION:
+            raise ValueError
+        for one in about["tasks"].values():
+            facts(about["draw"], one, "", ())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise CheckpointError(
+            f"{label}: what it says of the rows that it was learned from is damaged, or of a later"
+            " version. Update breadcrumbs, or learn it again."
+        ) from None
+    return about
+
+
+def facts(
+    draw: Mapping[str, Any], task: Mapping[str, Any], split: str, keys: Iterable[bytes]
+) -> dict[str, Any]:
+    """Return what a row of results says of what was learned for a task.
+
+    draw: `Draw.to_mapping`. task: ``rows``, ``keys`` and ``encoder_passes``. split, keys: of the
+    rows that are scored; where one of them was learned from, the row is transductive.
+    """
+    same = split == ("test" if draw["split"] == "test-inputs" else draw["split"])
+    seen = set(task["keys"])
+    return {
+        "learned_split": draw["split"],
+        "learned_rows": len(task["keys"]),
+        "learned_from": task["rows"],
+        "answers": draw["answers"],
+        "transductive": same or any(key.hex()[:DIGITS] in seen for key in keys),
+        "encoder_passes": task["encoder_passes"],
+    }
