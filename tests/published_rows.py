@@ -176,6 +176,7 @@ TABLE: dict[str, Row] = {
         ]
         + [{}],
     ),
+    "survivors": Row(classical.survivors, [{}, {"density": 0.4, "alpha": 1.0}]),
     "dare_linear": Row(
         by_tensor(lambda *given, **s: dare(*given, elect=False, **s)), [{}, {"p": 0.3}, {"p": 1}]
     ),

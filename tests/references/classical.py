@@ -236,6 +236,35 @@ def ties(
     return added(base, ties_vector(base, models, **parameters), alpha)
 
 
+def survivors(
+    base: Arrays,
+    models: Sequence[Arrays],
+    weights: Sequence[float],
+    *,
+    density: Any = 0.2,
+    alpha: float = 0.3,
+) -> dict[str, np.ndarray]:
+    """Return ``base + alpha * sum_t w_t m_t tau_t``: what AdaMerging++ adds up.
+
+    Yang et al., "AdaMerging", ICLR 2024, arXiv:2310.02575: m_t are the entries that TIES leaves of
+    each task vector, trimmed over the whole model and of the elected sign (+ for a sum of 0), the
+    weights having no part in that. A model of weight 0 is not there.
+    """
+    names = weights_of(base)
+    trimmed = []
+    there = [(model, w) for model, w in zip(models, weights, strict=True) if w]
+    for model, _ in there:
+        size = flat_magnitude(base, model, names)
+        keep = largest(size, count_of(density, size.size))
+        trimmed.append(np.where(keep, flat(model, names) - flat(base, names), 0).tolist())
+    step = []
+    for column in zip(*trimmed, strict=True):
+        sign = -1 if math.fsum(column) < 0 else 1
+        terms = [w * v for v, (_, w) in zip(column, there, strict=True) if v * sign > 0]
+        step.append(math.fsum(terms))
+    return added(base, shaped(np.array(step), base, names), alpha)
+
+
 # --- means on spheres (mergekit) ---------------------------------------------------------------
 
 

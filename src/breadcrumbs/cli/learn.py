@@ -23,11 +23,11 @@ from breadcrumbs.cli.shared import (
 @click.argument("model")
 @click.option(
     "--what",
-    type=click.Choice(["heads", "blocks"]),
+    type=click.Choice(["heads", "blocks", "weights"]),
     default="heads",
     show_default=True,
     help="What to learn. heads: a correction for each task behind the frozen model. blocks: the"
-    " weights of one block after the other.",
+    " weights of one block after the other. weights: the numbers of a recipe.",
 )
 @click.option(
     "--as",
@@ -35,7 +35,12 @@ from breadcrumbs.cli.shared import (
     metavar="KIND",
     help="Of heads: affine (default), lowrank:16 (Representation Surgery), head (FT-Classifier),"
     " blocks:16 (SurgeryV2). Of blocks: distill (default), prodistill, regmean, regmean++, lot,"
-    " lot++.",
+    " lot++. Of weights: adamerging (default), symerge (heads too), adarank, frank-wolfe.",
+)
+@click.option(
+    "--per",
+    type=click.Choice(["tensor", "model"]),
+    help="Of weights: one for each model and tensor, or one for each model.",
 )
 @click.option(
     "-p",
@@ -43,7 +48,8 @@ from breadcrumbs.cli.shared import (
     "params",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Of blocks, a number of the kind: steps, rate, alpha, off_diagonal, ridge.",
+    help="A number of the kind. Of blocks: steps, rate, alpha, off_diagonal, ridge. Of weights:"
+    " steps, rate, batch, temperature, hard, oracle.",
 )
 @click.option("--rows", type=click.IntRange(1), metavar="N", help="Rows of a task. Default: all.")
 @click.option(
@@ -55,10 +61,11 @@ from breadcrumbs.cli.shared import (
 )
 @click.option(
     "--answers",
-    type=click.Choice(["expert", "labels"]),
+    type=click.Choice(["expert", "labels", "none"]),
     default="expert",
     show_default=True,
-    help="What is known of a row: what its task's expert answers, or (head alone) its label.",
+    help="What is known of a row: what its task's expert answers, its label (head and weights), or"
+    " nothing (weights: the entropy of the answers).",
 )
 @click.option(
     "--expert",
@@ -74,7 +81,8 @@ from breadcrumbs.cli.shared import (
     "--output",
     required=True,
     metavar="FILE",
-    help="Where to write: heads to NAME.safetensors, blocks to a folder or NAME.safetensors.",
+    help="Where to write: heads to NAME.safetensors, blocks to a folder or NAME.safetensors,"
+    " weights to NAME.yaml.",
 )
 @click.option("--base", help="The base model, instead of the suite's.")
 @click.option("--precision", default="auto", help="float32, bfloat16, or auto (the fastest here).")
@@ -101,14 +109,29 @@ def learn(suite: str, model: str, output: str, **options: Any) -> None:
 
     \b
     breadcrumbs learn suite.yaml merged --what blocks --rows 200 -o distilled
+
+    With --what weights, MODEL is a recipe, or a method, which merges the suite's fine-tuned models;
+    the weights that make the merged model answer as the experts do become a recipe, which merges
+    without data.
+
+    \b
+    breadcrumbs learn suite.yaml task_arithmetic --what weights --rows 64 -o learned.yaml
+    breadcrumbs merge learned.yaml -o merged
     """
+    if options["per"] and options["what"] != "weights":
+        raise click.UsageError("--per is of --what weights")
     if options["what"] == "blocks":
         from breadcrumbs.cli.learning import blocks
 
         blocks.learn(suite, model, output, options)
         return
+    if options["what"] == "weights":
+        from breadcrumbs.cli.learning import weights
+
+        weights.learn(suite, model, output, options)
+        return
     if options["params"]:
-        raise click.UsageError("-p is of --what blocks")
+        raise click.UsageError("-p is of --what blocks and weights")
     from breadcrumbs.checkpoint import cache
     from breadcrumbs.cli import console
     from breadcrumbs.errors import OutputError

@@ -11,6 +11,7 @@ from breadcrumbs.methods.finishes.boost import BOOST
 from breadcrumbs.methods.finishes.svc import SVC
 from breadcrumbs.methods.method import Method, parts
 from breadcrumbs.methods.published import (
+    adamerging,
     arcee_fusion,
     average,
     awd,
@@ -59,6 +60,7 @@ _ALL = (
     *dare.METHODS,
     *della.METHODS,
     breadcrumbs.ELECTED,
+    adamerging.METHOD,
     *tall_masks.METHODS,
     emr.METHOD,
     tatr.METHOD,

@@ -26,7 +26,7 @@ from breadcrumbs.methods.parameters import (
     decimal,
     written,
 )
-from breadcrumbs.plan import inputs, token_rows
+from breadcrumbs.plan import inputs, learned, token_rows
 from breadcrumbs.plan.declared import RECIPE, kind
 
 #: Output dtypes: the name in a recipe -> the name in a safetensors file.
@@ -101,6 +101,7 @@ class Recipe:
     made_by: the program that wrote it, with its version.
     space: ``full``, or ``core`` or ``knots``, where adapters are merged in coordinates of their own
         (`plan.spaces`).
+    learned: from which rows its numbers were learned, if they were (`plan.learned`).
     """
 
     base: str
@@ -127,6 +128,7 @@ class Recipe:
     pad_to: int | None = None
     tokens: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     space: str = SPACES[0]
+    learned: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for path in self.paths:
@@ -309,6 +311,7 @@ def from_mapping(data: Any, where: str = "recipe") -> Recipe:
     )
     for key in ("exclude", "only", "rename"):
         values[key] = _texts(data.get(key), f"{where}: {key}")
+    values["learned"] = learned.parsed(data.get("learned") or {}, f"{where}: learned")
     values["inputs"] = tuple(
         inputs.parse(entry, f"{where}: inputs[{i}]")
         for i, entry in enumerate(RECIPE.items(data.get("inputs") or [], f"{where}: inputs"))

@@ -20,6 +20,7 @@ from breadcrumbs.evaluate.corrections.heads import Heads
 from breadcrumbs.evaluate.data.drawn import keys_of
 from breadcrumbs.evaluate.data.task import Split
 from breadcrumbs.evaluate.results.results import Key
+from breadcrumbs.evaluate.scoring import learned
 from breadcrumbs.evaluate.scoring.settings import Corrected, Spec
 from breadcrumbs.plan.recipe import Recipe, to_mapping
 from breadcrumbs.taskfile import view
@@ -140,6 +141,10 @@ class Keys:
             return plain | called | mine
         seed = self.suite.seed
         facts = {"suite": self.suite.name, "finetuned": self.finetuned(task), "label": label(spec)}
+        told = spec.learned if isinstance(spec, Recipe) else learned.of_file(spec)
+        if told:
+            keys = keys_of(self.suite.task(task).rows(split))
+            facts |= learned.facts(told, task, split, keys)
         if not isinstance(spec, Recipe):
             facts |= self._learned(spec, task, split)
             return facts | {"recipe": None, "recipe_hash": None, "seed": seed}

@@ -156,7 +156,8 @@ class Elementwise:
     many passes it makes at most; 0 asks for none. by_tensor: whether it looks at each tensor by
     itself instead, each known for itself. sharp: whether task vectors that are known as products of
     thin matrices are taken as these, not as what adding them to the base is rounded to. absent:
-    whether a model that lacks the tensor takes part with zeros, as with ``prepare``.
+    whether a model that lacks the tensor takes part with zeros, as with ``prepare``. parts: if the
+    step is the sum of weights times what does not depend on them, (entries, values) -> that, (T, n).
     """
 
     combine: Callable[[Entries, Values], np.ndarray]
@@ -170,6 +171,7 @@ class Elementwise:
     by_tensor: bool = False
     sharp: bool = False
     absent: bool = False
+    parts: Callable[[Entries, Values], np.ndarray] | None = None
     name: str = ""
     alone: str = ""
 

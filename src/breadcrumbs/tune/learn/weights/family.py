@@ -1,0 +1,326 @@
+"""Open models, merged by weights into a Torch module, and what a gradient says of the weights."""
+
+from __future__ import annotations
+
+import glob
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from breadcrumbs.checkpoint.tensors import DTYPES
+from breadcrumbs.engine import runner
+from breadcrumbs.engine.consumers import Reading, Writing
+from breadcrumbs.engine.context import Context
+from breadcrumbs.engine.facts import Facts
+from breadcrumbs.engine.majority import Ballot
+from breadcrumbs.engine.outputs import Nowhere, SegmentReport
+from breadcrumbs.engine.terms import Terms
+from breadcrumbs.engine.vectors import Chunk, Vectors
+from breadcrumbs.errors import RecipeError
+from breadcrumbs.merging import calibration, estimate
+from breadcrumbs.modules.slots import as_torch
+from breadcrumbs.plan import Plan, TensorPlan
+from breadcrumbs.plan.recipe import Override, Recipe
+from breadcrumbs.plan.units import Segment, repeats
+
+if TYPE_CHECKING:
+    import torch
+
+    from breadcrumbs.modules.slots import Slots
+
+#: Cuts of ranks that are kept from one step to the next: all.
+ALL = 1 << 62
+#: A model of weight 0 is out of elections, so that weights stop before it.
+LEAST = 1e-6
+#: Digits of a weight that is learned, in the recipe.
+DIGITS = 6
+#: (gradient (n,) float64, terms, chunk, parts (T, n)) -> a row of numbers, which are added up.
+Scan = Callable[[np.ndarray, Terms, Chunk, np.ndarray], np.ndarray]
+
+
+class Family:
+    """The models of a plan, by weights (models, tensors), in the module that the slots are of.
+
+    names: of the tensors that have weights: what is merged and the module has, once where it is
+    tied. start: the weights that the recipe begins with, its alpha times those it gives. RecipeError
+    where the step is no sum of parts that do not depend on the weights.
+    """
+
+    def __init__(self, plan: Plan, slots: Slots, threads: int | None = None):
+        self.threads = estimate.threads(plan, threads, None)
+        plan = calibration.fixed(plan, threads=self.threads)
+        check(plan)
+        self.slots = slots
+        seen: dict[int, str] = {}
+        #: By the name of a tensor, the one whose weights it has: in the module they are one.
+        self._of: dict[str, str] = {}
+        for tensor in plan.merged:
+            slot = slots.names.get(tensor.name)
+            key = id(tensor) if slot is None else id(slot)
+            self._of[tensor.name] = seen.setdefault(key, tensor.name)
+        self.names = [name for name in dict.fromkeys(self._of.values()) if name in slots.names]
+        #: By the name of a tensor, what has its values in the module: several where files tie it.
+        self._places = {name: [slots.names[name].tensor] for name in self.names}
+        for tensor in plan.tensors:
+            slot = slots.names.get(tensor.name)
+            mine = self._places.get(tensor.tied)
+            if mine is not None and slot is not None and all(slot.tensor is not p for p in mine):
+                mine.append(slot.tensor)
+        if not self.names:
+            raise RecipeError("recipe: merges no tensor that the module has, so nothing is learned.")
+        self._columns = {name: i for i, name in enumerate(self.names)}
+        self.recipe = plan.recipe
+        tensors = {tensor.name: tensor for tensor in plan.merged}
+        self.start = np.array([_given(tensors[name]) for name in self.names]).T
+        self._plan = replace(plan, tensors=tuple(map(_of_one, plan.tensors)))
+        self._facts = runner.known(self._plan, threads=self.threads)
+        self._fresh = True
+
+    @property
+    def models(self) -> list[str]:
+        """The names of the models."""
+        return [model.name for model in self.recipe.models]
+
+    def put(self, weights: np.ndarray) -> None:
+        """Merge by weights (models, tensors) into the module, in the dtype of the output."""
+        plan = self._weighted(weights)
+        output = _Module(plan, self.slots)
+        runner.run(plan, _Putting(output, self._fresh), **self._settings)
+        self._fresh = False
+
+    def stale(self) -> None:
+        """Say that the module holds another model, which has other tensors that are not merged."""
+        self._fresh = True
+
+    def pull(self, weights: np.ndarray) -> np.ndarray:
+        """Return of the module's gradient what it is of the weights (models, tensors), float64.
+
+        0 for a tensor without a gradient, and for a model that lacks it.
+        """
+        return self.scanned(weights, _products, len(self.recipe.models)).T
+
+    def scanned(self, weights: np.ndarray, scan: Scan, width: int) -> np.ndarray:
+        """Return (tensors, width): what was found of each, summed in the order of its entries."""
+        plan = self._weighted(weights)
+        looking = _Scanning(plan, self._gradients(plan), scan, width)
+        runner.run(plan, looking, **self._settings)
+        return np.stack([looking.of(name) for name in self.names])
+
+    def parameters(self) -> list[torch.Tensor]:
+        """Return the module's parameters that weights move; all others need no gradient."""
+        return [place for places in self._places.values() for place in places]
+
+    def learned(self, weights: np.ndarray, per: str) -> Recipe:
+        """Return the recipe with weights (models, tensors). per: ``model`` or ``tensor``."""
+        recipe, columns = self.recipe, self._columns
+        parameters = {**recipe.parameters, "alpha": 1.0}
+        told = [
+            replace(one, parameters=_without_alpha(one.parameters), weight=None)
+            for one in recipe.overrides
+        ]
+        overrides = tuple(one for one in told if one.parameters)
+        if per == "model":
+            found = weights[:, 0].tolist()
+        else:
+            found = [1.0] * len(recipe.models)
+            for tensor in self._plan.merged:
+                column = columns.get(self._of[tensor.name])
+                mine = [own.weight for own in tensor.own]
+                mine = mine if column is None else weights[:, column].tolist()
+                overrides += tuple(
+                    Override(glob.escape(tensor.name), {}, name, weight)
+                    for name, weight in zip(self.models, mine, strict=True)
+                )
+        models = tuple(
+            replace(model, weight=weight)
+            for model, weight in zip(recipe.models, found, strict=True)
+        )
+        return replace(recipe, models=models, parameters=parameters, overrides=overrides)
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {"threads": self.threads, "facts": self._facts, "keeps": ALL}
+
+    def _weighted(self, weights: np.ndarray) -> Plan:
+        tensors = list(self._plan.tensors)
+        for index, tensor in enumerate(tensors):
+            column = self._columns.get(self._of.get(tensor.name, ""))
+            if column is not None:
+                mine = zip(tensor.own, weights[:, column].tolist(), strict=True)
+                own = tuple(replace(one, weight=weight) for one, weight in mine)
+                tensors[index] = replace(tensor, own=own)
+        return replace(self._plan, tensors=tuple(tensors))
+
+    def _gradients(self, plan: Plan) -> list[torch.Tensor | None]:
+        """Return by number of tensor the gradient, flat, of those that have one."""
+        found: list[torch.Tensor | None] = []
+        for tensor in plan.tensors:
+            places = self._places.get(tensor.name, []) if not tensor.copied else []
+            flat = [place.grad.detach().reshape(-1) for place in places if place.grad is not None]
+            found.append(sum(flat[1:], flat[0]) if flat else None)
+        return found
+
+
+def check(plan: Plan) -> None:
+    """Raise RecipeError unless each step is alpha times the sum of weights times parts."""
+    recipe, lowered = plan.recipe, plan.lowered
+    if recipe.space != "full":
+        raise RecipeError("recipe: space: weights are learned of whole models. Leave it out.")
+    aggregate = lowered.linear or lowered.elementwise
+    fits = aggregate is not None and "alpha" in aggregate.parameters and not lowered.finish
+    if fits and lowered.linear:
+        weights = [0.25 + 0.5 * t for t in range(len(recipe.models))]
+        for tensor in plan.merged:
+            values, linear = {**tensor.values, "alpha": 1.0}, lowered.linear
+            fits = fits and linear.factor(values, weights) == 1 and not linear.more(values, weights)
+    if lowered.elementwise and lowered.elementwise.parts is None:
+        fits = False
+    if not fits or lowered.shaped:
+        raise RecipeError(
+            f"method {plan.method.name}: its step is not a sum of weights times what the models"
+            " add, so weights have no such gradient. Take task_arithmetic, breadcrumbs, magnitude,"
+            " dare, or survivors (AdaMerging++)."
+        )
+    if any(own.weight <= 0 for tensor in plan.merged for own in tensor.own):
+        raise RecipeError(
+            "recipe: a weight is not above 0, where the learning begins. Leave the model out, or"
+            " give a small one."
+        )
+
+
+def by_model(family: Family) -> np.ndarray:
+    """Return the first weights of the models (models,); RecipeError where tensors have others."""
+    if (family.start != family.start[:, :1]).any():
+        raise RecipeError(
+            "recipe: alpha or weights differ between tensors. Learn them --per tensor."
+        )
+    return family.start[:, 0]
+
+
+def rounded(weights: np.ndarray) -> np.ndarray:
+    """Return weights as the recipe has them."""
+    return np.array([float(f"{w:.{DIGITS}g}") for w in weights.ravel()]).reshape(weights.shape)
+
+
+def _given(tensor: TensorPlan) -> list[float]:
+    """Return what the parts of a tensor are multiplied by in the recipe: alpha times the weights."""
+    return [float(tensor.values["alpha"]) * own.weight for own in tensor.own]
+
+
+def _of_one(tensor: TensorPlan) -> TensorPlan:
+    """Return what happens to a tensor with its alpha in the weights instead."""
+    if tensor.copied:
+        return tensor
+    own = tuple(
+        replace(one, weight=weight)
+        for one, weight in zip(tensor.own, _given(tensor), strict=True)
+    )
+    return replace(tensor, values={**tensor.values, "alpha": 1.0}, own=own)
+
+
+def _without_alpha(parameters: Any) -> dict[str, Any]:
+    return {key: value for key, value in parameters.items() if key != "alpha"}
+
+
+class _Module(Nowhere):
+    """An output that writes into the weights of a module."""
+
+    def __init__(self, plan: Plan, slots: Slots):
+        self.tensors, self.slots = plan.tensors, slots
+        self._flat = [self._place(tensor) for tensor in plan.tensors]
+
+    def _place(self, tensor: TensorPlan) -> torch.Tensor | None:
+        slot = self.slots.names.get(tensor.output)
+        if slot is None:
+            return None
+        if not slot.tensor.is_contiguous():
+            raise RecipeError(f"tensor {tensor.name!r} does not lie in a row in the module.")
+        return slot.tensor.detach().view(-1)
+
+    def has(self, index: int) -> bool:
+        """Whether the module has a place for a tensor."""
+        return self._flat[index] is not None
+
+    def write(self, index: int, start: int, values: np.ndarray) -> None:
+        flat = self._flat[index]
+        if flat is not None:
+            flat[start : start + values.size].copy_(as_torch(values))
+
+    def read(self, index: int, start: int, n: int) -> np.ndarray:
+        """Return what was written, as it was: the module has no fewer digits."""
+        flat = self._flat[index]
+        assert flat is not None
+        return flat[start : start + n].float().cpu().numpy().astype(DTYPES[self.tensors[index].dtype])
+
+
+class _Putting(Writing):
+    """Writes into a module. fresh: whether what is not merged is written too."""
+
+    several = False
+
+    def __init__(self, output: _Module, fresh: bool):
+        super().__init__(output)
+        self.fresh = fresh
+
+    def copy(self, context: Context, tensor: TensorPlan, segment: Segment) -> SegmentReport:
+        if self.fresh:
+            return super().copy(context, tensor, segment)
+        return SegmentReport([0] * len(context.plan.models))
+
+    def end(self, plan: Plan) -> None:
+        """Write tied copies, where the module has one of its own."""
+        output: Any = self.output
+        for of, segment in repeats(plan):
+            if output.has(of) and output.has(segment.index):
+                n = segment.stop - segment.start
+                output.write(segment.index, segment.start, output.read(of, segment.start, n))
+
+
+class _Scanning(Reading):
+    """Looks at the parts of what has a gradient, beside it."""
+
+    def __init__(
+        self, plan: Plan, gradients: Sequence[torch.Tensor | None], scan: Scan, width: int
+    ):
+        self.plan, self.gradients, self.scan, self.width = plan, gradients, scan, width
+        self._found: dict[str, dict[int, np.ndarray]] = {}
+        self._lock = threading.Lock()
+
+    def merge(self, terms: Terms, segment: Segment, ballot: Ballot | None) -> SegmentReport:
+        gradient, total = self.gradients[segment.index], np.zeros(self.width)
+        if gradient is None:
+            return SegmentReport([0] * terms.number)
+        mine = gradient[segment.start : segment.stop].cpu().double().numpy()
+        it = Vectors(terms)
+        for chunk in it.chunks(segment, again=True):
+            at = chunk.start - segment.start
+            total += self.scan(mine[at : at + chunk.base.size], terms, chunk, parts(it, chunk))
+        with self._lock:
+            self._found.setdefault(terms.tensor.name, {})[segment.start] = total
+        return SegmentReport([0] * terms.number)
+
+    def of(self, name: str) -> np.ndarray:
+        """Return what was found of a tensor (width,)."""
+        rows = self._found.get(name, {})
+        return sum((rows[start] for start in sorted(rows)), np.zeros(self.width))
+
+
+def parts(it: Vectors, chunk: Chunk) -> np.ndarray:
+    """Return (models that have the tensor, n): what each adds for a weight of 1."""
+    aggregate = it.lowered.elementwise
+    if aggregate is not None:
+        assert aggregate.parts is not None
+        return it.alpha * aggregate.parts(it.present(chunk), it.values)
+    terms = it.terms  # a common weight is in the factor, what rescales in either
+    return chunk.taus * (terms.factor * terms.weights / terms.given)[:, None]
+
+
+def _products(
+    gradient: np.ndarray, terms: Terms, chunk: Chunk, parts: np.ndarray
+) -> np.ndarray:
+    found = np.zeros(terms.number)
+    found[terms.who] = parts @ gradient
+    return found
