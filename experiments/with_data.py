@@ -88,8 +88,8 @@ class Demo:
 FOUNDATION = Demo()
 
 
-def prepare(folder: Path) -> Path:
-    """Write the demo's models and images; return the suite of them."""
+def prepare(folder: Path, foundation: str = __file__) -> Path:
+    """Write the demo's models and images; return the suite of them. foundation: its file."""
     from breadcrumbs.demo import write
 
     family = demo.load_family()
@@ -110,7 +110,7 @@ def prepare(folder: Path) -> Path:
             }
         )
     path = folder / "suite.yaml"
-    told = {"suite": "demo", "foundation": os.path.abspath(__file__), "base": "models/base"}
+    told = {"suite": "demo", "foundation": os.path.abspath(foundation), "base": "models/base"}
     path.write_text(yaml.safe_dump({**told, "tasks": tasks}))
     return path
 

@@ -126,10 +126,11 @@ class Family:
             found = weights[:, 0].tolist()
         else:
             found = [1.0] * len(recipe.models)
-            for tensor in self._plan.merged:
-                column = columns.get(self._of[tensor.name])
-                mine = [own.weight for own in tensor.own]
-                mine = mine if column is None else weights[:, column].tolist()
+            for tensor in self._plan.tensors:
+                if tensor.copied and not tensor.tied:
+                    continue  # but of what is tied all names have the same, or it is not tied
+                column = columns.get(self._of.get(tensor.tied or tensor.name, ""))
+                mine = _given(tensor) if column is None else weights[:, column].tolist()
                 overrides += tuple(
                     Override(glob.escape(tensor.name), {}, name, weight)
                     for name, weight in zip(self.models, mine, strict=True)
