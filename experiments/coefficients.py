@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from experiments import demo_torch, with_data
 
 TA, TIES = "task_arithmetic", "survivors"

@@ -32,7 +32,7 @@ from breadcrumbs.tune.learn.weights.lessons import backward, lessons
 torch = pytest.importorskip("torch")
 functional = torch.nn.functional
 
-FEATURED = '''
+FEATURED = """
 
 class Featured(BagFoundation):
     def features(self, module, batch):
@@ -46,7 +46,7 @@ class Featured(BagFoundation):
 
 
 FOUNDATION = Featured()
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,9 @@ def slow_parts(home, method, **settings) -> dict[str, list[np.ndarray]]:
         at = [classical.survivors(base, models, w, alpha=1, **settings)
               for w in ((1, 1), (2, 1), (1, 2))]  # fmt: skip
         return {name: [more[name] - at[0][name] for more in at[1:]] for name in names}
-    taus = {n: [m[n].astype(np.float64) - base[n].astype(np.float64) for m in models] for n in names}
+    taus = {
+        n: [m[n].astype(np.float64) - base[n].astype(np.float64) for m in models] for n in names
+    }
     if method == "breadcrumbs":
         for name, mine in taus.items():
             masks = [breadcrumbs_mask(np.abs(t.astype(np.float32)).ravel().tolist(), **settings)

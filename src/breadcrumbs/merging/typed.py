@@ -29,6 +29,7 @@ MethodName = Literal[
     "della_linear",
     "della",
     "breadcrumbs_ties",
+    "survivors",
     "consensus",
     "tall_mask",
     "emr",

@@ -1,4 +1,4 @@
-"""`breadcrumbs learn --what weights`: a recipe or a method in, a recipe with learned weights out."""
+"""`breadcrumbs learn --what weights`: a recipe or a method in, a recipe out."""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ class Elementwise:
     itself instead, each known for itself. sharp: whether task vectors that are known as products of
     thin matrices are taken as these, not as what adding them to the base is rounded to. absent:
     whether a model that lacks the tensor takes part with zeros, as with ``prepare``. parts: if the
-    step is the sum of weights times what does not depend on them, (entries, values) -> that, (T, n).
+    step is the sum of weights times what depends on none, (entries, values) -> that, (T, n).
     """
 
     combine: Callable[[Entries, Values], np.ndarray]

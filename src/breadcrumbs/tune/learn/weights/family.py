@@ -14,7 +14,6 @@ from breadcrumbs.checkpoint.tensors import DTYPES
 from breadcrumbs.engine import runner
 from breadcrumbs.engine.consumers import Reading, Writing
 from breadcrumbs.engine.context import Context
-from breadcrumbs.engine.facts import Facts
 from breadcrumbs.engine.majority import Ballot
 from breadcrumbs.engine.outputs import Nowhere, SegmentReport
 from breadcrumbs.engine.terms import Terms
@@ -45,8 +44,8 @@ class Family:
     """The models of a plan, by weights (models, tensors), in the module that the slots are of.
 
     names: of the tensors that have weights: what is merged and the module has, once where it is
-    tied. start: the weights that the recipe begins with, its alpha times those it gives. RecipeError
-    where the step is no sum of parts that do not depend on the weights.
+    tied. start: the weights that the recipe begins with, its alpha times those it gives.
+    RecipeError where the step is no sum of parts that do not depend on the weights.
     """
 
     def __init__(self, plan: Plan, slots: Slots, threads: int | None = None):
@@ -70,7 +69,9 @@ class Family:
             if mine is not None and slot is not None and all(slot.tensor is not p for p in mine):
                 mine.append(slot.tensor)
         if not self.names:
-            raise RecipeError("recipe: merges no tensor that the module has, so nothing is learned.")
+            raise RecipeError(
+                "recipe: merges no tensor that the module has, so nothing is learned."
+            )
         self._columns = {name: i for i, name in enumerate(self.names)}
         self.recipe = plan.recipe
         tensors = {tensor.name: tensor for tensor in plan.merged}
@@ -216,8 +217,7 @@ def _of_one(tensor: TensorPlan) -> TensorPlan:
     if tensor.copied:
         return tensor
     own = tuple(
-        replace(one, weight=weight)
-        for one, weight in zip(tensor.own, _given(tensor), strict=True)
+        replace(one, weight=weight) for one, weight in zip(tensor.own, _given(tensor), strict=True)
     )
     return replace(tensor, values={**tensor.values, "alpha": 1.0}, own=own)
 
@@ -254,7 +254,9 @@ class _Module(Nowhere):
         """Return what was written, as it was: the module has no fewer digits."""
         flat = self._flat[index]
         assert flat is not None
-        return flat[start : start + n].float().cpu().numpy().astype(DTYPES[self.tensors[index].dtype])
+        return (
+            flat[start : start + n].float().cpu().numpy().astype(DTYPES[self.tensors[index].dtype])
+        )
 
 
 class _Putting(Writing):
@@ -294,11 +296,10 @@ class _Scanning(Reading):
         gradient, total = self.gradients[segment.index], np.zeros(self.width)
         if gradient is None:
             return SegmentReport([0] * terms.number)
-        mine = gradient[segment.start : segment.stop].cpu().double().numpy()
         it = Vectors(terms)
         for chunk in it.chunks(segment, again=True):
-            at = chunk.start - segment.start
-            total += self.scan(mine[at : at + chunk.base.size], terms, chunk, parts(it, chunk))
+            mine = gradient[chunk.start : chunk.start + chunk.base.size].double().cpu().numpy()
+            total += self.scan(mine, terms, chunk, parts(it, chunk))
         with self._lock:
             self._found.setdefault(terms.tensor.name, {})[segment.start] = total
         return SegmentReport([0] * terms.number)
@@ -319,9 +320,7 @@ def parts(it: Vectors, chunk: Chunk) -> np.ndarray:
     return chunk.taus * (terms.factor * terms.weights / terms.given)[:, None]
 
 
-def _products(
-    gradient: np.ndarray, terms: Terms, chunk: Chunk, parts: np.ndarray
-) -> np.ndarray:
+def _products(gradient: np.ndarray, terms: Terms, chunk: Chunk, parts: np.ndarray) -> np.ndarray:
     found = np.zeros(terms.number)
     found[terms.who] = parts @ gradient
     return found

@@ -46,7 +46,11 @@ class Lesson:
 
 
 def lessons(
-    scorer: Scorer, draw: Draw, tasks: Sequence[Task], experts: Mapping[str, str], cache: Path | None
+    scorer: Scorer,
+    draw: Draw,
+    tasks: Sequence[Task],
+    experts: Mapping[str, str],
+    cache: Path | None,
 ) -> list[Lesson]:
     """Return the lessons of tasks, by name, so that their order in a suite does not matter.
 
