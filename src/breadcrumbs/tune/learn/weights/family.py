@@ -43,8 +43,8 @@ Scan = Callable[[np.ndarray, Terms, Chunk, np.ndarray], np.ndarray]
 class Family:
     """The models of a plan, by weights (models, tensors), in the module that the slots are of.
 
-    names: of the tensors that have weights: what is merged and the module has, once where it is
-    tied. start: the weights that the recipe begins with, its alpha times those it gives.
+    names: of the tensors that have weights: what some model changes and the module has, once where
+    it is tied. start: the weights that the recipe begins with, its alpha times those it gives.
     RecipeError where the step is no sum of parts that do not depend on the weights.
     """
 
@@ -60,7 +60,12 @@ class Family:
             slot = slots.names.get(tensor.name)
             key = id(tensor) if slot is None else id(slot)
             self._of[tensor.name] = seen.setdefault(key, tensor.name)
-        self.names = [name for name in dict.fromkeys(self._of.values()) if name in slots.names]
+        self.recipe = plan.recipe
+        self._plan = replace(plan, tensors=tuple(map(_of_one, plan.tensors)))
+        self._facts = runner.known(self._plan, threads=self.threads)
+        self._fresh = True
+        changed = self._changed()
+        self.names = [name for name in dict.fromkeys(self._of.values()) if name in changed]
         #: By the name of a tensor, what has its values in the module: several where files tie it.
         self._places = {name: [slots.names[name].tensor] for name in self.names}
         for tensor in plan.tensors:
@@ -69,16 +74,10 @@ class Family:
             if mine is not None and slot is not None and all(slot.tensor is not p for p in mine):
                 mine.append(slot.tensor)
         if not self.names:
-            raise RecipeError(
-                "recipe: merges no tensor that the module has, so nothing is learned."
-            )
+            raise RecipeError("recipe: the models change no tensor that the module has.")
         self._columns = {name: i for i, name in enumerate(self.names)}
-        self.recipe = plan.recipe
-        tensors = {tensor.name: tensor for tensor in plan.merged}
+        tensors = {tensor.name: tensor for tensor in self._plan.merged}
         self.start = np.array([_given(tensors[name]) for name in self.names]).T
-        self._plan = replace(plan, tensors=tuple(map(_of_one, plan.tensors)))
-        self._facts = runner.known(self._plan, threads=self.threads)
-        self._fresh = True
 
     @property
     def models(self) -> list[str]:
@@ -91,10 +90,6 @@ class Family:
         output = _Module(plan, self.slots)
         runner.run(plan, _Putting(output, self._fresh), **self._settings)
         self._fresh = False
-
-    def stale(self) -> None:
-        """Say that the module holds another model, which has other tensors that are not merged."""
-        self._fresh = True
 
     def pull(self, weights: np.ndarray) -> np.ndarray:
         """Return of the module's gradient what it is of the weights (models, tensors), float64.
@@ -156,6 +151,12 @@ class Family:
                 tensors[index] = replace(tensor, own=own)
         return replace(self._plan, tensors=tuple(tensors))
 
+    def _changed(self) -> set[str]:
+        """Return the names of the tensors of the module that some model changes."""
+        looking = _Scanning(self._plan, None, _entries, 1)
+        runner.run(self._plan, looking, **self._settings)
+        return {name for name in self.slots.names if looking.of(name).any()}
+
     def _gradients(self, plan: Plan) -> list[torch.Tensor | None]:
         """Return by number of tensor the gradient, flat, of those that have one."""
         found: list[torch.Tensor | None] = []
@@ -208,7 +209,7 @@ def rounded(weights: np.ndarray) -> np.ndarray:
 
 
 def _given(tensor: TensorPlan) -> list[float]:
-    """Return what the parts of a tensor are multiplied by in the recipe: alpha times the weights."""
+    """Return what parts of a tensor are multiplied by in the recipe: alpha times weights."""
     return [float(tensor.values["alpha"]) * own.weight for own in tensor.own]
 
 
@@ -283,22 +284,24 @@ class _Putting(Writing):
 
 
 class _Scanning(Reading):
-    """Looks at the parts of what has a gradient, beside it."""
+    """Looks at the parts of what has a gradient, beside it. gradients: None for all, and zeros."""
 
     def __init__(
-        self, plan: Plan, gradients: Sequence[torch.Tensor | None], scan: Scan, width: int
+        self, plan: Plan, gradients: Sequence[torch.Tensor | None] | None, scan: Scan, width: int
     ):
         self.plan, self.gradients, self.scan, self.width = plan, gradients, scan, width
         self._found: dict[str, dict[int, np.ndarray]] = {}
         self._lock = threading.Lock()
 
     def merge(self, terms: Terms, segment: Segment, ballot: Ballot | None) -> SegmentReport:
-        gradient, total = self.gradients[segment.index], np.zeros(self.width)
-        if gradient is None:
+        gradient = None if self.gradients is None else self.gradients[segment.index]
+        if self.gradients is not None and gradient is None:
             return SegmentReport([0] * terms.number)
-        it = Vectors(terms)
+        it, total = Vectors(terms), np.zeros(self.width)
         for chunk in it.chunks(segment, again=True):
-            mine = gradient[chunk.start : chunk.start + chunk.base.size].double().cpu().numpy()
+            mine = np.zeros(chunk.base.size)
+            if gradient is not None:
+                mine = gradient[chunk.start : chunk.start + chunk.base.size].double().cpu().numpy()
             total += self.scan(mine, terms, chunk, parts(it, chunk))
         with self._lock:
             self._found.setdefault(terms.tensor.name, {})[segment.start] = total
@@ -324,3 +327,7 @@ def _products(gradient: np.ndarray, terms: Terms, chunk: Chunk, parts: np.ndarra
     found = np.zeros(terms.number)
     found[terms.who] = parts @ gradient
     return found
+
+
+def _entries(gradient: np.ndarray, terms: Terms, chunk: Chunk, parts: np.ndarray) -> np.ndarray:
+    return np.array([np.count_nonzero(parts)])

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Learned:
-    """What was learned. recipe: merges without data. heads: behind that merge, if they were learned.
+    """What was learned. recipe: merges without data. heads: behind that merge, if any are.
 
     weights: (models, tensors) as in the recipe, of ``models`` and ``tensors`` by name. losses: of
     each step, before it. numbers: how many weights were learned.
