@@ -26,6 +26,7 @@ from breadcrumbs.cli.group import main as program
 from breadcrumbs.methods.parameters import Parameter
 from breadcrumbs.methods.registry import FINISHES, METHODS
 from breadcrumbs.methods.transforms.low_rank import LOW_RANK
+from breadcrumbs.methods.transforms.triplets import TRIPLETS
 
 HERE = Path(__file__).parent
 METHODS_INTRO = """Any `alpha`, weights of models and parameters by tensor go with each.
@@ -53,11 +54,16 @@ def methods_page() -> str:
         parts.append(f"    M = {finish.formula}\n")
         parts += _parameters(finish.parameters)
         parts.append(f"{finish.paper}.\n")
-    parts.append("# A transform that no method has\n\n## low_rank\n")
+    parts.append("# Transforms that no method has\n\n## low_rank\n")
     parts.append(
         "Keep the leading singular triplets of each matrix of a task vector: `low_rank+sum`.\n"
     )
     parts += _parameters(LOW_RANK.parameters)
+    parts.append(
+        "## triplets\n\nKeep the singular triplets of each matrix that are named: `triplets+sum`,"
+        " as `breadcrumbs learn --as adarank` writes it (AdaRank, arXiv:2503.22178).\n"
+    )
+    parts += _parameters(TRIPLETS.parameters)
     return "\n".join(parts)
 
 

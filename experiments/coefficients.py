@@ -30,6 +30,8 @@ RUNS: list[tuple[str, str, str, str, int, dict[str, str]]] = [
     (TIES, "adamerging", "expert", "tensor", 200, {}),
     (TA, "symerge", "expert", "tensor", 200, {}),
     (TA, "symerge", "expert", "tensor", 200, {"hard": "true"}),
+    (TA, "adarank", "none", "tensor", 200, {}),
+    (TA, "adarank", "expert", "tensor", 200, {}),
     (TA, "frank-wolfe", "labels", "model", 100, {}),
     (TA, "frank-wolfe", "labels", "tensor", 100, {}),
     (TA, "frank-wolfe", "labels", "tensor", 100, {"oracle": "code"}),

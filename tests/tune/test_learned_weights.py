@@ -23,10 +23,11 @@ from breadcrumbs.evaluate.scoring import scores
 from breadcrumbs.evaluate.scoring.settings import Settings
 from breadcrumbs.merging import files, opening
 from breadcrumbs.merging.sweep import Sweep
+from breadcrumbs.methods.parameters import Ranges
 from breadcrumbs.modules.slots import Slots
 from breadcrumbs.plan.recipe import Model, Recipe, load, to_yaml
 from breadcrumbs.tune.learn.weights import family as families
-from breadcrumbs.tune.learn.weights import kinds, learned, vertices
+from breadcrumbs.tune.learn.weights import kinds, learned, ranks, vertices
 from breadcrumbs.tune.learn.weights.lessons import backward, lessons
 
 torch = pytest.importorskip("torch")
@@ -286,6 +287,75 @@ def test_a_weight_that_is_tied_is_learned_once():
         merged, _ = files.to_arrays(plan)
     for name, array in merged.items():
         assert module.state_dict()[name].numpy().tobytes() == array.tobytes()
+
+
+def test_triplets_are_learned_as_autograd_says_and_merge_from_the_recipe(home, tmp_path):
+    recipe, draw = recipe_of(home), Draw(rows=12, answers="labels")
+    scorer = scorer_of(home, draw)
+    found = lessons(scorer, draw, scorer.suite.tasks, {}, None)
+    rng = np.random.default_rng(2)
+    with opening.opened(recipe) as plan:
+        family = ranks.Ranked(plan, scorer.slots, tmp_path, threads=1)
+        assert set(family.logits) == {"hidden.weight", "unused.weight", "words.weight"}
+        for logits in family.more():
+            logits.copy_(torch.from_numpy(rng.standard_normal(len(logits))))
+        weights = families.rounded(family.start * rng.uniform(0.5, 2, family.start.shape))
+        family.put(weights)
+        scorer.module.zero_grad()
+        for one in found:
+            backward(scorer, one, np.arange(12), "labels")
+        mine = family.pull(weights)
+        made = family.learned(weights, "tensor")
+        inside = {n: s.tensor.detach().numpy().copy() for n, s in family.slots.names.items()}
+    (tmp_path / "made.yaml").write_text(to_yaml(made))
+    with Sweep(recipe.base) as sweep:
+        merged = sweep.merged(load(tmp_path / "made.yaml"))
+    for name, array in merged.items():
+        np.testing.assert_allclose(inside[name], array, rtol=0, atol=1e-6)
+    base, scale = weights_of(home / "base"), torch.tensor(weights, requires_grad=True)
+    masks, state = {}, {}
+    for column, name in enumerate(family.names):
+        theta = torch.from_numpy(base[name]).double()
+        for t, tau in enumerate(slow_parts(home, "task_arithmetic")[name]):
+            part = torch.from_numpy(tau)
+            if name in family.logits:
+                u, s, v = np.linalg.svd(tau, full_matrices=False)
+                logit = family.logits[name][t].detach().clone().requires_grad_(True)
+                soft = (logit / 10).sigmoid()
+                masks[name, t] = logit
+                mask = (soft > 0.5).double() + soft - soft.detach()
+                part = torch.from_numpy(u * s) * mask @ torch.from_numpy(v)
+            theta = theta + scale[t, column] * part
+        state[name] = theta.float()
+    total = 0
+    for one in found:
+        (batch,) = scorer.suite.foundation.prepare(one.task, one.rows.rows, 12)
+        features = torch.func.functional_call(scorer.module, state, kwargs=batch.inputs)
+        logits = scorer.suite.foundation.answer(one.head, features)
+        total = total + functional.cross_entropy(logits, batch.labels)
+    total.backward()
+    np.testing.assert_allclose(mine, scale.grad.numpy(), rtol=1e-3, atol=1e-6)
+    for (name, t), logit in masks.items():
+        if name != "unused.weight":
+            got = family.logits[name][t].grad.numpy()
+            assert np.abs(got).max() > 1e-7
+            np.testing.assert_allclose(got, logit.grad.numpy(), rtol=2e-3, atol=1e-8)
+    ended = learn(home, recipe, "adarank", steps="30", rate="0.02", batch="24")
+    assert ended.losses[-1] < ended.losses[0]
+    assert ended.recipe.method == "triplets+sum"
+    assert any("keep" in one.parameters for one in ended.recipe.overrides)
+
+
+def test_names_of_triplets():
+    for kept, text in (("1101", "1-2,4"), ("0", "none"), ("11", "all"), ("0110", "2-3")):
+        assert Ranges.of([c == "1" for c in kept]) == text
+        if text != "all":
+            assert list(Ranges.numbers(text)) == [i for i, c in enumerate(kept) if c == "1"]
+            assert Ranges("all", "").parse(text) == text
+    assert Ranges("all", "").parse(3) == "3"
+    for text in ("0", "3-2", "2,1", "1-2,2", "", "1-", "a", None, True, "1234567"):
+        with pytest.raises(ValueError):
+            Ranges("all", "").parse(text)
 
 
 def test_the_command_writes_a_recipe_that_is_known_for_what_it_saw(home, tmp_path, monkeypatch):

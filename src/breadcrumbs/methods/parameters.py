@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation, localcontext
 from numbers import Real as Real_
@@ -238,7 +238,56 @@ class Pattern:
         return value
 
 
-Parameter = Fraction | Real | Integer | OneOf | Fractions | WhichModel | Pattern
+#: Of `Ranges`: every one, and not one.
+ALL, NONE = "all", "none"
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Whole numbers from 1 up, as text: ``1-12,15``, ``all`` or ``none``."""
+
+    default: str
+    help: str
+
+    @property
+    def range(self) -> str:
+        return f"numbers and ranges from 1 up, as 1-12,15; or {ALL}, or {NONE}"
+
+    def parse(self, value: Any) -> str:
+        text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        if not isinstance(text, str):
+            raise ValueError(value)
+        if text not in (ALL, NONE):
+            last = 0
+            for part in text.split(","):
+                found = re.fullmatch(r"([1-9]\d{0,5})(?:-([1-9]\d{0,5}))?", part)
+                if found is None or not last < int(found[1]) <= int(found[2] or found[1]):
+                    raise ValueError(value)
+                last = int(found[2] or found[1])
+        return text
+
+    @staticmethod
+    def numbers(text: str) -> Iterator[int]:
+        """Yield the numbers of a text that is not ``all``, less 1."""
+        for part in text.split(",") if text != NONE else ():
+            first, _, last = part.partition("-")
+            yield from range(int(first) - 1, int(last or first))
+
+    @staticmethod
+    def of(kept: Sequence[bool]) -> str:
+        """Return the text of which are kept."""
+        if all(kept):
+            return ALL
+        parts, start = [], 0
+        for place in range(len(kept) + 1):
+            if place == len(kept) or not kept[place]:
+                if place > start:
+                    parts.append(f"{start + 1}-{place}" if place > start + 1 else f"{place}")
+                start = place + 1
+        return ",".join(parts) or NONE
+
+
+Parameter = Fraction | Real | Integer | OneOf | Fractions | WhichModel | Pattern | Ranges
 
 #: The names and weights of the models.
 Models = Sequence[tuple[str, float]]

@@ -50,6 +50,7 @@ from breadcrumbs.methods.published import (
     wudi,
 )
 from breadcrumbs.methods.transforms.low_rank import LOW_RANK
+from breadcrumbs.methods.transforms.triplets import TRIPLETS
 
 _ALL = (
     breadcrumbs.METHOD,
@@ -97,6 +98,7 @@ METHODS: dict[str, Method] = {method.name: method for method in _ALL}
 #: For pairs that are not in the table, `transform+aggregate`.
 TRANSFORMS, AGGREGATES = parts(_ALL)
 TRANSFORMS[LOW_RANK.name] = LOW_RANK
+TRANSFORMS[TRIPLETS.name] = TRIPLETS
 
 #: For any of them, `method+finish`.
 FINISHES: dict[str, Finish] = {finish.name: finish for finish in (SVC, BOOST)}

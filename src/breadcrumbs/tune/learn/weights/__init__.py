@@ -6,10 +6,11 @@ g is the gradient of the loss in the merged weights, from one backward pass; a p
 adds to a tensor for a weight of 1, its task vector after the transform. The inner products are
 streamed, tensor by tensor, so that in memory are a module, its gradient and no model.
 
-kinds     what is learned, by name: adamerging, symerge, frank-wolfe
+kinds     what is learned, by name: adamerging, symerge, adarank, frank-wolfe
 family    open models, merged by weights into a module, and inner products of parts with a gradient
 lessons   rows, what is known of them, and losses
 learning  the steps of Adam, saved in between
+ranks     a family of singular triplets, some of which are kept (AdaRank)
 vertices  the steps of Frank-Wolfe
 learned   what comes out: a recipe, perhaps heads
 """

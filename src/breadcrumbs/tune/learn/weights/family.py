@@ -109,6 +109,10 @@ class Family:
         """Return the module's parameters that weights move; all others need no gradient."""
         return [place for places in self._places.values() for place in places]
 
+    def more(self) -> list[torch.Tensor]:
+        """Return what is learned besides weights; `pull` gives it gradients."""
+        return []
+
     def learned(self, weights: np.ndarray, per: str) -> Recipe:
         """Return the recipe with weights (models, tensors). per: ``model`` or ``tensor``."""
         recipe, columns = self.recipe, self._columns

@@ -19,7 +19,8 @@ class Settings:
     """kind: by name. per: whether a model has one weight, or one of each tensor. loss: `LOSSES`, or
     ``hard``. steps, rate, batch (rows of a task in a step), temperature (of answers): of Adam.
 
-    heads: whether each task's head is learned besides. oracle, rate (of the first step): of
+    heads: whether each task's head is learned besides. ranks: whether it is learned which singular
+    triplets stay. oracle, rate (of the first step): of
     Frank-Wolfe.
     """
 
@@ -31,12 +32,14 @@ class Settings:
     batch: int = 16
     temperature: float = 1.0
     heads: bool = False
+    ranks: bool = False
     oracle: str = ""
 
 
 _KINDS = {
     "adamerging": Settings(),
     "symerge": Settings("symerge", heads=True),
+    "adarank": Settings("adarank", ranks=True),
     "frank-wolfe": Settings("frank-wolfe", "model", steps=10, rate=0.03, oracle="paper"),
 }
 NAMES = tuple(_KINDS)
@@ -45,6 +48,7 @@ _ADAM = ("steps", "rate", "batch", "temperature", "hard")
 _KNOWN = {
     "adamerging": _ADAM,
     "symerge": _ADAM,
+    "adarank": _ADAM,
     "frank-wolfe": ("steps", "rate", "temperature", "hard", "oracle"),
 }
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,7 @@ from breadcrumbs.merging import opening
 from breadcrumbs.merging.sweep import Sweep
 from breadcrumbs.plan.recipe import Recipe, to_mapping
 from breadcrumbs.tune.learn.weights import family as families
-from breadcrumbs.tune.learn.weights import vertices
+from breadcrumbs.tune.learn.weights import ranks, vertices
 from breadcrumbs.tune.learn.weights.kinds import Settings
 from breadcrumbs.tune.learn.weights.learning import Ended, Learning
 from breadcrumbs.tune.learn.weights.lessons import Lesson, lessons
@@ -86,14 +88,19 @@ def learn(
     devices.require_torch()
     where = devices.device(device)
     precision = devices.precision(precision, where)
-    with opening.opened(recipe) as plan:
+    with ExitStack() as stack:
+        plan = stack.enter_context(opening.opened(recipe))
         families.check(plan)
         scorer = Scorer(opened, device=str(where), precision=precision, cache=cache, train=True)
         if model_hash(plan.base) != scorer.keys.base:
             raise SuiteError(f"{recipe.base}: is not the base of the suite, {suite.base}.")
         progress(0, settings.steps, "what is known of the rows")
         found = lessons(scorer, draw, [opened.task(name) for name in names], paths, cache)
-        family = families.Family(plan, scorer.slots, threads)
+        if settings.ranks:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="breadcrumbs-"))
+            family = ranks.Ranked(plan, scorer.slots, Path(folder), threads)
+        else:
+            family = families.Family(plan, scorer.slots, threads)
         if settings.oracle:
             ended = vertices.run(family, scorer, found, settings, progress)
         else:

@@ -77,7 +77,8 @@ class Learning:
         if settings.heads:
             self.heads = {lesson.name: _tuned(lesson.head) for lesson in lessons}
         tuned = [tensor for head in self.heads.values() for tensor in head.values()]
-        self.adam = torch.optim.Adam([self.values, *tuned], lr=settings.rate)
+        self.more = family.more()
+        self.adam = torch.optim.Adam([self.values, *self.more, *tuned], lr=settings.rate)
         self.step, self.losses = 0, list[float]()
 
     @property
@@ -146,6 +147,7 @@ class Learning:
             "step": self.step,
             "losses": self.losses,
             "values": self.values.detach(),
+            "more": [tensor.detach() for tensor in self.more],
             "heads": {t: {n: v.detach() for n, v in h.items()} for t, h in self.heads.items()},
             "adam": self.adam.state_dict(),
         }
@@ -165,6 +167,8 @@ class Learning:
         self.step, self.losses = state["step"], list(state["losses"])
         with torch.no_grad():
             self.values.copy_(state["values"])
+            for tensor, value in zip(self.more, state["more"], strict=True):
+                tensor.copy_(value)
             for task, head in self.heads.items():
                 for name, tensor in head.items():
                     tensor.copy_(state["heads"][task][name])
