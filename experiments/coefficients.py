@@ -17,9 +17,11 @@ import numpy as np
 import torch
 from experiments import demo_torch, with_data
 
+from breadcrumbs.evaluate.data.drawn import Answers
+
 TA, TIES = "task_arithmetic", "survivors"
 #: Method, kind, what is known of a row, per what, rows, numbers.
-RUNS: list[tuple[str, str, str, str, int, dict[str, str]]] = [
+RUNS: list[tuple[str, str, Answers, str, int, dict[str, str]]] = [
     (TA, "adamerging", "none", "model", 200, {}),
     (TA, "adamerging", "none", "tensor", 200, {}),
     (TA, "adamerging", "expert", "model", 200, {}),

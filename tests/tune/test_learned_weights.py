@@ -18,8 +18,9 @@ from breadcrumbs import checkpoint
 from breadcrumbs.cli.group import main
 from breadcrumbs.errors import RecipeError, SuiteError
 from breadcrumbs.evaluate import suite as suites
-from breadcrumbs.evaluate.data.drawn import ABSENT, Draw
+from breadcrumbs.evaluate.data.drawn import ABSENT, Answers, Draw
 from breadcrumbs.evaluate.scoring import scores
+from breadcrumbs.evaluate.scoring.scoring import featured
 from breadcrumbs.evaluate.scoring.settings import Settings
 from breadcrumbs.merging import files, opening
 from breadcrumbs.merging.sweep import Sweep
@@ -142,7 +143,8 @@ def slow_loss(kind, logits, expert, labels):
     ],
 )
 def test_gradients_are_those_of_autograd_through_all_models(home, method, settings, loss):
-    draw = Draw(rows=12, answers={"entropy": "none", "labels": "labels"}.get(loss, "expert"))
+    known: dict[str, Answers] = {"entropy": "none", "labels": "labels"}
+    draw = Draw(rows=12, answers=known.get(loss, "expert"))
     scorer = scorer_of(home, draw)
     suite = scorer.suite
     paths = {task.name: str(home / f"m-{task.name}") for task in suite.tasks}
@@ -164,9 +166,9 @@ def test_gradients_are_those_of_autograd_through_all_models(home, method, settin
     for column, name in enumerate(family.names):
         step = sum(scale[t, column] * torch.from_numpy(p) for t, p in enumerate(parts[name]))
         state[name] = (torch.from_numpy(base[name]).double() + step).float()
-    foundation, total = suite.foundation, 0
+    foundation, total = featured(suite.foundation), torch.zeros(())
     for one in found:
-        (batch,) = foundation.prepare(one.task, one.rows.rows, 12)
+        (batch,) = suite.foundation.prepare(one.task, one.rows.rows, 12)
         expert = None
         if draw.answers == "expert":
             whole = {n: torch.from_numpy(a) for n, a in weights_of(paths[one.name]).items()}
@@ -327,11 +329,11 @@ def test_triplets_are_learned_as_autograd_says_and_merge_from_the_recipe(home, t
                 part = torch.from_numpy(u * s) * mask @ torch.from_numpy(v)
             theta = theta + scale[t, column] * part
         state[name] = theta.float()
-    total = 0
+    total, foundation = torch.zeros(()), featured(scorer.suite.foundation)
     for one in found:
         (batch,) = scorer.suite.foundation.prepare(one.task, one.rows.rows, 12)
         features = torch.func.functional_call(scorer.module, state, kwargs=batch.inputs)
-        logits = scorer.suite.foundation.answer(one.head, features)
+        logits = foundation.answer(one.head, features)
         total = total + functional.cross_entropy(logits, batch.labels)
     total.backward()
     np.testing.assert_allclose(mine, scale.grad.numpy(), rtol=1e-3, atol=1e-6)
