@@ -27,6 +27,8 @@ from breadcrumbs.merging.sweep import Sweep
 from breadcrumbs.methods.parameters import Ranges
 from breadcrumbs.modules.slots import Slots
 from breadcrumbs.plan.recipe import Model, Recipe, load, to_yaml
+from breadcrumbs.taskfile import view
+from breadcrumbs.tasks.packing import pack
 from breadcrumbs.tune.learn.weights import family as families
 from breadcrumbs.tune.learn.weights import kinds, learned, ranks, vertices
 from breadcrumbs.tune.learn.weights.lessons import backward, lessons
@@ -289,6 +291,28 @@ def test_a_weight_that_is_tied_is_learned_once():
         merged, _ = files.to_arrays(plan)
     for name, array in merged.items():
         assert module.state_dict()[name].numpy().tobytes() == array.tobytes()
+
+
+def test_task_files_give_the_gradients_of_what_they_stand_for(home, tmp_path):
+    scorer, found = scorer_of(home, Draw()), []
+    files = [str(tmp_path / f"{task}.safetensors") for task in ("two", "three")]
+    for task, file in zip(("two", "three"), files, strict=True):
+        pack(str(home / "base"), str(home / f"m-{task}"), file, beta=0.9, gamma=1)
+    for kind in ("packed", "whole"):
+        sources = [str(home / "base"), *files]
+        if kind == "whole":
+            for t, file in enumerate(files, 1):
+                with view.open_model(sources[0], file) as state:
+                    sources[t] = {name: np.array(state[name]) for name in state}
+        with opening.opened(recipe_of(home), sources) as plan:
+            family = families.Family(plan, scorer.slots, threads=1)
+            family.put(family.start)
+            rng = torch.Generator().manual_seed(0)
+            for parameter in family.parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=rng)
+            found.append(family.pull(family.start))
+    assert np.abs(found[0]).min() > 0
+    np.testing.assert_allclose(*found, rtol=1e-9)
 
 
 def test_triplets_are_learned_as_autograd_says_and_merge_from_the_recipe(home, tmp_path):
