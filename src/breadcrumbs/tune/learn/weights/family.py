@@ -64,8 +64,10 @@ class Family:
         self._plan = replace(plan, tensors=tuple(map(_of_one, plan.tensors)))
         self._facts = runner.known(self._plan, threads=self.threads)
         self._fresh = True
-        changed = self._changed()
-        self.names = [name for name in dict.fromkeys(self._of.values()) if name in changed]
+        #: The names of the tensors that some model changes, in the module or not.
+        self._changed = self._look()
+        mine = self._changed & slots.names.keys()
+        self.names = [name for name in dict.fromkeys(self._of.values()) if name in mine]
         #: By the name of a tensor, what has its values in the module: several where files tie it.
         self._places = {name: [slots.names[name].tensor] for name in self.names}
         for tensor in plan.tensors:
@@ -127,8 +129,8 @@ class Family:
         else:
             found = [1.0] * len(recipe.models)
             for tensor in self._plan.tensors:
-                if tensor.copied and not tensor.tied:
-                    continue  # but of what is tied all names have the same, or it is not tied
+                if (tensor.tied or tensor.name) not in self._changed:
+                    continue  # of what is tied all names have the same, or it is not tied
                 column = columns.get(self._of.get(tensor.tied or tensor.name, ""))
                 mine = _given(tensor) if column is None else weights[:, column].tolist()
                 overrides += tuple(
@@ -155,11 +157,11 @@ class Family:
                 tensors[index] = replace(tensor, own=own)
         return replace(self._plan, tensors=tuple(tensors))
 
-    def _changed(self) -> set[str]:
-        """Return the names of the tensors of the module that some model changes."""
+    def _look(self) -> set[str]:
+        """Return the names of the tensors that some model changes."""
         looking = _Scanning(self._plan, None, _entries, 1)
         runner.run(self._plan, looking, **self._settings)
-        return {name for name in self.slots.names if looking.of(name).any()}
+        return {tensor.name for tensor in self._plan.merged if looking.of(tensor.name).any()}
 
     def _gradients(self, plan: Plan) -> list[torch.Tensor | None]:
         """Return by number of tensor the gradient, flat, of those that have one."""
