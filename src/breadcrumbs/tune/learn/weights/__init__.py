@@ -7,6 +7,7 @@ adds to a tensor for a weight of 1, its task vector after the transform. The inn
 streamed, tensor by tensor, so that in memory are a module, its gradient and no model.
 
 kinds     what is learned, by name: adamerging, symerge, adarank, frank-wolfe
+streams   what runs over a plan: into a module, and beside a gradient
 family    open models, merged by weights into a module, and inner products of parts with a gradient
 lessons   rows, what is known of them, and losses
 learning  the steps of Adam, saved in between
