@@ -114,6 +114,7 @@ CONTENDERS = {
         _of("dare_ties", MASKS),
         _of("della", MASKS),
         _of("magmax", MASKS),
+        _of("survivors", SUMS),
         _of("geometric_median"),
         _of("model_stock"),
         _of("multislerp"),

@@ -65,11 +65,11 @@ class Row(Key):
     task, which the value is normalised by. recipe: JSON of what the model was merged from.
     seconds: what scoring took. version: of breadcrumbs. when: UTC.
     learned_split, learned_rows, learned_from, answers: the split, the number and a digest of the
-    rows of the task that something was learned from besides the model, and what was known of them:
-    expert (the fine-tuned model's answers) or labels. None where nothing was. transductive: whether
-    rows that are scored were among them. task_known: whether something that was learned has to be
-    told the task. extra_numbers: of the task, beside the model. encoder_passes: rows that went
-    through an encoder to learn them.
+    rows of the task that something was learned from besides the model, or its recipe's numbers, and
+    what was known of them: expert (the fine-tuned model's answers), labels, or none, which is
+    nothing. None where nothing was learned. transductive: whether rows that are scored were among
+    them. task_known: whether something that was learned has to be told the task. extra_numbers: of
+    the task, beside the model. encoder_passes: rows that went through an encoder to learn them.
     reference: the row of the fine-tuned model, if it is there; it is not kept.
     """
 
