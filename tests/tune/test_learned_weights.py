@@ -17,9 +17,9 @@ from references import classical
 from breadcrumbs import checkpoint
 from breadcrumbs.cli.group import main
 from breadcrumbs.errors import RecipeError, SuiteError
+from breadcrumbs.evaluate import learned as provenance
 from breadcrumbs.evaluate import suite as suites
 from breadcrumbs.evaluate.data.drawn import ABSENT, Answers, Draw
-from breadcrumbs.evaluate.scoring import learned as provenance
 from breadcrumbs.evaluate.scoring import scores
 from breadcrumbs.evaluate.scoring.scoring import featured
 from breadcrumbs.evaluate.scoring.settings import Settings
@@ -405,14 +405,16 @@ def test_the_command_writes_a_recipe_that_is_known_for_what_it_saw(home, tmp_pat
     for row in rows:
         assert row.transductive and row.learned_split == "test-inputs" and row.learned_rows == 12
         assert row.task_known == bool(row.correction)
-    told = load(made).learned
+    told = provenance.of_recipe(load(made))
+    assert told is not None
     for split, yes in (("test", True), ("validation", False)):
-        assert provenance.facts(told, "two", split, ())["transductive"] is yes
+        found = provenance.facts(told["draw"], told["tasks"]["two"], split, ())
+        assert found["transductive"] is yes
     other = scores.of(loaded, [str(merged)], settings, alone=True, split="validation")
     assert not any(row.transductive for row in other)
     assert "exists" in CliRunner().invoke(main, [*run, *more, "-o", str(made)]).output
     heads_only = [*run[:3], "--what", "heads", "--per", "model", "-o", "x.safetensors"]
-    assert "are of --what weights" in CliRunner().invoke(main, heads_only).output
+    assert "--per is of --what weights" in CliRunner().invoke(main, heads_only).output
 
 
 def test_what_cannot_be_learned_is_refused(home):

@@ -1,18 +1,22 @@
-"""What a checkpoint says of the rows that its weights were learned from.
+"""What a checkpoint, or a recipe, says of the rows that its weights were learned from.
 
 In the metadata (key `META`) as JSON: ``version`` 1, what was learned and how, hashes of the
 ``model`` that it began as, of the ``base`` and of the ``foundation``, what was drawn (``draw``) and
 of each task its ``labels``, the ``expert`` (a hash), ``rows`` (their digest), ``keys`` (16 digits
-of each row's) and ``encoder_passes``. Rows of results have it from there.
+of each row's) and ``encoder_passes``. Rows of results have it from there. A recipe whose numbers
+were learned says it too (`plan.learned`), and so does what is merged by it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from breadcrumbs.errors import CheckpointError
+from breadcrumbs.errors import BreadcrumbsError, CheckpointError
+from breadcrumbs.merging import reproducing
+from breadcrumbs.plan.recipe import Recipe
 
 META, VERSION = "breadcrumbs.learned", 1
 #: Digits of a row's key that are kept.
@@ -38,6 +42,29 @@ def of(metadata: Mapping[str, str], label: str) -> Mapping[str, Any] | None:
             " version. Update breadcrumbs, or learn it again."
         ) from None
     return about
+
+
+def of_recipe(recipe: Recipe) -> Mapping[str, Any] | None:
+    """Return what a recipe says, as `of` does, or None if none of its numbers were learned."""
+    told = recipe.learned
+    if not told:
+        return None
+    tasks = told["tasks"].items()
+    return {
+        "draw": told,
+        "tasks": {name: {**task, "keys": task["keys"].split()} for name, task in tasks},
+    }
+
+
+def of_merged(path: str) -> Mapping[str, Any] | None:
+    """Return what the recipe in a merged model says, if it is on this machine and has one."""
+    place = Path(path)
+    if not place.exists():
+        return None
+    try:
+        return of_recipe(reproducing.found(place))
+    except BreadcrumbsError:  # it was not merged here
+        return None
 
 
 def facts(

@@ -20,7 +20,6 @@ from breadcrumbs.evaluate.corrections.heads import Heads
 from breadcrumbs.evaluate.data.drawn import keys_of
 from breadcrumbs.evaluate.data.task import Split
 from breadcrumbs.evaluate.results.results import Key
-from breadcrumbs.evaluate.scoring import learned
 from breadcrumbs.evaluate.scoring.settings import Corrected, Spec
 from breadcrumbs.plan.recipe import Recipe, to_mapping
 from breadcrumbs.taskfile import view
@@ -141,21 +140,21 @@ class Keys:
             return plain | called | mine
         seed = self.suite.seed
         facts = {"suite": self.suite.name, "finetuned": self.finetuned(task), "label": label(spec)}
-        told = spec.learned if isinstance(spec, Recipe) else learned.of_file(spec)
-        if told:
-            keys = keys_of(self.suite.task(task).rows(split))
-            facts |= learned.facts(told, task, split, keys)
+        facts |= self._learned(spec, task, split)
         if not isinstance(spec, Recipe):
-            facts |= self._learned(spec, task, split)
             return facts | {"recipe": None, "recipe_hash": None, "seed": seed}
         made = to_mapping(replace(spec, inputs=(), made_by=""), complete=True)
         seed = spec.seed if seed is None else seed
         return facts | {"recipe": json.dumps(made), "recipe_hash": digest(made), "seed": seed}
 
-    def _learned(self, path: str, task: str, split: Split) -> dict[str, Any]:
-        """Return what a row says of what the weights of a model were learned from, if they were."""
-        with checkpoint.open(path) as model:
-            about = learned.of(model.metadata, path)
+    def _learned(self, spec: str | Recipe, task: str, split: Split) -> dict[str, Any]:
+        """Return what a row says of what a model, or numbers of a recipe, were learned from."""
+        if isinstance(spec, Recipe):
+            about = learned.of_recipe(spec)
+        else:
+            with checkpoint.open(spec) as model:
+                about = learned.of(model.metadata, spec)
+            about = learned.of_merged(spec) if about is None else about
         if about is None or task not in about["tasks"]:
             return {}
         keys = keys_of(self.suite.task(task).rows(split))
