@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import bag_family
 import numpy as np
@@ -302,7 +303,7 @@ def test_task_files_give_the_gradients_of_what_they_stand_for(home, tmp_path):
     for task, file in zip(("two", "three"), files, strict=True):
         pack(str(home / "base"), str(home / f"m-{task}"), file, beta=0.9, gamma=1)
     for kind in ("packed", "whole"):
-        sources = [str(home / "base"), *files]
+        sources: list[Any] = [str(home / "base"), *files]
         if kind == "whole":
             for t, file in enumerate(files, 1):
                 with view.open_model(sources[0], file) as state:
