@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 #: In texts, what looks like the name of a module and is a key of metadata, or a file.
-KEYS = ("task", "archive", "patch", "error", "tensors", "digest", "digests", "yaml")
+KEYS = ("task", "archive", "patch", "error", "tensors", "digest", "digests", "yaml", "learned")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 NAME = re.compile(r"`breadcrumbs\.([a-z_]+(?:\.\w+)*)\b")
 IMPORT = re.compile(r"^from breadcrumbs\.?([\w.]*) import ([\w, ]+)", re.M)
