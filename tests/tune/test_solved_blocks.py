@@ -14,7 +14,7 @@ from breadcrumbs import statistics
 from breadcrumbs.errors import SuiteError
 from breadcrumbs.evaluate import suite as suites
 from breadcrumbs.evaluate.data.drawn import Draw
-from breadcrumbs.tune.learn.blocks import kinds, learning
+from breadcrumbs.tune.learn.blocks import kinds, learning, streamed
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -77,7 +77,7 @@ class Whole:
         for name in NAMES:
             task = opened.task(name)
             rows = draw.rows_of(task).rows
-            self.batches[name] = self.suite.foundation.prepare(task, rows, learning.BATCH)
+            self.batches[name] = self.suite.foundation.prepare(task, rows, streamed.BATCH)
 
     def model(self, path):
         module = self.suite.foundation.load(self.suite.base).requires_grad_(False)
