@@ -165,7 +165,7 @@ def slow(home, steps, rate, rows):
     batches = []
     for name in names:
         task = opened.task(name)
-        batches.append(suite.foundation.prepare(task, draw.rows_of(task).rows, learning.BATCH))
+        batches.append(suite.foundation.prepare(task, draw.rows_of(task).rows, streamed.BATCH))
     assert len(batches[0]) > 1
     assert any((b.inputs["attention_mask"] == 0).any() for b in batches[0])
 

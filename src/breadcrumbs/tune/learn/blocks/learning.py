@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from breadcrumbs.tune.learn.blocks.kinds import Kind
     from breadcrumbs.tune.learn.blocks.streamed import Model, Stream, Streamed
 
-#: Rows of a step, which stay together from the first block to the last.
-BATCH = 16
-
 
 @dataclass(frozen=True)
 class Learned:
@@ -65,7 +62,7 @@ def learn(
     interrupted run goes on after its last block. SuiteError, SplitError, OutputError.
     """
     from breadcrumbs.modules import devices
-    from breadcrumbs.tune.learn.blocks.streamed import Streamed
+    from breadcrumbs.tune.learn.blocks.streamed import BATCH, Streamed
 
     if draw.answers != "expert":
         raise SuiteError(f"{kind.name}: is learned from answers: expert, not {draw.answers}.")

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from breadcrumbs.modules.stack import Call
 
 Weights = dict[str, "torch.Tensor"]
+#: Rows of a step, which stay together from the first block to the last.
+BATCH = 16
 
 
 class Streamed:

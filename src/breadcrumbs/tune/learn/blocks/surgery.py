@@ -13,8 +13,7 @@ from breadcrumbs.evaluate.corrections.seen import Seen
 from breadcrumbs.evaluate.scoring.keys import Keys
 from breadcrumbs.evaluate.scoring.scoring import featured
 from breadcrumbs.tune.learn.blocks.block import turn
-from breadcrumbs.tune.learn.blocks.learning import BATCH
-from breadcrumbs.tune.learn.blocks.streamed import Streamed
+from breadcrumbs.tune.learn.blocks.streamed import BATCH, Streamed
 
 if TYPE_CHECKING:
     import torch
