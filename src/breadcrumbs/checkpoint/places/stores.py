@@ -232,6 +232,7 @@ def _hub(address: Address, commit: str, settings: dict[str, Any], kind: type[S])
 
 
 def found_of(meta: Any) -> Found:
+    """Return what a server says of a file."""
     tag = meta["e_tag"] or ""
     if not tag or tag.startswith("W/"):  # weak: says nothing of bytes, and never matches
         return Found(meta["size"])
@@ -239,12 +240,14 @@ def found_of(meta: Any) -> Found:
 
 
 def status_of(error: Exception) -> int | None:
+    """Return the status of an answer that `obstore` raised; None if there was none."""
     found = _STATUS.search(str(error))
     status = int(found[1]) if found else _KINDS.get(type(error).__name__)
     return 301 if status is None and "redirect without LOCATION" in str(error) else status
 
 
 def hopeless(error: Exception) -> bool:
+    """Whether an error will be the same the next time, though it has no status that says so."""
     text = str(error)
     return "169.254." in text or type(error).__name__ in ("NotSupportedError", "InvalidPathError")
 
