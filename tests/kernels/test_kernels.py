@@ -361,6 +361,34 @@ class TestAPackageGivesTheBitsOfNumPys:
             kernel.fill(filled, start, at, np.ones(at.size, np.uint16))
             assert filled.tolist() == keep[start : start + filled.size].tolist()
 
+    @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+    @pytest.mark.parametrize("number", [0, 1, 15, 16, 33, 400])
+    @pytest.mark.parametrize("rare", [0.0, 0.01, 0.3])
+    def test_gaps_short_and_long(self, other, kind, number, rare):
+        rng, longest = np.random.default_rng(number), constants.LONG[np.dtype(kind).itemsize]
+        gaps = np.where(rng.random(number) < rare, longest, rng.integers(0, 25, number))
+        gaps[-1:] = 7
+        many = int(np.count_nonzero(gaps != longest))
+        last = int((gaps + (gaps != longest)).sum()) - 1
+        for n, room in ((last + 1, many), (last, many), (last + 1, max(0, many - 1))):
+            found = []
+            for kernel in (plain, other):
+                out = np.full(room + 20, 9, np.uint32)
+                found.append((kernel.from_gaps(gaps.astype(kind), max(0, n), out[:room]), out))
+            (told, first), (also, second) = found
+            assert told == also and (told == -1 or (first == second).all())
+            assert (second[room:] == 9).all()
+
+    @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64", "float8_e4m3fn"])
+    @pytest.mark.parametrize("n", [0, 1, 100])
+    def test_planes(self, other, dtype, n):
+        raw = np.random.default_rng(n).integers(0, 256, (n, reference.DTYPES[dtype].itemsize))
+        values = raw.astype(np.uint8).reshape(-1).view(reference.DTYPES[dtype])
+        for kernel in (plain, other):
+            out = np.zeros(n, values.dtype)
+            kernel.from_planes([*np.ascontiguousarray(raw.T.astype(np.uint8))], out)
+            assert out.tobytes() == values.tobytes()
+
     @given(st.integers(1, 5), st.integers(1, 4), st.integers(1, 40), st.data())
     def test_product(self, other, rows_, rank, n, data):
         rng = np.random.default_rng(data.draw(st.integers(0, 99)))
