@@ -379,6 +379,32 @@ class TestAPackageGivesTheBitsOfNumPys:
             assert told == also and (told == -1 or (first == second).all())
             assert (second[room:] == 9).all()
 
+    @pytest.mark.parametrize("n", [0, 1, 63, 64, 65, 2000])
+    @pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+    def test_places(self, other, n, share):
+        rng = np.random.default_rng(n)
+        keep = (rng.random(n) < share) * rng.integers(1, 256, n)
+        where = np.flatnonzero(keep).tolist()
+        for kernel in (plain, other):
+            for more in (-1, 0, 1, 100):
+                out = np.full(max(0, len(where) + more) + 70, 9, np.uint32)
+                room = out[: out.size - 70]
+                found = kernel.places(keep.astype(np.uint8), room)
+                fits = room.size >= len(where)
+                assert found == (len(where) if fits else -1) and (out[room.size :] == 9).all()
+                assert not fits or room[: len(where)].tolist() == where
+            for kind in (np.uint16, np.float32):
+                values, out = rng.integers(0, 999, n).astype(kind), np.zeros(len(where), kind)
+                kernel.take(values, np.array(where, np.uint32), out)
+                assert out.tolist() == values[where].tolist()
+
+    @given(rows(least_models=1))
+    def test_squares(self, other, it):
+        base, models = it
+        with np.errstate(all="ignore"):
+            found, mine = other.squares(base, models[0]), plain.squares(base, models[0])
+        assert same(np.array(found), np.array(mine))
+
     @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64", "float8_e4m3fn"])
     @pytest.mark.parametrize("n", [0, 1, 100])
     def test_planes(self, other, dtype, n):
