@@ -361,6 +361,60 @@ class TestAPackageGivesTheBitsOfNumPys:
             kernel.fill(filled, start, at, np.ones(at.size, np.uint16))
             assert filled.tolist() == keep[start : start + filled.size].tolist()
 
+    @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+    @pytest.mark.parametrize("number", [0, 1, 15, 16, 33, 400])
+    @pytest.mark.parametrize("rare", [0.0, 0.01, 0.3])
+    def test_gaps_short_and_long(self, other, kind, number, rare):
+        rng, longest = np.random.default_rng(number), constants.LONG[np.dtype(kind).itemsize]
+        gaps = np.where(rng.random(number) < rare, longest, rng.integers(0, 25, number))
+        gaps[-1:] = 7
+        many = int(np.count_nonzero(gaps != longest))
+        last = int((gaps + (gaps != longest)).sum()) - 1
+        for n, room in ((last + 1, many), (last, many), (last + 1, max(0, many - 1))):
+            found = []
+            for kernel in (plain, other):
+                out = np.full(room + 20, 9, np.uint32)
+                found.append((kernel.from_gaps(gaps.astype(kind), max(0, n), out[:room]), out))
+            (told, first), (also, second) = found
+            assert told == also and (told == -1 or (first == second).all())
+            assert (second[room:] == 9).all()
+
+    @pytest.mark.parametrize("n", [0, 1, 63, 64, 65, 2000])
+    @pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+    def test_places(self, other, n, share):
+        rng = np.random.default_rng(n)
+        keep = (rng.random(n) < share) * rng.integers(1, 256, n)
+        where = np.flatnonzero(keep).tolist()
+        for kernel in (plain, other):
+            for more in (-1, 0, 1, 100):
+                out = np.full(max(0, len(where) + more) + 70, 9, np.uint32)
+                room = out[: out.size - 70]
+                found = kernel.places(keep.astype(np.uint8), room)
+                fits = room.size >= len(where)
+                assert found == (len(where) if fits else -1) and (out[room.size :] == 9).all()
+                assert not fits or room[: len(where)].tolist() == where
+            for kind in (np.uint16, np.float32):
+                values, out = rng.integers(0, 999, n).astype(kind), np.zeros(len(where), kind)
+                kernel.take(values, np.array(where, np.uint32), out)
+                assert out.tolist() == values[where].tolist()
+
+    @given(rows(least_models=1))
+    def test_squares(self, other, it):
+        base, models = it
+        with np.errstate(all="ignore"):
+            found, mine = other.squares(base, models[0]), plain.squares(base, models[0])
+        assert same(np.array(found), np.array(mine))
+
+    @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64", "float8_e4m3fn"])
+    @pytest.mark.parametrize("n", [0, 1, 100])
+    def test_planes(self, other, dtype, n):
+        raw = np.random.default_rng(n).integers(0, 256, (n, reference.DTYPES[dtype].itemsize))
+        values = raw.astype(np.uint8).reshape(-1).view(reference.DTYPES[dtype])
+        for kernel in (plain, other):
+            out = np.zeros(n, values.dtype)
+            kernel.from_planes([*np.ascontiguousarray(raw.T.astype(np.uint8))], out)
+            assert out.tobytes() == values.tobytes()
+
     @given(st.integers(1, 5), st.integers(1, 4), st.integers(1, 40), st.data())
     def test_product(self, other, rows_, rank, n, data):
         rng = np.random.default_rng(data.draw(st.integers(0, 99)))

@@ -389,6 +389,10 @@ class Products(Protocol):
         """
         ...
 
+    def squares(self, base, model, /) -> float:
+        """Return the sum of the squares of ``model - base``, of raw weights (n,), in 16 lanes."""
+        ...
+
     def row_products(self, rows, out, /) -> None:
         """Write the inner products of float64 rows (R, n) to ``out`` (parts, R, R), alike."""
         ...
@@ -531,6 +535,14 @@ class Kept(Protocol):
 
     def from_planes(self, planes, out, /) -> None:
         """Write values of which plane j, uint8, holds byte j, from the lowest on; of any dtype."""
+        ...
+
+    def places(self, keep, out, /) -> int:
+        """Write where uint8 ``keep`` is not 0 to ``out``; return how many, -1 where room lacks."""
+        ...
+
+    def take(self, values, positions, out, /) -> None:
+        """Write the raw values at the positions, which are below their number, to ``out``."""
         ...
 
     def fill(self, out, start: int, positions, values, /) -> None:

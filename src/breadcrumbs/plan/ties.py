@@ -86,9 +86,11 @@ def under_its_name(base: Checkpoint, model: Checkpoint) -> tuple[Checkpoint, str
     those of T5: no model is without embeddings, so what it has is these, unless it has some, or its
     config says that its head is no copy.
     """
+    free = [t for t in base.tensors.values() if t.name not in model.tensors and _may_be(t)]
+    if not free:
+        return model, ""
     mine = [tensor for tensor in model.tensors.values() if _may_be(tensor)]
     loose = [tensor for tensor in mine if tensor.name not in base.tensors]
-    free = [t for t in base.tensors.values() if t.name not in model.tensors and _may_be(t)]
     if configs.read(model.folder).get("tie_word_embeddings") is False:
         loose = [tensor for tensor in loose if _EMBEDDING.search(tensor.name)]
     new = {}

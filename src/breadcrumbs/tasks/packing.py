@@ -334,7 +334,7 @@ class Packing(Reading):
         if weights is not None and not coder.lossless:  # zeros of another sign: nothing to code
             moved = np.flatnonzero(kept != weights)
             at, weights, kept = _at(at, moved), _at(weights, moved), _at(kept, moved)
-        row, data = writing.block(at.astype(np.uint32), keep.size, kept, weights, coder)
+        row, data = writing.block(at, keep.size, kept, weights, coder)
         if weights is not None and at.size:
             second = memoryview(data)[row[2] :]
             back = coder.decode(row[3], second, at.size, values.dtype, weights)
@@ -346,10 +346,10 @@ class Packing(Reading):
         self.rows[index, number] = _Row(row, where, len(data), loss, squares)
 
     def _places(self, keep: np.ndarray) -> np.ndarray:
-        """Return where entries are kept; by way of a bitmap, which is faster than NumPy's."""
+        """Return where entries are kept, (k,) uint32."""
         found = np.empty(np.count_nonzero(keep), np.uint32)
-        choose().from_bitmap(np.packbits(keep, bitorder="little"), keep.size, found)
-        return found.astype(np.intp)
+        choose().places(keep, found)
+        return found
 
     def _base(self, index: int, number: int) -> np.ndarray:
         tensor = self.plan.tensors[index].base
@@ -361,7 +361,13 @@ class Packing(Reading):
 
 def _at(values: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Return the values at ascending places, which may be all."""
-    return values if places.size == values.size else values[places]
+    if places.size == values.size:
+        return values
+    if values.itemsize not in (2, 4):
+        return values[places]
+    out, raw = np.empty(places.size, values.dtype), f"u{values.itemsize}"
+    choose().take(values.view(raw), places, out.view(raw))
+    return out
 
 
 def _write(

@@ -29,10 +29,12 @@ from breadcrumbs.kernels.native.kept import (
     from_planes,
     keep_band,
     merge_kept,
+    places,
     product,
+    take,
     zeros,
 )
-from breadcrumbs.kernels.native.lengths import lengths
+from breadcrumbs.kernels.native.lengths import lengths, squares
 from breadcrumbs.kernels.native.parts import add_band, merge, settle
 from breadcrumbs.kernels.native.products import products, row_products
 from breadcrumbs.kernels.native.ranks import (
@@ -90,6 +92,7 @@ __all__ = [
     "merge_drawn",
     "merge_kept",
     "merge_several",
+    "places",
     "product",
     "products",
     "round_to",
@@ -98,6 +101,8 @@ __all__ = [
     "settle",
     "sift",
     "sign_zeros",
+    "squares",
+    "take",
     "tally",
     "unify",
     "variances",

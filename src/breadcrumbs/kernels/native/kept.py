@@ -70,6 +70,23 @@ def from_planes(planes: Sequence[np.ndarray], out: np.ndarray) -> None:
     function("from_planes", out.itemsize)(integer(out.size), pointers, at(out))
 
 
+def places(keep: np.ndarray, out: np.ndarray) -> int:
+    """See `Kept.places`."""
+    if not takes(out, out):
+        return numpy_kept.places(keep, out)
+    keep = flat(keep, np.uint8)
+    found = function("places", 4, integer)
+    return found(integer(keep.size), at(keep), integer(out.size), at(out))
+
+
+def take(values: np.ndarray, positions: np.ndarray, out: np.ndarray) -> None:
+    """See `Kept.take`."""
+    if not takes(values, out) or out.dtype != values.dtype:
+        return numpy_kept.take(values, positions, out)
+    values, positions = flat(values), flat(positions, np.uint32)
+    function("take", values.itemsize)(integer(out.size), at(values), at(positions), at(out))
+
+
 def fill(out: np.ndarray, start: int, positions: np.ndarray, values: np.ndarray) -> None:
     """See `Kept.fill`."""
     if not takes(out, out) or out.itemsize < 2 or out.dtype != values.dtype:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from breadcrumbs.kernels.native.library import at, flat, function, integer, rows, takes
+from breadcrumbs.kernels.native.library import at, flat, function, integer, number, rows, takes
 from breadcrumbs.kernels.numpy.lengths import LANES
 from breadcrumbs.kernels.numpy.lengths import lengths as numpy_lengths
+from breadcrumbs.kernels.numpy.lengths import squares as numpy_squares
 
 
 def lengths(base, models, weights, others, merged, out) -> None:
@@ -28,3 +29,11 @@ def lengths(base, models, weights, others, merged, out) -> None:
         at(room),
         at(out),
     )
+
+
+def squares(base, model) -> float:
+    """See `Products.squares`."""
+    if not takes(base):
+        return numpy_squares(base, model)
+    base, model = flat(base), flat(model)
+    return function("squares", base.itemsize, number)(integer(base.size), at(base), at(model))

@@ -25,10 +25,12 @@ from breadcrumbs.kernels.numpy.kept import (
     from_planes,
     keep_band,
     merge_kept,
+    places,
     product,
+    take,
     zeros,
 )
-from breadcrumbs.kernels.numpy.lengths import lengths
+from breadcrumbs.kernels.numpy.lengths import lengths, squares
 from breadcrumbs.kernels.numpy.parts import add_band, merge, settle
 from breadcrumbs.kernels.numpy.products import products, row_products
 from breadcrumbs.kernels.numpy.ranks import (
@@ -87,6 +89,7 @@ __all__ = [
     "merge_drawn",
     "merge_kept",
     "merge_several",
+    "places",
     "product",
     "products",
     "round_to",
@@ -95,6 +98,8 @@ __all__ = [
     "settle",
     "sift",
     "sign_zeros",
+    "squares",
+    "take",
     "tally",
     "unify",
     "variances",

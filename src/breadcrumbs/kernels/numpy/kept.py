@@ -41,6 +41,20 @@ def from_planes(planes: Sequence[np.ndarray], out: np.ndarray) -> None:
         raw[:, j] = plane
 
 
+def places(keep: np.ndarray, out: np.ndarray) -> int:
+    """See `Kept.places`."""
+    found = np.flatnonzero(keep)
+    if found.size > out.size:
+        return -1
+    out[: found.size] = found
+    return found.size
+
+
+def take(values: np.ndarray, positions: np.ndarray, out: np.ndarray) -> None:
+    """See `Kept.take`."""
+    out[:] = values[positions]
+
+
 def fill(out: np.ndarray, start: int, positions: np.ndarray, values: np.ndarray) -> None:
     """See `Kept.fill`."""
     first, last = np.searchsorted(positions, (start, start + out.size))

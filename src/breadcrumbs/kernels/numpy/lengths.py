@@ -23,6 +23,12 @@ def lengths(base, models, weights, others, merged, out) -> None:
     out[:3] += _product(step, along), _product(total, total), _product(step, step)
 
 
+def squares(base, model) -> float:
+    """See `Products.squares`."""
+    tau = widen(model).astype(np.float64) - widen(base).astype(np.float64)
+    return _product(tau, tau)
+
+
 def _product(a: np.ndarray, b: np.ndarray) -> float:
     """Return an inner product, lane by lane and then halves of lanes."""
     products = np.zeros(-(-a.size // LANES) * LANES)

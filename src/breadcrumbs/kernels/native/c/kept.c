@@ -88,6 +88,30 @@ int64_t KERNEL(from_gaps)(int64_t number, const void *gaps, int64_t size, int64_
                      : from_gaps(number, gaps, 2, n, room, out);
 }
 
+int64_t KERNEL(places)(int64_t n, const uint8_t *restrict keep, int64_t room,
+                       uint32_t *restrict out) {
+    int64_t found = 0, i = 0;
+#if defined(__AVX512F__) && defined(__AVX512BW__)
+    const __m512i first = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (; i + 64 <= n && found + 64 <= room; i += 64) {
+        uint64_t set = _mm512_test_epi8_mask(_mm512_loadu_si512(keep + i),
+                                             _mm512_set1_epi8(-1));
+        for (int j = 0; j < 64; j += 16) {
+            __mmask16 mine = (__mmask16)(set >> j);
+            __m512i here = _mm512_add_epi32(first, _mm512_set1_epi32((int32_t)(i + j)));
+            _mm512_storeu_si512(out + found, _mm512_maskz_compress_epi32(mine, here));
+            found += __builtin_popcount(mine);
+        }
+    }
+#endif
+    for (; i < n; i++) {
+        if (!keep[i]) continue;
+        if (found == room) return -1;
+        out[found++] = (uint32_t)i;
+    }
+    return found;
+}
+
 enum { WIDTH = 1024 };
 
 /* Add rank rows of `right`, each times a number of `left`, to out, in order. */
@@ -147,6 +171,11 @@ static int64_t first_from(int64_t n, const uint32_t *positions, int64_t start) {
             high = middle;
     }
     return low;
+}
+
+void KERNEL(take)(int64_t n, const raw *restrict values, const uint32_t *restrict positions,
+                  raw *restrict out) {
+    for (int64_t i = 0; i < n; i++) out[i] = values[positions[i]];
 }
 
 void KERNEL(fill)(int64_t n, raw *out, int64_t start, int64_t number, const uint32_t *positions,

@@ -43,3 +43,15 @@ void KERNEL(lengths)(int64_t n, int64_t models, const raw *base, const raw *rows
     }
     for (int64_t i = 0; i < 3 + models; i++) out[i] += add_lanes(room + i * LANES);
 }
+
+double KERNEL(squares)(int64_t n, const raw *base, const raw *model) {
+    float wide[BLOCK];
+    double tau[BLOCK], lanes[LANES] = {0};
+    for (int64_t at = 0; at < n; at += BLOCK) {
+        int m = (int)least(BLOCK, n - at);
+        widen(m, base + at, wide);
+        subtract(m, model + at, wide, tau);
+        add_squares(m, tau, lanes);
+    }
+    return add_lanes(lanes);
+}
