@@ -36,6 +36,7 @@ def kind_of(terms: Terms) -> int | None:
 
 
 def is_weighted(terms: Terms) -> bool:
+    """Return whether any model counts other than once."""
     return bool((terms.given != 1).any())
 
 
