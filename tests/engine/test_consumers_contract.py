@@ -40,7 +40,7 @@ from breadcrumbs.store import opted
 from breadcrumbs.store.grammed import Grammed
 from breadcrumbs.store.summed import Summed
 from breadcrumbs.taskfile import encodings
-from breadcrumbs.tasks import packing
+from breadcrumbs.tasks import blocks, packing
 
 #: Chunks and segments so small that tensors have several.
 SMALL = Sizes(chunk=256, arena=1 << 13)
@@ -99,7 +99,7 @@ def packed(encoding: str) -> Callable[[ExitStack, Path], Taker]:
 
         def make(plan: Plan) -> tuple[Consumer, Callable]:
             spool = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
-            taking = packing.Packing(plan, spool, encodings.asked(encoding), {})
+            taking = blocks.Packing(plan, spool, encodings.asked(encoding), {})
 
             def taken() -> dict:
                 found = {}
@@ -173,8 +173,8 @@ CONSUMERS: dict[str, Callable[[ExitStack, Path], Taker]] = {
     "engine.consumers.Writing": writing,
     "store.summed.Summed": summed,
     "store.grammed.Grammed": grammed,
-    "tasks.packing.Packing": packed("exact"),
-    "tasks.packing.Packing, which loses": packed("int8"),
+    "tasks.blocks.Packing": packed("exact"),
+    "tasks.blocks.Packing, which loses": packed("int8"),
     "merging.comparison.Comparing": compared,
     "merging.calibration.Products": measured,
     "merging.looking.Looking": looked,
