@@ -27,7 +27,7 @@ FLOORS = [
     ["methods"],
     ["pages"],
     ["checkpoint"],
-    ["kernels"],
+    ["algebra", "kernels"],
     ["machine", "threads"],
     ["errors", "version"],
 ]

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from breadcrumbs import checkpoint
+from breadcrumbs import algebra, checkpoint
 from breadcrumbs.checkpoint import composite, tied
 from breadcrumbs.checkpoint.adapters import nominal, peft
 from breadcrumbs.checkpoint.beside import RECIPE
@@ -140,6 +140,7 @@ def to_folder(
     MismatchError, RecipeError.
     """
     began, output = time.perf_counter(), Path(output)
+    on = algebra.of(it.recipe.device).name
     adapter_folder.check_output(output, force)
     if rank is not None and rank < 1:
         raise RecipeError(f"rank {rank} is not possible. Give 1 or more.")
@@ -181,7 +182,7 @@ def to_folder(
     if strict:
         refuse(report.warnings)
     names = Names(told, output)
-    said = {"format": "pt", "breadcrumbs": provenance(told, digests, None, names)}
+    said = {"format": "pt", "breadcrumbs": provenance(told, digests, None, names, on)}
     report.bytes_written = sum(array.nbytes for array in made.made.tensors.values())
     report.bytes_read = sum(digests.sizes.values())
     report.seconds = time.perf_counter() - began

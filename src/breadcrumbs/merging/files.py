@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from breadcrumbs import plan
+from breadcrumbs import algebra, plan
 from breadcrumbs.checkpoint import beside, mirrors, places
 from breadcrumbs.checkpoint.adapters import peft
 from breadcrumbs.checkpoint.hashing import FileHashes
@@ -68,6 +68,7 @@ def carried_out(
     if is_quantised_again(it):
         raise RecipeError("dtype same: quantises what is written to files. Give an output.")
     began = time.perf_counter()
+    algebra.of(it.recipe.device)  # which says where there is none
     it = without_same_parts(it)
     threads = estimate.threads(it, threads, None)
     facts = Facts()
@@ -113,6 +114,7 @@ def to_files(
     The output takes its name only when it is whole. Raises OutputError, MismatchError.
     """
     began = time.perf_counter()
+    on = algebra.of(it.recipe.device).name
     it = advised(it)
     if strict:
         refuse(it.warnings)
@@ -140,7 +142,7 @@ def to_files(
     if note := inputs.other_version(it):
         it = replace(it, notes=(*it.notes, note))
     names = Names(it, Path("/") if target or moved else Path(output))
-    metadata = {"format": "pt", "breadcrumbs": provenance(it, digests, choice, names)}
+    metadata = {"format": "pt", "breadcrumbs": provenance(it, digests, choice, names, on)}
     layout = Layout(it) if is_quantised_again(it) else None
     begin = partial(Uploading, target, told=progress) if target else partial(Writer, Path(output))
     writer = begin(
@@ -186,7 +188,7 @@ def to_files(
             refuse(report.warnings)
         if again:
             report.lost = math.sqrt(again.lost) / report.norm if report.norm else 0.0
-        metadata["breadcrumbs"] = provenance(it, digests, choice, names)
+        metadata["breadcrumbs"] = provenance(it, digests, choice, names, on)
         story = choice.to_markdown() if choice else ""
         writer.close(lambda folder: card.add(folder, it, report, digests, names, story))
         inputs.remember(it, digests, names)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from breadcrumbs import machine
+from breadcrumbs import algebra, machine
 from breadcrumbs.checkpoint import notebook
 from breadcrumbs.checkpoint.sparse import Sparse
 from breadcrumbs.engine.outputs import TensorReport
@@ -38,6 +38,12 @@ class ModelRow:
     @property
     def fraction(self) -> float:
         return self.kept / self.entries if self.entries else 0.0
+
+
+def computed_by(plan: Plan, kernel: str) -> str:
+    """Return what does the arithmetic of a plan here: kernels, and a device for matrices."""
+    on = algebra.of(plan.recipe.device).name
+    return f"{described(kernel)}; matrices by {on}" if on else described(kernel)
 
 
 @dataclass(repr=False)
@@ -96,7 +102,8 @@ class Report:
     ) -> Report:
         """Return the report of a plan and what was done to its tensors.
 
-        same: labels of models whose files are the base's, byte for byte.
+        same: labels of models whose files are the base's, byte for byte. kernel: empty if it is
+        said elsewhere what did the arithmetic.
         """
         if plan.coordinates is not None:
             return Report._of_coordinates(plan, plan.coordinates, seconds, same, kernel)
@@ -159,7 +166,7 @@ class Report:
             notes=list(plan.notes),
             step=length.ratio if length else None,
             step_exact=length is None or length.exact,
-            kernel=described(kernel),
+            kernel=computed_by(plan, kernel) if kernel else "",
         )
 
     @staticmethod

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from breadcrumbs import algebra
 from breadcrumbs.checkpoint.hashing import FileHashes
 from breadcrumbs.checkpoint.memory import ArrayBytes, open_mapping
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
@@ -55,11 +56,11 @@ def save(
     hashes = FileHashes(paths)
     digests = FileDigests(paths, hashes.known)
     run_tasks(digests.tasks(), os.cpu_count() or 1)
-    names = Names(it, Path(output))
+    names, on = Names(it, Path(output)), algebra.of(it.recipe.device).name
     writer = Writer(
         Path(output),
         files.entries(it),
-        {"format": "pt", "breadcrumbs": provenance(it, digests, None, names)},
+        {"format": "pt", "breadcrumbs": provenance(it, digests, None, names, on)},
         shard_size=shard_size,
         key="",
         force=force,

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from blake3 import blake3
 
+from breadcrumbs import algebra
 from breadcrumbs.engine.merged import Merged
 from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.routes.general import added, checked, unscaled
@@ -47,7 +48,8 @@ def merge(terms: Terms, segment: Segment) -> Merged | None:
     aggregate = it.lowered.whole
     assert aggregate is not None
     none, ones = np.broadcast_to(np.zeros(()), shape), [1.0] * len(order)
-    made = aggregate.combine(none, Turns((len(order), *shape), make), ones, unscaled(it))
+    with algebra.on(terms.context.plan.recipe.device):
+        made = aggregate.combine(none, Turns((len(order), *shape), make), ones, unscaled(it))
     merged.pieces = _pieces(it, segment, checked(it, made, shape), merged)
     return merged
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from breadcrumbs import algebra
 from breadcrumbs.engine.merged import Merged
 from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.routes import general
@@ -33,13 +34,14 @@ def merge(terms: Terms, segment: Segment) -> Merged | None:
         merged.pieces = _in_chunks(it, segment, merged)
         return merged
     whole = _read(it, segment, report)
-    if terms.lowered.shaped is not None:
-        _shape(it, whole.taus)
-    found = _found(it, segment, whole, report)
-    if terms.lowered.finish is not None:
-        none = np.empty((0, 0))
-        whole = whole._replace(taus=none, kept=none)  # the finish reads them again, unchanged
-        _finish(it, segment, found)
+    with algebra.on(terms.context.plan.recipe.device):
+        if terms.lowered.shaped is not None:
+            _shape(it, whole.taus)
+        found = _found(it, segment, whole, report)
+        if terms.lowered.finish is not None:
+            none = np.empty((0, 0))
+            whole = whole._replace(taus=none, kept=none)  # the finish reads them again, unchanged
+            _finish(it, segment, found)
     merged = Merged([], report)
     merged.pieces = [(segment.start, added(it, whole, found, merged))]
     return merged

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from blake3 import blake3
 
+from breadcrumbs import algebra
 from breadcrumbs.checkpoint import beside, durable
 from breadcrumbs.errors import OutputError, RecipeError
 from breadcrumbs.merging import card, estimate, files, inputs, opening
@@ -115,6 +116,7 @@ def merge_part(
 
         if not mine:
             return made()
+        algebra.of(plan.recipe.device)  # which says where there is none
         threads = estimate.threads(plan, threads, max_memory)
         check_room(folder, sum(it.nbytes for it in mine if not _is_done(folder, it)))
         round_ = Round(folder, deal, mine, threads, kernel, progress)

@@ -24,6 +24,7 @@ class Finish:
     model which did not change the matrix is not among them. They may be overwritten. T > 0. Their
     order is that of their content. name: by which users say it. rows: whether tensors that are no
     matrices, and embeddings and heads, are asked for, too, as matrices of one row.
+    algebra: as for an aggregate of whole tensors.
     """
 
     change: Callable[[np.ndarray, np.ndarray, Values], np.ndarray]
@@ -33,3 +34,4 @@ class Finish:
     paper: str
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     rows: bool = False
+    algebra: bool = False

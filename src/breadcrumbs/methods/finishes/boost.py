@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from breadcrumbs import algebra
 from breadcrumbs.methods.aggregates.singular import triplets
 from breadcrumbs.methods.finishes import Finish
 from breadcrumbs.methods.parameters import Fraction, Values
@@ -22,7 +23,7 @@ def boost(step: np.ndarray, taus: np.ndarray, values: Values) -> np.ndarray:
         return step
     held = np.cumsum(s)
     first = int(np.count_nonzero(held < float(values["boost_share"]) * held[-1]))
-    return (u * np.maximum(s, s[min(first, s.size - 1)])) @ v
+    return algebra.product(u * np.maximum(s, s[min(first, s.size - 1)]), v)
 
 
 BOOST = Finish(
@@ -32,4 +33,5 @@ BOOST = Finish(
     "U diag(max(s, s_k)) V^T, k least with s_1 + ... + s_k >= boost_share sum s",
     "Subspace Boosting, 2025, arXiv:2506.16506",
     {"boost_share": Fraction("0.01", "boost: share of the sum of singular values")},
+    algebra=True,
 )

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from breadcrumbs import algebra
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.methods.aggregates.singular import EPS, triplets
 from breadcrumbs.methods.finishes import Finish
@@ -30,12 +31,12 @@ def svc(step: np.ndarray, taus: np.ndarray, values: Values) -> np.ndarray:
     u, s, v = triplets(step)
     over = np.zeros(s.size)
     for tau in taus:
-        mine = u.T @ tau
+        mine = algebra.product(u.T, tau)
         sizes = np.einsum("ij,ij->i", mine, mine)
         along = s * np.einsum("ij,ij->i", v, mine)
         seen = sizes > EPS**2 * np.vdot(tau, tau)
         over += np.maximum(least, np.where(seen, along / np.where(seen, sizes, 1), 0))
-    return (u * (s * len(taus) / over)) @ v
+    return algebra.product(u * (s * len(taus) / over), v)
 
 
 SVC = Finish(
@@ -46,4 +47,5 @@ SVC = Finish(
     "Singular Value Calibration, ICML 2026, arXiv:2602.05536",
     {"svc_least": Real(None, "svc: least count of a direction; 1 / models if not given")},
     rows=True,
+    algebra=True,
 )

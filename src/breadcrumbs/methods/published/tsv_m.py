@@ -10,8 +10,9 @@ import math
 
 import numpy as np
 
-from breadcrumbs.methods import Everything, Method, Real, Values, Whole
-from breadcrumbs.methods.aggregates.matrices import OF_MATRICES, STACK, TABLES, each, of_matrices
+from breadcrumbs import algebra
+from breadcrumbs.methods import Everything, Method, Values
+from breadcrumbs.methods.aggregates.matrices import OF_MATRICES, aggregate
 from breadcrumbs.methods.aggregates.singular import isometry, leading, together
 from breadcrumbs.methods.aggregates.turns import Taus
 
@@ -29,7 +30,7 @@ def tsv_m(taus: Taus, values: Values) -> np.ndarray:
     if not s.size:
         return np.zeros(taus.shape[1:])
     (a, b), (c, d) = isometry(u), isometry(v)
-    return np.linalg.multi_dot([a, b * s, c, d])
+    return algebra.product(a, b * s, c, d)
 
 
 def _memory(shape: tuple[int, ...], models: int) -> float:
@@ -41,21 +42,13 @@ def _memory(shape: tuple[int, ...], models: int) -> float:
     return math.prod(shape) + 3.2 * sides + 4.5 * min(m, n) ** 2
 
 
-TSV_M = Whole(
-    combine=of_matrices(tsv_m),
-    by_entry=True,
-    each=each,
-    parameters={
-        "stack": STACK,
-        "tables": TABLES,
-        "alpha": Real(1.0, "factor of the merged task vector"),
-    },
+TSV_M = aggregate(
+    "tsv_m",
+    tsv_m,
     svds="T + 2",
     directions=True,
     memory=_memory,
-    turns=True,
     apart=True,
-    name="tsv_m",
 )
 
 METHOD = Method(
