@@ -86,7 +86,7 @@ def left(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _may_square(matrix: np.ndarray) -> bool:
     """Return whether to use products: they neither overflow nor vanish, and save time."""
-    size = np.abs(matrix).max(initial=0)
+    size = max(matrix.max(initial=0), -matrix.min(initial=0))
     return min(matrix.shape) >= FEW and bool(size == 0 or 1e-100 < size < 1e100)
 
 

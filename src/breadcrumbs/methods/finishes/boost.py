@@ -12,11 +12,12 @@ import numpy as np
 
 from breadcrumbs import algebra
 from breadcrumbs.methods.aggregates.singular import triplets
+from breadcrumbs.methods.aggregates.turns import Taus
 from breadcrumbs.methods.finishes import Finish
 from breadcrumbs.methods.parameters import Fraction, Values
 
 
-def boost(step: np.ndarray, taus: np.ndarray, values: Values) -> np.ndarray:
+def boost(step: np.ndarray, taus: Taus, values: Values) -> np.ndarray:
     """Return the matrix with its small singular values raised."""
     u, s, v = triplets(step)
     if not s.size:

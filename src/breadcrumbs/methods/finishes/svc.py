@@ -18,11 +18,12 @@ import numpy as np
 from breadcrumbs import algebra
 from breadcrumbs.errors import RecipeError
 from breadcrumbs.methods.aggregates.singular import EPS, triplets
+from breadcrumbs.methods.aggregates.turns import Taus
 from breadcrumbs.methods.finishes import Finish
 from breadcrumbs.methods.parameters import Real, Values
 
 
-def svc(step: np.ndarray, taus: np.ndarray, values: Values) -> np.ndarray:
+def svc(step: np.ndarray, taus: Taus, values: Values) -> np.ndarray:
     """Return the matrix with its singular values divided."""
     least = values.get("svc_least")
     least = 1 / len(taus) if least is None else least
@@ -35,6 +36,7 @@ def svc(step: np.ndarray, taus: np.ndarray, values: Values) -> np.ndarray:
         sizes = np.einsum("ij,ij->i", mine, mine)
         along = s * np.einsum("ij,ij->i", v, mine)
         seen = sizes > EPS**2 * np.vdot(tau, tau)
+        del tau, mine  # before the next one is made
         over += np.maximum(least, np.where(seen, along / np.where(seen, sizes, 1), 0))
     return algebra.product(u * (s * len(taus) / over), v)
 
