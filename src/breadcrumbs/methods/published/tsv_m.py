@@ -50,6 +50,7 @@ def side_by_side(taus: Taus, count: int) -> Triplets:
         more = slice(k, k + found[1].size)
         u[:, more], s[more], v[more] = found
         k = more.stop
+        del found
     return np.ascontiguousarray(u[:, :k]), s[:k], v[:k]
 
 
