@@ -27,7 +27,7 @@ FLOORS = [
     ["methods"],
     ["pages"],
     ["checkpoint"],
-    ["algebra", "kernels"],
+    ["kernels"],
     ["machine", "threads"],
     ["errors", "version"],
 ]

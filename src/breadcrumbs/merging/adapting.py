@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from breadcrumbs import algebra, checkpoint
+from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint import composite, tied
 from breadcrumbs.checkpoint.adapters import nominal, peft
 from breadcrumbs.checkpoint.beside import RECIPE
@@ -36,7 +36,7 @@ from breadcrumbs.merging.adapter_folder import Made
 from breadcrumbs.merging.provenance import check_unchanged, provenance, stamps_of
 from breadcrumbs.merging.published import Names
 from breadcrumbs.merging.report import Report
-from breadcrumbs.methods import registry
+from breadcrumbs.methods import algebra, registry
 from breadcrumbs.methods.aggregates.singular import leading
 from breadcrumbs.plan import Plan, TensorPlan, lowering, spaces
 from breadcrumbs.plan.coordinates import counted

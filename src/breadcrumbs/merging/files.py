@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from breadcrumbs import algebra, plan
+from breadcrumbs import plan
 from breadcrumbs.checkpoint import beside, mirrors, places
 from breadcrumbs.checkpoint.adapters import peft
 from breadcrumbs.checkpoint.hashing import FileHashes
@@ -43,6 +43,7 @@ from breadcrumbs.merging.published import Names
 from breadcrumbs.merging.quantising import Layout, SameSink
 from breadcrumbs.merging.report import Report
 from breadcrumbs.merging.resuming import Noted
+from breadcrumbs.methods import algebra
 from breadcrumbs.plan import Plan, rounded, variants
 from breadcrumbs.plan.judgement import refuse
 from breadcrumbs.plan.recipe import SAME

@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 from blake3 import blake3
 
-from breadcrumbs import algebra
 from breadcrumbs.checkpoint import mirrors
 from breadcrumbs.engine.digests import FileDigests
 from breadcrumbs.errors import CheckpointError
 from breadcrumbs.merging import inputs, published
 from breadcrumbs.merging.published import Names
+from breadcrumbs.methods import algebra
 from breadcrumbs.plan import Plan, variants
 from breadcrumbs.plan.recipe import to_mapping
 from breadcrumbs.version import __version__

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from breadcrumbs import algebra, machine
+from breadcrumbs import machine
 from breadcrumbs.checkpoint import notebook
 from breadcrumbs.checkpoint.sparse import Sparse
 from breadcrumbs.engine.outputs import TensorReport
 from breadcrumbs.errors import counted
 from breadcrumbs.kernels import AUTO, described
 from breadcrumbs.merging import publishing
+from breadcrumbs.methods import algebra
 from breadcrumbs.plan import Plan, TensorPlan, shift, step
 from breadcrumbs.plan.plan import Coordinates
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from breadcrumbs import algebra
 from breadcrumbs.checkpoint.hashing import FileHashes
 from breadcrumbs.checkpoint.memory import ArrayBytes, open_mapping
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
@@ -23,6 +22,7 @@ from breadcrumbs.merging import card, files
 from breadcrumbs.merging.provenance import provenance
 from breadcrumbs.merging.published import Names
 from breadcrumbs.merging.report import Report
+from breadcrumbs.methods import algebra
 from breadcrumbs.plan import Plan, variants
 from breadcrumbs.plan.units import Segment
 from breadcrumbs.threads import run_tasks

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from breadcrumbs import algebra
 from breadcrumbs.checkpoint.products import Factors
+from breadcrumbs.methods import algebra
 from breadcrumbs.methods.aggregates.singular import EPS
 
 #: Of one change: ``left (m, r)``, times its scale, and ``right (r, n)``, both float64.

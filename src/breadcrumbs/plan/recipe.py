@@ -14,10 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from breadcrumbs import algebra
 from breadcrumbs.checkpoint import origin, places, renaming, stack
 from breadcrumbs.errors import RecipeError, suggestion
-from breadcrumbs.methods import registry
+from breadcrumbs.methods import algebra, registry
 from breadcrumbs.methods.parameters import (
     Fraction,
     Fractions,

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 import numpy as np
 from blake3 import blake3
 
-from breadcrumbs import algebra
 from breadcrumbs.engine.merged import Merged
 from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.routes.general import added, checked, unscaled
 from breadcrumbs.engine.terms import NONE, Terms
 from breadcrumbs.engine.vectors import Chunk, Vectors
+from breadcrumbs.methods import algebra
 from breadcrumbs.methods.aggregates.turns import Turns
 from breadcrumbs.plan.units import Segment, in_turns
 

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from blake3 import blake3
 
-from breadcrumbs import algebra
 from breadcrumbs.engine.merged import Merged
 from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.routes import general
 from breadcrumbs.engine.routes.general import added, checked, count_kept, unscaled
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Chunk, Vectors
+from breadcrumbs.methods import algebra
 from breadcrumbs.methods.aggregates import Whole, matrices, ordering
 from breadcrumbs.methods.aggregates.turns import Turns
 from breadcrumbs.plan import statistics

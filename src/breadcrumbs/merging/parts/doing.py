@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from blake3 import blake3
 
-from breadcrumbs import algebra
 from breadcrumbs.checkpoint import beside, durable
 from breadcrumbs.errors import OutputError, RecipeError
 from breadcrumbs.merging import card, estimate, files, inputs, opening
@@ -24,7 +23,7 @@ from breadcrumbs.merging.parts.dealing import Deal, Shard
 from breadcrumbs.merging.parts.passes import ENDINGS, Again, Round, has_votes
 from breadcrumbs.merging.parts.state import WHOLE, Folder, compare
 from breadcrumbs.merging.parts.writing import Merging, weights
-from breadcrumbs.methods import registry
+from breadcrumbs.methods import algebra, registry
 from breadcrumbs.plan import USUAL, Plan, Sizes
 from breadcrumbs.plan.judgement import judged
 from breadcrumbs.plan.recipe import Recipe, to_mapping

@@ -220,7 +220,7 @@ class Whole:
     they have their weights. base: values -> whether ``combine`` looks at the base's weights.
     by_entry: whether an entry of what is not a matrix depends on the task vectors there alone, so
     that such a tensor need not be held. algebra: whether its products and decompositions of
-    matrices are those of `breadcrumbs.algebra`, which may make them on a device. check: given
+    matrices are those of `methods.algebra`, which may make them on a device. check: given
     parameters -> the same with those that depend on others; raises RecipeError for what contradicts
     each other.
     """

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from breadcrumbs import algebra
+from breadcrumbs.methods import algebra
 
 EPS = float(np.finfo(np.float64).eps)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from breadcrumbs import algebra
+from breadcrumbs.methods import algebra
 from breadcrumbs.methods.aggregates.singular import triplets
 from breadcrumbs.methods.aggregates.turns import Taus
 from breadcrumbs.methods.finishes import Finish

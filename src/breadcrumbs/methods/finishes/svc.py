@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from breadcrumbs import algebra
 from breadcrumbs.errors import RecipeError
+from breadcrumbs.methods import algebra
 from breadcrumbs.methods.aggregates.singular import EPS, triplets
 from breadcrumbs.methods.aggregates.turns import Taus
 from breadcrumbs.methods.finishes import Finish

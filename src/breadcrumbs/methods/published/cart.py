@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from breadcrumbs import algebra
-from breadcrumbs.methods import Everything, Fraction, Method, Real, Values, count
+from breadcrumbs.methods import Everything, Fraction, Method, Real, Values, algebra, count
 from breadcrumbs.methods.aggregates.matrices import OF_MATRICES, aggregate, of_svd
 from breadcrumbs.methods.aggregates.singular import leading
 from breadcrumbs.methods.aggregates.turns import Taus, added

@@ -22,8 +22,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from breadcrumbs import algebra
-from breadcrumbs.methods import Everything, Fraction, Method, OneOf, Real, Values, count
+from breadcrumbs.methods import Everything, Fraction, Method, OneOf, Real, Values, algebra, count
 from breadcrumbs.methods.aggregates.matrices import OF_MATRICES, aggregate, of_svd
 from breadcrumbs.methods.aggregates.singular import isometry, leading
 from breadcrumbs.methods.aggregates.turns import Taus

@@ -13,8 +13,7 @@ from decimal import Decimal
 
 import numpy as np
 
-from breadcrumbs import algebra
-from breadcrumbs.methods import Everything, Fraction, Method, Values, count
+from breadcrumbs.methods import Everything, Fraction, Method, Values, algebra, count
 from breadcrumbs.methods.aggregates.matrices import OF_MATRICES, aggregate, of_svd
 from breadcrumbs.methods.aggregates.singular import (
     EPS,

@@ -22,9 +22,8 @@ import math
 
 import numpy as np
 
-from breadcrumbs import algebra
 from breadcrumbs.errors import RecipeError
-from breadcrumbs.methods import Everything, Method, Real, Values
+from breadcrumbs.methods import Everything, Method, Real, Values, algebra
 from breadcrumbs.methods.aggregates.matrices import OF_MATRICES, aggregate, of_svd
 from breadcrumbs.methods.aggregates.singular import triplets
 from breadcrumbs.methods.aggregates.turns import Taus, Turns, added

@@ -16,9 +16,17 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from breadcrumbs import algebra
 from breadcrumbs.errors import RecipeError
-from breadcrumbs.methods import Everything, Fraction, Given, Method, Statistics, Values, Whole
+from breadcrumbs.methods import (
+    Everything,
+    Fraction,
+    Given,
+    Method,
+    Statistics,
+    Values,
+    Whole,
+    algebra,
+)
 
 GRAM_MATRICES = Statistics(
     kind="gram",

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from breadcrumbs import algebra
-from breadcrumbs.methods import Everything, Fraction, Method, Values
+from breadcrumbs.methods import Everything, Fraction, Method, Values, algebra
 from breadcrumbs.methods.aggregates.matrices import OF_MATRICES, aggregate, of_svd
 from breadcrumbs.methods.aggregates.singular import left
 from breadcrumbs.methods.aggregates.turns import Taus

@@ -10,8 +10,7 @@ import math
 
 import numpy as np
 
-from breadcrumbs import algebra
-from breadcrumbs.methods import Everything, Method, Values
+from breadcrumbs.methods import Everything, Method, Values, algebra
 from breadcrumbs.methods.aggregates.matrices import OF_MATRICES, aggregate
 from breadcrumbs.methods.aggregates.singular import Triplets, isometry, leading
 from breadcrumbs.methods.aggregates.turns import Taus

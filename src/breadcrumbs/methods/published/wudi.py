@@ -27,9 +27,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from breadcrumbs import algebra
 from breadcrumbs.errors import RecipeError
-from breadcrumbs.methods import Everything, Integer, Method, OneOf, Real, Values
+from breadcrumbs.methods import Everything, Integer, Method, OneOf, Real, Values, algebra
 from breadcrumbs.methods.aggregates.matrices import OF_MATRICES, aggregate
 from breadcrumbs.methods.aggregates.singular import EPS
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from breadcrumbs import algebra
 from breadcrumbs.errors import RecipeError
+from breadcrumbs.methods import algebra
 from breadcrumbs.methods.aggregates.singular import leading, triplets
 from breadcrumbs.methods.parameters import Fraction, Integer, Values
 from breadcrumbs.methods.transforms import Shaped

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from breadcrumbs import algebra
 from breadcrumbs.checkpoint import tied
 from breadcrumbs.checkpoint.memory import ArrayBytes
 from breadcrumbs.checkpoint.products import Factors
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 from breadcrumbs.errors import MismatchError, RecipeError, listing
+from breadcrumbs.methods import algebra
 from breadcrumbs.plan import coordinates, lowering, making
 from breadcrumbs.plan.coordinates import Basis
 from breadcrumbs.plan.plan import Coordinates, Plan, TensorPlan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from breadcrumbs.algebra.protocol import Algebra, Matrix
+from breadcrumbs.methods.algebra.protocol import Algebra, Matrix
 
 
 class _NumPy:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from breadcrumbs.algebra.protocol import Algebra, Matrix
 from breadcrumbs.errors import MissingExtraError, RecipeError, install
+from breadcrumbs.methods.algebra.protocol import Algebra, Matrix
 
 if TYPE_CHECKING:
     import torch

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from breadcrumbs.algebra.numpy import NUMPY
-from breadcrumbs.algebra.protocol import Algebra, Matrix
 from breadcrumbs.errors import RecipeError, suggestion
+from breadcrumbs.methods.algebra.numpy import NUMPY
+from breadcrumbs.methods.algebra.protocol import Algebra, Matrix
 
 #: NumPy; Torch on the same processor, which tells how far another library is off; Torch on a GPU.
 CPU, TORCH, CUDA = "cpu", "cpu:torch", "cuda"
@@ -33,7 +33,7 @@ def check(device: Any) -> str:
     ):
         return device
     raise RecipeError(
-        f"device: {device!r} is not possible.{suggestion(str(device), (CPU, CUDA))} Give {CPU} (the"
+        f"device: {device!r} is not possible.{suggestion(str(device), (CUDA,))} Give {CPU} (the"
         f" default), {CUDA} or, of several, {CUDA}:1."
     )
 
@@ -45,7 +45,7 @@ def of(device: str) -> Algebra:
     """
     if check(device) == CPU:
         return NUMPY
-    from breadcrumbs.algebra import torch
+    from breadcrumbs.methods.algebra import torch
 
     return torch.on("cpu" if device == TORCH else device)
 

@@ -11,7 +11,7 @@ Matrix = Any
 
 
 class Algebra(Protocol):
-    """The operations are as `breadcrumbs.algebra` describes them. Any thread may call them.
+    """The operations are as `breadcrumbs.methods.algebra` describes them. Any thread may call them.
 
     name: what computes, as a report says it; empty for NumPy.
     """

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 import breadcrumbs
-from breadcrumbs import algebra
-from breadcrumbs.algebra import torch as of_torch
-from breadcrumbs.algebra.numpy import NUMPY
 from breadcrumbs.checkpoint.safetensors import read_header
 from breadcrumbs.errors import MissingExtraError, RecipeError
+from breadcrumbs.methods import algebra
+from breadcrumbs.methods.algebra import torch as of_torch
+from breadcrumbs.methods.algebra.numpy import NUMPY
 from breadcrumbs.methods.registry import METHODS
 
 torch = pytest.importorskip("torch")
@@ -109,7 +109,7 @@ def test_what_is_not_there_is_said_in_a_line(monkeypatch):
     def merge(device: str, method: str = "iso_c") -> None:
         breadcrumbs.merge(base, models, method=method, device=device)
 
-    with pytest.raises(RecipeError, match=r"^device: 'cudo' is not possible\. Did you mean 'cuda'\?"):
+    with pytest.raises(RecipeError, match=r"'cudo' is not possible\. Did you mean 'cuda'\?"):
         merge("cudo")
     with pytest.raises(RecipeError, match=r"device cuda: ties neither .* are tsv_m, iso_c, "):
         merge("cuda", "ties")
