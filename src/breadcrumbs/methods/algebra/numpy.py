@@ -11,9 +11,10 @@ class _NumPy:
     name = ""
 
     def product(self, *factors: Matrix, out: np.ndarray | None = None) -> np.ndarray:
-        if len(factors) == 2:
-            return np.matmul(*factors, out=out)
-        return np.linalg.multi_dot(factors, out=out)
+        if len(factors) > 2:
+            return np.linalg.multi_dot(factors, out=out)
+        first, second = factors
+        return first @ second if out is None else np.matmul(first, second, out=out)
 
     def eigh(self, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.linalg.eigh(matrix)
