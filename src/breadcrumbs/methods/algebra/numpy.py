@@ -11,10 +11,10 @@ class _NumPy:
     name = ""
 
     def product(self, *factors: Matrix, out: np.ndarray | None = None) -> np.ndarray:
-        if len(factors) > 2:
-            return np.linalg.multi_dot(factors, out=out)
-        first, second = factors
-        return first @ second if out is None else np.matmul(first, second, out=out)
+        there = list(factors)
+        if len(there) > 2:
+            return np.linalg.multi_dot(there, out=out)
+        return there[0] @ there[1] if out is None else np.matmul(there[0], there[1], out=out)
 
     def eigh(self, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.linalg.eigh(matrix)
