@@ -48,10 +48,10 @@ def test_a_table_takes_no_memory() -> None:
         return Checkpoint(label, {n: Tensor(n, "BF16", s, None) for n, s in shapes.items()})
 
     names = [f"model {number}" for number in range(3)]
-    for method, most in (("wudi", 300e6), ("tsv_m", 300e6), ("iso_c", 300e6)):
+    for method, least in (("wudi", 4), ("tsv_m", 2), ("iso_c", 4)):
         recipe = Recipe("base", tuple(Model(name) for name in names), method, {})
         made = plan.make(recipe, of("base"), [of(name) for name in names])
-        assert estimate.memory(made, 1) < most
+        assert estimate.memory(made, 1) < 300e6
         matrix = Recipe("base", recipe.models, method, {"tables": "matrix"})
         made = plan.make(matrix, of("base"), [of(name) for name in names])
-        assert estimate.memory(made, 1) > 4 * 8 * 152_000 * 8192
+        assert estimate.memory(made, 1) > least * 8 * 152_000 * 8192

@@ -21,8 +21,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "star": dict(eta=0.6),
     "cart": dict(weights=[2.0, 1.0, 0.0] * 3),
     "dc": dict(alpha=0.7),
+    "polar": dict(weights=[1.0, -0.5, 0.3] * 3),
     "breadcrumbs+tsv_m": dict(beta=0.6, gamma=0.9),
     "dare+iso_c": dict(p=0.3),
+    "task_arithmetic+svc": dict(weights=[1.0, -0.5, 0.3] * 3),
 }
 
 

@@ -132,6 +132,11 @@ from breadcrumbs.errors import printable, sentence
 @threads_option
 @max_memory_option
 @click.option(
+    "--device",
+    metavar="cpu|cuda|cuda:N",
+    help="Where matrices are multiplied and decomposed, by methods that do. Default: cpu.",
+)
+@click.option(
     "--kernel",
     default="auto",
     show_default=True,
@@ -442,6 +447,7 @@ def _changed(made: Any, options: dict[str, Any]) -> Any:
         key: options[key]
         for key in (
             *("method", "dtype", "missing", "extra", "seed", "onto", "tokenizer", "space"),
+            "device",
             "chat_template",
             *("vocabulary", "pad_to"),
         )

@@ -142,6 +142,21 @@ class Vectors:
                 result[who[group], first : first + n] = mine
         return result
 
+    def unchanged_one(self, segment: Segment, t: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield of model t (start, its task vector (n,) before any transform), chunk by chunk."""
+        terms, buffer = self.terms, self.context.space.buffer
+        for start, n, _ in terms.chunks(segment):
+            tau = buffer("taus", (1, n), np.float64)
+            tau[:] = 0
+            if t in terms.who:
+                row = terms.who.index(t)
+                group = slice(row, row + 1)
+                rows = terms.read(start, n, group)
+                terms.check(rows, group, start)
+                terms.kernels.differences(rows[0], rows[1:], buffer("base", (n,), np.float64), tau)
+                self._sharpen(start, group, tau)
+            yield start, tau[0]
+
     def chunks(self, segment: Segment, again: bool = False) -> Iterator[Chunk]:
         """Yield the chunks of a segment.
 

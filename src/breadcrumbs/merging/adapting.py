@@ -36,7 +36,7 @@ from breadcrumbs.merging.adapter_folder import Made
 from breadcrumbs.merging.provenance import check_unchanged, provenance, stamps_of
 from breadcrumbs.merging.published import Names
 from breadcrumbs.merging.report import Report
-from breadcrumbs.methods import registry
+from breadcrumbs.methods import algebra, registry
 from breadcrumbs.methods.aggregates.singular import leading
 from breadcrumbs.plan import Plan, TensorPlan, lowering, spaces
 from breadcrumbs.plan.coordinates import counted
@@ -140,6 +140,7 @@ def to_folder(
     MismatchError, RecipeError.
     """
     began, output = time.perf_counter(), Path(output)
+    on = algebra.of(it.recipe.device).name
     adapter_folder.check_output(output, force)
     if rank is not None and rank < 1:
         raise RecipeError(f"rank {rank} is not possible. Give 1 or more.")
@@ -181,7 +182,7 @@ def to_folder(
     if strict:
         refuse(report.warnings)
     names = Names(told, output)
-    said = {"format": "pt", "breadcrumbs": provenance(told, digests, None, names)}
+    said = {"format": "pt", "breadcrumbs": provenance(told, digests, None, names, on)}
     report.bytes_written = sum(array.nbytes for array in made.made.tensors.values())
     report.bytes_read = sum(digests.sizes.values())
     report.seconds = time.perf_counter() - began

@@ -117,6 +117,7 @@ def merge(
     pad_to: int | None = None,
     tokens: Mapping[str, Any] | None = None,
     space: str = "full",
+    device: str = "cpu",
     threads: int | None = None,
     kernel: str = "auto",
     sync: bool = True,
@@ -160,6 +161,8 @@ def merge(
     pad_to: rows of the embedding are a multiple of this.
     tokens: which rows single tokens begin as, as in a recipe.
     space: ``core`` or ``knots``: merge adapters in coordinates of their own (docs/adapters.md).
+    device: ``cuda`` makes products and decompositions of matrices on a GPU, with Torch, of methods
+        that have any (docs/gpu.md).
     threads: how many work at once (all cores unless told); the result does not depend on it.
     kernel: ``auto``, ``native``, ``numpy``, or the name of installed kernels; the same bits.
     sync: wait until the output is on the disk, so that it survives a power cut.
@@ -237,6 +240,7 @@ def merge(
         pad_to=None if pad_to is None else opening.whole("pad_to", pad_to),
         tokens=tokens or {},
         space=space,
+        device=device,
     )
     added = [] if onto is None else [onto]
     state = opening.under(base, opening.any_files([*models, *added]))

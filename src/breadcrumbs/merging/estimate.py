@@ -117,7 +117,8 @@ def _step_bytes(plan: Plan, threads: int) -> int:
             mine = min(mine, plan.sizes.chunk)
         need = _whole_bytes(plan, aggregate, tensor, models, mine) if aggregate else 0
         if plan.lowered.shaped or plan.lowered.finish:
-            need += _matrix_bytes(tensor, models, mine)
+            turned = aggregate is None and not plan.lowered.shaped and mine >= plan.sizes.turns
+            need += _matrix_bytes(tensor, 0 if turned else models, mine)
         each += [need] * min(threads, tensor.base.size // max(1, mine))
     # An array of statistics at a time, the sum of them, and as much to solve with.
     arrays = [max((a.size for a in t.statistics if a), default=0) for t in plan.merged]
@@ -153,7 +154,10 @@ def _whole_bytes(plan: Plan, aggregate: Whole, tensor: TensorPlan, models: int, 
 
 
 def _matrix_bytes(tensor: TensorPlan, models: int, held: int) -> int:
-    """Return what a transform or a finish of matrices holds: task vectors, and triplets."""
+    """Return what a transform or a finish of matrices holds: task vectors, and triplets.
+
+    models: how many are held at once, besides one.
+    """
     square = min(tensor.base.shape[-2:], default=0) ** 2
     return held * (models * 9 + 8 * 6) + 8 * 6 * square
 

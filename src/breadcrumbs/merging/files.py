@@ -43,6 +43,7 @@ from breadcrumbs.merging.published import Names
 from breadcrumbs.merging.quantising import Layout, SameSink
 from breadcrumbs.merging.report import Report
 from breadcrumbs.merging.resuming import Noted
+from breadcrumbs.methods import algebra
 from breadcrumbs.plan import Plan, rounded, variants
 from breadcrumbs.plan.judgement import refuse
 from breadcrumbs.plan.recipe import SAME
@@ -68,6 +69,7 @@ def carried_out(
     if is_quantised_again(it):
         raise RecipeError("dtype same: quantises what is written to files. Give an output.")
     began = time.perf_counter()
+    algebra.of(it.recipe.device)  # which says where there is none
     it = without_same_parts(it)
     threads = estimate.threads(it, threads, None)
     facts = Facts()
@@ -113,6 +115,7 @@ def to_files(
     The output takes its name only when it is whole. Raises OutputError, MismatchError.
     """
     began = time.perf_counter()
+    on = algebra.of(it.recipe.device).name
     it = advised(it)
     if strict:
         refuse(it.warnings)
@@ -140,7 +143,7 @@ def to_files(
     if note := inputs.other_version(it):
         it = replace(it, notes=(*it.notes, note))
     names = Names(it, Path("/") if target or moved else Path(output))
-    metadata = {"format": "pt", "breadcrumbs": provenance(it, digests, choice, names)}
+    metadata = {"format": "pt", "breadcrumbs": provenance(it, digests, choice, names, on)}
     layout = Layout(it) if is_quantised_again(it) else None
     begin = partial(Uploading, target, told=progress) if target else partial(Writer, Path(output))
     writer = begin(
@@ -186,7 +189,7 @@ def to_files(
             refuse(report.warnings)
         if again:
             report.lost = math.sqrt(again.lost) / report.norm if report.norm else 0.0
-        metadata["breadcrumbs"] = provenance(it, digests, choice, names)
+        metadata["breadcrumbs"] = provenance(it, digests, choice, names, on)
         story = choice.to_markdown() if choice else ""
         writer.close(lambda folder: card.add(folder, it, report, digests, names, story))
         inputs.remember(it, digests, names)

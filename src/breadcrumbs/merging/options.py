@@ -37,6 +37,7 @@ class Options(Parameters, total=False):
     pad_to: int | None
     tokens: Mapping[str, Any] | None
     space: Literal["full", "core", "knots"]
+    device: str
     threads: int | None
     kernel: str
     sync: bool

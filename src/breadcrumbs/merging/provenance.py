@@ -13,6 +13,7 @@ from breadcrumbs.engine.digests import FileDigests
 from breadcrumbs.errors import CheckpointError
 from breadcrumbs.merging import inputs, published
 from breadcrumbs.merging.published import Names
+from breadcrumbs.methods import algebra
 from breadcrumbs.plan import Plan, variants
 from breadcrumbs.plan.recipe import to_mapping
 from breadcrumbs.version import __version__
@@ -57,13 +58,19 @@ def check_unchanged(before: dict[str, Stamp], after: dict[str, Stamp]) -> None:
             )
 
 
-def provenance(it: Plan, digests: FileDigests, choice: Choice | None, names: Names) -> str:
-    """Return the recipe and the size and hash of every input file, as JSON."""
+def provenance(
+    it: Plan, digests: FileDigests, choice: Choice | None, names: Names, computed: str = ""
+) -> str:
+    """Return the recipe and the size and hash of every input file, as JSON.
+
+    computed: what made products and decompositions of matrices, if it was a device.
+    """
     return json.dumps(
         {
             "version": __version__,
             "recipe": to_mapping(published.resolved(it, names), complete=True),
             "inputs": inputs.described(it, digests, names),
+            **({"computed": computed} if computed else {}),
             **({"choice": choice.to_mapping()} if choice else {}),
         },
     )
@@ -74,6 +81,7 @@ def key(it: Plan, shard_size: int, stamps: dict[str, Stamp]) -> str:
     places = variants.layout(it).places
     names = [(place.folder, place.stem, place.variant) for place in places]
     depends = [__version__, to_mapping(it.recipe, complete=True), stamps, shard_size, names]
+    depends += [on] if (on := algebra.of(it.recipe.device).name) else []
     depends += [it.words.said, list(it.words.ids)] if it.words is not None else []
     return blake3(json.dumps(depends).encode()).hexdigest()
 

@@ -16,6 +16,7 @@ from breadcrumbs.engine.outputs import TensorReport
 from breadcrumbs.errors import counted
 from breadcrumbs.kernels import AUTO, described
 from breadcrumbs.merging import publishing
+from breadcrumbs.methods import algebra
 from breadcrumbs.plan import Plan, TensorPlan, shift, step
 from breadcrumbs.plan.plan import Coordinates
 
@@ -38,6 +39,12 @@ class ModelRow:
     @property
     def fraction(self) -> float:
         return self.kept / self.entries if self.entries else 0.0
+
+
+def computed_by(plan: Plan, kernel: str) -> str:
+    """Return what does the arithmetic of a plan here: kernels, and a device for matrices."""
+    on = algebra.of(plan.recipe.device).name
+    return f"{described(kernel)}; matrices by {on}" if on else described(kernel)
 
 
 @dataclass(repr=False)
@@ -96,7 +103,8 @@ class Report:
     ) -> Report:
         """Return the report of a plan and what was done to its tensors.
 
-        same: labels of models whose files are the base's, byte for byte.
+        same: labels of models whose files are the base's, byte for byte. kernel: empty if it is
+        said elsewhere what did the arithmetic.
         """
         if plan.coordinates is not None:
             return Report._of_coordinates(plan, plan.coordinates, seconds, same, kernel)
@@ -159,7 +167,7 @@ class Report:
             notes=list(plan.notes),
             step=length.ratio if length else None,
             step_exact=length is None or length.exact,
-            kernel=described(kernel),
+            kernel=computed_by(plan, kernel) if kernel else "",
         )
 
     @staticmethod

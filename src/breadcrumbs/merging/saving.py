@@ -22,6 +22,7 @@ from breadcrumbs.merging import card, files
 from breadcrumbs.merging.provenance import provenance
 from breadcrumbs.merging.published import Names
 from breadcrumbs.merging.report import Report
+from breadcrumbs.methods import algebra
 from breadcrumbs.plan import Plan, variants
 from breadcrumbs.plan.units import Segment
 from breadcrumbs.threads import run_tasks
@@ -55,11 +56,11 @@ def save(
     hashes = FileHashes(paths)
     digests = FileDigests(paths, hashes.known)
     run_tasks(digests.tasks(), os.cpu_count() or 1)
-    names = Names(it, Path(output))
+    names, on = Names(it, Path(output)), algebra.of(it.recipe.device).name
     writer = Writer(
         Path(output),
         files.entries(it),
-        {"format": "pt", "breadcrumbs": provenance(it, digests, None, names)},
+        {"format": "pt", "breadcrumbs": provenance(it, digests, None, names, on)},
         shard_size=shard_size,
         key="",
         force=force,

@@ -66,6 +66,12 @@ class Method:
         return aggregate.statistics if isinstance(aggregate, Elementwise | Whole) else None
 
     @property
+    def algebra(self) -> bool:
+        """Whether it makes products or decompositions of matrices, which a device may make."""
+        parts = (self.transform, self.aggregate, self.finish)
+        return any(getattr(part, "algebra", False) for part in parts)
+
+    @property
     def passes(self) -> int:
         """How often each weight is read at most, but for tensors that fit a chunk."""
         aggregate = self.aggregate

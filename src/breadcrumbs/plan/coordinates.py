@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from breadcrumbs.checkpoint.products import Factors
+from breadcrumbs.methods import algebra
 from breadcrumbs.methods.aggregates.singular import EPS
 
 #: Of one change: ``left (m, r)``, times its scale, and ``right (r, n)``, both float64.
@@ -47,9 +48,9 @@ def columns(matrix: np.ndarray) -> np.ndarray:
     Of those whose singular value is not 0, but one at least. The matrix is brought to a square one
     by a QR decomposition first, so that it may be as tall as it likes.
     """
-    q, r = np.linalg.qr(matrix)
-    u, s, _ = np.linalg.svd(r, full_matrices=False)
-    return q @ u[:, : counted(s, matrix.shape)]
+    q, r = algebra.qr(matrix)
+    u, s, _ = algebra.svd(r)
+    return algebra.product(q, u[:, : counted(s, matrix.shape)])
 
 
 def counted(values: np.ndarray, shape: tuple[int, ...]) -> int:
@@ -82,11 +83,11 @@ def knots(pairs: Sequence[Pair]) -> tuple[Basis, list[np.ndarray]]:
     ``S V_t (k, n)``, as in their program, which multiplies by the singular values first. Singular
     values count as 0 by their share of the largest, where the program cuts below 1e-5.
     """
-    q, _ = np.linalg.qr(np.hstack([left for left, _ in pairs]))
+    q, _ = algebra.qr(np.hstack([left for left, _ in pairs]))
     parts = [(q.T @ left) @ right for left, right in pairs]
     together = np.hstack(parts)
-    _, r = np.linalg.qr(together.T)  # of which the transpose has the same left vectors, and values
-    u, s, _ = np.linalg.svd(r.T, full_matrices=False)
+    _, r = algebra.qr(together.T)  # of which the transpose has the same left vectors, and values
+    u, s, _ = algebra.svd(r.T)
     u = u[:, : counted(s, together.shape)]
     return Basis(q @ u, None), [u.T @ part for part in parts]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from breadcrumbs.checkpoint import origin, places, renaming, stack
 from breadcrumbs.errors import RecipeError, suggestion
-from breadcrumbs.methods import registry
+from breadcrumbs.methods import algebra, registry
 from breadcrumbs.methods.parameters import (
     Fraction,
     Fractions,
@@ -102,6 +102,8 @@ class Recipe:
     space: ``full``, or ``core`` or ``knots``, where adapters are merged in coordinates of their own
         (`plan.spaces`).
     learned: from which rows its numbers were learned, if they were (`plan.learned`).
+    device: where products and decompositions of matrices are made (`algebra`); ``cpu`` or, of a
+        method that has any, ``cuda``, which rounds in another way.
     """
 
     base: str
@@ -129,6 +131,7 @@ class Recipe:
     tokens: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     space: str = SPACES[0]
     learned: Mapping[str, Any] = field(default_factory=dict)
+    device: str = algebra.CPU
 
     def __post_init__(self) -> None:
         for path in self.paths:
@@ -138,6 +141,7 @@ class Recipe:
         if self.dtype is not None:
             RECIPE.choice(self.dtype, "recipe: dtype", (*OUTPUT_DTYPES, SAME))
         RECIPE.choice(self.space, "recipe: space", SPACES)
+        self._check_device()
         for key, words in _WORDS.items():
             object.__setattr__(self, key, _allowed(getattr(self, key), f"recipe: {key}", words))
         RECIPE.whole(self.seed, "recipe: seed")
@@ -169,6 +173,18 @@ class Recipe:
         onto = [self.onto] if self.onto is not None else []
         given = [model.statistics for model in self.models if model.statistics is not None]
         return (self.base, *(model.path for model in self.models), *given, *onto)
+
+    def _check_device(self) -> None:
+        """Raise RecipeError for no device, and for one that the method has nothing for."""
+        if algebra.check(self.device) == algebra.CPU or registry.get(self.method).algebra:
+            return
+        known = ", ".join(name for name, method in registry.METHODS.items() if method.algebra)
+        raise RecipeError(
+            f"recipe: device {self.device}: {self.method} neither multiplies nor decomposes"
+            " matrices, and reading takes it longer than computing, so a device would not make it"
+            f" faster. Leave `device` out; those that it is for are {known}, and low_rank, svc and"
+            " boost with any method."
+        )
 
     def _check_parameters(self) -> None:
         """Raise RecipeError for parameters that the method does not have, or not for one model."""

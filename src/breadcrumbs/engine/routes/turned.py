@@ -17,6 +17,7 @@ from breadcrumbs.engine.outputs import SegmentReport
 from breadcrumbs.engine.routes.general import added, checked, unscaled
 from breadcrumbs.engine.terms import NONE, Terms
 from breadcrumbs.engine.vectors import Chunk, Vectors
+from breadcrumbs.methods import algebra
 from breadcrumbs.methods.aggregates.turns import Turns
 from breadcrumbs.plan.units import Segment, in_turns
 
@@ -47,7 +48,8 @@ def merge(terms: Terms, segment: Segment) -> Merged | None:
     aggregate = it.lowered.whole
     assert aggregate is not None
     none, ones = np.broadcast_to(np.zeros(()), shape), [1.0] * len(order)
-    made = aggregate.combine(none, Turns((len(order), *shape), make), ones, unscaled(it))
+    with algebra.on(terms.context.plan.recipe.device):
+        made = aggregate.combine(none, Turns((len(order), *shape), make), ones, unscaled(it))
     merged.pieces = _pieces(it, segment, checked(it, made, shape), merged)
     return merged
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from blake3 import blake3
 
 from breadcrumbs.engine.merged import Merged
 from breadcrumbs.engine.outputs import SegmentReport
@@ -18,9 +19,13 @@ from breadcrumbs.engine.routes import general
 from breadcrumbs.engine.routes.general import added, checked, count_kept, unscaled
 from breadcrumbs.engine.terms import Terms
 from breadcrumbs.engine.vectors import Chunk, Vectors
+from breadcrumbs.methods import algebra
 from breadcrumbs.methods.aggregates import Whole, matrices, ordering
+from breadcrumbs.methods.aggregates.turns import Turns
 from breadcrumbs.plan import statistics
 from breadcrumbs.plan.units import Segment, by_entry
+
+NO_ROWS = np.empty((0, 0))
 
 
 def merge(terms: Terms, segment: Segment) -> Merged | None:
@@ -32,17 +37,46 @@ def merge(terms: Terms, segment: Segment) -> Merged | None:
         merged = Merged([], report)
         merged.pieces = _in_chunks(it, segment, merged)
         return merged
-    whole = _read(it, segment, report)
-    if terms.lowered.shaped is not None:
-        _shape(it, whole.taus)
-    found = _found(it, segment, whole, report)
-    if terms.lowered.finish is not None:
-        none = np.empty((0, 0))
-        whole = whole._replace(taus=none, kept=none)  # the finish reads them again, unchanged
-        _finish(it, segment, found)
-    merged = Merged([], report)
-    merged.pieces = [(segment.start, added(it, whole, found, merged))]
+    lowered, merged = terms.lowered, Merged([], report)
+    with algebra.on(terms.context.plan.recipe.device):
+        if lowered.whole is None and lowered.shaped is None:
+            found = _by_chunks(it, segment, report)
+        else:
+            whole = _read(it, segment, report)
+            if lowered.shaped is not None:
+                _shape(it, whole.taus)
+            found = _found(it, segment, whole, report)
+            del whole  # a finish reads the task vectors again, unchanged
+        if lowered.finish is not None:
+            _finish(it, segment, found)
+    merged.pieces = _pieces(it, segment, found, merged)
     return merged
+
+
+def _pieces(
+    it: Vectors, segment: Segment, found: np.ndarray, merged: Merged
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield what was found with the base, which is read again, so that it need not be held.
+
+    All of it at once unless it is large.
+    """
+    n, chunk = found.size, it.job.chunk
+    step = n if n < it.context.plan.sizes.turns or it.context.replay else chunk
+    for first in range(0, n, step):
+        start, mine = segment.start + first, found[first : first + step]
+        raw, untouched = it.terms.base(start, mine.size)
+        base = it.terms.kernels.widen(raw).astype(np.float64)
+        yield start, added(it, Chunk(start, base, NO_ROWS, NO_ROWS, untouched), mine, merged)
+
+
+def _by_chunks(it: Vectors, segment: Segment, report: SegmentReport) -> np.ndarray:
+    """Return what an aggregate of entries finds of a segment, before its factor."""
+    found = np.empty(segment.stop - segment.start)
+    for chunk in it.chunks(segment, again=True):
+        mine = general.found_of(it, chunk, None, segment, report)
+        found[chunk.start - segment.start :][: mine.size] = mine
+        count_kept(it, chunk.kept, report)
+    return found
 
 
 def _in_chunks(it: Vectors, segment: Segment, merged: Merged) -> Iterator[tuple[int, np.ndarray]]:
@@ -87,8 +121,9 @@ def _read(it: Vectors, segment: Segment, report: SegmentReport) -> Chunk:
 
 def _found(it: Vectors, segment: Segment, whole: Chunk, report: SegmentReport) -> np.ndarray:
     """Return what the aggregate finds, before its factor. The task vectors may be overwritten."""
-    n, found, aggregate = whole.base.size, np.empty(whole.base.size), it.lowered.whole
+    n, aggregate = whole.base.size, it.lowered.whole
     if aggregate is None:
+        found = np.empty(n)
         for first in range(0, n, it.job.chunk):
             at = slice(first, min(n, first + it.job.chunk))
             taus, kept = np.ascontiguousarray(whole.taus[:, at]), whole.kept[:, at]
@@ -100,6 +135,7 @@ def _found(it: Vectors, segment: Segment, whole: Chunk, report: SegmentReport) -
         chunk = max(1, it.context.plan.sizes.chunk // aggregate.run(it.values))
         shape = (min(n, chunk * aggregate.run(it.values)),)
     size = math.prod(shape)
+    found = np.empty(n if size < n else 0)
     for first in range(0, n, size):
         part, mine = slice(first, first + size), shape
         if first + size > n:  # the last runs
@@ -109,8 +145,16 @@ def _found(it: Vectors, segment: Segment, whole: Chunk, report: SegmentReport) -
             made, kept = made
             for t, number in zip(it.all, kept, strict=True):
                 report.kept[t] += number
-        found[part] = checked(it, made, mine)
+        made = checked(it, made, mine)
+        if size >= n:
+            return made.copy() if _is_used(made, whole.base) else made
+        found[part] = made
     return found
+
+
+def _is_used(array: np.ndarray, base: np.ndarray) -> bool:
+    """Return whether an array may not be written to, or others would see it."""
+    return not array.flags.writeable or np.may_share_memory(array, base)
 
 
 def _combined(
@@ -155,7 +199,15 @@ def _finish(it: Vectors, segment: Segment, found: np.ndarray) -> None:
     if len(shape) != 2 or not before:
         return
     found *= before
-    taus, size = it.unchanged(segment), math.prod(shape)
+    n, size = found.size, math.prod(shape)
+    if size == n >= it.context.plan.sizes.turns:
+        taus = _in_turns(it, segment, shape)
+        if len(taus) and found.any():
+            made = finish.change(found.reshape(shape), taus, unscaled(it))
+            found[:] = checked(it, made, shape)
+        found /= before
+        return
+    taus = it.unchanged(segment)
     taus *= it.weights[:, None]
     for first in range(0, found.size, size):
         part = slice(first, first + size)
@@ -172,6 +224,34 @@ def _finish(it: Vectors, segment: Segment, found: np.ndarray) -> None:
         made = finish.change(found[part].reshape(shape), mine.reshape(-1, *shape), unscaled(it))
         found[part] = checked(it, made, shape)
     found /= before
+
+
+def _in_turns(it: Vectors, segment: Segment, shape: tuple[int, ...]) -> Turns:
+    """Return the task vectors as a finish takes them, of which one is held at a time."""
+
+    def parts(t: int) -> Iterator[tuple[int, np.ndarray]]:
+        weight = it.weights[it.all.index(t)]
+        for start, tau in it.unchanged_one(segment, t):
+            tau *= weight
+            yield start - segment.start, tau
+
+    keys = []
+    for t in it.all:
+        content, there = blake3(), False
+        for _, tau in parts(t):
+            content.update(tau.data.cast("B"))
+            there = there or bool(tau.any())
+        if there:
+            keys.append((content.digest(), t))
+    order = [t for _, t in sorted(keys)]
+
+    def make(number: int) -> np.ndarray:
+        row = np.empty(segment.stop - segment.start)
+        for first, tau in parts(order[number]):
+            row[first : first + tau.size] = tau
+        return row.reshape(shape)
+
+    return Turns((len(order), *shape), make)
 
 
 def _before(it: Vectors) -> float:

@@ -96,7 +96,7 @@ class _Commit:
             for number, row in note["rows"].items():
                 rows[number] = of_row(row)
         seconds = time.perf_counter() - began
-        report = Report.of(plan, rows, seconds, digests_.models(plan), "auto")
+        report = Report.of(plan, rows, seconds, digests_.models(plan), "")
         report.kernel = " and ".join(dict.fromkeys(it["kernel"] for it in self.notes.values()))
         report.output = os.fspath(folder.shown)
         try:

@@ -23,7 +23,7 @@ from breadcrumbs.merging.parts.dealing import Deal, Shard
 from breadcrumbs.merging.parts.passes import ENDINGS, Again, Round, has_votes
 from breadcrumbs.merging.parts.state import WHOLE, Folder, compare
 from breadcrumbs.merging.parts.writing import Merging, weights
-from breadcrumbs.methods import registry
+from breadcrumbs.methods import algebra, registry
 from breadcrumbs.plan import USUAL, Plan, Sizes
 from breadcrumbs.plan.judgement import judged
 from breadcrumbs.plan.recipe import Recipe, to_mapping
@@ -115,6 +115,7 @@ def merge_part(
 
         if not mine:
             return made()
+        algebra.of(plan.recipe.device)  # which says where there is none
         threads = estimate.threads(plan, threads, max_memory)
         check_room(folder, sum(it.nbytes for it in mine if not _is_done(folder, it)))
         round_ = Round(folder, deal, mine, threads, kernel, progress)

@@ -25,13 +25,13 @@ from breadcrumbs.engine.facts import Facts
 from breadcrumbs.engine.majority import Ballot
 from breadcrumbs.engine.outputs import Output, SegmentReport, TensorReport, one_by_one
 from breadcrumbs.errors import OutputError
-from breadcrumbs.kernels import described
 from breadcrumbs.merging.parts import dealing
 from breadcrumbs.merging.parts.dealing import Shard
 from breadcrumbs.merging.parts.measuring import Settled
 from breadcrumbs.merging.parts.passes import CUTS, ENDINGS, Round, copied
 from breadcrumbs.merging.provenance import check_unchanged, provenance, stamps_of
 from breadcrumbs.merging.published import Names
+from breadcrumbs.merging.report import computed_by
 from breadcrumbs.plan import Plan
 from breadcrumbs.plan.units import Segment
 
@@ -216,7 +216,7 @@ class Merging:
             "hashes": {numbers[path]: hash_ for path, hash_ in found.digests.items()},
             "votes": out.votes,
             "undecided": out.undecided,
-            "kernel": described(self.round.kernel),
+            "kernel": computed_by(plan, self.round.kernel),
         }
 
     def _known(self, shard: Shard) -> Facts:

@@ -219,8 +219,10 @@ class Whole:
     vectors as `turns.Turns`, which it goes through one after the other: then the base is zeros, and
     they have their weights. base: values -> whether ``combine`` looks at the base's weights.
     by_entry: whether an entry of what is not a matrix depends on the task vectors there alone, so
-    that such a tensor need not be held. check: given parameters -> the same with those that depend
-    on others; raises RecipeError for what contradicts each other.
+    that such a tensor need not be held. algebra: whether its products and decompositions of
+    matrices are those of `methods.algebra`, which may make them on a device. check: given
+    parameters -> the same with those that depend on others; raises RecipeError for what contradicts
+    each other.
     """
 
     combine: Callable[..., Any]
@@ -238,6 +240,7 @@ class Whole:
     counts: bool = False
     by_entry: bool = False
     turns: bool = False
+    algebra: bool = False
     check: Callable[[Values], Values] = lambda values: values
     base: Callable[[Values], bool] = lambda values: False
     name: str = ""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from breadcrumbs.checkpoint.tables import is_table
-from breadcrumbs.methods.aggregates import Shape
+from breadcrumbs.methods.aggregates import Shape, Whole
 from breadcrumbs.methods.aggregates.turns import Taus, Turns, added
-from breadcrumbs.methods.parameters import OneOf, Values
+from breadcrumbs.methods.parameters import OneOf, Parameter, Real, Values
 
 #: Names of tensors that hold the weights of all experts of a layer, along their first dimension:
 #: `mlp.experts.gate_up_proj`, `block_sparse_moe.input_linear.weight`, not `experts.0.w1.weight`.
@@ -95,6 +95,35 @@ def of_matrices(
         return step(taus, values) if base.ndim == 2 else added(taus) / len(taus)
 
     return combine
+
+
+def aggregate(
+    name: str,
+    step: Callable[[Any, Values], np.ndarray],
+    parameters: Mapping[str, Parameter] | None = None,
+    *,
+    alpha: bool = True,
+    turns: bool = True,
+    **more: Any,
+) -> Whole:
+    """Return the aggregate of a step for matrices, as `of_matrices` takes it.
+
+    parameters: its own; those of all of these come after them. alpha: whether that is one. turns:
+    whether the step takes `turns.Turns`. more: of `Whole`.
+    """
+    common: dict[str, Parameter] = {"stack": STACK, "tables": TABLES}
+    if alpha:
+        common["alpha"] = Real(1.0, "factor of the merged task vector")
+    return Whole(
+        combine=of_matrices(step),
+        parameters={**(parameters or {}), **common},
+        each=each,
+        by_entry=True,
+        turns=turns,
+        algebra=True,
+        name=name,
+        **more,
+    )
 
 
 def of_svd(products: float, square: float) -> Callable[[tuple[int, ...], int], float]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from breadcrumbs.methods.aggregates.turns import Taus
 from breadcrumbs.methods.parameters import Parameter, Values
 
 
@@ -22,14 +23,16 @@ class Finish:
 
     The task vectors are those of the models, before any transform, times their weights; that of a
     model which did not change the matrix is not among them. They may be overwritten. T > 0. Their
-    order is that of their content. name: by which users say it. rows: whether tensors that are no
-    matrices, and embeddings and heads, are asked for, too, as matrices of one row.
+    order is that of their content. Large ones come in turns (`aggregates.turns`). name: by which
+    users say it. rows: whether tensors that are no matrices, and embeddings and heads, are asked
+    for, too, as matrices of one row. algebra: as for an aggregate of whole tensors.
     """
 
-    change: Callable[[np.ndarray, np.ndarray, Values], np.ndarray]
+    change: Callable[[np.ndarray, Taus, Values], np.ndarray]
     name: str
     summary: str
     formula: str
     paper: str
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     rows: bool = False
+    algebra: bool = False

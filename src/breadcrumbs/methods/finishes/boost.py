@@ -10,19 +10,21 @@ from __future__ import annotations
 
 import numpy as np
 
+from breadcrumbs.methods import algebra
 from breadcrumbs.methods.aggregates.singular import triplets
+from breadcrumbs.methods.aggregates.turns import Taus
 from breadcrumbs.methods.finishes import Finish
 from breadcrumbs.methods.parameters import Fraction, Values
 
 
-def boost(step: np.ndarray, taus: np.ndarray, values: Values) -> np.ndarray:
+def boost(step: np.ndarray, taus: Taus, values: Values) -> np.ndarray:
     """Return the matrix with its small singular values raised."""
     u, s, v = triplets(step)
     if not s.size:
         return step
     held = np.cumsum(s)
     first = int(np.count_nonzero(held < float(values["boost_share"]) * held[-1]))
-    return (u * np.maximum(s, s[min(first, s.size - 1)])) @ v
+    return algebra.product(u * np.maximum(s, s[min(first, s.size - 1)]), v)
 
 
 BOOST = Finish(
@@ -32,4 +34,5 @@ BOOST = Finish(
     "U diag(max(s, s_k)) V^T, k least with s_1 + ... + s_k >= boost_share sum s",
     "Subspace Boosting, 2025, arXiv:2506.16506",
     {"boost_share": Fraction("0.01", "boost: share of the sum of singular values")},
+    algebra=True,
 )

@@ -16,12 +16,14 @@ from __future__ import annotations
 import numpy as np
 
 from breadcrumbs.errors import RecipeError
+from breadcrumbs.methods import algebra
 from breadcrumbs.methods.aggregates.singular import EPS, triplets
+from breadcrumbs.methods.aggregates.turns import Taus
 from breadcrumbs.methods.finishes import Finish
 from breadcrumbs.methods.parameters import Real, Values
 
 
-def svc(step: np.ndarray, taus: np.ndarray, values: Values) -> np.ndarray:
+def svc(step: np.ndarray, taus: Taus, values: Values) -> np.ndarray:
     """Return the matrix with its singular values divided."""
     least = values.get("svc_least")
     least = 1 / len(taus) if least is None else least
@@ -30,12 +32,13 @@ def svc(step: np.ndarray, taus: np.ndarray, values: Values) -> np.ndarray:
     u, s, v = triplets(step)
     over = np.zeros(s.size)
     for tau in taus:
-        mine = u.T @ tau
+        mine = algebra.product(u.T, tau)
         sizes = np.einsum("ij,ij->i", mine, mine)
         along = s * np.einsum("ij,ij->i", v, mine)
         seen = sizes > EPS**2 * np.vdot(tau, tau)
+        del tau, mine  # before the next one is made
         over += np.maximum(least, np.where(seen, along / np.where(seen, sizes, 1), 0))
-    return (u * (s * len(taus) / over)) @ v
+    return algebra.product(u * (s * len(taus) / over), v)
 
 
 SVC = Finish(
@@ -46,4 +49,5 @@ SVC = Finish(
     "Singular Value Calibration, ICML 2026, arXiv:2602.05536",
     {"svc_least": Real(None, "svc: least count of a direction; 1 / models if not given")},
     rows=True,
+    algebra=True,
 )

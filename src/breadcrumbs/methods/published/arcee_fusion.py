@@ -10,7 +10,8 @@ takes quartiles of a random million of larger tensors. Here all is float64, all 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from breadcrumbs.methods import Everything, Factor, Method, Values, Whole, spher
 
 #: Added to each share of a softmax.
 TINY = 1e-8
+#: Entries of rows that are looked at together.
+AT_ONCE = 1 << 16
 
 
 def divergence(model: np.ndarray, base: np.ndarray) -> np.ndarray:
@@ -31,26 +34,41 @@ def divergence(model: np.ndarray, base: np.ndarray) -> np.ndarray:
     return np.sum(p * np.log(p / q), axis=-1, keepdims=True)
 
 
+def importances(base: np.ndarray, tau: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield how much the entries of some rows (r, n) matter, of a tensor as a matrix of rows."""
+    step = max(1, AT_ONCE // max(1, base.shape[1]))
+    for first in range(0, len(base), step):
+        at = slice(first, first + step)
+        moved = divergence(base[at] + tau[at], base[at])
+        yield at, np.abs(tau[at]) * moved
+
+
 def threshold(importance: np.ndarray) -> float:
-    """Return the median plus 1.5 times the distance of the quartiles."""
+    """Return the median plus 1.5 times the distance of the quartiles. It is put out of order."""
     last = importance.size - 1
     ranks = [last // 4, last // 2, 3 * last // 4]
-    low, middle, high = np.partition(importance.reshape(-1), ranks)[ranks]
+    importance.partition(ranks)
+    low, middle, high = importance[ranks]
     return float(middle + 1.5 * (high - low))
 
 
 def combine(
     base: np.ndarray, taus: np.ndarray, weights: Sequence[float], values: Values
 ) -> np.ndarray:
-    """Return the task vector where it matters, else 0."""
+    """Return the task vector where it matters, else 0; what matters is found twice, not held."""
     sphere.unweighted("arcee_fusion", weights, "Leave it out, or give alpha.")
     if not len(taus) or not base.size:
         return np.zeros(base.shape)
     (tau,) = taus
-    rows = np.atleast_1d(base)
-    moved = divergence(rows + tau, rows)
-    importance = np.abs(tau) * (moved if base.ndim else moved[0])
-    return np.where(importance >= threshold(importance), tau, 0.0)
+    rows = base.reshape(-1, base.shape[-1] if base.ndim else 1)
+    mine, matters = tau.reshape(rows.shape), np.empty(rows.shape)
+    for at, importance in importances(rows, mine):
+        matters[at] = importance
+    least = threshold(matters.reshape(-1))
+    del matters
+    for at, importance in importances(rows, mine):
+        mine[at][~(importance >= least)] = 0.0
+    return mine.reshape(tau.shape)
 
 
 ARCEE_FUSION = Whole(
@@ -58,6 +76,7 @@ ARCEE_FUSION = Whole(
     parameters={"alpha": Factor(1.0, "factor of what is kept")},
     models=(1, 1),
     base=lambda values: True,
+    memory=lambda shape, models: 1.0 * math.prod(shape),
     alone="arcee_fusion cuts by itself",
 )
 

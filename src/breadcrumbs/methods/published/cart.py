@@ -11,15 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from breadcrumbs.methods import Everything, Fraction, Method, Real, Values, Whole, count
-from breadcrumbs.methods.aggregates.matrices import (
-    OF_MATRICES,
-    STACK,
-    TABLES,
-    each,
-    of_matrices,
-    of_svd,
-)
+from breadcrumbs.methods import Everything, Fraction, Method, Real, Values, algebra, count
+from breadcrumbs.methods.aggregates.matrices import OF_MATRICES, aggregate, of_svd
 from breadcrumbs.methods.aggregates.singular import leading
 from breadcrumbs.methods.aggregates.turns import Taus, added
 
@@ -35,27 +28,23 @@ def cart(taus: Taus, values: Values) -> np.ndarray:
     total = np.zeros(middle.shape)
     for tau in taus:
         u, s, v = leading(tau - middle, rank, least)
-        total += (u * s) @ v
+        total += algebra.product(u * s, v)
     total *= values["scale"]
     total += middle
     return total
 
 
-CART = Whole(
-    combine=of_matrices(cart),
-    by_entry=True,
-    each=each,
-    parameters={
+CART = aggregate(
+    "cart",
+    cart,
+    {
         "rank": Fraction("0.12", "fraction of the triplets kept of what a model is off the mean"),
         "scale": Real(2.0, "factor of what is kept; lambda in the paper"),
-        "stack": STACK,
-        "tables": TABLES,
     },
+    alpha=False,
     svds="T",
     directions=True,
     memory=of_svd(4, 5.5),
-    turns=True,
-    name="cart",
 )
 
 METHOD = Method(

@@ -22,15 +22,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from breadcrumbs.methods import Everything, Fraction, Method, OneOf, Real, Values, Whole, count
-from breadcrumbs.methods.aggregates.matrices import (
-    OF_MATRICES,
-    STACK,
-    TABLES,
-    each,
-    of_matrices,
-    of_svd,
-)
+from breadcrumbs.methods import Everything, Fraction, Method, OneOf, Real, Values, algebra, count
+from breadcrumbs.methods.aggregates.matrices import OF_MATRICES, aggregate, of_svd
 from breadcrumbs.methods.aggregates.singular import isometry, leading
 from breadcrumbs.methods.aggregates.turns import Taus
 
@@ -73,26 +66,27 @@ def dc(taus: Taus, values: Values) -> np.ndarray:
         isometry(np.hstack([u for u, _, _ in parts])),
         isometry(np.vstack([v for _, _, v in parts])),
     )
-    left, right = a @ b, c @ d
+    left, right = algebra.product(a, b), algebra.product(c, d)
     ends = np.cumsum([0, *(s.size for _, s, _ in parts)])
     blocks = [slice(*pair) for pair in pairwise(ends.tolist())]
     number = max(rank, count(values["top"], int(ends[-1]) ** 2))
     found: list[list[np.ndarray]] = [[] for _ in blocks]
     for u, s, v in parts:
-        mine = sparse((left.T @ (u * s)) @ (v @ right.T), number)
+        inside = algebra.product(left.T, u * s), algebra.product(v, right.T)
+        mine = sparse(algebra.product(*inside), number)
         for mine_here, block in zip(found, blocks, strict=True):
             mine_here.append(mine[block, block])
     total = np.zeros(taus.shape[1:])
     for block, mine_here in zip(blocks, found, strict=True):
-        total += left[:, block] @ elected(np.array(mine_here)) @ right[block]
+        middle = algebra.product(left[:, block], elected(np.array(mine_here)))
+        total += algebra.product(middle, right[block])
     return total
 
 
-DC = Whole(
-    combine=of_matrices(dc),
-    by_entry=True,
-    each=each,
-    parameters={
+DC = aggregate(
+    "dc",
+    dc,
+    {
         "top": Fraction("0.001", "fraction of largest entries kept of each task in the space"),
         "smooth": OneOf(
             "none",
@@ -100,16 +94,11 @@ DC = Whole(
             "what becomes of singular values: all alike, or falling in a line, as for adapters",
         ),
         "rho": Real(5.0, "smooth: linear: the first value over the last, at most"),
-        "stack": STACK,
-        "tables": TABLES,
-        "alpha": Real(1.0, "factor of the merged task vector"),
     },
     svds="T + 2",
     directions=True,
     memory=of_svd(8, 12),
-    turns=True,
     apart=True,
-    name="dc",
 )
 
 METHOD = Method(

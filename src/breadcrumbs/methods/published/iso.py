@@ -13,15 +13,8 @@ from decimal import Decimal
 
 import numpy as np
 
-from breadcrumbs.methods import Everything, Fraction, Method, Real, Values, Whole, count
-from breadcrumbs.methods.aggregates.matrices import (
-    OF_MATRICES,
-    STACK,
-    TABLES,
-    each,
-    of_matrices,
-    of_svd,
-)
+from breadcrumbs.methods import Everything, Fraction, Method, Values, algebra, count
+from breadcrumbs.methods.aggregates.matrices import OF_MATRICES, aggregate, of_svd
 from breadcrumbs.methods.aggregates.singular import (
     EPS,
     isometry,
@@ -43,7 +36,7 @@ def iso_c(taus: Taus, values: Values) -> np.ndarray:
     """
     total = added(taus)
     u, s, v = triplets(total)
-    return (s.sum() / min(total.shape) * u) @ v
+    return algebra.product(s.sum() / min(total.shape) * u, v)
 
 
 def ranks(d: int, tasks: int, common: Decimal) -> tuple[int, int]:
@@ -77,14 +70,14 @@ def iso_cts(taus: Taus, values: Values) -> np.ndarray:
     if shape[0] <= shape[1]:  # what the common directions leave has a small basis
         main, others = split(total, shared)
         for tau in taus if own else ():
-            u, s, v = leading(others.T @ tau, own, least)
-            parts.append((others @ u, s, v))
+            u, s, v = leading(algebra.product(others.T, tau), own, least)
+            parts.append((algebra.product(others, u), s, v))
     else:
         main = leading(total, shared)
         for tau in taus if own else ():
-            tau -= main[0] @ (main[0].T @ tau)
+            tau -= _onto(main[0], tau)
             u, s, v = leading(tau, own, least)
-            parts.append((u - main[0] @ (main[0].T @ u), s, v))
+            parts.append((u - _onto(main[0], u), s, v))
     u, s, v = together([*parts, main])
     if not s.size:
         return np.zeros(shape)
@@ -92,39 +85,31 @@ def iso_cts(taus: Taus, values: Values) -> np.ndarray:
     # The common left vectors are orthonormal, and orthogonal to all others.
     a, b = isometry(u[:, : s.size - main[1].size], off)
     c, d = isometry(v, off)
-    return np.linalg.multi_dot([np.hstack([a @ b, main[0]]), s.sum() / min(shape) * c, d])
+    left = np.hstack([algebra.product(a, b), main[0]])
+    return algebra.product(left, s.sum() / min(shape) * c, d)
 
 
-ISO_C = Whole(
-    combine=of_matrices(iso_c),
-    by_entry=True,
-    each=each,
-    parameters={
-        "stack": STACK,
-        "tables": TABLES,
-        "alpha": Real(1.0, "factor of the merged task vector"),
-    },
+def _onto(space: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Return the part of a matrix (m, n) in the space of orthonormal columns (m, k)."""
+    return algebra.product(space, algebra.product(space.T, matrix))
+
+
+ISO_C = aggregate(
+    "iso_c",
+    iso_c,
     svds="1",
     directions=True,
     memory=of_svd(4, 5.5),
-    turns=True,
-    name="iso_c",
 )
-ISO_CTS = Whole(
-    combine=of_matrices(iso_cts),
-    by_entry=True,
-    each=each,
-    parameters={
+ISO_CTS = aggregate(
+    "iso_cts",
+    iso_cts,
+    {
         "common": Fraction("0.8", "fraction of the directions that all tasks share"),
-        "stack": STACK,
-        "tables": TABLES,
-        "alpha": Real(1.0, "factor of the merged task vector"),
     },
     svds="T + 3",
     directions=True,
     memory=of_svd(7, 7.2),
-    turns=True,
-    name="iso_cts",
 )
 
 METHODS = (

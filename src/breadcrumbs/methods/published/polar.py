@@ -23,35 +23,41 @@ import math
 import numpy as np
 
 from breadcrumbs.errors import RecipeError
-from breadcrumbs.methods import Everything, Method, Real, Values, Whole
-from breadcrumbs.methods.aggregates.matrices import (
-    OF_MATRICES,
-    STACK,
-    TABLES,
-    each,
-    of_matrices,
-    of_svd,
-)
+from breadcrumbs.methods import Everything, Method, Real, Values, algebra
+from breadcrumbs.methods.aggregates.matrices import OF_MATRICES, aggregate, of_svd
 from breadcrumbs.methods.aggregates.singular import triplets
+from breadcrumbs.methods.aggregates.turns import Taus, Turns, added
 
 
-def polar(taus: np.ndarray, values: Values) -> np.ndarray:
+def polar(taus: Taus, values: Values) -> np.ndarray:
     """Return ``sigma U V^T`` of the task vectors ``(T, m, n)``, those of zeros apart.
 
     They are scaled by their largest entry first, so that squares are numbers.
     """
-    largest = np.abs(taus).max(initial=0.0)
+    largest = max(max(tau.max(initial=0.0), -tau.min(initial=0.0)) for tau in taus)
     if not largest:
         return np.zeros(taus.shape[1:])
-    taus /= largest
-    norms = np.sqrt(np.einsum("tmn,tmn->t", taus, taus))
+    total, squares = None, []
+    for tau in taus:
+        tau /= largest
+        squares.append(_square(tau, len(taus)))
+        if isinstance(taus, Turns):
+            total = tau if total is None else np.add(total, tau, out=total)
+        del tau  # before the next one is made
+    norms = np.sqrt(np.array(squares))
     norms = norms[norms > 0]
-    u, s, v = triplets(taus.sum(axis=0))
+    u, s, v = triplets(added(taus) if total is None else total)
     if not s.size:
         return np.zeros(taus.shape[1:])
     furthest = min(np.square(norms).sum(), np.square(s).sum()) / s.sum()
     sigma = min(values["length"] * norms.mean() / math.sqrt(s.size), furthest)
-    return (largest * sigma * u) @ v
+    return algebra.product(largest * sigma * u, v)
+
+
+def _square(tau: np.ndarray, number: int) -> float:
+    """Return the square of a norm, added up as NumPy does for each of a number of matrices."""
+    same = np.broadcast_to(tau, (min(2, number), *tau.shape))
+    return np.einsum("tmn,tmn->t", same, same)[0]
 
 
 def _check(given: Values) -> Values:
@@ -63,21 +69,17 @@ def _check(given: Values) -> Values:
     return given
 
 
-POLAR = Whole(
-    combine=of_matrices(polar),
-    each=each,
-    check=_check,
-    parameters={
+POLAR = aggregate(
+    "polar",
+    polar,
+    {
         "length": Real(2.0, "of the step at most, in mean task vectors, matrix by matrix"),
-        "stack": STACK,
-        "tables": TABLES,
-        "alpha": Real(1.0, "factor of the merged task vector"),
     },
+    check=_check,
     svds="1",
     directions=True,
     memory=of_svd(4, 5.5),
     apart=True,  # as long as this step was measured to be right for two tasks and more
-    name="polar",
 )
 
 METHOD = Method(

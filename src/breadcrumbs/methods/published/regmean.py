@@ -17,7 +17,16 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from breadcrumbs.errors import RecipeError
-from breadcrumbs.methods import Everything, Fraction, Given, Method, Statistics, Values, Whole
+from breadcrumbs.methods import (
+    Everything,
+    Fraction,
+    Given,
+    Method,
+    Statistics,
+    Values,
+    Whole,
+    algebra,
+)
 
 GRAM_MATRICES = Statistics(
     kind="gram",
@@ -54,7 +63,7 @@ def _combine(
         gram *= weight * float(values["off_diagonal"])
         np.fill_diagonal(gram, diagonal)
         tau -= middle
-        product = gram.T @ tau if turned else tau @ gram
+        product = algebra.product(gram.T, tau) if turned else algebra.product(tau, gram)
         total = gram if total is None else np.add(total, gram, out=total)
         right = product if right is None else np.add(right, product, out=right)
     size = 0.0 if total is None else float(np.trace(total)) / len(total)
@@ -65,8 +74,8 @@ def _combine(
     total += float(values["ridge"]) * np.eye(len(total))
     try:
         if turned:
-            return middle + np.linalg.solve(total.T, right)
-        return middle + np.linalg.solve(total.T, right.T).T
+            return middle + algebra.solve(total.T, right)
+        return middle + algebra.solve(total.T, right.T).T
     except np.linalg.LinAlgError:
         raise RecipeError(
             "regmean: some inputs carry no information, so there is no solution without a"
@@ -82,6 +91,7 @@ REGMEAN = Whole(
         "ridge": Fraction("1e-6", "added to the diagonal, as a fraction of its mean"),
     },
     svds="none; one linear system",
+    algebra=True,
     statistics=GRAM_MATRICES,
     alone="regmean averages whole weights, not task vectors",
 )

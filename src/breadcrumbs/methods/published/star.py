@@ -8,15 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from breadcrumbs.methods import Everything, Fraction, Method, Real, Values, Whole
-from breadcrumbs.methods.aggregates.matrices import (
-    OF_MATRICES,
-    STACK,
-    TABLES,
-    each,
-    of_matrices,
-    of_svd,
-)
+from breadcrumbs.methods import Everything, Fraction, Method, Values, algebra
+from breadcrumbs.methods.aggregates.matrices import OF_MATRICES, aggregate, of_svd
 from breadcrumbs.methods.aggregates.singular import left
 from breadcrumbs.methods.aggregates.turns import Taus
 
@@ -33,7 +26,8 @@ def cut(tau: np.ndarray, eta: float) -> np.ndarray:
         return np.zeros(tau.shape)
     held = np.cumsum(s)
     rank = min(int(np.count_nonzero(held < eta * held[-1])) + 1, s.size)
-    return (u[:, :rank] * (held[-1] / held[rank - 1])) @ (u[:, :rank].T @ tau)
+    u = u[:, :rank]
+    return algebra.product(u * (held[-1] / held[rank - 1]), algebra.product(u.T, tau))
 
 
 def star(taus: Taus, values: Values) -> np.ndarray:
@@ -64,21 +58,15 @@ def caution(values: Values, models: int) -> str:
     )
 
 
-STAR = Whole(
-    combine=of_matrices(star),
-    by_entry=True,
-    each=each,
-    parameters={
+STAR = aggregate(
+    "star",
+    star,
+    {
         "eta": Fraction("0.4", "fraction of the sum of singular values that is kept"),
-        "stack": STACK,
-        "tables": TABLES,
-        "alpha": Real(1.0, "factor of the merged task vector"),
     },
     svds="T",
     directions=True,
     memory=of_svd(3, 5.5),
-    turns=True,
-    name="star",
 )
 
 METHOD = Method(

@@ -10,9 +10,9 @@ import math
 
 import numpy as np
 
-from breadcrumbs.methods import Everything, Method, Real, Values, Whole
-from breadcrumbs.methods.aggregates.matrices import OF_MATRICES, STACK, TABLES, each, of_matrices
-from breadcrumbs.methods.aggregates.singular import isometry, leading, together
+from breadcrumbs.methods import Everything, Method, Values, algebra
+from breadcrumbs.methods.aggregates.matrices import OF_MATRICES, aggregate
+from breadcrumbs.methods.aggregates.singular import Triplets, isometry, leading
 from breadcrumbs.methods.aggregates.turns import Taus
 
 
@@ -25,37 +25,53 @@ def tsv_m(taus: Taus, values: Values) -> np.ndarray:
     they multiply the task vectors.
     """
     count = max(1, min(taus.shape[1:]) // len(taus))
-    u, s, v = together([leading(tau, count) for tau in taus])
+    u, s, v = side_by_side(taus, count)
     if not s.size:
         return np.zeros(taus.shape[1:])
-    (a, b), (c, d) = isometry(u), isometry(v)
-    return np.linalg.multi_dot([a, b * s, c, d])
+    a, b = isometry(u)
+    del u  # which is as large as a
+    c, d = isometry(v)
+    del v
+    b *= s
+    return algebra.product(a, b, c, d)
+
+
+def side_by_side(taus: Taus, count: int) -> Triplets:
+    """Return the first ``count`` triplets, or fewer, of each task vector side by side.
+
+    They are put in their places one after the other, so that no two of each are held.
+    """
+    (_, m, n), most = taus.shape, len(taus) * count
+    u, s, v, k = np.empty((m, most)), np.empty(most), np.empty((most, n)), 0
+    for tau in taus:
+        found = leading(tau, count)
+        del tau  # before the next one is made
+        more = slice(k, k + found[1].size)
+        u[:, more], s[more], v[more] = found
+        k = more.stop
+        del found
+    return np.ascontiguousarray(u[:, :k]), s[:k], v[:k]
 
 
 def _memory(shape: tuple[int, ...], models: int) -> float:
-    """Return the `Whole.memory`, as measured: all triplets side by side, and their factors."""
+    """Return the `Whole.memory`, as measured: all triplets side by side, and a decomposition.
+
+    While that is made there is no step yet, which is as large as a task vector.
+    """
     if len(shape) < 2:
         return 2.0 * math.prod(shape)
     m, n = shape[-2:]
     sides = max(min(m, n), models) * (m + n)
-    return math.prod(shape) + 3.2 * sides + 4.5 * min(m, n) ** 2
+    return max(0.0, sides + 5.2 * min(m, n) ** 2 - math.prod(shape))
 
 
-TSV_M = Whole(
-    combine=of_matrices(tsv_m),
-    by_entry=True,
-    each=each,
-    parameters={
-        "stack": STACK,
-        "tables": TABLES,
-        "alpha": Real(1.0, "factor of the merged task vector"),
-    },
+TSV_M = aggregate(
+    "tsv_m",
+    tsv_m,
     svds="T + 2",
     directions=True,
     memory=_memory,
-    turns=True,
     apart=True,
-    name="tsv_m",
 )
 
 METHOD = Method(

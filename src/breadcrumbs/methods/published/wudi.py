@@ -23,18 +23,13 @@ vectors.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
 from breadcrumbs.errors import RecipeError
-from breadcrumbs.methods import Everything, Integer, Method, OneOf, Real, Values, Whole
-from breadcrumbs.methods.aggregates.matrices import (
-    OF_MATRICES,
-    STACK,
-    TABLES,
-    each,
-    of_matrices,
-)
+from breadcrumbs.methods import Everything, Integer, Method, OneOf, Real, Values, algebra
+from breadcrumbs.methods.aggregates.matrices import OF_MATRICES, aggregate
 from breadcrumbs.methods.aggregates.singular import EPS
 
 #: Adam's: how much of the mean gradient, and of the mean square, is kept; what is added to a root.
@@ -66,12 +61,13 @@ def terms(taus: np.ndarray, norms: bool) -> tuple[np.ndarray, np.ndarray]:
         if thin:
             before = tau.copy()
             np.divide(unit, math.sqrt(square), out=tau)
-            c += (before @ tau.T) @ tau  # as below, so that one model alone has a gradient of 0
+            # As below, so that one model alone has a gradient of 0.
+            c += algebra.product(algebra.product(before, tau.T), tau)
             continue
-        gram = unit.T @ unit
+        gram = algebra.product(unit.T, unit)
         gram /= square
         a += gram
-        c += tau @ gram
+        c += algebra.product(tau, gram)
     return (taus.reshape(-1, columns) if thin else a), c
 
 
@@ -85,29 +81,36 @@ def term(tau: np.ndarray, norms: bool) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros((tau.shape[1],) * 2), np.zeros(tau.shape)
     unit = tau / size
     square = np.vdot(unit, unit) if norms else 1.0
-    gram = unit.T @ unit
+    gram = algebra.product(unit.T, unit)
     gram /= square
     if is_thin(tau.shape, 1):
-        c = (tau @ unit.T) @ unit
+        c = algebra.product(algebra.product(tau, unit.T), unit)
         c /= square
         return gram, c
-    return gram, tau @ gram
+    return gram, algebra.product(tau, gram)
 
 
-def times(matrix: np.ndarray, a: np.ndarray) -> np.ndarray:
-    """Return ``M A``."""
-    return matrix @ a if len(a) == a.shape[1] else (matrix @ a.T) @ a
+def factors(a: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return the matrices whose product is A: A itself, or ``rows^T`` and ``rows``."""
+    return (a,) if len(a) == a.shape[1] else (a.T, a)
+
+
+def times(matrix: np.ndarray, right: Iterable[algebra.Matrix]) -> np.ndarray:
+    """Return a matrix times one after the other."""
+    for one in right:
+        matrix = algebra.product(matrix, one)
+    return matrix
 
 
 def spectrum(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return eigenvalues (k,) of A that are not 0, and their vectors (n, k)."""
     if len(a) == a.shape[1]:
-        e, q = np.linalg.eigh(a)
+        e, q = algebra.eigh(a)
         keep = e > EPS * len(a) * e[-1:].max(initial=0)
         return e[keep], q[:, keep]
-    e, w = np.linalg.eigh(a @ a.T)
+    e, w = algebra.eigh(algebra.product(a, a.T))
     keep = e > EPS * a.shape[1] * e[-1:].max(initial=0)
-    return e[keep], (a.T @ w[:, keep]) / np.sqrt(e[keep])
+    return e[keep], algebra.product(a.T, w[:, keep]) / np.sqrt(e[keep])
 
 
 def solved(taus: np.ndarray, values: Values) -> np.ndarray:
@@ -123,10 +126,11 @@ def solution(start: np.ndarray, a: np.ndarray, c: np.ndarray, values: Values) ->
     e, q = spectrum(a)
     middle = e.sum() / a.shape[1]
     if values["solver"] == "ridge":
-        return ((c @ q) / (e + own(values, "ridge") * middle)) @ q.T
+        return algebra.product(algebra.product(c, q) / (e + own(values, "ridge") * middle), q.T)
     # As much of the way to the minimum; of one model alone there is no way to go.
-    way = c - times(start, a)
-    return start + ((way @ q) * (-np.expm1(-own(values, "time") * e / middle) / e)) @ q.T
+    way = algebra.product(c - times(start, factors(a)), q)
+    way *= -np.expm1(-own(values, "time") * e / middle) / e
+    return start + algebra.product(way, q.T)
 
 
 def adam(taus: np.ndarray, values: Values) -> np.ndarray:
@@ -140,9 +144,10 @@ def adam(taus: np.ndarray, values: Values) -> np.ndarray:
     a, c = terms(taus, values["normalize"] == "norms")
     first, second = np.zeros(matrix.shape), np.zeros(matrix.shape)
     size = np.empty(matrix.shape)
+    right = [algebra.hold(one) for one in factors(a)]
     # Of 1024 x 2816 a step takes 0.3 s in one thread, 0.25 s of it the product.
     for step in range(1, int(own(values, "steps")) + 1):
-        gradient = times(matrix, a)
+        gradient = times(matrix, right)
         gradient -= c
         gradient *= 2
         second *= SECOND
@@ -198,11 +203,10 @@ def _memory(shape: tuple[int, ...], models: int) -> float:
     return 7.5 * math.prod(shape) + square
 
 
-WUDI = Whole(
-    combine=of_matrices(wudi),
-    by_entry=True,
-    each=each,
-    parameters={
+WUDI = aggregate(
+    "wudi",
+    wudi,
+    {
         "solver": OneOf(
             "flow",
             ("flow", "ridge", "adam"),
@@ -215,14 +219,11 @@ WUDI = Whole(
         "normalize": OneOf(
             "norms", ("norms", "none"), "whether task vectors count by 1 / |tau|^2; none: ACTMat"
         ),
-        "stack": STACK,
-        "tables": TABLES,
-        "alpha": Real(1.0, "factor of the merged task vector"),
     },
+    turns=False,
     check=_check,
     memory=_memory,
     svds="1 of eigenvalues; with adam none, but a product (m x n) (n x n) for each step",
-    name="wudi",
 )
 
 METHOD = Method(

@@ -139,12 +139,14 @@ class Shaped:
     """Change a task vector's matrix as a whole, in memory; other tensors stay.
 
     change: (matrix (m, n), values) -> another of its shape. Of experts stacked in one tensor it is
-    given each matrix, of embeddings and heads of language models none.
+    given each matrix, of embeddings and heads of language models none. algebra: as for an aggregate
+    of whole tensors.
     """
 
     change: Callable[[np.ndarray, Values], np.ndarray]
     parameters: Mapping[str, Parameter]
     check: Callable[[Values], Values] = lambda values: values
+    algebra: bool = False
     name: str = ""
 
 

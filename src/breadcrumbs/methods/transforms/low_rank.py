@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from breadcrumbs.errors import RecipeError
+from breadcrumbs.methods import algebra
 from breadcrumbs.methods.aggregates.singular import leading, triplets
 from breadcrumbs.methods.parameters import Fraction, Integer, Values
 from breadcrumbs.methods.transforms import Shaped
@@ -23,7 +24,7 @@ def low_rank(tau: np.ndarray, values: Values) -> np.ndarray:
         u, s, v = u[:, :rank], s[:rank], v[:rank]
     else:
         u, s, v = leading(tau, rank)
-    return (u * s) @ v
+    return algebra.product(u * s, v)
 
 
 def _check(given: Values) -> Values:
@@ -39,5 +40,6 @@ LOW_RANK = Shaped(
         "energy": Fraction("0.9", "share of the squares of singular values that is kept"),
     },
     check=_check,
+    algebra=True,
     name="low_rank",
 )

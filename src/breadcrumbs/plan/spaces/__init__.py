@@ -18,6 +18,7 @@ from breadcrumbs.checkpoint.memory import ArrayBytes
 from breadcrumbs.checkpoint.products import Factors
 from breadcrumbs.checkpoint.tensors import Checkpoint, Tensor
 from breadcrumbs.errors import MismatchError, RecipeError, listing
+from breadcrumbs.methods import algebra
 from breadcrumbs.plan import coordinates, lowering, making
 from breadcrumbs.plan.coordinates import Basis
 from breadcrumbs.plan.plan import Coordinates, Plan, TensorPlan
@@ -66,7 +67,8 @@ def make(
     _check(plan)
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1, user_api="blas"):  # what it rounds to may depend on their number
+    one = threadpool_limits(1, user_api="blas")  # what it rounds to may depend on their number
+    with one, algebra.on(recipe.device):
         found = {n: coordinates.of(recipe.space, mine) for n, mine in _changes(plan).items()}
     small = _in_coordinates(base, found, None)
     others = [_in_coordinates(model, found, t) for t, model in enumerate(models)]
