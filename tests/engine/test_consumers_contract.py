@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import implementations
@@ -41,6 +42,7 @@ from breadcrumbs.store.grammed import Grammed
 from breadcrumbs.store.summed import Summed
 from breadcrumbs.taskfile import encodings
 from breadcrumbs.tasks import blocks, packing
+from breadcrumbs.tune.learn.weights import streams
 
 #: Chunks and segments so small that tensors have several.
 SMALL = Sizes(chunk=256, arena=1 << 13)
@@ -169,6 +171,35 @@ def looked(stack: ExitStack, folder: Path) -> Taker:
     return Taker(plan, make)
 
 
+def put(stack: ExitStack, folder: Path) -> Taker:
+    torch = pytest.importorskip("torch")
+    plan = writing(stack, folder).plan
+
+    def make(plan: Plan) -> tuple[Consumer, Callable]:
+        flat = {it.output: torch.full(it.base.shape, -7.0) for it in plan.tensors}
+        slots: Any = SimpleNamespace(names={k: SimpleNamespace(tensor=v) for k, v in flat.items()})
+        taking = streams.Putting(streams.Module(plan, slots), fresh=True)
+        return taking, lambda: {name: it.numpy().tobytes() for name, it in flat.items()}
+
+    return Taker(plan, make)
+
+
+def scanned(stack: ExitStack, folder: Path) -> Taker:
+    torch = pytest.importorskip("torch")
+    plan = writing(stack, folder).plan
+
+    def make(plan: Plan) -> tuple[Consumer, Callable]:
+        count = [int(np.prod(it.base.shape)) for it in plan.tensors]
+        gradients = [torch.arange(n, dtype=torch.float32) for n in count]
+        taking = streams.Scanning(plan, gradients, streams.products, len(plan.models))
+        # Sums are rounded, by chunks of other sizes in another way.
+        return taking, lambda: {
+            it.name: [f"{x:.9g}" for x in taking.of(it.name)] for it in plan.tensors
+        }
+
+    return Taker(plan, make)
+
+
 CONSUMERS: dict[str, Callable[[ExitStack, Path], Taker]] = {
     "engine.consumers.Writing": writing,
     "store.summed.Summed": summed,
@@ -180,6 +211,8 @@ CONSUMERS: dict[str, Callable[[ExitStack, Path], Taker]] = {
     "merging.looking.Looking": looked,
     "merging.parts.measuring.Measuring": measured_of_a_shard,
     "merging.parts.writing.WritingShard": written_of_a_shard,
+    "tune.learn.weights.streams.Putting": put,
+    "tune.learn.weights.streams.Scanning": scanned,
 }
 #: What others are made from.
 BASES = {"engine.consumers.Reading"}
