@@ -54,10 +54,15 @@ static inline void add_step(int n, const float *restrict base, const double *res
     }
 }
 
-/* Round the sums of a block, and note the extent of its weights. */
-static inline void finish(Block *b, int n, const raw *base, const raw *rows, int64_t models,
-                   int64_t stride, int pair, double alpha, uint32_t *extent, int narrow, void *out,
-                   int64_t at) {
+static inline void widen_extents(int n, const raw *base, int64_t models, const raw *rows,
+                                 int64_t stride, uint32_t *extent) {
+    widen_extent(n, base, extent);
+    for (int64_t t = 0; t < models; t++) widen_extent(n, rows + t * stride, extent);
+}
+
+/* Round the sums of a block. */
+static inline void finish(Block *b, int n, const raw *rows, int64_t models, int64_t stride,
+                          int pair, double alpha, int narrow, void *out, int64_t at) {
     if (pair) {
         settle_all(n, b->total, b->rest);
         merge_pair(n, b->wide, b->total, b->rest, alpha, b->merged);
@@ -67,8 +72,6 @@ static inline void finish(Block *b, int n, const raw *base, const raw *rows, int
     int64_t unusual = count_unusual(n, b->merged);
     if (unusual) sign_zeros(n, b->wide, models, rows, stride, b->total, b->merged);
     round_out(n, b->merged, b->room, unusual, narrow, out, at);
-    widen_extent(n, base, extent);
-    for (int64_t t = 0; t < models; t++) widen_extent(n, rows + t * stride, extent);
     add_squares(n, b->total, b->lanes);
 }
 

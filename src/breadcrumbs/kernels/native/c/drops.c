@@ -1,5 +1,5 @@
 /* Sums of what stays of task vectors by draws; `Sums` of kernels/protocol.py says what each does. */
-#include "blocks.h"
+#include "fused.h"
 
 /* What each model keeps, by keys, the first draw and limits; no limits where it is all. */
 typedef struct {
@@ -51,10 +51,22 @@ double KERNEL(merge_drawn)(int64_t n, int64_t models, const raw *base, const raw
     uint32_t draws[DRAWS];
     const Drawn d = {keys, start, limits, kept};
     const int pair = weights != 0;
+    Merging how = {models, stride, base, rows, 1, alpha, b.lanes, narrow, 0, 0, out};
     uint64_t wrong = 0;
     memset(b.lanes, 0, sizeof b.lanes);
-    for (int64_t at = 0; at < n; at += BLOCK) {
-        int m = (int)least(BLOCK, n - at);
+    int64_t at = 0;
+    for (int m; at < n; at += m) {
+        uint32_t block[2];
+        m = (int)least(BLOCK, n - at);
+        how.base = base + at, how.rows = rows + at;
+        note_extent(m, &how, block, extent);
+        if (!pair) {
+            int done = do_draws_at_once(TOTAL, m, &how, keys, start + at, limits, block, kept, at,
+                                        0, 0);
+            at += done;
+            m -= done;
+            if (m <= 0) continue;
+        }
         widen(m, base + at, b.wide);
         memset(b.total, 0, m * sizeof *b.total);
         if (pair) memset(b.rest, 0, m * sizeof *b.rest);
@@ -65,7 +77,7 @@ double KERNEL(merge_drawn)(int64_t n, int64_t models, const raw *base, const raw
             else
                 add_kept(m, b.room, b.wide, b.total);
         }
-        finish(&b, m, base + at, rows + at, models, stride, pair, alpha, extent, narrow, out, at);
+        finish(&b, m, rows + at, models, stride, pair, alpha, narrow, out, at);
     }
     *found = wrong != 0;
     return add_lanes(b.lanes);

@@ -1,128 +1,5 @@
-/* Elections of signs; `Elections` of kernels/protocol.py says what each kernel does.
- *
- * In place of the terms of all models, which would fill the cache, a block keeps their sum and that
- * of their magnitudes: the terms of one sign are half of the two's sum or difference. Of the largest
- * term it keeps the weight. */
-#include "votes.h"
-
-/* Entries of a block: its arrays and the models just fill the first-level cache. */
-enum { SIZE = 1024 };
-/* What a term below the base adds to the counts of an entry; one above it adds 1. */
-enum { BELOW = 1 << 16 };
-
-/* A block: its totals, which become steps, and what the kind of the election asks for. */
-typedef struct {
-    float wide[SIZE], kept[SIZE], highest[SIZE], lowest[SIZE];
-    double step[SIZE], size[SIZE], merged[SIZE];
-    int32_t counts[SIZE];
-} Votes;
-
-/* --- steps: each one loop over one block ------------------------------------------------------ */
-
-static void add_sizes(int n, const float *restrict kept, const float *restrict base,
-                      double *restrict total, double *restrict size) {
-    for (int i = 0; i < n; i++) {
-        double tau = (double)kept[i] - (double)base[i];
-        total[i] += tau;
-        size[i] += fabs(tau);
-    }
-}
-
-static void add_counts(int n, const float *restrict kept, const float *restrict base,
-                       int32_t *restrict counts) {
-    for (int i = 0; i < n; i++)
-        counts[i] += (kept[i] > base[i]) + BELOW * (kept[i] < base[i]);
-}
-
-static void add_range(int n, const float *restrict kept, const float *restrict base,
-                      double *restrict total, float *restrict highest, float *restrict lowest) {
-    for (int i = 0; i < n; i++) {
-        float x = kept[i], high = highest[i], low = lowest[i];
-        total[i] += (double)x - (double)base[i];
-        highest[i] = x > high ? x : high;
-        lowest[i] = x < low ? x : low;
-    }
-}
-
-/* Turn totals into the sums of the terms that are positive, where they are over `least`. */
-static void take_sum(int n, const double *restrict size, double least, double *restrict step) {
-    for (int i = 0; i < n; i++) {
-        double total = step[i], both = size[i];
-        step[i] = 0.5 * (total + (total > least ? both : -both));
-    }
-}
-
-static void take_mean(int n, const double *restrict size, const int32_t *restrict counts,
-                      double least, double *restrict step) {
-    for (int i = 0; i < n; i++) {
-        double total = step[i], both = size[i];
-        double above = (double)(counts[i] & (BELOW - 1)), below = (double)(counts[i] >> 16);
-        double number = total > least ? above : below;
-        double sum = 0.5 * (total + (total > least ? both : -both));
-        step[i] = sum / (number > 1.0 ? number : 1.0);
-    }
-}
-
-static void take_largest(int n, const float *restrict base, const float *restrict highest,
-                         const float *restrict lowest, double least, double *restrict step) {
-    for (int i = 0; i < n; i++) {
-        double high = (double)highest[i], low = (double)lowest[i];
-        step[i] = (step[i] > least ? high : low) - (double)base[i];
-    }
-}
-
-/* Mark the sums of 0 of terms that are not. */
-static void mark_opposite(int n, const double *restrict total, const double *restrict size,
-                          int32_t *restrict marks) {
-    for (int i = 0; i < n; i++) marks[i] = -((total[i] == 0.0) & (size[i] > 0.0));
-}
-
-static void mark_range(int n, const double *restrict total, const float *restrict base,
-                       const float *restrict highest, int32_t *restrict marks) {
-    for (int i = 0; i < n; i++)
-        marks[i] = -((total[i] == 0.0) & ((double)highest[i] > (double)base[i]));
-}
-
-static double sum_squares(int n, const double *step) {
-    double sum = 0.0;
-    for (int i = 0; i < n; i++) sum += step[i] * step[i];
-    return sum;
-}
-
-/* --- a block ------------------------------------------------------------------------------------ */
-
-static void begin(int64_t kind, int n, const raw *base, Votes *v) {
-    widen(n, base, v->wide);
-    memset(v->step, 0, n * sizeof *v->step);
-    if (kind == LARGEST) {
-        memcpy(v->highest, v->wide, n * sizeof *v->wide);
-        memcpy(v->lowest, v->wide, n * sizeof *v->wide);
-        return;
-    }
-    memset(v->size, 0, n * sizeof *v->size);
-    if (kind == MEAN) memset(v->counts, 0, n * sizeof *v->counts);
-}
-
-/* Add what one model keeps, which is in v->kept. */
-static void add_votes(int64_t kind, int n, Votes *v) {
-    if (kind == LARGEST) {
-        add_range(n, v->kept, v->wide, v->step, v->highest, v->lowest);
-        return;
-    }
-    add_sizes(n, v->kept, v->wide, v->step, v->size);
-    if (kind == MEAN) add_counts(n, v->kept, v->wide, v->counts);
-}
-
-/* Turn the total of every entry into its step. */
-static void elect(int64_t kind, int64_t majority, int n, Votes *v) {
-    double least = over(majority);
-    if (kind == LARGEST)
-        take_largest(n, v->wide, v->highest, v->lowest, least, v->step);
-    else if (kind == MEAN)
-        take_mean(n, v->size, v->counts, least, v->step);
-    else
-        take_sum(n, v->size, least, v->step);
-}
+/* Elections of signs; `Elections` of kernels/protocol.py says what each kernel does. */
+#include "fused.h"
 
 /* --- what undecided entries would be with the other majority ---------------------------------- */
 
@@ -132,14 +9,18 @@ typedef struct {
     double more;
 } Poll;
 
-/* Write the places of a block's undecided entries; return how many. Totals are not yet steps. */
-static int find_undecided(int64_t kind, int n, const Votes *v, int32_t *places) {
-    int32_t marks[SIZE];
+/* Note the signs and the places of the undecided ones of n entries from `at` on. Totals are not yet
+ * steps. */
+static void ask_rest(int64_t kind, int at, int n, const Votes *v, Asked *asked) {
+    int32_t marks[SIZE], *places = asked->places + asked->undecided;
+    asked->votes += sum_signs(n, v->step + at);
     if (kind == LARGEST)
-        mark_range(n, v->step, v->wide, v->highest, marks);
+        mark_range(n, v->step + at, v->wide + at, v->highest + at, marks);
     else
-        mark_opposite(n, v->step, v->size, marks);
-    return places_of(n, marks, places);
+        mark_opposite(n, v->step + at, v->size + at, marks);
+    int many = places_of(n, marks, places);
+    for (int i = 0; i < many; i++) places[i] += at;
+    asked->undecided += many;
 }
 
 /* Write where they are and what they would be. Totals are steps now. at: of the block. */
@@ -162,7 +43,7 @@ static void elect_otherwise(int64_t kind, int64_t majority, int n, const Votes *
         }
         taken += v->step[p] * v->step[p];
     }
-    elect(kind, -majority, n, &o);
+    elect(kind, -majority, 0, n, &o);
     merge_step(n, o.wide, o.step, alpha, o.merged, o.kept, narrow, turned, 0);
     poll->more += sum_squares(n, o.step) - taken;
     int64_t left = poll->room - poll->undecided, fits = left < 0 ? 0 : least(n, left);
@@ -174,6 +55,16 @@ static void elect_otherwise(int64_t kind, int64_t majority, int n, const Votes *
 
 /* --- kernels ------------------------------------------------------------------------------------ */
 
+/* Elect and merge the last entries of a block, from `from` on, whose votes are known. */
+static void do_rest(int64_t kind, int64_t majority, int from, int n, const Merging *m, int64_t at,
+                    Votes *v, Asked *asked) {
+    if (m->asks) ask_rest(kind, from, n, v, asked);
+    elect(kind, majority, from, n, v);
+    merge_step(n, v->wide + from, v->step + from, m->alpha, v->merged, v->kept, m->narrow, m->out,
+               at + from);
+    add_squares(n, v->step + from, m->lanes);
+}
+
 /* Returns the squares of the steps. ties: room for 2 * models. found, where, other: or null. */
 double KERNEL(elect_band)(int64_t n, int64_t models, const raw *base, const raw *rows,
                           int64_t stride, int64_t unit, int64_t units, const int64_t *cuts,
@@ -181,31 +72,36 @@ double KERNEL(elect_band)(int64_t n, int64_t models, const raw *base, const raw 
                           uint32_t *extent, int narrow, void *out, double *found, uint32_t *where,
                           void *other, Poll *poll) {
     Votes v;
-    int32_t places[SIZE + 16];
+    Asked asked;
     double lanes[LANES] = {0};
+    uint32_t block[2];
+    Merging m = {models, stride, base, rows, majority, alpha, lanes, narrow, where != 0,
+                 found != 0, out};
     for (int64_t u = 0; u < units; u++, cuts += 4 * models) {
         int64_t stop = least(n, (u + 1) * unit);
         ties_of(models, cuts, ties);
         for (int64_t at = u * unit; at < stop; at += SIZE) {
-            int m = (int)least(SIZE, stop - at), undecided = 0;
-            begin(kind, m, base + at, &v);
-            for (int64_t t = 0; t < models; t++) {
-                const raw *model = rows + t * stride + at;
-                choose_cut(m, model, v.wide, cuts + 4 * t, ties + 2 * t, v.kept);
-                add_votes(kind, m, &v);
+            const int size = (int)least(SIZE, stop - at);
+            m.base = base + at, m.rows = rows + at;
+            asked.votes = asked.undecided = 0;
+            note_extent(size, &m, block, extent);
+            const int done = do_cuts_at_once(kind, size, &m, cuts, ties, block, at, &v, &asked);
+            const int left = size - done;
+            if (left) {
+                widen(left, m.base + done, v.wide + done);
+                begin(kind, done, left, &v);
+                for (int64_t t = 0; t < models; t++) {
+                    choose_cut(left, m.rows + t * stride + done, v.wide + done, cuts + 4 * t,
+                               ties + 2 * t, v.kept + done);
+                    add_votes(kind, done, left, &v);
+                }
+                do_rest(kind, majority, done, left, &m, at, &v, &asked);
             }
-            if (where) {
-                poll->votes += sum_signs(m, v.step);
-                undecided = find_undecided(kind, m, &v, places);
-            }
-            elect(kind, majority, m, &v);
-            if (undecided)
-                elect_otherwise(kind, majority, undecided, &v, places, alpha, narrow, at, where,
-                                other, poll);
-            if (found) memcpy(found + at, v.step, m * sizeof *found);
-            merge_step(m, v.wide, v.step, alpha, v.merged, v.kept, narrow, out, at);
-            widen_extents(m, base + at, models, rows + at, stride, extent);
-            add_squares(m, v.step, lanes);
+            if (where) poll->votes += asked.votes;
+            if (asked.undecided)
+                elect_otherwise(kind, majority, asked.undecided, &v, asked.places, alpha, narrow,
+                                at, where, other, poll);
+            if (found) memcpy(found + at, v.step, size * sizeof *found);
         }
     }
     return add_lanes(lanes);
@@ -217,25 +113,33 @@ double KERNEL(elect_drawn)(int64_t n, int64_t models, const raw *base, const raw
                            const uint32_t *limits, int64_t kind, int64_t majority, double alpha,
                            uint32_t *extent, int narrow, void *out, double *found, int64_t *kept) {
     Votes v;
-    uint32_t draws[DRAWS];
+    Asked asked = {0, 0, {0}}; /* nothing */
+    uint32_t draws[DRAWS], block[2];
     double lanes[LANES] = {0};
+    Merging m = {models, stride, base, rows, majority, alpha, lanes, narrow, 0, found != 0,
+                 out};
     for (int64_t at = 0; at < n; at += SIZE) {
-        int m = (int)least(SIZE, n - at);
-        begin(kind, m, base + at, &v);
-        for (int64_t t = 0; t < models; t++) {
-            const raw *model = rows + t * stride + at;
-            if (limits)
-                kept[t] += choose_drawn(m, model, v.wide, keys[t], start + at, limits[t], draws,
-                                        v.kept);
-            else
-                widen(m, model, v.kept);
-            add_votes(kind, m, &v);
+        const int size = (int)least(SIZE, n - at);
+        m.base = base + at, m.rows = rows + at;
+        note_extent(size, &m, block, extent);
+        const int done = do_draws_at_once(kind, size, &m, keys, start + at, limits, block, kept,
+                                          at, &v, &asked);
+        const int left = size - done;
+        if (left) {
+            widen(left, m.base + done, v.wide + done);
+            begin(kind, done, left, &v);
+            for (int64_t t = 0; t < models; t++) {
+                const raw *model = m.rows + t * stride + done;
+                if (limits)
+                    kept[t] += choose_drawn(left, model, v.wide + done, keys[t],
+                                            start + at + done, limits[t], draws, v.kept + done);
+                else
+                    widen(left, model, v.kept + done);
+                add_votes(kind, done, left, &v);
+            }
+            do_rest(kind, majority, done, left, &m, at, &v, &asked);
         }
-        elect(kind, majority, m, &v);
-        if (found) memcpy(found + at, v.step, m * sizeof *found);
-        merge_step(m, v.wide, v.step, alpha, v.merged, v.kept, narrow, out, at);
-        widen_extents(m, base + at, models, rows + at, stride, extent);
-        add_squares(m, v.step, lanes);
+        if (found) memcpy(found + at, v.step, size * sizeof *found);
     }
     return add_lanes(lanes);
 }

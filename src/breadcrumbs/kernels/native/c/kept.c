@@ -304,8 +304,10 @@ double KERNEL(merge_kept)(int64_t n, int64_t models, const raw *base, int64_t *n
                                              b.wide, weights[t], b.total, b.rest, &wrong)
                            : add_places(next[t], ends[t], positions, values, (uint32_t)at, m,
                                         b.wide, b.total);
-        if (last)
-            finish(&b, m, base + at, base, 0, 0, pair, alpha, extent, narrow, out, at);
+        if (last) {
+            finish(&b, m, base + at, 0, 0, pair, alpha, narrow, out, at);
+            widen_extent(m, base + at, extent);
+        }
         if (carried) {
             memcpy(carried + at, b.total, bytes);
             if (pair) memcpy(carried + n + at, b.rest, bytes);

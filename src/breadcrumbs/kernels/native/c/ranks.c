@@ -1,5 +1,36 @@
 /* Keys and their ranks; `Ranks` of kernels/protocol.py says what each kernel does. */
-#include "steps.h"
+#include "sixteen.h"
+
+#if defined(__AVX512F__)
+/* Count the keys of the first n entries of a block, a multiple of 16, and collect those that brackets
+ * of more than one key hold; return how many, for which there is room and for 16 more. */
+static int look_at_once(int n, const raw *model, const float *base, const Doubt *d,
+                        uint32_t *out, Counts *seen) {
+    const __m512 low = _mm512_set1_ps(d->low), low_end = _mm512_set1_ps(d->low_end);
+    const __m512 high = _mm512_set1_ps(d->high), high_end = _mm512_set1_ps(d->high_end);
+    const __mmask16 opens_low = (__mmask16)-d->opens_low, opens_high = (__mmask16)-d->opens_high;
+    int filled = 0;
+    for (int i = 0; i < n; i += 16) {
+        const __m512 x = _mm512_abs_ps(
+            _mm512_sub_ps(numbers(model + i), _mm512_loadu_ps(base + i)));
+        const __mmask16 under = _mm512_cmp_ps_mask(x, low, _CMP_LT_OQ);
+        __mmask16 inside = _mm512_mask_cmp_ps_mask((__mmask16)~under, x, low_end, _CMP_LE_OQ);
+        seen->below_low += __builtin_popcount(under);
+        seen->at_low += __builtin_popcount(inside);
+        inside &= opens_low;
+        if (d->asks_high) {
+            const __mmask16 before = _mm512_cmp_ps_mask(x, high, _CMP_LT_OQ);
+            __mmask16 mine = _mm512_mask_cmp_ps_mask((__mmask16)~before, x, high_end, _CMP_LE_OQ);
+            seen->below_high += __builtin_popcount(before);
+            seen->at_high += __builtin_popcount(mine);
+            inside |= mine & opens_high;
+        }
+        _mm512_storeu_ps(out + filled, _mm512_maskz_compress_ps(inside, x));
+        filled += __builtin_popcount(inside);
+    }
+    return filled;
+}
+#endif
 
 /* brackets: (models, 4) keys. counts: (chunks, models, 4). sizes: (chunks, models). kept: rows of
  * `room` keys, `apart` from one another; filled: (models,) zeros. runs: how many entries each chunk
@@ -18,10 +49,22 @@ void KERNEL(tally)(int64_t chunks, int64_t n, int64_t models, const raw *base, c
             int m = (int)least(BLOCK, stop - at);
             widen(m, base + at, wide);
             for (int64_t t = 0; t < models; t++) {
+                const raw *model = rows + t * stride + at;
+                uint32_t *mine = kept + t * apart;
                 Doubt d = doubt_of(brackets + 4 * t);
-                Counts seen = look(m, rows + t * stride + at, wide, &d, keys, marks);
-                filled[t] += collect(places_of(m, marks, places), places, keys, &d, &seen,
-                                     kept + t * apart, room, filled[t]);
+                int done = 0;
+#if defined(__AVX512F__)
+                if (filled[t] + BLOCK + 16 <= room) {
+                    Counts first = {0, 0, 0, 0};
+                    done = m / 16 * 16;
+                    filled[t] += look_at_once(done, model, wide, &d, mine + filled[t], &first);
+                    count(first, &d, counts + 4 * t);
+                    if (done == m) continue;
+                }
+#endif
+                Counts seen = look(m - done, model + done, wide + done, &d, keys, marks);
+                filled[t] += collect(places_of(m - done, marks, places), places, keys, &d, &seen,
+                                     mine, room, filled[t]);
                 count(seen, &d, counts + 4 * t);
             }
         }

@@ -1,19 +1,5 @@
 /* Sums of what stays of task vectors; `Sums` of kernels/protocol.py says what each does. */
-#include "blocks.h"
-
-/* Models that are merged at once. */
-enum { MOST = 32 };
-
-#if defined(__AVX512F__)
-static inline __m512 numbers(const raw *from) {
-#if RAW == 16
-    __m256i bits = _mm256_loadu_si256((const __m256i *)from);
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
-#else
-    return _mm512_loadu_ps((const float *)from);
-#endif
-}
-#endif
+#include "fused.h"
 
 /* Write what the cuts keep, merged. runs: how many entries each unit has, or null, and then `unit`.
  * Returns the squares of the sums; found: whether some are not exact. weights: null where all are
@@ -26,12 +12,22 @@ double KERNEL(merge_band)(int64_t units, int64_t n, int64_t models, const raw *b
     memset(b.lanes, 0, sizeof b.lanes);
     memset(b.inexact, 0, sizeof b.inexact);
     const int pair = weights != 0;
+    Merging how = {models, stride, base, rows, 1, alpha, b.lanes, narrow, 0, 0, out};
     int64_t at = 0;
     for (int64_t u = 0; u < units; u++, cuts += 4 * models) {
-        int64_t stop = runs ? at + runs[u] : least(n, at + unit);
+        const int64_t stop = runs ? at + runs[u] : least(n, at + unit);
         ties_of(models, cuts, ties);
-        for (; at < stop; at += BLOCK) {
-            int m = (int)least(BLOCK, stop - at);
+        for (int m; at < stop; at += m) {
+            uint32_t block[2];
+            m = (int)least(BLOCK, stop - at);
+            how.base = base + at, how.rows = rows + at;
+            note_extent(m, &how, block, extent);
+            if (!pair) {
+                int done = do_cuts_at_once(TOTAL, m, &how, cuts, ties, block, at, 0, 0);
+                at += done;
+                m -= done;
+                if (m <= 0) continue;
+            }
             widen(m, base + at, b.wide);
             memset(b.total, 0, m * sizeof *b.total);
             if (pair) memset(b.rest, 0, m * sizeof *b.rest);
@@ -43,10 +39,8 @@ double KERNEL(merge_band)(int64_t units, int64_t n, int64_t models, const raw *b
                 else
                     add_kept(m, b.kept, b.wide, b.total);
             }
-            finish(&b, m, base + at, rows + at, models, stride, pair, alpha, extent, narrow, out,
-                   at);
+            finish(&b, m, rows + at, models, stride, pair, alpha, narrow, out, at);
         }
-        at = stop;
     }
     *found = pair && any(BLOCK, b.inexact);
     return add_lanes(b.lanes);
@@ -73,42 +67,6 @@ static Counts add_certain(int n, const raw *restrict model, const float *restric
     return found;
 }
 
-#if defined(__AVX512F__)
-/* Do that for all models, 16 entries at a time, which takes half of the time. n: a multiple. */
-static void add_all_certain(int n, int64_t models, const raw *rows, int64_t stride,
-                            const float *base, const Doubt *doubts, Counts *seen, int32_t *marks,
-                            double *totals) {
-    for (int i = 0; i < n; i += 16) {
-        const __m512 y = _mm512_loadu_ps(base + i);
-        const __m512d low_y = _mm512_cvtps_pd(_mm512_castps512_ps256(y));
-        const __m512d high_y = _mm512_cvtps_pd(_mm512_extractf32x8_ps(y, 1));
-        __m512d low_total = _mm512_setzero_pd(), high_total = _mm512_setzero_pd();
-        __mmask16 doubtful = 0;
-        for (int64_t t = 0; t < models; t++) {
-            const Doubt *d = doubts + t;
-            __m512 x = numbers(rows + t * stride + i);
-            __m512 magnitude = _mm512_abs_ps(_mm512_sub_ps(x, y));
-            __mmask16 below = _mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(d->low), _CMP_LT_OQ);
-            __mmask16 upto = _mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(d->low_end), _CMP_LE_OQ);
-            __mmask16 under = _mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(d->high), _CMP_NGE_UQ);
-            __mmask16 most =
-                _mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(d->high_end), _CMP_LE_OQ);
-            doubtful |= (upto & (__mmask16)~below) | (most & (__mmask16)~under);
-            seen[t].below_low += __builtin_popcount(below);
-            seen[t].below_high += __builtin_popcount(under);
-            x = _mm512_mask_mov_ps(y, under & (__mmask16)~upto, x);
-            __m512d low_x = _mm512_cvtps_pd(_mm512_castps512_ps256(x));
-            __m512d high_x = _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1));
-            low_total = _mm512_add_pd(low_total, _mm512_sub_pd(low_x, low_y));
-            high_total = _mm512_add_pd(high_total, _mm512_sub_pd(high_x, high_y));
-        }
-        _mm512_storeu_si512(marks + i, _mm512_movm_epi32(doubtful));
-        _mm512_storeu_pd(totals + i, low_total);
-        _mm512_storeu_pd(totals + i + 8, high_total);
-    }
-}
-#endif
-
 static void keep_certain(int n, const raw *restrict model, const float *restrict base,
                          float low_end, float high, float *restrict kept) {
     for (int i = 0; i < n; i++) {
@@ -119,6 +77,39 @@ static void keep_certain(int n, const raw *restrict model, const float *restrict
 
 static void clear(int many, const int32_t *places, double *total) {
     for (int i = 0; i < many; i++) total[places[i]] = 0.0;
+}
+
+/* Merge what is certain of n entries from `from` on of a block that begins at `at`; count their
+ * keys, and write the places of those in doubt. Returns how many these are. */
+static int begin_rest(Block *b, int n, const Merging *how, int from, int64_t at,
+                      const uint32_t *brackets, const double *weights, int64_t *counts,
+                      int32_t *places) {
+    const int64_t models = how->models, stride = how->stride;
+    const raw *base = how->base + from, *rows = how->rows + from;
+    const int pair = weights != 0;
+    widen(n, base, b->wide);
+    memset(b->total, 0, n * sizeof *b->total);
+    memset(b->marks, 0, n * sizeof *b->marks);
+    if (pair) memset(b->rest, 0, n * sizeof *b->rest);
+    if (pair) memset(b->merged, 0, n * sizeof *b->merged);
+    for (int64_t t = 0; t < models; t++) {
+        const raw *model = rows + t * stride;
+        const Doubt d = doubt_of(brackets + 4 * t);
+        double *total = b->total;
+        if (pair) {
+            keep_certain(n, model, b->wide, d.low_end, d.high, b->kept);
+            add_marking(n, b->kept, b->wide, weights[t], b->total, b->rest, b->inexact);
+            total = b->merged; /* room for sums that nobody asks for */
+        }
+        Counts seen = add_certain(n, model, b->wide, &d, b->marks, total);
+        count(seen, &d, counts + 4 * t);
+    }
+    const int many = places_of(n, b->marks, places);
+    clear(many, places, b->total);
+    if (pair) clear(many, places, b->rest);
+    finish(b, n, rows, models, stride, pair, how->alpha, how->narrow, how->out, at + from);
+    for (int i = 0; i < many; i++) places[i] += from;
+    return many;
 }
 
 /* Do as merge_band where the brackets leave no doubt, and note what is needed to do the rest.
@@ -137,47 +128,22 @@ double KERNEL(begin_band)(int64_t n, int64_t models, const raw *base, const raw 
     memset(b.lanes, 0, sizeof b.lanes);
     memset(b.inexact, 0, sizeof b.inexact);
     const int pair = weights != 0;
+    Merging how = {models, stride, base, rows, 1, alpha, b.lanes, narrow, 0, 0, out};
     int64_t doubtful = 0;
     for (int64_t first = 0; first < n; first += chunk, counts += 4 * models) {
-        int64_t stop = least(n, first + chunk);
+        const int64_t stop = least(n, first + chunk);
         *doubts = -doubtful;
         for (int64_t at = first; at < stop; at += BLOCK) {
-            int m = (int)least(BLOCK, stop - at);
-            widen(m, base + at, b.wide);
-            memset(b.total, 0, m * sizeof *b.total);
-            memset(b.marks, 0, m * sizeof *b.marks);
-            if (pair) memset(b.rest, 0, m * sizeof *b.rest);
-            if (pair) memset(b.merged, 0, m * sizeof *b.merged);
-            int done = 0;
-#if defined(__AVX512F__)
-            if (!pair && models <= MOST) {
-                Doubt doubts[MOST];
-                Counts seen[MOST] = {{0, 0, 0, 0}};
-                done = m / 16 * 16;
-                for (int64_t t = 0; t < models; t++) doubts[t] = doubt_of(brackets + 4 * t);
-                add_all_certain(done, models, rows + at, stride, b.wide, doubts, seen, b.marks,
-                                b.total);
-                for (int64_t t = 0; t < models; t++) count(seen[t], doubts + t, counts + 4 * t);
-            }
-#endif
-            for (int64_t t = 0; t < models; t++) {
-                const raw *model = rows + t * stride + at;
-                const Doubt d = doubt_of(brackets + 4 * t);
-                double *total = b.total;
-                if (pair) {
-                    keep_certain(m, model, b.wide, d.low_end, d.high, b.kept);
-                    add_marking(m, b.kept, b.wide, weights[t], b.total, b.rest, b.inexact);
-                    total = b.merged; /* room for sums that nobody asks for */
-                }
-                Counts seen = add_certain(m - done, model + done, b.wide + done, &d,
-                                          b.marks + done, total + done);
-                count(seen, &d, counts + 4 * t);
-            }
-            int many = places_of(m, b.marks, b.places);
-            clear(many, b.places, b.total);
-            if (pair) clear(many, b.places, b.rest);
-            finish(&b, m, base + at, rows + at, models, stride, pair, alpha, extent, narrow, out,
-                   at);
+            uint32_t block[2];
+            const int m = (int)least(BLOCK, stop - at);
+            how.base = base + at, how.rows = rows + at;
+            note_extent(m, &how, block, extent);
+            int many = 0;
+            const int done =
+                pair ? 0 : begin_at_once(m, &how, brackets, block, at, counts, b.places, &many);
+            if (done < m)
+                many += begin_rest(&b, m - done, &how, done, at, brackets, weights, counts,
+                                   b.places + many);
             int fits = (int)least(many, space > doubtful ? space - doubtful : 0);
             for (int i = 0; i < fits; i++) where[doubtful + i] = (uint32_t)(at + b.places[i]);
             for (int64_t t = 0; t <= models; t++) {

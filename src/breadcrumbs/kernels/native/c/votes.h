@@ -35,10 +35,4 @@ static inline void merge_step(int n, const float *base, const double *step, doub
     round_out(n, merged, room, unusual, narrow, out, at);
 }
 
-static inline void widen_extents(int n, const raw *base, int64_t models, const raw *rows,
-                                 int64_t stride, uint32_t *extent) {
-    widen_extent(n, base, extent);
-    for (int64_t t = 0; t < models; t++) widen_extent(n, rows + t * stride, extent);
-}
-
 #endif
