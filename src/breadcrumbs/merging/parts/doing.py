@@ -18,6 +18,7 @@ from blake3 import blake3
 from breadcrumbs.checkpoint import beside, durable
 from breadcrumbs.errors import OutputError, RecipeError
 from breadcrumbs.merging import card, estimate, files, inputs, opening
+from breadcrumbs.merging.executors import machines
 from breadcrumbs.merging.parts import dealing
 from breadcrumbs.merging.parts.dealing import Deal, Shard
 from breadcrumbs.merging.parts.passes import ENDINGS, Again, Round, has_votes
@@ -201,7 +202,7 @@ def _about(merge: Merge, plan: Plan) -> dict[str, Any]:
     depends = [to_mapping(plan.recipe, complete=True), words]
     given = [Path(plugin) for plugin in merge.plugins]
     given += [registry.PLUGINS[it] for it in [plan.recipe.method] if it in registry.PLUGINS]
-    plugins = {path.name: hashed(path) for path in given}
+    plugins = {path.name: machines.hashed(path) for path in given}
     return {
         "by": {"Breadcrumbs": __version__, "NumPy": np.__version__},
         "recipe": blake3(json.dumps(depends).encode()).hexdigest(),
@@ -214,11 +215,6 @@ def _about(merge: Merge, plan: Plan) -> dict[str, Any]:
         "shard_size": merge.shard_size,
         "sizes": asdict(plan.sizes),
     }
-
-
-def hashed(path: Path) -> str:
-    """Return the hash of a file's bytes."""
-    return blake3(path.read_bytes()).hexdigest()
 
 
 def check_room(folder: Folder, wanted: int) -> None:
