@@ -48,13 +48,22 @@ class Unit:
 
 
 class Executor(Protocol):
-    """Calls functions elsewhere: `Processes` of this machine, or a `Cluster`."""
+    """Calls functions elsewhere: `Processes` of this machine, or a `Cluster`.
+
+    name: what messages call it. here: whether all calls are made on this machine.
+    """
 
     name: str
+    here: bool
 
     @property
     def slots(self) -> int:
         """How many calls are made at once."""
+        ...
+
+    def everywhere(self, work: Callable[[T], R], item: T, unit: Unit) -> list[R]:
+        """Return what a call gives on every other machine; its error is raised. One that is lost
+        meanwhile gives nothing."""
         ...
 
     def each(

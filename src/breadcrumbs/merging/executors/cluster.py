@@ -51,6 +51,8 @@ class Cluster:
     retries: how often a call is made again whose worker or machine was lost.
     """
 
+    here = False
+
     def __init__(
         self,
         ray: Any,
@@ -79,8 +81,7 @@ class Cluster:
         ]
 
     def everywhere(self, work: Callable[[T], R], item: T, unit: Unit) -> list[R]:
-        """Return what a call gives on every machine; its error is raised. One that is lost
-        meanwhile gives nothing."""
+        """Return what a call gives on every machine: see `Executor`."""
         from ray.util.scheduling_strategies import (  # pyright: ignore[reportMissingImports]
             NodeAffinitySchedulingStrategy,
         )

@@ -32,6 +32,8 @@ class Processes:
     died. called: what messages call them.
     """
 
+    here = True
+
     def __init__(
         self,
         number: int,
@@ -51,6 +53,10 @@ class Processes:
         while self._all:
             self._all[-1].process.terminate()
             self._lost(self._all[-1])
+
+    def everywhere(self, work: Callable[[T], R], item: T, unit: Unit) -> list[R]:
+        """Return nothing: there is no other machine."""
+        return []
 
     def each(
         self,
@@ -77,10 +83,11 @@ class Processes:
                 for ready in connection.wait(list(busy)):
                     assert isinstance(ready, Connection)
                     process, item, tries = busy[ready]
+                    found: Any = None
                     try:
-                        kind, found = ready.recv()
+                        kind, found = ready.recv()  # what `_serve` sends
                     except (EOFError, OSError):
-                        kind, found = _ENDED, None
+                        kind = _ENDED
                         self._lost(process)
                     if kind == _NEWS:
                         assert tell is not None
@@ -92,7 +99,8 @@ class Processes:
                         if not isinstance(found, Failed):
                             yield item, found
                             continue
-                    failed = tries.failed(found)
+                    # A full disk is as full for another process of this machine.
+                    failed = found if found and found.passing else tries.failed(found)
                     if failed is None:
                         again.append((item, tries))
                     else:
