@@ -28,20 +28,14 @@ from breadcrumbs.merging.executors.attempts import (
 class Processes:
     """So many processes, which start when there is something to do, and stay. A context manager.
 
-    needed: modules that all of them import. retries: how often a call is made again whose process
-    died. called: what messages call them.
+    needed: modules that all of them import, where that takes long: one process does it for all.
+    retries: how often a call is made again whose process died.
     """
 
     here = True
 
-    def __init__(
-        self,
-        number: int,
-        needed: Sequence[str] = (),
-        retries: int = RETRIES,
-        called: str | None = None,
-    ):
-        self.name, self.slots = called or f"processes:{number}", number
+    def __init__(self, number: int, needed: Sequence[str] = (), retries: int = RETRIES):
+        self.name, self.slots = f"processes:{number}", number
         self.needed, self.retries = needed, retries
         self._all: list[_Process] = []
 
@@ -148,9 +142,9 @@ class _Process:
 
 
 def _context(needed: Sequence[str]) -> Any:
-    """Return how processes are started: forked from one that has imported what they need and does
-    nothing else; where that is not safe, each from nothing."""
-    if sys.platform != "linux":
+    """Return how processes are started: forked from one that has imported what they need, which
+    takes seconds, and does nothing else; where that is not safe, each from nothing."""
+    if sys.platform != "linux" or not needed:
         return get_context("spawn")
     found = get_context("forkserver")
     found.set_forkserver_preload([__name__, *needed])

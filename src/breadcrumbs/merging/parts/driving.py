@@ -21,7 +21,6 @@ from breadcrumbs.checkpoint.writer import IN_PARTS
 from breadcrumbs.errors import OutputError
 from breadcrumbs.machine import available_cores
 from breadcrumbs.merging.executors import RETRIES, Executor, Processes, Unit, values
-from breadcrumbs.merging.parts import doing
 from breadcrumbs.merging.parts.committing import commit
 from breadcrumbs.merging.parts.dealing import Deal
 from breadcrumbs.merging.parts.doing import Merge, PartReport, begun, merge_part
@@ -104,7 +103,7 @@ def on_processes(
         sync=sync and durable.is_on(),
     )
     size = extent(merge)
-    with Processes(processes, [doing.__name__], retries) as found:
+    with Processes(processes, retries=retries) as found:
         return driven(merge, size, found, work, kernel=kernel, sync=sync, progress=progress)
 
 

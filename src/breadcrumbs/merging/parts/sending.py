@@ -7,8 +7,12 @@ same versions and plugins, before its first part.
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from breadcrumbs.checkpoint import durable
@@ -17,6 +21,7 @@ from breadcrumbs.merging.executors.attempts import RETRIES
 from breadcrumbs.merging.executors.machines import PATIENCE, Needs
 from breadcrumbs.merging.parts.doing import Merge, PartReport, merge_part
 from breadcrumbs.merging.parts.driving import PART, driven, extent
+from breadcrumbs.merging.parts.state import Folder
 from breadcrumbs.merging.report import Report
 
 
@@ -47,7 +52,7 @@ def on_ray(
         machines.token(size.folder.path) as token,
     ):
         needs = machines.needs(given, token=token, plugins=merge.plugins, patience=patience)
-        found.everywhere(machines.check, needs, PART)
+        found.everywhere(partial(check, merge), needs, PART)
         work = partial(
             _work,
             merge,
@@ -62,5 +67,14 @@ def on_ray(
 
 
 def _work(merge: Merge, needs: Needs, part: int, parts: int, **settings: Any) -> PartReport:
-    machines.check(needs)
+    check(merge, needs)
     return merge_part(merge, part, parts, **settings)
+
+
+def check(merge: Merge, needs: Needs) -> bool:
+    """Return True on a machine that can do parts of a merge; OutputError says what it lacks."""
+    name = Path(needs.token or "").name
+    with contextlib.suppress(OSError):
+        os.chdir(needs.folder)
+    place = Folder(Path(merge.output)).path  # as it is called there
+    return machines.check(replace(needs, token=os.path.join(place, name)))
