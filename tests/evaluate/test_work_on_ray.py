@@ -18,6 +18,7 @@ from breadcrumbs.errors import OutputError
 from breadcrumbs.evaluate.finetuning import finetuning
 from breadcrumbs.evaluate.results.results import Results
 from breadcrumbs.evaluate.scoring import scores
+from breadcrumbs.merging.executors import cluster
 
 pytest.importorskip("torch")
 
@@ -46,7 +47,6 @@ def test_scores_on_machines_that_lose_workers(
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.shortlist
 def test_a_fine_tuning_goes_on_elsewhere(work: Work, machines: Any, tmp_path: Path) -> None:
     news: list[object] = []
 
@@ -95,7 +95,10 @@ def test_models_that_are_not_shared_are_refused(work: Work, machines: Any, tmp_p
 @pytest.mark.shortlist
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs /proc")
 def test_nobody_listens_but_to_this_machine(machines: Any) -> None:
-    """Of all processes of the clusters that this one, or a test beside it, has started."""
+    """Of all processes of clusters that are there; `--on ray` alone sets what the variable does."""
+    from ray._private import ray_constants  # pyright: ignore[reportMissingImports]
+
+    assert getattr(ray_constants, cluster.LOOPBACK) is False
     owners: dict[str, str] = {}
     for path in glob.glob("/proc/[0-9]*/fd/*"):
         try:

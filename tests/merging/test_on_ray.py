@@ -112,7 +112,9 @@ def told(bench: Bench) -> Iterator[Told]:
         yield Told(bench, bench.folder / "own")
 
 
-@pytest.mark.parametrize("case", ["an election, and alpha", "matrices"])
+@pytest.mark.parametrize(
+    "case", [pytest.param("an election, and alpha", marks=pytest.mark.shortlist), "matrices"]
+)
 def test_the_bytes_are_those_of_one_process(
     case: str, bench: Bench, machines: Any, capfd: Any
 ) -> None:
@@ -122,7 +124,9 @@ def test_the_bytes_are_those_of_one_process(
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("what", ["kill", "full", "no room"])
+@pytest.mark.parametrize(
+    "what", [pytest.param("kill", marks=pytest.mark.shortlist), "full", "no room"]
+)
 def test_what_is_lost_or_may_pass_is_tried_again(
     what: str, told: Told, machines: Any, capfd: Any
 ) -> None:
@@ -161,6 +165,7 @@ def test_an_error_of_a_part_comes_as_it_is(bench: Bench, machines: Any, tmp_path
     assert str(caught.value) == str(one.value) and caught.value.__cause__ is None
 
 
+@pytest.mark.shortlist
 @pytest.mark.parametrize("what", ["version", "plugin"])
 def test_other_programs_are_refused_before_the_first_part(
     what: str, told: Told, machines: Any, monkeypatch: pytest.MonkeyPatch
@@ -177,6 +182,7 @@ def test_other_programs_are_refused_before_the_first_part(
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+@pytest.mark.shortlist
 @pytest.mark.parametrize("what", ["output", "input"])
 def test_storage_that_is_not_shared_is_refused(
     what: str, bench: Bench, machines: Any, tmp_path: Path
@@ -254,6 +260,7 @@ def bench_models(it: Merge) -> list[str]:
     return [it.recipe.base, *(model.path for model in it.recipe.models)]
 
 
+@pytest.mark.shortlist
 def test_a_machine_that_is_lost_has_its_parts_done_elsewhere(
     told: Told, machines: Any, capfd: Any
 ) -> None:
