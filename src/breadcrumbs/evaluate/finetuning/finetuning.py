@@ -129,7 +129,8 @@ def run(
             if isinstance(event.news, Exception):
                 failed.append(event)
             else:
-                done[job] = news
+                assert isinstance(event.news, dict)
+                done[job] = event.news
                 _write_manifest(suite, Path(output), job.seed, done)
     if failed:
         others = [f"{event.job.task}, seed {event.job.seed}" for event in failed[1:]]
