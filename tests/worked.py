@@ -3,7 +3,7 @@
 kill            the next process that scores dies, once
 count           how often a model is asked is noted
 wait at N       whoever is asked the Nth time from then on waits
-kill at N       the next process that trains dies after N steps, once; with `always`, each time
+kill at N       the next process that trains dies after N steps, once
 """
 
 from __future__ import annotations
@@ -52,9 +52,8 @@ class Told(Letters):
     def loss(self, module, head, batch):
         self.steps += 1
         for path in HERE.glob("kill at *"):
-            if self.steps == int(path.name.split()[2]):
-                if path.name.endswith("always") or taken(path.name):
-                    os.kill(os.getpid(), signal.SIGKILL)
+            if self.steps == int(path.name.split()[2]) and taken(path.name):
+                os.kill(os.getpid(), signal.SIGKILL)
         return Letters.loss(self, module, head, batch)
 
 FOUNDATION = Told()

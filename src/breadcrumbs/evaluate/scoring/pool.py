@@ -102,8 +102,8 @@ class Pool:
             for number, spec, names in left
             for group in ([[name] for name in names] if apart else [names])
         ]
-        lost: list[tuple[int, Spec, list[str]]] = []
         for known in (True, False):
+            lost: list[tuple[int, Spec, list[str]]] = []
             jobs = (self._job(number, spec, names, split, known) for number, spec, names in todo)
             for job, rows in self._each(jobs):
                 if rows:
