@@ -6,16 +6,20 @@ import argparse
 import subprocess
 import sys
 import textwrap
+from importlib.util import find_spec
 from pathlib import Path
 
 STYLE = (["ruff", "check", "."], ["ruff", "format", "--check", "."])
 TYPES = ["pyright", "--pythonpath", sys.executable]
 KERNELS = [sys.executable, "-m", "breadcrumbs.kernels.native.build"]
 #: A worker goes on with the tests that follow, of which many share what is made for a file.
-TESTS = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "worksteal"]
+TESTS = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "worksteal", "-m", "not ray"]
+#: Of the tests on a cluster of Ray those that say most in 40 seconds; they share one cluster.
+RAY = [sys.executable, "-m", "pytest", "-n", "0", "-m", "ray and shortlist"]
+RAY += ["tests/merging/test_on_ray.py", "tests/evaluate/test_work_on_ray.py"]
 FUZZ = [sys.executable, "fuzz/kernels.py", "60"]
 DOCS = ([sys.executable, "-m", "docs.generate", "--check"], [sys.executable, "-m", "docs.site"])
-ALL = (*STYLE, TYPES, KERNELS, *DOCS, TESTS, FUZZ)
+ALL = (*STYLE, TYPES, KERNELS, *DOCS, TESTS, *([RAY] if find_spec("ray") else []), FUZZ)
 
 #: What pyright looks at, as in pyproject.toml.
 TYPED = ("src/", "benchmarks/", "docs/", "experiments/", "checks.py", "tests/typed_calls.py")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np  # noqa: F401  # whose threads are limited
 import pytest
 from hypothesis import HealthCheck, settings
+from ray_machines import machines  # noqa: F401
 from threadpoolctl import threadpool_limits
 from tiny_models import clip, llama, minilm, one_thread, t5, tiny_bert  # noqa: F401
 

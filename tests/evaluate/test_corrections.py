@@ -224,7 +224,8 @@ def test_test_rows_are_opened_by_name_alone_and_have_no_labels(home):
 def test_features_come_closer_to_the_expert_and_a_second_run_is_the_same(home, learned, one_thread):
     again = learn(home, "affine")
     assert again.digest == learned.digest
-    anew = learn(home, "affine", cache=None, tasks=["moods", "things"])  # nothing kept, turned
+    # Nothing kept, turned, and each task in a process of its own.
+    anew = learn(home, "affine", cache=None, tasks=["moods", "things"], on="processes:2")
     for task, numbers in learned.numbers.items():
         for name, array in numbers.items():
             assert array.tobytes() == anew.numbers[task][name].tobytes()

@@ -172,7 +172,7 @@ def test_a_process_that_dies_is_one_line(family: Path, tmp_path: Path) -> None:
     text = (family / "suite.yaml").read_text().replace("letters.py", str(tmp_path / "letters.py"))
     (family / "dying.yaml").write_text(text)
     made = suite.load(family / "dying.yaml")
-    with pytest.raises(ScoreError, match=r"ended by itself.*fewer --workers"):
+    with pytest.raises(ScoreError, match=r"lost 5 times at the same score.*fewer --workers"):
         scores.of(made, [], settings(tmp_path, workers=2))
 
 

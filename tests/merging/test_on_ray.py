@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -23,7 +22,9 @@ from test_in_parts import SHARD, Bench, assert_same
 
 from breadcrumbs.errors import MismatchError, OutputError, RecipeError
 from breadcrumbs.merging import files, opening
-from breadcrumbs.merging.parts import Merge, cluster, engines, merge_part, on_ray
+from breadcrumbs.merging.executors import cluster
+from breadcrumbs.merging.executors import machines as needed
+from breadcrumbs.merging.parts import Merge, engines, merge_part, on_ray
 from breadcrumbs.methods import registry
 
 pytestmark = [
@@ -61,36 +62,6 @@ def first(entries, values):
 
 METHOD = Method("own", Everything(), Elementwise(combine=first, name="own"), "the first", "f", "p")
 """
-
-
-@pytest.fixture(scope="module")
-def machines() -> Iterator[Any]:
-    """A cluster of two machines with a processor each, to which this process is connected."""
-    changed = {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_health_check_initial_delay_ms": "1000",
-        "RAY_health_check_period_ms": "500",
-        "RAY_health_check_failure_threshold": "3",
-    }
-    before = {name: os.environ.get(name) for name in changed}
-    os.environ.update(changed)
-    import ray  # which looks at them once
-    from ray.cluster_utils import Cluster
-
-    given = {"num_cpus": 1, "object_store_memory": 10**8, "include_dashboard": False}
-    made = Cluster(initialize_head=True, head_node_args=given)
-    made.second = made.add_node(num_cpus=1, object_store_memory=10**8)
-    ray.init(address=made.address, log_to_driver=False, logging_level="CRITICAL")
-    yield made
-    ray.shutdown()
-    made.shutdown()
-    for name, value in before.items():
-        if value is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = value
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +112,9 @@ def told(bench: Bench) -> Iterator[Told]:
         yield Told(bench, bench.folder / "own")
 
 
-@pytest.mark.parametrize("case", ["an election, and alpha", "matrices"])
+@pytest.mark.parametrize(
+    "case", [pytest.param("an election, and alpha", marks=pytest.mark.shortlist), "matrices"]
+)
 def test_the_bytes_are_those_of_one_process(
     case: str, bench: Bench, machines: Any, capfd: Any
 ) -> None:
@@ -151,7 +124,9 @@ def test_the_bytes_are_those_of_one_process(
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("what", ["kill", "full", "no room"])
+@pytest.mark.parametrize(
+    "what", [pytest.param("kill", marks=pytest.mark.shortlist), "full", "no room"]
+)
 def test_what_is_lost_or_may_pass_is_tried_again(
     what: str, told: Told, machines: Any, capfd: Any
 ) -> None:
@@ -190,23 +165,24 @@ def test_an_error_of_a_part_comes_as_it_is(bench: Bench, machines: Any, tmp_path
     assert str(caught.value) == str(one.value) and caught.value.__cause__ is None
 
 
+@pytest.mark.shortlist
 @pytest.mark.parametrize("what", ["version", "plugin"])
 def test_other_programs_are_refused_before_the_first_part(
     what: str, told: Told, machines: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from breadcrumbs.merging.parts import sending
-
     it = told.merge()
     if what == "version":
-        monkeypatch.setattr(sending, "__version__", "0.0.1")
+        monkeypatch.setattr(needed, "__version__", "0.0.1")
     else:
-        monkeypatch.setattr(sending, "hashed", lambda path: "another")
+        monkeypatch.setattr(needed, "hashed", lambda path: "another")
     with pytest.raises(OutputError, match=r"Breadcrumbs 0\.0\.1\b|own.py .* another plugin"):
         on_ray(it, threads=1)
-    assert {path.name for path in Path(f"{it.output}.partial").iterdir()} == {"plan.json"}
+    names = {path.name for path in Path(f"{it.output}.partial").iterdir()}
+    assert names == {"judged", "plan.json"}
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+@pytest.mark.shortlist
 @pytest.mark.parametrize("what", ["output", "input"])
 def test_storage_that_is_not_shared_is_refused(
     what: str, bench: Bench, machines: Any, tmp_path: Path
@@ -284,10 +260,10 @@ def bench_models(it: Merge) -> list[str]:
     return [it.recipe.base, *(model.path for model in it.recipe.models)]
 
 
+@pytest.mark.shortlist
 def test_a_machine_that_is_lost_has_its_parts_done_elsewhere(
     told: Told, machines: Any, capfd: Any
 ) -> None:
-    """The last test, since the machine is not there any more."""
     it = told.merge()
     told.tell("wait")
 
@@ -307,3 +283,4 @@ def test_a_machine_that_is_lost_has_its_parts_done_elsewhere(
         assert len(found.nodes()) == 1
         time.sleep(0.5)  # and is told a little later
     assert "raylet" not in "".join(capfd.readouterr())
+    machines.add()

@@ -8,7 +8,15 @@ from typing import Any
 import click
 
 from breadcrumbs.cli.paging import Paging, page_options
-from breadcrumbs.cli.shared import command, json_option, quiet_option, scoring
+from breadcrumbs.cli.shared import (
+    command,
+    json_option,
+    on_option,
+    quiet_option,
+    retries_option,
+    scoring,
+    workers_option,
+)
 
 
 @command()
@@ -39,7 +47,9 @@ from breadcrumbs.cli.shared import command, json_option, quiet_option, scoring
 )
 @click.option("--precision", default="auto", help="float32, bfloat16, or auto (the fastest here).")
 @click.option("--device", default="auto", help="cpu, cuda, or auto.")
-@click.option("--workers", type=click.IntRange(1, 256), help="Processes. Default: all cores.")
+@workers_option
+@on_option
+@retries_option
 @quiet_option
 @page_options
 @json_option

@@ -7,7 +7,16 @@ from typing import Any
 
 import click
 
-from breadcrumbs.cli.shared import command, json_option, quiet_option, sync_option
+from breadcrumbs.cli.shared import (
+    command,
+    engine,
+    json_option,
+    on_option,
+    quiet_option,
+    retries_option,
+    sync_option,
+    workers_option,
+)
 
 
 @command()
@@ -39,7 +48,9 @@ from breadcrumbs.cli.shared import command, json_option, quiet_option, sync_opti
 @click.option("--lora", type=int, metavar="RANK", help="Train LoRA adapters of this rank instead.")
 @click.option("--precision", default="auto", help="float32, bfloat16, or auto (the fastest here).")
 @click.option("--device", default="auto", help="cpu, cuda, or auto.")
-@click.option("--workers", type=click.IntRange(1, 256), help="Processes. Default: all cores.")
+@workers_option
+@on_option
+@retries_option
 @click.option(
     "--save-every", type=click.FloatRange(0), default=60.0, help="Seconds between checkpoints."
 )
@@ -68,6 +79,7 @@ def finetune(suite: str, output: str, **options: Any) -> None:
 
     names = ("epochs", "rate", "batch", "decay", "warmup", "schedule", "rows", "precision", "lora")
     settings = Settings(**{name: options[name] for name in names}, freeze=options["freeze"])
+    where = engine(options)
     made = suites.load(suite, base=options["base"])
     with news.told(quiet=options["quiet"]) as tell:
         records = finetuning.run(
@@ -81,6 +93,7 @@ def finetune(suite: str, output: str, **options: Any) -> None:
             force=options["force"],
             every=options["save_every"],
             tell=tell,
+            **where,
         )
     if options["as_json"]:
         click.echo(json.dumps(records, indent=2))

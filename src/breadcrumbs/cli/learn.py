@@ -10,10 +10,13 @@ import click
 
 from breadcrumbs.cli.shared import (
     command,
+    engine,
     force_option,
     json_option,
+    on_option,
     pair,
     quiet_option,
+    retries_option,
     sync_option,
 )
 
@@ -87,6 +90,8 @@ from breadcrumbs.cli.shared import (
 @click.option("--base", help="The base model, instead of the suite's.")
 @click.option("--precision", default="auto", help="float32, bfloat16, or auto (the fastest here).")
 @click.option("--device", default="auto", help="cpu, cuda, or auto.")
+@on_option
+@retries_option
 @force_option
 @quiet_option
 @sync_option
@@ -120,6 +125,9 @@ def learn(suite: str, model: str, output: str, **options: Any) -> None:
     """
     if options["per"] and options["what"] != "weights":
         raise click.UsageError("--per is of --what weights")
+    where = engine(options)
+    if options["what"] != "heads" and options["on"] is not None:
+        raise click.UsageError("--on is of --what heads, a task a process; all else is one's work")
     if options["what"] == "blocks":
         from breadcrumbs.cli.learning import blocks
 
@@ -159,6 +167,7 @@ def learn(suite: str, model: str, output: str, **options: Any) -> None:
             precision=options["precision"],
             cache=cache.folder(),
             progress=progress,
+            **where,
         )
     found.save(place, force=options["force"])
     told = {task: found.facts(task, "", ()) for task in found.numbers}

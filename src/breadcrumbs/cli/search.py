@@ -14,11 +14,14 @@ from breadcrumbs.cli.shared import (
     command,
     force_option,
     json_option,
+    on_option,
     pair,
     plugin_option,
     quiet_option,
+    retries_option,
     scoring,
     sync_option,
+    workers_option,
 )
 from breadcrumbs.errors import OutputError, SuiteError
 
@@ -62,7 +65,9 @@ from breadcrumbs.errors import OutputError, SuiteError
     "--storage", metavar="FILE", help="Keeps the trials; the same search resumes from them."
 )
 @click.option(
-    "--batch", type=click.IntRange(1), help="Trials proposed at once. Default: --workers."
+    "--batch",
+    type=click.IntRange(1),
+    help="Trials proposed at once. Default: as many as are scored at once.",
 )
 @click.option(
     "--results",
@@ -78,7 +83,9 @@ from breadcrumbs.errors import OutputError, SuiteError
 @click.option("--test", is_flag=True, help="Score the best trial on test rows, once, at the end.")
 @click.option("--precision", default="auto", help="float32, bfloat16, or auto (the fastest here).")
 @click.option("--device", default="auto", help="cpu, cuda, or auto.")
-@click.option("--workers", type=click.IntRange(1, 256), help="Processes. Default: all cores.")
+@workers_option
+@on_option
+@retries_option
 @force_option
 @quiet_option
 @sync_option

@@ -124,6 +124,21 @@ threads_option = click.option(
 max_memory_option = click.option(
     "--max-memory", metavar="SIZE", help="Memory limit, such as 500MB."
 )
+on_option = click.option(
+    "--on",
+    metavar="ENGINE",
+    help="Where the work is done: processes:N, ray, or ray://HOST:10001 (docs/scale.md).",
+)
+retries_option = click.option(
+    "--retries",
+    type=click.IntRange(0),
+    default=4,
+    show_default=True,
+    help="How often work is done again whose process or machine was lost.",
+)
+workers_option = click.option(
+    "--workers", type=click.IntRange(1, 256), help="Processes. Default: all cores."
+)
 force_option = click.option("--force", is_flag=True, help="Replace the output if it exists.")
 plugin_option = click.option(
     "--plugin",
@@ -251,8 +266,19 @@ def pair(text: str) -> tuple[str, str]:
     return key.strip(), value.strip()
 
 
+def engine(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return where to do the work, of --on, --retries and --workers; an error where it is not."""
+    if options.get("on") is not None:
+        from breadcrumbs.merging import executors
+
+        if options.get("workers") is not None:
+            raise click.UsageError("give --workers or --on")
+        executors.named(options["on"])
+    return {"on": options.get("on"), "retries": options["retries"]}
+
+
 def scoring(options: Mapping[str, Any]) -> Settings:
-    """Return how to score, of --results, --workers, --device, --precision and --plugin."""
+    """Return how to score, of --results, --workers, --on, --device, --precision and --plugin."""
     from breadcrumbs.checkpoint import cache
     from breadcrumbs.evaluate.scoring.settings import Settings
 
@@ -263,4 +289,5 @@ def scoring(options: Mapping[str, Any]) -> Settings:
         precision=options["precision"],
         cache=cache.folder(),
         plugins=tuple(os.path.abspath(plugin) for plugin in options.get("plugins", ())),
+        **(engine(options) if "retries" in options else {}),
     )

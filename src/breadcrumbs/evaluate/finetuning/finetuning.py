@@ -7,24 +7,34 @@ What is finished is not done again, and what was interrupted goes on from its la
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 from breadcrumbs.checkpoint import cache
 from breadcrumbs.errors import BreadcrumbsError, OutputError, SuiteError, TrainingError, listing
 from breadcrumbs.evaluate.finetuning import finetuned
 from breadcrumbs.evaluate.finetuning.training import Settings, Step
-from breadcrumbs.evaluate.scoring import processes
+from breadcrumbs.evaluate.scoring.keys import Keys
+from breadcrumbs.merging import executors
+from breadcrumbs.merging.executors import RETRIES, Executor, Failed, Unit, machines
 
 if TYPE_CHECKING:
     from breadcrumbs.evaluate.suite import Suite
+
+#: What processes import: once, by the one that all others are forked from.
+NEEDED = ["torch", "breadcrumbs.evaluate.finetuning.tuner"]
+#: Packages whose versions fine-tunings depend on.
+PACKAGES = ("torch", "transformers", "tokenizers")
+TUNE = Unit(
+    "fine-tuning",
+    "Run this again to go on, with fewer --workers or a smaller --batch.",
+    error=TrainingError,
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,8 @@ class Event:
 
 @dataclass(frozen=True)
 class _Setup:
-    """What a process needs. A suite is read from its file again."""
+    """What a process needs. A suite is read from its file again. needs: what its machine must have,
+    if it is another one."""
 
     suite: str
     base: str
@@ -56,6 +67,7 @@ class _Setup:
     cache: Path | None
     every: float
     force: bool
+    needs: machines.Needs | None = None
 
 
 def run(
@@ -69,14 +81,17 @@ def run(
     device: str = "auto",
     force: bool = False,
     every: float = 60.0,
+    on: str | None = None,
+    retries: int = RETRIES,
     tell: Callable[[Event], None] = lambda event: None,
 ) -> list[dict[str, Any]]:
     """Fine-tune the base of a suite on each of its tasks, for each seed; return the records.
 
     output: a folder; the models are ``seed-S/TASK``, and ``seed-S/suite.yaml`` is the suite with
     them. tasks: names; all unless told. workers: processes; one for each core unless told, and one
-    for a GPU. force: begin again what was made, or begun, with whatever settings. every: seconds
-    between two states that are saved.
+    for a GPU. on: where instead, such as ``ray`` (`executors.named`). retries: how often one goes
+    on whose worker was lost. force: begin again what was made, or begun, with whatever settings.
+    every: seconds between two states that are saved.
 
     OutputError, before anything is done, for what was made with other settings. The failure of one
     task does not stop the others; its error is raised at the end.
@@ -98,14 +113,25 @@ def run(
         str(where), cache.folder(), every, force,
     )  # fmt: skip
     number = workers or (os.cpu_count() or 1 if where.type == "cpu" else 1)
-    done, failed = {}, []
-    for event in _events(setup, jobs, min(number, len(jobs))):
-        tell(event)
-        if isinstance(event.news, dict):
-            done[event.job] = event.news
-            _write_manifest(suite, Path(output), event.job.seed)
-        elif isinstance(event.news, Exception):
-            failed.append(event)
+    where_to = on or f"processes:{min(number, len(jobs))}"
+    done: dict[Job, dict[str, Any]] = {}
+    failed = []
+    with _opened(setup, where_to, int(where.type != "cpu"), retries) as (executor, setup):
+        for job in jobs:
+            tell(Event(job, None))
+
+        def sent(job: Job, news: str | Step) -> None:
+            tell(Event(job, news))
+
+        for job, news in executor.each(partial(_run, setup), jobs, TUNE, sent):
+            event = Event(job, _ended(suite, news, setup))
+            tell(event)
+            if isinstance(event.news, Exception):
+                failed.append(event)
+            else:
+                assert isinstance(event.news, dict)
+                done[job] = event.news
+                _write_manifest(suite, Path(output), job.seed, done)
     if failed:
         others = [f"{event.job.task}, seed {event.job.seed}" for event in failed[1:]]
         if not isinstance(failed[0].news, BreadcrumbsError):
@@ -137,10 +163,17 @@ def _check(suite: Suite, output: Path, settings: Settings, jobs: list[Job], forc
             finetuned.check_same(path, before, now)
 
 
-def _write_manifest(suite: Suite, output: Path, seed: int) -> None:
-    """Write the suite with those of its tasks' models that are there, if there are any."""
+def _write_manifest(suite: Suite, output: Path, seed: int, done: Iterable[Job]) -> None:
+    """Write the suite with those of its tasks' models that are there, if there are any.
+
+    done: those that another machine has made, which may be seen here only later.
+    """
     folders = {task.name: finetuned.folder(output, task.name, seed) for task in suite.tasks}
-    models = {name: str(path) for name, path in folders.items() if path.exists()}
+    models = {
+        name: str(path)
+        for name, path in folders.items()
+        if Job(name, seed) in done or path.exists()
+    }
     path = output / f"seed-{seed}" / "suite.yaml"
     if models:
         try:
@@ -149,56 +182,53 @@ def _write_manifest(suite: Suite, output: Path, seed: int) -> None:
             raise OutputError(f"{path}: cannot be written: {error.strerror}.") from None
 
 
-def _events(setup: _Setup, jobs: Sequence[Job], workers: int) -> Iterator[Event]:
-    """Yield what the processes tell, until all jobs have ended."""
-    context = processes.context()
-    news = context.Queue()
-    pool = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_begin, initargs=(setup, news, dict(os.environ))
-    )
-    running: dict[Future[dict[str, Any]], Job] = {}
-    try:
-        running = {pool.submit(_run, job): job for job in jobs}
-        yield from (Event(job, None) for job in jobs)
-        while running:
-            with contextlib.suppress(Empty):
-                yield news.get(timeout=0.1)
-            for future in wait(running, timeout=0).done:
-                job = running.pop(future)
-                yield Event(job, _ended(future))
-    finally:
-        began = list((pool._processes or {}).values())
-        if running:
-            for process in began:
-                process.terminate()
-        pool.shutdown(cancel_futures=True)
+@contextmanager
+def _opened(setup: _Setup, on: str, gpus: int, retries: int) -> Iterator[tuple[Executor, _Setup]]:
+    """Open what runs fine-tunings; give it with the setup that its processes need."""
+    with ExitStack() as stack:
+        opening = executors.opened(on, needed=NEEDED, gpus=gpus, retries=retries)
+        executor = stack.enter_context(opening)
+        if not executor.here:
+            token = stack.enter_context(machines.token(setup.output))
+            needs = machines.needs(
+                [setup.suite, setup.base],
+                token=token,
+                packages=PACKAGES,
+                storage="the suite, its base and the output",
+            )
+            executor.everywhere(machines.check, needs, TUNE)
+            setup = replace(setup, needs=needs)
+        yield executor, setup
 
 
-def _ended(future: Future[dict[str, Any]]) -> dict[str, Any] | Exception:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        return TrainingError(
-            "a process was killed from outside, or for lack of memory. Run this again to go on,"
-            " with fewer --workers or a smaller --batch."
-        )
-    except Exception as error:  # of ours, or of a foundation in a Python file
-        return error
+def _ended(
+    suite: Suite, found: dict[str, Any] | Failed, setup: _Setup
+) -> dict[str, Any] | Exception:
+    """Return the record of a fine-tuning, or its error: also where another machine took another
+    base or other rows."""
+    if isinstance(found, Failed):
+        return found.error
+    if setup.needs is None:
+        return found
+    of, task = found["made_of"], suite.task(found["made_of"]["task"])
+    base = Keys(suite, setup.settings.precision).of(suite.base)
+    mine = {"base": base, "training rows": task.rows("train").digest}
+    for name, here in mine.items():
+        if of[name] != here:
+            return TrainingError(
+                f"task {task.name!r}: a worker took other files: its {name} ({of[name][:8]}) are"
+                f" not those here ({here[:8]}). Give all machines the same, and --force."
+            )
+    return found
 
 
 # --- in the processes -------------------------------------------------------------------------
 
-_tuner: Any = None
-_news: Any = None
+#: What this process fine-tunes with, by its setup.
+_tuner: tuple[_Setup, Any] | None = None
 
 
-def _begin(setup: _Setup, news: Any, environment: Mapping[str, str]) -> None:
-    global _tuner, _news
-    processes.begin(environment)
-    _tuner, _news = setup, news
-
-
-def _run(job: Job) -> dict[str, Any]:
+def _run(setup: _Setup, job: Job, send: Callable[[str | Step], None]) -> dict[str, Any]:
     global _tuner
     import time
 
@@ -207,14 +237,16 @@ def _run(job: Job) -> dict[str, Any]:
     from breadcrumbs.evaluate import suite as suites
     from breadcrumbs.evaluate.finetuning.tuner import Tuner
 
-    if isinstance(_tuner, _Setup):
-        it = _tuner
+    if setup.needs is not None:
+        machines.check(setup.needs)
+    if _tuner is None or _tuner[0] != setup:
         torch.set_num_threads(1)
         torch.set_flush_denormal(True)
-        _tuner = Tuner(
-            suites.load(it.suite, base=it.base), it.output, it.settings,
-            device=it.device, cache=it.cache, every=it.every, force=it.force,
+        made = Tuner(
+            suites.load(setup.suite, base=setup.base), setup.output, setup.settings,
+            device=setup.device, cache=setup.cache, every=setup.every, force=setup.force,
         )  # fmt: skip
+        _tuner = setup, made
     told = 0.0
 
     def tell(what: str | Step) -> None:
@@ -222,6 +254,6 @@ def _run(job: Job) -> dict[str, Any]:
         now = time.monotonic()
         if isinstance(what, str) or now - told > 0.25:
             told = now
-            _news.put(Event(job, what))
+            send(what)
 
-    return _tuner.tune(job.task, job.seed, tell)
+    return _tuner[1].tune(job.task, job.seed, tell)

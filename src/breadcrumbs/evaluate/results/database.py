@@ -95,9 +95,9 @@ class Database:
             )
         return found
 
-    def ask(self, sql: str) -> list[Values]:
+    def ask(self, sql: str, parameters: Sequence[Any] = ()) -> list[Values]:
         """Return what a query of one's own gives, unchecked."""
-        return self._run(lambda connection: connection.execute(sql).fetchall())
+        return self._run(lambda connection: connection.execute(sql, parameters).fetchall())
 
     def close(self) -> None:
         """Close the file; the next call opens it again."""

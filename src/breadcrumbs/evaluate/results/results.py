@@ -251,6 +251,15 @@ class Results:
             self.add(row)
         return row
 
+    def models(self, key: Key) -> set[str]:
+        """Return the hashes of the models of which there are rows of a key, but for its model."""
+        names = [name for name in KEY if name != "model"]
+        where = " AND ".join(f'"{name}" = ?' for name in names)
+        found = self._database.ask(
+            f"SELECT DISTINCT model FROM rows WHERE {where}", [getattr(key, name) for name in names]
+        )
+        return {model for (model,) in found}
+
     def select(self, **filters: Any) -> list[Row]:
         """Return the rows that fit, in the order of writing.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from breadcrumbs.merging.executors import RETRIES
 from breadcrumbs.plan.recipe import Recipe
 
 
@@ -22,8 +23,10 @@ Spec = str | Recipe | Corrected
 
 @dataclass(frozen=True)
 class Settings:
-    """How to score. results: file of rows, or None. workers: processes, 0 for one a core. device,
-    precision, cache: see `Scorer`. plugins: files of methods that recipes may name."""
+    """How to score. results: file of rows, or None. workers: processes, 0 for one a core. on: where
+    instead, such as ``ray`` (`executors.named`). retries: how often something is scored again whose
+    worker was lost. device, precision, cache: see `Scorer`. plugins: files of methods that recipes
+    may name."""
 
     results: str | None = None
     workers: int = 0
@@ -31,3 +34,5 @@ class Settings:
     precision: str = "auto"
     cache: Path | None = None
     plugins: tuple[str, ...] = ()
+    on: str | None = None
+    retries: int = RETRIES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -18,18 +19,21 @@ from blake3 import blake3
 from breadcrumbs.checkpoint import beside, durable
 from breadcrumbs.errors import OutputError, RecipeError
 from breadcrumbs.merging import card, estimate, files, inputs, opening
+from breadcrumbs.merging.executors import machines
 from breadcrumbs.merging.parts import dealing
 from breadcrumbs.merging.parts.dealing import Deal, Shard
-from breadcrumbs.merging.parts.passes import ENDINGS, Again, Round, has_votes
+from breadcrumbs.merging.parts.passes import ANYONE, ENDINGS, Again, Round, has_votes
 from breadcrumbs.merging.parts.state import WHOLE, Folder, compare
 from breadcrumbs.merging.parts.writing import Merging, weights
 from breadcrumbs.methods import algebra, registry
 from breadcrumbs.plan import USUAL, Plan, Sizes
-from breadcrumbs.plan.judgement import judged
+from breadcrumbs.plan.judgement import judged, refuse
 from breadcrumbs.plan.recipe import Recipe, to_mapping
 from breadcrumbs.version import __version__
 
 SHARD_SIZE = 5 * 10**9
+#: What is judged of a merge, once.
+JUDGED = "judged"
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,12 @@ def begun(merge: Merge, *, only_on: bool = False) -> Iterator[tuple[Plan, Folder
     output = Path(merge.output)
     folder = Folder(output)
     with opening.opened(merge.recipe, sizes=merge.sizes, by_token=True) as plan:
-        plan = judged(files.advised(plan), merge.strict)
+        kept = _judgement(folder)
+        if kept is None:
+            plan = judged(files.advised(plan), merge.strict)
+        else:
+            plan = replace(files.advised(plan), warnings=kept)
+        warnings = plan.warnings
         plan = opening.without_same_parts(plan)
         files.check_not_input(plan, output)
         card.tokenizer_of(plan)
@@ -189,10 +198,25 @@ def begun(merge: Merge, *, only_on: bool = False) -> Iterator[tuple[Plan, Folder
         found = folder.plan() if only_on else folder.begin(about)
         sizes: Any = found.get("sizes", about["sizes"])
         compare(folder, {**about, "sizes": sizes}, found)
+        if kept is None:
+            folder.write(JUDGED, ANYONE, list(warnings))
+        elif merge.strict:
+            refuse(warnings)
         plan = replace(plan, sizes=Sizes(**{**sizes, "begun": plan.sizes.begun}))
         if note := inputs.other_version(plan):
             plan = replace(plan, notes=(*plan.notes, note))
         yield plan, folder
+
+
+def _judgement(folder: Folder) -> tuple[str, ...] | None:
+    """Return the warnings that one part found for all, by reading some of the weights, if they are
+    there. Whether they are of this merge, `compare` says."""
+    if folder.is_committed or not (folder.path / JUDGED).exists():
+        return None
+    with contextlib.suppress(OutputError):
+        folder.plan()
+        return tuple(folder.read(JUDGED, ANYONE))
+    return None
 
 
 def _about(merge: Merge, plan: Plan) -> dict[str, Any]:
@@ -202,7 +226,7 @@ def _about(merge: Merge, plan: Plan) -> dict[str, Any]:
     depends = [to_mapping(plan.recipe, complete=True), words]
     given = [Path(plugin) for plugin in merge.plugins]
     given += [registry.PLUGINS[it] for it in [plan.recipe.method] if it in registry.PLUGINS]
-    plugins = {path.name: hashed(path) for path in given}
+    plugins = {path.name: machines.hashed(path) for path in given}
     return {
         "by": {"Breadcrumbs": __version__, "NumPy": np.__version__},
         "recipe": blake3(json.dumps(depends).encode()).hexdigest(),
@@ -215,11 +239,6 @@ def _about(merge: Merge, plan: Plan) -> dict[str, Any]:
         "shard_size": merge.shard_size,
         "sizes": asdict(plan.sizes),
     }
-
-
-def hashed(path: Path) -> str:
-    """Return the hash of a file's bytes."""
-    return blake3(path.read_bytes()).hexdigest()
 
 
 def check_room(folder: Folder, wanted: int) -> None:

@@ -1,4 +1,4 @@
-"""All parts of a merge, over whatever runs functions: processes of this machine, or an engine.
+"""All parts of a merge, over whatever runs functions: an executor, or one of your own.
 
 A scheduler is one function: it is given the numbers of parts, has `merge_part` called for each,
 anywhere, and yields the reports as they come. All that is written lies with the output, so nothing
@@ -7,13 +7,11 @@ but reports goes through it, and what a dead worker had finished stays finished.
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from breadcrumbs.checkpoint import durable
 from breadcrumbs.checkpoint.writer import IN_PARTS
 from breadcrumbs.errors import OutputError
 from breadcrumbs.machine import available_cores
+from breadcrumbs.merging.executors import RETRIES, Executor, Processes, Unit, values
 from breadcrumbs.merging.parts.committing import commit
 from breadcrumbs.merging.parts.dealing import Deal
 from breadcrumbs.merging.parts.doing import Merge, PartReport, begun, merge_part
@@ -31,10 +30,12 @@ from breadcrumbs.merging.report import Report
 
 #: Calls `merge_part` for every one of some parts; yields the reports in any order.
 Each = Callable[[Sequence[int]], Iterable[PartReport]]
-#: Parts for each process: so many that one that is slow is no hindrance.
+#: Parts for each that is done at once: so many that one that is slow is no hindrance.
 PARTS = 2
-#: How often lost processes are replaced.
-RETRIES = 4
+#: What a worker does, for messages.
+PART = Unit(
+    "part", "Give fewer --threads, or --max-memory, and --resume.", "Give --resume to go on."
+)
 #: Seconds between two looks at what is done.
 LOOK = 0.5
 
@@ -89,55 +90,71 @@ def on_processes(
 ) -> Report:
     """Merge on so many processes of this machine; return the report.
 
-    threads, max_memory: of all of them together. retries: how often lost processes are replaced.
-    Others: as for `merge_part`. What an interrupted merge has done is not done again.
+    threads, max_memory: of all of them together. retries: how often a part is done again whose
+    process died. Others: as for `merge_part`. What an interrupted merge has done is not done again.
     """
-    shared = {
-        "threads": max(1, (threads or available_cores()) // processes),
-        "max_memory": None if max_memory is None else max_memory // processes,
-        "kernel": kernel,
-        "verify": verify,
-    }
+    work = partial(
+        _work,
+        merge,
+        threads=max(1, (threads or available_cores()) // processes),
+        max_memory=None if max_memory is None else max_memory // processes,
+        kernel=kernel,
+        verify=verify,
+        sync=sync and durable.is_on(),
+    )
+    size = extent(merge)
+    with Processes(processes, retries=retries) as found:
+        return driven(merge, size, found, work, kernel=kernel, sync=sync, progress=progress)
+
+
+def _work(merge: Merge, part: int, parts: int, **settings: Any) -> PartReport:
+    return merge_part(merge, part, parts, **settings)
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much a merge is: its folder, the files to write, and bytes to read."""
+
+    folder: Folder
+    shards: int
+    total: int
+
+
+def extent(merge: Merge) -> Extent:
+    """Return how much a merge is, which is then begun."""
     with begun(merge) as (plan, folder):
         shards = len(Deal(plan, merge.shard_size).shards)
-        total = plan.bytes_measured + plan.bytes_read
-    parts = min(shards, processes * PARTS)
-    context = multiprocessing.get_context("spawn")
-    left = [retries]
+        return Extent(folder, shards, plan.bytes_measured + plan.bytes_read)
+
+
+def driven(
+    merge: Merge,
+    extent: Extent,
+    executor: Executor,
+    work: Callable[..., PartReport],
+    *,
+    kernel: str,
+    sync: bool,
+    progress: Callable[[int], None],
+) -> Report:
+    """Have all parts done by an executor and commit; return the report.
+
+    work: does a part, by its number and how many ``parts`` there are. Others: as for `drive`.
+    """
+    parts = min(extent.shards, executor.slots * PARTS)
 
     def each(numbers: Sequence[int]) -> Iterator[PartReport]:
-        todo = set(numbers)
-        while todo:
-            pool = ProcessPoolExecutor(min(processes, len(todo)), context)
-            try:
-                work = partial(_work, merge, parts=parts, sync=sync and durable.is_on(), **shared)
-                for future in as_completed([pool.submit(work, number) for number in sorted(todo)]):
-                    report = future.result()
-                    todo.discard(report.part)
-                    yield report
-            except BrokenProcessPool:
-                left[0] -= 1
-                if left[0] < 0:
-                    raise OutputError(
-                        f"{merge.output}: processes were killed {retries + 1} times, perhaps for"
-                        " want of memory. Give fewer --threads, or --max-memory, and --resume."
-                    ) from None
-            finally:
-                pool.shutdown(cancel_futures=True)
+        found = executor.each(partial(work, parts=parts), numbers, PART)
+        yield from (report for _, report in values(found))
 
-    with watched(folder, shards, total, progress):
+    with watched(extent, progress):
         return drive(merge, parts, each, kernel=kernel, sync=sync)
 
 
-def _work(merge: Merge, part: int, **settings: Any) -> PartReport:
-    return merge_part(merge, part, **settings)
-
-
 @contextmanager
-def watched(
-    folder: Folder, shards: int, total: int, progress: Callable[[int], None]
-) -> Iterator[None]:
+def watched(extent: Extent, progress: Callable[[int], None]) -> Iterator[None]:
     """Tell what is done from the notes that lie there, as parts of so many bytes."""
+    folder, shards, total = extent.folder, extent.shards, extent.total
     ended, told = threading.Event(), 0
 
     def look() -> None:

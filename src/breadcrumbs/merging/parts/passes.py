@@ -7,6 +7,7 @@ there it joins them and goes on. What comes out is what one process would have f
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -59,6 +60,7 @@ class Round:
     progress: Callable[[int], None] = runner.silent
     count: int = field(default=0, init=False)
     samples: int = field(default=0, init=False)
+    searches: int = field(default=0, init=False)
 
     def whole(self, plan: Plan, facts: Facts | None = None) -> Facts:
         """Return what must be known of the whole model of a plan; `Again` if others must help.
@@ -67,11 +69,30 @@ class Round:
         """
         context = Context(plan, facts=facts or Facts(), kernel=self.kernel, once=self._once)
         for begin in runner.searches(context):
-            found = begin()
-            while not isinstance(found, Facts):
-                found = self._passed(context, found)
-            context.facts.add(found)
+            self.searches += 1
+            context.facts.add(self._kept() or self._searched(context, begin))
         return context.facts
+
+    def _searched(self, context: Context, begin: Callable[[], Facts | Pass]) -> Facts:
+        """Return what a search finds, and keep it: nobody joins all results of its passes again."""
+        found = begin()
+        while not isinstance(found, Facts):
+            found = self._passed(context, found)
+        with contextlib.suppress(TypeError):  # no plain data
+            text = found.to_text()
+            self.folder.write(self._found, ANYONE, [self.count, self.samples, text])
+        return found
+
+    def _kept(self) -> Facts | None:
+        """Return what somebody kept of a search, after whose passes it then is."""
+        if not self.folder.has(self._found, ANYONE):
+            return None
+        self.count, self.samples, text = self.folder.read(self._found, ANYONE)
+        return Facts.of_text(text)
+
+    @property
+    def _found(self) -> str:
+        return f"facts-{self.searches}"
 
     def _once(self, find: Callable[[], Any]) -> Any:
         """Return what a sample of the model gives, which whoever comes first takes for all."""

@@ -1,7 +1,6 @@
 """Functions called on a cluster of Ray: quietly, what is lost again, and errors as they were.
 
-Only arguments and what comes back travel through it, which are small. A worker hands errors back as
-values (`Failed`), so that they arrive as they were raised and say whether to try again.
+Only arguments and what comes back travel through it, which are small.
 """
 
 # Ray may be there or not, where types are checked.
@@ -9,75 +8,60 @@ values (`Failed`), so that they arrive as they were raised and say whether to tr
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import socket
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, TypeVar
+from typing import Any
 
-from breadcrumbs.errors import BreadcrumbsError, MissingExtraError, OutputError, counted, install
+from breadcrumbs.errors import BreadcrumbsError, MissingExtraError, OutputError, install
 from breadcrumbs.machine import available_cores
+from breadcrumbs.merging.executors.attempts import (
+    RETRIES,
+    Failed,
+    R,
+    T,
+    Tries,
+    Unit,
+    attempted,
+)
 
-T = TypeVar("T", bound=Any)
-R = TypeVar("R", bound=Any)
-#: How often a call is made again whose worker or machine was lost.
-RETRIES = 4
 #: Threads of a call, unless said: so many keep up with 100 Gbit/s of weights.
 THREADS = 16
+#: Calls for each that is made at once: so many that one that is slow is no hindrance.
+AHEAD = 2
 #: Seconds between two looks at the cluster, and how long it may be without a machine.
 LOOK, PATIENCE = 2.0, 60.0
+#: Seconds between two looks at what calls send.
+NEWS = 0.5
 #: Seconds in which the head of a cluster must answer.
 REACHED = 10.0
+#: The constant of Ray that says whether other machines are to reach this one.
+LOOPBACK = "ENABLE_RAY_CLUSTER"
 #: Bytes of the store of a cluster that is started here, which is given reports alone.
 STORE = 100 * 10**6
-#: What may be over when it is tried again: a full or failing disk, a server that is away.
-PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN}
-ADVICE = "Give --resume to go on."
-
-
-@dataclass(frozen=True)
-class Failed:
-    """What a call raised. passing: whether it may go well the next time; full: no memory."""
-
-    error: BreadcrumbsError
-    passing: bool = False
-    full: bool = False
-
-
-def attempted(work: Callable[[Any], Any], item: Any) -> Any:
-    """Return what a call gives, or `Failed`. Called on a worker."""
-    try:
-        return work(item)
-    except BreadcrumbsError as error:
-        return Failed(error, passing=_is_passing(error))
-    except OSError as error:
-        if not _is_passing(error):
-            raise
-        return Failed(OutputError(f"{error.filename or 'a file'}: {error.strerror}."), passing=True)
-    except MemoryError:
-        return Failed(OutputError("a worker has no memory left"), full=True)
-
-
-def _is_passing(error: BaseException | None) -> bool:
-    """Return whether an error comes of one of the system's that may pass."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in PASSING:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 class Cluster:
-    """A cluster that is connected to. name: what messages call it. threads: of each call."""
+    """A cluster that is connected to. name: what messages call it. threads, gpus: of each call.
 
-    def __init__(self, ray: Any, name: str, threads: int | None = None):
-        self.ray, self.name = ray, name
+    retries: how often a call is made again whose worker or machine was lost.
+    """
+
+    here = False
+
+    def __init__(
+        self,
+        ray: Any,
+        name: str,
+        threads: int | None = None,
+        retries: int = RETRIES,
+        gpus: int = 0,
+    ):
+        self.ray, self.name, self.retries, self.gpus = ray, name, retries, gpus
         cores = [int(node["Resources"].get("CPU", 0)) for node in self.nodes()]
         self.threads = threads or min(THREADS, min(cores, default=1))
         self.slots = sum(it // self.threads for it in cores)
@@ -96,9 +80,8 @@ class Cluster:
             if node["Alive"] and node["Resources"].get("CPU", 0) >= 1
         ]
 
-    def everywhere(self, work: Callable[[T], R], item: T) -> list[R]:
-        """Return what a call gives on every machine; its error is raised. One that is lost
-        meanwhile gives nothing."""
+    def everywhere(self, work: Callable[[T], R], item: T, unit: Unit) -> list[R]:
+        """Return what a call gives on every machine: see `Executor`."""
         from ray.util.scheduling_strategies import (  # pyright: ignore[reportMissingImports]
             NodeAffinitySchedulingStrategy,
         )
@@ -111,52 +94,86 @@ class Cluster:
         ]
         found = []
         for reference in references:
-            outcome = self._outcome(reference)
+            outcome = self._outcome(reference, unit)
             if isinstance(outcome, Failed):
                 raise outcome.error
             found += [] if outcome is None else [outcome]
         return found
 
-    def map(
-        self, work: Callable[[T], R], items: Iterable[T], retries: int = RETRIES
-    ) -> Iterator[R]:
-        """Yield what a call gives for every item, as they come; the first error ends all.
-
-        A call whose worker or machine is lost, or whose disk is full, is made again so many times;
-        one without memory once.
-        """
+    def each(
+        self,
+        work: Callable[..., R],
+        items: Iterable[T],
+        unit: Unit,
+        tell: Callable[[T, Any], None] | None = None,
+    ) -> Generator[tuple[T, R | Failed], None, None]:
+        """Yield every item with what came of it: see `Executor`."""
         remote = self.ray.remote(attempted)
-        call = remote.options(num_cpus=self.threads, max_retries=0)
-        waiting = {call.remote(work, item): (item, Counter[str]()) for item in items}
+        call = remote.options(num_cpus=self.threads, num_gpus=self.gpus, max_retries=0)
+        box = None if tell is None else self.ray.remote(_Box).options(num_cpus=0).remote()
+        left = enumerate(items)
+        told: dict[int, T] = {}
+        waiting: dict[Any, tuple[int, T, Tries]] = {}
+
+        def begin(number: int, item: T, tries: Tries) -> None:
+            more = () if box is None else (_Sending(box, number),)
+            waiting[call.remote(work, item, *more)] = (number, item, tries)
+
+        def look() -> None:
+            if box is None or tell is None:
+                return
+            news = []
+            with contextlib.suppress(Exception):  # it was lost with its machine
+                news = self.ray.get(box.take.remote(), timeout=REACHED)
+            for number, what in news:
+                if number in told:
+                    tell(told[number], what)
+
         there = time.monotonic()
         try:
-            while waiting:
-                ready, _ = self.ray.wait(list(waiting), num_returns=1, timeout=LOOK)
+            while True:
+                while len(waiting) < AHEAD * self.slots and (one := next(left, None)):
+                    number, item = one
+                    told[number] = item
+                    begin(number, item, Tries(self.name, unit, self.retries))
+                if not waiting:
+                    return
+                pause = LOOK if tell is None else NEWS
+                ready, _ = self.ray.wait(list(waiting), num_returns=1, timeout=pause)
+                look()
                 if not ready:
-                    there = self._looked(there)
+                    there = self._looked(there, unit)
                 for reference in ready:
-                    item, lost = waiting.pop(reference)
-                    outcome = self._outcome(reference)
+                    number, item, tries = waiting.pop(reference)
+                    outcome = self._outcome(reference, unit)
                     if outcome is not None and not isinstance(outcome, Failed):
-                        yield outcome
+                        del told[number]
+                        yield item, outcome
                         continue
-                    self._check(outcome, lost, retries)
-                    waiting[call.remote(work, item)] = (item, lost)
+                    failed = tries.failed(outcome)
+                    if failed is None:
+                        begin(number, item, tries)
+                    else:
+                        del told[number]
+                        yield item, failed
         finally:
             for reference in waiting:
                 with contextlib.suppress(Exception):
                     self.ray.cancel(reference, force=False)
+            if box is not None:
+                with contextlib.suppress(Exception):
+                    self.ray.kill(box)
 
-    def _looked(self, there: float) -> float:
+    def _looked(self, there: float, unit: Unit) -> float:
         """Return when a machine that can do a call was last seen; OutputError if long ago."""
         now = time.monotonic()
         if any(node["Resources"].get("CPU", 0) >= self.threads for node in self.nodes()):
             return now
         if now - there > PATIENCE:
-            raise OutputError(f"{self.name}: no machine of it is left. {ADVICE}")
+            raise OutputError(f"{self.name}: no machine of it is left. {unit.resume}")
         return there
 
-    def _outcome(self, reference: Any) -> Any:
+    def _outcome(self, reference: Any, unit: Unit) -> Any:
         """Return what a call gave; None where its worker or machine was lost."""
         from ray import exceptions as of  # pyright: ignore[reportMissingImports]
 
@@ -169,7 +186,7 @@ class Cluster:
         except of.TaskUnschedulableError:  # its machine went away
             return None
         except (of.LocalRayletDiedError, of.RpcError, ConnectionError):
-            raise OutputError(f"{self.name}: was lost. {ADVICE}") from None
+            raise OutputError(f"{self.name}: was lost. {unit.resume}") from None
         except of.RayTaskError as error:
             if isinstance(error.cause, BreadcrumbsError):
                 raise error.cause from None
@@ -187,36 +204,45 @@ class Cluster:
             " Install the same on all."
         )
 
-    def _check(self, failed: Failed | None, lost: Counter[str], retries: int) -> None:
-        """Count what went wrong with a call; raise where it is not to be made again."""
-        if failed is None:
-            lost["lost"] += 1
-            if lost["lost"] > retries:
-                times = counted(retries + 1, "time")
-                raise OutputError(
-                    f"{self.name}: a worker was lost {times} at the same part, perhaps for want of"
-                    " memory. Give fewer --threads, or --max-memory, and --resume."
-                )
-        elif failed.full:
-            lost["full"] += 1
-            if lost["full"] > 1:
-                raise OutputError(
-                    f"{self.name}: a worker was out of memory twice at the same part. Give fewer"
-                    " --threads, or --max-memory, and --resume."
-                )
-        else:
-            lost["failed"] += 1
-            if not failed.passing or lost["failed"] > retries:
-                raise failed.error
+
+class _Box:
+    """Where what calls send lies until it is taken: an actor of Ray."""
+
+    def __init__(self) -> None:
+        self._news: list[tuple[int, Any]] = []
+
+    def put(self, number: int, what: Any) -> None:
+        self._news.append((number, what))
+
+    def take(self) -> list[tuple[int, Any]]:
+        news, self._news = self._news, []
+        return news
+
+
+class _Sending:
+    """Sends news of a call to a box, and waits for nothing."""
+
+    def __init__(self, box: Any, number: int):
+        self._box, self._number = box, number
+
+    def __call__(self, news: Any) -> None:
+        self._box.put.remote(self._number, news)
 
 
 @contextmanager
-def connected(address: str | None = None, threads: int | None = None) -> Iterator[Cluster]:
+def connected(
+    address: str | None = None,
+    threads: int | None = None,
+    *,
+    retries: int = RETRIES,
+    gpus: int = 0,
+) -> Iterator[Cluster]:
     """Connect to a cluster, or start one of this machine, and give it.
 
     address: ``ray://HOST:PORT``; without it that of ``RAY_ADDRESS``, and where that is not set,
-    this machine is one for as long. One that the program is connected to is taken as it is.
-    threads: of each call; by default all of the smallest machine, at most `THREADS`.
+    this machine is one for as long, which nobody reaches from outside. One that the program is
+    connected to is taken as it is. threads: of each call; by default all of the smallest machine,
+    at most `THREADS`. retries, gpus: as for `Cluster`.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -225,7 +251,7 @@ def connected(address: str | None = None, threads: int | None = None) -> Iterato
 
     if ray.is_initialized():
         with _silenced():
-            yield Cluster(ray, name, threads)
+            yield Cluster(ray, name, threads, retries, gpus)
         return
     given: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address is not None:
@@ -233,7 +259,7 @@ def connected(address: str | None = None, threads: int | None = None) -> Iterato
     elif not os.environ.get("RAY_ADDRESS"):
         given |= {"address": "local", "num_cpus": available_cores(), "include_dashboard": False}
         given["object_store_memory"] = STORE
-    with _silenced():
+    with _silenced(), _at_home(given.get("address") == "local"):
         try:
             ray.init(**given)
         except (ConnectionError, RuntimeError, ValueError, AssertionError) as error:
@@ -244,7 +270,7 @@ def connected(address: str | None = None, threads: int | None = None) -> Iterato
                 " RAY_AUTH_MODE=token."
             ) from None
         try:
-            yield Cluster(ray, name, threads)
+            yield Cluster(ray, name, threads, retries, gpus)
         finally:
             ray.shutdown()
 
@@ -288,3 +314,24 @@ def _silenced() -> Iterator[None]:
     finally:
         setattr(worker, "_worker_logs_enabled", before)  # noqa: B010
         logger.setLevel(level)
+
+
+@contextmanager
+def _at_home(alone: bool) -> Iterator[None]:
+    """Have a cluster that is started meanwhile listen on the loopback interface, if it is
+    ``alone``.
+
+    Ray does so on macOS and Windows. Elsewhere it takes an address of the machine that others
+    reach, also for 127.0.0.1, unless this constant, or the variable that it is made of, says not.
+    """
+    from ray._private import ray_constants  # pyright: ignore[reportMissingImports]
+
+    before = getattr(ray_constants, LOOPBACK, None)
+    if not alone or before is None:
+        yield
+        return
+    setattr(ray_constants, LOOPBACK, False)
+    try:
+        yield
+    finally:
+        setattr(ray_constants, LOOPBACK, before)
