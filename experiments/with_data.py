@@ -105,7 +105,7 @@ def prepare(folder: Path, foundation: str = __file__) -> Path:
             {
                 "task": name,
                 "data": {split: f"{name}-{of}.npz" for split, of in files.items()},
-                "labels": [f"{name} {k}" for k in range(len(task.head))],  # a head is kept by these
+                "labels": [f"{name} {k}" for k in range(len(task.head))],
                 "finetuned": f"models/{name}",
             }
         )

@@ -77,6 +77,7 @@ class Keys:
                     "version": __version__,
                     "base": self.base,
                     "foundation": self.foundation,
+                    "task": task,  # a foundation may ask for it
                     "labels": list(mine.labels),
                     "head": dict(mine.head),
                     "rows": mine.rows("train").digest if trains else None,
