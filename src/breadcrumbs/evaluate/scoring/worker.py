@@ -20,6 +20,7 @@ from breadcrumbs.taskfile import view
 
 if TYPE_CHECKING:
     from breadcrumbs.evaluate.corrections.heads import Heads
+    from breadcrumbs.evaluate.routing.router import Router
     from breadcrumbs.evaluate.scoring.settings import Settings, Spec
     from breadcrumbs.evaluate.suite import Suite
 
@@ -70,7 +71,7 @@ class Worker:
         self._hash = model_hash(self._state)
         self._now = now
 
-    def _row(self, spec: Spec, name: str, split: Split, heads: Heads | None) -> Row:
+    def _row(self, spec: Spec, name: str, split: Split, heads: Heads | Router | None) -> Row:
         keys = self.scorer.keys
         key = keys.key(self._hash, name, split, heads)
         facts = keys.facts(spec, name, split, heads)
