@@ -18,7 +18,8 @@ from breadcrumbs.evaluate.routing import experts as sent
 from breadcrumbs.evaluate.routing import logistic
 from breadcrumbs.evaluate.routing.router import KINDS, Router
 from breadcrumbs.taskfile import view
-from breadcrumbs.tune.learn.heads import expert, features
+from breadcrumbs.tune.learn.heads import _expert as expert
+from breadcrumbs.tune.learn.heads import _features as features
 
 if TYPE_CHECKING:
     import os
