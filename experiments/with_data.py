@@ -3,8 +3,8 @@
 Writes the demo's models, images and a suite into FOLDER, merges by task arithmetic and TSV-M,
 learns each kind of correction from 16, 64 and 200 validation rows a task, three draws each, packs
 the fine-tunings against the base and against the merges, learns routers to what there is then,
-scores all on the test rows once, and prints tables. `results.sqlite` has all rows. docs/with-data.md
-shows what came out.
+scores all on the test rows once, and prints tables. `results.sqlite` has all rows.
+docs/with-data.md shows what came out.
 
 The file is the suite's foundation too: the demo's encoder, in NumPy, with a head of class means.
 """

@@ -55,8 +55,8 @@ def show(
         out.print(f"{lost} trials lost on a few of the rows and were not scored on all")
     if least is not None:
         out.print(
-            f"mean accuracy on rows like these: at least {least:.1%}, with 95 % confidence whichever"
-            f" of the {len(found.trials)} trials was chosen (Clopper-Pearson)"
+            f"mean accuracy on rows like these: at least {least:.1%}, with 95 % confidence"
+            f" whichever of the {len(found.trials)} trials was chosen (Clopper-Pearson)"
         )
     if tested is not None:
         _tested(out, tested)

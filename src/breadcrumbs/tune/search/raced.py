@@ -52,7 +52,7 @@ class Anchored:
             )
         self.rows = {
             name: racing.anchors(
-                _right(base[name]), _right(own[name]), share, seed, name,
+                right_of(base[name]), right_of(own[name]), share, seed, name,
                 keys_of(suite.task(name).rows("validation")),
             )
             for name in names
@@ -84,7 +84,7 @@ class Anchored:
         right: dict[int, dict[str, np.ndarray]] = {}
         for number, some in self._pool.score([(it, self.names) for it in recipes], "anchors"):
             mine = right.setdefault(number, {})
-            mine |= {row.task: _right(row) for row in some}
+            mine |= {row.task: right_of(row) for row in some}
             if len(mine) < len(self.names):
                 continue
             values = {name: self.rows[name].mean(mine[name]) for name in self.names}
@@ -106,7 +106,7 @@ def _check(suite: Suite, names: Sequence[str]) -> None:
             )
 
 
-def _right(row: Row) -> np.ndarray:
+def right_of(row: Row) -> np.ndarray:
     """Return which rows are answered right, (rows,) bool."""
     assert row.hits is not None
     return np.unpackbits(np.frombuffer(row.hits, np.uint8), count=row.items).astype(bool)
