@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from experiments.with_data import prepare
 
 from breadcrumbs.checkpoint import cache
 from breadcrumbs.evaluate import suite as suites
@@ -23,7 +24,6 @@ from breadcrumbs.tune import search
 from breadcrumbs.tune.search import racing
 from breadcrumbs.tune.search import suites as family
 from breadcrumbs.tune.search.raced import right_of
-from experiments.with_data import prepare
 
 TRIALS, BATCH, SHARE, DRAWS = 36, 6, 0.1, 50
 FLAGS = [("alpha", "0.3:2"), ("beta", "0.5:0.95"), ("gamma", "0.99")]

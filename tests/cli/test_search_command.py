@@ -110,6 +110,7 @@ def test_a_search_by_the_command_line(folder, monkeypatch):
 
 def test_a_race_by_the_command_line(folder, monkeypatch):
     monkeypatch.setenv("BREADCRUMBS_CACHE", str(folder / "cache"))
+    read(folder)  # what another test read
     flags = ("-p", "alpha=0.2:1:0.2", "-m", "task_arithmetic", "--sampler", "grid")
     done = search(folder, *flags, "--batch", "5", "--race", "0.3", "--json")
     assert done.exit_code == 0, done.output
