@@ -24,8 +24,9 @@ from blake3 import blake3
 from breadcrumbs.checkpoint import whole
 from breadcrumbs.checkpoint.safetensors import open_safetensors
 from breadcrumbs.errors import CheckpointError, OutputError, SuiteError, listing, printable
+from breadcrumbs.evaluate import learned
 from breadcrumbs.evaluate.corrections import heads as corrections
-from breadcrumbs.evaluate.corrections.heads import DIGITS, Heads
+from breadcrumbs.evaluate.corrections.heads import Heads
 
 META, VERSION = "breadcrumbs.router", 1
 KINDS = ("logistic",)
@@ -114,20 +115,14 @@ class Router:
 
     def facts(self, task: str, split: str, keys: Iterable[bytes]) -> dict[str, Any]:
         """Return what a row of results says of it. keys: of the rows that are scored."""
-        draw, number = self.about["draw"], self.tasks.index(task)
+        number, scored = self.tasks.index(task), list(keys)
         mine = self.about["tasks"][number]
-        scored = list(keys)
-        same = split == ("test" if draw["split"] == "test-inputs" else draw["split"])
-        learned = {key for one in self.about["tasks"] for key in one["keys"]}
-        facts = {
-            "learned_split": draw["split"],
+        every = {**mine, "keys": [key for one in self.about["tasks"] for key in one["keys"]]}
+        facts = learned.facts(self.about["draw"], every, split, scored) | {
             "learned_rows": len(mine["keys"]),
-            "learned_from": mine["rows"],
             "answers": "task",
-            "transductive": same or any(key.hex()[:DIGITS] in learned for key in scored),
             "task_known": self.head_given,
             "extra_numbers": self.numbers["weight"][number].size + 1 + mine["numbers"],
-            "encoder_passes": mine["encoder_passes"],
         }
         if self.heads is not None:
             more = self.heads.facts(task, split, scored)

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from breadcrumbs.errors import SuiteError, suggestion
 from breadcrumbs.evaluate.corrections import heads as corrections
-from breadcrumbs.evaluate.corrections.heads import DIGITS
 from breadcrumbs.evaluate.data.drawn import Draw
+from breadcrumbs.evaluate.learned import DIGITS
 from breadcrumbs.evaluate.routing import experts as sent
 from breadcrumbs.evaluate.routing import logistic
 from breadcrumbs.evaluate.routing.router import KINDS, Router
 from breadcrumbs.taskfile import view
-from breadcrumbs.tune.learn.heads import _expert as expert
 from breadcrumbs.tune.learn.heads import _features as features
+from breadcrumbs.tune.learn.heads import expert
 
 if TYPE_CHECKING:
     import os
