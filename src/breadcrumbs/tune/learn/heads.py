@@ -60,7 +60,7 @@ def learn(
         )
     answering = featured(suite.foundation)
     names = list(dict.fromkeys(tasks)) or [task.name for task in suite.tasks]
-    found = {name: _expert(suite.task(name), experts or {}) for name in names}
+    found = {name: expert(suite.task(name), experts or {}) for name in names}
     for name in experts or {}:
         suite.task(name)
     opened = draw.opened(suite)
@@ -105,7 +105,8 @@ def learn(
     return Heads(about, numbers)
 
 
-def _expert(task: Task, experts: Mapping[str, str]) -> str:
+def expert(task: Task, experts: Mapping[str, str]) -> str:
+    """Return the model that is given for a task, or the suite's; SuiteError if there is none."""
     path = experts.get(task.name, task.finetuned)
     if path is None:
         raise SuiteError(

@@ -22,10 +22,17 @@ Evaluate = Callable[
 
 
 class Race(Protocol):
-    """Scores recipes on a few rows of each task first. rows: by task, the same for all trials."""
+    """Scores recipes on a few rows of each task first."""
 
-    rows: Mapping[str, racing.Anchors]
-    identity: Mapping[str, Any]
+    @property
+    def rows(self) -> Mapping[str, racing.Anchors]:
+        """The rows by task, the same for all trials."""
+        ...
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What they depend on, as plain data."""
+        ...
 
     def __call__(self, recipes: Sequence[Recipe]) -> Iterator[tuple[Recipe, racing.Raced]]:
         """Yield each recipe with what it scored, as they come."""
