@@ -2,8 +2,9 @@
 
 One random search over the demo's family on all validation rows, and the same with `--race 0.1`:
 points a minute of both. Then races with other draws of rows are replayed on the answers of the
-first, with anchors and with rows drawn evenly: the mean and the largest loss of the chosen point
-against the best, on validation rows, in points. Ratios of one run; the machine's load is no part.
+first, on several shares, with anchors and with rows drawn evenly: the mean and the largest loss of
+the chosen point against the best, on validation rows, in points, and how many points were scored on
+all rows.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from breadcrumbs.tune.search import suites as family
 from breadcrumbs.tune.search.raced import right_of
 
 TRIALS, BATCH, SHARE, DRAWS = 36, 6, 0.1, 50
+ANCHORS = racing.WEIGHT
 FLAGS = [("alpha", "0.3:2"), ("beta", "0.5:0.95"), ("gamma", "0.99")]
 
 
@@ -43,13 +45,14 @@ def searched(suite, names, folder: Path, share: float | None):
     return found, (time.perf_counter() - began) / 60
 
 
-def replayed(right, base, own, keys, scores, weight: float) -> list[float]:
-    """Return by how much the chosen point of each race is worse than the best, in points."""
+def replayed(right, base, own, keys, scores, weight: float, share: float):
+    """Return of each race how many points the chosen one is worse than the best, and the mean
+    number of points that were scored on all rows."""
     racing.WEIGHT = weight
-    losses = []
+    losses, wholes = [], []
     for seed in range(DRAWS):
         rows = {
-            task: racing.anchors(base[task], own[task], SHARE, seed, task, keys[task])
+            task: racing.anchors(base[task], own[task], share, seed, task, keys[task])
             for task in own
         }
         raced, told, whole = {}, {}, []
@@ -61,8 +64,9 @@ def replayed(right, base, own, keys, scores, weight: float) -> list[float]:
                 raced[n] = racing.Raced(values, {}, mine)
                 told[n] = float(np.mean([values[t] / own[t].mean() for t in rows]))
             whole += racing.kept(told, raced, batch, rows, True)
+        wholes.append(len(whole))
         losses.append(100 * (max(scores) - max(scores[n] for n in whole)))
-    return losses
+    return losses, float(np.mean(wholes))
 
 
 def main(folder: Path) -> None:
@@ -88,9 +92,13 @@ def main(folder: Path) -> None:
         right.append(mine)
     keys = {name: keys_of(suite.task(name).rows("validation")) for name in names}
     scores = [trial.score for trial in found.trials]
-    for what, weight in (("anchors", racing.WEIGHT), ("evenly", 1.0)):
-        losses = replayed(right, base, own, keys, scores, weight)
-        print(f"{what}: loss {np.mean(losses):.2f} points in the mean, {max(losses):.2f} at most")
+    for share in (0.02, 0.05, SHARE):
+        for what, weight in (("anchors", ANCHORS), ("evenly", 1.0)):
+            losses, whole = replayed(right, base, own, keys, scores, weight, share)
+            print(
+                f"{share} {what}: loss {np.mean(losses):.2f} points in the mean, {max(losses):.2f}"
+                f" at most; {whole:.1f} of {TRIALS} on all rows"
+            )
 
 
 if __name__ == "__main__":

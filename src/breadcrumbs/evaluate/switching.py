@@ -43,14 +43,15 @@ def switch(
     """Return a `Switch` of the tasks that files hold, for a module that holds the base's weights.
 
     tasks: an archive that `breadcrumbs compress` wrote; or task files, one or a list, or a mapping
-        of names to them; or nothing, where ``heads`` are given. base: what the module was loaded
-        from: a path, hub id or mapping of arrays; unless told, where it was when the file was
-        written.
+        of names to them; or nothing, where ``heads`` are given.
+    base: what the module was loaded from: a path, hub id or mapping of arrays; unless told, where
+        it was when the file was written.
     ignore: globs of tensors that the module has no place for.
     heads: a file of corrections that `breadcrumbs learn` wrote behind ``base``: a merged model. Its
         tasks leave the weights as they are, and change what `Switch.features` and `Switch.head`
-        give. router: a file that `breadcrumbs learn --what router` wrote behind ``base``, for
-        `Switch.route`; the corrections that it leads to need not be given again.
+        give.
+    router: a file that `breadcrumbs learn --what router` wrote behind ``base``, for `Switch.route`;
+        the corrections that it leads to need not be given again.
 
     The module may be of another float dtype than the base, and on any device. MismatchError where
     the module does not hold the base, bit for bit in its dtype, where the base is not the one of
