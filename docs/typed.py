@@ -12,6 +12,7 @@ from breadcrumbs.methods.parameters import (
     OneOf,
     Parameter,
     Pattern,
+    Ranges,
     Real,
     WhichModel,
 )
@@ -55,6 +56,8 @@ def kind(parameter: Parameter) -> str:
             return "str | int"
         case Pattern():
             return "str"
+        case Ranges():
+            return "int | str"
 
 
 def declared() -> dict[str, list[Parameter]]:

@@ -22,6 +22,7 @@ from experiments import with_data
 from torch.nn import functional
 
 import breadcrumbs
+from breadcrumbs import checkpoint
 from breadcrumbs.checkpoint import cache
 from breadcrumbs.demo import model as demo
 
@@ -94,7 +95,7 @@ class Demo(with_data.Demo):
     """The demo's encoder as a foundation with blocks."""
 
     def load(self, base):
-        with breadcrumbs.checkpoint.open(base) as state:
+        with checkpoint.open(base) as state:
             return Encoder(state).eval()
 
     def features(self, module, batch):

@@ -1,9 +1,10 @@
 """What a few unlabelled rows give on the demo's family: `python -m experiments.with_data FOLDER`.
 
 Writes the demo's models, images and a suite into FOLDER, merges by task arithmetic and TSV-M,
-learns each kind of correction from 16, 64 and 200 validation rows a task, packs the fine-tunings
-against the base and against the merges, scores all on the test rows once, and prints a table.
-`results.sqlite` has all rows. docs/with-data.md shows what came out.
+learns each kind of correction from 16, 64 and 200 validation rows a task, three draws each, packs
+the fine-tunings against the base and against the merges, learns routers to what there is then,
+scores all on the test rows once, and prints tables. `results.sqlite` has all rows.
+docs/with-data.md shows what came out.
 
 The file is the suite's foundation too: the demo's encoder, in NumPy, with a head of class means.
 """
@@ -27,6 +28,7 @@ from breadcrumbs.evaluate.foundations.foundation import Batch
 
 KINDS = ("affine", "lowrank:16", "head")
 ROWS = (16, 64, 200)
+SEEDS = (0, 1, 2)
 METHODS: dict[str, dict[str, Any]] = {"task_arithmetic": {"alpha": 0.3}, "tsv_m": {"alpha": 1.0}}
 PACKED = {
     "top 10 %": {"beta": 0.9, "gamma": 1.0},
@@ -105,7 +107,7 @@ def prepare(folder: Path, foundation: str = __file__) -> Path:
             {
                 "task": name,
                 "data": {split: f"{name}-{of}.npz" for split, of in files.items()},
-                "labels": [f"{name} {k}" for k in range(len(task.head))],  # a head is kept by these
+                "labels": [f"{name} {k}" for k in range(len(task.head))],
                 "finetuned": f"models/{name}",
             }
         )
@@ -116,51 +118,118 @@ def prepare(folder: Path, foundation: str = __file__) -> Path:
 
 
 def run(folder: Path) -> None:
-    """Merge, learn, pack, score and print."""
+    """Merge, learn, pack, route, score and print."""
     from breadcrumbs.evaluate import suite as suites
-    from breadcrumbs.evaluate.data.drawn import Draw
-    from breadcrumbs.evaluate.results import exports, tables
-    from breadcrumbs.evaluate.scoring import scores
-    from breadcrumbs.evaluate.scoring.settings import Corrected, Settings, Spec
-    from breadcrumbs.taskfile import view
-    from breadcrumbs.tasks.packing import pack
-    from breadcrumbs.tune.learn import heads
+    from breadcrumbs.evaluate.scoring.settings import Settings
 
     folder.mkdir(parents=True, exist_ok=True)
     made = suites.load(prepare(folder))
-    base, models = made.base, {task.name: str(task.finetuned) for task in made.tasks}
+    models = [str(task.finetuned) for task in made.tasks]
     settings = Settings(str(folder / "results.sqlite"), workers=1, cache=cache.folder())
-    specs: list[Spec] = []
-    places = {"base": base}
+    places = {}
     for method, parameters in METHODS.items():
         path = folder / f"{method}.safetensors"
         if not path.exists():
-            breadcrumbs.merge(base, [*models.values()], method=method, output=path, **parameters)
+            breadcrumbs.merge(made.base, models, method=method, output=path, **parameters)
         places[method] = str(path)
-        specs.append(str(path))
+    corrected(folder, made, places, settings)
+    packed(folder, made, {"base": made.base, **places})
+    routed(folder, made, places, settings)
+
+
+def corrected(folder: Path, made: Any, places: dict[str, str], settings: Any) -> None:
+    """Learn corrections behind merges, score them, and print means over draws."""
+    from breadcrumbs.evaluate.data.drawn import Draw
+    from breadcrumbs.evaluate.scoring import scores
+    from breadcrumbs.evaluate.scoring.settings import Corrected
+    from breadcrumbs.tune.learn import heads
+
+    specs: list[Any] = []
+    for method, path in places.items():
+        specs.append(path)
         for kind in KINDS:
             for number in ROWS:
-                file = folder / f"{method}-{kind.replace(':', '')}-{number}.safetensors"
-                if not file.exists():
-                    draw = Draw(rows=number)
-                    found = heads.learn(made, str(path), draw, kind=kind, cache=cache.folder())
-                    found.save(file)
-                specs.append(Corrected(str(path), str(file)))
-    rows = scores.of(made, specs, settings)
-    print(exports.markdown(exports.of_table(tables.of(rows))))
+                for seed in SEEDS:
+                    file = f"{method}-{kind.replace(':', '')}-{number}-{seed}.safetensors"
+                    if not (folder / file).exists():
+                        draw = Draw(rows=number, seed=seed)
+                        found = heads.learn(made, path, draw, kind=kind, cache=cache.folder())
+                        found.save(folder / file)
+                    specs.append(Corrected(path, str(folder / file)))
+    rows, size = scores.of(made, specs, settings, alone=True), len(made.tasks)
+    own = {row.task: row.value for row in scores.of(made, [], settings) if row.own}
+    each = [rows[at : at + size] for at in range(0, len(rows), size)]
+    for spec, mine in zip(specs, each, strict=True):
+        if isinstance(spec, str):
+            print(f"| {Path(spec).stem} | none | {percent(mine, own):.1f} |")
+    for method in places:
+        for kind in KINDS:
+            line = []
+            for number in ROWS:
+                start = f"{method}-{kind.replace(':', '')}-{number}-"
+                found = [
+                    percent(mine, own)
+                    for spec, mine in zip(specs, each, strict=True)
+                    if not isinstance(spec, str) and Path(spec.heads).name.startswith(start)
+                ]
+                line.append(f"{np.mean(found):.1f} ({min(found):.1f} to {max(found):.1f})")
+            print(f"| {method} | {kind} | {' / '.join(line)} |")
+
+
+def percent(rows: Any, own: dict[str, float]) -> float:
+    """Return the mean over tasks of what rows score, in percent of the fine-tuned models."""
+    return 100 * float(np.mean([row.value / own[row.task] for row in rows]))
+
+
+def packed(folder: Path, made: Any, places: dict[str, str]) -> None:
+    """Pack the fine-tunings against models, and print what each keeps and how large it is."""
+    from breadcrumbs.taskfile import view
+    from breadcrumbs.tasks.packing import pack
+
+    own = {t.name: demo.accuracy(dict(breadcrumbs.load(t.finetuned)), t.name) for t in made.tasks}
     for name, place in places.items():
         for label, options in PACKED.items():
-            got, size = {}, 0
-            for task, path in models.items():
-                file = folder / f"{task}-{label.replace(' ', '')}-{name}.safetensors"
-                pack(place, path, file, force=True, **options)
+            got, size = [], 0
+            for task in made.tasks:
+                file = at(folder, task.name, label, name)
+                pack(place, task.finetuned, file, force=True, **options)
                 size += file.stat().st_size
                 with view.open_model(place, str(file)) as state:
-                    got[task] = demo.accuracy(dict(state), task)
-            own = {row.task: row.value for row in rows if row.own}
-            ratio = np.mean([got[task] / own[task] for task in got])
+                    got.append(demo.accuracy(dict(state), task.name) / own[task.name])
             each = size / len(got) / 1000
-            print(f"| packed, {label}, against {name} | {100 * ratio:.1f} | {each:.1f} kB a task |")
+            print(f"| packed, {label}, against {name} | {100 * np.mean(got):.1f} | {each:.1f} kB |")
+
+
+def at(folder: Path, task: str, label: str, name: str) -> Path:
+    """Return where the task file of a task is, packed in a way against a model."""
+    return folder / f"{task}-{label.replace(' ', '')}-{name}.safetensors"
+
+
+def routed(folder: Path, made: Any, places: dict[str, str], settings: Any) -> None:
+    """Learn routers to experts, task files and corrections, and print what rows score then."""
+    from breadcrumbs.evaluate.data.drawn import Draw
+    from breadcrumbs.evaluate.scoring import scores
+    from breadcrumbs.evaluate.scoring.settings import Corrected
+    from breadcrumbs.tune.learn import routing
+
+    own = {row.task: row.value for row in scores.of(made, [], settings) if row.own}
+    model, names = places["tsv_m"], [task.name for task in made.tasks]
+    for number in ROWS:
+        behind: dict[str, dict[str, Any]] = {"the fine-tuned models": {}}
+        for label, name in (("top 10 %", "tsv_m"), ("tsv:rank=8", "base")):
+            files = {task: str(at(folder, task, label, name)) for task in names}
+            behind[f"{label}, against {name}"] = {"experts": files}
+        file = folder / f"tsv_m-affine-{number}-0.safetensors"
+        behind["affine corrections"] = {"heads": str(file)}
+        for label, more in behind.items():
+            draw = Draw(rows=number, answers="none")
+            found = routing.learn(made, model, draw, cache=cache.folder(), **more)
+            path = folder / "router.safetensors"
+            found.save(path, force=True)
+            specs = [Corrected(model, str(path), given) for given in (False, True)]
+            rows, size = scores.of(made, specs, settings, alone=True), len(names)
+            told = [percent(mine, own) for mine in (rows[:size], rows[size:])]
+            print(f"| router to {label}, {number} rows | {told[0]:.1f} | {told[1]:.1f} |")
 
 
 if __name__ == "__main__":

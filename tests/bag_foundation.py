@@ -76,8 +76,14 @@ class BagFoundation:
             total.index_add_(0, batch.labels, module(**batch.inputs))
         return {"classes": torch.nn.functional.normalize(total, dim=1)}
 
+    def features(self, module, batch):
+        return module(**batch.inputs)
+
+    def answer(self, head, features):
+        return 20 * features @ head["classes"].T
+
     def logits(self, module, head, batch):
-        return 20 * module(**batch.inputs) @ head["classes"].T
+        return self.answer(head, self.features(module, batch))
 
     def loss(self, module, head, batch):
         noise = torch.randn(len(batch.rows), 1)  # what is random must not depend on interruptions

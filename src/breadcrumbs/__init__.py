@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from breadcrumbs.archives import compress, extract
     from breadcrumbs.checkpoint import load
     from breadcrumbs.errors import BreadcrumbsError
+    from breadcrumbs.evaluate.switching import switch
     from breadcrumbs.merging.api import merge
     from breadcrumbs.merging.comparison import compare
     from breadcrumbs.merging.task_vector import TaskVector
     from breadcrumbs.modules import statistics
-    from breadcrumbs.modules.switching import switch
     from breadcrumbs.tune.soup import greedy_soup
 
 __all__ = [
@@ -59,7 +59,7 @@ if not TYPE_CHECKING:
         "merge": "merging.api",
         "open": "checkpoint",
         "statistics": "modules",
-        "switch": "modules.switching",
+        "switch": "evaluate.switching",
     }
 
     def __getattr__(name):

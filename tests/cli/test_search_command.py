@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
 
 from breadcrumbs.cli.group import main
+from breadcrumbs.evaluate.results.results import Results
 from breadcrumbs.plan import recipe
 
 torch = pytest.importorskip("torch")
@@ -105,6 +106,29 @@ def test_a_search_by_the_command_line(folder, monkeypatch):
     third = search(folder, *flags, *storage, "--few", "1")
     assert third.exit_code == 1
     assert "is of another search" in third.output and third.output.count("\n") == 1
+
+
+def test_a_race_by_the_command_line(folder, monkeypatch):
+    monkeypatch.setenv("BREADCRUMBS_CACHE", str(folder / "cache"))
+    read(folder)  # what another test read
+    flags = ("-p", "alpha=0.2:1:0.2", "-m", "task_arithmetic", "--sampler", "grid")
+    done = search(folder, *flags, "--batch", "5", "--race", "0.3", "--json")
+    assert done.exit_code == 0, done.output
+    assert {line.split()[1] for line in read(folder)} <= {"train", "validation"}
+    told = json.loads(done.output)
+    whole = [trial for trial in told["trials"] if not trial["part"]]
+    assert len(told["trials"]) == 5 and 1 <= len(whole) <= 2
+    assert told["best"] in whole and 0 < told["accuracy_at_least"] < 1
+    with Results(folder / "results.sqlite", readonly=True) as results:
+        few = results.select(split="anchors")
+        assert len(few) == 15 and all(row.items <= 5 for row in few)
+    shown = search(folder, *flags, "--batch", "5", "--race", "0.3")
+    flat = " ".join(shown.output.split())
+    assert f"{5 - len(whole)} trials lost on a few of the rows" in flat
+    assert "with 95 % confidence whichever of the 5 trials was chosen" in flat
+    assert f"; {len(whole)} of them on all rows" in (folder / "best.yaml").read_text()
+    free = search(folder, "-p", "alpha=0.2,0.4", "--trials", "2", "--json")
+    assert json.loads(free.output)["accuracy_at_least"] is None  # tpe proposes by what it has seen
 
 
 def test_a_search_over_a_method_of_ones_own(folder, monkeypatch, tmp_path, tables):

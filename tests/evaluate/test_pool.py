@@ -306,6 +306,16 @@ def test_heads_depend_on_the_names_of_classes_that_only_the_data_say(tmp_path: P
     assert keys().head("first") != before
 
 
+def test_heads_of_tasks_with_the_same_names_of_classes_are_apart(tmp_path: Path) -> None:
+    folder = letters.family(tmp_path, ("first", "second"))
+    code = next(folder.glob("*.py"))
+    code.write_text(code.read_text().replace('{"letters": LETTERS}, True', "{}, False"))
+    made = suite.load(folder / "suite.yaml")
+    keys, (first, second) = Keys(made, "float32"), made.tasks
+    assert list(first.labels) == list(second.labels) and first.head == second.head
+    assert keys.head("first") != keys.head("second")  # a foundation may look at the task's name
+
+
 def test_rows_depend_on_what_lies_beside_the_base(tmp_path: Path) -> None:
     folder = letters.family(tmp_path, ("first",))
     (folder / "base").mkdir()

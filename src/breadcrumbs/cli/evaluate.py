@@ -45,6 +45,17 @@ from breadcrumbs.cli.shared import (
     metavar="FILE",
     help="Score each MODEL with these corrections too (`breadcrumbs learn --what heads`).",
 )
+@click.option(
+    "--router",
+    metavar="FILE",
+    help="Score each MODEL with this router too (`breadcrumbs learn --what router`): the task of a"
+    " row is not told.",
+)
+@click.option(
+    "--head-given",
+    is_flag=True,
+    help="Score the router with the heads of the rows' own tasks too, as published results are.",
+)
 @click.option("--precision", default="auto", help="float32, bfloat16, or auto (the fastest here).")
 @click.option("--device", default="auto", help="cpu, cuda, or auto.")
 @workers_option
@@ -63,7 +74,7 @@ def evaluate(suite: str, models: tuple[str, ...], paging: Paging, **options: Any
 
     \b
     breadcrumbs evaluate suite.yaml merged --html scores.html
-    breadcrumbs evaluate suite.yaml merged --heads heads.safetensors
+    breadcrumbs evaluate suite.yaml merged --heads heads.safetensors --router router.safetensors
     breadcrumbs evaluate suite.yaml best.yaml --task movies --split validation
     breadcrumbs results results.sqlite --format markdown
     """
@@ -72,6 +83,8 @@ def evaluate(suite: str, models: tuple[str, ...], paging: Paging, **options: Any
     from breadcrumbs.evaluate import suite as suites
     from breadcrumbs.evaluate.scoring import scores
 
+    if options["head_given"] and options["router"] is None:
+        raise click.UsageError("--head-given is of --router FILE")
     made = suites.load(suite, base=options["base"])
     settings = scoring(options)
     quiet = options["quiet"] or options["as_json"]
@@ -84,6 +97,8 @@ def evaluate(suite: str, models: tuple[str, ...], paging: Paging, **options: Any
             tasks=options["tasks"],
             alone=options["alone"],
             heads=options["heads"],
+            router=options["router"],
+            head_given=options["head_given"],
             progress=progress,
         )
     if options["as_json"]:

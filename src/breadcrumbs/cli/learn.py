@@ -26,11 +26,12 @@ from breadcrumbs.cli.shared import (
 @click.argument("model")
 @click.option(
     "--what",
-    type=click.Choice(["heads", "blocks", "weights"]),
+    type=click.Choice(["heads", "blocks", "weights", "router"]),
     default="heads",
     show_default=True,
     help="What to learn. heads: a correction for each task behind the frozen model. blocks: the"
-    " weights of one block after the other. weights: the numbers of a recipe.",
+    " weights of one block after the other. weights: the numbers of a recipe. router:"
+    " which task a row is of.",
 )
 @click.option(
     "--as",
@@ -38,7 +39,8 @@ from breadcrumbs.cli.shared import (
     metavar="KIND",
     help="Of heads: affine (default), lowrank:16 (Representation Surgery), head (FT-Classifier),"
     " blocks:16 (SurgeryV2). Of blocks: distill (default), prodistill, regmean, regmean++, lot,"
-    " lot++. Of weights: adamerging (default), symerge (heads too), adarank, frank-wolfe.",
+    " lot++. Of weights: adamerging (default), symerge (heads too), adarank, frank-wolfe. Of a"
+    " router: logistic (default).",
 )
 @click.option(
     "--per",
@@ -53,6 +55,11 @@ from breadcrumbs.cli.shared import (
     metavar="KEY=VALUE",
     help="A number of the kind. Of blocks: steps, rate, alpha, off_diagonal, ridge. Of weights:"
     " steps, rate, batch, temperature, hard, oracle.",
+)
+@click.option(
+    "--heads",
+    metavar="FILE",
+    help="Of a router: the corrections that answer, instead of the experts.",
 )
 @click.option("--rows", type=click.IntRange(1), metavar="N", help="Rows of a task. Default: all.")
 @click.option(
@@ -75,7 +82,8 @@ from breadcrumbs.cli.shared import (
     "experts",
     multiple=True,
     metavar="TASK=MODEL",
-    help="The model to learn from, instead of the suite's fine-tuned one.",
+    help="The model to learn from, instead of the suite's fine-tuned one. Of a router: the model or"
+    " task file that answers.",
 )
 @click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only these tasks.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the draw.")
@@ -122,12 +130,22 @@ def learn(suite: str, model: str, output: str, **options: Any) -> None:
     \b
     breadcrumbs learn suite.yaml task_arithmetic --what weights --rows 64 -o learned.yaml
     breadcrumbs merge learned.yaml -o merged
+
+    With --what router, what is learned is which task a row is of, and its answer comes from the
+    experts, task files or corrections: nobody has to tell the task.
+
+    \b
+    breadcrumbs learn suite.yaml merged --what router --heads heads.safetensors
+        -o router.safetensors
+    breadcrumbs evaluate suite.yaml merged --router router.safetensors
     """
     if options["per"] and options["what"] != "weights":
         raise click.UsageError("--per is of --what weights")
     where = engine(options)
     if options["what"] != "heads" and options["on"] is not None:
         raise click.UsageError("--on is of --what heads, a task a process; all else is one's work")
+    if options["heads"] is not None and options["what"] != "router":
+        raise click.UsageError("--heads is of --what router")
     if options["what"] == "blocks":
         from breadcrumbs.cli.learning import blocks
 
@@ -140,6 +158,11 @@ def learn(suite: str, model: str, output: str, **options: Any) -> None:
         return
     if options["params"]:
         raise click.UsageError("-p is of --what blocks and weights")
+    if options["what"] == "router":
+        from breadcrumbs.cli.learning import router
+
+        router.learn(suite, model, output, options)
+        return
     from breadcrumbs.checkpoint import cache
     from breadcrumbs.cli import console
     from breadcrumbs.errors import OutputError

@@ -54,6 +54,12 @@ from breadcrumbs.errors import OutputError, SuiteError
     help="mean: mean normalised score; raw: mean score; min: worst normalised score;"
     " FILE.py:FUNCTION: your own, of a dict of scores.",
 )
+@click.option(
+    "--race",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Score trials on this share of the rows first (0.1: a tenth), and the best third on all.",
+)
 @click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only these tasks.")
 @click.option("--few", type=click.IntRange(1), help="Search on the first FEW tasks only.")
 @click.option("--few-tasks", metavar="NAME,NAME", help="Search on these tasks only.")
@@ -103,6 +109,7 @@ def search(suite: str, paging: Paging, **options: Any) -> None:
     breadcrumbs search suite.yaml -o best.yaml -p alpha=0.1:1.5 -p beta=0.8:0.95
     breadcrumbs search suite.yaml -o best.yaml -m ties -m breadcrumbs -p alpha=0.2:2:0.2
         --sampler grid --storage search.log --pareto --test --html search.html
+    breadcrumbs search suite.yaml -o best.yaml -p alpha=0.1:2 --sampler random --race 0.1
     breadcrumbs merge best.yaml -o merged
     """
     from breadcrumbs.cli import console
@@ -131,7 +138,7 @@ def search(suite: str, paging: Paging, **options: Any) -> None:
     settings = scoring(options)
     quiet = options["quiet"] or options["as_json"]
     with (
-        family.Validation(made, few, settings) as evaluate,
+        family.Validation(made, few, settings, options["race"], options["seed"]) as evaluate,
         console.counted(quiet=quiet) as progress,
     ):
         done = 0
@@ -154,8 +161,10 @@ def search(suite: str, paging: Paging, **options: Any) -> None:
             seed=options["seed"],
             storage=options["storage"],
             identity={**evaluate.pool.keys.of_search(few), **_plugins(options["plugins"])},
+            race=evaluate.race,
             told=told,
         )
+    least = family.at_least(made.tuning(), found, options["sampler"])
     best = searching.recipe(every, found.best.point)
     written = family.beside(best, options["output"])
     searching.write(options["output"], written, _story(made.name, names, few, found, options))
@@ -163,10 +172,19 @@ def search(suite: str, paging: Paging, **options: Any) -> None:
     if options["as_json"]:
         told_test = {"test": tested.to_mapping()} if tested else {}
         click.echo(
-            json.dumps({"output": options["output"], **found.to_mapping(), **told_test}, indent=2)
+            json.dumps(
+                {
+                    "output": options["output"],
+                    **found.to_mapping(),
+                    "accuracy_at_least": least,
+                    **told_test,
+                },
+                indent=2,
+            )
         )
     elif not options["quiet"]:
-        view.show(found, options["output"], pareto=options["pareto"], tested=tested)
+        pareto = options["pareto"]
+        view.show(found, options["output"], pareto=pareto, least=least, tested=tested)
     if paging.wanted:
         from breadcrumbs.tune.search import picture
 
@@ -222,5 +240,6 @@ def _story(
         "Chosen by `breadcrumbs search` on validation rows; no test row was read.",
         f"suite {suite}, tasks {', '.join(few)}{alone}",
         f"{found.objective} {found.best.score:.4f}, the best of {len(found.trials)} trials by"
-        f" {options['sampler']}, seed {options['seed']}",
+        f" {options['sampler']}, seed {options['seed']}"
+        + (f"; {len(found.whole)} of them on all rows" if options["race"] else ""),
     ]

@@ -21,18 +21,22 @@ def named(point: Point) -> str:
 
 def line(trial: Trial) -> str:
     """Return a trial on one line, as it is told while a search runs."""
-    return f"trial {trial.number}: {trial.score:.4f}  {named(trial.point)}"
+    about = "about " if trial.part else ""
+    return f"trial {trial.number}: {about}{trial.score:.4f}  {named(trial.point)}"
 
 
-def show(found: Found, output: str, *, pareto: bool, tested: Any = None) -> None:
+def show(
+    found: Found, output: str, *, pareto: bool, least: float | None = None, tested: Any = None
+) -> None:
     """Print the best trials, and what else was asked for.
 
-    pareto: the trials that no other one is at least as good as on every task. tested: `Tested`.
+    pareto: the trials that no other one is at least as good as on every task. least: what the mean
+    accuracy of the best is at least (`search.bound`), if that is known. tested: `Tested`.
     """
     from breadcrumbs.cli.console import terminal
 
     out = terminal()
-    ranked = sorted(found.trials, key=lambda trial: (-trial.score, trial.number))
+    ranked = sorted(found.whole, key=lambda trial: (-trial.score, trial.number))
     out.print(_trials(ranked[:SHOWN], found.objective))
     if pareto:
         out.print("Pareto front (no other trial is better on all tasks):")
@@ -46,6 +50,14 @@ def show(found: Found, output: str, *, pareto: bool, tested: Any = None) -> None
         f"the best of {len(found.trials)} trials on validation rows: {named(found.best.point)};"
         f" written to {printable(output)}{left}"
     )
+    if len(found.whole) < len(found.trials):
+        lost = len(found.trials) - len(found.whole)
+        out.print(f"{lost} trials lost on a few of the rows and were not scored on all")
+    if least is not None:
+        out.print(
+            f"mean accuracy on rows like these: at least {least:.1%}, with 95 % confidence"
+            f" whichever of the {len(found.trials)} trials was chosen (Clopper-Pearson)"
+        )
     if tested is not None:
         _tested(out, tested)
 

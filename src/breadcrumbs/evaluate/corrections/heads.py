@@ -69,13 +69,22 @@ class Heads:
 
     def check(self, model: str, base: str, foundation: str, name: str) -> None:
         """Raise SuiteError unless they were learned behind the model of that hash. name: its."""
-        for what, given in (("model", model), ("base", base), ("foundation", foundation)):
+        self.check_model(model, name)
+        for what, given in (("base", base), ("foundation", foundation)):
             if self.about[what] != given:
-                which = name if what == "model" else f"the suite's {what}"
                 raise SuiteError(
-                    f"{self.path}: was learned behind {what} {self.about[what][:8]}, and {which} is"
-                    f" {given[:8]}. Learn it again for this one: breadcrumbs learn."
+                    f"{self.path}: was learned behind {what} {self.about[what][:8]}, and the"
+                    f" suite's {what} is {given[:8]}. Learn it again for this one: breadcrumbs"
+                    " learn."
                 )
+
+    def check_model(self, model: str, name: str) -> None:
+        """Raise SuiteError unless they were learned behind the weights of that hash. name: its."""
+        if self.about["model"] != model:
+            raise SuiteError(
+                f"{self.path}: was learned behind model {self.about['model'][:8]}, and {name} is"
+                f" {model[:8]}. Learn it again for this one: breadcrumbs learn."
+            )
 
     def check_task(self, task: str, labels: Iterable[str]) -> None:
         """Raise SuiteError unless the task is there, with these labels."""
@@ -94,6 +103,14 @@ class Heads:
         """Whether blocks of the model are corrected: then features are computed `within` them."""
         return isinstance(self.kind, blocks.Blocks)
 
+    def check_outside(self) -> None:
+        """Raise SuiteError where blocks inside the model are corrected."""
+        if self.is_inside:
+            raise SuiteError(
+                f"{self.path}: {self.about['as']} corrects blocks inside the model, which"
+                " breadcrumbs evaluate alone does. Learn affine or lowrank:16 for other uses."
+            )
+
     def within(self, stack: Any, task: str, device: Any) -> AbstractContextManager[None]:
         """Return a context in which blocks are corrected. stack: of the module (`Stack`)."""
         return blocks.within(stack.blocks, self._numbers(task, device))
@@ -106,19 +123,28 @@ class Heads:
         within: whether features were computed with the blocks corrected; SuiteError where they have
         to be, and were not.
         """
+        features = self.features(task, features, within=within)
+        return foundation.answer(self.head(task, head, features.device), features)
+
+    def features(self, task: str, features: Any, *, within: bool = False) -> Any:
+        """Return corrected features (rows, width) of a task: of NumPy or of Torch, as given.
+
+        within: as for `logits`.
+        """
+        self._known(task)
+        if not within:
+            self.check_outside()
+        if isinstance(features, np.ndarray):
+            return self.kind.features(self.numbers[task], features)
         import torch
 
-        self._check_within(within)
         with torch.autocast(features.device.type, enabled=False):
-            numbers = self._numbers(task, features.device)
-            features = self.kind.features(numbers, features)
-        return foundation.answer(self.kind.head(numbers, head), features)
+            return self.kind.features(self._numbers(task, features.device), features)
 
-    def features(self, task: str, features: np.ndarray) -> np.ndarray:
-        """Return corrected features (rows, width) of a task, in NumPy; not of what is inside."""
-        self._check_within(False)
-        self.check_task(task, self.about["tasks"].get(task, {}).get("labels", ()))
-        return self.kind.features(self.numbers[task], features)
+    def head(self, task: str, head: Any, device: Any = "cpu") -> Any:
+        """Return the head that answers: tensors by name, on the device."""
+        self._known(task)
+        return self.kind.head(self._numbers(task, device), head)
 
     def facts(self, task: str, split: str, keys: Iterable[bytes]) -> dict[str, Any]:
         """Return what a row of results says of them. keys: of the rows that are scored."""
@@ -137,12 +163,8 @@ class Heads:
         said = json.dumps({"version": VERSION, **self.about}, sort_keys=True)
         whole.write(place, [save(tensors, {META: said})], force=force)
 
-    def _check_within(self, within: bool) -> None:
-        if self.is_inside and not within:
-            raise SuiteError(
-                f"{self.path}: {self.about['as']} corrects blocks inside the model, which"
-                " breadcrumbs evaluate alone does. Learn affine or lowrank:16 for other uses."
-            )
+    def _known(self, task: str) -> None:
+        self.check_task(task, self.about["tasks"].get(task, {}).get("labels", ()))
 
     def _all(self) -> Iterable[tuple[str, str, np.ndarray]]:
         for task in sorted(self.numbers):
@@ -152,10 +174,11 @@ class Heads:
     def _numbers(self, task: str, device: Any) -> Mapping[str, Any]:
         import torch
 
-        if task not in self._torch:
+        key = f"{task}\0{device}"
+        if key not in self._torch:
             arrays = self.numbers[task].items()
-            self._torch[task] = {n: torch.from_numpy(a.copy()).to(device) for n, a in arrays}
-        return self._torch[task]
+            self._torch[key] = {n: torch.from_numpy(a.copy()).to(device) for n, a in arrays}
+        return self._torch[key]
 
 
 def load(path: str | os.PathLike[str]) -> Heads:

@@ -93,7 +93,7 @@ class Draw:
             labels = np.full(len(order), ABSENT, np.int64)
         chosen = [keys[row] for row in order]
         digest = blake3(b"".join(chosen) + labels.astype("<i8").tobytes()).hexdigest()
-        return Drawn(Rows(_picked(rows.inputs, order), labels, digest), tuple(chosen))
+        return Drawn(Rows(picked(rows.inputs, order), labels, digest), tuple(chosen))
 
     def batch(self, task: str, step: int, size: int, rows: int) -> np.ndarray:
         """Return which of so many drawn rows a step takes, (min(size, rows),), none twice."""
@@ -142,7 +142,8 @@ def keys_of(rows: Rows) -> list[bytes]:
     return inputs.keys() if isinstance(inputs, Inputs) else [key(one) for one in inputs]
 
 
-def _picked(inputs: Sequence[Any], order: Sequence[int]) -> Sequence[Any]:
+def picked(inputs: Sequence[Any], order: Sequence[int]) -> Sequence[Any]:
+    """Return some inputs, in an order; of what is decoded when asked for, nothing is."""
     return inputs.picked(order) if isinstance(inputs, Inputs) else [inputs[row] for row in order]
 
 

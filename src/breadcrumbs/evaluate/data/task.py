@@ -10,7 +10,8 @@ import numpy as np
 
 from breadcrumbs.errors import SplitError
 
-Split = Literal["train", "validation", "test"]
+#: Those of a source, and the validation rows that a search scores first.
+Split = Literal["train", "validation", "test", "anchors"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 

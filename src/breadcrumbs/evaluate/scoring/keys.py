@@ -20,6 +20,8 @@ from breadcrumbs.evaluate.corrections.heads import Heads
 from breadcrumbs.evaluate.data.drawn import keys_of
 from breadcrumbs.evaluate.data.task import Split
 from breadcrumbs.evaluate.results.results import Key
+from breadcrumbs.evaluate.routing import router as routers
+from breadcrumbs.evaluate.routing.router import Router
 from breadcrumbs.evaluate.scoring.settings import Corrected, Spec
 from breadcrumbs.plan.recipe import Recipe, to_mapping
 from breadcrumbs.taskfile import view
@@ -77,6 +79,7 @@ class Keys:
                     "version": __version__,
                     "base": self.base,
                     "foundation": self.foundation,
+                    "task": task,  # a foundation may ask for it
                     "labels": list(mine.labels),
                     "head": dict(mine.head),
                     "rows": mine.rows("train").digest if trains else None,
@@ -85,7 +88,7 @@ class Keys:
             )
         return self._heads[task]
 
-    def key(self, model: str, task: str, split: Split, heads: Heads | None = None) -> Key:
+    def key(self, model: str, task: str, split: Split, heads: Heads | Router | None = None) -> Key:
         """Return the key of a row. model: the hash of its weights. heads: that correct it."""
         mine = self.suite.task(task)
         return Key(
@@ -101,16 +104,21 @@ class Keys:
             correction="" if heads is None else heads.digest,
         )
 
-    def heads(self, spec: Spec, model: str, tasks: Sequence[str]) -> Heads | None:
-        """Return what corrects a model, if something does; SuiteError where it is of another.
+    def heads(self, spec: Spec, model: str, tasks: Sequence[str]) -> Heads | Router | None:
+        """Return what corrects or routes a model, if something does; SuiteError where it is of
+        another.
 
         model: the hash of its weights. tasks: that they have to serve.
         """
         if not isinstance(spec, Corrected):
             return None
-        found = heads.load(spec.heads)
+        routed = routers.is_router(spec.heads)
+        found = routers.load(spec.heads) if routed else heads.load(spec.heads)
+        if isinstance(found, Router):
+            tasks = [*tasks, *found.tasks]  # a row may be sent to each
+            found = replace(found, head_given=spec.head_given)
         found.check(model, self.base, self.foundation, label(spec.model))
-        for name in tasks:
+        for name in dict.fromkeys(tasks):
             found.check_task(name, self.suite.task(name).labels)
         return found
 
@@ -127,7 +135,7 @@ class Keys:
         }
 
     def facts(
-        self, spec: Spec, task: str, split: Split, heads: Heads | None = None
+        self, spec: Spec, task: str, split: Split, heads: Heads | Router | None = None
     ) -> dict[str, Any]:
         """Return what a row says besides of a model: what it is called, and was made from."""
         if isinstance(spec, Corrected):

@@ -31,6 +31,8 @@ def of(
     tasks: Sequence[str] = (),
     alone: bool = False,
     heads: str | None = None,
+    router: str | None = None,
+    head_given: bool = False,
     progress: Progress = lambda done, total, what: None,
 ) -> list[Row]:
     """Return the rows of models on the tasks of a suite: task by task, model by model.
@@ -38,18 +40,20 @@ def of(
     models: paths, hub ids, recipes or paths of recipes, which are merged in memory. tasks: names;
     all unless told. alone: leave out the base and the fine-tuned models, which are scored on their
     own tasks and make accuracies comparable. heads: a file of corrections; each model is scored
-    with it too, and has to be the one that they were learned behind.
+    with it too, and has to be the one that they were learned behind. router: a router's file, of
+    which the same holds. head_given: score its rows with the heads of their own tasks, as published
+    results are, too.
     """
     chosen = [suite.task(name) for name in dict.fromkeys(tasks)] or list(suite.tasks)
     names = [task.name for task in chosen]
     specs = [read(model) for model in models]
     labels = [model if isinstance(model, str) else "" for model in models]
-    if heads is not None:
-        file = os.path.abspath(heads)
-        plain = [spec.model if isinstance(spec, Corrected) else spec for spec in specs]
+    plain = [spec.model if isinstance(spec, Corrected) else spec for spec in specs]
+    given = [(heads, False), (router, False), (router if head_given else None, True)]
+    for path, head in [(path, head) for path, head in given if path is not None]:
         if not plain:
-            raise SuiteError(f"{heads}: corrects a model. Name the one it was learned behind.")
-        specs += [Corrected(spec, file) for spec in plain]
+            raise SuiteError(f"{path}: belongs to a model. Name the one it was learned behind.")
+        specs += [Corrected(spec, os.path.abspath(path), head) for spec in plain]
         labels += ["" for _ in plain]
     jobs: list[tuple[str, Spec, list[str]]] = [
         (label, spec, names) for label, spec in zip(labels, specs, strict=True)

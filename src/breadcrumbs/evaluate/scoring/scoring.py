@@ -15,7 +15,8 @@ from breadcrumbs.errors import SuiteError
 from breadcrumbs.evaluate.data import metrics
 from breadcrumbs.evaluate.data.task import Rows, Split, Task
 from breadcrumbs.evaluate.foundations.foundation import Answering, Batch, Featured, on
-from breadcrumbs.evaluate.scoring import heads
+from breadcrumbs.evaluate.routing.router import Router
+from breadcrumbs.evaluate.scoring import heads, routed
 from breadcrumbs.evaluate.scoring.keys import Keys
 from breadcrumbs.modules import devices, stack
 from breadcrumbs.modules.precise import precise
@@ -106,7 +107,7 @@ class Scorer:
             key = self.keys.head(task.name)
             found = heads.read(self.cache, key)
             if found is None:
-                self._put(self.base, self.keys.base)
+                self.put(self.base, self.keys.base)
                 with torch.inference_mode(), precise(self.precision, self.device):
                     found = self.foundation.head(self.module, task)
                 heads.write(self.cache, key, found)
@@ -118,7 +119,7 @@ class Scorer:
         import torch
 
         made = featured(self.foundation)
-        self._put(state, hash_)
+        self.put(state, hash_)
         found: list[tuple[np.ndarray, np.ndarray]] = []
         with torch.inference_mode(), precise(self.precision, self.device):
             for batch in self.foundation.prepare(task, rows, self.batch):
@@ -136,9 +137,9 @@ class Scorer:
         split: Split,
         state: Mapping[str, Any],
         hash_: str,
-        corrections: Heads | None = None,
+        corrections: Heads | Router | None = None,
     ) -> Score:
-        """Return the score of weights, corrected if told.
+        """Return the score of weights, corrected or routed if told.
 
         hash_: of the weights, which tells whether they are in already.
         """
@@ -148,14 +149,21 @@ class Scorer:
         if corrections is not None:
             featured(self.foundation)
         if isinstance(self.foundation, Answering) and self.foundation.answers(task):
-            self._put(state, hash_)
+            self.put(state, hash_)
             with torch.inference_mode(), precise(self.precision, self.device):
                 hits = self.foundation.hits(self.module, task, split, self.batch)
             value, stderr = metrics.measured("accuracy", hits, np.ones_like(hits))
         else:
             head = self.head(task)
-            self._put(state, hash_)
-            given, truth = self._answers(task, split, head, corrections)
+            self.put(state, hash_)
+            if isinstance(corrections, Router):
+                batches = self._prepared(task, split)
+                for one in batches:
+                    check_labels(task, split, np.asarray(one.labels), one.rows, len(task.labels))
+                made = featured(self.foundation)
+                given, truth = routed.answers(self, made, task, batches, state, hash_, corrections)
+            else:
+                given, truth = self._answers(task, split, head, corrections)
             value, stderr = metrics.measured(task.metric, given, truth)
             hits = given == truth
         seconds = time.perf_counter() - began
@@ -215,7 +223,8 @@ class Scorer:
             made = features()
         return corrections.logits(self.foundation, head, made, task.name, within=True)
 
-    def _put(self, state: Mapping[str, Any], hash_: str) -> None:
+    def put(self, state: Mapping[str, Any], hash_: str) -> None:
+        """Put weights into the module, unless they are in. hash_: theirs."""
         if hash_ != self._holds:
             self._holds = ""
             self._features.clear()

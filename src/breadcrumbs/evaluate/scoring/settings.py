@@ -11,10 +11,12 @@ from breadcrumbs.plan.recipe import Recipe
 
 @dataclass(frozen=True)
 class Corrected:
-    """A model, and the path of the corrections (`corrections.heads`) to put behind it."""
+    """A model, and the path of the corrections (`corrections.heads`) to put behind it, or of a
+    router (`routing.router`). head_given: see `Router`."""
 
     model: str | Recipe
     heads: str
+    head_given: bool = False
 
 
 #: A model to score: a path or hub id, or what is to be merged; corrected, perhaps.

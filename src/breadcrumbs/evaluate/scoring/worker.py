@@ -24,6 +24,7 @@ from breadcrumbs.taskfile import view
 
 if TYPE_CHECKING:
     from breadcrumbs.evaluate.corrections.heads import Heads
+    from breadcrumbs.evaluate.routing.router import Router
     from breadcrumbs.evaluate.scoring.settings import Settings, Spec
     from breadcrumbs.evaluate.suite import Suite
 
@@ -130,7 +131,7 @@ class Worker:
         self._hash = model_hash(self._state)
         self._now = now
 
-    def _scored(self, job: Job, name: str, heads: Heads | None) -> Scored:
+    def _scored(self, job: Job, name: str, heads: Heads | Router | None) -> Scored:
         key = self.scorer.keys.key(self._hash, name, job.split, heads)
         if beginning(self._hash) in (job.known or {}).get(name, ()):
             return Scored(key)

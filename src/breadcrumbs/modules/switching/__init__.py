@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from breadcrumbs.checkpoint import notebook
 from breadcrumbs.errors import RecipeError, suggestion
@@ -28,6 +28,27 @@ from breadcrumbs.threads import Task, run_tasks
 
 if TYPE_CHECKING:
     import torch
+
+
+class Behind(Protocol):
+    """What was learned behind the weights that the module holds, and changes none of them."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Those that it changes the features or the head of."""
+        ...
+
+    def features(self, task: str, features: Any) -> Any:
+        """Return the features (rows, width) of a task."""
+        ...
+
+    def head(self, task: str, head: Any) -> Any:
+        """Return the head of a task: tensors by name."""
+        ...
+
+    def route(self, features: Any) -> list[str]:
+        """Return the task of each row of features (rows, width) of the module as it is."""
+        ...
 
 
 def switch(
@@ -62,15 +83,18 @@ class Switch:
     def __init__(
         self,
         module: torch.nn.Module,
-        tasks: Tasks,
+        tasks: Tasks | None,
         base: merging_opening.Source | None,
         ignore: Sequence[str],
+        behind: Behind | None = None,
     ):
-        self.module = module
+        self.module, self._behind = module, behind
         self._stack = ExitStack()
         self._turns = Turns(self._change)
         with self._stack:
-            self._opened = opening.opened(module, tasks, base, ignore, self._stack)
+            self._opened = opening.opened(
+                module, tasks, base, ignore, self._stack, behind.tasks if behind else ()
+            )
             self._stack = self._stack.pop_all()
         if any(not isinstance(place, Read) for place in self._opened.places):
             kernels()  # loaded here rather than in the first switch
@@ -106,6 +130,33 @@ class Switch:
         """
         with self._turns.using(self._known(task)):
             yield self.module
+
+    def features(self, features: Any) -> Any:
+        """Return features of rows (rows, width) as the task that is in has them corrected.
+
+        The same where nothing was learned behind the module for it.
+        """
+        behind, task = self._behind, self._turns.task
+        if behind is None or not isinstance(task, str) or task not in behind.tasks:
+            return features
+        return behind.features(task, features)
+
+    def head(self, head: Any) -> Any:
+        """Return the head of the task that is in: tensors by name, tuned if it was."""
+        behind, task = self._behind, self._turns.task
+        if behind is None or not isinstance(task, str) or task not in behind.tasks:
+            return head
+        return behind.head(task, head)
+
+    def route(self, features: Any) -> list[str]:
+        """Return the task that each row is of, as far as a router can tell.
+
+        features: (rows, width), that the module gave with no task in. A row's task depends on no
+        other row. RecipeError where there is no router.
+        """
+        if self._behind is None:
+            raise RecipeError("route: there is no router. Give switch(..., router=FILE).")
+        return self._behind.route(features)
 
     def close(self) -> None:
         """Put the base back, and close the files."""

@@ -6,9 +6,10 @@ import fnmatch
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from breadcrumbs import checkpoint
 from breadcrumbs.archives import archive as archives
 from breadcrumbs.archives.archive import Archive, open_archive
 from breadcrumbs.archives.extracting import open_base
@@ -42,12 +43,48 @@ class Opened:
 
 def opened(
     module: torch.nn.Module,
-    tasks: Tasks,
+    tasks: Tasks | None,
+    base: opening.Source | None,
+    ignore: Sequence[str],
+    stack: ExitStack,
+    behind: Sequence[str] = (),
+) -> Opened:
+    """Return the places of tasks. stack: closes what stays open. behind: tasks that change none."""
+    if not behind:
+        return _opened(module, tasks, base, ignore, stack)
+    if tasks is None:
+        found = _of_nothing(module, base, stack)
+    else:
+        found = _opened(module, tasks, base, ignore, stack)
+    both = [task for task in behind if task in found.tasks]
+    if both:
+        raise RecipeError(
+            f"{found.label}: has {listing(both)}, which something was learned for behind the"
+            " module's own weights. Leave the file of one of them out."
+        )
+    return replace(found, tasks=(*found.tasks, *behind))
+
+
+def _of_nothing(module: torch.nn.Module, base: Any, stack: ExitStack) -> Opened:
+    """Return no places in a module that holds the base; MismatchError where it does not."""
+    from breadcrumbs.modules.slots import Slots
+
+    if not live.is_module(module):
+        raise RecipeError("switch: no module is given. Give a Torch module.")
+    under = checkpoint.open(base)
+    if under is not base:
+        stack.callback(under.close)
+    Slots(module, under, whole=False)
+    return Opened(under.label, (), [], [])
+
+
+def _opened(
+    module: torch.nn.Module,
+    tasks: Tasks | None,
     base: opening.Source | None,
     ignore: Sequence[str],
     stack: ExitStack,
 ) -> Opened:
-    """Return the places of tasks. stack: closes what stays open."""
     single = isinstance(tasks, str | os.PathLike)
     if not live.is_module(module) or tasks is None:
         what = "tasks" if live.is_module(module) else "module"

@@ -2,4 +2,5 @@
 
 heads     corrections behind a frozen merged model, for each task
 blocks    the weights of one block after the other; corrections after every block
+routing   which task a row is of, behind a frozen merged model
 """

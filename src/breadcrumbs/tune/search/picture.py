@@ -17,7 +17,7 @@ SHOWN = 20
 
 def of(found: Found, best: Recipe, suite: str, tested: Any = None) -> Page:
     """Return the page of a search. best: the recipe that was chosen. tested: `suites.Tested`."""
-    ranked = sorted(found.trials, key=lambda trial: (-trial.score, trial.number))
+    ranked = sorted(found.whole, key=lambda trial: (-trial.score, trial.number))
     top, score = ranked[0], f"score ({found.objective})"
     tiles = [("trials", str(len(found.trials))), ("best score", f"{top.score:.4f}")]
     if tested is not None:
@@ -28,7 +28,7 @@ def of(found: Found, best: Recipe, suite: str, tested: Any = None) -> Page:
         for t in ranked[:SHOWN]
     ]
     table = Table(("trial", score, *tasks, "setting"), rows, f"The best {len(rows)} trials")
-    figures = sweeps.figures(points(found.trials), score)
+    figures = sweeps.figures(points(found.whole), score)
     sections = [
         Section("What was found", _FOUND, tables=[table]),
         Section("How the search went", figures=figures),

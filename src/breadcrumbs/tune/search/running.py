@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from breadcrumbs.errors import RecipeError, ScoreError
 from breadcrumbs.plan.recipe import Recipe, to_mapping
-from breadcrumbs.tune.search import samplers
+from breadcrumbs.tune.search import racing, samplers
 from breadcrumbs.tune.search.objective import OBJECTIVES, Objective
 from breadcrumbs.tune.search.space import Point, Space, recipe
 from breadcrumbs.tune.search.trials import Found, Trial
@@ -19,6 +19,26 @@ Evaluate = Callable[
     [Sequence[Recipe]],
     Iterator[tuple[Recipe, Mapping[str, float], Mapping[str, float | None]]],
 ]
+
+
+class Race(Protocol):
+    """Scores recipes on a few rows of each task first."""
+
+    @property
+    def rows(self) -> Mapping[str, racing.Anchors]:
+        """The rows by task, the same for all trials."""
+        ...
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What they depend on, as plain data."""
+        ...
+
+    def __call__(self, recipes: Sequence[Recipe]) -> Iterator[tuple[Recipe, racing.Raced]]:
+        """Yield each recipe with what it scored, as they come."""
+        ...
+
+
 #: How often a point that is impossible is asked again.
 ATTEMPTS = 100
 #: What the notes of trials are called in the storage.
@@ -38,6 +58,7 @@ def run(
     seed: int = 0,
     storage: str | Path | None = None,
     identity: Mapping[str, Any] | None = None,
+    race: Race | None = None,
     told: Callable[[Trial, int], None] = lambda trial, total: None,
 ) -> Found:
     """Search the space and return what was tried.
@@ -48,6 +69,7 @@ def run(
         grid, unless told. batch: how many points are asked at once.
     storage: a file that keeps the trials; with the same search in it, it goes on from there.
         identity: what the trials depend on besides what is given here, as plain data.
+    race: scores on a few rows, by which it is decided what ``evaluate`` scores on all.
     told: called with every trial as it is scored, those from the storage first, and with how many
         there will be.
 
@@ -72,11 +94,12 @@ def run(
             "objective": [objective.name, objective.identity],
             "tasks": list(tasks),
             "recipe": {**to_mapping(template), "method": "", "parameters": {}},
+            **({} if race is None else {"race": dict(race.identity)}),
             **(identity or {}),
         },
         multiple,
     )
-    search = _Search(template, space, study, sampler, seed, grid, objective, tuple(tasks))
+    search = _Search(template, space, study, sampler, seed, grid, objective, tuple(tasks), race)
     for trial in search.known.values():
         told(trial, total)
     for first in range(0, total, batch):
@@ -117,10 +140,11 @@ class _Search:
         grid: list[Point] | None,
         objective: Objective,
         tasks: tuple[str, ...],
+        race: Race | None,
     ):
         self.template, self.space, self.study = template, space, study
         self.sampler, self.seed, self.grid = sampler, seed, grid
-        self.objective, self.tasks = objective, tasks
+        self.objective, self.tasks, self.race = objective, tasks, race
         self.known: dict[int, Trial] = {}
         #: By number, what is stored of a trial: Optuna's number, the point, and what it scored.
         self.notes: dict[int, dict[str, Any]] = {}
@@ -138,7 +162,9 @@ class _Search:
         note = self.notes[number]
         values, normalised = dict(note["values"]), dict(note["normalised"])
         score = self.objective(values, normalised)
-        self.known[number] = Trial(number, note["point"], score, values, normalised)
+        self.known[number] = Trial(
+            number, note["point"], score, values, normalised, note.get("part", False)
+        )
 
     def _aim(self, number: int) -> float | list[float]:
         """Return what the sampler is to make large: nsga2 takes all tasks at once."""
@@ -158,7 +184,9 @@ class _Search:
             waiting.setdefault(_key(self.notes[number]["point"]), []).append(number)
         for trial in list(self.known.values()):
             for number in waiting.pop(_key(trial.point), ()):
-                yield self._tell(number, trial.values, trial.normalised)
+                yield self._tell(number, trial.values, trial.normalised, trial.part)
+        if self.race is not None and waiting:
+            yield from self._raced(self.race, waiting)
         asked = list(waiting.values())
         recipes = [recipe(self.template, self.notes[mine[0]]["point"]) for mine in asked]
         keys = list(waiting)
@@ -171,6 +199,31 @@ class _Search:
                 yield self._tell(number, mine, {task: normalised.get(task) for task in self.tasks})
         if waiting:
             raise ScoreError(f"no scores came of {len(waiting)} of {len(recipes)} recipes.")
+
+    def _raced(self, race: Race, waiting: dict[str, list[int]]) -> Iterator[Trial]:
+        """Race trials; take out of those that wait, and yield, the ones that lose."""
+        firsts = {key: mine[0] for key, mine in waiting.items()}
+        new = [number for number in firsts.values() if "raced" not in self.notes[number]]
+        recipes = [recipe(self.template, self.notes[number]["point"]) for number in new]
+        for scored, found in race(recipes) if recipes else ():
+            number = new[recipes.index(scored)]
+            self._note(number, {**self.notes[number], "raced": found.to_mapping()})
+        known = {
+            number: racing.Raced.of(note["raced"], race.rows)
+            for number, note in self.notes.items()
+            if "raced" in note
+        }
+        lacking = [number for number in new if number not in known]
+        if lacking:
+            raise ScoreError(f"no scores came of {len(lacking)} of {len(recipes)} recipes.")
+        scores = {n: self.objective(one.values, one.normalised) for n, one in known.items()}
+        paired = self.objective.name in ("mean", "raw")
+        stay = racing.kept(scores, known, firsts.values(), race.rows, paired)
+        for key, first in firsts.items():
+            if first in stay:
+                continue
+            for number in waiting.pop(key):
+                yield self._tell(number, known[first].values, known[first].normalised, part=True)
 
     def _ask(self, number: int) -> None:
         """Ask for a new trial, and note its number and point."""
@@ -193,9 +246,14 @@ class _Search:
         )
 
     def _tell(
-        self, number: int, values: Mapping[str, float], normalised: Mapping[str, float | None]
+        self,
+        number: int,
+        values: Mapping[str, float],
+        normalised: Mapping[str, float | None],
+        part: bool = False,
     ) -> Trial:
         scored = {"values": dict(values), "normalised": dict(normalised)}
+        scored |= {"part": True} if part else {}
         self._note(number, {**self.notes[number], **scored})
         self._know(number)
         samplers.tell(self.study, self.notes[number]["optuna"], self._aim(number))

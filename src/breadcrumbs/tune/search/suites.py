@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from breadcrumbs.errors import SuiteError
 from breadcrumbs.plan.recipe import Model, Recipe
+from breadcrumbs.tune.search import bound
+from breadcrumbs.tune.search.raced import Anchored
 
 if TYPE_CHECKING:
     from breadcrumbs.evaluate.results.results import Row
     from breadcrumbs.evaluate.results.standard_errors import Estimate
     from breadcrumbs.evaluate.scoring.settings import Settings
     from breadcrumbs.evaluate.suite import Suite
+    from breadcrumbs.tune.search.trials import Found
 
 
 def template(suite: Suite, names: Sequence[str]) -> Recipe:
@@ -36,15 +39,29 @@ def template(suite: Suite, names: Sequence[str]) -> Recipe:
 class Validation:
     """Scores of recipes on the validation rows of tasks. A context: it has processes that score.
 
-    suite: whole or not; test rows are shut here.
+    suite: whole or not; test rows are shut here. share: of the rows of each task, what a race is
+    about; ``race`` is to be given to the search then. seed: of the draw of these rows.
     """
 
-    def __init__(self, suite: Suite, names: Sequence[str], settings: Settings):
+    def __init__(
+        self,
+        suite: Suite,
+        names: Sequence[str],
+        settings: Settings,
+        share: float | None = None,
+        seed: int = 0,
+    ):
         from breadcrumbs.evaluate.scoring.pool import Pool
 
         self.suite, self.names = suite.tuning(), list(names)
-        self.pool = Pool(self.suite, settings)
         self._own: list[Row] = []
+        self.race: Anchored | None = None
+        if share is not None:
+            self.race = Anchored(self.suite, names, settings, share, seed)
+            self.suite, self._own = self.race.suite, self.race.own
+        self.pool = Pool(self.suite, settings)
+        if self.race is not None:
+            self.race.on(self.pool)
 
     def __enter__(self) -> Validation:
         self.pool.__enter__()
@@ -130,6 +147,20 @@ def _family(recipe: str) -> Any:
     data: Mapping[str, Any] = json.loads(recipe)
     models = [m["model"] if isinstance(m, dict) else m for m in data.get("models", [])]
     return data.get("base"), models
+
+
+def at_least(suite: Suite, found: Found, sampler: str) -> float | None:
+    """Return what the chosen trial's mean accuracy is at least (`search.bound`).
+
+    None where the sampler proposes by scores, or a task's metric is not accuracy.
+    """
+    names = list(found.best.values)
+    tasks = [suite.task(name) for name in names]
+    if sampler not in bound.FIXED or any(task.metric != "accuracy" for task in tasks):
+        return None
+    rows = {task.name: len(task.rows("validation")) for task in tasks}
+    right = {name: round(found.best.values[name] * rows[name]) for name in names}
+    return bound.lower(right, rows, len(found.trials))
 
 
 def beside(made: Recipe, output: str | Path) -> Recipe:

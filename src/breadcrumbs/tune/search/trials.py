@@ -19,13 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trial:
-    """A point that was scored. number: from 0. score: by the objective. values: by task."""
+    """A point that was scored. number: from 0. score: by the objective. values: by task.
+
+    part: whether it lost a race (`search.racing`), so that its numbers are estimates of a few rows.
+    """
 
     number: int
     point: Point
     score: float
     values: dict[str, float]
     normalised: dict[str, float | None]
+    part: bool = False
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,8 +42,13 @@ class Found:
 
     @property
     def best(self) -> Trial:
-        """The first of the trials of the highest score."""
-        return max(self.trials, key=lambda trial: trial.score)
+        """The first of the trials of the highest score, of those that were scored on all rows."""
+        return max(self.whole, key=lambda trial: trial.score)
+
+    @property
+    def whole(self) -> list[Trial]:
+        """The trials that were scored on all rows."""
+        return [trial for trial in self.trials if not trial.part]
 
     @property
     def pareto(self) -> list[Trial]:
@@ -48,7 +57,7 @@ class Found:
         Of trials with the same values, the first.
         """
         first: dict[tuple[float, ...], Trial] = {}
-        for trial in self.trials:
+        for trial in self.whole:
             first.setdefault(tuple(trial.values.values()), trial)
         kept = [
             trial
