@@ -164,11 +164,12 @@ CLASSES = {
     "a shard": "merging.parts.writing.ShardFile",
 }
 #: Outputs from which nothing is read: they hold inner products, pieces to send, or nothing. That of
-#: saving again is one of files that takes only what it knows (`test_merged`), and that of adapters
-#: holds a tensor at a time (`test_adapting`).
+#: saving again is one of files that takes only what it knows (`test_merged`), that of adapters
+#: holds a tensor at a time (`test_adapting`), and that of a module is one of `Putting` alone
+#: (`test_consumers_contract`).
 NOWHERE = {
     *("engine.outputs.Nowhere", "merging.shares._Pieces", "merging.saving._Same"),
-    "merging.dense._Gathered",
+    *("merging.dense._Gathered", "tune.learn.weights.streams.Module"),
 }
 
 

@@ -162,8 +162,8 @@ def _kept(dropped: bool, value: Any, known: Collection[str]) -> str:
 #: Options of other programs' commands, and what to do here.
 OPTIONS = {
     **dict.fromkeys(
-        ("cuda", "device", "gpu-rich", "multi-gpu", "read-to-gpu", "num-gpus"),
-        "Merges run on the processor. Leave it out.",
+        ("cuda", "gpu-rich", "multi-gpu", "read-to-gpu", "num-gpus"),
+        "Merges run on the processor; --device cuda is for methods of matrices. Leave it out.",
     ),
     **dict.fromkeys(
         ("lazy-unpickle", "low-cpu-memory", "clone-tensors", "async-write", "lazy-loader"),
