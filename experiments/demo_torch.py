@@ -7,62 +7,21 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
+from experiments import with_data
 from torch.nn import functional
 
-from breadcrumbs import checkpoint
 from breadcrumbs.demo import model as demo
-from breadcrumbs.evaluate.foundations.foundation import Batch
 
 Weights = dict[str, Any]
 
 
-class Demo:
+class Demo(with_data.Demo):
     """The demo's encoder as a foundation with features and gradients."""
-
-    kind, trains_heads = "demo", False
-
-    def __init__(self):
-        self.settings = {"scale": 10.0}
-
-    def load(self, base):
-        root = torch.nn.Module()
-        with checkpoint.open(base) as state:
-            for name in state:
-                *path, last = name.split(".")
-                place = root
-                for part in path:
-                    if not hasattr(place, part):
-                        place.add_module(part, torch.nn.Module())
-                    place = getattr(place, part)
-                tensor = torch.from_numpy(np.array(state[name], np.float32))
-                place.register_parameter(last, torch.nn.Parameter(tensor))
-        return root.eval()
-
-    def prepare(self, task, rows, size):
-        made = []
-        for start in range(0, len(rows), size):
-            numbers = np.arange(start, min(start + size, len(rows)))
-            pixels = np.stack([np.asarray(rows.inputs[int(i)])[..., 0] for i in numbers])
-            labels = torch.from_numpy(rows.labels[numbers])
-            made.append(Batch({"pixels": torch.from_numpy(pixels)}, numbers, labels))
-        return made
-
-    def head(self, module, task):
-        head = np.array(demo.load_family().tasks[task.name].head, np.float32)
-        return {"classes": torch.from_numpy(head)}
 
     def features(self, module, batch):
         weights = dict(module.named_parameters())
         return encode(weights, batch.inputs["pixels"].float() / demo.LEVELS)
-
-    def answer(self, head, features):
-        unit = functional.normalize(features, dim=-1)
-        return self.settings["scale"] * unit @ head["classes"].T
-
-    def logits(self, module, head, batch):
-        return self.answer(head, self.features(module, batch))
 
     def loss(self, module, head, batch):
         return functional.cross_entropy(self.logits(module, head, batch), batch.labels)

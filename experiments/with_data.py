@@ -54,7 +54,7 @@ class Demo:
                     if not hasattr(place, part):
                         place.add_module(part, torch.nn.Module())
                     place = getattr(place, part)
-                tensor = torch.from_numpy(np.asarray(state[name], np.float32))
+                tensor = torch.from_numpy(np.array(state[name], np.float32))
                 place.register_parameter(last, torch.nn.Parameter(tensor))
         return root.eval()
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+import importlib
 from typing import Any
 
 import click
 
 from breadcrumbs.cli.shared import (
     command,
-    engine,
     force_option,
     json_option,
     on_option,
-    pair,
     quiet_option,
     retries_option,
     sync_option,
@@ -141,65 +138,12 @@ def learn(suite: str, model: str, output: str, **options: Any) -> None:
     """
     if options["per"] and options["what"] != "weights":
         raise click.UsageError("--per is of --what weights")
-    where = engine(options)
-    if options["what"] != "heads" and options["on"] is not None:
+    what = options["what"]
+    if what != "heads" and options["on"] is not None:
         raise click.UsageError("--on is of --what heads, a task a process; all else is one's work")
-    if options["heads"] is not None and options["what"] != "router":
+    if what != "router" and options["heads"] is not None:
         raise click.UsageError("--heads is of --what router")
-    if options["what"] == "blocks":
-        from breadcrumbs.cli.learning import blocks
-
-        blocks.learn(suite, model, output, options)
-        return
-    if options["what"] == "weights":
-        from breadcrumbs.cli.learning import weights
-
-        weights.learn(suite, model, output, options)
-        return
-    if options["params"]:
+    if what not in ("blocks", "weights") and options["params"]:
         raise click.UsageError("-p is of --what blocks and weights")
-    if options["what"] == "router":
-        from breadcrumbs.cli.learning import router
-
-        router.learn(suite, model, output, options)
-        return
-    from breadcrumbs.checkpoint import cache
-    from breadcrumbs.cli import console
-    from breadcrumbs.errors import OutputError
-    from breadcrumbs.evaluate import suite as suites
-    from breadcrumbs.evaluate.data.drawn import Draw
-    from breadcrumbs.tune.learn import heads
-
-    place = Path(output)
-    if place.suffix != ".safetensors":
-        raise OutputError(f"{place}: corrections are one file. Give NAME.safetensors.")
-    if place.exists() and not options["force"]:
-        raise OutputError(f"{place} exists. Give another name, or --force to replace it.")
-    draw = Draw(options["split"], options["rows"], options["answers"], options["seed"])
-    made = suites.load(suite, base=options["base"])
-    quiet = options["quiet"] or options["as_json"]
-    with console.counted(quiet=quiet) as progress:
-        found = heads.learn(
-            made,
-            model,
-            draw,
-            kind=options["kind"] or "affine",
-            tasks=options["tasks"],
-            experts=dict(pair(text) for text in options["experts"]),
-            device=options["device"],
-            precision=options["precision"],
-            cache=cache.folder(),
-            progress=progress,
-            **where,
-        )
-    found.save(place, force=options["force"])
-    told = {task: found.facts(task, "", ()) for task in found.numbers}
-    if options["as_json"]:
-        click.echo(json.dumps({"output": output, "digest": found.digest, "tasks": told}, indent=2))
-    elif not quiet:
-        numbers = max(one["extra_numbers"] for one in told.values())
-        passes = sum(one["encoder_passes"] for one in told.values())
-        click.echo(
-            f"{output}: {found.about['as']} for {len(told)} tasks, {numbers:,} numbers a task at"
-            f" most, {passes:,} encoder passes"
-        )
+    kind = importlib.import_module(f"breadcrumbs.cli.learning.{what}")
+    kind.learn(suite, model, output, options)

@@ -1,1 +1,1 @@
-"""What `breadcrumbs learn` does besides corrections: a file each."""
+"""What `breadcrumbs learn --what` can be: a file each, and what all of them take."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from breadcrumbs.cli.shared import pair, pairs
-from breadcrumbs.errors import OutputError
+from breadcrumbs.cli.learning import given
+from breadcrumbs.cli.shared import pairs
 
 if TYPE_CHECKING:
     from breadcrumbs.tune.learn.blocks.learning import Learned
@@ -20,27 +20,21 @@ def learn(suite: str, model: str, output: str, options: Mapping[str, Any]) -> No
     """Learn, write and tell. options: of the command."""
     from breadcrumbs.cli import console
     from breadcrumbs.evaluate import suite as suites
-    from breadcrumbs.evaluate.data.drawn import Draw
     from breadcrumbs.tune.learn.blocks import kinds, learning
 
     place = Path(output)
-    if place.exists() and not options["force"]:
-        raise OutputError(f"{place} exists. Give another name, or --force to replace it.")
-    draw = Draw(options["split"], options["rows"], options["answers"], options["seed"])
+    given.check_free([place], options)
+    draw = given.draw(options)
     kind = kinds.make(options["kind"] or kinds.NAMES[0], pairs(options["params"]))
     made = suites.load(suite, base=options["base"])
-    quiet = options["quiet"] or options["as_json"]
-    with console.counted(quiet=quiet) as progress:
+    with console.counted(quiet=given.is_quiet(options)) as progress:
         found = learning.learn(
             made,
             model,
             place,
             draw,
             kind,
-            tasks=options["tasks"],
-            experts=dict(pair(text) for text in options["experts"]),
-            device=options["device"],
-            precision=options["precision"],
+            **given.settings(options),
             force=options["force"],
             progress=progress,
         )

@@ -9,8 +9,7 @@ from typing import Any
 
 import click
 
-from breadcrumbs.cli.shared import pair
-from breadcrumbs.errors import OutputError
+from breadcrumbs.cli.learning import given
 
 
 def learn(suite: str, model: str, output: str, options: Mapping[str, Any]) -> None:
@@ -18,30 +17,23 @@ def learn(suite: str, model: str, output: str, options: Mapping[str, Any]) -> No
     from breadcrumbs.checkpoint import cache
     from breadcrumbs.cli import console
     from breadcrumbs.evaluate import suite as suites
-    from breadcrumbs.evaluate.data.drawn import Draw
     from breadcrumbs.tune.learn import routing
 
     place = Path(output)
-    if place.suffix != ".safetensors":
-        raise OutputError(f"{place}: a router is one file. Give NAME.safetensors.")
-    if place.exists() and not options["force"]:
-        raise OutputError(f"{place} exists. Give another name, or --force to replace it.")
+    given.check_file(place, "a router is one file")
+    given.check_free([place], options)
     if options["answers"] != "expert":  # the option's default
         raise click.UsageError("--answers is of heads: a router learns which task a row is of")
-    draw = Draw(options["split"], options["rows"], "none", options["seed"])
+    draw = given.draw(options, "none")
     made = suites.load(suite, base=options["base"])
-    quiet = options["quiet"] or options["as_json"]
-    with console.counted(quiet=quiet) as progress:
+    with console.counted(quiet=given.is_quiet(options)) as progress:
         found = routing.learn(
             made,
             model,
             draw,
             kind=options["kind"] or "logistic",
-            tasks=options["tasks"],
-            experts=dict(pair(text) for text in options["experts"]),
             heads=options["heads"],
-            device=options["device"],
-            precision=options["precision"],
+            **given.settings(options),
             cache=cache.folder(),
             progress=progress,
         )

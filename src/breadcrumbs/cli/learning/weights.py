@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from breadcrumbs.cli.shared import pair, pairs
-from breadcrumbs.errors import OutputError
+from breadcrumbs.cli.learning import given
+from breadcrumbs.cli.shared import pairs
 
 if TYPE_CHECKING:
     from breadcrumbs.evaluate.suite import Suite
@@ -24,34 +24,26 @@ def learn(suite: str, model: str, output: str, options: Mapping[str, Any]) -> No
     from breadcrumbs.checkpoint import cache
     from breadcrumbs.cli import console
     from breadcrumbs.evaluate import suite as suites
-    from breadcrumbs.evaluate.data.drawn import Draw
     from breadcrumbs.tune import search
     from breadcrumbs.tune.learn.weights import kinds, learned
     from breadcrumbs.tune.search import suites as family
 
     place = Path(output)
-    if place.suffix not in (".yaml", ".yml"):
-        raise OutputError(f"{place}: weights become a recipe. Give NAME.yaml.")
-    draw = Draw(options["split"], options["rows"], options["answers"], options["seed"])
-    kind, given = options["kind"] or "adamerging", pairs(options["params"])
-    settings = kinds.make(kind, draw.answers, options["per"], given)
+    given.check_file(place, "weights become a recipe", (".yaml", ".yml"))
+    draw = given.draw(options)
+    kind = options["kind"] or "adamerging"
+    settings = kinds.make(kind, draw.answers, options["per"], pairs(options["params"]))
     also = [place.with_suffix(".heads.safetensors")] if settings.heads else []
-    for path in (place, *also):
-        if path.exists() and not options["force"]:
-            raise OutputError(f"{path} exists. Give another name, or --force to replace it.")
+    given.check_free([place, *also], options)
     made = suites.load(suite, base=options["base"])
     recipe = _recipe(model, made, options["tasks"])
-    quiet = options["quiet"] or options["as_json"]
-    with console.counted(quiet=quiet) as progress:
+    with console.counted(quiet=given.is_quiet(options)) as progress:
         found = learned.learn(
             made,
             recipe,
             draw,
             settings,
-            tasks=options["tasks"],
-            experts=dict(pair(text) for text in options["experts"]),
-            device=options["device"],
-            precision=options["precision"],
+            **given.settings(options),
             cache=cache.folder(),
             progress=progress,
         )
