@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import click
 
+from breadcrumbs.cli.merging import adapters, recipes, several, uploads
 from breadcrumbs.cli.paging import Paging, page_options
 from breadcrumbs.cli.shared import (
     command,
@@ -19,8 +16,6 @@ from breadcrumbs.cli.shared import (
     json_option,
     max_memory_option,
     nonfinite_option,
-    pair,
-    pairs,
     plugin_option,
     quiet_option,
     rename_option,
@@ -28,7 +23,7 @@ from breadcrumbs.cli.shared import (
     sync_option,
     threads_option,
 )
-from breadcrumbs.errors import printable, sentence
+from breadcrumbs.errors import printable
 
 
 @command()
@@ -198,16 +193,16 @@ def merge(sources: tuple[str, ...], output: str | None, paging: Paging, **option
 
     for plugin in options["plugins"]:
         load_plugin(plugin)
-    several = _several(sources)
+    many = recipes.several(sources)
     if options["to"] == "lora":
-        _check_lora(options, several, paging)
-        _merge_to_lora(sources, output, options)
+        adapters.check(options, many, paging)
+        adapters.merge(sources, output, options)
     elif options["rank"] is not None:
         raise click.UsageError("--rank is of an adapter: give --to lora")
-    elif len(several) > 1:
-        _merge_several(sources[0], several, output, options, paging)
+    elif len(many) > 1:
+        several.merge(sources[0], many, output, options, paging, _merge)
     else:
-        _merge(_recipe(sources, options), output, options, paging)
+        _merge(recipes.of(sources, options), output, options, paging)
 
 
 def _merge(made: Any, output: str | None, options: dict[str, Any], paging: Paging | None) -> None:
@@ -245,7 +240,7 @@ def _merge(made: Any, output: str | None, options: dict[str, Any], paging: Pagin
         places.refuse_output(output)
         in_parts.merge(made, output, options, shard_size, max_memory)
         return
-    to, output, kept = _pushing(output, options)
+    to, output, kept = uploads.where(output, options)
     with opening.opened(made, by_token=True) as plan:
         plan = judged(files.advised(plan), options["strict"])
         if options["dry_run"]:
@@ -275,86 +270,8 @@ def _merge(made: Any, output: str | None, options: dict[str, Any], paging: Pagin
                 moved=not kept,
                 progress=progress,
             )
-        output = _said(report, output, to, kept, options, plan.warnings)
+        output = uploads.said(report, output, to, kept, options, plan.warnings)
         _page(paging, plan, report, output, options["threads"], quiet=quiet)
-
-
-def _said(
-    report: Any, output: str, to: Any, kept: bool, options: dict[str, Any], told: Sequence[str] = ()
-) -> str | None:
-    """Push what was written, if it is to be, and print the report; return where it stays, if it
-    does. told: warnings that were printed before."""
-    from breadcrumbs.cli import push as pushing
-    from breadcrumbs.cli.views import merging as views_merging
-
-    push = pushing.pushed(Path(output), to) if to else None
-    if not kept:
-        shutil.rmtree(Path(output).parent, ignore_errors=True)
-        report.output = ""
-    place = output if kept else None
-    if options["as_json"]:
-        more = {"output": place, **report.to_mapping(), **({"push": push} if push else {})}
-        click.echo(json.dumps(more, indent=2))
-    elif not options["quiet"]:
-        views_merging.report(report, place, verbose=options["verbose"], told=told)
-        if push:
-            click.echo(f"pushed: {printable(push['commit'])}", err=True)
-    return place
-
-
-def _pushing(output: str | None, options: dict[str, Any]) -> tuple[Any, str | None, bool]:
-    """Return the repository to push to if one is asked for, the folder to write, and whether it
-    stays."""
-    if options["push_to_hub"] is None:
-        if options["public"]:
-            raise click.UsageError("--public is of --push-to-hub")
-        return None, output, True
-    from breadcrumbs.checkpoint import mirrors, places
-    from breadcrumbs.merging import publishing
-
-    if output is not None and (places.is_output(output) or output.endswith(".safetensors")):
-        raise click.UsageError("--push-to-hub uploads a folder: give -o FOLDER, or no -o")
-    repo = options["push_to_hub"]
-    to = publishing.looked(repo, public=options["public"], force=options["force"])
-    if output is not None:
-        return to, output, True
-    home = mirrors.scratch()[0] / f"breadcrumbs-push-{repo.replace('/', '--')}"
-    return to, str(home / to.name.partition("/")[2]), False
-
-
-def _check_lora(options: dict[str, Any], several: list[Any], paging: Paging) -> None:
-    """Raise UsageError for what does not go with --to lora."""
-    for key in ("resume", "verify", "dry_run", "part", "commit", "on"):
-        if options[key]:
-            raise click.UsageError(f"--to lora does not go with --{key.replace('_', '-')}")
-    if len(several) > 1 or paging.wanted:
-        raise click.UsageError("--to lora writes one adapter, without a page")
-
-
-def _merge_to_lora(sources: tuple[str, ...], output: str | None, options: dict[str, Any]) -> None:
-    """Merge adapters into one, of which the base may be missing."""
-    from breadcrumbs import kernels
-    from breadcrumbs.cli import console
-    from breadcrumbs.merging import adapting
-    from breadcrumbs.plan import recipe
-
-    kernels.check(options["kernel"])
-    if not _is_file(sources) and adapting.is_adapter(sources[0]):
-        sources = ("", *sources)
-    made = _recipe(sources, options)
-    if options["print_recipe"]:
-        click.echo(recipe.to_yaml(made), nl=False)
-        return
-    to, output, kept = _pushing(output, options)
-    if output is None:
-        raise click.UsageError("give -o OUTPUT")
-    quiet = options["quiet"] or options["as_json"]
-    with adapting.opened(made) as plan:
-        console.warnings(plan.warnings if not quiet else ())
-        settings = {key: options[key] for key in ("rank", "threads", "kernel", "strict")}
-        settings["force"] = options["force"] or not kept
-        report = adapting.to_folder(plan, output, **settings)
-    _said(report, output, to, kept, options)
 
 
 def _page(
@@ -373,134 +290,6 @@ def _page(
 
     look = looking.look(plan, threads=threads) if plan.models else None
     paging.write(picture.of_merge(plan, look, report, output), quiet=quiet)
-
-
-def _is_file(sources: tuple[str, ...]) -> bool:
-    """Whether the arguments are one recipe, and not models."""
-    return len(sources) == 1 and Path(sources[0]).suffix in (".yaml", ".yml")
-
-
-def _several(sources: tuple[str, ...]) -> list[Any]:
-    """Return the merges of a file of mergekit's that holds several."""
-    if not _is_file(sources):
-        return []
-    from breadcrumbs.plan import mergekit
-
-    path = Path(sources[0])
-    return mergekit.documents(path) if mergekit.is_config(path) else []
-
-
-def _merge_several(
-    path: str,
-    documents: list[Any],
-    output: str | None,
-    options: dict[str, Any],
-    paging: Paging,
-) -> None:
-    """Carry out merges of which one takes the result of another, each into a folder.
-
-    That without a name is the output, and the others lie beside it, in ``OUTPUT.parts``; where all
-    have names, all lie in the output. A page is that of the last one.
-    """
-    from breadcrumbs.checkpoint import places
-    from breadcrumbs.plan import mergekit
-
-    if options["part"] or options["commit"] or options["on"]:
-        raise click.UsageError(f"{path} holds {len(documents)} merges: do one at a time in parts")
-    if options["push_to_hub"]:
-        raise click.UsageError(f"{path} holds {len(documents)} merges: push what they make later")
-    places.refuse_output(output or "")
-    if output is None or options["dry_run"] or options["print_recipe"]:
-        raise click.UsageError(
-            f"{path} holds {len(documents)} merges, of which some begin with what others make: give"
-            " -o OUTPUT, and neither --dry-run nor --print-recipe"
-        )
-    folder = Path(output) if documents[-1].name else Path(output).with_suffix(".parts")
-    places = {one.name: str((folder / one.name).absolute()) for one in documents if one.name}
-    for one in documents:
-        place = str(folder / one.name) if one.name else output
-        if one.name and options["resume"] and Path(place).exists():
-            continue
-        found = mergekit.convert(path, one.at(places))
-        _note(path, found.notes, options["quiet"])
-        last = one is documents[-1]
-        _merge(_changed(found.recipe, options), place, options, paging if last else None)
-
-
-def _recipe(sources: tuple[str, ...], options: dict[str, Any]) -> Any:
-    """Return the recipe that the arguments of ``merge`` describe."""
-    from breadcrumbs.plan import recipe
-
-    if _is_file(sources):
-        made = _load(sources[0], quiet=options["quiet"])
-    else:
-        made = recipe.Recipe(sources[0], tuple(recipe.Model(path) for path in sources[1:]))
-    return _changed(made, options)
-
-
-def _changed(made: Any, options: dict[str, Any]) -> Any:
-    """Return a recipe with what the options say in its place."""
-    from breadcrumbs.merging import api
-    from breadcrumbs.plan import recipe
-
-    changes: dict[str, Any] = {
-        key: options[key]
-        for key in (
-            *("method", "dtype", "missing", "extra", "seed", "onto", "tokenizer", "space"),
-            "device",
-            "chat_template",
-            *("vocabulary", "pad_to"),
-        )
-    }
-    if options["transform"] or options["aggregate"]:
-        if options["method"]:
-            raise click.UsageError("give --method, or --transform with --aggregate")
-        changes["method"] = f"{options['transform'] or 'none'}+{options['aggregate'] or 'sum'}"
-    if options["finish"]:
-        changes["method"] = f"{changes['method'] or made.method}+{options['finish']}"
-    for key in ("only_changed", "allow_nonfinite", "untie"):
-        changes[key] = options[key] or None
-    for key in ("exclude", "only", "rename"):
-        changes[key] = options[key] or None
-    if options["weights"]:
-        if len(options["weights"]) != len(made.models):
-            raise click.UsageError(
-                f"{len(options['weights'])} weights are given for {len(made.models)} models"
-            )
-        both = zip(made.models, options["weights"], strict=True)
-        changes["models"] = tuple(replace(m, weight=w) for m, w in both)
-    if options["statistics"]:
-        if len(options["statistics"]) != len(made.models):
-            raise click.UsageError(
-                f"{len(options['statistics'])} statistics are given for {len(made.models)} models"
-            )
-        both = zip(changes.get("models", made.models), options["statistics"], strict=True)
-        changes["models"] = tuple(replace(m, statistics=s) for m, s in both)
-    overrides = []
-    for text in options["overrides"]:
-        glob, colon, rest = text.rpartition(":")
-        if not colon:
-            raise click.UsageError(f"--override {text!r} is not GLOB:KEY=VALUE")
-        overrides.append(recipe.override({"tensors": glob, **dict([pair(rest)])}, "--override"))
-    changes["overrides"] = (*made.overrides, *overrides) if overrides else None
-    changes["parameters"] = pairs(options["params"])
-    return api.with_settings(made, **changes)
-
-
-def _load(path: str, *, quiet: bool) -> Any:
-    """Return the recipe in a file, ours or a mergekit configuration, of which notes are printed."""
-    from breadcrumbs.plan import mergekit, recipe
-
-    if not mergekit.is_config(Path(path)):
-        return recipe.load(path)
-    found = mergekit.convert(path)
-    _note(path, found.notes, quiet)
-    return found.recipe
-
-
-def _note(path: str, notes: Sequence[str], quiet: bool) -> None:
-    for note in notes if not quiet else ():
-        click.echo(f"breadcrumbs: {path}: {sentence(printable(note))}", err=True)
 
 
 @command("from-mergekit")
@@ -522,7 +311,7 @@ def from_mergekit(config: str, output: str | None, force: bool, as_json: bool) -
     from breadcrumbs.cli import files, silence
     from breadcrumbs.plan import recipe
 
-    made = _load(config, quiet=silence.is_on())
+    made = recipes.load(config, quiet=silence.is_on())
     text = json.dumps(recipe.to_mapping(made), indent=2) + "\n" if as_json else recipe.to_yaml(made)
     if output is None:
         click.echo(text, nl=False)
