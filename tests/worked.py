@@ -16,6 +16,7 @@ from typing import Any
 import letters
 
 from breadcrumbs.evaluate import suite as suites
+from breadcrumbs.evaluate.finetuning import finetuning
 from breadcrumbs.evaluate.scoring import scores
 from breadcrumbs.evaluate.scoring.settings import Settings
 from breadcrumbs.plan.recipe import Model, Recipe, to_yaml
@@ -99,3 +100,9 @@ def scored(work: Work, folder: Path, **settings: Any) -> list[tuple[Any, ...]]:
     folder.mkdir()
     rows = scores.of(work.suite, [work.made], work.settings(folder, **settings))
     return [(row.key, row.label, row.value, row.hits, row.recipe_hash) for row in rows]
+
+
+def finetuned(work: Work, folder: Path, **more: Any) -> None:
+    """Fine-tune on the first task in two short epochs."""
+    settings = finetuning.Settings(epochs=2, precision="float32")
+    finetuning.run(work.suite, folder, settings, tasks=["first"], **more)

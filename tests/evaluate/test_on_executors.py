@@ -10,16 +10,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from doubling import doubled
-from worked import Work, scored
+from worked import Work, finetuned, scored
 
 from breadcrumbs.cli.group import main
 from breadcrumbs.errors import OutputError, ScoreError
-from breadcrumbs.evaluate.finetuning import finetuning
 from breadcrumbs.evaluate.results.results import Results
 from breadcrumbs.evaluate.scoring.pool import NEEDED, Pool
 from breadcrumbs.merging.executors import Failed, Processes, Unit, machines
@@ -139,14 +137,10 @@ def test_names_of_executors(command: str, work: Work, tmp_path: Path) -> None:
 
 def test_a_fine_tuning_whose_process_dies_goes_on(work: Work, tmp_path: Path) -> None:
     news: list[object] = []
-
-    def run(output: str, **more: Any) -> None:
-        settings = finetuning.Settings(epochs=2, precision="float32")
-        finetuning.run(work.suite, tmp_path / output, settings, tasks=["first"], **more)
-
-    run("one", workers=1)
+    finetuned(work, tmp_path / "one", workers=1)
     work.tell("kill at 10")
-    run("on", on="processes:2", every=0, tell=lambda event: news.append(event.news))
+    told = {"every": 0, "tell": lambda event: news.append(event.news)}
+    finetuned(work, tmp_path / "on", on="processes:2", **told)
     assert any("going on after step" in str(it) for it in news)
     paths = (tmp_path / it / "seed-0/first/model.safetensors" for it in ("one", "on"))
     assert len({path.read_bytes() for path in paths}) == 1

@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from worked import Work, scored
+from worked import Work, finetuned, scored
 
 from breadcrumbs.cli.group import main
 from breadcrumbs.errors import OutputError
-from breadcrumbs.evaluate.finetuning import finetuning
 from breadcrumbs.evaluate.results.results import Results
 from breadcrumbs.evaluate.scoring import scores
 from breadcrumbs.merging.executors import cluster
@@ -49,14 +48,10 @@ def test_scores_on_machines_that_lose_workers(
 
 def test_a_fine_tuning_goes_on_elsewhere(work: Work, machines: Any, tmp_path: Path) -> None:
     news: list[object] = []
-
-    def run(output: str, **more: Any) -> None:
-        settings = finetuning.Settings(epochs=2, precision="float32")
-        finetuning.run(work.suite, tmp_path / output, settings, tasks=["first"], **more)
-
-    run("one", workers=1)
+    finetuned(work, tmp_path / "one", workers=1)
     work.tell("kill at 10")
-    run("ray", on="ray", every=0, tell=lambda event: news.append(event.news))
+    told = {"every": 0, "tell": lambda event: news.append(event.news)}
+    finetuned(work, tmp_path / "ray", on="ray", **told)
     assert not (work.folder / "kill at 10").exists()
     assert any("going on after step" in str(it) for it in news)
     paths = [tmp_path / it / "seed-0/first" for it in ("one", "ray")]

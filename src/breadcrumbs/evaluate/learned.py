@@ -14,6 +14,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from breadcrumbs.checkpoint.safetensors import open_safetensors
 from breadcrumbs.errors import BreadcrumbsError, CheckpointError
 from breadcrumbs.merging import reproducing
 from breadcrumbs.plan.recipe import Recipe
@@ -21,6 +24,31 @@ from breadcrumbs.plan.recipe import Recipe
 META, VERSION = "breadcrumbs.learned", 1
 #: Digits of a row's key that are kept.
 DIGITS = 16
+
+
+def read(file: str, meta: str, missing: str) -> tuple[str, dict[str, np.ndarray]]:
+    """Return what a file of learned numbers says of itself, and these.
+
+    CheckpointError, which says ``missing``, for a file without that key in its metadata.
+    """
+    with open_safetensors(file) as found:
+        if said := found.metadata.get(meta):
+            return said, {name: np.array(found[name]) for name in found}
+    raise CheckpointError(f"{file}: {missing}")
+
+
+def parsed(said: str, version: int, file: str) -> dict[str, Any]:
+    """Return what a file says of itself, without its version; CheckpointError for another one.
+
+    ValueError and its like for what no program of ours wrote.
+    """
+    about = json.loads(said)
+    if (its := about.pop("version")) != version:
+        raise CheckpointError(
+            f"{file}: is of version {its} of the format, and this breadcrumbs knows {version}."
+            " Update breadcrumbs."
+        )
+    return about
 
 
 def of(metadata: Mapping[str, str], label: str) -> Mapping[str, Any] | None:

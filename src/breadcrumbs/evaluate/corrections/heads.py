@@ -21,7 +21,6 @@ import numpy as np
 from blake3 import blake3
 
 from breadcrumbs.checkpoint import whole
-from breadcrumbs.checkpoint.safetensors import open_safetensors
 from breadcrumbs.errors import CheckpointError, OutputError, SuiteError, listing, suggestion
 from breadcrumbs.evaluate import learned
 from breadcrumbs.evaluate.corrections import blocks, kinds
@@ -184,21 +183,10 @@ class Heads:
 def load(path: str | os.PathLike[str]) -> Heads:
     """Return the corrections of a file; CheckpointError for a file of something else."""
     file = os.fspath(path)
-    with open_safetensors(file) as found:
-        said = found.metadata.get(META)
-        arrays = {name: np.array(found[name]) for name in found} if said else {}
-    if not said:
-        raise CheckpointError(
-            f"{file}: is not a file of corrections. Give one that `breadcrumbs learn` wrote."
-        )
+    missing = "is not a file of corrections. Give one that `breadcrumbs learn` wrote."
+    said, arrays = learned.read(file, META, missing)
     try:
-        about = json.loads(said)
-        version = about.pop("version")
-        if version != VERSION:
-            raise CheckpointError(
-                f"{file}: is of version {version} of the format, and this breadcrumbs knows"
-                f" {VERSION}. Update breadcrumbs."
-            )
+        about = learned.parsed(said, VERSION, file)
         fits = all(key in about for key in _KEYS)
         fits = fits and all(key in one for one in about["tasks"].values() for key in _TASK)
     except (ValueError, KeyError, AttributeError, TypeError):

@@ -165,21 +165,11 @@ def load(path: str | os.PathLike[str]) -> Router:
     CheckpointError for a file of something else, SuiteError where these corrections are others.
     """
     file = os.fspath(path)
-    with open_safetensors(file) as found:
-        said = found.metadata.get(META)
-        arrays = {name: np.array(found[name]) for name in found} if said else {}
-    if not said:
-        raise CheckpointError(
-            f"{file}: is not a router. Give a file that `breadcrumbs learn --what router` wrote."
-        )
+    missing = "is not a router. Give a file that `breadcrumbs learn --what router` wrote."
+    said, arrays = learned.read(file, META, missing)
     try:
-        about = json.loads(said)
-        version, paths = about.pop("version"), about.pop("paths")
-        if version != VERSION:
-            raise CheckpointError(
-                f"{file}: is of version {version} of the format, and this breadcrumbs knows"
-                f" {VERSION}. Update breadcrumbs."
-            )
+        about = learned.parsed(said, VERSION, file)
+        paths = about.pop("paths")
         tasks: Sequence[Any] = about["tasks"]
         fits = all(key in about for key in _KEYS) and about["as"] in KINDS
         fits = fits and all(key in one for one in tasks for key in _TASK)

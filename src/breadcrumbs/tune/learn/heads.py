@@ -76,9 +76,7 @@ def learn(
         )
     featured(suite.foundation)
     names = list(dict.fromkeys(tasks)) or [task.name for task in suite.tasks]
-    found = {name: expert(suite.task(name), experts or {}) for name in names}
-    for name in experts or {}:
-        suite.task(name)
+    found = experts_of(suite, names, experts or {})
     opened = draw.opened(suite)
     devices.require_torch()
     where = devices.device(device)
@@ -234,13 +232,24 @@ def _learn(setup: Setup, job: Job, send: Callable[[str], None]) -> Learned:
     return _learner[1].learn(job, send)
 
 
-def expert(task: Task, experts: Mapping[str, str]) -> str:
-    """Return the model that is given for a task, or the suite's; SuiteError if there is none."""
+def experts_of(suite: Suite, names: Sequence[str], experts: Mapping[str, str]) -> dict[str, str]:
+    """Return the models of tasks by name; SuiteError where one is missing, or of no task."""
+    found = {name: expert(suite.task(name), experts) for name in names}
+    for name in experts:
+        suite.task(name)
+    return found
+
+
+def expert(task: Task, experts: Mapping[str, str], also: str = "") -> str:
+    """Return the model that is given for a task, or the suite's; SuiteError if there is none.
+
+    also: what else may be done about that.
+    """
     path = experts.get(task.name, task.finetuned)
     if path is None:
         raise SuiteError(
             f"task {task.name!r} has no `finetuned` model to learn from. Give --expert"
-            f" {task.name}=MODEL, or leave the task out with --task."
+            f" {task.name}=MODEL,{also} or leave the task out with --task."
         )
     return path
 

@@ -23,7 +23,7 @@ from breadcrumbs.evaluate.data.drawn import Draw
 from breadcrumbs.evaluate.scoring.keys import Keys
 from breadcrumbs.tune.learn.blocks import written
 from breadcrumbs.tune.learn.blocks.block import Block
-from breadcrumbs.tune.learn.heads import expert
+from breadcrumbs.tune.learn.heads import experts_of
 
 if TYPE_CHECKING:
     from breadcrumbs.evaluate.suite import Suite
@@ -67,9 +67,7 @@ def learn(
     if draw.answers != "expert":
         raise SuiteError(f"{kind.name}: is learned from answers: expert, not {draw.answers}.")
     names = sorted(dict.fromkeys(tasks)) or sorted(task.name for task in suite.tasks)
-    found = {name: expert(suite.task(name), experts or {}) for name in names}
-    for name in experts or {}:
-        suite.task(name)
+    found = experts_of(suite, names, experts or {})
     opened = draw.opened(suite)
     devices.require_torch()
     where = devices.device(device)

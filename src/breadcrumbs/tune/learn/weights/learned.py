@@ -19,6 +19,7 @@ from breadcrumbs.evaluate.scoring.keys import digest
 from breadcrumbs.merging import opening
 from breadcrumbs.merging.sweep import Sweep
 from breadcrumbs.plan.recipe import Recipe, to_mapping
+from breadcrumbs.tune.learn.heads import expert
 from breadcrumbs.tune.learn.weights import family as families
 from breadcrumbs.tune.learn.weights import ranks, vertices
 from breadcrumbs.tune.learn.weights.kinds import Settings
@@ -83,7 +84,8 @@ def learn(
         suite.task(name)
     paths: dict[str, str] = {}
     if draw.answers == "expert":
-        paths = {name: _expert(suite, name, experts or {}) for name in names}
+        also = " --answers none,"
+        paths = {name: expert(suite.task(name), experts or {}, also) for name in names}
     opened = draw.opened(suite)
     devices.require_torch()
     where = devices.device(device)
@@ -116,16 +118,6 @@ def learn(
         heads = _heads(scorer, made, found, draw, ended, paths, passes)
     numbers = len(family.models) if settings.per == "model" else weights.size
     return Learned(made, heads, weights, family.models, family.names, ended.losses, numbers)
-
-
-def _expert(suite: Suite, name: str, experts: Mapping[str, str]) -> str:
-    path = experts.get(name, suite.task(name).finetuned)
-    if path is None:
-        raise SuiteError(
-            f"task {name!r} has no `finetuned` model to learn from. Give --expert {name}=MODEL,"
-            " --answers none, or leave the task out with --task."
-        )
-    return path
 
 
 def _key(
